@@ -1,0 +1,33 @@
+"""What can be wrong with a bundle.
+
+BundleError
+├── BundleMissing      a file the bundle needs is not there
+├── BundleCorrupt      a file's bytes are not the ones that were written
+├── SchemaUnknown      the manifest was written for another schema version
+├── ManifestInvalid    the manifest can be read but contradicts itself or its graphs
+└── VocabularyInvalid  a vocabulary that cannot number symbols
+"""
+
+
+class BundleError(Exception):
+    """A bundle cannot be used; the message names the file and says what to do."""
+
+
+class BundleMissing(BundleError):
+    pass
+
+
+class BundleCorrupt(BundleError):
+    pass
+
+
+class SchemaUnknown(BundleError):
+    pass
+
+
+class ManifestInvalid(BundleError):
+    pass
+
+
+class VocabularyInvalid(BundleError):
+    pass

@@ -1,0 +1,239 @@
+"""The training loop: every script's, stoppable at any step and resumed at the same one."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class TrainingStopped(Exception):
+    """Training was stopped before its end; ``--resume`` goes on from the checkpoint."""
+
+
+class ResumeImpossible(Exception):
+    """There is no checkpoint to resume, or it was made with other settings."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """One run of the loop.
+
+    learning_rate: the peak of a cosine schedule that rises over the first 2 % of all steps.
+    clip_norm: the gradient's largest L2 norm.
+    """
+
+    seed: int
+    epochs: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+
+class Task(Protocol):
+    """What a script teaches a model."""
+
+    def batches(self, epoch: int) -> Sequence[Any]:
+        """The batches of one epoch, the same each time it is asked for."""
+
+    def loss(self, model: nn.Module, batch: Any, carry: Any) -> tuple[Tensor, Any]:
+        """The mean loss of a batch, and what the epoch's next batch needs of it.
+
+        carry: None at the start of an epoch; nested tuples of tensors, or None.
+        """
+
+    def validate(self, model: nn.Module) -> float:
+        """The loss on the validation split; the epoch with the lowest is kept."""
+
+
+@dataclass
+class History:
+    """A point of each curve an epoch; losses in nats, seconds of wall time."""
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        return min(range(len(self.validation_loss)), key=self.validation_loss.__getitem__)
+
+
+@dataclass
+class _Progress:
+    """Where a run stands between two steps; what a checkpoint holds beside the tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    carry: Any = None
+    history: History = field(default_factory=History)
+
+
+class Trainer:
+    """Trains ``model`` on ``task``; ``folder`` receives the checkpoint.
+
+    fit() leaves the weights of the best epoch in the model. Raises TrainingStopped after
+    Ctrl-C, when the step under way is finished and the checkpoint is written, and
+    ResumeImpossible where there is nothing to resume.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Task, settings: FitSettings, folder: Path
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.settings = settings
+        self.path = folder / CHECKPOINT
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.progress = _Progress()
+        self.best: dict[str, Tensor] = {}
+
+    def fit(self, resume: bool = False) -> History:
+        torch.manual_seed(self.settings.seed)
+        if resume:
+            self._load()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _stop_requests() as stop_requested:
+            while self.progress.epoch < self.settings.epochs:
+                self._epoch(stop_requested)
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        return self.progress.history
+
+    def _epoch(self, stop_requested: Callable[[], bool]) -> None:
+        progress, started = self.progress, time.monotonic()
+        batches = self.task.batches(progress.epoch)
+        self.model.train()
+        with _progress_bar(progress, len(batches), self.settings.epochs) as bar:
+            for batch in batches[progress.step :]:
+                loss = self._step(batch, len(batches))
+                bar.set_postfix_str(f"loss {progress.loss_sum / progress.step:.4f} ({loss:.4f})")
+                bar.update()
+                if stop_requested():
+                    progress.history.seconds += time.monotonic() - started
+                    self._save()
+                    raise TrainingStopped(f"stopped; {self.path} holds the state for --resume")
+        self._close_epoch(len(batches))
+        progress.history.seconds += time.monotonic() - started
+        self._save()
+
+    def _step(self, batch: Any, batches_per_epoch: int) -> float:
+        progress = self.progress
+        done = progress.epoch * batches_per_epoch + progress.step
+        total = self.settings.epochs * batches_per_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * _schedule(done, total)
+        loss, carry = self.task.loss(self.model, batch, progress.carry)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        progress.carry = _detach(carry)
+        progress.loss_sum += loss.item()
+        progress.step += 1
+        return loss.item()
+
+    def _close_epoch(self, batches: int) -> None:
+        progress, history = self.progress, self.progress.history
+        self.model.eval()
+        with torch.no_grad():
+            validation_loss = self.task.validate(self.model)
+        history.train_loss.append(progress.loss_sum / batches)
+        history.validation_loss.append(validation_loss)
+        tqdm.write(
+            f"epoch {progress.epoch + 1}: loss {history.train_loss[-1]:.4f}, "
+            f"validation {validation_loss:.4f}"
+        )
+        if history.best_epoch == progress.epoch:
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        progress.epoch += 1
+        progress.step, progress.loss_sum, progress.carry = 0, 0.0, None
+
+    def _save(self) -> None:
+        progress = self.progress
+        content = {
+            "settings": asdict(self.settings),
+            "progress": {**vars(progress), "history": asdict(progress.history)},
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(content, partial)
+        os.replace(partial, self.path)
+
+    def _load(self) -> None:
+        if not self.path.exists():
+            raise ResumeImpossible(f"{self.path} is not there; train without --resume")
+        content = torch.load(self.path, weights_only=True)
+        if content["settings"] != asdict(self.settings):
+            raise ResumeImpossible(
+                f"{self.path} was made with {content['settings']}; "
+                "train with those settings, or without --resume"
+            )
+        progress = content["progress"]
+        self.progress = _Progress(**{**progress, "history": History(**progress["history"])})
+        self.model.load_state_dict(content["model"])
+        self.best = content["best"]
+        self.optimizer.load_state_dict(content["optimizer"])
+        torch.set_rng_state(content["random"])
+
+
+def _schedule(done: int, total: int) -> float:
+    """Share of the peak learning rate at step ``done``: 2 % warm-up, then a half cosine."""
+    warmup = max(1, total // 50)
+    if done < warmup:
+        return (done + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1, total - warmup)))
+
+
+def _detach(carry: Any) -> Any:
+    if isinstance(carry, Tensor):
+        return carry.detach()
+    return tuple(_detach(part) for part in carry) if isinstance(carry, tuple) else carry
+
+
+@contextmanager
+def _progress_bar(progress: _Progress, batches: int, epochs: int) -> Iterator[Any]:
+    bar = tqdm(
+        total=epochs * batches,
+        initial=progress.epoch * batches + progress.step,
+        desc=f"epoch {progress.epoch + 1}/{epochs}",
+        unit="batch",
+        mininterval=1.0,
+    )
+    with bar:
+        yield bar
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a request; the second one ends the process as usual."""
+    requested: list[int] = []
+
+    def request(number: int, _frame: object) -> None:
+        requested.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield lambda: bool(requested)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,52 @@
+"""Models by the name of their architecture, to and from the JSON a bundle keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from training.models.classifier import Classifier, ClassifierConfig
+from training.models.generator import Generator, GeneratorConfig
+from training.models.recurrent import OptionInvalid, RecurrentOptions
+from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+
+Config = ClassifierConfig | GeneratorConfig | Seq2SeqConfig
+Model = Classifier | Generator | Seq2Seq
+
+_ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
+    config.architecture: (config, model)
+    for config, model in (
+        (ClassifierConfig, Classifier),
+        (GeneratorConfig, Generator),
+        (Seq2SeqConfig, Seq2Seq),
+    )
+}
+
+
+def build(config: Config) -> Model:
+    """The untrained model that ``config`` describes."""
+    _, model = _ARCHITECTURES[config.architecture]
+    return model(config)
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    return {"architecture": config.architecture, **asdict(config)}
+
+
+def config_from_json(content: Mapping[str, Any]) -> Config:
+    """Raises OptionInvalid for an architecture or option that does not exist."""
+    options = dict(content)
+    architecture = options.pop("architecture", None)
+    if architecture not in _ARCHITECTURES:
+        known = ", ".join(_ARCHITECTURES)
+        raise OptionInvalid(f"architecture {architecture!r} is not one of {known}")
+    config, _ = _ARCHITECTURES[architecture]
+    try:
+        recurrent = RecurrentOptions(**options.pop("recurrent"))
+        return config(recurrent=recurrent, **options)
+    except (KeyError, TypeError) as error:
+        raise OptionInvalid(f"configuration of {architecture!r} does not fit: {error}") from error
+
+
+__all__ = ["Config", "Model", "OptionInvalid", "build", "config_from_json", "config_to_json"]

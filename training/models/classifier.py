@@ -1,0 +1,57 @@
+"""Sequence input, single output: one label for a whole text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bundle.vocabulary import PADDING_ID
+from training.models.recurrent import RecurrentOptions, RecurrentStack
+
+# Outputs of a recurrent layer lie in [-1, 1], so this never wins a maximum.
+_BELOW_ANY_OUTPUT = -2.0
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """dropout: share dropped of the embeddings and of the pooled features while training."""
+
+    architecture: ClassVar[str] = "classifier"
+    vocabulary_size: int
+    labels: int
+    embedding_size: int
+    recurrent: RecurrentOptions
+    dropout: float = 0.0
+
+
+class Classifier(nn.Module):
+    """Embedding → recurrent stack → maximum over time → linear.
+
+    A maximum does not depend on the order or the number of padded steps, so a text's
+    probabilities are the same bits however long its batch-mates are.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = RecurrentStack(config.recurrent, config.embedding_size)
+        self.output = nn.Linear(config.recurrent.output_size, config.labels)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """tokens (batch, time), lengths (batch,) → logits (batch, labels)"""
+        features, _ = self.stack(self.dropout(self.embedding(tokens)), None, lengths)
+        inside = positions(tokens) < lengths.unsqueeze(1)
+        features = features.masked_fill(~inside.unsqueeze(2), _BELOW_ANY_OUTPUT)
+        return self.output(self.dropout(features.amax(dim=1)))
+
+
+def positions(tokens: Tensor) -> Tensor:
+    """0 … time-1 in every row of ``tokens`` (batch, time).
+
+    A running count rather than an arange: it keeps the time axis symbolic in an export.
+    """
+    return tokens.new_ones(tokens.shape).cumsum(dim=1) - 1

@@ -1,0 +1,47 @@
+"""A generator: the next symbol from the symbols so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bundle.vocabulary import PADDING_ID
+from training.models.recurrent import RecurrentOptions, RecurrentStack, State
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """dropout: share dropped of the embeddings and of the last layer's output."""
+
+    architecture: ClassVar[str] = "generator"
+    vocabulary_size: int
+    embedding_size: int
+    recurrent: RecurrentOptions
+    dropout: float = 0.0
+
+
+class Generator(nn.Module):
+    """Embedding → recurrent stack → linear. Training unrolls it, a step is time 1."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = RecurrentStack(config.recurrent, config.embedding_size)
+        self.output = nn.Linear(config.recurrent.output_size, config.vocabulary_size)
+
+    def read(
+        self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """tokens (batch, time) → outputs of the last layer (batch, time, hidden), state"""
+        return self.stack(self.dropout(self.embedding(tokens)), state, lengths)
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
+        features, state = self.read(tokens, state, lengths)
+        return self.output(self.dropout(features)), state

