@@ -101,7 +101,7 @@ def train(run: Run) -> None:
     held_out_from = len(ids) * 9 // 10
     validation_from = held_out_from - len(ids) // 25
     task = ProseTask(ids[:validation_from], ids[validation_from:held_out_from], run.seed)
-    size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 6)
+    size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 5)
     config = GeneratorConfig(
         vocabulary_size=len(tokenizer.vocabulary),
         embedding_size=size,
