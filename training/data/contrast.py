@@ -1,0 +1,111 @@
+"""Sentences made by rule in which the order of the words decides: negation and contrast.
+
+Few real sentences hold "not bad", so a model sees made ones too. Everything here is synthetic
+and its figures are reported apart from real data's.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from training.data.sentiment import NEGATIVE, POSITIVE, Example, is_far_from_lecture
+
+
+@dataclass(frozen=True)
+class WordList:
+    """Things that are judged, and words that praise or blame them."""
+
+    things: tuple[str, ...]
+    praise: tuple[str, ...]
+    blame: tuple[str, ...]
+
+
+TRAINING_WORDS = WordList(
+    things=(
+        "food", "movie", "film", "service", "story", "acting", "plot", "meal", "soup", "hotel",
+        "room", "staff", "cast", "script", "ending", "pizza", "dinner", "book", "show", "coffee",
+        "restaurant", "dialogue", "soundtrack", "camera", "waiter", "breakfast", "place",
+    ),
+    praise=(
+        "good", "great", "excellent", "wonderful", "brilliant", "fantastic", "superb", "lovely",
+        "delightful", "charming", "amazing", "perfect", "fresh", "funny", "clever", "awesome",
+        "nice", "enjoyable", "impressive", "delicious",
+    ),
+    blame=(
+        "bad", "terrible", "awful", "boring", "dull", "poor", "horrible", "disappointing", "weak",
+        "bland", "dreadful", "stale", "mediocre", "tedious", "stupid", "annoying", "ugly", "cold",
+        "slow", "lousy",
+    ),
+)  # fmt: skip
+
+HELD_OUT_WORDS = WordList(
+    things=("novel", "lunch", "concert", "performance", "salad", "album", "direction", "music"),
+    praise=("fine", "beautiful", "outstanding", "terrific", "splendid", "entertaining"),
+    blame=("silly", "lame", "flat", "pathetic", "forgettable", "worthless"),
+)
+
+_VERBS = ("was", "is")
+_BOOSTS = ("", "", "", "really ", "that ", "very ", "so ")
+_TAILS = ("in fact", "really", "actually", "in truth", "indeed", "to be honest", "if anything")
+_SURPRISES = (
+    "surprisingly given how high the scores of the {other} are",
+    "despite all the high ratings of the {other}",
+    "surprisingly instead of the praise for the {other} being high",
+    "even though the reviews for the {other} were high",
+    "whatever the ratings for the {other} say",
+)
+
+
+def make_sentence(words: WordList, choose: random.Random) -> Example:
+    """One sentence of a random pattern; its label follows from the pattern and the words."""
+    positive = choose.random() < 0.5
+    said = choose.choice(words.praise if positive else words.blame)
+    opposite = choose.choice(words.blame if positive else words.praise)
+    thing, other = choose.sample(words.things, 2)
+    start = f"the {thing} {choose.choice(_VERBS)}"
+    boost = choose.choice(_BOOSTS)
+    text = choose.choice(
+        (
+            f"{start} not {opposite}, {said} {choose.choice(_TAILS)}",
+            f"{start} not {opposite}, {said} {choose.choice(_TAILS)}",
+            f"{start} not {opposite} but {said}",
+            f"{start} {said}, not {opposite} {choose.choice(_TAILS)}",
+            f"{start} not {opposite} at all, {said} {choose.choice(_TAILS)}",
+            f"{start} not {boost}{opposite}",
+            f"{start}n't {boost}{opposite}",
+            f"{start} {boost}{said}",
+            f"{start} not {boost}{opposite}, "
+            + choose.choice(_SURPRISES).format(other=other),
+            f"{start} never {opposite}",
+        )
+    )
+    return Example(text, POSITIVE if positive else NEGATIVE)
+
+
+def make_sentences(words: WordList, count: int, seed: int) -> list[Example]:
+    """``count`` different sentences, none near one of the lecture's."""
+    choose = random.Random(seed)
+    made: dict[str, Example] = {}
+    while len(made) < count:
+        example = make_sentence(words, choose)
+        if is_far_from_lecture(example.text):
+            made[example.text] = example
+    return list(made.values())
+
+
+def make_swapped_pairs(words: WordList, count: int, seed: int) -> list[tuple[Example, Example]]:
+    """Pairs of the same words in another order with opposite labels (positive, negative)."""
+    choose = random.Random(seed)
+    pairs = {}
+    while len(pairs) < count:
+        good, poor = choose.choice(words.praise), choose.choice(words.blame)
+        start = f"the {choose.choice(words.things)} {choose.choice(_VERBS)}"
+        tail = choose.choice(_TAILS)
+        pair = (
+            Example(f"{start} not {poor}, {good} {tail}", POSITIVE),
+            Example(f"{start} not {good}, {poor} {tail}", NEGATIVE),
+        )
+        if all(is_far_from_lecture(example.text) for example in pair):
+            pairs[pair[0].text] = pair
+    return list(pairs.values())

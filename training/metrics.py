@@ -1,0 +1,16 @@
+"""Measures that more than one model is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
+    """Fewest insertions, deletions and substitutions (Levenshtein)."""
+    row = list(range(len(right) + 1))
+    for number, symbol in enumerate(left, start=1):
+        previous, row[0] = row[0], number
+        for column, other in enumerate(right, start=1):
+            best = min(row[column] + 1, row[column - 1] + 1, previous + (symbol != other))
+            previous, row[column] = row[column], best
+    return row[-1]
