@@ -51,7 +51,7 @@ from training.trained import Figure, TrainedModel
 BATCH = 64
 VOCABULARY_CAP = 10_000
 PIECE_WORDS = 48  # a review is trained on in pieces of about a long sentence
-PIECES_PER_EPOCH = 12_000
+PIECES_PER_EPOCH = 30_000
 CONTRASTS = 3_000
 INPUT_LIMIT = 512
 
@@ -162,7 +162,7 @@ def train(run: Run) -> None:
         "words", (e.text for e in [*sentences, *pieces]), lowercase=True, cap=VOCABULARY_CAP
     )
     task = SentimentTask(tokenizer, sentences, pieces, validation, run.seed)
-    size, epochs = (32, 2) if run.quick else (128, 8)
+    size, epochs = (32, 2) if run.quick else (128, 6)
     config = ClassifierConfig(
         vocabulary_size=len(tokenizer.vocabulary),
         labels=len(LABELS),

@@ -70,7 +70,7 @@ class RecurrentLayer(nn.Module):
 
         Returns the outputs (batch, time, directions * hidden_size) and the final state.
         """
-        native = tuple(_to_directions(part, self.options) for part in state)
+        native = tuple(to_directions(part, self.options) for part in state)
         carried = native if len(native) > 1 else native[0]
         if lengths is None:
             y, final = self.network(x, carried)
@@ -79,17 +79,17 @@ class RecurrentLayer(nn.Module):
             y, final = self.network(packed, carried)
             y, _ = pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
         final = final if isinstance(final, tuple) else (final,)
-        return y, tuple(_from_directions(part) for part in final)
+        return y, tuple(from_directions(part) for part in final)
 
 
-def _to_directions(part: Tensor, options: RecurrentOptions) -> Tensor:
+def to_directions(part: Tensor, options: RecurrentOptions) -> Tensor:
     """(batch, directions * hidden) → (directions, batch, hidden)"""
     if not options.bidirectional:
         return part.unsqueeze(0)
     return part.unflatten(1, (2, options.hidden_size)).transpose(0, 1).contiguous()
 
 
-def _from_directions(part: Tensor) -> Tensor:
+def from_directions(part: Tensor) -> Tensor:
     """(directions, batch, hidden) → (batch, directions * hidden)"""
     return part.squeeze(0) if part.shape[0] == 1 else part.transpose(0, 1).flatten(1)
 

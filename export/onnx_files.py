@@ -1,0 +1,173 @@
+"""Traces graphs into ONNX files whose weights lie in the bundle's one weights file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from bundle.manifest import GraphSpec, TensorSpec, Weights
+from export.graphs import BATCH, EXAMPLE_SIZES, TIME, Graph, Port
+from export.operators import OPSET, TRANSLATION_TABLE
+
+# Constants below this many bytes stay inside a graph: shapes, axes, the silent ids.
+_INLINE_LIMIT = 64 * 1024
+
+
+class ExportRefused(Exception):
+    """A model that cannot be exported as it should; nothing was written."""
+
+
+def write_graph(graph: Graph, weights: Weights, folder: Path) -> GraphSpec:
+    """Trace ``graph`` and write it into ``folder``.
+
+    Raises ExportRefused for an exporter's warning, a frozen axis, or a weight that the
+    exporter changed instead of taking it from the weights file.
+    """
+    with _no_unexplained_warnings(graph.name):
+        program = torch.onnx.export(
+            graph.module.eval(),
+            _examples(graph),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=_dynamic_shapes(graph),
+            input_names=[port.name for port in (*graph.inputs, *graph.state)],
+            output_names=[port.name for port in graph.outputs],
+            custom_translation_table=TRANSLATION_TABLE,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    model = program.model_proto
+    _refer_to_weights(model, weights, folder, graph.name)
+    _drop_traces(model)
+    file = f"{graph.name}.onnx"
+    (folder / file).write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(folder / file))
+    return GraphSpec(
+        file,
+        _matching(model.graph.input, (*graph.inputs, *graph.state), graph.name),
+        _matching(model.graph.output, graph.outputs, graph.name),
+    )
+
+
+def _examples(graph: Graph) -> tuple[object, ...]:
+    inputs = tuple(port.example(EXAMPLE_SIZES) for port in graph.inputs)
+    state = tuple(port.example(EXAMPLE_SIZES) for port in graph.state)
+    return (*inputs, state) if graph.state else inputs
+
+
+def _dynamic_shapes(graph: Graph) -> tuple[object, ...]:
+    free = {axis: torch.export.Dim.DYNAMIC for axis in (BATCH, TIME)}
+
+    def axes(port: Port) -> dict[int, object]:
+        return {i: free[axis] for i, axis in enumerate(port.shape) if isinstance(axis, str)}
+
+    inputs = tuple(axes(port) for port in graph.inputs)
+    return (*inputs, tuple(axes(port) for port in graph.state)) if graph.state else inputs
+
+
+# Warnings that say nothing about the graph, each with the reason.
+_EXPLAINED = (
+    # PyTorch's own exporter calls its own deprecated names.
+    "isinstance(treespec, LeafSpec)",
+    # The exporter looks for operators of a package that this project does not use.
+    "torchvision is not installed",
+)
+
+
+@contextmanager
+def _no_unexplained_warnings(graph: str) -> Iterator[None]:
+    """Refuses what the exporter warns of, be it by warnings or by logging."""
+    records: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = _loggers_of("torch", "onnxscript", "onnx_ir")
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+    said = [*records, *(str(warning.message) for warning in caught)]
+    unexplained = [text for text in said if not any(part in text for part in _EXPLAINED)]
+    if unexplained:
+        raise ExportRefused(f"exporting {graph!r}, the exporter warned: {unexplained}")
+
+
+def _loggers_of(*packages: str) -> list[logging.Logger]:
+    """The packages' own loggers and every one below them that prints by itself."""
+    names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in packages]
+    loggers = [logging.getLogger(name) for name in {*packages, *names}]
+    return [logger for logger in loggers if logger.handlers or logger.name in packages]
+
+
+def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, graph: str) -> None:
+    """Replace each weight's bytes by its place in the weights file."""
+    content = (folder / weights.file).read_bytes()
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix("model.")
+        raw = numpy_helper.to_array(tensor)
+        if name not in weights.tensors:
+            if raw.nbytes > _INLINE_LIMIT:
+                raise ExportRefused(
+                    f"graph {graph!r} holds {tensor.name!r} of {raw.nbytes} bytes, "
+                    "which is no weight of the model"
+                )
+            continue
+        place = weights.tensors[name]
+        stored = content[place.offset : place.offset + raw.nbytes]
+        if raw.shape != place.shape or np.ascontiguousarray(raw).tobytes() != stored:
+            raise ExportRefused(f"graph {graph!r} changed the weight {name!r}")
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (
+            ("location", weights.file),
+            ("offset", str(place.offset)),
+            ("length", str(raw.nbytes)),
+        ):
+            tensor.external_data.add(key=key, value=value)
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Forget where in which source file each node came from: paths of the exporting machine."""
+    model.graph.ClearField("metadata_props")
+    model.ClearField("metadata_props")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.ClearField("metadata_props")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("metadata_props")
+
+
+def _matching(
+    values: object, ports: tuple[Port, ...], graph: str
+) -> tuple[TensorSpec, ...]:
+    """The graph's tensors as the manifest describes them; free axes by our own names."""
+    found = list(values)  # type: ignore[call-overload]
+    if [value.name for value in found] != [port.name for port in ports]:
+        names = [value.name for value in found]
+        raise ExportRefused(f"graph {graph!r} has tensors {names}, not those it was given")
+    specs = []
+    for value, port in zip(found, ports, strict=True):
+        dims = value.type.tensor_type.shape.dim
+        for dim, axis in zip(dims, port.shape, strict=True):
+            if isinstance(axis, str):
+                if dim.HasField("dim_value"):
+                    raise ExportRefused(f"graph {graph!r} froze the {axis} axis of {port.name!r}")
+                dim.dim_param = axis
+        specs.append(TensorSpec(port.name, str(port.dtype).removeprefix("torch."), port.shape))
+    return tuple(specs)

@@ -1,0 +1,142 @@
+"""The gate: exported graphs against the PyTorch model, on sizes the tracer never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from export.graphs import BATCH, TIME, Graph, Port
+from export.sampler import draw_numpy
+
+Arrays = dict[str, NDArray[Any]]
+
+TOLERANCE = 1e-5  # |Δ| ≤ TOLERANCE + TOLERANCE · |x|
+SIZES = ((1, 1), (1, 9), (2, 7), (7, 2), (5, 12))  # (batch, time)
+ROUNDS = 4  # each carries the state of the one before
+
+# A draw whose uniform lies this near an edge between two tokens may fall to either side.
+_MARGIN = 1e-4
+
+
+class ParityMissed(Exception):
+    """An exported graph does not compute what the PyTorch model computes."""
+
+
+def check_parity(
+    graphs: Sequence[Graph], folder: Path, vocabulary_sizes: dict[str, int], seed: int = 0
+) -> dict[str, float]:
+    """The largest deviation of each graph's file in ``folder`` from its PyTorch module.
+
+    graphs: over the PyTorch model itself, not the copy made for export.
+    vocabulary_sizes: by the name of each whole-number input, ids below it are drawn.
+
+    Raises ParityMissed for a deviation above TOLERANCE or a wrongly drawn token.
+    """
+    return {
+        graph.name: _GraphCheck(graph, folder, vocabulary_sizes, seed).worst() for graph in graphs
+    }
+
+
+class _GraphCheck:
+    def __init__(
+        self, graph: Graph, folder: Path, vocabulary_sizes: dict[str, int], seed: int
+    ) -> None:
+        self.graph = graph
+        self.vocabulary_sizes = vocabulary_sizes
+        self.random = np.random.default_rng(seed)
+        self.session = onnxruntime.InferenceSession(
+            folder / f"{graph.name}.onnx", providers=["CPUExecutionProvider"]
+        )
+
+    def worst(self) -> float:
+        return max(self._carried(batch, time) for batch, time in SIZES)
+
+    def _carried(self, batch: int, time: int) -> float:
+        """The largest deviation over ROUNDS, each side going on from its own state."""
+        sizes = {BATCH: batch, TIME: time}
+        ours = theirs = {port.name: self._random_state(port, sizes) for port in self.graph.state}
+        worst = 0.0
+        for _ in range(ROUNDS):
+            inputs = {port.name: self._random_input(port, sizes) for port in self.graph.inputs}
+            expected, got = self._pytorch(inputs, theirs), self._onnx(inputs, ours)
+            worst = max(worst, *(self._deviation(n, expected[n], got[n]) for n in expected))
+            if "next_token" in got:
+                self._check_draw(expected["logits"], inputs, got)
+            theirs, ours = _next_state(theirs, expected), _next_state(ours, got)
+        return worst
+
+    def _pytorch(self, inputs: Arrays, state: Arrays) -> Arrays:
+        arguments: list[Any] = [torch.from_numpy(array) for array in inputs.values()]
+        if state:
+            arguments.append(tuple(torch.from_numpy(array) for array in state.values()))
+        with torch.no_grad():
+            outputs = self.graph.module(*arguments)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        names = [port.name for port in self.graph.outputs]
+        found = dict(zip(names, (output.numpy() for output in outputs), strict=True))
+        return {k: v for k, v in found.items() if k not in ("next_token", "log_probability")}
+
+    def _onnx(self, inputs: Arrays, state: Arrays) -> Arrays:
+        names = [port.name for port in self.graph.outputs]
+        return dict(zip(names, self.session.run(names, {**inputs, **state}), strict=True))
+
+    def _deviation(self, name: str, expected: NDArray[Any], got: NDArray[Any]) -> float:
+        if expected.shape != got.shape:
+            raise ParityMissed(
+                f"{self.graph.name}: {name} is {got.shape}, PyTorch's {expected.shape}"
+            )
+        delta = np.abs(expected - got)
+        if not (delta <= TOLERANCE + TOLERANCE * np.abs(expected)).all():
+            raise ParityMissed(
+                f"{self.graph.name}: {name} deviates by {delta.max():.2e} "
+                f"on shape {got.shape}, allowed is {TOLERANCE:.0e}; nothing was written"
+            )
+        return float(delta.max(initial=0.0))
+
+    def _check_draw(self, logits: NDArray[Any], inputs: Arrays, got: Arrays) -> None:
+        silent = self.graph.module.silent.numpy()
+        controls = (inputs[name] for name in ("temperature", "top_k", "top_p", "uniform"))
+        twin = draw_numpy(logits, silent, *controls)
+        clear = twin.margin > _MARGIN
+        if (twin.token[clear] != got["next_token"][clear]).any():
+            raise ParityMissed(
+                f"{self.graph.name}: drew {got['next_token'][clear].tolist()}, "
+                f"NumPy draws {twin.token[clear].tolist()} from the same uniforms"
+            )
+        self._deviation(
+            "log_probability", twin.log_probability[clear], got["log_probability"][clear]
+        )
+
+    def _random_state(self, port: Port, sizes: dict[str, int]) -> NDArray[Any]:
+        shape = _shape(port, sizes)
+        if port.name == "memory_mask":
+            inside = self.random.integers(1, shape[1] + 1, size=(shape[0], 1))
+            return (np.arange(shape[1]) < inside).astype(np.float32)
+        return self.random.uniform(-1, 1, shape).astype(np.float32)
+
+    def _random_input(self, port: Port, sizes: dict[str, int]) -> NDArray[Any]:
+        shape = _shape(port, sizes)
+        if port.name == "lengths":
+            return self.random.integers(1, sizes[TIME] + 1, shape)
+        if port.name in self.vocabulary_sizes:
+            return self.random.integers(1, self.vocabulary_sizes[port.name], shape)
+        if port.name == "top_k":
+            return self.random.choice(np.array([0, 0, 1, 3]), shape)
+        if port.name == "uniform":
+            return self.random.random(shape, dtype=np.float32)
+        choices = {"temperature": (0.0, 0.5, 1.0, 1.5), "top_p": (0.2, 0.9, 1.0, 1.0)}
+        return self.random.choice(np.array(choices[port.name], np.float32), shape)
+
+
+def _shape(port: Port, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in port.shape)
+
+
+def _next_state(state: Arrays, outputs: Arrays) -> Arrays:
+    return {name: outputs.get(f"next_{name}", array) for name, array in state.items()}

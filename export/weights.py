@@ -1,0 +1,121 @@
+"""A trained model's weights in ONNX's layout, and back: the only place that knows both.
+
+PyTorch orders an LSTM's gates i, f, g, o and ONNX i, o, f, c; a GRU's r, z, n and z, r, h. A
+linear layer is stored as (in, out), the way a matrix product reads it.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from export import operators
+from training.models import Model
+from training.models.recurrent import (
+    RecurrentLayer,
+    State,
+    from_directions,
+    to_directions,
+)
+
+# ONNX's gates as indices into PyTorch's.
+_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+_SUFFIXES = ("", "_reverse")
+
+
+def for_export(model: Model) -> nn.Module:
+    """A copy of ``model`` whose layers hold their weights as graphs do.
+
+    Its state_dict is the bundle's weights file.
+    """
+    copy = deepcopy(model).eval()
+    for name, module in list(copy.named_modules()):
+        if isinstance(module, RecurrentLayer):
+            copy.set_submodule(name, ExportedRecurrentLayer(module))
+        elif isinstance(module, nn.Linear):
+            copy.set_submodule(name, ExportedLinear(module))
+    return copy
+
+
+def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state_dict of ``model`` from the tensors of a weights file; the inverse of for_export."""
+    weights: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, RecurrentLayer):
+            weights.update(_unfold_recurrent(module, name, tensors))
+        elif isinstance(module, nn.Linear):
+            weights[f"{name}.weight"] = tensors[f"{name}.weight"].T.contiguous()
+            if module.bias is not None:
+                weights[f"{name}.bias"] = tensors[f"{name}.bias"]
+        elif isinstance(module, nn.Embedding):
+            weights[f"{name}.weight"] = tensors[f"{name}.weight"]
+    return weights
+
+
+class ExportedLinear(nn.Module):
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.register_buffer("weight", linear.weight.detach().T.contiguous())
+        bias = None if linear.bias is None else linear.bias.detach().clone()
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = x @ self.weight
+        return product if self.bias is None else product + self.bias
+
+
+class ExportedRecurrentLayer(nn.Module):
+    """RecurrentLayer as one custom operator, with the same call."""
+
+    def __init__(self, layer: RecurrentLayer) -> None:
+        super().__init__()
+        self.options = layer.options
+        network, cell = layer.network, layer.options.cell
+        suffixes = _SUFFIXES[: 2 if layer.options.bidirectional else 1]
+        parts: dict[str, list[Tensor]] = {"w": [], "r": [], "b": []}
+        for suffix in suffixes:
+            w, r, bw, br = (
+                _reorder(getattr(network, f"{kind}_l0{suffix}").detach(), _GATES[cell])
+                for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            parts["w"].append(w)
+            parts["r"].append(r)
+            parts["b"].append(torch.cat((bw, br)))
+        for name, rows in parts.items():
+            self.register_buffer(name, torch.stack(rows))
+
+    def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        native = tuple(to_directions(part, self.options) for part in state)
+        counts = None if lengths is None else lengths.to(torch.int32)
+        operator = getattr(operators, self.options.cell)
+        y, *final = operator(x.transpose(0, 1), counts, *native, self.w, self.r, self.b)
+        # (time, directions, batch, hidden) → (batch, time, directions * hidden)
+        outputs = y.permute(2, 0, 1, 3).flatten(2)
+        return outputs, tuple(from_directions(part) for part in final)
+
+
+def _unfold_recurrent(
+    layer: RecurrentLayer, name: str, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    gates = _GATES[layer.options.cell]
+    back = tuple(gates.index(gate) for gate in range(len(gates)))
+    w, r, b = (tensors[f"{name}.{part}"] for part in ("w", "r", "b"))
+    weights = {}
+    for direction, suffix in enumerate(_SUFFIXES[: len(w)]):
+        bw, br = b[direction].chunk(2)
+        for kind, tensor in (
+            ("weight_ih", w[direction]),
+            ("weight_hh", r[direction]),
+            ("bias_ih", bw),
+            ("bias_hh", br),
+        ):
+            weights[f"{name}.network.{kind}_l0{suffix}"] = _reorder(tensor, back)
+    return weights
+
+
+def _reorder(tensor: Tensor, gates: tuple[int, ...]) -> Tensor:
+    """The blocks of ``tensor``'s first axis, one a gate, in another order."""
+    blocks = tensor.chunk(len(gates))
+    return torch.cat([blocks[gate] for gate in gates])
