@@ -49,13 +49,14 @@ def write_graph(graph: Graph, weights: Weights, folder: Path) -> GraphSpec:
     _refer_to_weights(model, weights, folder, graph.name)
     _drop_traces(model)
     file = f"{graph.name}.onnx"
-    (folder / file).write_bytes(model.SerializeToString(deterministic=True))
-    onnx.checker.check_model(str(folder / file))
-    return GraphSpec(
+    spec = GraphSpec(
         file,
         _matching(model.graph.input, (*graph.inputs, *graph.state), graph.name),
         _matching(model.graph.output, graph.outputs, graph.name),
     )
+    (folder / file).write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(folder / file))
+    return spec
 
 
 def _examples(graph: Graph) -> tuple[object, ...]:
@@ -141,13 +142,14 @@ def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, gr
 
 
 def _drop_traces(model: onnx.ModelProto) -> None:
-    """Forget where in which source file each node came from: paths of the exporting machine."""
+    """Forget where in which source file each node came from, and the tracer's axis names."""
+    model.graph.ClearField("value_info")
     model.graph.ClearField("metadata_props")
     model.ClearField("metadata_props")
     for node in model.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+    for value in (*model.graph.input, *model.graph.output):
         value.ClearField("metadata_props")
     for tensor in model.graph.initializer:
         tensor.ClearField("metadata_props")

@@ -1,0 +1,112 @@
+"""python -m service serve | check
+
+serve: run the service until SIGTERM or Ctrl-C.
+check: verify every bundle and print what each is; exit 1 if one would be refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.errors import BundleError
+from service.config import Config, ConfigInvalid
+
+_HELP = {
+    "models": "folder of bundles",
+    "address": "HOST:PORT of gRPC, port 0 for any free one",
+    "http_address": "HOST:PORT of metrics and health",
+    "device": "auto, cpu or cuda; cuda refuses to start without CUDA",
+    "threads": "computing threads of one model's engine",
+    "max_streams": "streams of one model that decode at once",
+    "max_queue": "requests that may wait for a model",
+    "max_batch": "texts of one predict batch",
+    "max_message_bytes": "largest request in bytes",
+    "grace_seconds": "time for running streams to finish after SIGTERM",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    if chosen.command == "check":
+        return check(chosen.models)
+    names = [field.name for field in dataclasses.fields(Config)]
+    try:
+        config = Config(**{name: getattr(chosen, name) for name in names})
+    except ConfigInvalid as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        return 2
+    return _serve(config)
+
+
+def _serve(config: Config) -> int:
+    # Imported late: checking bundles needs neither grpc nor onnxruntime.
+    from service.app import NothingToServe, serve
+    from service.rpc.server import AddressInUse
+    from service.runtime.devices import DeviceUnavailable
+    from service.runtime.repository import NoModels
+
+    try:
+        return asyncio.run(serve(config))
+    except (NoModels, NothingToServe, DeviceUnavailable, AddressInUse) as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"cannot start: {config.http_address}: {error}", file=sys.stderr)
+    return 1
+
+
+def check(models: Path) -> int:
+    """Verify the newest version of every model under ``models``; prints a line each."""
+    from service.runtime.repository import NoModels, newest_versions, read_checked
+
+    try:
+        folders = newest_versions(models)
+    except NoModels as error:
+        print(error, file=sys.stderr)
+        return 1
+    failures = 0
+    for folder in folders:
+        try:
+            bundle = read_checked(folder)
+        except BundleError as error:
+            print(f"{folder}: REFUSED: {error}")
+            failures += 1
+            continue
+        size = sum(file.bytes for file in bundle.manifest.files.values())
+        print(
+            f"{folder}: {bundle.manifest.task}, {size / 1e6:.1f} MB, "
+            f"{len(bundle.manifest.files)} files verified, digest {bundle.digest[:12]}"
+        )
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser = commands.add_parser(
+        "serve", help="run the service", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for field in dataclasses.fields(Config):
+        serve_parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=Path if field.name == "models" else type(field.default),
+            default=field.default,
+            help=_HELP[field.name],
+        )
+    check_parser = commands.add_parser("check", help="verify every bundle")
+    check_parser.add_argument("--models", type=Path, default=Config.models, help=_HELP["models"])
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

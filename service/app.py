@@ -1,0 +1,232 @@
+"""The composition root: from a configuration to a running service, and down again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+
+from prometheus_client import CollectorRegistry
+
+from bundle.manifest import CLASSIFY, SEQ2SEQ, Manifest
+from bundle.store import Bundle
+from service.config import Config, split_address
+from service.engine.arena import StateSpec
+from service.engine.batching import BatchEngine
+from service.engine.catalogue import Catalogue, RefusedModel
+from service.engine.generating import GenerateEngine, GenerationModel
+from service.engine.models import (
+    ClassifierModel,
+    DataSource,
+    Figure,
+    GeneratorModel,
+    ModelCard,
+    ServedModel,
+)
+from service.engine.requests import Sampling
+from service.engine.streams import deliver_to
+from service.engine.threads import Engine, EngineThread
+from service.http import HttpServer
+from service.metrics import BatchMetrics, GenerateMetrics, Metrics
+from service.rpc.server import GrpcServer
+from service.runtime.devices import choose_provider
+from service.runtime.repository import LoadedModel, RefusedBundle, load_models
+from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
+from service.runtime.sessions import SessionSettings
+
+log = logging.getLogger(__name__)
+
+# Decode batches that are run once before the service is ready: a first run allocates.
+_WARM_ROWS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class NothingToServe(Exception):
+    """Every bundle was refused; the message holds each reason."""
+
+
+class App:
+    """One service: its models' engines, the gRPC server and the HTTP server.
+
+    Build it where an event loop runs. Raises NoModels, NothingToServe, DeviceUnavailable,
+    AddressInUse or OSError (the HTTP address) from start().
+    """
+
+    def __init__(self, config: Config, registry: CollectorRegistry | None = None) -> None:
+        self.config = config
+        self.metrics = Metrics(registry or CollectorRegistry())
+        self.is_ready = False
+        self._threads: list[EngineThread] = []
+
+    async def start(self) -> None:
+        config = self.config
+        self._deliver = deliver_to(asyncio.get_running_loop())
+        provider = choose_provider(config.device)
+        settings = SessionSettings(config.device, provider, config.threads)
+        loaded, refused = load_models(config.models, settings)
+        self._report(loaded, refused)
+        self.catalogue = Catalogue(
+            [self._served(model) for model in loaded],
+            [RefusedModel(r.name, r.version, r.reason) for r in refused],
+        )
+        host, port = split_address(config.http_address, "http_address")
+        self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
+        self.grpc = GrpcServer(
+            self.catalogue, config.address, config.max_message_bytes, self._count_request
+        )
+        for thread in self._threads:
+            thread.start()
+        self.http.start()
+        await self.grpc.start()
+        self.is_ready = True
+        log.info("ready: gRPC on port %d, HTTP on port %d", self.grpc.port, self.http.port)
+
+    async def stop(self) -> bool:
+        """Stop taking requests, let streams finish within the grace, end everything.
+
+        Returns whether every stream finished.
+        """
+        self.is_ready = False
+        finished = await self.grpc.stop(self.config.grace_seconds)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.stop)
+        self.http.stop()
+        return finished
+
+    def _answers_ready(self) -> bool:
+        return self.is_ready and not any(thread.failure for thread in self._threads)
+
+    def _count_request(self, model: str, method: str, code: str) -> None:
+        self.metrics.requests.labels(model, method, code).inc()
+
+    def _report(self, loaded: list[LoadedModel], refused: list[RefusedBundle]) -> None:
+        for bundle in refused:
+            log.error("model %s version %s refused: %s", bundle.name, bundle.version, bundle.reason)
+            self.metrics.refused.labels(bundle.name, bundle.version).set(1)
+        for model in loaded:
+            manifest = model.bundle.manifest
+            log.info(
+                "model %s version %d loaded on %s", manifest.name, manifest.version, model.provider
+            )
+            self.metrics.models.labels(manifest.name, str(manifest.version), model.provider).set(1)
+        if not loaded:
+            reasons = "; ".join(bundle.reason for bundle in refused)
+            raise NothingToServe(f"no bundle under {self.config.models} can be served: {reasons}")
+
+    def _served(self, loaded: LoadedModel) -> ServedModel:
+        if loaded.bundle.manifest.task == CLASSIFY:
+            return self._classifier(loaded)
+        return self._generator(loaded)
+
+    def _classifier(self, loaded: LoadedModel) -> ClassifierModel:
+        card = _card(loaded)
+        runner = PredictRunner(loaded.sessions["predict"])
+        metrics = BatchMetrics(self.metrics, card.name, "predict")
+        engine = BatchEngine(runner, self.config.max_batch, time.monotonic, metrics)
+        thread = self._thread(card.name, engine, self.config.max_queue + 1)
+        return ClassifierModel(card, loaded.bundle.tokenizers["input"], thread)
+
+    def _generator(self, loaded: LoadedModel) -> GeneratorModel:
+        """Two engines: scores run on a thread of their own, so no stream waits for one."""
+        card, manifest = _card(loaded), loaded.bundle.manifest
+        primer = Primer(loaded.sessions["prime"], manifest.state)
+        runner = GenerateRunner(primer, loaded.sessions["step"])
+        config = self.config
+        engine = GenerateEngine(
+            model := _generation_model(loaded.bundle),
+            runner,
+            config.max_streams,
+            time.monotonic,
+            GenerateMetrics(self.metrics, card.name),
+        )
+        _warm(runner, config.max_streams)
+        score = BatchEngine(
+            ScoreRunner(
+                loaded.sessions["score"],
+                manifest.state,
+                primer if manifest.task == SEQ2SEQ else None,
+            ),
+            config.max_batch,
+            time.monotonic,
+            BatchMetrics(self.metrics, card.name, "score"),
+        )
+        tokenizers = loaded.bundle.tokenizers
+        return GeneratorModel(
+            card,
+            tokenizers["input"],
+            tokenizers["output"],
+            model.begin_id,
+            model.end_id,
+            self._thread(card.name, engine, config.max_streams + config.max_queue),
+            self._thread(f"{card.name} (score)", score, config.max_queue + 1),
+        )
+
+    def _thread(self, name: str, engine: Engine, limit: int) -> EngineThread:
+        thread = EngineThread(name, engine, limit, self._deliver)
+        self._threads.append(thread)
+        return thread
+
+
+def _card(loaded: LoadedModel) -> ModelCard:
+    manifest = loaded.bundle.manifest
+    sampling = manifest.sampling
+    return ModelCard(
+        name=manifest.name,
+        version=str(manifest.version),
+        task=manifest.task,
+        description=manifest.description,
+        labels=manifest.labels,
+        limits=manifest.limits,
+        sampling=Sampling(sampling.temperature, sampling.top_k, sampling.top_p, seed=0),
+        figures=tuple(
+            Figure(f.name, f.value, f.unit, f.split, f.examples) for f in manifest.figures
+        ),
+        data=tuple(DataSource(d.package, d.version, d.licence) for d in manifest.data),
+        digest=loaded.bundle.digest,
+        provider=loaded.provider,
+    )
+
+
+def _generation_model(bundle: Bundle) -> GenerationModel:
+    output = bundle.tokenizers["output"]
+    vocabulary = output.vocabulary
+    reads_source = bundle.manifest.task == SEQ2SEQ
+    ids = range(len(vocabulary))
+    return GenerationModel(
+        state=_state(bundle.manifest),
+        begin_id=vocabulary.begin_id if reads_source else None,
+        end_id=vocabulary.end_id if vocabulary.has_markers else None,
+        pieces=(
+            [output.piece(token, first=True) for token in ids],
+            [output.piece(token, first=False) for token in ids],
+        ),
+    )
+
+
+def _state(manifest: Manifest) -> tuple[StateSpec, ...]:
+    return tuple(StateSpec(t.name, t.dtype, t.shape, t.carried) for t in manifest.state)
+
+
+def _warm(runner: GenerateRunner, capacity: int) -> None:
+    for rows in _WARM_ROWS:
+        if rows <= capacity:
+            for side in (0, 1):
+                runner.step(side, rows)
+
+
+async def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
+    app = App(config)
+    await app.start()
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    await asked.wait()
+    log.info("stopping: %d calls under way, grace %.0f s", app.grpc.gate.calls, config.grace_seconds)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+    finished = await app.stop()
+    log.info("stopped, %s", "every call finished" if finished else "some calls were ended")
+    return 0

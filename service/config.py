@@ -1,0 +1,84 @@
+"""The service's one configuration: built and checked once, then handed on in parts."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+MEBIBYTE = 1024 * 1024
+
+
+class ConfigInvalid(ValueError):
+    """A setting that cannot be used; the message names it. Stops the start."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """address, http_address: HOST:PORT, port 0 for any free one.
+    device: auto, cpu or cuda.
+    threads: intra-op threads of one engine.
+    max_streams: rows of a generating model, streams that decode at once.
+    max_queue: requests that may wait for a model beyond those that run.
+    max_batch: texts of one predict batch.
+    max_message_bytes: the largest request.
+    grace_seconds: how long running streams may take after SIGTERM.
+    """
+
+    models: Path = Path("models")
+    address: str = "127.0.0.1:50051"
+    http_address: str = "127.0.0.1:8002"
+    device: str = "auto"
+    threads: int = 1
+    max_streams: int = 256
+    max_queue: int = 1024
+    max_batch: int = 32
+    max_message_bytes: int = MEBIBYTE
+    grace_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigInvalid(f"device is {self.device!r}; choose auto, cpu or cuda")
+        for name in ("threads", "max_streams", "max_batch", "max_message_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigInvalid(f"{name} is {getattr(self, name)}; choose at least 1")
+        if self.max_queue < 0:
+            raise ConfigInvalid(f"max_queue is {self.max_queue}; choose at least 0")
+        if not (math.isfinite(self.grace_seconds) and self.grace_seconds >= 0):
+            raise ConfigInvalid(f"grace_seconds is {self.grace_seconds}; choose at least 0")
+        if self.threads > usable_cores():
+            raise ConfigInvalid(
+                f"threads is {self.threads}, this process may use {usable_cores()} cores"
+            )
+        for name in ("address", "http_address"):
+            split_address(getattr(self, name), name)
+
+
+def split_address(address: str, name: str) -> tuple[str, int]:
+    """HOST and PORT. Raises ConfigInvalid naming the setting ``name``."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65536):
+        raise ConfigInvalid(f"{name} is {address!r}; write HOST:PORT")
+    return host, int(port)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: by affinity and by its cgroup's quota, not the host's."""
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, min(allowed, math.ceil(_cgroup_quota() or allowed)))
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """CPU time a second of wall time that the cgroup allows, None for no limit."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        period_us = int((root / "cpu" / "cpu.cfs_period_us").read_text())
+        quota_us = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
+        return quota_us / period_us if quota_us > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

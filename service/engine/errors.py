@@ -1,0 +1,47 @@
+"""Why a request cannot be served. No transport's codes here: rpc maps these to its own.
+
+RequestError
+├── ModelNotFound      no such model or version
+├── ModelRefused       its bundle was found and not loaded
+├── WrongInput         the request contradicts the model's task or limits
+├── ResumeUnsupported  asks to go on with an earlier stream
+├── QueueFull          as many requests wait as may; carries when to try again
+├── ServiceStopping    the service takes no new work
+└── EngineFailed       the model's engine stopped on an error of its own
+"""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """The message tells the caller what to do."""
+
+
+class ModelNotFound(RequestError):
+    pass
+
+
+class ModelRefused(RequestError):
+    pass
+
+
+class WrongInput(RequestError):
+    pass
+
+
+class ResumeUnsupported(RequestError):
+    pass
+
+
+class QueueFull(RequestError):
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServiceStopping(RequestError):
+    pass
+
+
+class EngineFailed(RequestError):
+    pass

@@ -1,0 +1,343 @@
+"""Served models as a caller sees them: text in, results out, and every refusal in between."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.engine.errors import WrongInput
+from service.engine.requests import Generation, Sampling
+from service.engine.streams import TokenStream, run_batch
+from service.engine.threads import EngineThread
+
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_TEXTS = 1024
+_SEEDS = 2**64
+
+
+class Encoded(Protocol):
+    @property
+    def ids(self) -> list[int]: ...
+
+    @property
+    def unknown(self) -> int: ...
+
+
+class TextCodec(Protocol):
+    """Text to ids and back, as the model was trained with."""
+
+    def encode(self, text: str) -> Encoded: ...
+
+    def piece(self, token: int, first: bool) -> str: ...
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    value: float
+    unit: str
+    split: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class DataSource:
+    package: str
+    version: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What anyone may know of a served model.
+
+    task: ``classify``, ``generate`` or ``seq2seq``. provider: what executes it.
+    """
+
+    name: str
+    version: str
+    task: str
+    description: str
+    labels: tuple[str, ...]
+    limits: Mapping[str, int]
+    sampling: Sampling
+    figures: tuple[Figure, ...]
+    data: tuple[DataSource, ...]
+    digest: str
+    provider: str
+
+
+@dataclass(frozen=True)
+class SamplingWish:
+    """What a request says of sampling; None takes the model's default."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class GenerationWish:
+    """One of prompt, source, vector is what primes the model; the others are None."""
+
+    prompt: str | None
+    source: str | None
+    vector: Sequence[float] | None
+    max_tokens: int | None
+    sampling: SamplingWish
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenStream:
+    """A stream under way: read ``tokens``, and close it."""
+
+    tokens: TokenStream
+    seed: int
+    unknown_symbols: int
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """log_probability: None for a token that follows nothing."""
+
+    token: int
+    text: str
+    log_probability: float | None
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    tokens: list[ScoredToken]
+    unknown_symbols: int
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Every label with its probability, the most probable first."""
+
+    labels: list[tuple[str, float]]
+    input_tokens: int
+    unknown_symbols: int
+
+
+@dataclass(frozen=True)
+class PredictItem:
+    """tokens: ids of one text."""
+
+    tokens: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class ScoreItem:
+    """The log-probability of each target after the token beside it.
+
+    source: ids that prime the model first; empty for a generator.
+    """
+
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+    source: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+class _TextModel:
+    """What every served model shares: its card and how it reads text."""
+
+    def __init__(self, card: ModelCard, reader: TextCodec) -> None:
+        self.card = card
+        self.reader = reader
+
+    def encode(self, text: str, what: str) -> Encoded:
+        """Raises WrongInput for a text without tokens or above the model's limit."""
+        return self._encode(self.reader, text, what, self.card.limits["input_tokens"])
+
+    def _encode(self, codec: TextCodec, text: str, what: str, limit: int) -> Encoded:
+        name = self.card.name
+        encoded = codec.encode(text)
+        if not encoded.ids:
+            raise WrongInput(f"{what} is empty; model {name!r} needs at least one token")
+        if len(encoded.ids) > limit:
+            raise WrongInput(
+                f"{what} has {len(encoded.ids)} tokens, model {name!r} accepts {limit}; shorten it"
+            )
+        return encoded
+
+
+class ClassifierModel(_TextModel):
+    def __init__(self, card: ModelCard, reader: TextCodec, thread: EngineThread) -> None:
+        super().__init__(card, reader)
+        self.thread = thread
+
+    async def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """Raises WrongInput, QueueFull or EngineFailed."""
+        _check_count("texts", len(texts))
+        encoded = [self.encode(text, f"texts[{i}]") for i, text in enumerate(texts)]
+        items = [PredictItem(tuple(part.ids)) for part in encoded]
+        rows = await run_batch(self.thread, items)
+        return [
+            Classified(_ranked(self.card.labels, row), len(part.ids), part.unknown)
+            for part, row in zip(encoded, rows, strict=True)
+        ]
+
+
+def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
+    pairs = zip(labels, probabilities, strict=True)
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+class GeneratorModel(_TextModel):
+    """Generates from a prompt or, where ``writer`` differs from ``reader``, from a source.
+
+    begin_id, end_id: as GenerationModel; a model with a begin_id is primed with a source.
+    choose_seed: for requests without one. clock: the engine's, in seconds.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        reader: TextCodec,
+        writer: TextCodec,
+        begin_id: int | None,
+        end_id: int | None,
+        thread: EngineThread,
+        score_thread: EngineThread,
+        clock: Callable[[], float] = time.monotonic,
+        choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
+    ) -> None:
+        super().__init__(card, reader)
+        self.writer = writer
+        self.begin_id = begin_id
+        self.end_id = end_id
+        self.thread = thread
+        self.score_thread = score_thread
+        self.clock = clock
+        self.choose_seed = choose_seed
+
+    @property
+    def reads_source(self) -> bool:
+        return self.begin_id is not None
+
+    def generate(self, wish: GenerationWish) -> OpenStream:
+        """Raises WrongInput, QueueFull or EngineFailed."""
+        encoded = self._input(wish)
+        sampling = self._sampling(wish.sampling)
+        request = Generation(
+            tokens=tuple(encoded.ids),
+            sampling=sampling,
+            max_tokens=self._max_tokens(wish.max_tokens),
+            stop=_checked_stops(wish.stop),
+            arrived=self.clock(),
+        )
+        stream = TokenStream.open(self.thread, request)
+        return OpenStream(stream, sampling.seed, encoded.unknown)
+
+    async def score(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredText]:
+        """The log-probabilities of texts, given as (text, source); source "" for none.
+
+        Raises WrongInput, QueueFull or EngineFailed.
+        """
+        _check_count("items", len(pairs))
+        items, unknown = [], []
+        for number, (text, source) in enumerate(pairs):
+            item, count = self._score_item(text, source, f"items[{number}]")
+            items.append(item)
+            unknown.append(count)
+        rows = await run_batch(self.score_thread, items)
+        return [
+            ScoredText(self._scored(item, row), count)
+            for item, row, count in zip(items, rows, unknown, strict=True)
+        ]
+
+    def _input(self, wish: GenerationWish) -> Encoded:
+        name, needs = self.card.name, "source" if self.reads_source else "prompt"
+        text = wish.source if self.reads_source else wish.prompt
+        if text is None:
+            given = [k for k in ("prompt", "source", "vector") if getattr(wish, k) is not None]
+            says = f"the request has a {given[0]}" if given else "the request has no input"
+            raise WrongInput(f"model {name!r} takes a {needs}, {says}; set {needs!r}")
+        return self.encode(text, needs)
+
+    def _sampling(self, wish: SamplingWish) -> Sampling:
+        default = self.card.sampling
+        temperature = default.temperature if wish.temperature is None else wish.temperature
+        top_p = default.top_p if wish.top_p is None else wish.top_p
+        top_k = default.top_k if wish.top_k is None else wish.top_k
+        if not 0.0 <= temperature <= 100.0:
+            raise WrongInput(f"temperature is {temperature}; choose one from 0 to 100")
+        if 0.0 < temperature < 0.01:
+            raise WrongInput(f"temperature is {temperature}; choose 0 or at least 0.01")
+        if not 0.0 < top_p <= 1.0:
+            raise WrongInput(f"top_p is {top_p}; choose one above 0 and up to 1")
+        seed = self.choose_seed() if wish.seed is None else wish.seed
+        return Sampling(temperature, top_k, top_p, seed)
+
+    def _max_tokens(self, wish: int | None) -> int:
+        limit = self.card.limits["output_tokens"]
+        if wish is None:
+            return limit
+        if not 1 <= wish <= limit:
+            raise WrongInput(f"max_tokens is {wish}; model {self.card.name!r} makes 1 to {limit}")
+        return wish
+
+    def _score_item(self, text: str, source: str, where: str) -> tuple[ScoreItem, int]:
+        if not self.reads_source:
+            if source:
+                raise WrongInput(
+                    f"{where}.source is set, model {self.card.name!r} scores texts alone; leave it"
+                )
+            encoded = self.encode(text, f"{where}.text")
+            ids = encoded.ids
+            if len(ids) < 2:
+                raise WrongInput(
+                    f"{where}.text has one token, and what follows nothing has no probability; "
+                    "send at least two"
+                )
+            return ScoreItem(tuple(ids[:-1]), tuple(ids[1:])), encoded.unknown
+        read = self.encode(source, f"{where}.source")
+        limit = self.card.limits["output_tokens"]
+        encoded = self._encode(self.writer, text, f"{where}.text", limit)
+        assert self.begin_id is not None and self.end_id is not None, "a source model has both"
+        tokens, targets = (self.begin_id, *encoded.ids), (*encoded.ids, self.end_id)
+        return ScoreItem(tokens, targets, tuple(read.ids)), read.unknown + encoded.unknown
+
+    def _scored(self, item: ScoreItem, row: Sequence[float]) -> list[ScoredToken]:
+        known = list(zip(item.targets, map(float, row), strict=True))
+        every: list[tuple[int, float | None]] = [*known]
+        if not self.reads_source:
+            every.insert(0, (item.tokens[0], None))
+        return [
+            ScoredToken(token, self.writer.piece(token, number == 0), log_probability)
+            for number, (token, log_probability) in enumerate(every)
+        ]
+
+
+def _check_count(what: str, count: int) -> None:
+    if not 1 <= count <= MAX_TEXTS:
+        raise WrongInput(f"{what} holds {count} entries; send 1 to {MAX_TEXTS} a request")
+
+
+def _checked_stops(stops: Sequence[str]) -> tuple[str, ...]:
+    if len(stops) > MAX_STOPS:
+        raise WrongInput(f"stop holds {len(stops)} texts; send at most {MAX_STOPS}")
+    for number, stop in enumerate(stops):
+        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+            raise WrongInput(
+                f"stop[{number}] has {len(stop)} characters; send 1 to {MAX_STOP_CHARACTERS}"
+            )
+    return tuple(stops)
+
+
+ServedModel = ClassifierModel | GeneratorModel

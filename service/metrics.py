@@ -1,0 +1,212 @@
+"""Every metric of the service, in one place. Names carry base units; labels stay few.
+
+Engines report once a step, never once a token, so that measuring costs a step's share.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from service.engine.requests import FinishReason
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class CountedHistogram(Collector):
+    """A histogram whose observations come in groups of equal values.
+
+    One step gives every row the same inter-token time; observing it row by row would cost
+    more than drawing the tokens.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, registry: CollectorRegistry, buckets: Sequence[float]
+    ) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.buckets = tuple(buckets)
+        self._lock = threading.Lock()
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        registry.register(self)
+
+    def observe(self, model: str, value: float, count: int) -> None:
+        """``count`` observations of ``value``."""
+        with self._lock:
+            counts = self._counts.setdefault(model, [0] * (len(self.buckets) + 1))
+            counts[bisect.bisect_left(self.buckets, value)] += count
+            self._sums[model] = self._sums.get(model, 0.0) + value * count
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self.name, self.documentation, labels=["model"])
+        with self._lock:
+            for model, counts in self._counts.items():
+                family.add_metric([model], self._cumulative(counts), self._sums[model])
+        yield family
+
+    def _cumulative(self, counts: Sequence[int]) -> list[tuple[str, float]]:
+        total, rows = 0, []
+        for edge, count in zip((*map(str, map(float, self.buckets)), "+Inf"), counts, strict=True):
+            total += count
+            rows.append((edge, float(total)))
+        return rows
+
+
+class Metrics:
+    """registry: a fresh one for each service, so that two in one process do not mix."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "unroll_requests_total",
+            "Requests answered, by model, method and gRPC status.",
+            ["model", "method", "code"],
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "unroll_queue_seconds",
+            "Time from a request's arrival to the start of its computation.",
+            ["model"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.first_token_seconds = Histogram(
+            "unroll_time_to_first_token_seconds",
+            "Time from a request's arrival to its first token.",
+            ["model"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.inter_token_seconds = CountedHistogram(
+            "unroll_inter_token_seconds",
+            "Time between two tokens of one stream, as the engine makes them.",
+            registry,
+            _SECONDS,
+        )
+        self.tokens = Counter(
+            "unroll_tokens_total",
+            "Tokens of finished requests, read (in) and delivered (out).",
+            ["model", "direction"],
+            registry=registry,
+        )
+        self.finished = Counter(
+            "unroll_streams_finished_total",
+            "Streams that ended, by reason.",
+            ["model", "reason"],
+            registry=registry,
+        )
+        self.active_rows = Gauge(
+            "unroll_active_rows",
+            "Streams in the batch of the last decode step.",
+            ["model"],
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "unroll_waiting_requests",
+            "Requests that wait for a row.",
+            ["model"],
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "unroll_batch_rows",
+            "Rows of each decode step or predict batch.",
+            ["model", "graph"],
+            registry=registry,
+            buckets=_ROWS,
+        )
+        self.batch_seconds = Histogram(
+            "unroll_batch_seconds",
+            "Time of each decode step, with the priming before it, or predict batch.",
+            ["model", "graph"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.primed_tokens = Counter(
+            "unroll_primed_tokens_total",
+            "Prompt and source tokens read by the prime graph.",
+            ["model"],
+            registry=registry,
+        )
+        self.models = Gauge(
+            "unroll_model_loaded",
+            "1 for each model that is served, with its version and execution provider.",
+            ["model", "version", "provider"],
+            registry=registry,
+        )
+        self.refused = Gauge(
+            "unroll_model_refused",
+            "1 for each bundle that was found and not loaded.",
+            ["model", "version"],
+            registry=registry,
+        )
+
+
+class GenerateMetrics:
+    """What one generating engine reports; the labels are looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.model = model
+        self._inter_token = metrics.inter_token_seconds
+        self._queue = metrics.queue_seconds.labels(model)
+        self._first_token = metrics.first_token_seconds.labels(model)
+        self._tokens_in = metrics.tokens.labels(model, "in")
+        self._tokens_out = metrics.tokens.labels(model, "out")
+        self._finished = {r: metrics.finished.labels(model, r.value) for r in FinishReason}
+        self._active = metrics.active_rows.labels(model)
+        self._waiting = metrics.waiting.labels(model)
+        self._rows = metrics.batch_rows.labels(model, "step")
+        self._seconds = metrics.batch_seconds.labels(model, "step")
+        self._primed = metrics.primed_tokens.labels(model)
+
+    def stepped(self, rows: int, waiting: int, primed_tokens: int, seconds: float) -> None:
+        self._active.set(rows)
+        self._waiting.set(waiting)
+        if rows:
+            self._rows.observe(rows)
+            self._seconds.observe(seconds)
+        if primed_tokens:
+            self._primed.inc(primed_tokens)
+
+    def idle(self) -> None:
+        self._active.set(0)
+        self._waiting.set(0)
+
+    def began(self, queue_seconds: float) -> None:
+        self._queue.observe(queue_seconds)
+
+    def first_token(self, seconds: float) -> None:
+        self._first_token.observe(seconds)
+
+    def tokens_followed(self, count: int, seconds: float) -> None:
+        if count:
+            self._inter_token.observe(self.model, seconds, count)
+
+    def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None:
+        self._finished[reason].inc()
+        self._tokens_in.inc(input_tokens)
+        self._tokens_out.inc(output_tokens)
+
+
+class BatchMetrics:
+    """What one batching engine reports. graph: predict or score."""
+
+    def __init__(self, metrics: Metrics, model: str, graph: str) -> None:
+        self._queue = metrics.queue_seconds.labels(model)
+        self._rows = metrics.batch_rows.labels(model, graph)
+        self._seconds = metrics.batch_seconds.labels(model, graph)
+        self._tokens_in = metrics.tokens.labels(model, "in")
+
+    def batch_ran(self, rows: int, tokens: int, seconds: float) -> None:
+        self._rows.observe(rows)
+        self._seconds.observe(seconds)
+        self._tokens_in.inc(tokens)
+
+    def began(self, queue_seconds: float) -> None:
+        self._queue.observe(queue_seconds)

@@ -1,0 +1,53 @@
+"""Domain errors to gRPC statuses: one table, at the border."""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from service.engine.errors import (
+    EngineFailed,
+    ModelNotFound,
+    ModelRefused,
+    QueueFull,
+    RequestError,
+    ResumeUnsupported,
+    ServiceStopping,
+    WrongInput,
+)
+
+STATUS_OF = {
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    WrongInput: grpc.StatusCode.INVALID_ARGUMENT,
+    ResumeUnsupported: grpc.StatusCode.UNIMPLEMENTED,
+    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ServiceStopping: grpc.StatusCode.UNAVAILABLE,
+    EngineFailed: grpc.StatusCode.INTERNAL,
+}
+
+
+async def abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
+    """End the call with the error's status; a full queue says when to come back."""
+    trailers = ()
+    if isinstance(error, QueueFull):
+        trailers = _retry_trailers(error)
+    await context.abort(STATUS_OF[type(error)], str(error), trailers)
+    raise AssertionError("abort() does not return")
+
+
+def _retry_trailers(error: QueueFull) -> tuple[tuple[str, bytes], ...]:
+    nanos, seconds = math.modf(error.retry_after_seconds)
+    delay = Duration(seconds=int(seconds), nanos=int(nanos * 1e9))
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(
+        code=code_pb2.RESOURCE_EXHAUSTED, message=str(error), details=[detail]
+    )
+    return tuple(rpc_status.to_status(status).trailing_metadata)

@@ -1,0 +1,130 @@
+"""Around every call of this service: admission, domain errors to statuses, one count a call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from service.engine.errors import RequestError, ServiceStopping
+from service.rpc.errors import STATUS_OF, abort
+
+log = logging.getLogger(__name__)
+
+# (model, method, gRPC status)
+CountRequest = Callable[[str, str, str], None]
+Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+class Gate:
+    """Counts the calls under way and, once closed, lets no further one in."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.is_closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def enter(self) -> None:
+        """Raises ServiceStopping when closed."""
+        if self.is_closed:
+            raise ServiceStopping("the server is stopping; send the request to another one")
+        self.calls += 1
+        self._empty.clear()
+
+    def leave(self) -> None:
+        self.calls -= 1
+        if not self.calls:
+            self._empty.set()
+
+    async def wait_until_empty(self, seconds: float) -> bool:
+        """Whether every call ended within ``seconds``."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """service: the full name whose methods are wrapped; others pass as they are.
+
+    known_model: whether a name may become a label; callers could invent any number of others.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        gate: Gate,
+        count: CountRequest,
+        known_model: Callable[[str], bool],
+    ) -> None:
+        self.prefix = f"/{service}/"
+        self.gate = gate
+        self.count = count
+        self.known_model = known_model
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        if handler is None or not method.startswith(self.prefix):
+            return handler
+        name = method.removeprefix(self.prefix)
+        wrap = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        behaviour = handler.unary_stream or handler.unary_unary
+        return wrap(
+            self._around(name, behaviour),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _around(self, method: str, behaviour: Behaviour) -> Behaviour:
+        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            code = grpc.StatusCode.OK
+            entered = False
+            try:
+                self.gate.enter()
+                entered = True
+                return await behaviour(request, context)
+            except asyncio.CancelledError:
+                # A deadline reaches a handler as a cancellation. It must be raised again:
+                # grpc leaks the call when it is swallowed.
+                code = _cancelled_or_late(context)
+                raise
+            except RequestError as error:
+                code = STATUS_OF[type(error)]
+                await abort(context, error)
+            except Exception:
+                code = grpc.StatusCode.INTERNAL
+                log.exception("%s failed", method)
+                await context.abort(code, "the server failed; see its log")
+            finally:
+                if entered:
+                    self.gate.leave()
+                self.count(self._label(request), method, code.name)
+
+        return call
+
+    def _label(self, request: Any) -> str:
+        name: str = getattr(request, "model", "") or getattr(request, "name", "")
+        return name if self.known_model(name) else ""
+
+
+def _cancelled_or_late(context: grpc.aio.ServicerContext) -> grpc.StatusCode:
+    left = context.time_remaining()
+    late = left is not None and left <= 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED

@@ -1,0 +1,177 @@
+"""Runs a model's graphs on arrays: padding, state, I/O binding. Knows nothing of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from bundle.manifest import StateTensor
+from bundle.vocabulary import PADDING_ID
+
+Array = NDArray[Any]
+State = Mapping[str, Array]
+
+# A score graph holds its features and logits in memory for each token it is given.
+_SCORE_CHUNK = 512
+
+
+class Side(Protocol):
+    """Arrays of (capacity, …) that a step reads and writes, by the graph's names."""
+
+    @property
+    def inputs(self) -> Mapping[str, Array]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, Array]: ...
+
+
+class Sequenced(Protocol):
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+
+class Scorable(Sequenced, Protocol):
+    @property
+    def targets(self) -> Sequence[int]: ...
+
+    @property
+    def source(self) -> Sequence[int]: ...
+
+
+class PredictRunner:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+
+    def run(self, items: Sequence[Sequenced]) -> list[list[float]]:
+        """The probabilities of each item's labels."""
+        feed = _padded([item.tokens for item in items])
+        rows: list[list[float]] = self.session.run(["probabilities"], feed)[0].tolist()
+        return rows
+
+
+class Primer:
+    """Reads prompts or sources: many tokens at once, ragged rows padded to the longest."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor]
+    ) -> None:
+        self.session = session
+        self.state = state
+        self.outputs = [port.name for port in session.get_outputs()]
+        wanted = {port.name for port in session.get_inputs()}
+        self.carried = [tensor for tensor in state if tensor.name in wanted]
+
+    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        """The state after each row of tokens, from its state or from zeros."""
+        feed = _padded(tokens) | _stacked(self.carried, states)
+        found = dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
+        after = {name.removeprefix("next_"): rows for name, rows in found.items()}
+        return [{name: rows[i] for name, rows in after.items()} for i in range(len(tokens))]
+
+
+class GenerateRunner:
+    """Primes, and steps a batch through I/O bindings that are made once for each size."""
+
+    def __init__(self, primer: Primer, step: onnxruntime.InferenceSession) -> None:
+        self.primer = primer
+        self.session = step
+        self.sides: tuple[Side, ...] = ()
+        self._bindings: dict[tuple[int, int], onnxruntime.IOBinding] = {}
+
+    def attach(self, sides: tuple[Side, Side]) -> None:
+        self.sides = sides
+        self._bindings.clear()
+
+    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        return self.primer.prime(tokens, states)
+
+    def step(self, side: int, rows: int) -> None:
+        binding = self._bindings.get((side, rows))
+        if binding is None:
+            binding = self._bindings[side, rows] = self._bind(self.sides[side], rows)
+        self.session.run_with_iobinding(binding)
+
+    def _bind(self, side: Side, rows: int) -> onnxruntime.IOBinding:
+        """The first ``rows`` rows are one block of memory: graphs read and write it in place."""
+        binding = self.session.io_binding()
+        for arrays, bind in (
+            (side.inputs, binding.bind_input),
+            (side.outputs, binding.bind_output),
+        ):
+            for name, array in arrays.items():
+                part = array[:rows]
+                bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
+        return binding
+
+
+class ScoreRunner:
+    """primer: reads the sources; None for a model that scores texts alone."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        state: Sequence[StateTensor],
+        primer: Primer | None,
+    ) -> None:
+        self.session = session
+        self.state = state
+        self.primer = primer
+        self.outputs = [port.name for port in session.get_outputs()]
+
+    def run(self, items: Sequence[Scorable]) -> list[list[float]]:
+        """The log-probability of each target, in chunks from a carried state.
+
+        Rows that have ended leave before the next chunk: a row of length 0 loses its state.
+        """
+        scores: list[list[float]] = [[] for _ in items]
+        states = self._first_states(items)
+        running = list(range(len(items)))
+        start = 0
+        while running:
+            end = start + _SCORE_CHUNK
+            feed = _padded([items[i].tokens[start:end] for i in running])
+            feed["targets"] = _padded([items[i].targets[start:end] for i in running])["tokens"]
+            feed |= _stacked(self.state, [states[i] for i in running])
+            found = dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
+            for row, i in enumerate(running):
+                count = len(items[i].tokens[start:end])
+                scores[i].extend(found["log_probabilities"][row, :count].tolist())
+                states[i] = self._next_state(states[i], found, row)
+            running = [i for i in running if len(items[i].tokens) > end]
+            start = end
+        return scores
+
+    def _first_states(self, items: Sequence[Scorable]) -> list[State | None]:
+        if self.primer is None:
+            return [None] * len(items)
+        return [*self.primer.prime([item.source for item in items], [None] * len(items))]
+
+    def _next_state(self, state: State | None, found: Mapping[str, Array], row: int) -> State:
+        before = state or {}
+        return {
+            tensor.name: found[f"next_{tensor.name}"][row] if tensor.carried else before[tensor.name]
+            for tensor in self.state
+        }
+
+
+def _padded(tokens: Sequence[Sequence[int]]) -> dict[str, Array]:
+    """tokens (rows, longest) and lengths (rows,)"""
+    lengths = np.array([len(row) for row in tokens], np.int64)
+    padded = np.full((len(tokens), int(lengths.max())), PADDING_ID, np.int64)
+    for row, ids in zip(padded, tokens, strict=True):
+        row[: len(ids)] = ids
+    return {"tokens": padded, "lengths": lengths}
+
+
+def _stacked(tensors: Sequence[StateTensor], states: Sequence[State | None]) -> dict[str, Array]:
+    """The rows' states as one batch, zeros where a row has none yet."""
+    batch = {t.name: np.zeros((len(states), *t.shape), t.dtype) for t in tensors}
+    for row, state in enumerate(states):
+        if state is not None:
+            for name, rows in batch.items():
+                rows[row] = state[name]
+    return batch
