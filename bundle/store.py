@@ -137,7 +137,10 @@ def _file_spec(path: Path) -> FileSpec:
 def write_vocabularies(
     folder: Path, tokenizers: Mapping[str, Tokenizer]
 ) -> dict[str, TokenizerSpec]:
-    """Write each vocabulary once, under the first role that uses it; returns the manifest's part."""
+    """Write each vocabulary once, under the first role that uses it.
+
+    Returns the manifest's part.
+    """
     keys: dict[Vocabulary, str] = {}
     for role, tokenizer in tokenizers.items():
         keys.setdefault(tokenizer.vocabulary, role)

@@ -48,7 +48,7 @@ class Graph:
 
 
 class _Predict(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
@@ -57,27 +57,31 @@ class _Predict(nn.Module):
 
 
 class _PrimeWithPrompt(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, lengths: Tensor, state: State) -> State:
-        return self.model.read(tokens, state, lengths)[1]
+        after: State = self.model.read(tokens, state, lengths)[1]
+        return after
 
 
 class _PrimeWithSource(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> State:
-        return self.model.encode(tokens, lengths)
+        state: State = self.model.encode(tokens, lengths)
+        return state
 
 
 class _Step(nn.Module):
     """silent: (vocabulary,) what the sampler adds, -inf for ids that stand for no symbol."""
 
-    def __init__(self, model: nn.Module, silent: Tensor, fixed: int) -> None:
+    silent: Tensor
+
+    def __init__(self, model: Any, silent: Tensor, fixed: int) -> None:
         super().__init__()
         self.model = model
         self.fixed = fixed
@@ -99,7 +103,7 @@ class _Step(nn.Module):
 
 
 class _Score(nn.Module):
-    def __init__(self, model: nn.Module, fixed: int) -> None:
+    def __init__(self, model: Any, fixed: int) -> None:
         super().__init__()
         self.model = model
         self.fixed = fixed
@@ -175,6 +179,3 @@ def graphs_of(model: nn.Module, config: Config, silent_ids: Sequence[int]) -> li
         "score", _Score(model, fixed), (tokens, targets, lengths), ports, (scored, *carried)
     )
     return [prime, step, score]
-
-
-

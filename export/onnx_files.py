@@ -66,7 +66,7 @@ def _examples(graph: Graph) -> tuple[object, ...]:
 
 
 def _dynamic_shapes(graph: Graph) -> tuple[object, ...]:
-    free = {axis: torch.export.Dim.DYNAMIC for axis in (BATCH, TIME)}
+    free = dict.fromkeys((BATCH, TIME), torch.export.Dim.DYNAMIC)
 
     def axes(port: Port) -> dict[int, object]:
         return {i: free[axis] for i, axis in enumerate(port.shape) if isinstance(axis, str)}
@@ -155,9 +155,7 @@ def _drop_traces(model: onnx.ModelProto) -> None:
         tensor.ClearField("metadata_props")
 
 
-def _matching(
-    values: object, ports: tuple[Port, ...], graph: str
-) -> tuple[TensorSpec, ...]:
+def _matching(values: object, ports: tuple[Port, ...], graph: str) -> tuple[TensorSpec, ...]:
     """The graph's tensors as the manifest describes them; free axes by our own names."""
     found = list(values)  # type: ignore[call-overload]
     if [value.name for value in found] != [port.name for port in ports]:

@@ -7,6 +7,7 @@ Layout: ONNX operators LSTM-14, GRU-14 and RNN-14, layout 0 (time first).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ def _onnx_rnn(x: Any, lengths: Any, h: Any, w: Any, r: Any, b: Any) -> Any:
     return op.RNN(x, w, r, b, lengths, h, **_sizes(r))
 
 
-TRANSLATION_TABLE = {
+TRANSLATION_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.unroll.lstm.default: _onnx_lstm,
     torch.ops.unroll.gru.default: _onnx_gru,
     torch.ops.unroll.rnn.default: _onnx_rnn,

@@ -100,7 +100,7 @@ class _GraphCheck:
         return float(delta.max(initial=0.0))
 
     def _check_draw(self, logits: NDArray[Any], inputs: Arrays, got: Arrays) -> None:
-        silent = self.graph.module.silent.numpy()
+        silent = self.graph.module.get_buffer("silent").numpy()
         controls = (inputs[name] for name in ("temperature", "top_k", "top_p", "uniform"))
         twin = draw_numpy(logits, silent, *controls)
         clear = twin.margin > _MARGIN

@@ -55,6 +55,9 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
 
 
 class ExportedLinear(nn.Module):
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.register_buffer("weight", linear.weight.detach().T.contiguous())

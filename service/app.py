@@ -223,7 +223,9 @@ async def serve(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     await asked.wait()
-    log.info("stopping: %d calls under way, grace %.0f s", app.grpc.gate.calls, config.grace_seconds)
+    log.info(
+        "stopping: %d calls under way, grace %.0f s", app.grpc.gate.calls, config.grace_seconds
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)

@@ -20,7 +20,10 @@ class HttpServer:
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="http", daemon=True, kwargs={"poll_interval": 0.1}
+            target=self._server.serve_forever,
+            name="http",
+            daemon=True,
+            kwargs={"poll_interval": 0.1},
         )
 
     def start(self) -> None:

@@ -8,19 +8,30 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib
 import torch
+from torch import nn
 
 from training.data.packages import DATA_FOLDER, DataUnavailable
-from training.loop import FitSettings, History, ResumeImpossible, Task, Trainer, TrainingStopped
-from training.models import Config, Model, build
+from training.loop import (
+    AnyModel,
+    FitSettings,
+    History,
+    ResumeImpossible,
+    Task,
+    Trainer,
+    TrainingStopped,
+)
 from training.trained import TrainedModel, revision
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
+from matplotlib import pyplot
 
 STOPPED_BY_USER = 130
+
+AnyConfig = TypeVar("AnyConfig")
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,13 @@ class Run:
         quick = " --quick" if self.quick else ""
         return f"python -m training.{self.model}{quick} --seed {self.seed}"
 
-    def fit(self, config: Config, task: Task, settings: FitSettings) -> tuple[Model, History]:
+    def fit(
+        self,
+        build: Callable[[AnyConfig], AnyModel],
+        config: AnyConfig,
+        task: Task[AnyModel],
+        settings: FitSettings,
+    ) -> tuple[AnyModel, History]:
         """A model of ``config`` trained on ``task``, with the weights of its best epoch."""
         torch.manual_seed(settings.seed)
         model = build(config)
@@ -48,7 +65,7 @@ class Run:
         trainer = Trainer(model, task, settings, self.folder)
         return model, trainer.fit(self.resume)
 
-    def facts(self, model: Model, history: History, settings: FitSettings) -> dict[str, object]:
+    def facts(self, model: nn.Module, history: History, settings: FitSettings) -> dict[str, object]:
         """What a manifest records of how a model was trained."""
         return {
             "command": self.command,

@@ -80,7 +80,7 @@ class G2PTask:
             order = torch.randperm(len(same_length), generator=shuffle)
             for rows in order.split(BATCH):
                 letters, phones = zip(*(same_length[row] for row in rows.tolist()), strict=True)
-                marked = pad_sequence(phones, batch_first=True, padding_value=PADDING_ID)
+                marked = pad_sequence(list(phones), batch_first=True, padding_value=PADDING_ID)
                 batches.append((torch.stack(letters), marked[:, :-1], marked[:, 1:]))
         return [batches[row] for row in torch.randperm(len(batches), generator=shuffle).tolist()]
 
@@ -108,7 +108,9 @@ def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Ten
 
 
 @torch.no_grad()
-def pronounce(model: Seq2Seq, source: Tensor, lengths: Tensor, target: Vocabulary) -> list[list[int]]:
+def pronounce(
+    model: Seq2Seq, source: Tensor, lengths: Tensor, target: Vocabulary
+) -> list[list[int]]:
     """The most likely phone at each step, until the end marker: source (batch, letters)."""
     state = model.encode(source, lengths)
     token = torch.full((len(source), 1), target.begin_id)
@@ -161,10 +163,12 @@ def train(run: Run) -> None:
         dropout=0.2,
     )
     settings = FitSettings(run.seed, epochs, learning_rate=0.003)
-    model, history = run.fit(config, task, settings)
+    model, history = run.fit(Seq2Seq, config, task, settings)
     held_out = splits["held-out"]
     word_errors, phone_errors = error_rates(model, source, target, held_out)
-    split = "a tenth of the headwords" if not run.quick else "12,000 headwords of the held-out tenth"
+    split = (
+        "a tenth of the headwords" if not run.quick else "12,000 headwords of the held-out tenth"
+    )
     trained = TrainedModel(
         name=run.model,
         description="Pronounces an English word: letters in, phones (ARPAbet, no stress) out.",

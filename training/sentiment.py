@@ -129,7 +129,7 @@ def pair_accuracy(
 
 def review_pieces(reviews: Sequence[Example]) -> list[Example]:
     """The first and the last PIECE_WORDS words of each review: where the verdict stands."""
-    pieces = []
+    pieces: list[Example] = []
     for review in reviews:
         words = review.text.split()
         starts = {0, max(0, len(words) - PIECE_WORDS)}
@@ -171,7 +171,7 @@ def train(run: Run) -> None:
         dropout=0.5,
     )
     settings = FitSettings(run.seed, epochs, learning_rate=0.002)
-    model, history = run.fit(config, task, settings)
+    model, history = run.fit(Classifier, config, task, settings)
     lecture = [Example(text, label) for text, label in LECTURE_SENTENCES]
     contrasts = make_sentences(HELD_OUT_WORDS, 400, run.seed)
     pairs = make_swapped_pairs(HELD_OUT_WORDS, 200, run.seed)

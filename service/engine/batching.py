@@ -110,7 +110,8 @@ class BatchEngine:
 
         def unlike(place: int) -> int:
             job, number = self._waiting[place]
-            return abs(job.items[number].length - wanted)
+            length: int = job.items[number].length
+            return abs(length - wanted)
 
         places = sorted(range(len(self._waiting)), key=unlike)[: self.max_rows]
         taken = set(places)

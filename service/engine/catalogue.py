@@ -19,9 +19,7 @@ class RefusedModel:
 class Catalogue:
     """One version of each model."""
 
-    def __init__(
-        self, models: Sequence[ServedModel], refused: Sequence[RefusedModel] = ()
-    ) -> None:
+    def __init__(self, models: Sequence[ServedModel], refused: Sequence[RefusedModel] = ()) -> None:
         self._models = {model.card.name: model for model in models}
         self.refused = tuple(refused)
 

@@ -309,7 +309,8 @@ class GeneratorModel(_TextModel):
         read = self.encode(source, f"{where}.source")
         limit = self.card.limits["output_tokens"]
         encoded = self._encode(self.writer, text, f"{where}.text", limit)
-        assert self.begin_id is not None and self.end_id is not None, "a source model has both"
+        assert self.begin_id is not None, "a model that reads a source begins with a marker"
+        assert self.end_id is not None, "and ends with one"
         tokens, targets = (self.begin_id, *encoded.ids), (*encoded.ids, self.end_id)
         return ScoreItem(tokens, targets, tuple(read.ids)), read.unknown + encoded.unknown
 

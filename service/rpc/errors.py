@@ -35,9 +35,7 @@ STATUS_OF = {
 
 async def abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
     """End the call with the error's status; a full queue says when to come back."""
-    trailers = ()
-    if isinstance(error, QueueFull):
-        trailers = _retry_trailers(error)
+    trailers = _retry_trailers(error) if isinstance(error, QueueFull) else ()
     await context.abort(STATUS_OF[type(error)], str(error), trailers)
     raise AssertionError("abort() does not return")
 

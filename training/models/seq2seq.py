@@ -60,8 +60,7 @@ class Seq2Seq(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = RecurrentStack(both, config.embedding_size)
         self.bridges = nn.ModuleList(
-            nn.Linear(both.output_size, width)
-            for _ in range(both.layers * both.tensors_per_layer)
+            nn.Linear(both.output_size, width) for _ in range(both.layers * both.tensors_per_layer)
         )
         self.decoder = RecurrentStack(config.recurrent, config.embedding_size)
         self.query = nn.Linear(width, both.output_size, bias=False)

@@ -1,0 +1,102 @@
+# The whole interface of the project; CI calls nothing else. `make help` lists it.
+
+PYTHON ?= python3
+# The onnxruntime to install: cpu, or gpu for onnxruntime-gpu. Never both in one environment.
+RUNTIME ?= cpu
+# The pip that reads dependency groups.
+PIP_VERSION := 26.3
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+MODELS := sentiment prose g2p
+SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
+PROTO := proto/unroll/v1/unroll.proto
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run tour serve check-models test check format train export models proto bench \
+	image clean need-model
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# -- environments: stamps, so that an installed one is not installed again ----------------
+
+$(VENV)/.pip: Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@touch $@
+
+$(VENV)/.$(SERVE_GROUP): pyproject.toml $(VENV)/.pip
+	@echo "installing what serving needs (group $(SERVE_GROUP))"
+	$(PY) -m pip install --quiet --group $(SERVE_GROUP)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.pip
+	@echo "installing what training and tests need (group dev)"
+	$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+# -- serving --------------------------------------------------------------------------------
+
+run: $(VENV)/.$(SERVE_GROUP) check-models ## install, verify the models, serve, give a tour, stay until Ctrl-C
+	@$(PY) -m client.tour --stay
+
+tour: $(VENV)/.$(SERVE_GROUP) check-models ## the same, then stop; exits non-zero if anything failed
+	@$(PY) -m client.tour
+
+serve: $(VENV)/.$(SERVE_GROUP) ## serve models/ until Ctrl-C; ARGS="--threads 2 …" adds flags
+	@$(PY) -m service serve $(ARGS)
+
+check-models: $(VENV)/.$(SERVE_GROUP) ## verify every file of every bundled model
+	@$(PY) -m service check
+
+# -- from data to bundle --------------------------------------------------------------------
+
+need-model:
+	@test -n "$(MODEL)" || { echo "say which: MODEL=$(firstword $(MODELS)) (of: $(MODELS))"; exit 2; }
+
+train: need-model $(VENV)/.dev ## train MODEL=… into runs/ (goes on where it was stopped)
+	@$(MAKE) --no-print-directory runs/$(MODEL)/model.pt
+
+runs/%/model.pt: | $(VENV)/.dev
+	$(PY) -m training.$* $(if $(wildcard runs/$*/checkpoint.pt),--resume)
+
+export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle
+	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),,--bundle models/$(MODEL)/1)
+
+models/%/1/manifest.json: runs/%/model.pt
+	$(PY) -m export $*
+
+models: $(foreach model,$(MODELS),models/$(model)/1/manifest.json) ## train and export all of them
+
+# -- checks ---------------------------------------------------------------------------------
+
+test: $(VENV)/.dev ## run the tests
+	$(PY) -m pytest
+
+check: $(VENV)/.dev ## formatter, linters, types, import contracts, stub drift
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint proto
+	$(PY) -m tests.stub_drift
+
+format: $(VENV)/.dev ## format and fix what can be fixed
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+proto: $(VENV)/.dev ## regenerate the stubs in unroll/
+	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+bench: $(VENV)/.dev ## compare this service with one loop a request and with the bare step
+	$(PY) -m bench.streams
+
+image: ## build the container image (needs podman; see deploy/README.md)
+	deploy/build-image.sh
+
+clean: ## remove the environment, training runs and caches (data and models stay)
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

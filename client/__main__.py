@@ -1,0 +1,149 @@
+"""python -m client classify | generate | score | models …
+
+    python -m client classify --model sentiment "the food is not good"
+    python -m client generate --model prose --prompt "ROMEO:" --max-tokens 200 --seed 7
+    python -m client generate --model g2p --source unrolled
+    python -m client score --model g2p --source unroll "AH N R OW L"
+    python -m client models [NAME]
+
+Tokens are printed as they come. A text of "-" is read from standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+
+from client.clients import DEFAULT_TARGET, Client
+from client.results import Answer, Piece, RequestFailed, Sampling
+from unroll.v1 import unroll_pb2 as pb
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = _parser().parse_args(arguments)
+    try:
+        with Client(chosen.target, chosen.timeout) as client:
+            chosen.run(client, chosen)
+    except RequestFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def classify(client: Client, chosen: argparse.Namespace) -> None:
+    texts = _texts(chosen.texts)
+    for text, answer in zip(texts, client.classify(chosen.model, texts), strict=True):
+        label, probability = answer.best
+        print(f"{label} {probability:.3f}  {text}")
+
+
+def generate(client: Client, chosen: argparse.Namespace) -> None:
+    sampling = Sampling(chosen.temperature, chosen.top_k, chosen.top_p, chosen.seed)
+    pieces = client.generate(
+        chosen.model,
+        prompt=chosen.prompt,
+        source=chosen.source,
+        vector=chosen.vector,
+        max_tokens=chosen.max_tokens,
+        sampling=sampling,
+        stop=chosen.stop,
+        log_probabilities=chosen.log_probabilities,
+    )
+    if chosen.prompt is not None and not chosen.log_probabilities:
+        print(chosen.prompt, end="", flush=True)
+    print_stream(pieces, chosen.log_probabilities)
+
+
+def print_stream(pieces: Iterable[Piece], log_probabilities: bool = False) -> Answer | None:
+    """Print tokens as they come, then how the stream ended."""
+    seed, answer = None, None
+    for piece in pieces:
+        seed, answer = piece.seed if seed is None else seed, piece.answer
+        if log_probabilities:
+            for token in piece.tokens:
+                print(f"{token.position}\t{token.text!r}\t{token.log_probability:.4f}")
+        else:
+            print(piece.text, end="", flush=True)
+    if answer:
+        print(
+            f"\n[{answer.reason}; {answer.input_tokens} tokens in, {answer.output_tokens} out, "
+            f"first after {1000 * answer.time_to_first_token_seconds:.1f} ms, seed {seed}]"
+        )
+        if answer.unknown_symbols:
+            print(f"[{answer.unknown_symbols} symbols unknown to the model]")
+    return answer
+
+
+def score(client: Client, chosen: argparse.Namespace) -> None:
+    texts = _texts(chosen.texts)
+    sources = [chosen.source] * len(texts) if chosen.source else []
+    for text, scored in zip(texts, client.score(chosen.model, texts, sources), strict=True):
+        known = [t for t in scored.tokens if t.log_probability is not None]
+        mean = scored.log_probability / len(known)
+        print(f"{scored.log_probability:.4f} ({mean:.4f} a token)  {text}")
+
+
+def models(client: Client, chosen: argparse.Namespace) -> None:
+    if chosen.name:
+        print(client.get_model(chosen.name))
+        return
+    listed = client.list_models()
+    for model in listed.models:
+        task = pb.Task.Name(model.task).removeprefix("TASK_").lower()
+        print(f"{model.name} {model.version}  {task}  {model.provider}  {model.description}")
+        for figure in model.figures:
+            print(f"    {figure.name} {figure.value:.4g} {figure.unit} on {figure.split}")
+    for refused in listed.refused_models:
+        print(f"{refused.name} {refused.version}  REFUSED: {refused.reason}")
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    return [sys.stdin.read() if text == "-" else text for text in texts]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m client",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--target", default=DEFAULT_TARGET, help="HOST:PORT of the service")
+    parser.add_argument("--timeout", type=float, help="deadline of the call in seconds")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("classify", help="label texts")
+    command.set_defaults(run=classify)
+    command.add_argument("--model", default="sentiment")
+    command.add_argument("texts", nargs="+", metavar="TEXT")
+
+    command = commands.add_parser("generate", help="stream tokens")
+    command.set_defaults(run=generate)
+    command.add_argument("--model", required=True)
+    command.add_argument("--prompt", help="text to go on from")
+    command.add_argument("--source", help="sequence to turn into another")
+    command.add_argument("--vector", type=float, nargs="+", help="numbers that condition")
+    command.add_argument("--max-tokens", type=int)
+    command.add_argument("--temperature", type=float, help="0 takes the most probable token")
+    command.add_argument("--top-k", type=int)
+    command.add_argument("--top-p", type=float)
+    command.add_argument("--seed", type=int)
+    command.add_argument("--stop", action="append", default=[], help="may be given again")
+    command.add_argument("--log-probabilities", action="store_true")
+
+    command = commands.add_parser("score", help="log-probability of texts")
+    command.set_defaults(run=score)
+    command.add_argument("--model", required=True)
+    command.add_argument("--source", help="what the texts are answers to")
+    command.add_argument("texts", nargs="+", metavar="TEXT")
+
+    command = commands.add_parser("models", help="what is served")
+    command.set_defaults(run=models)
+    command.add_argument("name", nargs="?")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""A synchronous and an asynchronous client over the same conversions: no logic of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+import grpc
+
+from client import results
+from client.results import Classification, Piece, Sampling, ScoredText
+from unroll.v1 import unroll_pb2 as pb
+from unroll.v1 import unroll_pb2_grpc
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turns a failed call's status into RequestFailed."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise results.to_failure(error) from error
+
+
+class Client:
+    """Use it as a context manager, or close() it.
+
+    target: HOST:PORT. timeout: deadline of each call in seconds, None for none.
+    Every method raises RequestFailed.
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET, timeout: float | None = None) -> None:
+        self.timeout = timeout
+        self.channel = grpc.insecure_channel(target)
+        self._stub = unroll_pb2_grpc.UnrollServiceStub(self.channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.channel.close()
+
+    def classify(self, model: str, texts: Sequence[str]) -> list[Classification]:
+        with _failures():
+            request = pb.ClassifyRequest(model=model, texts=texts)
+            return results.to_classifications(self._stub.Classify(request, timeout=self.timeout))
+
+    def generate(
+        self,
+        model: str,
+        *,
+        prompt: str | None = None,
+        source: str | None = None,
+        vector: Sequence[float] | None = None,
+        max_tokens: int | None = None,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        log_probabilities: bool = False,
+    ) -> Iterator[Piece]:
+        """Tokens as they come; closing the iterator cancels the call."""
+        request = results.generate_request(
+            model, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
+        )
+        call = self._stub.Generate(request, timeout=self.timeout)
+        try:
+            with _failures():
+                for response in call:
+                    yield results.to_piece(response)
+        finally:
+            call.cancel()
+
+    def score(
+        self, model: str, texts: Sequence[str], sources: Sequence[str] = ()
+    ) -> list[ScoredText]:
+        with _failures():
+            request = results.score_request(model, texts, sources)
+            return results.to_scores(self._stub.Score(request, timeout=self.timeout))
+
+    def list_models(self) -> pb.ListModelsResponse:
+        with _failures():
+            response: pb.ListModelsResponse = self._stub.ListModels(
+                pb.ListModelsRequest(), timeout=self.timeout
+            )
+            return response
+
+    def get_model(self, name: str) -> pb.Model:
+        with _failures():
+            response = self._stub.GetModel(pb.GetModelRequest(name=name), timeout=self.timeout)
+            model: pb.Model = response.model
+            return model
+
+
+class AsyncClient:
+    """As Client, for use inside an event loop."""
+
+    def __init__(self, target: str = DEFAULT_TARGET, timeout: float | None = None) -> None:
+        self.timeout = timeout
+        self.channel = grpc.aio.insecure_channel(target)
+        self._stub = unroll_pb2_grpc.UnrollServiceStub(self.channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+    async def classify(self, model: str, texts: Sequence[str]) -> list[Classification]:
+        with _failures():
+            request = pb.ClassifyRequest(model=model, texts=texts)
+            response = await self._stub.Classify(request, timeout=self.timeout)
+            return results.to_classifications(response)
+
+    async def generate(
+        self,
+        model: str,
+        *,
+        prompt: str | None = None,
+        source: str | None = None,
+        vector: Sequence[float] | None = None,
+        max_tokens: int | None = None,
+        sampling: Sampling = Sampling(),
+        stop: Sequence[str] = (),
+        log_probabilities: bool = False,
+    ) -> AsyncIterator[Piece]:
+        """Tokens as they come; closing the iterator cancels the call."""
+        request = results.generate_request(
+            model, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
+        )
+        call = self._stub.Generate(request, timeout=self.timeout)
+        try:
+            with _failures():
+                async for response in call:
+                    yield results.to_piece(response)
+        finally:
+            call.cancel()
+
+    async def score(
+        self, model: str, texts: Sequence[str], sources: Sequence[str] = ()
+    ) -> list[ScoredText]:
+        with _failures():
+            request = results.score_request(model, texts, sources)
+            return results.to_scores(await self._stub.Score(request, timeout=self.timeout))
+
+    async def list_models(self) -> pb.ListModelsResponse:
+        with _failures():
+            response: pb.ListModelsResponse = await self._stub.ListModels(
+                pb.ListModelsRequest(), timeout=self.timeout
+            )
+            return response
+
+    async def get_model(self, name: str) -> pb.Model:
+        with _failures():
+            request = pb.GetModelRequest(name=name)
+            model: pb.Model = (await self._stub.GetModel(request, timeout=self.timeout)).model
+            return model

@@ -1,0 +1,34 @@
+"""Fails when the committed stubs are not what the pinned compiler makes of the proto file.
+
+python -m tests.stub_drift
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROTO = "unroll/v1/unroll.proto"
+
+
+def drifted() -> list[str]:
+    """The generated files that differ from the committed ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [f"--{kind}={folder}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
+        command = [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", *outputs, PROTO]
+        subprocess.run(command, check=True)
+        made = [path for path in Path(folder).rglob("*") if path.is_file()]
+        names = [str(path.relative_to(folder)) for path in made]
+        return [n for p, n in zip(made, names, strict=True) if _differs(p, Path(n))]
+
+
+def _differs(made: Path, committed: Path) -> bool:
+    return not committed.exists() or committed.read_bytes() != made.read_bytes()
+
+
+if __name__ == "__main__":
+    found = drifted()
+    if found:
+        sys.exit(f"stubs differ from the proto file: {', '.join(found)}; run `make proto`")
