@@ -105,13 +105,12 @@ class BatchEngine:
 
     def _take(self) -> list[tuple[Job, int]]:
         """Padding costs time, so the oldest item's batch is filled by likeness of length."""
-        job, number = self._waiting[0]
-        wanted = job.items[number].length
+        def length(place: int) -> int:
+            job, number = self._waiting[place]
+            return int(job.items[number].length)
 
         def unlike(place: int) -> int:
-            job, number = self._waiting[place]
-            length: int = job.items[number].length
-            return abs(length - wanted)
+            return abs(length(place) - length(0))
 
         places = sorted(range(len(self._waiting)), key=unlike)[: self.max_rows]
         taken = set(places)

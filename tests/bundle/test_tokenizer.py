@@ -1,0 +1,48 @@
+import pytest
+
+from bundle.errors import ManifestInvalid
+from bundle.tokenizer import Tokenizer, count_symbols, split
+from bundle.vocabulary import Vocabulary
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "symbols"),
+    [
+        ("words", "It isn't well-made, really!", ["It", "isn't", "well-made", ",", "really", "!"]),
+        ("words", "  \n ", []),
+        ("characters", "a b\n", ["a", " ", "b", "\n"]),
+        ("symbols", " HH  AH L ", ["HH", "AH", "L"]),
+    ],
+)
+def test_split(kind, text, symbols):
+    assert split(kind, text) == symbols
+
+
+def test_unknown_symbols_are_counted():
+    tokenizer = Tokenizer("characters", Vocabulary(("a", "b")))
+    encoded = tokenizer.encode("abxay")
+    assert encoded.ids == [1, 2, 3, 1, 3]
+    assert encoded.unknown == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "symbols", "text"),
+    [("characters", "abc", "cab"), ("words", ("the", "food"), "the food"), ("symbols", "PQ", "Q P")],
+)
+def test_joined_pieces_are_the_text(kind, symbols, text):
+    """What a client gets by joining a stream's pieces is the decoded text."""
+    tokenizer = Tokenizer(kind, Vocabulary(tuple(symbols)))
+    ids = tokenizer.encode(text).ids
+    pieces = [tokenizer.piece(token, first=i == 0) for i, token in enumerate(ids)]
+    assert "".join(pieces) == tokenizer.decode(ids) == text
+
+
+def test_lowercase_applies_before_counting_and_encoding():
+    tokenizer = count_symbols("words", ["The the THE food"], lowercase=True)
+    assert tokenizer.vocabulary.symbols == ("the", "food")
+    assert tokenizer.encode("THE Food").unknown == 0
+
+
+def test_another_kind_is_refused():
+    with pytest.raises(ManifestInvalid, match="words, characters, symbols"):
+        Tokenizer("bytes", Vocabulary(("a",)))

@@ -1,0 +1,48 @@
+import pytest
+
+from bundle.errors import VocabularyInvalid
+from bundle.vocabulary import PADDING_ID, Vocabulary
+
+
+def test_symbols_are_numbered_from_one_by_falling_frequency():
+    """The lecture's order: word 1 is the most frequent; ties go by the symbol."""
+    vocabulary = Vocabulary.count(["b", "a", "a", "c", "b", "a"])
+    assert vocabulary.symbols == ("a", "b", "c")
+    assert [vocabulary.id_of(symbol) for symbol in "abc"] == [1, 2, 3]
+
+
+def test_the_last_id_is_the_catch_all_and_the_cap_counts_it():
+    """With a cap of 3, ids 1 and 2 are symbols, 3 is everything else, 0 is padding."""
+    vocabulary = Vocabulary.count("aaabbc", cap=3)
+    assert vocabulary.unknown_id == 3
+    assert len(vocabulary) == 4
+    assert vocabulary.id_of("c") == vocabulary.id_of("never seen") == 3
+    assert vocabulary.symbol_of(3) == "\N{REPLACEMENT CHARACTER}"
+    assert vocabulary.symbol_of(PADDING_ID) == ""
+
+
+def test_markers_lie_between_the_symbols_and_the_catch_all():
+    vocabulary = Vocabulary(("a", "b"), has_markers=True)
+    assert (vocabulary.begin_id, vocabulary.end_id, vocabulary.unknown_id) == (3, 4, 5)
+    assert vocabulary.silent_ids == (0, 3, 5)
+
+
+def test_a_cap_leaves_room_for_the_markers():
+    vocabulary = Vocabulary.count("aaabbc", cap=4, has_markers=True)
+    assert vocabulary.symbols == ("a",)
+    assert vocabulary.unknown_id == 4
+
+
+def test_asking_for_markers_that_are_not_there_is_an_error():
+    with pytest.raises(VocabularyInvalid, match="no begin and end markers"):
+        _ = Vocabulary(("a",)).begin_id
+
+
+def test_a_symbol_twice_is_refused():
+    with pytest.raises(VocabularyInvalid, match="'a'"):
+        Vocabulary(("a", "b", "a"))
+
+
+def test_json_keeps_everything():
+    vocabulary = Vocabulary(("ä", "\n", " "), has_markers=True)
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary

@@ -1,0 +1,102 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+
+from client import Client
+from service.app import App
+from service.config import Config
+from tests import tiny
+
+Answer = TypeVar("Answer")
+
+torch.set_num_threads(1)
+
+
+class RunningService:
+    """An App on a thread with an event loop of its own, both ports free ones."""
+
+    def __init__(self, config: Config) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.app = self.run(self._start(config))
+
+    async def _start(self, config: Config) -> App:
+        app = App(config)
+        await app.start()
+        return app
+
+    def run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def stop(self) -> bool:
+        finished = self.run(self.app.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+        return finished
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.app.grpc.port}"
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric now; 0 where it has none yet."""
+        return self.app.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny bundle of each task; do not change it."""
+    return tiny.export_all(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def models_copy(tiny_models: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundles that a test may spoil."""
+    return Path(shutil.copytree(tiny_models, tmp_path / "models"))
+
+
+@pytest.fixture
+def start_service(tiny_models: Path) -> Iterator[Callable[..., RunningService]]:
+    """Starts services over the tiny models; keywords replace settings. All are stopped."""
+    running: list[RunningService] = []
+    config = Config(
+        models=tiny_models,
+        address="127.0.0.1:0",
+        http_address="127.0.0.1:0",
+        device="cpu",
+        grace_seconds=5.0,
+    )
+
+    def start(**settings: Any) -> RunningService:
+        service = RunningService(replace(config, **settings))
+        running.append(service)
+        return service
+
+    yield start
+    for service in running:
+        if service.loop.is_running():
+            service.stop()
+
+
+@pytest.fixture
+def service(start_service: Callable[..., RunningService]) -> RunningService:
+    return start_service()
+
+
+@pytest.fixture
+def client(service: RunningService) -> Iterator[Client]:
+    with Client(service.target, timeout=30) as client:
+        yield client

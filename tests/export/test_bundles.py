@@ -1,0 +1,165 @@
+"""Export as a whole: parity, its refusals, and bundles rebuilt from themselves."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from bundle.store import read_bundle
+from export import onnx_files, parity
+from export.bundles import export_bundle, trained_from_bundle
+from export.graphs import graphs_of
+from export.onnx_files import ExportRefused
+from export.parity import TOLERANCE, ParityMissed, check_parity
+from tests import tiny
+from training.models.recurrent import CELLS
+
+BUNDLED = sorted(Path("models").glob("*/*/"))
+
+
+def bytes_of(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
+@pytest.mark.parametrize("make", [tiny.generator, tiny.seq2seq, tiny.classifier])
+def test_every_cell_passes_the_gate(tmp_path, make, cell):
+    """LSTM bundles are exported for every other test; these are the other cells."""
+    bundle = export_bundle(make(cell=cell), tmp_path / "m" / "1")
+    assert 0 < max(bundle.manifest.export.parity.values()) < TOLERANCE * 2
+    operators = {node.op_type for node in onnx.load(bundle.path_of(_any(bundle))).graph.node}
+    assert cell.upper() in operators
+
+
+def _any(bundle):
+    return next(iter(bundle.manifest.graphs))
+
+
+def test_a_layer_is_one_operator_and_weights_lie_in_one_file(tiny_models):
+    """No unrolling, no copy of a weight inside a graph."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    for graph in ("prime", "step", "score"):
+        model = onnx.load(bundle.path_of(graph), load_external_data=False)
+        kinds = [node.op_type for node in model.graph.node]
+        assert kinds.count("LSTM") == 2
+        assert "Loop" not in kinds
+        assert "Scan" not in kinds
+        for tensor in model.graph.initializer:
+            is_weight = tensor.name.removeprefix("model.") in bundle.manifest.weights.tensors
+            assert (tensor.data_location == onnx.TensorProto.EXTERNAL) is is_weight
+
+
+@pytest.mark.parametrize("name", ["letters", "speller", "mood"])
+def test_a_bundle_is_rebuilt_from_itself_alone(tiny_models, tmp_path, name):
+    """The PyTorch model comes back from a bundle, and exports to the same bytes."""
+    bundle = read_bundle(tiny_models / name / "1")
+    again = export_bundle(trained_from_bundle(bundle), tmp_path / name / "1")
+    assert bytes_of(again.folder) == bytes_of(bundle.folder)
+
+
+@pytest.mark.parametrize("folder", BUNDLED, ids=lambda folder: folder.parent.name)
+def test_every_bundled_model_can_be_exported_again(folder, tmp_path):
+    """A change of graphs needs no retraining: the shipped bundles hold all that export takes."""
+    bundle = read_bundle(folder)
+    again = export_bundle(trained_from_bundle(bundle), tmp_path / folder.parent.name / folder.name)
+    weights = bundle.manifest.weights.file
+    assert bytes_of(again.folder)[weights] == bytes_of(folder)[weights]
+    assert again.manifest.figures == bundle.manifest.figures
+
+
+def test_wrong_weights_are_caught_by_the_gate(tmp_path, tiny_models):
+    """The gate compares with PyTorch, so a bundle of other weights does not pass it."""
+    folder = tiny_models / "letters" / "1"
+    other = tiny.trained("letters", tiny.generator().build().config, {}, seed=1).build()
+    graphs = graphs_of(other, other.config, (0,))
+    sizes = {"tokens": 5, "targets": 5, "token": 5}
+    with pytest.raises(ParityMissed, match="prime: next_hidden_0 deviates"):
+        check_parity(graphs, folder, sizes)
+
+
+def test_a_wrong_draw_is_caught_by_the_gate(tmp_path, tiny_models, monkeypatch):
+    """A sampler that draws another token than its NumPy twin does not pass."""
+
+    def off_by_one(*arguments):
+        twin = real(*arguments)
+        return replace(twin, token=twin.token + 1)
+
+    real = parity.draw_numpy
+    monkeypatch.setattr(parity, "draw_numpy", off_by_one)
+    with pytest.raises(ParityMissed, match="NumPy draws"):
+        export_bundle(tiny.generator(), tmp_path / "letters" / "1")
+    assert list((tmp_path / "letters").iterdir()) == []
+
+
+def test_an_unexplained_exporter_warning_refuses_the_export(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_files, "_EXPLAINED", ())
+    with pytest.raises(ExportRefused, match="the exporter warned"):
+        export_bundle(tiny.classifier(), tmp_path / "mood" / "1")
+
+
+def test_graphs_say_nothing_of_the_machine_they_were_made_on(tiny_models):
+    for path in tiny_models.rglob("*.onnx"):
+        content = path.read_bytes()
+        assert b".py" not in content, path
+        assert b"site-packages" not in content, path
+
+
+def test_onnx_equals_pytorch_over_carried_ragged_prompts(tiny_models):
+    """prime in ragged chunks, then step by step, follows PyTorch from the first token on."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    model = tiny.generator().build()
+    session = {
+        graph: onnxruntime.InferenceSession(bundle.path_of(graph), providers=["CPUExecutionProvider"])
+        for graph in ("prime", "step")
+    }
+    names = [tensor.name for tensor in bundle.manifest.state]
+    tokens = torch.randint(1, 15, (3, 20))
+    lengths = torch.tensor([[5, 2, 7], [4, 7, 1]])
+    state = {n: torch.zeros(3, 13).numpy() for n in names}
+    start = torch.zeros(3, dtype=torch.int64)
+    for chunk in lengths:
+        rows = [tokens[r, start[r] : start[r] + chunk[r]] for r in range(3)]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        feed = {"tokens": padded.numpy(), "lengths": chunk.numpy(), **state}
+        state = dict(zip(names, session["prime"].run(None, feed), strict=True))
+        start += chunk
+    for row in range(3):
+        _, expected = model(tokens[row : row + 1, : start[row]])
+        for name, part in zip(names, expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(state[name][row]), part[0].detach())
+    read = [tokens[r, : start[r]].tolist() for r in range(3)]
+    for _ in range(5):
+        token = torch.randint(1, 15, (3,))
+        feed = {
+            "token": token.numpy(),
+            "temperature": torch.ones(3).numpy(),
+            "top_k": torch.zeros(3, dtype=torch.int64).numpy(),
+            "top_p": torch.ones(3).numpy(),
+            "uniform": torch.full((3,), 0.5).numpy(),
+            **state,
+        }
+        outputs = session["step"].run(None, feed)
+        logits, state = outputs[2], dict(zip(names, outputs[3:], strict=True))
+        for row in range(3):
+            read[row].append(token[row].item())
+            expected, _ = model(torch.tensor([read[row]]))
+            torch.testing.assert_close(
+                torch.from_numpy(logits[row]), expected[0, -1].detach(), atol=1e-5, rtol=1e-5
+            )
+
+
+def test_a_manifest_describes_its_graphs(tiny_models):
+    content = json.loads((tiny_models / "speller" / "1" / "manifest.json").read_text())
+    assert content["graphs"]["prime"]["inputs"] == [
+        {"name": "tokens", "dtype": "int64", "shape": ["batch", "time"]},
+        {"name": "lengths", "dtype": "int64", "shape": ["batch"]},
+    ]
+    assert [tensor["name"] for tensor in content["state"]] == [
+        "memory", "memory_mask", "hidden_0", "cell_0",
+    ]  # fmt: skip
+    assert [tensor["carried"] for tensor in content["state"]] == [False, False, True, True]

@@ -1,0 +1,91 @@
+"""Tiny untrained models, exported for real: what most tests run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import Vocabulary
+from export.bundles import export_bundle
+from training.models import Config, build, config_to_json
+from training.models.classifier import ClassifierConfig
+from training.models.generator import GeneratorConfig
+from training.models.recurrent import RecurrentOptions
+from training.models.seq2seq import Seq2SeqConfig
+from training.trained import Figure, TrainedModel
+
+LETTERS = "abcdefghij klmn"
+WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
+SOURCE_LIMIT = 10
+
+LETTER_READER = Tokenizer("characters", Vocabulary(tuple(LETTERS)), lowercase=True)
+WORD_READER = Tokenizer("words", Vocabulary(WORDS), lowercase=True)
+PHONE_WRITER = Tokenizer("symbols", Vocabulary(tuple("PQRSTUV"), has_markers=True))
+
+
+def trained(
+    name: str,
+    config: Config,
+    tokenizers: dict[str, Tokenizer],
+    labels: Sequence[str] = (),
+    limits: dict[str, int] | None = None,
+    seed: int = 0,
+) -> TrainedModel:
+    """A model of ``config`` with random weights, larger than usual so that outputs differ."""
+    torch.manual_seed(seed)
+    model = build(config)
+    for parameter in model.parameters():
+        torch.nn.init.uniform_(parameter, -0.6, 0.6)
+    return TrainedModel(
+        name=name,
+        description=f"a tiny {name}",
+        config=config_to_json(config),
+        weights=model.state_dict(),
+        tokenizers=tokenizers,
+        labels=tuple(labels),
+        limits=limits or {"input_tokens": 64, "output_tokens": 400},
+        figures=(Figure("accuracy", 50.0, "%", "nothing", 1, "none"),),
+        data=({"package": "none", "version": "0", "sha256": "0", "licence": "none"},),
+        training={"seed": seed, "command": "none"},
+    )
+
+
+def generator(name: str = "letters", cell: str = "lstm", hidden_size: int = 13) -> TrainedModel:
+    config = GeneratorConfig(
+        vocabulary_size=len(LETTER_READER.vocabulary),
+        embedding_size=6,
+        recurrent=RecurrentOptions(cell, hidden_size, layers=2),
+    )
+    return trained(name, config, {"input": LETTER_READER, "output": LETTER_READER})
+
+
+def seq2seq(name: str = "speller", cell: str = "lstm") -> TrainedModel:
+    config = Seq2SeqConfig(
+        source_vocabulary_size=len(LETTER_READER.vocabulary),
+        target_vocabulary_size=len(PHONE_WRITER.vocabulary),
+        embedding_size=6,
+        recurrent=RecurrentOptions(cell, 11),
+        source_limit=SOURCE_LIMIT,
+    )
+    limits = {"input_tokens": SOURCE_LIMIT, "output_tokens": 60}
+    return trained(name, config, {"input": LETTER_READER, "output": PHONE_WRITER}, limits=limits)
+
+
+def classifier(name: str = "mood", cell: str = "lstm") -> TrainedModel:
+    config = ClassifierConfig(
+        vocabulary_size=len(WORD_READER.vocabulary),
+        labels=2,
+        embedding_size=6,
+        recurrent=RecurrentOptions(cell, 9, bidirectional=True),
+    )
+    return trained(name, config, {"input": WORD_READER}, labels=("sad", "glad"))
+
+
+def export_all(root: Path) -> Path:
+    """``root`` with a bundle of each task."""
+    for model in (generator(), seq2seq(), classifier()):
+        export_bundle(model, root / model.name / "1")
+    return root

