@@ -1,0 +1,95 @@
+from dataclasses import dataclass
+
+from service.engine.batching import BatchDone, BatchEngine, BatchFailed
+
+
+@dataclass(frozen=True)
+class Item:
+    text: str
+
+    @property
+    def length(self):
+        return len(self.text)
+
+
+class Doubler:
+    def __init__(self):
+        self.batches = []
+
+    def run(self, items):
+        self.batches.append([item.text for item in items])
+        return [item.text * 2 for item in items]
+
+
+class Heard:
+    def __init__(self):
+        self.batches = []
+        self.waits = 0
+
+    def batch_ran(self, rows, tokens, seconds):
+        self.batches.append((rows, tokens))
+
+    def began(self, queue_seconds):
+        self.waits += 1
+
+
+def make_engine(max_rows=3):
+    return BatchEngine(Doubler(), max_rows, lambda: 0.0, Heard())
+
+
+def submit(engine, name, *texts):
+    job = engine.open([Item(text) for text in texts], name)
+    engine.arrive(job)
+    return job
+
+
+def drain(engine):
+    deliveries = []
+    while not engine.is_idle:
+        deliveries += engine.step()
+    return dict(deliveries)
+
+
+def test_results_come_in_the_order_of_the_request():
+    """Many texts of one request are spread over batches and put together again."""
+    engine = make_engine()
+    submit(engine, "a", "one", "three", "x", "eleven", "yy")
+    assert drain(engine) == {"a": BatchDone(["oneone", "threethree", "xx", "eleveneleven", "yyyy"])}
+    assert engine.observer.batches == [(3, 10), (2, 7)]
+    assert engine.observer.waits == 1
+
+
+def test_requests_share_batches_with_texts_of_like_length():
+    engine = make_engine()
+    submit(engine, "a", "abc", "a long text indeed")
+    submit(engine, "b", "abcd", "ab")
+    answers = drain(engine)
+    assert engine.runner.batches == [["abc", "abcd", "ab"], ["a long text indeed"]]
+    assert answers["b"] == BatchDone(["abcdabcd", "abab"])
+
+
+def test_the_oldest_text_is_never_passed_over():
+    engine = make_engine(max_rows=1)
+    submit(engine, "old", "a text that is long")
+    for number in range(5):
+        submit(engine, number, "short")
+    engine.step()
+    assert engine.runner.batches == [["a text that is long"]]
+
+
+def test_a_cancelled_job_runs_no_further_text():
+    engine = make_engine(max_rows=2)
+    gone = submit(engine, "gone", "aa", "aa", "aa")
+    submit(engine, "kept", "aa")
+    engine.step()
+    engine.cancel(gone)
+    assert drain(engine) == {"kept": BatchDone(["aaaa"])}
+    assert sum(map(len, engine.runner.batches)) == 3
+
+
+def test_failing_answers_each_job_once():
+    engine = make_engine()
+    submit(engine, "a", "x", "y")
+    submit(engine, "b", "z")
+    assert engine.fail("broken") == [("a", BatchFailed("broken")), ("b", BatchFailed("broken"))]
+    assert engine.is_idle

@@ -1,0 +1,88 @@
+import queue
+
+import pytest
+
+from service.engine.errors import EngineFailed, QueueFull
+from service.engine.requests import Failed, Finished
+from service.engine.threads import EngineThread
+from tests.service.engine.fakes import make_engine, request
+
+
+@pytest.fixture
+def heard():
+    return queue.Queue()
+
+
+@pytest.fixture
+def start(heard):
+    threads = []
+
+    def make(engine, limit=4):
+        thread = EngineThread("toy", engine, limit, lambda ds: [heard.put(d) for d in ds])
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield make
+    for thread in threads:
+        thread.stop()
+
+
+def wait_for_end(heard, sink):
+    while True:
+        found, event = heard.get(timeout=10)
+        if found == sink and isinstance(event, Finished | Failed):
+            return event
+
+
+def test_work_is_done_and_released(start, heard):
+    thread = start(make_engine())
+    work = thread.submit(request(), "a")
+    assert isinstance(wait_for_end(heard, "a"), Finished)
+    thread.release(work)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(start, heard):
+    """As many as the limit are open at once; each one that ends makes room."""
+    thread = start(make_engine(), limit=2)
+    first = thread.submit(request(), "a")
+    thread.submit(request(), "b")
+    with pytest.raises(QueueFull, match="try again later") as caught:
+        thread.submit(request(), "c")
+    assert caught.value.retry_after_seconds > 0
+    wait_for_end(heard, "a")
+    thread.release(first)
+    thread.submit(request(), "c")
+    assert isinstance(wait_for_end(heard, "c"), Finished)
+
+
+def test_releasing_what_runs_cancels_it(start, heard):
+    engine = make_engine(capacity=1)
+    thread = start(engine)
+    endless = thread.submit(request(max_tokens=10**9), "endless")
+    heard.get(timeout=10)
+    thread.release(endless)
+    thread.submit(request(max_tokens=2), "next")
+    assert isinstance(wait_for_end(heard, "next"), Finished)
+
+
+def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, caplog):
+    """The failure is logged, every stream is told, and later requests are refused at once."""
+    engine = make_engine()
+    thread = start(engine)
+    thread.submit(request(max_tokens=10**9), "running")
+    heard.get(timeout=10)
+    engine.runner.fail_next = True
+    event = wait_for_end(heard, "running")
+    assert "the engine of toy failed" in event.message
+    with pytest.raises(EngineFailed, match="see the server's log"):
+        thread.submit(request(), "late")
+    assert "the kernel broke" in caplog.text
+
+
+def test_stopping_tells_whoever_still_runs(start, heard):
+    thread = start(make_engine())
+    thread.submit(request(max_tokens=10**9), "running")
+    heard.get(timeout=10)
+    thread.stop()
+    assert wait_for_end(heard, "running") == Failed("the service is stopping")

@@ -1,0 +1,141 @@
+"""The promise: fp32 on the CPU gives a row the same bits alone and in any batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from bundle.store import read_bundle
+from service.engine.arena import Arena, StateSpec
+from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
+from service.runtime.sessions import SessionSettings, open_session
+
+
+@dataclass(frozen=True)
+class Item:
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...] = ()
+    source: tuple[int, ...] = ()
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def settings(request):
+    return SessionSettings("cpu", "CPUExecutionProvider", request.param)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(7)
+
+
+def ids(random, count, top=15):
+    return tuple(random.integers(1, top, count).tolist())
+
+
+def test_predict_gives_a_text_the_same_bits_in_any_batch(tiny_models, settings, random):
+    bundle = read_bundle(tiny_models / "mood" / "1")
+    runner = PredictRunner(open_session(bundle, "predict", settings))
+    items = [Item(ids(random, length, 9)) for length in (1, 40, 3, 17, 2, 64, 5)]
+    together = runner.run(items)
+    assert together == [runner.run([item])[0] for item in items]
+    assert together[1:3] == runner.run(items[1:3])
+
+
+@pytest.mark.parametrize("name", ["letters", "speller"])
+def test_score_gives_a_text_the_same_bits_in_any_batch(tiny_models, settings, random, name):
+    bundle = read_bundle(tiny_models / name / "1")
+    manifest = bundle.manifest
+    primer = Primer(open_session(bundle, "prime", settings), manifest.state)
+    needs_source = name == "speller"
+    session = open_session(bundle, "score", settings)
+    runner = ScoreRunner(session, manifest.state, primer if needs_source else None)
+    items = [
+        Item(ids(random, n, 8), ids(random, n, 8), ids(random, s) if needs_source else ())
+        for n, s in ((1, 1), (30, 10), (7, 4), (2, 9))
+    ]
+    together = runner.run(items)
+    assert [len(row) for row in together] == [1, 30, 7, 2]
+    assert together == [runner.run([item])[0] for item in items]
+
+
+def test_scoring_in_chunks_is_scoring_at_once(tiny_models, settings, random, monkeypatch):
+    """Cuts change no bit, and rows that end early leave before the next chunk."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    runner = ScoreRunner(open_session(bundle, "score", settings), bundle.manifest.state, None)
+    items = [Item(ids(random, n), ids(random, n)) for n in (5, 33, 16, 1)]
+    whole = runner.run(items)
+    monkeypatch.setattr("service.runtime.runners._SCORE_CHUNK", 4)
+    assert runner.run(items) == whole
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 20])
+def test_priming_in_chunks_is_priming_at_once(tiny_models, settings, random, chunk):
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
+    prompts = [ids(random, 41), ids(random, 60), ids(random, 7)]
+    whole = primer.prime(prompts, [None] * 3)
+    for prompt, expected in zip(prompts, whole, strict=True):
+        state = None
+        for start in range(0, len(prompt), chunk):
+            (state,) = primer.prime([prompt[start : start + chunk]], [state])
+        for name, part in expected.items():
+            assert np.array_equal(state[name], part), name
+
+
+def arena_of(bundle, capacity):
+    specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state]
+    return Arena(specs, capacity)
+
+
+@pytest.mark.parametrize("name", ["letters", "speller"])
+def test_steps_give_a_row_the_same_bits_in_any_batch(tiny_models, settings, random, name):
+    """Thirty steps of nine rows, together and each alone: same tokens, same log-probabilities."""
+    bundle = read_bundle(tiny_models / name / "1")
+    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
+    runner = GenerateRunner(primer, open_session(bundle, "step", settings))
+    states = primer.prime([ids(random, n) for n in (1, 9, 3, 10, 2, 7, 5, 6, 8)], [None] * 9)
+    uniforms = random.random((30, 9), dtype=np.float32)
+
+    def run(rows):
+        arena = arena_of(bundle, capacity=16)
+        runner.attach(arena.sides())
+        for row, which in enumerate(rows):
+            arena.take(row, states[which])
+            arena.token[row], arena.temperature[row], arena.top_p[row] = 1, 0.9, 0.95
+        made = []
+        for uniform in uniforms:
+            arena.uniform[: len(rows)] = uniform[list(rows)]
+            runner.step(arena.side, len(rows))
+            arena.swap()
+            arena.token[: len(rows)] = arena.next_token[: len(rows)]
+            made.append((arena.next_token[: len(rows)].copy(), arena.log_probability[: len(rows)].copy()))
+        tokens, log_probabilities = (np.stack(part, axis=1) for part in zip(*made, strict=True))
+        return tokens, log_probabilities
+
+    tokens, log_probabilities = run(range(9))
+    assert len(np.unique(tokens)) > 3
+    for row in range(9):
+        alone, alone_log_probabilities = run([row])
+        assert np.array_equal(alone[0], tokens[row])
+        assert np.array_equal(alone_log_probabilities[0], log_probabilities[row])
+
+
+def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
+    """Rows beyond the batch hold NaN before and after; none of it is read or written."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
+    runner = GenerateRunner(primer, open_session(bundle, "step", settings))
+    arena = arena_of(bundle, capacity=4)
+    runner.attach(arena.sides())
+    for side in arena.sides():
+        for array in (*side.inputs.values(), *side.outputs.values()):
+            if array.dtype == np.float32:
+                array[2:] = np.nan
+    arena.temperature[:2] = arena.top_p[:2] = 1
+    for _ in range(2):
+        runner.step(arena.side, 2)
+        arena.swap()
+    assert np.isfinite(arena.log_probability[:2]).all()
+    for rows in arena.current().values():
+        assert np.isfinite(rows[:2]).all()
+        assert np.isnan(rows[2:]).all()
