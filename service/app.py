@@ -60,7 +60,8 @@ class App:
 
     async def start(self) -> None:
         config = self.config
-        self._deliver = deliver_to(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._deliver = deliver_to(self._loop)
         provider = choose_provider(config.device)
         settings = SessionSettings(config.device, provider, config.threads)
         loaded, refused = load_models(config.models, settings)
@@ -139,7 +140,7 @@ class App:
             time.monotonic,
             GenerateMetrics(self.metrics, card.name),
         )
-        _warm(runner, config.max_streams)
+        engine.warm(_WARM_ROWS)
         score = BatchEngine(
             ScoreRunner(
                 loaded.sessions["score"],
@@ -158,13 +159,17 @@ class App:
             model.begin_id,
             model.end_id,
             self._thread(card.name, engine, config.max_streams + config.max_queue),
-            self._thread(f"{card.name} (score)", score, config.max_queue + 1),
+            self._thread(card.name, score, config.max_queue + 1),
         )
 
-    def _thread(self, name: str, engine: Engine, limit: int) -> EngineThread:
-        thread = EngineThread(name, engine, limit, self._deliver)
+    def _thread(self, model: str, engine: Engine, limit: int) -> EngineThread:
+        thread = EngineThread(model, engine, limit, self._deliver, lambda: self._failed(model))
         self._threads.append(thread)
         return thread
+
+    def _failed(self, model: str) -> None:
+        """An engine broke; called on its thread."""
+        asyncio.run_coroutine_threadsafe(self.grpc.fail_model(model), self._loop)
 
 
 def _card(loaded: LoadedModel) -> ModelCard:
@@ -207,21 +212,14 @@ def _state(manifest: Manifest) -> tuple[StateSpec, ...]:
     return tuple(StateSpec(t.name, t.dtype, t.shape, t.carried) for t in manifest.state)
 
 
-def _warm(runner: GenerateRunner, capacity: int) -> None:
-    for rows in _WARM_ROWS:
-        if rows <= capacity:
-            for side in (0, 1):
-                runner.step(side, rows)
-
-
 async def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
-    app = App(config)
-    await app.start()
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
+    app = App(config)
+    await app.start()
     await asked.wait()
     log.info(
         "stopping: %d calls under way, grace %.0f s", app.grpc.gate.calls, config.grace_seconds

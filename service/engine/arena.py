@@ -82,6 +82,12 @@ class Arena:
         """The state the next step reads, (capacity, …) by name."""
         return {**self._fixed, **self._carried[self.side]}
 
+    def clear(self) -> None:
+        """Zero every row of every array."""
+        for side in self.sides():
+            for rows in (*side.inputs.values(), *side.outputs.values()):
+                rows[:] = 0
+
     def take(self, row: int, state: Mapping[str, Array] | None) -> None:
         """Give ``row`` to a stream that starts from ``state``, or from zeros."""
         for name, rows in self.current().items():

@@ -105,6 +105,7 @@ class BatchEngine:
 
     def _take(self) -> list[tuple[Job, int]]:
         """Padding costs time, so the oldest item's batch is filled by likeness of length."""
+
         def length(place: int) -> int:
             job, number = self._waiting[place]
             return int(job.items[number].length)

@@ -92,6 +92,14 @@ class GenerateEngine:
     def is_idle(self) -> bool:
         return self.scheduler.is_idle
 
+    def warm(self, sizes: Sequence[int]) -> None:
+        """Step batches of these sizes once each way, before any stream: first runs allocate."""
+        for rows in sizes:
+            if rows <= self.scheduler.capacity:
+                for side in (0, 1):
+                    self.runner.step(side, rows)
+        self.arena.clear()
+
     def open(self, request: Generation, sink: Any) -> Stream:
         """A stream for ``request``; it runs once it has arrived."""
         return Stream(request, sink, StopMatcher(request.stop))

@@ -34,8 +34,9 @@ class Engine(Protocol):
 class EngineThread:
     """Takes work in, steps the engine while there is any, hands events out.
 
-    deliver: called on this thread with each step's events. limit: the most pieces of work
-    that may be open at once, running and waiting together.
+    limit: the most pieces of work that may be open at once, running and waiting together.
+    deliver: called on this thread with each step's events. on_failure: called on this thread
+    when the engine breaks; it takes no work from then on.
 
     submit() and cancel() are called from one other thread, the event loop's.
     """
@@ -46,12 +47,14 @@ class EngineThread:
         engine: Engine,
         limit: int,
         deliver: Callable[[Sequence[tuple[Any, Any]]], None],
+        on_failure: Callable[[], None],
     ) -> None:
         self.name = name
         self.engine = engine
         self.limit = limit
         self.failure: str | None = None
         self._deliver = deliver
+        self._on_failure = on_failure
         self._open = 0
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._stopping = False
@@ -98,6 +101,7 @@ class EngineThread:
                 log.exception("engine %s failed", self.name)
                 self.failure = f"the engine of {self.name} failed; see the server's log"
                 self._deliver(self.engine.fail(self.failure))
+                self._on_failure()
                 return
         self._deliver(self.engine.fail("the service is stopping"))
 

@@ -59,7 +59,7 @@ def _check_ports(
 ) -> None:
     wanted = {spec.name: (_ONNX_TYPES.get(spec.dtype), list(spec.shape)) for spec in expected}
     given = {port.name: (port.type, list(port.shape)) for port in found}
-    for name in wanted.keys() | given.keys():
+    for name in sorted(wanted.keys() | given.keys()):
         if wanted.get(name) != given.get(name):
             raise ManifestInvalid(
                 f"{path}: {what} {name!r} is {given.get(name)} in the graph and "

@@ -27,7 +27,11 @@ def test_unknown_symbols_are_counted():
 
 @pytest.mark.parametrize(
     ("kind", "symbols", "text"),
-    [("characters", "abc", "cab"), ("words", ("the", "food"), "the food"), ("symbols", "PQ", "Q P")],
+    [
+        ("characters", "abc", "cab"),
+        ("words", ("the", "food"), "the food"),
+        ("symbols", "PQ", "Q P"),
+    ],
 )
 def test_joined_pieces_are_the_text(kind, symbols, text):
     """What a client gets by joining a stream's pieces is the decoded text."""

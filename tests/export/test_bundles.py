@@ -114,7 +114,9 @@ def test_onnx_equals_pytorch_over_carried_ragged_prompts(tiny_models):
     bundle = read_bundle(tiny_models / "letters" / "1")
     model = tiny.generator().build()
     session = {
-        graph: onnxruntime.InferenceSession(bundle.path_of(graph), providers=["CPUExecutionProvider"])
+        graph: onnxruntime.InferenceSession(
+            bundle.path_of(graph), providers=["CPUExecutionProvider"]
+        )
         for graph in ("prime", "step")
     }
     names = [tensor.name for tensor in bundle.manifest.state]

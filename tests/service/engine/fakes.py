@@ -48,7 +48,9 @@ class FakeRunner:
         assert np.isfinite(inputs["hidden"][:rows]).all()
         hidden = after(inputs["hidden"][:rows], inputs["token"][:rows, None])
         outputs["next_hidden"][:rows] = hidden
-        drawn = (hidden[:, 0] + 10 * inputs["uniform"][:rows] * (inputs["temperature"][:rows] > 0)) % END
+        drawn = (
+            hidden[:, 0] + 10 * inputs["uniform"][:rows] * (inputs["temperature"][:rows] > 0)
+        ) % END
         outputs["next_token"][:rows] = drawn.astype(np.int64)
         outputs["log_probability"][:rows] = -drawn
 

@@ -174,3 +174,11 @@ def test_randomness_goes_on_across_blocks():
         seen.append(float(engine.arena.uniform[0]))
     assert len(seen) == 200
     assert len(np.unique(seen)) == 200
+
+
+def test_warming_leaves_no_trace():
+    engine = make_engine(capacity=4)
+    engine.warm((1, 2, 4, 8))
+    assert engine.runner.step_rows == [1, 1, 2, 2, 4, 4]
+    for side in engine.arena.sides():
+        assert not any(array.any() for array in (*side.inputs.values(), *side.outputs.values()))

@@ -15,7 +15,9 @@ def test_a_number_depends_on_seed_sample_and_position_alone():
 def test_blocks_continue_one_sequence():
     """Block b is numbers b * BLOCK … of the generator's own sequence."""
     generator = np.random.Philox(key=np.array([9, 2], np.uint64))
-    whole = (generator.random_raw(4 * BLOCK) >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+    whole = (generator.random_raw(4 * BLOCK) >> np.uint64(40)).astype(np.float32) / np.float32(
+        2**24
+    )
     blocks = [uniform_block(9, 2, block) for block in range(4)]
     assert np.array_equal(np.concatenate(blocks), whole)
 

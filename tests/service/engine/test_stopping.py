@@ -23,7 +23,7 @@ def test_without_stops_everything_passes_at_once():
 
 
 def test_what_could_become_a_stop_text_is_held_back():
-    """"E" could begin "END"; it is delivered once "EX" shows that it did not."""
+    """ "E" could begin "END"; it is delivered once "EX" shows that it did not."""
     text, stopped, moments = feed(["END"], list("aEXb"))
     assert (text, stopped) == ("aEXb", False)
     assert moments == ["a", "a", "aEX", "aEXb"]

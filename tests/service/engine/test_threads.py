@@ -17,8 +17,11 @@ def heard():
 def start(heard):
     threads = []
 
+    def failures():
+        heard.put(("thread", "failed"))
+
     def make(engine, limit=4):
-        thread = EngineThread("toy", engine, limit, lambda ds: [heard.put(d) for d in ds])
+        thread = EngineThread("toy", engine, limit, lambda ds: [heard.put(d) for d in ds], failures)
         threads.append(thread)
         thread.start()
         return thread
@@ -75,6 +78,7 @@ def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, caplog
     engine.runner.fail_next = True
     event = wait_for_end(heard, "running")
     assert "the engine of toy failed" in event.message
+    assert heard.get(timeout=10) == ("thread", "failed")
     with pytest.raises(EngineFailed, match="see the server's log"):
         thread.submit(request(), "late")
     assert "the kernel broke" in caplog.text

@@ -108,7 +108,9 @@ def test_steps_give_a_row_the_same_bits_in_any_batch(tiny_models, settings, rand
             runner.step(arena.side, len(rows))
             arena.swap()
             arena.token[: len(rows)] = arena.next_token[: len(rows)]
-            made.append((arena.next_token[: len(rows)].copy(), arena.log_probability[: len(rows)].copy()))
+            made.append(
+                (arena.next_token[: len(rows)].copy(), arena.log_probability[: len(rows)].copy())
+            )
         tokens, log_probabilities = (np.stack(part, axis=1) for part in zip(*made, strict=True))
         return tokens, log_probabilities
 

@@ -1,0 +1,88 @@
+import asyncio
+
+import pytest
+
+from client import AsyncClient, RequestFailed, Sampling
+from client.__main__ import main
+
+
+@pytest.fixture
+def run(service, capsys):
+    def call(*arguments):
+        code = main(["--target", service.target, *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    return call
+
+
+def test_classify_prints_a_line_a_text(run):
+    code, printed = run("classify", "--model", "mood", "good food", "bad")
+    assert code == 0
+    lines = printed.out.splitlines()
+    assert [line.split("  ", 1)[1] for line in lines] == ["good food", "bad"]
+
+
+def test_generate_prints_the_prompt_its_continuation_and_how_it_ended(run):
+    code, printed = run(
+        "generate", "--model", "letters", "--prompt", "abc", "--max-tokens", 12, "--seed", 3
+    )
+    assert code == 0
+    text, end = printed.out.rsplit("\n[", 1)
+    assert text.startswith("abc")
+    assert len(text) == 15
+    assert end.startswith("length; 3 tokens in, 12 out")
+    assert "seed 3" in end
+
+
+def test_generate_prints_log_probabilities_a_line_each(run):
+    code, printed = run(
+        "generate", "--model", "speller", "--source", "ab", "--max-tokens", 2, "--log-probabilities"
+    )
+    assert code == 0
+    position, _, log_probability = printed.out.splitlines()[0].split("\t")
+    assert position == "0"
+    assert float(log_probability) < 0
+
+
+def test_score_prints_sum_and_mean(run):
+    code, printed = run("score", "--model", "speller", "--source", "abc", "P Q")
+    assert code == 0
+    total, mean = (float(part.strip("(")) for part in printed.out.split()[:2])
+    assert total == pytest.approx(3 * mean, abs=1e-3)
+
+
+def test_models_lists_all_or_tells_of_one(run):
+    code, printed = run("models")
+    assert code == 0
+    assert [line.split()[0] for line in printed.out.splitlines() if line[0] != " "] == [
+        "letters",
+        "mood",
+        "speller",
+    ]
+    code, printed = run("models", "mood")
+    assert 'labels: "sad"' in printed.out
+
+
+def test_a_refusal_is_printed_and_exits_with_one(run):
+    code, printed = run("classify", "--model", "nothing", "x")
+    assert code == 1
+    assert "NOT_FOUND: no model 'nothing'" in printed.err
+
+
+def test_the_asynchronous_client_answers_like_the_synchronous_one(service, client):
+    async def ask():
+        async with AsyncClient(service.target, timeout=20) as aio:
+            pieces = aio.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
+            text = "".join([piece.text async for piece in pieces])
+            classified = await aio.classify("mood", ["good"])
+            scored = await aio.score("letters", ["abc"])
+            with pytest.raises(RequestFailed, match="NOT_FOUND"):
+                await aio.get_model("nothing")
+            return text, classified, scored, (await aio.get_model("mood")).name
+
+    text, classified, scored, name = asyncio.run(ask())
+    pieces = client.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
+    assert text == "".join(piece.text for piece in pieces)
+    assert classified == client.classify("mood", ["good"])
+    assert scored == client.score("letters", ["abc"])
+    assert name == "mood"
