@@ -25,8 +25,8 @@ from training.models.generator import Generator, GeneratorConfig
 from training.models.recurrent import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
-LANES = 64
-WINDOW = 128
+LANES = 32
+WINDOW = 64
 EVALUATION_LANES = 32
 CONTEXT = 256  # characters read before an evaluation lane's first scored one
 _NOT_SCORED = 0  # padding's id, which no character has
@@ -105,10 +105,10 @@ def train(run: Run) -> None:
     config = GeneratorConfig(
         vocabulary_size=len(tokenizer.vocabulary),
         embedding_size=size,
-        recurrent=RecurrentOptions("lstm", size, layers, dropout=0.3),
-        dropout=0.3,
+        recurrent=RecurrentOptions("lstm", size, layers, dropout=0.4),
+        dropout=0.4,
     )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    settings = FitSettings(run.seed, epochs, learning_rate=0.002)
     model, history = run.fit(Generator, config, task, settings)
     held_out = ids[held_out_from:]
     figure = Figure(

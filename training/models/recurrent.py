@@ -62,6 +62,8 @@ class RecurrentLayer(nn.Module):
         self.network = CELLS[options.cell](
             input_size, options.hidden_size, batch_first=True, bidirectional=options.bidirectional
         )
+        if options.cell == "lstm":
+            _open_forget_gates(self.network)
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """Run over (batch, time, input_size) from ``state``.
@@ -81,6 +83,14 @@ class RecurrentLayer(nn.Module):
             y, _ = pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
         final = final if isinstance(final, tuple) else (final,)
         return y, tuple(from_directions(part) for part in final)
+
+
+def _open_forget_gates(network: nn.RNNBase) -> None:
+    """Start an LSTM's forget gates open (Jozefowicz, Zaremba and Sutskever 2015, section 2.2)."""
+    for name, bias in network.named_parameters():
+        if name.startswith("bias_ih"):
+            _, forget, _, _ = bias.data.chunk(4)
+            forget.fill_(1.0)
 
 
 def to_directions(part: Tensor, options: RecurrentOptions) -> Tensor:

@@ -57,7 +57,7 @@ def test_cancel_frees_the_row_at_once():
 
 
 def test_a_cancelled_stream_gets_no_further_event():
-    engine, events = make_engine(), {}
+    engine = make_engine()
     stream = engine.open(request(max_tokens=50), "gone")
     engine.arrive(stream)
     engine.cancel(stream)

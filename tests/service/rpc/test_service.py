@@ -414,7 +414,7 @@ def test_bad_input_disturbs_no_other_request(service, client):
 def test_a_message_over_the_limit_is_refused(start_service):
     service = start_service(max_message_bytes=1000)
     with Client(service.target) as client:
-        with pytest.raises(RequestFailed, match="RESOURCE_EXHAUSTED.*larger than max"):
+        with pytest.raises(RequestFailed, match=r"RESOURCE_EXHAUSTED.*larger than max"):
             client.classify("mood", ["good " * 400])
         assert client.classify("mood", ["good"])
 
@@ -568,5 +568,5 @@ def test_shutdown_ends_what_outlasts_the_grace(start_service, monkeypatch):
         stream = client.generate("letters", prompt="a", max_tokens=LONG)
         next(stream)
         assert service.stop() is False
-        with pytest.raises(RequestFailed, match="UNAVAILABLE|CANCELLED"):
+        with pytest.raises(RequestFailed, match=r"UNAVAILABLE|CANCELLED"):
             list(stream)
