@@ -44,6 +44,7 @@ class Run:
     seed: int
     folder: Path
     data: Path
+    revision: str  # of the code when the run began
 
     @property
     def command(self) -> str:
@@ -69,7 +70,7 @@ class Run:
         """What a manifest records of how a model was trained."""
         return {
             "command": self.command,
-            "revision": revision(),
+            "revision": self.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "best_epoch": history.best_epoch + 1,
             "seconds": round(history.seconds),
@@ -116,7 +117,7 @@ def run_script(
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     chosen = parser.parse_args(arguments)
     folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
-    run = Run(model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data)
+    run = Run(model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data, revision())
     try:
         train(run)
     except TrainingStopped as stopped:
