@@ -1,0 +1,81 @@
+"""The obvious alternative, written fairly: one ONNX Runtime loop a request behind gRPC threads.
+
+python -m bench.peers.loop_server --bundle models/prose/1 --address 127.0.0.1:0 --workers 80
+
+It answers unroll.v1's Generate with the same step graph, sampling inside, one intra-op thread
+without spinning, the prompt read by the same prime graph, I/O on arrays made once a request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from bundle.store import Bundle, read_bundle
+from service.engine.randomness import BLOCK, uniform_block
+from service.runtime.runners import Primer
+from service.runtime.sessions import SessionSettings, open_session
+from unroll.v1 import unroll_pb2 as pb
+from unroll.v1 import unroll_pb2_grpc
+
+
+class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
+    def __init__(self, bundle: Bundle) -> None:
+        settings = SessionSettings("cpu", "CPUExecutionProvider", threads=1)
+        self.state = bundle.manifest.state
+        self.primer = Primer(open_session(bundle, "prime", settings), self.state)
+        self.step = open_session(bundle, "step", settings)
+        self.outputs = [port.name for port in self.step.get_outputs() if port.name != "logits"]
+        self.reader, self.writer = bundle.tokenizers["input"], bundle.tokenizers["output"]
+
+    def Generate(
+        self, request: pb.GenerateRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.GenerateResponse]:
+        ids = self.reader.encode(request.prompt).ids
+        (state,) = self.primer.prime([ids[:-1]], [None])
+        feed = {name: part[None] for name, part in state.items()}
+        feed["temperature"] = np.array([request.sampling.temperature], np.float32)
+        feed["top_k"] = np.array([request.sampling.top_k], np.int64)
+        feed["top_p"] = np.array([request.sampling.top_p], np.float32)
+        feed["token"] = np.array([ids[-1]], np.int64)
+        for position in range(request.max_tokens):
+            block, place = divmod(position, BLOCK)
+            if place == 0:
+                uniforms = uniform_block(request.sampling.seed, 0, block)
+            feed["uniform"] = uniforms[place : place + 1]
+            token, _, *after = self.step.run(self.outputs, feed)
+            feed["token"] = token
+            feed |= dict(zip((t.name for t in self.state if t.carried), after, strict=True))
+            response = pb.GenerateResponse()
+            number = int(token[0])
+            response.tokens.add(
+                id=number, text=self.writer.piece(number, position == 0), position=position
+            )
+            yield response
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.peers.loop_server")
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--address", default="127.0.0.1:0")
+    parser.add_argument("--workers", type=int, default=80)
+    chosen = parser.parse_args()
+    server = grpc.server(futures.ThreadPoolExecutor(chosen.workers))
+    unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
+        LoopServicer(read_bundle(chosen.bundle)), server
+    )
+    port = server.add_insecure_port(chosen.address)
+    server.start()
+    print(f"ready: gRPC on port {port}", flush=True)
+    server.wait_for_termination()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
