@@ -81,7 +81,7 @@ class BatchEngine:
 
     def step(self) -> list[tuple[Any, Any]]:
         """Run one batch: the item that has waited longest and those nearest in length."""
-        batch = self._take()
+        batch = self._choose()
         started = self.clock()
         for job, number in batch:
             if number == 0:
@@ -90,6 +90,9 @@ class BatchEngine:
         results = self.runner.run(items)
         tokens = sum(item.length for item in items)
         self.observer.batch_ran(len(batch), tokens, self.clock() - started)
+        # Only now: what a failed run was given must still be there to be told.
+        ran = set(batch)
+        self._waiting = [entry for entry in self._waiting if entry not in ran]
         deliveries = []
         for (job, number), result in zip(batch, results, strict=True):
             job.results[number] = result
@@ -103,7 +106,7 @@ class BatchEngine:
         self._waiting = []
         return [(job.sink, BatchFailed(message)) for job in jobs.values()]
 
-    def _take(self) -> list[tuple[Job, int]]:
+    def _choose(self) -> list[tuple[Job, int]]:
         """Padding costs time, so the oldest item's batch is filled by likeness of length."""
 
         def length(place: int) -> int:
@@ -114,7 +117,4 @@ class BatchEngine:
             return abs(length(place) - length(0))
 
         places = sorted(range(len(self._waiting)), key=unlike)[: self.max_rows]
-        taken = set(places)
-        batch = [self._waiting[place] for place in places]
-        self._waiting = [e for place, e in enumerate(self._waiting) if place not in taken]
-        return batch
+        return [self._waiting[place] for place in places]

@@ -92,18 +92,26 @@ class EngineThread:
         self._inbox.put((self.engine.cancel, work))
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception:
+            log.exception("engine %s failed", self.name)
+            self.failure = f"the engine of {self.name} failed; see the server's log"
+            self._on_failure()
+        self._give_up(self.failure or "the service is stopping")
+
+    def _work(self) -> None:
         while not self._stopping:
-            try:
-                self._take_messages()
-                if not (self._stopping or self.engine.is_idle):
-                    self._deliver(self.engine.step())
-            except Exception:
-                log.exception("engine %s failed", self.name)
-                self.failure = f"the engine of {self.name} failed; see the server's log"
-                self._deliver(self.engine.fail(self.failure))
-                self._on_failure()
-                return
-        self._deliver(self.engine.fail("the service is stopping"))
+            self._take_messages()
+            if not (self._stopping or self.engine.is_idle):
+                self._deliver(self.engine.step())
+
+    def _give_up(self, reason: str) -> None:
+        """Tell whoever is left, and after a failure whoever was already on the way."""
+        self._deliver(self.engine.fail(reason))
+        while not self._stopping:
+            self._handle(self._inbox.get())
+            self._deliver(self.engine.fail(reason))
 
     def _take_messages(self) -> None:
         """Everything that has come in; waits for something only when there is nothing to do."""

@@ -1,5 +1,7 @@
 from dataclasses import dataclass
 
+import pytest
+
 from service.engine.batching import BatchDone, BatchEngine, BatchFailed
 
 
@@ -93,3 +95,12 @@ def test_failing_answers_each_job_once():
     submit(engine, "b", "z")
     assert engine.fail("broken") == [("a", BatchFailed("broken")), ("b", BatchFailed("broken"))]
     assert engine.is_idle
+
+
+def test_a_failed_run_leaves_its_texts_to_be_told():
+    engine = make_engine()
+    submit(engine, "a", "x", "y")
+    engine.runner.run = lambda items: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        engine.step()
+    assert engine.fail("broken") == [("a", BatchFailed("broken"))]

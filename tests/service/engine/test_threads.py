@@ -76,9 +76,11 @@ def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, caplog
     thread.submit(request(max_tokens=10**9), "running")
     heard.get(timeout=10)
     engine.runner.fail_next = True
+    events = [heard.get(timeout=10)]
+    while events[-1][0] != "thread":
+        events.append(heard.get(timeout=10))
     event = wait_for_end(heard, "running")
     assert "the engine of toy failed" in event.message
-    assert heard.get(timeout=10) == ("thread", "failed")
     with pytest.raises(EngineFailed, match="see the server's log"):
         thread.submit(request(), "late")
     assert "the kernel broke" in caplog.text
@@ -90,3 +92,15 @@ def test_stopping_tells_whoever_still_runs(start, heard):
     heard.get(timeout=10)
     thread.stop()
     assert wait_for_end(heard, "running") == Failed("the service is stopping")
+
+
+def test_work_on_its_way_to_a_broken_engine_is_told_too(start, heard):
+    """A request that was let in just before the failure is not left waiting for ever."""
+    engine = make_engine()
+    thread = start(engine)
+    engine.runner.fail_next = True
+    thread.submit(request(), "first")
+    wait_for_end(heard, "first")
+    thread.failure, failure = None, thread.failure
+    thread.submit(request(), "second")
+    assert wait_for_end(heard, "second") == Failed(failure)

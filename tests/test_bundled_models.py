@@ -1,0 +1,105 @@
+"""The models that ship: they load, keep the promise at their real sizes, and the tour holds."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.store import read_bundle
+from client.tour import LECTURE, tour
+from export.graphs import state_of
+from service.engine.arena import Arena, StateSpec
+from service.runtime.repository import load_models, newest_versions
+from service.runtime.runners import GenerateRunner, Primer
+from service.runtime.sessions import SessionSettings, open_session
+from training.data.sentiment import LECTURE_SENTENCES
+from training.models import config_from_json
+
+MODELS = Path("models")
+BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
+LIMIT_BYTES = 60e6
+CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
+
+
+@pytest.fixture
+def service(start_service):
+    return start_service(models=MODELS)
+
+
+def test_all_of_them_load_and_stay_within_their_size():
+    loaded, refused = load_models(MODELS, CPU)
+    assert sorted(model.bundle.manifest.name for model in loaded) == ["g2p", "prose", "sentiment"]
+    assert refused == []
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < LIMIT_BYTES
+
+
+def test_the_tour_is_answered(client, capsys):
+    """Every answer that the tour checks is right, the lecture's four sentences among them."""
+    tour(client)
+    printed = capsys.readouterr().out
+    assert printed.count("$ python -m client") == 3
+    assert "every call was answered" in printed
+
+
+def test_the_tour_shows_the_lectures_sentences():
+    """The client may not import training, so it holds the sentences itself: the same ones."""
+    labels = ("negative", "positive")
+    assert [(text, labels[label]) for text, label in LECTURE_SENTENCES] == list(LECTURE)
+
+
+@pytest.mark.parametrize("name", ["prose", "g2p"])
+@pytest.mark.parametrize("rows", [2, 7, 33])
+def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, rows):
+    """At 2 x 512 kernels block differently than at the tiny sizes; the bits agree all the same."""
+    bundle = read_bundle(BUNDLED[name])
+    state = bundle.manifest.state
+    random = np.random.default_rng(rows)
+    primer = Primer(open_session(bundle, "prime", CPU), state)
+    runner = GenerateRunner(primer, open_session(bundle, "step", CPU))
+    symbols = len(bundle.tokenizers["input"].vocabulary) - 1
+    prompts = [random.integers(1, symbols, 1 + 5 * n % 29).tolist() for n in range(rows)]
+    states = primer.prime(prompts, [None] * rows)
+    uniforms = random.random((12, rows), dtype=np.float32)
+
+    def run(which):
+        arena = Arena([StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state], rows)
+        runner.attach(arena.sides())
+        for row, stream in enumerate(which):
+            arena.take(row, states[stream])
+            arena.token[row], arena.temperature[row], arena.top_p[row] = 1, 0.8, 0.95
+        made = []
+        for uniform in uniforms:
+            arena.uniform[: len(which)] = uniform[which]
+            runner.step(arena.side, len(which))
+            arena.swap()
+            arena.token[:] = arena.next_token
+            made.append([arena.next_token.copy(), arena.log_probability.view(np.int32).copy()])
+        return np.array(made)
+
+    together = run(list(range(rows)))
+    for stream in range(0, rows, 3):
+        (alone,) = primer.prime([prompts[stream]], [None])
+        assert all(np.array_equal(alone[name], states[stream][name]) for name in alone)
+        assert np.array_equal(run([stream])[:, :, 0], together[:, :, stream])
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLED))
+def test_a_manifest_says_where_its_model_comes_from(name):
+    manifest = read_bundle(BUNDLED[name]).manifest
+    assert manifest.training.keys() >= {"command", "revision", "seed", "seconds", "threads"}
+    assert re.fullmatch(r"[0-9a-f]{12}", manifest.training["revision"])
+    assert all(re.fullmatch(r"[0-9a-f]{64}", source.sha256) for source in manifest.data)
+    assert all(figure.command == manifest.training["command"] for figure in manifest.figures)
+    assert max(manifest.export.parity.values()) < 1e-4
+    assert state_of(config_from_json(manifest.model)) == manifest.state
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLED))
+def test_the_readme_tells_the_manifests_figures(name):
+    """The README's table is the manifests', number by number."""
+    manifest = json.loads((BUNDLED[name] / "manifest.json").read_text())
+    (row,) = [r for r in Path("README.md").read_text().splitlines() if r.startswith(f"| `{name}`")]
+    for figure in manifest["figures"]:
+        assert f"{figure['value']:.4g} {figure['unit']}" in row, figure
