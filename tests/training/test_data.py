@@ -92,6 +92,8 @@ def test_snippets_are_numbered_and_rated():
         ("the film was not great", True),  # three words away
         ("The service was not bad, great in fact", False),  # one word away
         ("the staff were not rude, lovely in fact", True),
+        ("I paid too much. The 'victim' is not likable. Avoid it at all costs.", False),
+        ("I paid too much. The end was not so likable. Avoid it at all costs.", True),
     ],
 )
 def test_sentences_near_the_lecture_are_kept_out(text, is_far):

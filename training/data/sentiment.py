@@ -35,6 +35,8 @@ LECTURE_SENTENCES = (
 )
 NEAREST_ALLOWED = 3
 
+_SENTENCE_END = re.compile(r"[.!?;:()\"]+|<br />|--+")
+
 csv.field_size_limit(1 << 30)
 
 
@@ -109,12 +111,17 @@ def words_of(text: str) -> list[str]:
 
 
 def is_far_from_lecture(text: str) -> bool:
-    """Whether at least NEAREST_ALLOWED words would have to change to make a lecture sentence."""
-    words = words_of(text)
+    """Whether in ``text``, and in each of its sentences, at least NEAREST_ALLOWED words would
+    have to change to make a lecture sentence."""
+    parts = {text, *_SENTENCE_END.split(text)}
     return all(
-        _word_distance_at_least(words, words_of(sentence), NEAREST_ALLOWED)
-        for sentence, _ in LECTURE_SENTENCES
+        _word_distance_at_least(words_of(part), words, NEAREST_ALLOWED)
+        for part in parts
+        for words in _LECTURE_WORDS
     )
+
+
+_LECTURE_WORDS = [words_of(sentence) for sentence, _ in LECTURE_SENTENCES]
 
 
 def _word_distance_at_least(left: list[str], right: list[str], least: int) -> bool:
