@@ -18,6 +18,13 @@ GENERATE = "generate"
 SEQ2SEQ = "seq2seq"
 TASKS = (CLASSIFY, GENERATE, SEQ2SEQ)
 
+# The free batch axis, first of every tensor.
+BATCH = "batch"
+
+# What every step graph reads before the state, and writes before the carried state.
+STEP_INPUTS = ("token", "temperature", "top_k", "top_p", "uniform")
+STEP_OUTPUTS = ("next_token", "log_probability", "logits")
+
 # The graphs a task needs, each a file of its own beside the manifest.
 GRAPHS_OF_TASK = {
     CLASSIFY: ("predict",),
@@ -161,12 +168,11 @@ class Manifest:
     def from_json(cls, content: Any) -> Manifest:
         """Raises SchemaUnknown for another schema version, ManifestInvalid for all else."""
         if not isinstance(content, Mapping):
-            raise ManifestInvalid("manifest.json does not hold an object; export the model again")
+            raise ManifestInvalid("it does not hold an object")
         found = content.get("schema_version")
         if found != SCHEMA_VERSION:
             raise SchemaUnknown(
-                f"manifest.json has schema version {found!r}, this release reads "
-                f"{SCHEMA_VERSION}; export the model again with this release"
+                f"it has schema version {found!r}, this release reads {SCHEMA_VERSION}"
             )
         manifest: Manifest = _decode(cls, content, "manifest")
         _check(manifest)
@@ -176,27 +182,61 @@ class Manifest:
 def _check(manifest: Manifest) -> None:
     if manifest.task not in TASKS:
         raise ManifestInvalid(f"task {manifest.task!r} is not one of {', '.join(TASKS)}")
-    for graph in GRAPHS_OF_TASK[manifest.task]:
-        if graph not in manifest.graphs:
-            raise ManifestInvalid(f"task {manifest.task!r} needs a graph {graph!r}")
-    for tokenizer in manifest.tokenizers.values():
-        if not tokenizer.vocabulary:
-            raise ManifestInvalid("a tokenizer names no vocabulary")
     roles = ("input",) if manifest.task == CLASSIFY else ("input", "output")
-    limits = tuple(f"{role}_tokens" for role in roles)
     for what, wanted, given in (
+        ("graph", GRAPHS_OF_TASK[manifest.task], manifest.graphs),
         ("tokenizer", roles, manifest.tokenizers),
-        ("limit", limits, manifest.limits),
+        ("limit", tuple(f"{role}_tokens" for role in roles), manifest.limits),
     ):
         missing = [name for name in wanted if name not in given]
         if missing:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
+    _check_files(manifest)
+    if manifest.task == CLASSIFY:
+        _expect("labels", (BATCH, len(manifest.labels)), _output(manifest, "predict", 0).shape)
+    else:
+        _check_state(manifest)
+
+
+def _check_files(manifest: Manifest) -> None:
     graph_files = [graph.file for graph in manifest.graphs.values()]
     for name in (*manifest.files, *graph_files, manifest.weights.file, manifest.vocabulary_file):
         if "/" in name or "\\" in name or name in ("", ".", ".."):
             raise ManifestInvalid(f"file name {name!r} is not a plain name")
         if name not in manifest.files:
             raise ManifestInvalid(f"file {name!r} is used but has no hash in the manifest")
+
+
+def _check_state(manifest: Manifest) -> None:
+    """The state is what the step graph reads, and what is carried is what it writes."""
+    state = [TensorSpec(t.name, t.dtype, (BATCH, *t.shape)) for t in manifest.state]
+    carried = [
+        TensorSpec(f"next_{t.name}", t.dtype, (BATCH, *t.shape))
+        for t in manifest.state
+        if t.carried
+    ]
+    step, count = manifest.graphs["step"], len(STEP_INPUTS)
+    _expect("step's controls", STEP_INPUTS, tuple(port.name for port in step.inputs[:count]))
+    _expect("state", tuple(state), step.inputs[count:])
+    _expect("carried state", tuple(carried), step.outputs[len(STEP_OUTPUTS) :])
+    limit = manifest.limits["input_tokens"]
+    for tensor in manifest.state:
+        if manifest.task == SEQ2SEQ and not tensor.carried and limit > tensor.shape[0]:
+            raise ManifestInvalid(
+                f"the limit input_tokens is {limit}, and {tensor.name!r} holds {tensor.shape[0]}"
+            )
+
+
+def _output(manifest: Manifest, graph: str, number: int) -> TensorSpec:
+    outputs = manifest.graphs[graph].outputs
+    if len(outputs) <= number:
+        raise ManifestInvalid(f"graph {graph!r} has {len(outputs)} outputs")
+    return outputs[number]
+
+
+def _expect(what: str, wanted: object, given: object) -> None:
+    if wanted != given:
+        raise ManifestInvalid(f"{what}: {wanted} does not match the graph's {given}")
 
 
 def _decode(wanted: Any, content: Any, where: str) -> Any:

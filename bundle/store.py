@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.errors import BundleCorrupt, BundleMissing, ManifestInvalid
+from bundle.errors import BundleCorrupt, BundleError, BundleMissing, ManifestInvalid
 from bundle.manifest import FileSpec, Manifest, TokenizerSpec, Weights, WeightTensor
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
@@ -54,14 +54,29 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleCorrupt(
             f"{folder / MANIFEST_FILE} is not JSON ({error}); copy or export the bundle again"
         ) from error
-    manifest = Manifest.from_json(content)
+    try:
+        manifest = Manifest.from_json(content)
+    except BundleError as error:
+        raise type(error)(
+            f"{folder / MANIFEST_FILE}: {error}; export the bundle again with this release"
+        ) from error
     for name, expected in manifest.files.items():
         _verify(folder / name, expected)
-    vocabularies = json.loads((folder / manifest.vocabulary_file).read_bytes())
-    tokenizers = {
-        role: _tokenizer(spec, vocabularies) for role, spec in manifest.tokenizers.items()
-    }
-    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest(), tokenizers)
+    return Bundle(
+        folder, manifest, hashlib.sha256(raw).hexdigest(), _read_tokenizers(folder, manifest)
+    )
+
+
+def _read_tokenizers(folder: Path, manifest: Manifest) -> dict[str, Tokenizer]:
+    path = folder / manifest.vocabulary_file
+    try:
+        vocabularies = json.loads(path.read_bytes())
+        return {role: _tokenizer(spec, vocabularies) for role, spec in manifest.tokenizers.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestInvalid(
+            f"{path} holds no vocabularies as this release writes them ({error!r}); "
+            "export the bundle again"
+        ) from error
 
 
 def _tokenizer(spec: TokenizerSpec, vocabularies: Mapping[str, Any]) -> Tokenizer:
@@ -98,7 +113,8 @@ def _verify(path: Path, expected: FileSpec) -> None:
 def staged(target: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``target`` when the block ends well, else vanishes.
 
-    An older ``target`` stays whole until then.
+    An older ``target`` stays whole until then; between two renames it is aside, for as long
+    as they take.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -117,7 +133,11 @@ def _replace(folder: Path, target: Path) -> None:
         return
     aside = folder.with_name(folder.name + "-old")
     os.rename(target, aside)
-    os.rename(folder, target)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
     shutil.rmtree(aside)
 
 

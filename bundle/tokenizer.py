@@ -50,6 +50,13 @@ class Tokenizer:
         ids = [self.vocabulary.id_of(symbol) for symbol in self.split(text)]
         return Encoded(ids, ids.count(self.vocabulary.unknown_id))
 
+    def longest_text(self, tokens: int) -> int:
+        """Characters of the longest text worth reading where ``tokens`` are accepted.
+
+        A text of characters has a token each; of other kinds, 64 a token is beyond any word.
+        """
+        return tokens if self.kind == "characters" else 64 * tokens
+
     def piece(self, token: int, first: bool) -> str:
         """The text one generated token adds; joined, the pieces of a stream are its text."""
         symbol = self.vocabulary.symbol_of(token)

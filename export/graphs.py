@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bundle.manifest import StateTensor
+from bundle.manifest import BATCH, StateTensor
 from export.sampler import draw
 from training.models import Config
 from training.models.classifier import ClassifierConfig
@@ -17,7 +17,7 @@ from training.models.recurrent import RecurrentOptions, State
 from training.models.seq2seq import Seq2SeqConfig
 
 # Free axes. Sizes other than 1, which a tracer would take for a constant.
-BATCH, TIME = "batch", "time"
+TIME = "time"
 EXAMPLE_SIZES = {BATCH: 3, TIME: 5}
 
 

@@ -13,8 +13,8 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from bundle.manifest import GraphSpec, TensorSpec, Weights
-from export.graphs import BATCH, EXAMPLE_SIZES, TIME, Graph, Port
+from bundle.manifest import BATCH, GraphSpec, TensorSpec, Weights
+from export.graphs import EXAMPLE_SIZES, TIME, Graph, Port
 from export.operators import OPSET, TRANSLATION_TABLE
 
 # Constants below this many bytes stay inside a graph: shapes, axes, the silent ids.

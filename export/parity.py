@@ -11,7 +11,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.graphs import BATCH, TIME, Graph, Port
+from bundle.manifest import BATCH
+from export.graphs import TIME, Graph, Port
 from export.sampler import draw_numpy
 
 Arrays = dict[str, NDArray[Any]]

@@ -24,7 +24,7 @@ _HELP = {
     "device": "auto, cpu or cuda; cuda refuses to start without CUDA",
     "threads": "computing threads of one model's engine",
     "max_streams": "streams of one model that decode at once",
-    "max_queue": "requests that may wait for a model",
+    "max_queue": "requests, or texts of Classify and Score, that may wait for a model",
     "max_batch": "texts of one predict batch",
     "max_message_bytes": "largest request in bytes",
     "grace_seconds": "time for running streams to finish after SIGTERM",
@@ -50,16 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(config: Config) -> int:
     # Imported late: checking bundles needs neither grpc nor onnxruntime.
     from service.app import NothingToServe, serve
+    from service.http import HttpAddressInUse
     from service.rpc.server import AddressInUse
     from service.runtime.devices import DeviceUnavailable
     from service.runtime.repository import NoModels
 
     try:
         return asyncio.run(serve(config))
-    except (NoModels, NothingToServe, DeviceUnavailable, AddressInUse) as error:
+    except (
+        NoModels, NothingToServe, DeviceUnavailable, AddressInUse, HttpAddressInUse,
+    ) as error:  # fmt: skip
         print(f"cannot start: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"cannot start: {config.http_address}: {error}", file=sys.stderr)
     return 1
 
 

@@ -24,7 +24,7 @@ from service.engine.models import (
     ModelCard,
     ServedModel,
 )
-from service.engine.requests import Sampling
+from service.engine.requests import SamplingShape
 from service.engine.streams import deliver_to
 from service.engine.threads import Engine, EngineThread
 from service.http import HttpServer
@@ -48,8 +48,8 @@ class NothingToServe(Exception):
 class App:
     """One service: its models' engines, the gRPC server and the HTTP server.
 
-    Build it where an event loop runs. Raises NoModels, NothingToServe, DeviceUnavailable,
-    AddressInUse or OSError (the HTTP address) from start().
+    start() raises NoModels, NothingToServe, DeviceUnavailable, AddressInUse or
+    HttpAddressInUse, and then leaves nothing behind.
     """
 
     def __init__(self, config: Config, registry: CollectorRegistry | None = None) -> None:
@@ -65,16 +65,16 @@ class App:
         provider = choose_provider(config.device)
         settings = SessionSettings(config.device, provider, config.threads)
         loaded, refused = load_models(config.models, settings)
+        served = self._serve_what_runs(loaded, refused)
         self._report(loaded, refused)
         self.catalogue = Catalogue(
-            [self._served(model) for model in loaded],
-            [RefusedModel(r.name, r.version, r.reason) for r in refused],
+            served, [RefusedModel(r.name, r.version, r.reason) for r in refused]
         )
-        host, port = split_address(config.http_address, "http_address")
-        self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
         self.grpc = GrpcServer(
             self.catalogue, config.address, config.max_message_bytes, self._count_request
         )
+        host, port = split_address(config.http_address, "http_address")
+        self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
         for thread in self._threads:
             thread.start()
         self.http.start()
@@ -114,6 +114,26 @@ class App:
             reasons = "; ".join(bundle.reason for bundle in refused)
             raise NothingToServe(f"no bundle under {self.config.models} can be served: {reasons}")
 
+    def _serve_what_runs(
+        self, loaded: list[LoadedModel], refused: list[RefusedBundle]
+    ) -> list[ServedModel]:
+        """The models whose graphs run; one whose first steps fail moves to ``refused``."""
+        served = []
+        for model in list(loaded):
+            try:
+                served.append(self._served(model))
+            except Exception as error:  # whatever it is, it is this bundle's own
+                loaded.remove(model)
+                refused.append(
+                    RefusedBundle(
+                        model.bundle.manifest.name,
+                        str(model.bundle.manifest.version),
+                        f"{model.bundle.folder}: its graphs do not run ({error}); "
+                        "export the bundle again",
+                    )
+                )
+        return served
+
     def _served(self, loaded: LoadedModel) -> ServedModel:
         if loaded.bundle.manifest.task == CLASSIFY:
             return self._classifier(loaded)
@@ -124,7 +144,8 @@ class App:
         runner = PredictRunner(loaded.sessions["predict"])
         metrics = BatchMetrics(self.metrics, card.name, "predict")
         engine = BatchEngine(runner, self.config.max_batch, time.monotonic, metrics)
-        thread = self._thread(card.name, engine, self.config.max_queue + 1)
+        limit = self.config.max_batch + self.config.max_queue
+        thread = self._thread(card.name, "predict", engine, limit)
         return ClassifierModel(card, loaded.bundle.tokenizers["input"], thread)
 
     def _generator(self, loaded: LoadedModel) -> GeneratorModel:
@@ -158,12 +179,14 @@ class App:
             tokenizers["output"],
             model.begin_id,
             model.end_id,
-            self._thread(card.name, engine, config.max_streams + config.max_queue),
-            self._thread(card.name, score, config.max_queue + 1),
+            self._thread(card.name, "generate", engine, config.max_streams + config.max_queue),
+            self._thread(card.name, "score", score, config.max_batch + config.max_queue),
         )
 
-    def _thread(self, model: str, engine: Engine, limit: int) -> EngineThread:
-        thread = EngineThread(model, engine, limit, self._deliver, lambda: self._failed(model))
+    def _thread(self, model: str, purpose: str, engine: Engine, limit: int) -> EngineThread:
+        thread = EngineThread(
+            model, purpose, engine, limit, self._deliver, lambda: self._failed(model)
+        )
         self._threads.append(thread)
         return thread
 
@@ -182,7 +205,7 @@ def _card(loaded: LoadedModel) -> ModelCard:
         description=manifest.description,
         labels=manifest.labels,
         limits=manifest.limits,
-        sampling=Sampling(sampling.temperature, sampling.top_k, sampling.top_p, seed=0),
+        sampling=SamplingShape(sampling.temperature, sampling.top_k, sampling.top_p),
         figures=tuple(
             Figure(f.name, f.value, f.unit, f.split, f.examples) for f in manifest.figures
         ),

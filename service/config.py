@@ -20,7 +20,8 @@ class Config:
     device: auto, cpu or cuda.
     threads: intra-op threads of one engine.
     max_streams: rows of a generating model, streams that decode at once.
-    max_queue: requests that may wait for a model beyond those that run.
+    max_queue: requests (for Classify and Score: texts) that may wait for a model beyond those
+        that run.
     max_batch: texts of one predict batch.
     max_message_bytes: the largest request.
     grace_seconds: how long running streams may take after SIGTERM.
@@ -60,12 +61,15 @@ def split_address(address: str, name: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and int(port) < 65536):
         raise ConfigInvalid(f"{name} is {address!r}; write HOST:PORT")
-    return host, int(port)
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def usable_cores() -> int:
     """Cores this process may use: by affinity and by its cgroup's quota, not the host's."""
-    allowed = len(os.sched_getaffinity(0))
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        allowed = os.cpu_count() or 1
     return max(1, min(allowed, math.ceil(_cgroup_quota() or allowed)))
 
 

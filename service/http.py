@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,13 +11,23 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 
+class HttpAddressInUse(Exception):
+    """The server cannot listen on the address it was given."""
+
+
 class HttpServer:
     """``/metrics``, ``/livez`` (the process answers), ``/readyz`` (it takes requests)."""
 
     def __init__(
         self, host: str, port: int, registry: CollectorRegistry, is_ready: Callable[[], bool]
     ) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(registry, is_ready))
+        try:
+            self._server = _server_class(host)((host, port), _handler(registry, is_ready))
+        except OSError as error:
+            raise HttpAddressInUse(
+                f"cannot listen on {host}:{port}: {error.strerror}; "
+                "stop the other server or give --http-address"
+            ) from error
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
@@ -32,6 +43,13 @@ class HttpServer:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _server_class(host: str) -> type[ThreadingHTTPServer]:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server
 
 
 def _handler(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from service.engine.arena import Arena, Side, StateSpec
+from service.engine.errors import RequestError
 from service.engine.randomness import BLOCK, uniform_block
 from service.engine.requests import Event, Failed, Finished, FinishReason, Generation, TokenMade
 from service.engine.scheduler import Plan, PrimePolicy, Scheduler, Stream
@@ -105,8 +106,7 @@ class GenerateEngine:
         return Stream(request, sink, StopMatcher(request.stop))
 
     def arrive(self, stream: Stream) -> None:
-        if not stream.is_gone:
-            self.scheduler.arrive(stream)
+        self.scheduler.arrive(stream)
 
     def cancel(self, stream: Stream) -> None:
         """Free the stream's row, if it still has one; it gets no further event."""
@@ -129,12 +129,12 @@ class GenerateEngine:
             self.arena.swap()
         return self._commit(plan, rows, started)
 
-    def fail(self, message: str) -> list[Delivery]:
-        """Give up every stream; each gets ``message`` as its last event."""
+    def fail(self, error: RequestError) -> list[Delivery]:
+        """Give up every stream; each gets ``error`` as its last event."""
         streams = self.scheduler.everyone()
         for stream in streams:
             self._leave(stream)
-        return [(stream.sink, Failed(message)) for stream in streams]
+        return [(stream.sink, Failed(error)) for stream in streams]
 
     def _prime(self, plan: Plan, now: float) -> None:
         for stream in plan.begins:

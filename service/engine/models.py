@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from service.engine.errors import WrongInput
-from service.engine.requests import Generation, Sampling
+from service.engine.requests import Generation, Sampling, SamplingShape
 from service.engine.streams import TokenStream, run_batch
 from service.engine.threads import EngineThread
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_TEXTS = 1024
+MAX_REQUEST_CHARACTERS = 131_072
 _SEEDS = 2**64
+# The wire carries 0.01 as a float32, which is a little less.
+_LEAST_TEMPERATURE = 0.01 * (1 - 1e-6)
+# Reading more text than this at once would hold up every stream's messages.
+_INLINE_CHARACTERS = 8_192
+
+Answer = TypeVar("Answer")
 
 
 class Encoded(Protocol):
@@ -33,6 +41,9 @@ class TextCodec(Protocol):
     def encode(self, text: str) -> Encoded: ...
 
     def piece(self, token: int, first: bool) -> str: ...
+
+    def longest_text(self, tokens: int) -> int:
+        """Characters above which a text is refused unread."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class ModelCard:
     description: str
     labels: tuple[str, ...]
     limits: Mapping[str, int]
-    sampling: Sampling
+    sampling: SamplingShape
     figures: tuple[Figure, ...]
     data: tuple[DataSource, ...]
     digest: str
@@ -166,6 +177,11 @@ class _TextModel:
 
     def _encode(self, codec: TextCodec, text: str, what: str, limit: int) -> Encoded:
         name = self.card.name
+        if len(text) > codec.longest_text(limit):
+            raise WrongInput(
+                f"{what} has {len(text)} characters, model {name!r} accepts {limit} tokens; "
+                "shorten it"
+            )
         encoded = codec.encode(text)
         if not encoded.ids:
             raise WrongInput(f"{what} is empty; model {name!r} needs at least one token")
@@ -183,14 +199,17 @@ class ClassifierModel(_TextModel):
 
     async def classify(self, texts: Sequence[str]) -> list[Classified]:
         """Raises WrongInput, QueueFull or EngineFailed."""
-        _check_count("texts", len(texts))
-        encoded = [self.encode(text, f"texts[{i}]") for i, text in enumerate(texts)]
+        size = _checked_size("texts", [len(text) for text in texts])
+        encoded = await _off_loop(size, lambda: self._encode_all(texts))
         items = [PredictItem(tuple(part.ids)) for part in encoded]
         rows = await run_batch(self.thread, items)
         return [
             Classified(_ranked(self.card.labels, row), len(part.ids), part.unknown)
             for part, row in zip(encoded, rows, strict=True)
         ]
+
+    def _encode_all(self, texts: Sequence[str]) -> list[Encoded]:
+        return [self.encode(text, f"texts[{i}]") for i, text in enumerate(texts)]
 
 
 def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
@@ -249,17 +268,16 @@ class GeneratorModel(_TextModel):
 
         Raises WrongInput, QueueFull or EngineFailed.
         """
-        _check_count("items", len(pairs))
-        items, unknown = [], []
-        for number, (text, source) in enumerate(pairs):
-            item, count = self._score_item(text, source, f"items[{number}]")
-            items.append(item)
-            unknown.append(count)
-        rows = await run_batch(self.score_thread, items)
-        return [
-            ScoredText(self._scored(item, row), count)
-            for item, row, count in zip(items, rows, unknown, strict=True)
-        ]
+        size = _checked_size("items", [len(text) + len(source) for text, source in pairs])
+        read = await _off_loop(size, lambda: self._score_items(pairs))
+        rows = await run_batch(self.score_thread, [item for item, _ in read])
+        return await _off_loop(
+            size,
+            lambda: [
+                ScoredText(self._scored(item, row), unknown)
+                for (item, unknown), row in zip(read, rows, strict=True)
+            ],
+        )
 
     def _input(self, wish: GenerationWish) -> Encoded:
         name, needs = self.card.name, "source" if self.reads_source else "prompt"
@@ -276,11 +294,11 @@ class GeneratorModel(_TextModel):
         top_p = default.top_p if wish.top_p is None else wish.top_p
         top_k = default.top_k if wish.top_k is None else wish.top_k
         if not 0.0 <= temperature <= 100.0:
-            raise WrongInput(f"temperature is {temperature}; choose one from 0 to 100")
-        if 0.0 < temperature < 0.01:
-            raise WrongInput(f"temperature is {temperature}; choose 0 or at least 0.01")
+            raise WrongInput(f"temperature is {temperature:g}; choose one from 0 to 100")
+        if 0.0 < temperature < _LEAST_TEMPERATURE:
+            raise WrongInput(f"temperature is {temperature:g}; choose 0 or at least 0.01")
         if not 0.0 < top_p <= 1.0:
-            raise WrongInput(f"top_p is {top_p}; choose one above 0 and up to 1")
+            raise WrongInput(f"top_p is {top_p:g}; choose one above 0 and up to 1")
         seed = self.choose_seed() if wish.seed is None else wish.seed
         return Sampling(temperature, top_k, top_p, seed)
 
@@ -291,6 +309,12 @@ class GeneratorModel(_TextModel):
         if not 1 <= wish <= limit:
             raise WrongInput(f"max_tokens is {wish}; model {self.card.name!r} makes 1 to {limit}")
         return wish
+
+    def _score_items(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[ScoreItem, int]]:
+        return [
+            self._score_item(text, source, f"items[{number}]")
+            for number, (text, source) in enumerate(pairs)
+        ]
 
     def _score_item(self, text: str, source: str, where: str) -> tuple[ScoreItem, int]:
         if not self.reads_source:
@@ -325,9 +349,21 @@ class GeneratorModel(_TextModel):
         ]
 
 
-def _check_count(what: str, count: int) -> None:
-    if not 1 <= count <= MAX_TEXTS:
-        raise WrongInput(f"{what} holds {count} entries; send 1 to {MAX_TEXTS} a request")
+def _checked_size(what: str, lengths: Sequence[int]) -> int:
+    """The characters of all texts of a request together."""
+    if not 1 <= len(lengths) <= MAX_TEXTS:
+        raise WrongInput(f"{what} holds {len(lengths)} entries; send 1 to {MAX_TEXTS} a request")
+    if sum(lengths) > MAX_REQUEST_CHARACTERS:
+        raise WrongInput(
+            f"{what} hold {sum(lengths)} characters together; send at most "
+            f"{MAX_REQUEST_CHARACTERS} a request"
+        )
+    return sum(lengths)
+
+
+async def _off_loop(characters: int, work: Callable[[], Answer]) -> Answer:
+    """``work`` on much text, on a thread of its own; on little text, here."""
+    return work() if characters <= _INLINE_CHARACTERS else await asyncio.to_thread(work)
 
 
 def _checked_stops(stops: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from service.engine.errors import RequestError
+
 
 class FinishReason(enum.Enum):
     END = "end"  # the model made its end token
@@ -14,12 +16,18 @@ class FinishReason(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingShape:
     """temperature 0 takes the most probable token; top_k 0 and top_p 1 cut nothing."""
 
     temperature: float
     top_k: int
     top_p: float
+
+
+@dataclass(frozen=True)
+class Sampling(SamplingShape):
+    """seed: 0 … 2⁶⁴-1."""
+
     seed: int
 
 
@@ -65,7 +73,7 @@ class Finished:
 class Failed:
     """The last event of a stream whose engine stopped."""
 
-    message: str
+    error: RequestError
 
 
 Event = TokenMade | Finished | Failed

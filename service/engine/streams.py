@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from service.engine.batching import BatchDone, BatchFailed
-from service.engine.errors import EngineFailed
 from service.engine.requests import Event, Failed, Finished
 from service.engine.threads import EngineThread
 
@@ -37,13 +36,13 @@ class TokenStream:
         self._ready.set()
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        """Raises EngineFailed when the engine gives the stream up."""
+        """Raises EngineFailed or ServiceStopping when the engine gives the stream up."""
         while True:
             await self._ready.wait()
             self._ready.clear()
             events, self._events = self._events, []
             if isinstance(events[-1], Failed):
-                raise EngineFailed(events[-1].message)
+                raise events[-1].error
             yield events
             if isinstance(events[-1], Finished):
                 return
@@ -66,15 +65,15 @@ class _Answer:
 
 
 async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
-    """The results of ``items`` in order. Raises QueueFull or EngineFailed."""
+    """The results of ``items`` in order. Raises QueueFull, EngineFailed or ServiceStopping."""
     answer = _Answer()
-    work = thread.submit(items, answer)
+    work = thread.submit(items, answer, len(items))
     try:
         event: BatchDone | BatchFailed = await answer.future
     finally:
-        thread.release(work)
+        thread.release(work, len(items))
     if isinstance(event, BatchFailed):
-        raise EngineFailed(event.message)
+        raise event.error
     return event.results
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from service.engine.errors import EngineFailed, QueueFull
+from service.engine.errors import EngineFailed, QueueFull, RequestError, ServiceStopping
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +28,24 @@ class Engine(Protocol):
 
     def step(self) -> list[tuple[Any, Any]]: ...
 
-    def fail(self, message: str) -> list[tuple[Any, Any]]: ...
+    def fail(self, error: RequestError) -> list[tuple[Any, Any]]: ...
 
 
 class EngineThread:
     """Takes work in, steps the engine while there is any, hands events out.
 
-    limit: the most pieces of work that may be open at once, running and waiting together.
+    name: of the model, as callers know it; purpose: which of its engines this is.
+    limit: how much work may be open at once, running and waiting together.
     deliver: called on this thread with each step's events. on_failure: called on this thread
     when the engine breaks; it takes no work from then on.
 
-    submit() and cancel() are called from one other thread, the event loop's.
+    submit() and release() are called from one other thread, the event loop's.
     """
 
     def __init__(
         self,
         name: str,
+        purpose: str,
         engine: Engine,
         limit: int,
         deliver: Callable[[Sequence[tuple[Any, Any]]], None],
@@ -52,13 +54,13 @@ class EngineThread:
         self.name = name
         self.engine = engine
         self.limit = limit
-        self.failure: str | None = None
+        self.open_work = 0
+        self.failure: EngineFailed | None = None
         self._deliver = deliver
         self._on_failure = on_failure
-        self._open = 0
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{name}-{purpose}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -68,37 +70,41 @@ class EngineThread:
         self._inbox.put((self._stop, None))
         self._thread.join()
 
-    def submit(self, request: Any, sink: Any) -> Any:
+    def submit(self, request: Any, sink: Any, size: int = 1) -> Any:
         """Open work for ``request``; its events go to ``sink``. Pair with release().
+
+        size: how much of the limit it takes. Work of any size is let in when none is open.
 
         Raises QueueFull or EngineFailed.
         """
         if self.failure:
-            raise EngineFailed(self.failure)
-        if self._open >= self.limit:
+            raise self.failure
+        if self.open_work and self.open_work + size > self.limit:
             raise QueueFull(
-                f"{self.name}: {self._open} requests are running or waiting, as many as may; "
-                "try again later",
+                f"model {self.name!r} has {self.open_work} requests running or waiting and takes "
+                f"{self.limit}; try again later",
                 RETRY_AFTER_SECONDS,
             )
-        self._open += 1
+        self.open_work += size
         work = self.engine.open(request, sink)
         self._inbox.put((self.engine.arrive, work))
         return work
 
-    def release(self, work: Any) -> None:
+    def release(self, work: Any, size: int = 1) -> None:
         """The caller is done with ``work``, finished or not; what still runs is cancelled."""
-        self._open -= 1
+        self.open_work -= size
         self._inbox.put((self.engine.cancel, work))
 
     def _run(self) -> None:
         try:
             self._work()
         except Exception:
-            log.exception("engine %s failed", self.name)
-            self.failure = f"the engine of {self.name} failed; see the server's log"
+            log.exception("an engine of model %s failed", self.name)
+            self.failure = EngineFailed(
+                f"the engine of model {self.name!r} failed; see the server's log"
+            )
             self._on_failure()
-        self._give_up(self.failure or "the service is stopping")
+        self._give_up(self.failure or ServiceStopping("the server has stopped; ask another one"))
 
     def _work(self) -> None:
         while not self._stopping:
@@ -106,12 +112,12 @@ class EngineThread:
             if not (self._stopping or self.engine.is_idle):
                 self._deliver(self.engine.step())
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, error: RequestError) -> None:
         """Tell whoever is left, and after a failure whoever was already on the way."""
-        self._deliver(self.engine.fail(reason))
+        self._deliver(self.engine.fail(error))
         while not self._stopping:
             self._handle(self._inbox.get())
-            self._deliver(self.engine.fail(reason))
+            self._deliver(self.engine.fail(error))
 
     def _take_messages(self) -> None:
         """Everything that has come in; waits for something only when there is nothing to do."""

@@ -45,6 +45,8 @@ class Gate:
 
     async def wait_until_empty(self, seconds: float) -> bool:
         """Whether every call ended within ``seconds``."""
+        if not self.calls:
+            return True
         try:
             await asyncio.wait_for(self._empty.wait(), seconds)
         except TimeoutError:

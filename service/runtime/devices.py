@@ -11,7 +11,6 @@ log = logging.getLogger(__name__)
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-DEVICES = ("auto", "cpu", "cuda")
 
 
 class DeviceUnavailable(Exception):

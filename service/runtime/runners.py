@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +15,9 @@ from bundle.vocabulary import PADDING_ID
 Array = NDArray[Any]
 State = Mapping[str, Array]
 
-# A score graph holds its features and logits in memory for each token it is given.
-_SCORE_CHUNK = 512
+# Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
+# what a score graph holds features and logits for.
+_SCORE_PIECE = 4096
 
 
 class Side(Protocol):
@@ -46,11 +47,10 @@ class PredictRunner:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
 
-    def run(self, items: Sequence[Sequenced]) -> list[list[float]]:
-        """The probabilities of each item's labels."""
+    def run(self, items: Sequence[Sequenced]) -> Iterator[list[list[float]]]:
+        """The probabilities of each item's labels, in one piece."""
         feed = _padded([item.tokens for item in items])
-        rows: list[list[float]] = self.session.run(["probabilities"], feed)[0].tolist()
-        return rows
+        yield self.session.run(["probabilities"], feed)[0].tolist()
 
 
 class Primer:
@@ -120,17 +120,18 @@ class ScoreRunner:
         self.primer = primer
         self.outputs = [port.name for port in session.get_outputs()]
 
-    def run(self, items: Sequence[Scorable]) -> list[list[float]]:
-        """The log-probability of each target, in chunks from a carried state.
+    def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float]] | None]:
+        """The log-probability of each target; yields None between pieces, then all of them.
 
-        Rows that have ended leave before the next chunk: a row of length 0 loses its state.
+        State is carried from piece to piece. Rows that have ended leave before the next one:
+        a row of length 0 would lose its state.
         """
         scores: list[list[float]] = [[] for _ in items]
         states = self._first_states(items)
         running = list(range(len(items)))
         start = 0
         while running:
-            end = start + _SCORE_CHUNK
+            end = start + max(1, _SCORE_PIECE // len(running))
             feed = _padded([items[i].tokens[start:end] for i in running])
             feed["targets"] = _padded([items[i].targets[start:end] for i in running])["tokens"]
             feed |= _stacked(self.state, [states[i] for i in running])
@@ -141,7 +142,7 @@ class ScoreRunner:
                 states[i] = self._next_state(states[i], found, row)
             running = [i for i in running if len(items[i].tokens) > end]
             start = end
-        return scores
+            yield None if running else scores
 
     def _first_states(self, items: Sequence[Scorable]) -> list[State | None]:
         if self.primer is None:

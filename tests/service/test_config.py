@@ -39,4 +39,4 @@ def test_usable_cores_are_those_of_quota_and_affinity(monkeypatch):
 def test_an_address_needs_host_and_port(address):
     with pytest.raises(ConfigInvalid, match="address"):
         split_address(address, "address")
-    assert split_address("[::1]:80", "address") == ("[::1]", 80)
+    assert split_address("[::1]:80", "address") == ("::1", 80)
