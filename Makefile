@@ -6,7 +6,8 @@ RUNTIME ?= cpu
 # The pip that reads dependency groups.
 PIP_VERSION := 26.3
 
-VENV := .venv
+# Both onnxruntime packages install one module, so each has an environment of its own.
+VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 MODELS := sentiment prose g2p
@@ -23,33 +24,37 @@ help: ## list the targets
 
 # -- environments: stamps, so that an installed one is not installed again ----------------
 
-$(VENV)/.pip: Makefile
+$(VENV)/.pip-$(PIP_VERSION):
+	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) must be Python 3.11 or newer with venv (Debian: apt-get install python3-venv); or give PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	@touch $@
 
-$(VENV)/.$(SERVE_GROUP): pyproject.toml $(VENV)/.pip
+$(VENV)/.serve: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
 	@echo "installing what serving needs (group $(SERVE_GROUP))"
 	$(PY) -m pip install --quiet --group $(SERVE_GROUP)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.pip
+# The group dev holds what serving needs as well.
+$(VENV)/.dev: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
+	@test "$(RUNTIME)" = cpu || { echo "training and tests use RUNTIME=cpu"; exit 1; }
 	@echo "installing what training and tests need (group dev)"
 	$(PY) -m pip install --quiet --group dev
-	@touch $@
+	@touch $(VENV)/.serve $@
 
 # -- serving --------------------------------------------------------------------------------
 
-run: $(VENV)/.$(SERVE_GROUP) check-models ## install, verify the models, serve, give a tour, stay until Ctrl-C
+run: $(VENV)/.serve check-models ## install, verify the models, serve, give a tour, stay until Ctrl-C
 	@$(PY) -m client.tour --stay
 
-tour: $(VENV)/.$(SERVE_GROUP) check-models ## the same, then stop; exits non-zero if anything failed
+tour: $(VENV)/.serve check-models ## the same, then stop; exits non-zero if anything failed
 	@$(PY) -m client.tour
 
-serve: $(VENV)/.$(SERVE_GROUP) ## serve models/ until Ctrl-C; ARGS="--threads 2 …" adds flags
+serve: $(VENV)/.serve ## serve models/ until Ctrl-C; ARGS="--threads 2 …" adds flags
 	@$(PY) -m service serve $(ARGS)
 
-check-models: $(VENV)/.$(SERVE_GROUP) ## verify every file of every bundled model
+check-models: $(VENV)/.serve ## verify every file of every bundled model
 	@$(PY) -m service check
 
 # -- from data to bundle --------------------------------------------------------------------
@@ -60,16 +65,19 @@ need-model:
 train: need-model $(VENV)/.dev ## train MODEL=… into runs/ (goes on where it was stopped)
 	@$(MAKE) --no-print-directory runs/$(MODEL)/model.pt
 
-runs/%/model.pt: | $(VENV)/.dev
+RUNS := $(MODELS:%=runs/%/model.pt)
+BUNDLES := $(MODELS:%=models/%/1/manifest.json)
+
+$(RUNS): runs/%/model.pt: | $(VENV)/.dev
 	$(PY) -m training.$* $(if $(wildcard runs/$*/checkpoint.pt),--resume)
 
 export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle
 	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),,--bundle models/$(MODEL)/1)
 
-models/%/1/manifest.json: runs/%/model.pt
+$(BUNDLES): models/%/1/manifest.json: runs/%/model.pt
 	$(PY) -m export $*
 
-models: $(foreach model,$(MODELS),models/$(model)/1/manifest.json) ## train and export all of them
+models: $(BUNDLES) ## train what has no run in runs/, export what changed: all models, from data to bundle
 
 # -- checks ---------------------------------------------------------------------------------
 
@@ -98,5 +106,5 @@ image: ## build the container image (needs podman; see deploy/README.md)
 	deploy/build-image.sh
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-gpu runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,7 +61,10 @@ class Server:
         )
         assert self._process.stdout is not None, "stdout is a pipe"
         lines = (line for line in self._process.stdout if "gRPC on port " in line)
-        self.target = "127.0.0.1:" + next(lines).split("gRPC on port ")[1].split(",")[0].strip()
+        ready = next(lines, None)
+        if ready is None:
+            raise RuntimeError(f"{what} ended before it was ready: {' '.join(command)}")
+        self.target = "127.0.0.1:" + ready.split("gRPC on port ")[1].split(",")[0].strip()
 
     def cpu_seconds(self) -> float:
         """User and system time of the process so far (proc(5), fields 14 and 15 of stat)."""
@@ -136,11 +139,11 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=128)
     chosen = parser.parse_args()
     bundle = read_bundle(chosen.bundle)
-    servers = [
-        Server("unroll", _service_command(chosen.bundle)),
-        Server("one loop a request", _peer_command(chosen.bundle, max(chosen.streams))),
-    ]
+    servers: list[Server] = []
     try:
+        servers.append(Server("unroll", _service_command(chosen.bundle)))
+        peer = _peer_command(chosen.bundle, max(chosen.streams))
+        servers.append(Server("one loop a request", peer))
         measured = _alternate(servers, bundle.manifest.name, chosen)
     finally:
         for server in servers:

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RequestFailed as error:
         print(error, file=sys.stderr)
         return 1
+    except ValueError as error:
+        print(f"a number is out of range: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0
@@ -122,9 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("generate", help="stream tokens")
     command.set_defaults(run=generate)
     command.add_argument("--model", required=True)
-    command.add_argument("--prompt", help="text to go on from")
-    command.add_argument("--source", help="sequence to turn into another")
-    command.add_argument("--vector", type=float, nargs="+", help="numbers that condition")
+    input_group = command.add_mutually_exclusive_group(required=True)
+    input_group.add_argument("--prompt", help="text to go on from")
+    input_group.add_argument("--source", help="sequence to turn into another")
+    input_group.add_argument("--vector", type=float, nargs="+", help="numbers that condition")
     command.add_argument("--max-tokens", type=int)
     command.add_argument("--temperature", type=float, help="0 takes the most probable token")
     command.add_argument("--top-k", type=int)

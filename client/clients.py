@@ -29,7 +29,8 @@ class Client:
     """Use it as a context manager, or close() it.
 
     target: HOST:PORT. timeout: deadline of each call in seconds, None for none.
-    Every method raises RequestFailed.
+    version, of each call: of the model; empty for the one that is served.
+    Every method raises RequestFailed, and ValueError for a number its field cannot hold.
     """
 
     def __init__(self, target: str = DEFAULT_TARGET, timeout: float | None = None) -> None:
@@ -46,9 +47,11 @@ class Client:
     def close(self) -> None:
         self.channel.close()
 
-    def classify(self, model: str, texts: Sequence[str]) -> list[Classification]:
+    def classify(
+        self, model: str, texts: Sequence[str], *, version: str = ""
+    ) -> list[Classification]:
         with _failures():
-            request = pb.ClassifyRequest(model=model, texts=texts)
+            request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
             return results.to_classifications(self._stub.Classify(request, timeout=self.timeout))
 
     def generate(
@@ -62,10 +65,11 @@ class Client:
         sampling: Sampling = Sampling(),
         stop: Sequence[str] = (),
         log_probabilities: bool = False,
+        version: str = "",
     ) -> Iterator[Piece]:
         """Tokens as they come; closing the iterator cancels the call."""
         request = results.generate_request(
-            model, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
+            model, version, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
         )
         call = self._stub.Generate(request, timeout=self.timeout)
         try:
@@ -76,10 +80,10 @@ class Client:
             call.cancel()
 
     def score(
-        self, model: str, texts: Sequence[str], sources: Sequence[str] = ()
+        self, model: str, texts: Sequence[str], sources: Sequence[str] = (), *, version: str = ""
     ) -> list[ScoredText]:
         with _failures():
-            request = results.score_request(model, texts, sources)
+            request = results.score_request(model, version, texts, sources)
             return results.to_scores(self._stub.Score(request, timeout=self.timeout))
 
     def list_models(self) -> pb.ListModelsResponse:
@@ -89,9 +93,11 @@ class Client:
             )
             return response
 
-    def get_model(self, name: str) -> pb.Model:
+    def get_model(self, name: str, version: str = "") -> pb.Model:
         with _failures():
-            response = self._stub.GetModel(pb.GetModelRequest(name=name), timeout=self.timeout)
+            response = self._stub.GetModel(
+                pb.GetModelRequest(name=name, version=version), timeout=self.timeout
+            )
             model: pb.Model = response.model
             return model
 
@@ -113,9 +119,11 @@ class AsyncClient:
     async def close(self) -> None:
         await self.channel.close()
 
-    async def classify(self, model: str, texts: Sequence[str]) -> list[Classification]:
+    async def classify(
+        self, model: str, texts: Sequence[str], *, version: str = ""
+    ) -> list[Classification]:
         with _failures():
-            request = pb.ClassifyRequest(model=model, texts=texts)
+            request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
             response = await self._stub.Classify(request, timeout=self.timeout)
             return results.to_classifications(response)
 
@@ -130,10 +138,11 @@ class AsyncClient:
         sampling: Sampling = Sampling(),
         stop: Sequence[str] = (),
         log_probabilities: bool = False,
+        version: str = "",
     ) -> AsyncIterator[Piece]:
         """Tokens as they come; closing the iterator cancels the call."""
         request = results.generate_request(
-            model, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
+            model, version, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
         )
         call = self._stub.Generate(request, timeout=self.timeout)
         try:
@@ -144,10 +153,10 @@ class AsyncClient:
             call.cancel()
 
     async def score(
-        self, model: str, texts: Sequence[str], sources: Sequence[str] = ()
+        self, model: str, texts: Sequence[str], sources: Sequence[str] = (), *, version: str = ""
     ) -> list[ScoredText]:
         with _failures():
-            request = results.score_request(model, texts, sources)
+            request = results.score_request(model, version, texts, sources)
             return results.to_scores(await self._stub.Score(request, timeout=self.timeout))
 
     async def list_models(self) -> pb.ListModelsResponse:
@@ -157,8 +166,8 @@ class AsyncClient:
             )
             return response
 
-    async def get_model(self, name: str) -> pb.Model:
+    async def get_model(self, name: str, version: str = "") -> pb.Model:
         with _failures():
-            request = pb.GetModelRequest(name=name)
+            request = pb.GetModelRequest(name=name, version=version)
             model: pb.Model = (await self._stub.GetModel(request, timeout=self.timeout)).model
             return model

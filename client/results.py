@@ -95,6 +95,7 @@ class ScoredText:
 
 def generate_request(
     model: str,
+    version: str,
     prompt: str | None,
     source: str | None,
     vector: Sequence[float] | None,
@@ -105,6 +106,7 @@ def generate_request(
 ) -> pb.GenerateRequest:
     request = pb.GenerateRequest(
         model=model,
+        model_version=version,
         max_tokens=max_tokens,
         sampling=pb.Sampling(
             temperature=sampling.temperature,
@@ -124,11 +126,13 @@ def generate_request(
     return request
 
 
-def score_request(model: str, texts: Sequence[str], sources: Sequence[str]) -> pb.ScoreRequest:
+def score_request(
+    model: str, version: str, texts: Sequence[str], sources: Sequence[str]
+) -> pb.ScoreRequest:
     """sources: one for each text, or none at all."""
     pairs = zip(texts, sources or [""] * len(texts), strict=True)
     items = [pb.ScoreItem(text=text, source=source) for text, source in pairs]
-    return pb.ScoreRequest(model=model, items=items)
+    return pb.ScoreRequest(model=model, model_version=version, items=items)
 
 
 def to_classifications(response: pb.ClassifyResponse) -> list[Classification]:

@@ -10,6 +10,7 @@ Exits non-zero with the reason when anything fails. With --target it uses a runn
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ PROMPT = "ROMEO:\n"
 PROSE_CHARACTERS = 200
 SEED = 7
 START_SECONDS = 60
+STOPPED_BY_USER = 130
 
 
 class TourFailed(Exception):
@@ -49,8 +51,8 @@ def tour(client: Client) -> None:
 
 
 def _classify(client: Client) -> None:
-    _show(f'python -m client classify --model sentiment "{LECTURE[0][0]}" …')
     texts = [text for text, _ in LECTURE]
+    _show("python -m client classify --model sentiment " + shlex.join(texts))
     answers = client.classify("sentiment", texts)
     for (text, expected), answer in zip(LECTURE, answers, strict=True):
         label, probability = answer.best
@@ -88,6 +90,17 @@ def _show(command: str) -> None:
     print(f"\n$ {command}", flush=True)
 
 
+def refuse_another_server(client: Client) -> None:
+    """Raises TourFailed where a server answers already: the tour would be about that one."""
+    try:
+        client.list_models()
+    except RequestFailed:
+        return
+    raise TourFailed(
+        f"a server answers on {DEFAULT_TARGET} already; stop it, or tour it with --target"
+    )
+
+
 def wait_until_ready(client: Client, server: subprocess.Popen[bytes] | None) -> None:
     """Raises TourFailed when the server ends or is not ready within START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
@@ -108,8 +121,13 @@ def stop(server: subprocess.Popen[bytes]) -> None:
     """Raises TourFailed unless SIGTERM makes the server exit with 0."""
     if server.poll() is None:
         server.send_signal(signal.SIGTERM)
-    if server.wait(START_SECONDS) != 0:
-        raise TourFailed(f"the server ended with exit code {server.returncode}")
+    try:
+        code = server.wait(START_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        server.kill()
+        raise TourFailed(f"the server did not end within {START_SECONDS} seconds") from error
+    if code != 0:
+        raise TourFailed(f"the server ended with exit code {code}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,10 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stay", action="store_true", help="go on serving until Ctrl-C")
     parser.add_argument("--target", help="HOST:PORT of a running server; starts none")
     chosen = parser.parse_args(arguments)
-    command = [sys.executable, "-m", "service", "serve"]
-    server = None if chosen.target else subprocess.Popen(command)
+    # SIGTERM is to end the server too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = None
     try:
         with Client(chosen.target or DEFAULT_TARGET, timeout=START_SECONDS) as client:
+            if not chosen.target:
+                refuse_another_server(client)
+                server = subprocess.Popen([sys.executable, "-m", "service", "serve"])
             wait_until_ready(client, server)
             tour(client)
         if server is not None:
@@ -133,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         # Ctrl-C reaches the server as well, which then finishes its streams.
-        return server.wait() if server is not None else 0
+        return 0 if chosen.stay else STOPPED_BY_USER
     finally:
         if server is not None and server.poll() is None:
             server.terminate()

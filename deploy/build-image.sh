@@ -24,7 +24,8 @@ make_base() {
     mirror=${mirror%%$'\n'*}
     tar=$(mktemp --suffix .tar)
     mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io \
-        --include=ca-certificates,python3-venv,python-is-python3 bookworm "$tar" "$mirror"
+        --include=ca-certificates,python3-venv,python-is-python3 \
+        --customize-hook='rm -f "$1"/etc/apt/sources.list' bookworm "$tar" "$mirror"
     podman import --quiet "$tar" "$local_base" >/dev/null
     rm -f "$tar"
 }

@@ -30,7 +30,11 @@ class RunningService:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        self.app = self.run(self._start(config))
+        try:
+            self.app = self.run(self._start(config))
+        except BaseException:
+            self._end_loop()
+            raise
 
     async def _start(self, config: Config) -> App:
         app = App(config)
@@ -41,11 +45,16 @@ class RunningService:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def stop(self) -> bool:
-        finished = self.run(self.app.stop())
+        """Whether every call finished within the grace."""
+        try:
+            return self.run(self.app.stop())
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
-        return finished
 
     @property
     def target(self) -> str:

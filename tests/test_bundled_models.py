@@ -17,7 +17,8 @@ from service.runtime.sessions import SessionSettings, open_session
 from training.data.sentiment import LECTURE_SENTENCES
 from training.models import config_from_json
 
-MODELS = Path("models")
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "models"
 BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
 LIMIT_BYTES = 60e6
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
@@ -100,6 +101,8 @@ def test_a_manifest_says_where_its_model_comes_from(name):
 def test_the_readme_tells_the_manifests_figures(name):
     """The README's table is the manifests', number by number."""
     manifest = json.loads((BUNDLED[name] / "manifest.json").read_text())
-    (row,) = [r for r in Path("README.md").read_text().splitlines() if r.startswith(f"| `{name}`")]
+    (row,) = [
+        r for r in (ROOT / "README.md").read_text().splitlines() if r.startswith(f"| `{name}`")
+    ]
     for figure in manifest["figures"]:
         assert f"{figure['value']:.4g} {figure['unit']}" in row, figure

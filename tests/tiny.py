@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bundle.store import MANIFEST_FILE
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
@@ -89,3 +92,11 @@ def export_all(root: Path) -> Path:
     for model in (generator(), seq2seq(), classifier()):
         export_bundle(model, root / model.name / "1")
     return root
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Apply ``change`` to the manifest's JSON; the files and their hashes stay as they are."""
+    path = folder / MANIFEST_FILE
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))

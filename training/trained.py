@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,7 +68,9 @@ class TrainedModel:
             "training": self.training,
         }
         path = folder / MODEL_FILE
-        torch.save(content, path)
+        partial = path.with_suffix(".partial")
+        torch.save(content, partial)
+        os.replace(partial, path)
         return path
 
     @classmethod

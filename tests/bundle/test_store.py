@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from bundle.errors import (
 )
 from bundle.manifest import Manifest
 from bundle.store import MANIFEST_FILE, read_bundle, read_weights, staged, write_weights
+from tests.tiny import edit_manifest
 
 FILES = ("step.onnx", "prime.onnx", "score.onnx", "weights.bin", "vocabulary.json")
 
@@ -19,13 +21,6 @@ FILES = ("step.onnx", "prime.onnx", "score.onnx", "weights.bin", "vocabulary.jso
 @pytest.fixture
 def folder(models_copy):
     return models_copy / "letters" / "1"
-
-
-def edit_manifest(folder, change):
-    path = folder / MANIFEST_FILE
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -54,7 +49,7 @@ def test_a_truncated_file_is_refused(folder):
 
 def test_another_schema_version_is_refused(folder):
     edit_manifest(folder, lambda content: content.update(schema_version=99))
-    with pytest.raises(SchemaUnknown, match="schema version 99, this release reads 1"):
+    with pytest.raises(SchemaUnknown, match=r"manifest.json: it has schema version 99"):
         read_bundle(folder)
 
 
@@ -72,8 +67,11 @@ def test_a_manifest_that_is_no_json_is_refused(folder):
         (lambda c: c.update(task="paint"), "task 'paint' is not one of"),
         (lambda c: c.update(version="1"), "manifest.version is '1'"),
         (lambda c: c.update(version=True), "manifest.version is True"),
-        (lambda c: c["graphs"].pop("score"), "needs a graph 'score'"),
+        (lambda c: c["graphs"].pop("score"), "needs the graph 'score'"),
         (lambda c: c["limits"].pop("output_tokens"), "needs the limit 'output_tokens'"),
+        (lambda c: c["state"].pop(), "state: .* does not match"),
+        (lambda c: c["state"][0].update(shape=[7]), "state: .* does not match"),
+        (lambda c: c["state"][0].update(carried=False), "carried state: .* does not match"),
         (lambda c: c["files"].pop("step.onnx"), "'step.onnx' is used but has no hash"),
         (lambda c: c["weights"].update(file="../w"), "'../w' is not a plain name"),
         (lambda c: c["tokenizers"]["input"].update(vocabulary="none"), "no vocabulary 'none'"),
@@ -82,6 +80,27 @@ def test_a_manifest_that_is_no_json_is_refused(folder):
 def test_a_manifest_that_contradicts_itself_is_refused(folder, change, message):
     edit_manifest(folder, change)
     with pytest.raises(ManifestInvalid, match=message):
+        read_bundle(folder)
+
+
+def test_limits_and_labels_must_fit_the_graphs(models_copy):
+    """A source longer than the memory, or a label without a probability, is refused."""
+    edit_manifest(models_copy / "speller" / "1", lambda c: c["limits"].update(input_tokens=64))
+    with pytest.raises(ManifestInvalid, match="input_tokens is 64, and 'memory' holds 10"):
+        read_bundle(models_copy / "speller" / "1")
+    edit_manifest(models_copy / "mood" / "1", lambda c: c["labels"].append("calm"))
+    with pytest.raises(ManifestInvalid, match=r"labels: .* does not match"):
+        read_bundle(models_copy / "mood" / "1")
+
+
+def test_a_vocabulary_of_another_shape_is_refused(folder):
+    """The right hash over the wrong content: still an error that names the file."""
+    path = folder / "vocabulary.json"
+    path.write_text('{"input": ["a"]}')
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = {"sha256": digest, "bytes": path.stat().st_size}
+    edit_manifest(folder, lambda c: c["files"].update({"vocabulary.json": spec}))
+    with pytest.raises(ManifestInvalid, match=r"vocabulary.json holds no vocabularies"):
         read_bundle(folder)
 
 

@@ -63,6 +63,18 @@ def test_models_lists_all_or_tells_of_one(run):
     assert 'labels: "sad"' in printed.out
 
 
+def test_a_number_out_of_range_is_an_error_and_no_traceback(run):
+    code, printed = run("generate", "--model", "letters", "--prompt", "a", "--top-k", -1)
+    assert code == 2
+    assert "a number is out of range" in printed.err
+
+
+def test_a_version_can_be_asked_for(client):
+    assert client.classify("mood", ["good"], version="1")
+    with pytest.raises(RequestFailed, match="NOT_FOUND"):
+        client.classify("mood", ["good"], version="2")
+
+
 def test_a_refusal_is_printed_and_exits_with_one(run):
     code, printed = run("classify", "--model", "nothing", "x")
     assert code == 1

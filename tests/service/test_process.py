@@ -62,10 +62,12 @@ def port_of(process):
 def test_sigterm_finishes_streams_and_exits_zero(run, tiny_models):
     process = serve(run, tiny_models)
     with Client(f"127.0.0.1:{port_of(process)}", timeout=20) as client:
-        stream = client.generate("letters", prompt="a", max_tokens=400)
-        next(stream)
+        streams = [client.generate("letters", prompt="a", max_tokens=400) for _ in range(20)]
+        started = [next(stream) for stream in streams]
         process.process.send_signal(signal.SIGTERM)
-        assert list(stream)[-1].answer.output_tokens == 400
+        for first, stream in zip(started, streams, strict=True):
+            last = [first, *stream][-1]
+            assert last.answer.output_tokens == 400
     assert process.end() == 0
     assert "stopped, every call finished" in process.output
 
@@ -80,7 +82,8 @@ def test_ctrl_c_exits_zero(run, tiny_models):
 def test_the_port_is_not_shared_with_another_server(run, tiny_models):
     first = serve(run, tiny_models)
     address = f"127.0.0.1:{port_of(first)}"
-    second = run("serve", "--models", tiny_models, "--address", address)
+    other = ("--address", address, "--http-address", "127.0.0.1:0")
+    second = run("serve", "--models", tiny_models, *other)
     assert second.end() == 1
     assert f"cannot listen on {address}" in second.output
 

@@ -85,6 +85,33 @@ def test_a_finished_run_resumes_to_its_result(tmp_path):
         assert torch.equal(expected, got)
 
 
+def test_ctrl_c_while_validating_stops_after_the_epoch(tmp_path):
+    class Interrupted(CarryingTask):
+        def validate(self, model):
+            signal.raise_signal(signal.SIGINT)
+            return 1.0
+
+    trainer = Trainer(make_model(), Interrupted(), SETTINGS, tmp_path)
+    with pytest.raises(TrainingStopped):
+        trainer.fit()
+    assert trainer.progress.epoch == 1
+
+
+def test_an_epoch_without_a_number_is_never_the_best(tmp_path):
+    task = CarryingTask(validation=[float("nan"), 2.0, 3.0])
+    history = Trainer(make_model(), task, SETTINGS, tmp_path).fit()
+    assert history.best_epoch == 1
+
+
+def test_resuming_another_model_is_an_error(tmp_path):
+    """The checkpoint knows what it belongs to, beyond the settings of the loop."""
+    Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path, {"size": 6}, "first").fit()
+    again = Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path, {"size": 6}, "second")
+    assert again.fit(resume=True).revision == "first"
+    with pytest.raises(ResumeImpossible, match="delete it to begin anew"):
+        Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path, {"size": 7}).fit(resume=True)
+
+
 def test_resuming_nothing_is_an_error(tmp_path):
     with pytest.raises(ResumeImpossible, match="without --resume"):
         Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit(resume=True)

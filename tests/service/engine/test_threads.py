@@ -2,7 +2,7 @@ import queue
 
 import pytest
 
-from service.engine.errors import EngineFailed, QueueFull
+from service.engine.errors import EngineFailed, QueueFull, ServiceStopping
 from service.engine.requests import Failed, Finished
 from service.engine.threads import EngineThread
 from tests.service.engine.fakes import make_engine, request
@@ -21,7 +21,9 @@ def start(heard):
         heard.put(("thread", "failed"))
 
     def make(engine, limit=4):
-        thread = EngineThread("toy", engine, limit, lambda ds: [heard.put(d) for d in ds], failures)
+        thread = EngineThread(
+            "toy", "test", engine, limit, lambda ds: [heard.put(d) for d in ds], failures
+        )
         threads.append(thread)
         thread.start()
         return thread
@@ -80,7 +82,7 @@ def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, caplog
     while events[-1][0] != "thread":
         events.append(heard.get(timeout=10))
     event = wait_for_end(heard, "running")
-    assert "the engine of toy failed" in event.message
+    assert "the engine of model 'toy' failed" in str(event.error)
     with pytest.raises(EngineFailed, match="see the server's log"):
         thread.submit(request(), "late")
     assert "the kernel broke" in caplog.text
@@ -91,7 +93,7 @@ def test_stopping_tells_whoever_still_runs(start, heard):
     thread.submit(request(max_tokens=10**9), "running")
     heard.get(timeout=10)
     thread.stop()
-    assert wait_for_end(heard, "running") == Failed("the service is stopping")
+    assert isinstance(wait_for_end(heard, "running").error, ServiceStopping)
 
 
 def test_work_on_its_way_to_a_broken_engine_is_told_too(start, heard):
@@ -104,3 +106,14 @@ def test_work_on_its_way_to_a_broken_engine_is_told_too(start, heard):
     thread.failure, failure = None, thread.failure
     thread.submit(request(), "second")
     assert wait_for_end(heard, "second") == Failed(failure)
+
+
+def test_large_work_is_let_in_when_nothing_else_is_open(start, heard):
+    """One request above the limit is not refused for ever; beside others it waits its turn."""
+    thread = start(make_engine(), limit=2)
+    large = thread.submit(request(), "large", size=5)
+    with pytest.raises(QueueFull):
+        thread.submit(request(), "small")
+    wait_for_end(heard, "large")
+    thread.release(large, size=5)
+    assert thread.open_work == 0

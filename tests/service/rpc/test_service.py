@@ -146,7 +146,7 @@ def test_models_are_listed_with_the_public_part_of_their_manifest(client, tiny_m
 # -- the promise ----------------------------------------------------------------------------
 
 
-def test_same_request_same_tokens_alone_or_among_others(client):
+def test_same_request_same_tokens_alone_or_among_others(service, client, monkeypatch):
     """Forty mixed streams at once: each gets, bit for bit, what it gets alone."""
     wishes = [
         {
@@ -169,20 +169,26 @@ def test_same_request_same_tokens_alone_or_among_others(client):
         return [(t.id, t.text, t.log_probability) for piece in pieces for t in piece.tokens]
 
     alone = [run(wish) for wish in wishes]
+    slow_engine(service, monkeypatch, seconds=0.002)
     with ThreadPoolExecutor(40) as pool:
         together = list(pool.map(run, wishes))
     assert together == alone
+    rows = {"model": "letters", "graph": "step"}
+    steps = service.metric("unroll_batch_rows_count", **rows)
+    small = service.metric("unroll_batch_rows_bucket", **rows, le="8.0")
+    assert steps - small > 10, "many streams shared their steps"
     assert len({len(tokens) for tokens in alone}) > 10
 
 
-def test_a_late_request_joins_a_running_batch(service, client):
+def test_a_late_request_joins_a_running_batch(service, client, monkeypatch):
     """The late stream ends while the early one still runs, and both shared steps."""
+    slow_engine(service, monkeypatch)
     early = client.generate("letters", prompt="a", max_tokens=LONG)
     next(early)
     late = list(client.generate("letters", prompt="b", max_tokens=2))
     assert late[-1].answer.output_tokens == 2
-    rest = list(early)
-    assert rest[-1].answer.output_tokens == LONG
+    assert len(engine_of(service, "letters").scheduler.rows) == 1
+    early.close()
     shared = service.metric("unroll_batch_rows_bucket", model="letters", graph="step", le="2.0")
     single = service.metric("unroll_batch_rows_bucket", model="letters", graph="step", le="1.0")
     assert shared - single >= 2
@@ -215,9 +221,14 @@ def test_cancel_frees_the_row(service, client, monkeypatch):
     assert engine.scheduler.free_rows == engine.scheduler.capacity
     for rows in engine.arena.current().values():
         assert not rows.any()
-    name = "unroll_streams_finished_total"
-    assert service.metric(name, model="letters", reason="cancelled") == 1
+    wait_until(lambda: cancelled(service) == 1)
     wait_until(lambda: service.app.grpc.gate.calls == 0)
+
+
+def cancelled(service):
+    """Streams of the tiny generator that were given up before their end."""
+    name = "unroll_streams_finished_total"
+    return service.metric(name, model="letters", reason="cancelled")
 
 
 def test_a_deadline_frees_the_row(service, monkeypatch):
@@ -228,12 +239,38 @@ def test_a_deadline_frees_the_row(service, monkeypatch):
         pytest.raises(RequestFailed, match="DEADLINE_EXCEEDED"),
     ):
         list(hasty.generate("letters", prompt="a", max_tokens=LONG))
-    wait_until(lambda: engine.is_idle)
+    wait_until(lambda: cancelled(service) == 1)
     assert engine.scheduler.free_rows == engine.scheduler.capacity
+    late = {"model": "letters", "method": "Generate", "code": "DEADLINE_EXCEEDED"}
+    wait_until(lambda: service.metric("unroll_requests_total", **late) == 1)
 
 
-def test_many_disconnects_leave_no_row_taken(service, client):
+def test_a_score_can_be_given_up_between_its_pieces(service, monkeypatch):
+    """A score runs a piece a step, so a caller who leaves costs one piece, not the rest."""
+    monkeypatch.setattr("service.runtime.runners._SCORE_PIECE", 1)
+    engine = service.app.catalogue.get("letters").score_thread.engine
+    session = engine.runner.session
+    ran = []
+
+    class Slow:
+        def run(self, *arguments):
+            ran.append(1)
+            time.sleep(0.02)
+            return session.run(*arguments)
+
+    monkeypatch.setattr(engine.runner, "session", Slow())
+    with (
+        Client(service.target, timeout=0.3) as hasty,
+        pytest.raises(RequestFailed, match="DEADLINE_EXCEEDED"),
+    ):
+        hasty.score("letters", ["abcdef" * 10])
+    wait_until(lambda: engine.is_idle)
+    assert 1 <= len(ran) < 40
+
+
+def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
     """Two hundred streams are opened and left at different moments; all rows come back."""
+    slow_engine(service, monkeypatch, seconds=0.005)
     engine = engine_of(service, "letters")
 
     def leave(number):
@@ -245,7 +282,9 @@ def test_many_disconnects_leave_no_row_taken(service, client):
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(leave, range(200)))
     wait_until(lambda: engine.is_idle and service.app.grpc.gate.calls == 0)
+    assert cancelled(service) > 100
     assert engine.scheduler.free_rows == engine.scheduler.capacity
+    assert service.app.catalogue.get("letters").thread.open_work == 0
     for side in engine.arena.sides():
         assert not any(side.inputs[name].any() for name in engine.arena.current())
 
@@ -279,6 +318,16 @@ REFUSALS = {
         "NOT_FOUND",
         "served in version '1', not '7'",
     ),
+    "too many words": (
+        ("Classify", pb.ClassifyRequest(model="mood", texts=["good " * 65])),
+        "INVALID_ARGUMENT",
+        r"texts\[0\] has 65 tokens, model 'mood' accepts 64",
+    ),
+    "too much text": (
+        ("Classify", pb.ClassifyRequest(model="mood", texts=["good " * 60] * 500)),
+        "INVALID_ARGUMENT",
+        "texts hold 150000 characters together; send at most 131072",
+    ),
     "unknown model of GetModel": (
         ("GetModel", pb.GetModelRequest(name="x")),
         "NOT_FOUND",
@@ -310,12 +359,12 @@ REFUSALS = {
     "too long": (
         generate(model="letters", prompt="a" * 65),
         "INVALID_ARGUMENT",
-        "prompt has 65 tokens, model 'letters' accepts 64",
+        "prompt has 65 characters, model 'letters' accepts 64 tokens",
     ),
     "too long a source": (
         generate(model="speller", source="a" * 11),
         "INVALID_ARGUMENT",
-        "source has 11 tokens",
+        "source has 11 characters",
     ),
     "too many tokens": (
         generate(model="letters", prompt="a", max_tokens=LONG + 1),
@@ -399,16 +448,31 @@ def test_bad_input_gets_its_status_and_says_what_to_do(shared_service, case):
     assert caught.value.code().name == code
 
 
-def test_bad_input_disturbs_no_other_request(service, client):
+def test_bad_input_disturbs_no_other_request(service, client, monkeypatch):
     """A stream gets the same tokens while every kind of bad request is thrown at the server."""
     wish = {"prompt": "abc", "max_tokens": 300, "sampling": Sampling(seed=11)}
     expected = text_of(client.generate("letters", **wish))
+    slow_engine(service, monkeypatch)
     stream = client.generate("letters", **wish)
     text = next(stream).text
     for (method, request), _, _ in REFUSALS.values():
         with pytest.raises(grpc.RpcError):
             call(service, method, request)
+    assert len(engine_of(service, "letters").scheduler.rows) == 1, "the stream was running"
     assert text + text_of(stream) == expected
+
+
+def test_the_least_temperature_is_the_one_that_is_told(client):
+    """0.01 is a little less as the wire's float32, and is accepted."""
+    sampling = Sampling(temperature=0.01, seed=1)
+    assert text_of(client.generate("letters", prompt="a", max_tokens=3, sampling=sampling))
+
+
+def test_long_and_short_requests_are_answered_side_by_side(client):
+    """Much text is read off the event loop; the answers are those of little text."""
+    text = "the food was great not bad " * 10
+    many = client.classify("mood", [text] * 400)
+    assert many == client.classify("mood", [text]) * 400
 
 
 def test_a_message_over_the_limit_is_refused(start_service):
@@ -431,7 +495,7 @@ def test_a_full_queue_says_when_to_come_back(start_service, monkeypatch):
         )
         waits.start()
         thread = service.app.catalogue.get("letters").thread
-        wait_until(lambda: thread._open == 2)
+        wait_until(lambda: thread.open_work == 2)
         with pytest.raises(RequestFailed) as caught:
             list(client.generate("letters", prompt="a"))
         assert caught.value.code == "RESOURCE_EXHAUSTED"
@@ -461,6 +525,26 @@ def test_a_refused_bundle_leaves_the_others_serving(start_service, models_copy):
     assert service.metric("unroll_model_refused", model="mood", version="1") == 1
 
 
+def test_a_bundle_whose_graphs_do_not_run_is_refused_alone(start_service, monkeypatch):
+    """Whatever goes wrong in a model's first steps concerns that model."""
+    from service.runtime import runners
+
+    step = runners.GenerateRunner.step
+
+    def broken(self, side, rows):
+        if "memory" in self.sides[0].inputs:
+            raise RuntimeError("no such kernel")
+        step(self, side, rows)
+
+    monkeypatch.setattr(runners.GenerateRunner, "step", broken)
+    service = start_service()
+    with Client(service.target) as client:
+        listed = client.list_models()
+        assert [model.name for model in listed.models] == ["letters", "mood"]
+        with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*no such kernel"):
+            list(client.generate("speller", source="a"))
+
+
 def test_a_broken_engine_fails_its_own_requests_only(service, client, monkeypatch, caplog):
     """The model turns unhealthy and the service not ready; other models go on."""
 
@@ -468,7 +552,7 @@ def test_a_broken_engine_fails_its_own_requests_only(service, client, monkeypatc
         raise RuntimeError("the kernel broke")
 
     monkeypatch.setattr(engine_of(service, "letters").runner, "step", broken)
-    with pytest.raises(RequestFailed, match=r"INTERNAL.*engine of letters failed"):
+    with pytest.raises(RequestFailed, match=r"INTERNAL.*engine of model 'letters' failed"):
         list(client.generate("letters", prompt="a"))
     with pytest.raises(RequestFailed, match="INTERNAL"):
         list(client.generate("letters", prompt="a"))
@@ -549,16 +633,13 @@ def test_shutdown_lets_running_streams_finish(service, client, monkeypatch):
     slow_engine(service, monkeypatch, seconds=0.005)
     stream = client.generate("letters", prompt="a", max_tokens=100)
     next(stream)
-    stopping = ThreadPoolExecutor(1).submit(service.run, service.app.stop())
+    stopping = ThreadPoolExecutor(1).submit(service.stop)
     wait_until(lambda: service.app.grpc.gate.is_closed)
     with pytest.raises(RequestFailed, match=r"UNAVAILABLE.*stopping"):
         client.classify("mood", ["good"])
     pieces = list(stream)
     assert pieces[-1].answer.output_tokens == 100
     assert stopping.result(20) is True
-    service.loop.call_soon_threadsafe(service.loop.stop)
-    service._thread.join()
-    service.loop.close()
 
 
 def test_shutdown_ends_what_outlasts_the_grace(start_service, monkeypatch):

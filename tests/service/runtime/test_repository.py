@@ -1,23 +1,16 @@
-import json
 import shutil
 
 import pytest
 
 from bundle.errors import ManifestInvalid
-from bundle.store import MANIFEST_FILE, read_bundle
+from bundle.store import read_bundle
 from service.runtime import devices
 from service.runtime.devices import DeviceUnavailable, choose_provider
 from service.runtime.repository import NoModels, load_models, newest_versions
 from service.runtime.sessions import SessionSettings, open_session
+from tests.tiny import edit_manifest
 
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
-
-
-def edit_manifest(folder, change):
-    path = folder / MANIFEST_FILE
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_the_highest_version_is_served_by_number(tmp_path):

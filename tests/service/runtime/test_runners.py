@@ -28,6 +28,11 @@ def random():
     return np.random.default_rng(7)
 
 
+def run_all(runner, items):
+    """The results, whatever pieces they came in."""
+    return list(runner.run(items))[-1]
+
+
 def ids(random, count, top=15):
     return tuple(random.integers(1, top, count).tolist())
 
@@ -36,9 +41,9 @@ def test_predict_gives_a_text_the_same_bits_in_any_batch(tiny_models, settings, 
     bundle = read_bundle(tiny_models / "mood" / "1")
     runner = PredictRunner(open_session(bundle, "predict", settings))
     items = [Item(ids(random, length, 9)) for length in (1, 40, 3, 17, 2, 64, 5)]
-    together = runner.run(items)
-    assert together == [runner.run([item])[0] for item in items]
-    assert together[1:3] == runner.run(items[1:3])
+    together = run_all(runner, items)
+    assert together == [run_all(runner, [item])[0] for item in items]
+    assert together[1:3] == run_all(runner, items[1:3])
 
 
 @pytest.mark.parametrize("name", ["letters", "speller"])
@@ -53,9 +58,9 @@ def test_score_gives_a_text_the_same_bits_in_any_batch(tiny_models, settings, ra
         Item(ids(random, n, 8), ids(random, n, 8), ids(random, s) if needs_source else ())
         for n, s in ((1, 1), (30, 10), (7, 4), (2, 9))
     ]
-    together = runner.run(items)
+    together = run_all(runner, items)
     assert [len(row) for row in together] == [1, 30, 7, 2]
-    assert together == [runner.run([item])[0] for item in items]
+    assert together == [run_all(runner, [item])[0] for item in items]
 
 
 def test_scoring_in_chunks_is_scoring_at_once(tiny_models, settings, random, monkeypatch):
@@ -63,9 +68,12 @@ def test_scoring_in_chunks_is_scoring_at_once(tiny_models, settings, random, mon
     bundle = read_bundle(tiny_models / "letters" / "1")
     runner = ScoreRunner(open_session(bundle, "score", settings), bundle.manifest.state, None)
     items = [Item(ids(random, n), ids(random, n)) for n in (5, 33, 16, 1)]
-    whole = runner.run(items)
-    monkeypatch.setattr("service.runtime.runners._SCORE_CHUNK", 4)
-    assert runner.run(items) == whole
+    whole = run_all(runner, items)
+    monkeypatch.setattr("service.runtime.runners._SCORE_PIECE", 16)
+    pieces = list(runner.run(items))
+    assert pieces[-1] == whole
+    assert pieces[:-1] == [None] * (len(pieces) - 1)
+    assert len(pieces) == 4
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 20])
