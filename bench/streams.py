@@ -33,6 +33,7 @@ from service.runtime.runners import GenerateRunner, Primer
 from service.runtime.sessions import SessionSettings, open_session
 
 PROMPT = "Before we proceed any further, h"  # 32 characters
+BARE_SECONDS = 2.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -63,6 +64,7 @@ class Server:
         lines = (line for line in self._process.stdout if "gRPC on port " in line)
         ready = next(lines, None)
         if ready is None:
+            self.stop()
             raise RuntimeError(f"{what} ended before it was ready: {' '.join(command)}")
         self.target = "127.0.0.1:" + ready.split("gRPC on port ")[1].split(",")[0].strip()
 
@@ -148,7 +150,7 @@ def main() -> int:
     finally:
         for server in servers:
             server.stop()
-    bare = {n: n * bare_steps_per_second(bundle, n, seconds=2.0) for n in chosen.streams}
+    bare = {n: n * bare_steps_per_second(bundle, n, BARE_SECONDS) for n in chosen.streams}
     _print_table(measured, bare)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(

@@ -90,7 +90,7 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, rows):
 def test_a_manifest_says_where_its_model_comes_from(name):
     manifest = read_bundle(BUNDLED[name]).manifest
     assert manifest.training.keys() >= {"command", "revision", "seed", "seconds", "threads"}
-    assert re.fullmatch(r"[0-9a-f]{12}", manifest.training["revision"])
+    assert re.fullmatch(r"[0-9a-f]{12}(\+changes)?", manifest.training["revision"])
     assert all(re.fullmatch(r"[0-9a-f]{64}", source.sha256) for source in manifest.data)
     assert all(figure.command == manifest.training["command"] for figure in manifest.figures)
     assert max(manifest.export.parity.values()) < 1e-4
