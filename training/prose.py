@@ -101,14 +101,14 @@ def train(run: Run) -> None:
     held_out_from = len(ids) * 9 // 10
     validation_from = held_out_from - len(ids) // 25
     task = ProseTask(ids[:validation_from], ids[validation_from:held_out_from], run.seed)
-    size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 6)
+    size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 5)
     config = GeneratorConfig(
         vocabulary_size=len(tokenizer.vocabulary),
         embedding_size=size,
-        recurrent=RecurrentOptions("lstm", size, layers, dropout=0.3),
-        dropout=0.3,
+        recurrent=RecurrentOptions("lstm", size, layers, dropout=0.4),
+        dropout=0.4,
     )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.004)
+    settings = FitSettings(run.seed, epochs, learning_rate=0.002)
     model, history = run.fit(Generator, config, task, settings)
     held_out = ids[held_out_from:]
     figure = Figure(
