@@ -40,13 +40,6 @@ def gru(
     raise NotImplementedError("unroll::gru is for export; run the PyTorch model instead")
 
 
-@gru.register_fake
-def _(
-    x: Tensor, lengths: Tensor | None, h: Tensor, w: Tensor, r: Tensor, b: Tensor
-) -> tuple[Tensor, Tensor]:
-    return _outputs(x, h), h.new_empty(h.shape)
-
-
 @torch.library.custom_op("unroll::rnn", mutates_args=())
 def rnn(
     x: Tensor, lengths: Tensor | None, h: Tensor, w: Tensor, r: Tensor, b: Tensor
@@ -54,6 +47,7 @@ def rnn(
     raise NotImplementedError("unroll::rnn is for export; run the PyTorch model instead")
 
 
+@gru.register_fake
 @rnn.register_fake
 def _(
     x: Tensor, lengths: Tensor | None, h: Tensor, w: Tensor, r: Tensor, b: Tensor

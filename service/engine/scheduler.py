@@ -1,4 +1,4 @@
-"""Who runs when: a pure object without clock, thread, array or I/O.
+"""Who runs when: a pure object without clock, thread or I/O, which reads no array.
 
 A stream waits, is primed in chunks, holds a row, and is gone. Rows are dense: a leaving
 stream's row is taken by the last one.
