@@ -121,10 +121,12 @@ def bare_steps_per_second(bundle: Bundle, rows: int, seconds: float) -> float:
     state = bundle.manifest.state
     primer = Primer(open_session(bundle, "prime", settings), state)
     runner = GenerateRunner(primer, open_session(bundle, "step", settings))
-    arena = Arena([StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state], rows)
+    specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
+    arena = Arena(specs, rows, len(bundle.tokenizers["output"].vocabulary))
     runner.attach(arena.sides())
-    arena.temperature[:], arena.top_p[:], arena.token[:] = 0.8, 0.95, 1
-    arena.uniform[:] = np.random.default_rng(0).random(rows, dtype=np.float32)
+    for row in range(rows):
+        arena.control(row, token=1, temperature=0.8, top_p=0.95)
+    arena.controls["uniform"][:] = np.random.default_rng(0).random(rows, dtype=np.float32)
     steps, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         runner.step(arena.side, rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.errors import ManifestInvalid, SchemaUnknown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 CLASSIFY = "classify"
 GENERATE = "generate"
@@ -22,8 +22,10 @@ TASKS = (CLASSIFY, GENERATE, SEQ2SEQ)
 BATCH = "batch"
 
 # What every step graph reads before the state, and writes before the carried state.
-STEP_INPUTS = ("token", "temperature", "top_k", "top_p", "uniform")
-STEP_OUTPUTS = ("next_token", "log_probability", "logits")
+STEP_INPUTS = (
+    "token", "temperature", "top_k", "top_p", "min_p", "uniform", "repetition", "seen", "bias",
+)  # fmt: skip
+STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
 
 # The graphs a task needs, each a file of its own beside the manifest.
 GRAPHS_OF_TASK = {
@@ -115,6 +117,18 @@ class FigureSpec:
 
 
 @dataclass(frozen=True)
+class PrecisionSpec:
+    """Another way to run the model beside fp32.
+
+    graphs: which graph runs in place of which of the task's, with the same inputs and outputs.
+    figures: measured with these graphs and with the ones they replace, on held-out data.
+    """
+
+    graphs: dict[str, str]
+    figures: tuple[FigureSpec, ...]
+
+
+@dataclass(frozen=True)
 class DataSource:
     package: str
     version: str
@@ -138,6 +152,7 @@ class ExportFacts:
 class Manifest:
     """model: the configuration training built the model from, for export to build it again.
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``).
+    precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
     """
 
@@ -156,6 +171,7 @@ class Manifest:
     sampling: SamplingDefaults
     limits: dict[str, int]
     figures: tuple[FigureSpec, ...]
+    precisions: dict[str, PrecisionSpec]
     data: tuple[DataSource, ...]
     training: dict[str, Any]
     export: ExportFacts
@@ -192,6 +208,7 @@ def _check(manifest: Manifest) -> None:
         if missing:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
     _check_files(manifest)
+    _check_precisions(manifest)
     if manifest.task == CLASSIFY:
         _expect("labels", (BATCH, len(manifest.labels)), _output(manifest, "predict", 0).shape)
     else:
@@ -205,6 +222,17 @@ def _check_files(manifest: Manifest) -> None:
             raise ManifestInvalid(f"file name {name!r} is not a plain name")
         if name not in manifest.files:
             raise ManifestInvalid(f"file {name!r} is used but has no hash in the manifest")
+
+
+def _check_precisions(manifest: Manifest) -> None:
+    for precision, spec in manifest.precisions.items():
+        for replaced, graph in spec.graphs.items():
+            for name in (replaced, graph):
+                if name not in manifest.graphs:
+                    raise ManifestInvalid(f"precision {precision!r} names no graph: {name!r}")
+            ours, theirs = manifest.graphs[graph], manifest.graphs[replaced]
+            _expect(f"inputs of {graph!r}", theirs.inputs, ours.inputs)
+            _expect(f"outputs of {graph!r}", theirs.outputs, ours.outputs)
 
 
 def _check_state(manifest: Manifest) -> None:

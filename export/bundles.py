@@ -83,6 +83,7 @@ def export_bundle(trained: TrainedModel, target: Path) -> Bundle:
             sampling=_SAMPLING[task],
             limits=trained.limits,
             figures=tuple(FigureSpec(**asdict(figure)) for figure in trained.figures),
+            precisions={},
             data=tuple(DataSource(**source) for source in trained.data),
             training=trained.training,
             export=_facts(parity),

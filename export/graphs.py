@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.manifest import BATCH, StateTensor
-from export.sampler import draw
+from export.sampler import Controls, draw
 from training.models import Config
 from training.models.classifier import ClassifierConfig
 from training.models.recurrent import RecurrentOptions, State
@@ -93,13 +93,17 @@ class _Step(nn.Module):
         temperature: Tensor,
         top_k: Tensor,
         top_p: Tensor,
+        min_p: Tensor,
         uniform: Tensor,
+        repetition: Tensor,
+        seen: Tensor,
+        bias: Tensor,
         state: State,
     ) -> tuple[Any, ...]:
         logits, after = self.model(token.unsqueeze(1), state)
         logits = logits.squeeze(1)
-        drawn = draw(logits, self.silent, temperature, top_k, top_p, uniform)
-        return (*drawn, logits, *after[self.fixed :])
+        controls = Controls(temperature, top_k, top_p, min_p, uniform, repetition, seen, bias)
+        return (*draw(logits, self.silent, controls), logits, *after[self.fixed :])
 
 
 class _Score(nn.Module):
@@ -165,11 +169,16 @@ def graphs_of(model: nn.Module, config: Config, silent_ids: Sequence[int]) -> li
         Port("temperature", torch.float32, (BATCH,)),
         Port("top_k", torch.int64, (BATCH,)),
         Port("top_p", torch.float32, (BATCH,)),
+        Port("min_p", torch.float32, (BATCH,)),
         Port("uniform", torch.float32, (BATCH,)),
+        Port("repetition", torch.float32, (BATCH,)),
+        Port("seen", torch.bool, (BATCH, vocabulary)),
+        Port("bias", torch.float32, (BATCH, vocabulary)),
     )
     drawn = (
         Port("next_token", torch.int64, (BATCH,)),
         Port("log_probability", torch.float32, (BATCH,)),
+        Port("log_probabilities", torch.float32, (BATCH, vocabulary)),
         Port("logits", torch.float32, (BATCH, vocabulary)),
     )
     step = Graph("step", _Step(model, silent, fixed), controls, ports, (*drawn, *carried))

@@ -56,6 +56,7 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, rows):
     """At 2 x 512 kernels block differently than at the tiny sizes; the bits agree all the same."""
     bundle = read_bundle(BUNDLED[name])
     state = bundle.manifest.state
+    specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
     random = np.random.default_rng(rows)
     primer = Primer(open_session(bundle, "prime", CPU), state)
     runner = GenerateRunner(primer, open_session(bundle, "step", CPU))
@@ -65,17 +66,17 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, rows):
     uniforms = random.random((12, rows), dtype=np.float32)
 
     def run(which):
-        arena = Arena([StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state], rows)
+        arena = Arena(specs, rows, len(bundle.tokenizers["output"].vocabulary))
         runner.attach(arena.sides())
         for row, stream in enumerate(which):
             arena.take(row, states[stream])
-            arena.token[row], arena.temperature[row], arena.top_p[row] = 1, 0.8, 0.95
+            arena.control(row, token=1, temperature=0.8, top_p=0.95)
         made = []
         for uniform in uniforms:
-            arena.uniform[: len(which)] = uniform[which]
+            arena.controls["uniform"][: len(which)] = uniform[which]
             runner.step(arena.side, len(which))
             arena.swap()
-            arena.token[:] = arena.next_token
+            arena.controls["token"][:] = arena.next_token
             made.append([arena.next_token.copy(), arena.log_probability.view(np.int32).copy()])
         return np.array(made)
 

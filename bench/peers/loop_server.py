@@ -31,7 +31,9 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self.state = bundle.manifest.state
         self.primer = Primer(open_session(bundle, "prime", settings), self.state)
         self.step = open_session(bundle, "step", settings)
-        self.outputs = [port.name for port in self.step.get_outputs() if port.name != "logits"]
+        carried = [f"next_{tensor.name}" for tensor in self.state if tensor.carried]
+        wanted = ("next_token", "log_probability", *carried)
+        self.outputs = [port.name for port in self.step.get_outputs() if port.name in wanted]
         self.reader, self.writer = bundle.tokenizers["input"], bundle.tokenizers["output"]
 
     def Generate(
@@ -43,6 +45,10 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         feed["temperature"] = np.array([request.sampling.temperature], np.float32)
         feed["top_k"] = np.array([request.sampling.top_k], np.int64)
         feed["top_p"] = np.array([request.sampling.top_p], np.float32)
+        feed["min_p"] = np.zeros(1, np.float32)
+        feed["repetition"] = np.ones(1, np.float32)
+        feed["seen"] = np.zeros((1, len(self.writer.vocabulary)), np.bool_)
+        feed["bias"] = np.zeros((1, len(self.writer.vocabulary)), np.float32)
         feed["token"] = np.array([ids[-1]], np.int64)
         for position in range(request.max_tokens):
             block, place = divmod(position, BLOCK)

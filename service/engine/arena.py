@@ -22,6 +22,19 @@ class StateSpec:
     carried: bool
 
 
+# What a step reads of a row beside its state, by the graph's names: type, and the value that
+# cuts and changes nothing.
+_CONTROLS: dict[str, tuple[type[np.generic], float]] = {
+    "token": (np.int64, 0),
+    "temperature": (np.float32, 0.0),
+    "top_k": (np.int64, 0),
+    "top_p": (np.float32, 1.0),
+    "min_p": (np.float32, 0.0),
+    "uniform": (np.float32, 0.0),
+    "repetition": (np.float32, 1.0),
+}
+
+
 @dataclass(frozen=True)
 class Side:
     """What one step reads and writes, by the graph's names; (capacity, …) each."""
@@ -36,16 +49,17 @@ class Arena:
     Two sets of carried state take turns as input and output, so a step copies nothing.
     """
 
-    def __init__(self, state: Sequence[StateSpec], capacity: int) -> None:
+    def __init__(self, state: Sequence[StateSpec], capacity: int, vocabulary: int) -> None:
         self.state = tuple(state)
         self.capacity = capacity
-        self.token = np.zeros(capacity, np.int64)
-        self.temperature = np.zeros(capacity, np.float32)
-        self.top_k = np.zeros(capacity, np.int64)
-        self.top_p = np.zeros(capacity, np.float32)
-        self.uniform = np.zeros(capacity, np.float32)
+        self.controls: dict[str, Array] = {
+            name: np.zeros(capacity, dtype) for name, (dtype, _) in _CONTROLS.items()
+        }
+        self.controls["seen"] = np.zeros((capacity, vocabulary), np.bool_)
+        self.controls["bias"] = np.zeros((capacity, vocabulary), np.float32)
         self.next_token = np.zeros(capacity, np.int64)
         self.log_probability = np.zeros(capacity, np.float32)
+        self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
         self._fixed = {s.name: self._rows_of(s) for s in state if not s.carried}
         self._carried = tuple(
             {s.name: self._rows_of(s) for s in state if s.carried} for _ in range(2)
@@ -60,16 +74,13 @@ class Arena:
         return self._side(0), self._side(1)
 
     def _side(self, side: int) -> Side:
-        controls = {
-            name: getattr(self, name)
-            for name in ("token", "temperature", "top_k", "top_p", "uniform")
-        }
         written = {f"next_{name}": rows for name, rows in self._carried[1 - side].items()}
         return Side(
-            {**controls, **self._fixed, **self._carried[side]},
+            {**self.controls, **self._fixed, **self._carried[side]},
             {
                 "next_token": self.next_token,
                 "log_probability": self.log_probability,
+                "log_probabilities": self.log_probabilities,
                 **written,
             },
         )
@@ -93,18 +104,21 @@ class Arena:
         for name, rows in self.current().items():
             rows[row] = 0 if state is None else state[name]
 
+    def control(self, row: int, **values: float) -> None:
+        """Set what is named of a row's controls; whatever is not changes no draw."""
+        for name, (_, neutral) in _CONTROLS.items():
+            self.controls[name][row] = values.get(name, neutral)
+        self.controls["seen"][row] = False
+        self.controls["bias"][row] = 0
+
     def give(self, row: int, last: int) -> None:
         """Take ``row`` back; the stream of row ``last`` moves into it.
 
         The freed row is zeroed in both sets: nothing of a stream outlives it.
         """
-        for rows in (*self.current().values(), self.token):
+        for rows in (*self.current().values(), *self.controls.values()):
             rows[row] = rows[last]
-        for name in ("temperature", "top_k", "top_p"):
-            controls = getattr(self, name)
-            controls[row] = controls[last]
-            controls[last] = 0
-        self.token[last] = 0
-        for side in (self._fixed, *self._carried):
-            for rows in side.values():
-                rows[last] = 0
+        outputs = (self.next_token, self.log_probability, self.log_probabilities)
+        sets = (*self._fixed.values(), *(r for side in self._carried for r in side.values()))
+        for rows in (*sets, *self.controls.values(), *outputs):
+            rows[last] = 0

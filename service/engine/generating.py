@@ -85,7 +85,7 @@ class GenerateEngine:
         self.clock = clock
         self.observer = observer
         self.scheduler = Scheduler(capacity, model.policy)
-        self.arena = Arena(model.state, capacity)
+        self.arena = Arena(model.state, capacity, len(model.pieces[0]))
         self._last_step = 0.0
         runner.attach(self.arena.sides())
 
@@ -155,13 +155,16 @@ class GenerateEngine:
             stream.state = None
             sampling = stream.request.sampling
             first = self.model.begin_id
-            self.arena.token[row] = stream.request.tokens[-1] if first is None else first
-            self.arena.temperature[row] = sampling.temperature
-            self.arena.top_k[row] = sampling.top_k
-            self.arena.top_p[row] = sampling.top_p
+            self.arena.control(
+                row,
+                token=stream.request.tokens[-1] if first is None else first,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+            )
 
     def _draw_uniforms(self) -> None:
-        uniform = self.arena.uniform
+        uniform = self.arena.controls["uniform"]
         for stream in self.scheduler.rows:
             block, place = divmod(stream.made, BLOCK)
             if stream.uniforms is None or place == 0:
@@ -173,7 +176,7 @@ class GenerateEngine:
         now = self.clock()
         tokens = self.arena.next_token[:rows].tolist()
         log_probabilities = self.arena.log_probability[:rows].tolist()
-        self.arena.token[:rows] = self.arena.next_token[:rows]
+        self.arena.controls["token"][:rows] = self.arena.next_token[:rows]
         deliveries: list[Delivery] = []
         streams = list(self.scheduler.rows)  # in row order; leaving reorders the rows
         for stream, token, log_probability in zip(streams, tokens, log_probabilities, strict=True):

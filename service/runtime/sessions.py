@@ -11,7 +11,7 @@ from bundle.manifest import TensorSpec
 from bundle.store import Bundle
 from service.runtime.devices import check_provider
 
-_ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+_ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 
 
 @dataclass(frozen=True)

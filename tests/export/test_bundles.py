@@ -114,6 +114,7 @@ def test_onnx_equals_pytorch_over_carried_ragged_prompts(tiny_models):
     """prime in ragged chunks, then step by step, follows PyTorch from the first token on."""
     bundle = read_bundle(tiny_models / "letters" / "1")
     model = tiny.generator().build()
+    vocabulary = len(bundle.tokenizers["output"].vocabulary)
     session = {
         graph: onnxruntime.InferenceSession(
             bundle.path_of(graph), providers=["CPUExecutionProvider"]
@@ -143,11 +144,15 @@ def test_onnx_equals_pytorch_over_carried_ragged_prompts(tiny_models):
             "temperature": torch.ones(3).numpy(),
             "top_k": torch.zeros(3, dtype=torch.int64).numpy(),
             "top_p": torch.ones(3).numpy(),
+            "min_p": torch.zeros(3).numpy(),
             "uniform": torch.full((3,), 0.5).numpy(),
+            "repetition": torch.ones(3).numpy(),
+            "seen": torch.zeros((3, vocabulary), dtype=torch.bool).numpy(),
+            "bias": torch.zeros((3, vocabulary)).numpy(),
             **state,
         }
         outputs = session["step"].run(None, feed)
-        logits, state = outputs[2], dict(zip(names, outputs[3:], strict=True))
+        logits, state = outputs[3], dict(zip(names, outputs[4:], strict=True))
         for row in range(3):
             read[row].append(token[row].item())
             expected, _ = model(torch.tensor([read[row]]))

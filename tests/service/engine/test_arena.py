@@ -11,7 +11,7 @@ STATE = (
 
 @pytest.fixture
 def arena():
-    return Arena(STATE, capacity=5)
+    return Arena(STATE, capacity=5, vocabulary=6)
 
 
 def state(value):
@@ -40,12 +40,12 @@ def test_rows_are_dense_blocks(arena):
 def test_the_last_row_moves_into_the_freed_one(arena):
     for row in range(3):
         arena.take(row, state(row + 1))
-        arena.temperature[row] = arena.token[row] = row + 1
+        arena.controls["temperature"][row] = arena.controls["token"][row] = row + 1
     arena.give(0, last=2)
     for rows in arena.current().values():
         assert (rows[0] == 3).all()
         assert (rows[1] == 2).all()
-    assert (arena.temperature[0], arena.token[0]) == (3, 3)
+    assert (arena.controls["temperature"][0], arena.controls["token"][0]) == (3, 3)
 
 
 def test_nothing_of_a_stream_outlives_its_row(arena):
@@ -58,8 +58,8 @@ def test_nothing_of_a_stream_outlives_its_row(arena):
             arena.swap()
         arena.give(0, last=0)
         for side in arena.sides():
-            for name in ("memory", "hidden", "temperature", "top_k", "top_p", "token"):
-                assert not side.inputs[name].any(), name
+            for name, rows in side.inputs.items():
+                assert not rows.any(), name
             assert not side.outputs["next_hidden"].any()
 
 

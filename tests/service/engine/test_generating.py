@@ -164,7 +164,7 @@ def test_randomness_goes_on_across_blocks():
     engine.arrive(engine.open(request(max_tokens=200), "long"))
     while not engine.is_idle:
         engine.step()
-        seen.append(float(engine.arena.uniform[0]))
+        seen.append(float(engine.arena.controls["uniform"][0]))
     assert len(seen) == 200
     assert len(np.unique(seen)) == 200
 

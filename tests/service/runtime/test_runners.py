@@ -92,7 +92,7 @@ def test_priming_in_chunks_is_priming_at_once(tiny_models, settings, random, chu
 
 def arena_of(bundle, capacity):
     specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state]
-    return Arena(specs, capacity)
+    return Arena(specs, capacity, len(bundle.tokenizers["output"].vocabulary))
 
 
 @pytest.mark.parametrize("name", ["letters", "speller"])
@@ -109,13 +109,13 @@ def test_steps_give_a_row_the_same_bits_in_any_batch(tiny_models, settings, rand
         runner.attach(arena.sides())
         for row, which in enumerate(rows):
             arena.take(row, states[which])
-            arena.token[row], arena.temperature[row], arena.top_p[row] = 1, 0.9, 0.95
+            arena.control(row, token=1, temperature=0.9, top_p=0.95)
         made = []
         for uniform in uniforms:
-            arena.uniform[: len(rows)] = uniform[list(rows)]
+            arena.controls["uniform"][: len(rows)] = uniform[list(rows)]
             runner.step(arena.side, len(rows))
             arena.swap()
-            arena.token[: len(rows)] = arena.next_token[: len(rows)]
+            arena.controls["token"][: len(rows)] = arena.next_token[: len(rows)]
             made.append(
                 (arena.next_token[: len(rows)].copy(), arena.log_probability[: len(rows)].copy())
             )
@@ -141,7 +141,8 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
         for array in (*side.inputs.values(), *side.outputs.values()):
             if array.dtype == np.float32:
                 array[2:] = np.nan
-    arena.temperature[:2] = arena.top_p[:2] = 1
+    for row in range(2):
+        arena.control(row, temperature=1.0)
     for _ in range(2):
         runner.step(arena.side, 2)
         arena.swap()
