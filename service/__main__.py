@@ -27,6 +27,12 @@ _HELP = {
     "max_queue": "requests, or texts of Classify and Score, that may wait for a model",
     "max_batch": "texts of one predict batch",
     "max_message_bytes": "largest request in bytes",
+    "prime_share": "of a step's time that reading prompts may take while streams run",
+    "message_share": "of a core that sending may take before tokens are sent together",
+    "tokens_per_message": "for requests that do not say; 0: one, more under pressure",
+    "stall_seconds": "how long a caller may leave its stream unread",
+    "resume_keys": "file of hexadecimal keys for resume tokens, one a line, signing one first",
+    "resume_seconds": "how long a resume token is good",
     "grace_seconds": "time for running streams to finish after SIGTERM",
 }
 
@@ -100,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     for field in dataclasses.fields(Config):
         serve_parser.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=Path if field.name == "models" else type(field.default),
+            type=Path if field.name in ("models", "resume_keys") else type(field.default),
             default=field.default,
             help=_HELP[field.name],
         )

@@ -11,26 +11,23 @@ from prometheus_client import CollectorRegistry
 
 from bundle.manifest import CLASSIFY, SEQ2SEQ, Manifest
 from bundle.store import Bundle
-from service.config import Config, split_address
+from service.config import Config, read_keys, split_address
 from service.engine.arena import StateSpec
 from service.engine.batching import BatchEngine
+from service.engine.cards import DataSource, Figure, ModelCard
 from service.engine.catalogue import Catalogue, RefusedModel
 from service.engine.generating import GenerateEngine, GenerationModel
-from service.engine.models import (
-    ClassifierModel,
-    DataSource,
-    Figure,
-    GeneratorModel,
-    ModelCard,
-    ServedModel,
-)
+from service.engine.models import ClassifierModel, GeneratorModel, ServedModel, Writer
+from service.engine.priming import PrimeCredit
 from service.engine.requests import SamplingShape
-from service.engine.streams import deliver_to
+from service.engine.resuming import ResumeTokens
+from service.engine.streams import Hand, Pace
 from service.engine.threads import Engine, EngineThread
 from service.http import HttpServer
 from service.metrics import BatchMetrics, GenerateMetrics, Metrics
 from service.rpc.server import GrpcServer
 from service.runtime.devices import choose_provider
+from service.runtime.probing import Probed, probe
 from service.runtime.repository import LoadedModel, RefusedBundle, load_models
 from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
 from service.runtime.sessions import SessionSettings
@@ -61,7 +58,11 @@ class App:
     async def start(self) -> None:
         config = self.config
         self._loop = asyncio.get_running_loop()
-        self._deliver = deliver_to(self._loop)
+        self._pace = Pace(config.message_share)
+        self._deliver = Hand(self._loop, self._pace).deliver
+        self._resume_tokens = ResumeTokens(
+            read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes
+        )
         provider = choose_provider(config.device)
         settings = SessionSettings(config.device, provider, config.threads)
         loaded, refused = load_models(config.models, settings)
@@ -71,7 +72,11 @@ class App:
             served, [RefusedModel(r.name, r.version, r.reason) for r in refused]
         )
         self.grpc = GrpcServer(
-            self.catalogue, config.address, config.max_message_bytes, self._count_request
+            self.catalogue,
+            config.address,
+            config.max_message_bytes,
+            config.stall_seconds,
+            self._count_request,
         )
         host, port = split_address(config.http_address, "http_address")
         self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
@@ -140,7 +145,7 @@ class App:
         return self._generator(loaded)
 
     def _classifier(self, loaded: LoadedModel) -> ClassifierModel:
-        card = _card(loaded)
+        card = self._card(loaded)
         runner = PredictRunner(loaded.sessions["predict"])
         metrics = BatchMetrics(self.metrics, card.name, "predict")
         engine = BatchEngine(runner, self.config.max_batch, time.monotonic, metrics)
@@ -150,7 +155,7 @@ class App:
 
     def _generator(self, loaded: LoadedModel) -> GeneratorModel:
         """Two engines: scores run on a thread of their own, so no stream waits for one."""
-        card, manifest = _card(loaded), loaded.bundle.manifest
+        card, manifest = self._card(loaded), loaded.bundle.manifest
         primer = Primer(loaded.sessions["prime"], manifest.state)
         runner = GenerateRunner(primer, loaded.sessions["step"])
         config = self.config
@@ -160,6 +165,7 @@ class App:
             config.max_streams,
             time.monotonic,
             GenerateMetrics(self.metrics, card.name),
+            PrimeCredit(config.prime_share),
         )
         engine.warm(_WARM_ROWS)
         score = BatchEngine(
@@ -176,12 +182,32 @@ class App:
         return GeneratorModel(
             card,
             tokenizers["input"],
-            tokenizers["output"],
-            model.begin_id,
-            model.end_id,
+            Writer(
+                tokenizers["output"],
+                model.begin_id,
+                model.end_id,
+                model.silent_ids,
+                model.vocabulary,
+                config.max_streams,
+            ),
             self._thread(card.name, "generate", engine, config.max_streams + config.max_queue),
             self._thread(card.name, "score", score, config.max_batch + config.max_queue),
+            self._resume_tokens,
+            self._pace,
+            config.tokens_per_message,
         )
+
+    def _card(self, loaded: LoadedModel) -> ModelCard:
+        """The model's card, once its graphs have been probed."""
+        tokenizers = loaded.bundle.tokenizers.values()
+        probed = probe(loaded.sessions, min(len(t.vocabulary) for t in tokenizers))
+        manifest = loaded.bundle.manifest
+        self.metrics.batch_invariant.labels(manifest.name, probed.fingerprint[:12]).set(
+            probed.batch_invariant
+        )
+        if not probed.batch_invariant:
+            log.warning("model %s: rows depend on their batch on this machine", manifest.name)
+        return _card(loaded, probed)
 
     def _thread(self, model: str, purpose: str, engine: Engine, limit: int) -> EngineThread:
         thread = EngineThread(
@@ -195,7 +221,7 @@ class App:
         asyncio.run_coroutine_threadsafe(self.grpc.fail_model(model), self._loop)
 
 
-def _card(loaded: LoadedModel) -> ModelCard:
+def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
     manifest = loaded.bundle.manifest
     sampling = manifest.sampling
     return ModelCard(
@@ -212,7 +238,19 @@ def _card(loaded: LoadedModel) -> ModelCard:
         data=tuple(DataSource(d.package, d.version, d.licence) for d in manifest.data),
         digest=loaded.bundle.digest,
         provider=loaded.provider,
+        vocabulary=_symbols(loaded.bundle),
+        batch_invariant=probed.batch_invariant,
+        fingerprint=probed.fingerprint,
     )
+
+
+def _symbols(bundle: Bundle) -> tuple[str, ...]:
+    """Of the output tokens by id; a classifier's are its labels."""
+    output = bundle.tokenizers.get("output")
+    if output is None:
+        return ()
+    vocabulary = output.vocabulary
+    return tuple(vocabulary.symbol_of(token) for token in range(len(vocabulary)))
 
 
 def _generation_model(bundle: Bundle) -> GenerationModel:
@@ -228,6 +266,7 @@ def _generation_model(bundle: Bundle) -> GenerationModel:
             [output.piece(token, first=True) for token in ids],
             [output.piece(token, first=False) for token in ids],
         ),
+        silent_ids=vocabulary.silent_ids,
     )
 
 

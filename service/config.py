@@ -24,6 +24,13 @@ class Config:
         that run.
     max_batch: texts of one predict batch.
     max_message_bytes: the largest request.
+    prime_share: of a decode step's time that reading prompts may take, while streams run.
+    message_share: of a core that sending may take before tokens are sent together.
+    tokens_per_message: for requests that do not say; 0 for one, more under pressure.
+    stall_seconds: how long a caller may leave its stream unread.
+    resume_keys: file of keys for resume tokens, one a line in hexadecimal, the signing one
+        first; none for a key of this process alone.
+    resume_seconds: how long a resume token is good.
     grace_seconds: how long running streams may take after SIGTERM.
     """
 
@@ -36,6 +43,12 @@ class Config:
     max_queue: int = 1024
     max_batch: int = 32
     max_message_bytes: int = MEBIBYTE
+    prime_share: float = 0.5
+    message_share: float = 0.25
+    tokens_per_message: int = 0
+    stall_seconds: float = 300.0
+    resume_keys: Path | None = None
+    resume_seconds: float = 3600.0
     grace_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -44,16 +57,39 @@ class Config:
         for name in ("threads", "max_streams", "max_batch", "max_message_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; choose at least 1")
-        if self.max_queue < 0:
-            raise ConfigInvalid(f"max_queue is {self.max_queue}; choose at least 0")
-        if not (math.isfinite(self.grace_seconds) and self.grace_seconds >= 0):
-            raise ConfigInvalid(f"grace_seconds is {self.grace_seconds}; choose at least 0")
+        for name in ("max_queue", "tokens_per_message", "grace_seconds"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigInvalid(f"{name} is {value}; choose at least 0")
+        for name in ("prime_share", "message_share", "stall_seconds", "resume_seconds"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigInvalid(f"{name} is {value}; choose more than 0")
         if self.threads > usable_cores():
             raise ConfigInvalid(
                 f"threads is {self.threads}, this process may use {usable_cores()} cores"
             )
         for name in ("address", "http_address"):
             split_address(getattr(self, name), name)
+
+
+def read_keys(path: Path | None) -> list[bytes]:
+    """The keys of the file ``path``, none without one. Raises ConfigInvalid, showing no key."""
+    if path is None:
+        return []
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid(f"resume_keys: {path} cannot be read ({error})") from error
+    keys = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            keys += [bytes.fromhex(line)] if line.strip() else []
+        except ValueError as error:
+            raise ConfigInvalid(f"resume_keys: {path}:{number} is not hexadecimal") from error
+    if not keys or min(map(len, keys)) < 16:
+        raise ConfigInvalid(f"resume_keys: {path} needs keys of 16 bytes (32 digits) or more")
+    return keys
 
 
 def split_address(address: str, name: str) -> tuple[str, int]:

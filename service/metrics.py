@@ -114,6 +114,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self.paused = Gauge(
+            "unroll_paused_streams",
+            "Streams that left the batch until their readers catch up.",
+            ["model"],
+            registry=registry,
+        )
         self.batch_rows = Histogram(
             "unroll_batch_rows",
             "Rows of each decode step or predict batch.",
@@ -140,6 +146,12 @@ class Metrics:
             ["model", "version", "provider"],
             registry=registry,
         )
+        self.batch_invariant = Gauge(
+            "unroll_batch_invariant",
+            "1 where rows gave the same bits alone and in any batch, at load; else 0.",
+            ["model", "fingerprint"],
+            registry=registry,
+        )
         self.refused = Gauge(
             "unroll_model_refused",
             "1 for each bundle that was found and not loaded.",
@@ -161,6 +173,7 @@ class GenerateMetrics:
         self._finished = {r: metrics.finished.labels(model, r.value) for r in FinishReason}
         self._active = metrics.active_rows.labels(model)
         self._waiting = metrics.waiting.labels(model)
+        self._paused = metrics.paused.labels(model)
         self._rows = metrics.batch_rows.labels(model, "step")
         self._seconds = metrics.batch_seconds.labels(model, "step")
         self._primed = metrics.primed_tokens.labels(model)
@@ -173,6 +186,9 @@ class GenerateMetrics:
             self._seconds.observe(seconds)
         if primed_tokens:
             self._primed.inc(primed_tokens)
+
+    def paused(self, count: int) -> None:
+        self._paused.set(count)
 
     def idle(self) -> None:
         self._active.set(0)

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.randomness import BLOCK, uniform_block
+from service.engine.requests import State
+
 Array = NDArray[Any]
 
 
@@ -60,6 +63,10 @@ class Arena:
         self.next_token = np.zeros(capacity, np.int64)
         self.log_probability = np.zeros(capacity, np.float32)
         self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
+        # Of each row, the numbers of the block under way and which of them comes next.
+        self._blocks = np.zeros((capacity, BLOCK), np.float32)
+        self._places = np.zeros(capacity, np.int64)
+        self._starts = np.arange(capacity) * BLOCK
         self._fixed = {s.name: self._rows_of(s) for s in state if not s.carried}
         self._carried = tuple(
             {s.name: self._rows_of(s) for s in state if s.carried} for _ in range(2)
@@ -99,10 +106,23 @@ class Arena:
             for rows in (*side.inputs.values(), *side.outputs.values()):
                 rows[:] = 0
 
-    def take(self, row: int, state: Mapping[str, Array] | None) -> None:
+    def take(self, row: int, state: State | None) -> None:
         """Give ``row`` to a stream that starts from ``state``, or from zeros."""
         for name, rows in self.current().items():
             rows[row] = 0 if state is None else state[name]
+
+    def save(self, row: int) -> dict[str, Array]:
+        """A copy of a row's state, as take() wants it."""
+        return {name: rows[row].copy() for name, rows in self.current().items()}
+
+    def save_carried(self, row: int) -> dict[str, Array]:
+        """As save(), without what priming sets for good."""
+        return {name: rows[row].copy() for name, rows in self._carried[self.side].items()}
+
+    def gather(self, rows: Sequence[int], parents: Sequence[int]) -> None:
+        """Row rows[i] goes on from the carried state of row parents[i]."""
+        for array in self._carried[self.side].values():
+            array[list(rows)] = array[list(parents)]
 
     def control(self, row: int, **values: float) -> None:
         """Set what is named of a row's controls; whatever is not changes no draw."""
@@ -111,14 +131,31 @@ class Arena:
         self.controls["seen"][row] = False
         self.controls["bias"][row] = 0
 
+    def seed(self, row: int, seed: int, sample: int, position: int) -> None:
+        """The row's next number is the one at ``position`` of its stream's."""
+        block, place = divmod(position, BLOCK)
+        self._blocks[row] = uniform_block(seed, sample, block)
+        self._places[row] = place
+
+    def draw_uniforms(self, rows: int) -> list[int]:
+        """Set the next uniform of rows 0 … rows-1.
+
+        Returns the rows whose block is used up: seed() them before the next draw.
+        """
+        places = self._places[:rows]
+        np.take(self._blocks, self._starts[:rows] + places, out=self.controls["uniform"][:rows])
+        places += 1
+        return np.flatnonzero(places == BLOCK).tolist() if places.max() == BLOCK else []
+
     def give(self, row: int, last: int) -> None:
         """Take ``row`` back; the stream of row ``last`` moves into it.
 
         The freed row is zeroed in both sets: nothing of a stream outlives it.
         """
-        for rows in (*self.current().values(), *self.controls.values()):
+        moving = (*self.controls.values(), self._blocks, self._places)
+        for rows in (*self.current().values(), *moving):
             rows[row] = rows[last]
         outputs = (self.next_token, self.log_probability, self.log_probabilities)
         sets = (*self._fixed.values(), *(r for side in self._carried for r in side.values()))
-        for rows in (*sets, *self.controls.values(), *outputs):
+        for rows in (*sets, *moving, *outputs):
             rows[last] = 0

@@ -96,6 +96,9 @@ class BatchEngine:
     def arrive(self, job: Job) -> None:
         self._waiting.extend((job, number) for number in range(len(job.items)))
 
+    def resume(self, job: Job) -> None:
+        """A job has one answer; there is nothing to pause."""
+
     def cancel(self, job: Job) -> None:
         """Drop what has not run yet; the job gets no result."""
         if not job.left:
@@ -105,7 +108,7 @@ class BatchEngine:
         if self._batch and not self._batch.is_wanted:
             self._batch = None
 
-    def step(self) -> list[tuple[Any, Any]]:
+    def step(self) -> list[Any]:
         """Run one piece of the batch under way, or of the next one."""
         if self._batch is None:
             self._batch = self._begin()
@@ -117,12 +120,15 @@ class BatchEngine:
         self.observer.batch_ran(len(batch.entries), tokens, self.clock() - batch.started)
         return self._hand_out(batch, results)
 
-    def fail(self, error: RequestError) -> list[tuple[Any, Any]]:
+    def fail(self, error: RequestError) -> list[Any]:
         """Give up every job; each gets ``error``."""
         running = self._batch.entries if self._batch else []
         jobs = {id(job): job for job, _ in (*running, *self._waiting)}
         self._waiting, self._batch = [], None
-        return [(job.sink, BatchFailed(error)) for job in jobs.values() if not job.is_gone]
+        failed = [job for job in jobs.values() if not job.is_gone]
+        for job in failed:
+            job.sink.put(BatchFailed(error))
+        return [job.sink for job in failed]
 
     def _begin(self) -> _Batch:
         entries = self._choose()
@@ -149,11 +155,12 @@ class BatchEngine:
         places = sorted(range(len(self._waiting)), key=unlike)[: self.max_rows]
         return [self._waiting[place] for place in places]
 
-    def _hand_out(self, batch: _Batch, results: Sequence[Any]) -> list[tuple[Any, Any]]:
-        deliveries = []
+    def _hand_out(self, batch: _Batch, results: Sequence[Any]) -> list[Any]:
+        answered = []
         for (job, number), result in zip(batch.entries, results, strict=True):
             job.results[number] = result
             job.left -= 1
             if not (job.left or job.is_gone):
-                deliveries.append((job.sink, BatchDone(job.results)))
-        return deliveries
+                job.sink.put(BatchDone(job.results))
+                answered.append(job.sink)
+        return answered

@@ -4,7 +4,9 @@ RequestError
 ├── ModelNotFound      no such model or version
 ├── ModelRefused       its bundle was found and not loaded
 ├── WrongInput         the request contradicts the model's task or limits
-├── ResumeUnsupported  asks to go on with an earlier stream
+├── ResumeInvalid      its resume token is none, was changed, or is too large
+├── ResumeRefused      its resume token is good elsewhere, for another caller, or no more
+├── ReaderStalled      its caller has not read for too long
 ├── QueueFull          as many requests wait as may; carries when to try again
 ├── ServiceStopping    the service takes no new work
 └── EngineFailed       the model's engine stopped on an error of its own
@@ -29,7 +31,15 @@ class WrongInput(RequestError):
     pass
 
 
-class ResumeUnsupported(RequestError):
+class ResumeInvalid(RequestError):
+    pass
+
+
+class ResumeRefused(RequestError):
+    pass
+
+
+class ReaderStalled(RequestError):
     pass
 
 

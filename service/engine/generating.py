@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.adjusting import Adjustments
 from service.engine.arena import Arena, Side, StateSpec
+from service.engine.beams import BeamSearch, Hypothesis
 from service.engine.errors import RequestError
-from service.engine.randomness import BLOCK, uniform_block
-from service.engine.requests import Event, Failed, Finished, FinishReason, Generation, TokenMade
-from service.engine.scheduler import Plan, PrimePolicy, Scheduler, Stream
+from service.engine.priming import PrimeCredit
+from service.engine.requests import (
+    Checkpoint,
+    Failed,
+    Finished,
+    FinishReason,
+    Generation,
+    Progress,
+    SampleFinished,
+    Sink,
+    Snapshot,
+    State,
+    TokenMade,
+)
+from service.engine.scheduler import Phase, Place, Plan, PrimeChunk, PrimePolicy, Prompt, Scheduler
 from service.engine.stopping import StopMatcher
-
-State = Mapping[str, NDArray[Any]]
-Delivery = tuple[Any, Event]  # (the stream's sink, what it gets)
 
 
 class Runner(Protocol):
@@ -43,6 +55,9 @@ class Observer(Protocol):
 
     def tokens_followed(self, count: int, seconds: float) -> None: ...
 
+    def paused(self, count: int) -> None:
+        """So many streams wait for their readers."""
+
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None: ...
 
     def idle(self) -> None:
@@ -56,17 +71,42 @@ class GenerationModel:
     begin_id: the token a stream starts with after a whole source; None where it starts with
         the prompt's last token. end_id: the token that ends a stream, None for none.
     pieces: the text of each token id as the first of a stream, and as a later one.
+    silent_ids: tokens that stand for no symbol and are never made.
     """
 
     state: tuple[StateSpec, ...]
     begin_id: int | None
     end_id: int | None
     pieces: tuple[Sequence[str], Sequence[str]]
+    silent_ids: tuple[int, ...] = ()
 
     @property
-    def policy(self) -> PrimePolicy:
-        reads_source = self.begin_id is not None
-        return PrimePolicy(whole=reads_source, steps_last=not reads_source)
+    def reads_source(self) -> bool:
+        return self.begin_id is not None
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.pieces[0])
+
+
+@dataclass(eq=False)
+class Stream(Place):
+    """One sample of a request, or one row of its beam search.
+
+    token: what its next step reads; in the arena while it runs. is_plain: every token goes
+    out as it is, with nothing to look up, hold back, count or tell.
+    """
+
+    progress: Progress = None  # type: ignore[assignment]
+    sample: int = 0
+    token: int = 0
+    made: int = 0
+    delivered: int = 0
+    log_probability: float = 0.0
+    stops: StopMatcher | None = None
+    adjustments: Adjustments | None = None
+    search: BeamSearch | None = None
+    is_plain: bool = True
 
 
 class GenerateEngine:
@@ -79,14 +119,17 @@ class GenerateEngine:
         capacity: int,
         clock: Callable[[], float],
         observer: Observer,
+        credit: PrimeCredit | None = None,
     ) -> None:
         self.model = model
         self.runner = runner
         self.clock = clock
         self.observer = observer
-        self.scheduler = Scheduler(capacity, model.policy)
-        self.arena = Arena(model.state, capacity, len(model.pieces[0]))
+        self.scheduler = Scheduler(capacity, PrimePolicy(whole=model.reads_source))
+        self.arena = Arena(model.state, capacity, model.vocabulary)
+        self.credit = credit or PrimeCredit()
         self._last_step = 0.0
+        self._sinks: list[Sink] = []  # that got something in this step
         runner.attach(self.arena.sides())
 
     @property
@@ -101,150 +144,400 @@ class GenerateEngine:
                     self.runner.step(side, rows)
         self.arena.clear()
 
-    def open(self, request: Generation, sink: Any) -> Stream:
-        """A stream for ``request``; it runs once it has arrived."""
-        return Stream(request, sink, StopMatcher(request.stop))
+    # -- from the thread: open, arrive, resume, cancel ---------------------------------------
 
-    def arrive(self, stream: Stream) -> None:
-        self.scheduler.arrive(stream)
+    def open(self, request: Generation, sink: Sink) -> Progress:
+        """The streams of ``request``; they run once they have arrived."""
+        count = request.beam.width if request.beam else request.samples
+        progress = Progress(request, sink, count)
+        prompt = Prompt(self._to_prime(request))
+        search = self._search(request) if request.beam else None
+        for number in range(count):
+            stream = self._stream(progress, prompt, number)
+            stream.search = search
+            progress.streams.append(stream)
+        return progress
 
-    def cancel(self, stream: Stream) -> None:
-        """Free the stream's row, if it still has one; it gets no further event."""
-        if not stream.is_gone:
-            self._leave(stream)
-            self._report(stream, FinishReason.CANCELLED)
+    def _to_prime(self, request: Generation) -> Sequence[int]:
+        """A prompt's last token goes through the step; a resumed one was read long ago."""
+        if self.model.reads_source:
+            return request.tokens
+        return () if request.resumed else request.tokens[:-1]
+
+    def _stream(self, progress: Progress, prompt: Prompt, number: int) -> Stream:
+        request, resumed = progress.request, progress.request.resumed
+        if resumed:
+            first = resumed.token
+        elif self.model.begin_id is not None:
+            first = self.model.begin_id
+        else:
+            first = request.tokens[-1]
+        stream = Stream(
+            prompt,
+            gang=request.beam.width if request.beam else 1,
+            progress=progress,
+            sample=request.first_sample + number,
+            token=first,
+            made=resumed.made if resumed else 0,
+            delivered=resumed.delivered if resumed else 0,
+        )
+        if request.stop:
+            stream.stops = StopMatcher(request.stop, resumed.held if resumed else ())
+        if not request.beam:
+            stream.adjustments = Adjustments.of(
+                request.sampling,
+                request.tokens,
+                resumed.counts if resumed else {},
+                self.model.end_id,
+                request.min_tokens,
+            )
+        stream.is_plain = not (
+            stream.stops or stream.adjustments or request.top or request.checkpoints.every
+        )
+        return stream
+
+    def _search(self, request: Generation) -> BeamSearch:
+        assert request.beam is not None, "asked for"
+        masked = np.zeros(self.model.vocabulary)
+        Adjustments(request.sampling, (), {}, None, 0).fill(masked, masked, 0)
+        masked[list(self.model.silent_ids)] = -np.inf
+        return BeamSearch(
+            request.beam, request.max_tokens, request.min_tokens, self.model.end_id, masked
+        )
+
+    def arrive(self, progress: Progress) -> None:
+        for stream in progress.streams:
+            self.scheduler.arrive(stream)
+
+    def resume(self, progress: Progress) -> None:
+        """The reader has caught up: what paused for it goes on."""
+        for stream in progress.streams:
+            if stream.phase is Phase.PAUSED:
+                self.scheduler.resume(stream)
+        self.observer.paused(len(self.scheduler.paused))
+
+    def cancel(self, progress: Progress) -> None:
+        """Free the request's rows, if it still has any; it gets no further event."""
+        if progress.running:
+            self._leave(progress)
+            self._report(progress, FinishReason.CANCELLED)
+            self.observer.paused(len(self.scheduler.paused))
             if self.is_idle:
                 self.observer.idle()
 
-    def step(self) -> list[Delivery]:
-        """Prime what is due, make one token for every row, and say who gets what."""
+    def fail(self, error: RequestError) -> list[Sink]:
+        """Give up every request; each gets ``error`` as its last event."""
+        failed = list(dict.fromkeys(stream.progress for stream in self.scheduler.everyone()))
+        for progress in failed:
+            self._leave(progress)
+            progress.sink.put(Failed(error))
+        return [progress.sink for progress in failed]
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def step(self) -> list[Sink]:
+        """Prime what is due, make one token for every row, and say who got something."""
         started = self.clock()
-        plan = self.scheduler.schedule()
-        self._prime(plan, started)
-        self._admit(plan)
+        self._sinks = []
+        urgency = self.scheduler.urgency
+        plan = self.scheduler.schedule(self.credit.seconds * urgency)
+        if plan.begins:
+            self._begin(plan, started)
+        if plan.prime:
+            seconds = self._prime(plan.prime)
+            if self.scheduler.rows:
+                self.credit.spend(seconds / urgency)
+        for stream in plan.admits:
+            self._admit(stream)
         rows = len(self.scheduler.rows)
         if rows:
-            self._draw_uniforms()
-            self.runner.step(self.arena.side, rows)
-            self.arena.swap()
-        return self._commit(plan, rows, started)
-
-    def fail(self, error: RequestError) -> list[Delivery]:
-        """Give up every stream; each gets ``error`` as its last event."""
-        streams = self.scheduler.everyone()
-        for stream in streams:
-            self._leave(stream)
-        return [(stream.sink, Failed(error)) for stream in streams]
-
-    def _prime(self, plan: Plan, now: float) -> None:
-        for stream in plan.begins:
-            stream.started = now
-            self.observer.began(now - stream.request.arrived)
-        if not plan.prime:
-            return
-        tokens = [chunk.stream.request.tokens[chunk.start : chunk.end] for chunk in plan.prime]
-        states = self.runner.prime(tokens, [chunk.stream.state for chunk in plan.prime])
-        for chunk, state in zip(plan.prime, states, strict=True):
-            chunk.stream.state = state
-            self.scheduler.primed(chunk)
-
-    def _admit(self, plan: Plan) -> None:
-        for stream in plan.admits:
-            row = self.scheduler.admit(stream)
-            self.arena.take(row, stream.state)
-            stream.state = None
-            sampling = stream.request.sampling
-            first = self.model.begin_id
-            self.arena.control(
-                row,
-                token=stream.request.tokens[-1] if first is None else first,
-                temperature=sampling.temperature,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-            )
-
-    def _draw_uniforms(self) -> None:
-        uniform = self.arena.controls["uniform"]
-        for stream in self.scheduler.rows:
-            block, place = divmod(stream.made, BLOCK)
-            if stream.uniforms is None or place == 0:
-                stream.uniforms = uniform_block(stream.request.sampling.seed, 0, block)
-            uniform[stream.row] = stream.uniforms[place]
-
-    def _commit(self, plan: Plan, rows: int, started: float) -> list[Delivery]:
-        """Hand out the tokens of this step; streams that are done leave."""
-        now = self.clock()
-        tokens = self.arena.next_token[:rows].tolist()
-        log_probabilities = self.arena.log_probability[:rows].tolist()
-        self.arena.controls["token"][:rows] = self.arena.next_token[:rows]
-        deliveries: list[Delivery] = []
-        streams = list(self.scheduler.rows)  # in row order; leaving reorders the rows
-        for stream, token, log_probability in zip(streams, tokens, log_probabilities, strict=True):
-            self._hand_out(stream, token, log_probability, deliveries, now)
-        primed = sum(chunk.end - chunk.start for chunk in plan.prime)
-        self.observer.tokens_followed(rows - len(plan.admits), now - self._last_step)
-        self.observer.stepped(rows, len(self.scheduler.waiting), primed, now - started)
-        self._last_step = now
+            self._run(rows)
+            self._commit(rows, len(plan.admits))
+        primed = sum(chunk.count for chunk in plan.prime)
+        queue = self.scheduler.queue_length
+        self.observer.stepped(rows, queue, primed, self.clock() - started)
         if self.is_idle:
             self.observer.idle()
-        return deliveries
+        return self._sinks
+
+    def _begin(self, plan: Plan, now: float) -> None:
+        for stream in plan.begins:
+            progress = stream.progress
+            if progress.started is None:
+                progress.started = now
+                self.observer.began(now - progress.request.arrived)
+
+    def _prime(self, chunks: Sequence[PrimeChunk]) -> float:
+        """Read the chunks; returns the seconds that took."""
+        started = self.clock()
+        prompts = [chunk.prompt for chunk in chunks]
+        tokens = [
+            p.tokens[p.primed : p.primed + c.count] for p, c in zip(prompts, chunks, strict=True)
+        ]
+        states = self.runner.prime(tokens, [prompt.state for prompt in prompts])
+        for chunk, state in zip(chunks, states, strict=True):
+            chunk.prompt.state = state
+            self.scheduler.primed(chunk)
+        seconds = self.clock() - started
+        self.scheduler.cost.observe(len(chunks), max(chunk.count for chunk in chunks), seconds)
+        return seconds
+
+    def _admit(self, stream: Stream) -> None:
+        """Into the next row: from where it paused, was resumed, or was primed to."""
+        row, request = self.scheduler.admit(stream), stream.progress.request
+        state, stream.saved = stream.saved, None
+        if state is None:
+            state = stream.prompt.state
+            if request.resumed:
+                state = {**(state or {}), **request.resumed.state}
+        self.arena.take(row, state)
+        sampling = request.sampling
+        self.arena.control(
+            row,
+            token=stream.token,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition=sampling.repetition_penalty,
+        )
+        if stream.adjustments:
+            bias, seen = self._rows(stream)
+            stream.adjustments.fill(bias, seen, stream.made)
+        self.arena.seed(row, sampling.seed, stream.sample, stream.made)
+
+    def _rows(self, stream: Stream) -> tuple[NDArray[Any], NDArray[Any]]:
+        controls = self.arena.controls
+        return controls["bias"][stream.row], controls["seen"][stream.row]
+
+    def _run(self, rows: int) -> None:
+        used_up = self.arena.draw_uniforms(rows)
+        started = self.clock()
+        self.runner.step(self.arena.side, rows)
+        self.credit.earn(self.clock() - started)
+        self.arena.swap()
+        for row in used_up:
+            stream = self.scheduler.rows[row]
+            seed = stream.progress.request.sampling.seed
+            self.arena.seed(row, seed, stream.sample, stream.made + 1)
+
+    def _commit(self, rows: int, joined: int) -> None:
+        """Hand out the tokens of this step; then streams that are done or held up leave."""
+        now = self.clock()
+        self.observer.tokens_followed(rows - joined, now - self._last_step)
+        self._last_step = now
+        arena = self.arena
+        tokens = arena.next_token[:rows].tolist()
+        log_probabilities = arena.log_probability[:rows].tolist()
+        arena.controls["token"][:rows] = arena.next_token[:rows]
+        end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
+        done: list[tuple[Stream, FinishReason]] = []
+        behind: list[Stream] = []
+        searches: dict[BeamSearch, Progress] = {}
+        for stream, token, log_probability in zip(
+            self.scheduler.rows, tokens, log_probabilities, strict=True
+        ):
+            made, progress = stream.made, stream.progress
+            if stream.search:
+                searches[stream.search] = progress
+                stream.made = made + 1
+                continue
+            if made and stream.is_plain and token != end_id and progress.first_token is not None:
+                # What most tokens of most streams take; _hand_out does the same and more.
+                stream.made = made + 1
+                stream.delivered += 1
+                stream.log_probability += log_probability
+                progress.sink.put(
+                    TokenMade(token, pieces[token], made, log_probability, stream.sample)
+                )
+                reason = FinishReason.LENGTH if made + 1 == progress.request.max_tokens else None
+            else:
+                reason = self._hand_out(stream, token, log_probability, now)
+            sinks.append(progress.sink)
+            if reason:
+                done.append((stream, reason))
+            elif progress.sink.is_full:
+                behind.append(stream)
+        # Rows move when a stream leaves, so what this step computed is read before.
+        answered = [p for search, p in searches.items() if not self._goes_on(search, p)]
+        for progress in answered:
+            self._answer(progress, now)
+        for stream, reason in done:
+            self._finish(stream, reason)
+        for stream in behind:
+            self._pause(stream)
 
     def _hand_out(
-        self,
-        stream: Stream,
-        token: int,
-        log_probability: float,
-        deliveries: list[Delivery],
-        now: float,
-    ) -> None:
-        if stream.made == 0:
-            stream.first_token = now
-            self.observer.first_token(now - stream.request.arrived)
-        if token == self.model.end_id:
-            self._finish(stream, FinishReason.END, stream.stops.flush(), deliveries)
-            return
-        text = self.model.pieces[stream.made > 0][token]
-        made = TokenMade(token, text, stream.made, log_probability)
+        self, stream: Stream, token: int, log_probability: float, now: float
+    ) -> FinishReason | None:
+        """One token of one stream; returns why the stream ends, if it does."""
+        request = stream.progress.request
+        self._note_first(stream.progress, now)
+        stream.log_probability += log_probability
+        position = stream.made
         stream.made += 1
-        released, stopped = stream.stops.feed(made)
-        if stopped:
-            self._finish(stream, FinishReason.STOP, released, deliveries)
-        elif stream.made == stream.request.max_tokens:
-            released += stream.stops.flush()
-            self._finish(stream, FinishReason.LENGTH, released, deliveries)
-        else:
-            self._deliver(stream, released, deliveries)
-
-    def _deliver(
-        self, stream: Stream, released: Sequence[TokenMade], deliveries: list[Delivery]
-    ) -> None:
-        stream.delivered += len(released)
-        deliveries.extend((stream.sink, token) for token in released)
-
-    def _finish(
-        self,
-        stream: Stream,
-        reason: FinishReason,
-        released: Sequence[TokenMade],
-        deliveries: list[Delivery],
-    ) -> None:
-        self._deliver(stream, released, deliveries)
-        self._leave(stream)
-        request = stream.request
-        finished = Finished(
-            reason,
-            len(request.tokens),
-            stream.delivered,
-            stream.started - request.arrived,
-            stream.first_token - request.arrived if stream.delivered else 0.0,
+        if token == self.model.end_id:
+            self._deliver(stream, stream.stops.flush() if stream.stops else [])
+            return FinishReason.END
+        made = TokenMade(
+            token,
+            self.model.pieces[position > 0][token],
+            position,
+            log_probability,
+            stream.sample,
+            self._likeliest(stream.row, request.top) if request.top else (),
         )
-        deliveries.append((stream.sink, finished))
-        self._report(stream, reason)
+        if stream.adjustments:
+            stream.adjustments.follow(token, *self._rows(stream), stream.made)
+        released, stopped = [made], False
+        if stream.stops and stream.made > request.min_tokens:
+            released, stopped = stream.stops.feed(made)
+        self._deliver(stream, released)
+        if stopped:
+            return FinishReason.STOP
+        if stream.made == request.max_tokens:
+            self._deliver(stream, stream.stops.flush() if stream.stops else [])
+            return FinishReason.LENGTH
+        every = request.checkpoints.every
+        if every and stream.made % every == 0:
+            stream.progress.sink.put(Checkpoint(stream.sample, self.snapshot(stream)))
+        return None
 
-    def _leave(self, stream: Stream) -> None:
+    def _note_first(self, progress: Progress, now: float) -> None:
+        if progress.first_token is None:
+            progress.first_token = now
+            self.observer.first_token(now - progress.request.arrived)
+
+    def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
+        known = self.arena.log_probabilities[row]
+        count = min(count, len(known))
+        # Ties go to the lower id, at the edge too.
+        edge = np.partition(known, -count)[-count]
+        candidates = np.flatnonzero(known >= edge)
+        best = candidates[np.argsort(-known[candidates], kind="stable")[:count]]
+        return tuple(zip(best.tolist(), known[best].tolist(), strict=True))
+
+    def _deliver(self, stream: Stream, released: Sequence[TokenMade]) -> None:
+        stream.delivered += len(released)
+        for made in released:
+            stream.progress.sink.put(made)
+
+    def snapshot(self, stream: Stream) -> Snapshot:
+        """Where a running stream is, after what the last step drew for it."""
+        request = stream.progress.request
+        needs_tokens = self.model.reads_source or request.sampling.repetition_penalty != 1.0
+        resumed = request.resumed
+        return Snapshot(
+            sampling=request.sampling,
+            sample=stream.sample,
+            max_tokens=request.max_tokens,
+            min_tokens=request.min_tokens,
+            stop=request.stop,
+            input_tokens=resumed.input_tokens if resumed else len(request.tokens),
+            tokens=request.tokens if needs_tokens else (),
+            token=int(self.arena.controls["token"][stream.row]),
+            made=stream.made,
+            delivered=stream.delivered,
+            held=stream.stops.held if stream.stops else (),
+            counts=dict(stream.adjustments.counts) if stream.adjustments else {},
+            state=self.arena.save_carried(stream.row),
+        )
+
+    def _finish(self, stream: Stream, reason: FinishReason) -> None:
+        progress = stream.progress
+        if progress.request.checkpoints.at_end and reason is not FinishReason.END:
+            progress.sink.put(Checkpoint(stream.sample, self.snapshot(stream)))
+        self._vacate(stream)
+        resumed = progress.request.resumed
+        made_here = stream.delivered - (resumed.delivered if resumed else 0)
+        self._end_sample(
+            progress,
+            SampleFinished(stream.sample, reason, made_here, stream.log_probability),
+        )
+
+    def _end_sample(self, progress: Progress, ended: SampleFinished) -> None:
+        progress.output_tokens += ended.output_tokens
+        progress.sink.put(ended)
+        progress.running -= 1
+        if not progress.running:
+            self._end(progress, ended.reason)
+
+    def _end(self, progress: Progress, reason: FinishReason) -> None:
+        request = progress.request
+        waited = 0.0 if progress.started is None else progress.started - request.arrived
+        first = progress.first_token
+        progress.sink.put(
+            Finished(
+                reason,
+                self._input_tokens(request),
+                progress.output_tokens,
+                waited,
+                first - request.arrived if first and progress.output_tokens else 0.0,
+            )
+        )
+        self._report(progress, reason)
+
+    def _input_tokens(self, request: Generation) -> int:
+        return request.resumed.input_tokens if request.resumed else len(request.tokens)
+
+    # -- beams ---------------------------------------------------------------------------------
+
+    def _goes_on(self, search: BeamSearch, progress: Progress) -> bool:
+        """Choose how a beam's rows go on, and move their states accordingly."""
+        rows = [stream.row for stream in progress.streams]
+        choice = search.advance(self.arena.log_probabilities[rows])
+        if choice is None:
+            return False
+        self.arena.gather(rows, [rows[parent] for parent in choice.parents])
+        self.arena.controls["token"][rows] = choice.tokens
+        return True
+
+    def _answer(self, progress: Progress, now: float) -> None:
+        """The hypotheses of a search that is over, as samples."""
+        search = progress.streams[0].search
+        assert search is not None, "a beam's rows share one"
+        best = search.best()
+        self._note_first(progress, now)
+        self._sinks.append(progress.sink)
+        self._leave(progress)
+        progress.running = len(best)
+        if not best:
+            self._end(progress, FinishReason.END)
+        for number, hypothesis in enumerate(best):
+            sample = progress.request.first_sample + number
+            for position, (token, log_probability) in enumerate(hypothesis.tokens):
+                text = self.model.pieces[position > 0][token]
+                progress.sink.put(TokenMade(token, text, position, log_probability, sample))
+            self._end_sample(
+                progress,
+                SampleFinished(
+                    sample,
+                    hypothesis.reason,
+                    len(hypothesis.tokens),
+                    hypothesis.log_probability,
+                    hypothesis.score,
+                ),
+            )
+
+    # -- leaving -------------------------------------------------------------------------------
+
+    def _pause(self, stream: Stream) -> None:
+        stream.token = int(self.arena.controls["token"][stream.row])
+        stream.saved = self.arena.save(stream.row)
+        self.arena.give(*self.scheduler.pause(stream))
+        self.observer.paused(len(self.scheduler.paused))
+
+    def _vacate(self, stream: Stream) -> None:
         moved = self.scheduler.leave(stream)
         if moved:
             self.arena.give(*moved)
 
-    def _report(self, stream: Stream, reason: FinishReason) -> None:
-        self.observer.finished(reason, len(stream.request.tokens), stream.delivered)
+    def _leave(self, progress: Progress) -> None:
+        for stream in progress.streams:
+            self._vacate(stream)
+        progress.running = 0
+
+    def _report(self, progress: Progress, reason: FinishReason) -> None:
+        delivered = sum(stream.delivered for stream in progress.streams)
+        made = max(progress.output_tokens, delivered)
+        self.observer.finished(reason, self._input_tokens(progress.request), made)

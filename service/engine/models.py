@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
-from service.engine.requests import Generation, Sampling, SamplingShape
-from service.engine.streams import TokenStream, run_batch
+from service.engine.requests import Generation, Snapshot
+from service.engine.resuming import ResumeTokens, ServedBundle
+from service.engine.streams import Pace, TokenStream, run_batch
 from service.engine.threads import EngineThread
+from service.engine.wishes import GenerationRules, GenerationWish
 
-MAX_STOPS = 16
-MAX_STOP_CHARACTERS = 256
 MAX_TEXTS = 1024
 MAX_REQUEST_CHARACTERS = 131_072
 _SEEDS = 2**64
-# The wire carries 0.01 as a float32, which is a little less.
-_LEAST_TEMPERATURE = 0.01 * (1 - 1e-6)
 # Reading more text than this at once would hold up every stream's messages.
 _INLINE_CHARACTERS = 8_192
 
@@ -47,70 +46,21 @@ class TextCodec(Protocol):
 
 
 @dataclass(frozen=True)
-class Figure:
-    name: str
-    value: float
-    unit: str
-    split: str
-    examples: int
-
-
-@dataclass(frozen=True)
-class DataSource:
-    package: str
-    version: str
-    licence: str
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What anyone may know of a served model.
-
-    task: ``classify``, ``generate`` or ``seq2seq``. provider: what executes it.
-    """
-
-    name: str
-    version: str
-    task: str
-    description: str
-    labels: tuple[str, ...]
-    limits: Mapping[str, int]
-    sampling: SamplingShape
-    figures: tuple[Figure, ...]
-    data: tuple[DataSource, ...]
-    digest: str
-    provider: str
-
-
-@dataclass(frozen=True)
-class SamplingWish:
-    """What a request says of sampling; None takes the model's default."""
-
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class GenerationWish:
-    """One of prompt, source, vector is what primes the model; the others are None."""
-
-    prompt: str | None
-    source: str | None
-    vector: Sequence[float] | None
-    max_tokens: int | None
-    sampling: SamplingWish
-    stop: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class OpenStream:
-    """A stream under way: read ``tokens``, and close it."""
+    """A stream under way: read ``tokens``, and close it.
+
+    echo: the prompt's tokens, where asked for. seal: makes a resume token of a snapshot.
+    """
 
     tokens: TokenStream
     seed: int
     unknown_symbols: int
+    echo: list[ScoredToken]
+    seal: Callable[[Snapshot], bytes]
+    codec: TextCodec
+
+    def text_of(self, token: int, position: int) -> str:
+        return self.codec.piece(token, position == 0)
 
 
 @dataclass(frozen=True)
@@ -217,10 +167,25 @@ def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[tuple
     return sorted(pairs, key=lambda pair: -pair[1])
 
 
-class GeneratorModel(_TextModel):
-    """Generates from a prompt or, where ``writer`` differs from ``reader``, from a source.
+@dataclass(frozen=True)
+class Writer:
+    """What a generating model writes with.
 
-    begin_id, end_id: as GenerationModel; a model with a begin_id is primed with a source.
+    begin_id, end_id, silent_ids: as GenerationModel. rows: how many streams decode at once.
+    """
+
+    codec: TextCodec
+    begin_id: int | None
+    end_id: int | None
+    silent_ids: tuple[int, ...]
+    vocabulary: int
+    rows: int
+
+
+class GeneratorModel(_TextModel):
+    """Generates from a prompt or, where the writer has a begin_id, from a source.
+
+    tokens_per_message: for requests that do not say; 0 leaves it to the pace.
     choose_seed: for requests without one. clock: the engine's, in seconds.
     """
 
@@ -228,40 +193,76 @@ class GeneratorModel(_TextModel):
         self,
         card: ModelCard,
         reader: TextCodec,
-        writer: TextCodec,
-        begin_id: int | None,
-        end_id: int | None,
+        writer: Writer,
         thread: EngineThread,
         score_thread: EngineThread,
+        resume_tokens: ResumeTokens,
+        pace: Pace,
+        tokens_per_message: int = 0,
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
     ) -> None:
         super().__init__(card, reader)
-        self.writer = writer
-        self.begin_id = begin_id
-        self.end_id = end_id
+        self.writer = writer.codec
+        self.begin_id, self.end_id = writer.begin_id, writer.end_id
         self.thread = thread
         self.score_thread = score_thread
+        self.resume_tokens = resume_tokens
+        self.pace = pace
+        self.tokens_per_message = tokens_per_message
         self.clock = clock
         self.choose_seed = choose_seed
+        self._rules = GenerationRules(
+            card, writer.vocabulary, writer.silent_ids, writer.end_id, writer.rows
+        )
 
     @property
     def reads_source(self) -> bool:
         return self.begin_id is not None
 
-    def generate(self, wish: GenerationWish) -> OpenStream:
-        """Raises WrongInput, QueueFull or EngineFailed."""
-        encoded = self._input(wish)
-        sampling = self._sampling(wish.sampling)
-        request = Generation(
-            tokens=tuple(encoded.ids),
-            sampling=sampling,
-            max_tokens=self._max_tokens(wish.max_tokens),
-            stop=_checked_stops(wish.stop),
-            arrived=self.clock(),
+    async def generate(self, wish: GenerationWish) -> OpenStream:
+        """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
+        bundle = ServedBundle(
+            self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
         )
-        stream = TokenStream.open(self.thread, request)
-        return OpenStream(stream, sampling.seed, encoded.unknown)
+        if wish.resume_token is None:
+            encoded = self._input(wish)
+            unknown = encoded.unknown
+            request = self._request(wish, encoded)
+            echo = await self._echo(wish, encoded) if wish.echo else []
+        else:
+            snapshot = self.resume_tokens.open(
+                wish.resume_token, bundle, wish.subject, wish.allow_inexact
+            )
+            unknown, echo = 0, []
+            request = self._rules.resumed(wish, snapshot, self.clock())
+        size = request.beam.width if request.beam else request.samples
+        each = wish.tokens_per_message or self.tokens_per_message
+        stream = TokenStream.open(self.thread, request, self.pace, each, size)
+        return OpenStream(
+            stream,
+            request.sampling.seed,
+            unknown,
+            echo,
+            lambda snapshot: self.resume_tokens.seal(snapshot, bundle, wish.subject),
+            self.writer,
+        )
+
+    def _request(self, wish: GenerationWish, encoded: Encoded) -> Generation:
+        seed = wish.sampling.seed
+        return self._rules.fresh(
+            wish, encoded.ids, self.choose_seed() if seed is None else seed, self.clock()
+        )
+
+    async def _echo(self, wish: GenerationWish, encoded: Encoded) -> list[ScoredToken]:
+        """The prompt's tokens, with their log-probabilities where those are asked for."""
+        if wish.log_probabilities and len(encoded.ids) > 1:
+            (scored,) = await self.score([(wish.prompt or "", "")])
+            return scored.tokens
+        return [
+            ScoredToken(token, self.writer.piece(token, number == 0), None)
+            for number, token in enumerate(encoded.ids)
+        ]
 
     async def score(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredText]:
         """The log-probabilities of texts, given as (text, source); source "" for none.
@@ -287,28 +288,6 @@ class GeneratorModel(_TextModel):
             says = f"the request has a {given[0]}" if given else "the request has no input"
             raise WrongInput(f"model {name!r} takes a {needs}, {says}; set {needs!r}")
         return self.encode(text, needs)
-
-    def _sampling(self, wish: SamplingWish) -> Sampling:
-        default = self.card.sampling
-        temperature = default.temperature if wish.temperature is None else wish.temperature
-        top_p = default.top_p if wish.top_p is None else wish.top_p
-        top_k = default.top_k if wish.top_k is None else wish.top_k
-        if not 0.0 <= temperature <= 100.0:
-            raise WrongInput(f"temperature is {temperature:g}; choose one from 0 to 100")
-        if 0.0 < temperature < _LEAST_TEMPERATURE:
-            raise WrongInput(f"temperature is {temperature:g}; choose 0 or at least 0.01")
-        if not 0.0 < top_p <= 1.0:
-            raise WrongInput(f"top_p is {top_p:g}; choose one above 0 and up to 1")
-        seed = self.choose_seed() if wish.seed is None else wish.seed
-        return Sampling(temperature, top_k, top_p, seed)
-
-    def _max_tokens(self, wish: int | None) -> int:
-        limit = self.card.limits["output_tokens"]
-        if wish is None:
-            return limit
-        if not 1 <= wish <= limit:
-            raise WrongInput(f"max_tokens is {wish}; model {self.card.name!r} makes 1 to {limit}")
-        return wish
 
     def _score_items(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[ScoreItem, int]]:
         return [
@@ -364,17 +343,6 @@ def _checked_size(what: str, lengths: Sequence[int]) -> int:
 async def _off_loop(characters: int, work: Callable[[], Answer]) -> Answer:
     """``work`` on much text, on a thread of its own; on little text, here."""
     return work() if characters <= _INLINE_CHARACTERS else await asyncio.to_thread(work)
-
-
-def _checked_stops(stops: Sequence[str]) -> tuple[str, ...]:
-    if len(stops) > MAX_STOPS:
-        raise WrongInput(f"stop holds {len(stops)} texts; send at most {MAX_STOPS}")
-    for number, stop in enumerate(stops):
-        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
-            raise WrongInput(
-                f"stop[{number}] has {len(stop)} characters; send 1 to {MAX_STOP_CHARACTERS}"
-            )
-    return tuple(stops)
 
 
 ServedModel = ClassifierModel | GeneratorModel

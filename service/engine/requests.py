@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from service.engine.errors import RequestError
+
+# One row's state: the tensors of the step graph by name, without the batch axis.
+State = Mapping[str, NDArray[Any]]
 
 
 class FinishReason(enum.Enum):
@@ -26,16 +33,69 @@ class SamplingShape:
 
 @dataclass(frozen=True)
 class Sampling(SamplingShape):
-    """seed: 0 … 2⁶⁴-1."""
+    """seed: 0 … 2⁶⁴-1. min_p 0 cuts nothing.
+
+    repetition_penalty: divides positive and multiplies negative logits of tokens that the
+    prompt or the stream holds; 1 changes nothing. frequency_penalty: subtracted from a logit
+    once for each time the stream made the token; presence_penalty: once if it made it at all.
+    bias: (token, what is added to its logit) pairs; -inf bans it. allowed: the only tokens
+    that may be drawn, empty for all.
+    """
 
     seed: int
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    bias: tuple[tuple[int, float], ...] = ()
+    allowed: tuple[int, ...] = ()
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self.repetition_penalty != 1.0 or bool(
+            self.frequency_penalty or self.presence_penalty
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is added to a logit from the start."""
+        return not (self.bias or self.allowed)
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Beam search: ``width`` hypotheses side by side, the best ``best`` are the answer.
+
+    length_penalty: a hypothesis is worth its log-probability / tokens ** length_penalty.
+    early_stop: end when ``width`` hypotheses have ended; otherwise when no running one can
+    still become better than they are.
+    """
+
+    width: int
+    best: int
+    length_penalty: float = 1.0
+    early_stop: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When a stream tells where it is: every so many tokens (0: never), and at its end."""
+
+    every: int = 0
+    at_end: bool = False
+
+
+NO_CHECKPOINTS = Checkpoints()
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One stream to make.
+    """One request: a stream, or ``samples`` of them that share what primes them.
 
-    tokens: ids of the prompt or the source, at least one.
+    tokens: ids of the prompt or the source; at least one, but for a resumed prompt.
+    first_sample: the number of the first sample. top: how many of the likeliest tokens are
+    told beside each token. beam: instead of drawing; samples is then beam.width.
+    resumed: where an earlier stream was; samples is then 1.
     arrived: when it was asked for, on the engine's clock in seconds.
     """
 
@@ -44,20 +104,84 @@ class Generation:
     max_tokens: int
     stop: tuple[str, ...]
     arrived: float
+    min_tokens: int = 0
+    samples: int = 1
+    first_sample: int = 0
+    top: int = 0
+    beam: Beam | None = None
+    checkpoints: Checkpoints = NO_CHECKPOINTS
+    resumed: Snapshot | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenMade:
+    """text: what the token adds; the part before a stop text where one follows.
+
+    top: the likeliest tokens with their log-probabilities, the likeliest first.
+    """
+
     token: int
     text: str
     position: int
     log_probability: float
+    sample: int = 0
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a stream is between two tokens: all it takes to go on elsewhere, bit for bit.
+
+    state: what the next step reads of the carried tensors; token: the id it reads.
+    made: tokens drawn so far, which is the place in the stream's random numbers too.
+    delivered: of them, how many the caller has got. held: drawn, and held back since they
+    may become a stop text. counts: how often each token was made, where a penalty asks.
+    tokens: of the request, where priming must be done again or a penalty asks; else empty.
+    """
+
+    sampling: Sampling
+    sample: int
+    max_tokens: int
+    min_tokens: int
+    stop: tuple[str, ...]
+    input_tokens: int
+    tokens: tuple[int, ...]
+    token: int
+    made: int
+    delivered: int
+    held: tuple[TokenMade, ...]
+    counts: Mapping[int, int]
+    state: State
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The caller has got every token up to here, and could go on from it."""
+
+    sample: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class SampleFinished:
+    """One of a request's streams ended.
+
+    log_probability: the sum over its tokens, an end token among them. score: of a beam's
+    hypothesis, by its length penalty.
+    """
+
+    sample: int
+    reason: FinishReason
+    output_tokens: int
+    log_probability: float
+    score: float | None = None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a stream.
+    """The last event of a request.
 
+    reason: of the stream that ended last. output_tokens: of all its streams together.
     queue_seconds: from arrival to the start of priming.
     first_token_seconds: from arrival to the first token; zero when none was made.
     """
@@ -71,9 +195,32 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The last event of a stream whose engine stopped."""
+    """The last event of a request whose engine stopped."""
 
     error: RequestError
 
 
-Event = TokenMade | Finished | Failed
+Event = TokenMade | Checkpoint | SampleFinished | Finished | Failed
+
+
+class Sink(Protocol):
+    """Where the events of a request go; opaque to the scheduler."""
+
+    def put(self, event: Any) -> None: ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reader is so far behind that nothing more should be made for it."""
+
+
+@dataclass(eq=False)
+class Progress:
+    """What the streams of one request have in common while it runs."""
+
+    request: Generation
+    sink: Sink
+    running: int
+    output_tokens: int = 0
+    started: float | None = None  # when priming began, on the engine's clock
+    first_token: float | None = None
+    streams: list[Any] = field(default_factory=list)

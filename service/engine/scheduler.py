@@ -1,75 +1,84 @@
 """Who runs when: a pure object without clock, thread or I/O, which reads no array.
 
-A stream waits, is primed in chunks, holds a row, and is gone. Rows are dense: a leaving
-stream's row is taken by the last one.
+A stream waits, is primed in chunks together with those that share its prompt, holds a row,
+may pause and come back, and is gone. Rows are dense: a leaving stream's row is taken by the
+last one.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
-from service.engine.randomness import Uniforms
-from service.engine.requests import Generation
-from service.engine.stopping import StopMatcher
+from service.engine.priming import PrimeCost
+from service.engine.requests import State
 
 NO_ROW = -1
 
+# Tokens: reading fewer at once costs more for each; what it takes beyond the time that there
+# is, the next steps earn back.
+_LEAST_CHUNK = 8
+
+
+class Phase(enum.Enum):
+    WAITING = "waiting"  # for a row to be set aside
+    BEGUN = "begun"  # a row is set aside; its prompt is being primed
+    RUNNING = "running"  # holds a row
+    PAUSED = "paused"  # its reader is behind; its state is kept
+    RETURNING = "returning"  # waits for a row again
+    GONE = "gone"
+
 
 @dataclass(eq=False)
-class Stream:
-    """One request on its way through the engine.
+class Prompt:
+    """What primes one or more streams.
 
-    sink: whom the engine delivers events to; opaque here.
+    tokens: ids to be read by the prime graph. state: after the ones read so far.
     """
 
-    request: Generation
-    sink: Any
-    stops: StopMatcher
-    primed: int = 0  # tokens of the request that the prime graph has read
-    state: Mapping[str, NDArray[Any]] | None = None  # after priming, until a row is taken
+    tokens: Sequence[int]
+    primed: int = 0
+    state: State | None = None
+
+    @property
+    def left(self) -> int:
+        return len(self.tokens) - self.primed
+
+
+@dataclass(eq=False)
+class Place:
+    """A stream as the scheduler sees it. Streams of one ``gang`` take rows together or wait."""
+
+    prompt: Prompt
+    gang: int = 1
+    phase: Phase = Phase.WAITING
     row: int = NO_ROW
-    made: int = 0  # tokens drawn so far
-    delivered: int = 0
-    uniforms: Uniforms | None = None  # of the block of positions under way
-    started: float = 0.0  # when priming began, set by the engine's clock
-    first_token: float = 0.0  # when the first token was made, likewise
-    is_gone: bool = False
+    saved: State | None = None  # while paused
 
 
 @dataclass(frozen=True)
 class PrimeChunk:
-    """Tokens start … end-1 of a stream's request, to be read from its state so far."""
+    """The next ``count`` tokens of a prompt, to be read from its state so far."""
 
-    stream: Stream
-    start: int
-    end: int
+    prompt: Prompt
+    count: int
 
 
 @dataclass(frozen=True)
 class PrimePolicy:
-    """How much is primed between two decode steps.
+    """How priming is cut.
 
-    whole: the prime graph reads a request in one piece (a source), not in chunks (a prompt).
-    steps_last: the last token goes through the step graph, so it is not primed.
-    chunk_tokens: the most that one stream's chunk holds.
-    busy_tokens: the most that all chunks together hold while streams decode (padding
-        counted); a whole source counts as well, but one is always taken.
-    rows: the most chunks that run together.
+    whole: the prime graph reads a source in one piece, not in chunks as a prompt.
+    chunk_tokens: the most of one prompt at once, which bounds how late a cancel is heard.
+    rows: the most prompts that are read together.
     """
 
     whole: bool
-    steps_last: bool
     chunk_tokens: int = 256
-    busy_tokens: int = 512
-    rows: int = 32
-
-    def tokens_to_prime(self, stream: Stream) -> int:
-        return len(stream.request.tokens) - (1 if self.steps_last else 0)
+    rows: int = 64
 
 
 @dataclass(frozen=True)
@@ -77,87 +86,159 @@ class Plan:
     """What happens before and in the next decode step.
 
     begins: streams that leave the queue. prime: chunks to read. admits: streams that are
-    primed once those chunks are read; they take rows and decode in this very step.
+    primed once those chunks are read, or come back; they take rows and decode in this step.
     """
 
-    begins: list[Stream] = field(default_factory=list)
+    begins: list[Any] = field(default_factory=list)
     prime: list[PrimeChunk] = field(default_factory=list)
-    admits: list[Stream] = field(default_factory=list)
+    admits: list[Any] = field(default_factory=list)
 
 
 class Scheduler:
-    """capacity: rows. A stream that is being primed has a row set aside for it."""
+    """capacity: rows. A stream whose prompt is being primed has a row set aside for it."""
 
     def __init__(self, capacity: int, policy: PrimePolicy) -> None:
         self.capacity = capacity
         self.policy = policy
-        self.waiting: deque[Stream] = deque()
-        self.priming: list[Stream] = []
-        self.rows: list[Stream] = []
+        self.cost = PrimeCost()
+        self.waiting: deque[Any] = deque()
+        self.begun: list[Any] = []
+        self.rows: list[Any] = []
+        self.returning: deque[Any] = deque()
+        self.paused: set[Any] = set()
 
     @property
     def free_rows(self) -> int:
-        return self.capacity - len(self.rows) - len(self.priming)
+        return self.capacity - len(self.rows) - len(self.begun)
 
     @property
     def is_idle(self) -> bool:
-        return not (self.waiting or self.priming or self.rows)
+        """Nothing to do now; streams that pause need none."""
+        return not (self.rows or self.begun or self.waiting or self.returning)
 
-    def arrive(self, stream: Stream) -> None:
+    @property
+    def queue_length(self) -> int:
+        return len(self.waiting) + len(self.returning)
+
+    @property
+    def urgency(self) -> float:
+        """How many streams wait to be primed for each that runs, at least one.
+
+        A pause for priming costs those that run and serves those that wait.
+        """
+        unprimed = len(self.waiting) + len(self.begun)
+        return max(1.0, 2.0 * unprimed / max(1, len(self.rows)))
+
+    def arrive(self, stream: Any) -> None:
         self.waiting.append(stream)
 
-    def schedule(self) -> Plan:
-        """Begin what there are rows for, and choose the chunks to prime, oldest first."""
-        begins = [self.waiting.popleft() for _ in range(min(self.free_rows, len(self.waiting)))]
-        self.priming.extend(begins)
-        prime = self._choose_chunks()
-        done = {chunk.stream: chunk.end for chunk in prime}
-        admits = [
-            stream
-            for stream in self.priming
-            if done.get(stream, stream.primed) == self.policy.tokens_to_prime(stream)
-        ]
-        return Plan(begins, prime, admits)
+    def schedule(self, seconds: float) -> Plan:
+        """Begin what there are rows for, and choose what to prime, oldest first.
 
-    def _choose_chunks(self) -> list[PrimeChunk]:
-        chunks: list[PrimeChunk] = []
-        longest = 0
-        for stream in self.priming:
-            left = self.policy.tokens_to_prime(stream) - stream.primed
-            if left == 0:
-                continue
-            length = left if self.policy.whole else min(left, self.policy.chunk_tokens)
-            longest = max(longest, length)
-            padded = longest * (len(chunks) + 1)
-            too_much = self.rows and padded > self.policy.busy_tokens
-            if len(chunks) == self.policy.rows or (chunks and too_much):
+        seconds: what priming may take, by this scheduler's own estimate, while streams run.
+        """
+        if not self.begun and not self.waiting and not self.returning:
+            return _NOTHING
+        self._come_back()
+        begins = self._begin()
+        prime = self._choose_chunks(seconds)
+        read = {chunk.prompt: chunk.count for chunk in prime}
+        done = [s for s in self.begun if s.prompt.left == read.get(s.prompt, 0)]
+        return Plan(begins, prime, done)
+
+    def _come_back(self) -> None:
+        for _ in range(min(self.free_rows, len(self.returning))):
+            stream = self.returning.popleft()
+            stream.phase = Phase.BEGUN
+            self.begun.append(stream)
+
+    def _begin(self) -> list[Any]:
+        begins: list[Any] = []
+        while self.waiting and self.waiting[0].gang <= self.free_rows:
+            for _ in range(self.waiting[0].gang):
+                stream = self.waiting.popleft()
+                stream.phase = Phase.BEGUN
+                self.begun.append(stream)
+                begins.append(stream)
+        return begins
+
+    def _choose_chunks(self, seconds: float) -> list[PrimeChunk]:
+        """Prompts in order of arrival, cut so that together they take ``seconds`` at most.
+
+        Without running streams nobody is held up, and there is no such limit.
+        """
+        unread = {s.prompt: s.prompt.left for s in self.begun if s.prompt.left}
+        prompts = list(unread)[: self.policy.rows]
+        if not prompts:
+            return []
+        if not self.rows:
+            return self._cut(prompts, self.policy.chunk_tokens)
+        if seconds <= 0:
+            return []
+        count = self._affordable(prompts, seconds)
+        each = self.cost.seconds(count, 1)
+        return self._cut(prompts[:count], max(_LEAST_CHUNK, int(seconds / each)))
+
+    def _affordable(self, prompts: Sequence[Prompt], seconds: float) -> int:
+        """How many prompts can be read side by side, the first of them to its end if possible."""
+        count = 1
+        while count < len(prompts):
+            longest = max(prompt.left for prompt in prompts[: count + 1])
+            if self.cost.seconds(count + 1, longest) > seconds:
                 break
-            chunks.append(PrimeChunk(stream, stream.primed, stream.primed + length))
-        return chunks
+            count += 1
+        return count
+
+    def _cut(self, prompts: Sequence[Prompt], length: int) -> list[PrimeChunk]:
+        if self.policy.whole:
+            return [PrimeChunk(prompt, prompt.left) for prompt in prompts]
+        most = min(length, self.policy.chunk_tokens)
+        return [PrimeChunk(prompt, min(most, prompt.left)) for prompt in prompts]
 
     def primed(self, chunk: PrimeChunk) -> None:
         """The chunk was read."""
-        chunk.stream.primed = chunk.end
+        chunk.prompt.primed += chunk.count
 
-    def admit(self, stream: Stream) -> int:
-        """Move a primed stream into the next free row; returns that row."""
-        self.priming.remove(stream)
+    def admit(self, stream: Any) -> int:
+        """Move a primed or returning stream into the next free row; returns that row."""
+        self.begun.remove(stream)
+        stream.phase = Phase.RUNNING
         stream.row = len(self.rows)
         self.rows.append(stream)
-        return stream.row
+        return int(stream.row)
 
-    def leave(self, stream: Stream) -> tuple[int, int] | None:
+    def pause(self, stream: Any) -> tuple[int, int]:
+        """Take a running stream out of the batch; returns rows as leave() does."""
+        moved = self._vacate(stream)
+        stream.phase = Phase.PAUSED
+        self.paused.add(stream)
+        return moved
+
+    def resume(self, stream: Any) -> None:
+        """A paused stream goes on as soon as there is a row, before any new one."""
+        self.paused.remove(stream)
+        stream.phase = Phase.RETURNING
+        self.returning.append(stream)
+
+    def leave(self, stream: Any) -> tuple[int, int] | None:
         """Take a stream out wherever it is.
 
         Returns (its row, the last row), which the stream of the last row takes over, or None
         for one that held no row.
         """
-        stream.is_gone = True
-        stream.state = None
-        if stream.row == NO_ROW:
-            where = self.priming if stream in self.priming else self.waiting
-            where.remove(stream)
-            return None
+        phase, stream.phase = stream.phase, Phase.GONE
+        stream.saved = None
+        if phase is Phase.RUNNING:
+            return self._vacate(stream)
+        if phase is Phase.PAUSED:
+            self.paused.remove(stream)
+        elif phase is Phase.BEGUN:
+            self.begun.remove(stream)
+        elif phase is not Phase.GONE:
+            (self.waiting if phase is Phase.WAITING else self.returning).remove(stream)
+        return None
+
+    def _vacate(self, stream: Any) -> tuple[int, int]:
         row, last = stream.row, len(self.rows) - 1
         self.rows[row] = self.rows[last]
         self.rows[row].row = row
@@ -165,5 +246,8 @@ class Scheduler:
         stream.row = NO_ROW
         return row, last
 
-    def everyone(self) -> list[Stream]:
-        return [*self.waiting, *self.priming, *self.rows]
+    def everyone(self) -> list[Any]:
+        return [*self.waiting, *self.begun, *self.rows, *self.returning, *self.paused]
+
+
+_NOTHING = Plan()

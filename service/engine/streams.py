@@ -3,65 +3,191 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from service.engine.batching import BatchDone, BatchFailed
-from service.engine.requests import Event, Failed, Finished
+from service.engine.requests import Event, Failed, Finished, TokenMade
 from service.engine.threads import EngineThread
+
+# Events that may wait for a reader before its streams pause, and how few of them let the
+# streams go on. The first covers what a step makes for a request's samples.
+FULL = 256
+LOW = 64
+
+
+class Pace:
+    """How many tokens go into one message while nobody says otherwise.
+
+    One, as long as the event loop keeps up: a message costs the loop more than a token costs
+    the engine, so where the loop's share of a core is above ``share`` tokens are sent
+    together, one more each period, and one fewer where that would leave it below again.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        most: int = 16,
+        period_seconds: float = 0.025,
+        wall: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self.share = share
+        self.most = most
+        self.tokens_per_message = 1
+        self._period = period_seconds
+        self._wall, self._cpu = wall, cpu
+        self._since: tuple[float, float] | None = None
+
+    def look(self) -> None:
+        """Called on the event loop, whenever it hands out events."""
+        now = self._wall()
+        if self._since is not None and now - self._since[0] < self._period:
+            return
+        before, self._since = self._since, (now, self._cpu())
+        if before is None:
+            return
+        share = (self._since[1] - before[1]) / (now - before[0])
+        each = self.tokens_per_message
+        if share > self.share:
+            self.tokens_per_message = min(self.most, each + 1)
+        elif each > 1 and share * each < 0.8 * self.share * (each - 1):
+            self.tokens_per_message = each - 1
+
+
+@dataclass(frozen=True)
+class Hand:
+    """How events get from engine threads to the event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    pace: Pace
+
+    def deliver(self, sinks: Sequence[Any]) -> None:
+        """Called on an engine's thread: wake the readers that have a message's worth."""
+        due = [sink for sink in sinks if sink.is_due]
+        if due and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._wake, due)
+
+    def _wake(self, sinks: Sequence[Any]) -> None:
+        self.pace.look()
+        for sink in sinks:
+            sink.wake()
 
 
 class TokenStream:
-    """The events of one stream, as they come; close() it whatever happens.
+    """The events of one request, as they come; close() it whatever happens.
 
-    What has gathered since the last look is given at once: one token while the reader keeps
-    up. At most max_tokens events can gather.
+    put() is called by the engine's thread, everything else by the event loop. What has
+    gathered is given at once. A reader that falls behind makes its streams pause.
+
+    tokens_per_message: 0 leaves it to the pace.
     """
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
+    def __init__(self, pace: Pace, tokens_per_message: int = 0) -> None:
+        self._events: deque[Event] = deque()
+        self._pace = pace
+        self._tokens_per_message = tokens_per_message
         self._ready = asyncio.Event()
+        self._is_urgent = True  # the first token, and the end, wait for no other
+        self._was_full = False
         self._thread: EngineThread | None = None
         self._work: Any = None
+        self._size = 0
 
     @classmethod
-    def open(cls, thread: EngineThread, request: Any) -> TokenStream:
-        stream = cls()
-        stream._work = thread.submit(request, stream)
-        stream._thread = thread
+    def open(
+        cls,
+        thread: EngineThread,
+        request: Any,
+        pace: Pace,
+        tokens_per_message: int = 0,
+        size: int = 1,
+    ) -> TokenStream:
+        stream = cls(pace, tokens_per_message)
+        stream._work = thread.submit(request, stream, size)
+        stream._thread, stream._size = thread, size
         return stream
 
     def put(self, event: Event) -> None:
         self._events.append(event)
+        if type(event) is not TokenMade:
+            self._is_urgent = True
+
+    @property
+    def is_full(self) -> bool:
+        """Asked by the engine's thread, which then pauses the stream."""
+        if len(self._events) < FULL:
+            return False
+        self._was_full = True
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        each = self._tokens_per_message or self._pace.tokens_per_message
+        return self._is_urgent or self._was_full or len(self._events) >= each
+
+    def wake(self) -> None:
         self._ready.set()
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        """Raises EngineFailed or ServiceStopping when the engine gives the stream up."""
+        """Raises EngineFailed or ServiceStopping when the engine gives the request up."""
         while True:
             await self._ready.wait()
             self._ready.clear()
-            events, self._events = self._events, []
-            if isinstance(events[-1], Failed):
-                raise events[-1].error
-            yield events
-            if isinstance(events[-1], Finished):
-                return
+            events = self._take()
+            if events:
+                if isinstance(events[-1], Failed):
+                    raise events[-1].error
+                yield events
+                if isinstance(events[-1], Finished):
+                    return
+            self._let_go_on()
+
+    def _take(self) -> list[Event]:
+        """What goes into one message: so many tokens, with all that follows them."""
+        self._is_urgent = False
+        events: list[Event] = []
+        tokens, limit = 0, self._tokens_per_message or FULL
+        while self._events:
+            if type(self._events[0]) is TokenMade:
+                if tokens == limit:
+                    self._ready.set()
+                    break
+                tokens += 1
+            events.append(self._events.popleft())
+        return events
+
+    def _let_go_on(self) -> None:
+        """Wake the request's streams once little enough waits."""
+        if self._was_full and len(self._events) <= LOW and self._thread is not None:
+            self._was_full = False
+            self._thread.resume(self._work)
 
     def close(self) -> None:
         if self._thread is not None:
-            self._thread.release(self._work)
+            self._thread.release(self._work, self._size)
             self._thread = None
 
 
 class _Answer:
     """A sink that gets one event."""
 
+    is_due = True
+    is_full = False
+
     def __init__(self) -> None:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._event: Any = None
 
     def put(self, event: Any) -> None:
+        self._event = event
+
+    def wake(self) -> None:
         if not self.future.done():
-            self.future.set_result(event)
+            self.future.set_result(self._event)
 
 
 async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
@@ -75,17 +201,3 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
     if isinstance(event, BatchFailed):
         raise event.error
     return event.results
-
-
-def deliver_to(loop: asyncio.AbstractEventLoop) -> Callable[[Sequence[tuple[Any, Any]]], None]:
-    """A way for engine threads to hand a step's events to their sinks on ``loop``."""
-
-    def dispatch(deliveries: Sequence[tuple[Any, Any]]) -> None:
-        for sink, event in deliveries:
-            sink.put(event)
-
-    def deliver(deliveries: Sequence[tuple[Any, Any]]) -> None:
-        if deliveries and not loop.is_closed():
-            loop.call_soon_threadsafe(dispatch, deliveries)
-
-    return deliver

@@ -24,22 +24,24 @@ class Engine(Protocol):
 
     def arrive(self, work: Any) -> None: ...
 
+    def resume(self, work: Any) -> None: ...
+
     def cancel(self, work: Any) -> None: ...
 
-    def step(self) -> list[tuple[Any, Any]]: ...
+    def step(self) -> Sequence[Any]: ...
 
-    def fail(self, error: RequestError) -> list[tuple[Any, Any]]: ...
+    def fail(self, error: RequestError) -> Sequence[Any]: ...
 
 
 class EngineThread:
-    """Takes work in, steps the engine while there is any, hands events out.
+    """Takes work in, steps the engine while there is any, says whose events came up.
 
     name: of the model, as callers know it; purpose: which of its engines this is.
     limit: how much work may be open at once, running and waiting together.
-    deliver: called on this thread with each step's events. on_failure: called on this thread
-    when the engine breaks; it takes no work from then on.
+    deliver: called on this thread with the sinks that got events in a step.
+    on_failure: called on this thread when the engine breaks; it takes no work from then on.
 
-    submit() and release() are called from one other thread, the event loop's.
+    submit(), resume() and release() are called from one other thread, the event loop's.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class EngineThread:
         purpose: str,
         engine: Engine,
         limit: int,
-        deliver: Callable[[Sequence[tuple[Any, Any]]], None],
+        deliver: Callable[[Sequence[Any]], None],
         on_failure: Callable[[], None],
     ) -> None:
         self.name = name
@@ -89,6 +91,10 @@ class EngineThread:
         work = self.engine.open(request, sink)
         self._inbox.put((self.engine.arrive, work))
         return work
+
+    def resume(self, work: Any) -> None:
+        """The reader of ``work`` has caught up."""
+        self._inbox.put((self.engine.resume, work))
 
     def release(self, work: Any, size: int = 1) -> None:
         """The caller is done with ``work``, finished or not; what still runs is cancelled."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from service.engine.cards import ModelCard
 from service.engine.catalogue import RefusedModel
-from service.engine.errors import ResumeUnsupported
-from service.engine.models import (
-    Classified,
-    GenerationWish,
-    ModelCard,
-    OpenStream,
-    SamplingWish,
-    ScoredText,
+from service.engine.models import Classified, OpenStream, ScoredText, ScoredToken
+from service.engine.requests import (
+    Beam,
+    Checkpoint,
+    Checkpoints,
+    Event,
+    Finished,
+    FinishReason,
+    SampleFinished,
+    TokenMade,
 )
-from service.engine.requests import Event, Finished, FinishReason, TokenMade
+from service.engine.wishes import GenerationWish, SamplingWish
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {
@@ -30,48 +34,96 @@ _REASONS = {
 
 
 def to_wish(request: pb.GenerateRequest) -> GenerationWish:
-    """Raises ResumeUnsupported for a resume token."""
     kind = request.WhichOneof("input")
-    if kind == "resume_token":
-        raise ResumeUnsupported(
-            "this server issues no resume tokens, so it cannot go on with one; "
-            "send the prompt and the seed again"
-        )
     return GenerationWish(
         prompt=request.prompt if kind == "prompt" else None,
         source=request.source if kind == "source" else None,
         vector=request.vector.values if kind == "vector" else None,
+        resume_token=request.resume_token if kind == "resume_token" else None,
+        allow_inexact=request.allow_inexact,
         max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        min_tokens=request.min_tokens,
         sampling=_to_sampling(request.sampling),
         stop=tuple(request.stop),
+        samples=request.samples or 1,
+        beam=_to_beam(request.beam) if request.HasField("beam") else None,
+        log_probabilities=request.log_probabilities,
+        top=request.top_log_probabilities,
+        echo=request.echo,
+        checkpoints=Checkpoints(request.resume_every, request.resume_at_end),
+        tokens_per_message=request.tokens_per_message,
     )
 
 
+def _to_beam(beam: pb.Beam) -> Beam:
+    penalty = beam.length_penalty if beam.HasField("length_penalty") else 1.0
+    return Beam(beam.width, beam.best or 1, penalty, beam.early_stop)
+
+
+_OPTIONAL_SAMPLING = (
+    "temperature", "top_k", "top_p", "seed", "min_p",
+    "repetition_penalty", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
+
+
 def _to_sampling(sampling: pb.Sampling) -> SamplingWish:
+    chosen = {n: getattr(sampling, n) for n in _OPTIONAL_SAMPLING if sampling.HasField(n)}
     return SamplingWish(
-        temperature=sampling.temperature if sampling.HasField("temperature") else None,
-        top_k=sampling.top_k if sampling.HasField("top_k") else None,
-        top_p=sampling.top_p if sampling.HasField("top_p") else None,
-        seed=sampling.seed if sampling.HasField("seed") else None,
+        **chosen,
+        logit_bias=dict(sampling.logit_bias),
+        allowed_tokens=tuple(sampling.allowed_tokens),
+        banned_tokens=tuple(sampling.banned_tokens),
     )
 
 
 def from_events(
-    events: Sequence[Event], with_log_probabilities: bool, stream: OpenStream, is_first: bool
+    events: Sequence[Event], wish: GenerationWish, stream: OpenStream, is_first: bool
 ) -> pb.GenerateResponse:
     """The events that gathered since the last response, as one message."""
     response = pb.GenerateResponse()
     if is_first:
         response.seed = stream.seed
+        for position, scored in enumerate(stream.echo):
+            _add_scored(response.echo, position, scored)
+    add, with_log_probabilities = response.tokens.add, wish.log_probabilities
     for event in events:
-        if isinstance(event, TokenMade):
-            token = response.tokens.add(id=event.token, text=event.text, position=event.position)
+        if type(event) is TokenMade:
+            token = add(id=event.token, text=event.text, position=event.position)
             if with_log_probabilities:
                 token.log_probability = event.log_probability
-        elif isinstance(event, Finished):
-            response.finish_reason = _REASONS[event.reason]
-            response.usage.CopyFrom(_usage(event, stream.unknown_symbols))
+            if event.sample:
+                token.sample = event.sample
+            if event.top:
+                _add_top(token, event, stream)
+        else:
+            _add_other(response, event, stream)
     return response
+
+
+def _add_top(token: pb.Token, made: TokenMade, stream: OpenStream) -> None:
+    for number, log_probability in made.top:
+        text = stream.text_of(number, made.position)
+        token.top.add(id=number, text=text, log_probability=log_probability)
+
+
+def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) -> None:
+    if isinstance(event, SampleFinished):
+        response.ends.add(
+            sample=event.sample,
+            finish_reason=_REASONS[event.reason],
+            output_tokens=event.output_tokens,
+            log_probability=event.log_probability,
+            score=event.score,
+        )
+    elif isinstance(event, Checkpoint):
+        response.resume_points.add(
+            sample=event.sample,
+            token=stream.seal(event.snapshot),
+            next_position=event.snapshot.made - len(event.snapshot.held),
+        )
+    elif isinstance(event, Finished):
+        response.finish_reason = _REASONS[event.reason]
+        response.usage.CopyFrom(_usage(event, stream.unknown_symbols))
 
 
 def _usage(finished: Finished, unknown_symbols: int) -> pb.Usage:
@@ -104,14 +156,18 @@ def from_scored(rows: Sequence[ScoredText]) -> pb.ScoreResponse:
 def _score(row: ScoredText) -> pb.Score:
     score = pb.Score(unknown_symbols=row.unknown_symbols)
     for position, scored in enumerate(row.tokens):
-        token = score.tokens.add(id=scored.token, text=scored.text, position=position)
-        if scored.log_probability is not None:
-            token.log_probability = scored.log_probability
-            score.log_probability += scored.log_probability
+        _add_scored(score.tokens, position, scored)
+        score.log_probability += scored.log_probability or 0.0
     return score
 
 
-def from_card(card: ModelCard) -> pb.Model:
+def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
+    token = tokens.add(id=scored.token, text=scored.text, position=position)
+    if scored.log_probability is not None:
+        token.log_probability = scored.log_probability
+
+
+def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
     model = pb.Model(
         name=card.name,
         version=card.version,
@@ -121,6 +177,11 @@ def from_card(card: ModelCard) -> pb.Model:
         limits=card.limits,
         digest=card.digest,
         provider=card.provider,
+        precision=card.precision,
+        precisions=card.precisions,
+        batch_invariant=card.batch_invariant,
+        fingerprint=card.fingerprint,
+        vocabulary=card.vocabulary if with_vocabulary else (),
     )
     if card.task != "classify":
         model.default_sampling.temperature = card.sampling.temperature

@@ -27,7 +27,12 @@ class GrpcServer:
     """Health: "" and the service's own name speak for all, each model's name for itself."""
 
     def __init__(
-        self, catalogue: Catalogue, address: str, max_message_bytes: int, count: CountRequest
+        self,
+        catalogue: Catalogue,
+        address: str,
+        max_message_bytes: int,
+        stall_seconds: float,
+        count: CountRequest,
     ) -> None:
         self.catalogue = catalogue
         self.gate = Gate()
@@ -41,7 +46,9 @@ class GrpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()
-        unroll_pb2_grpc.add_UnrollServiceServicer_to_server(UnrollServicer(catalogue), self._server)
+        unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
+            UnrollServicer(catalogue, stall_seconds), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server

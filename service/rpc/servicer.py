@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 
 from service.engine.catalogue import Catalogue
+from service.engine.errors import ReaderStalled
 from service.rpc import converters
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
 
 class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
-    """Raises domain errors; the interceptor around it turns them into statuses."""
+    """Raises domain errors; the interceptor around it turns them into statuses.
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    stall_seconds: how long one message may wait for its caller to read.
+    """
+
+    def __init__(self, catalogue: Catalogue, stall_seconds: float) -> None:
         self.catalogue = catalogue
+        self.stall_seconds = stall_seconds
 
     async def Classify(
         self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
@@ -27,17 +34,28 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         model = self.catalogue.generator(request.model, request.model_version)
-        stream = model.generate(converters.to_wish(request))
+        wish = converters.to_wish(request)
+        stream = await model.generate(wish)
         try:
             is_first = True
             async for events in stream.tokens:
-                response = converters.from_events(
-                    events, request.log_probabilities, stream, is_first
-                )
+                response = converters.from_events(events, wish, stream, is_first)
                 is_first = False
-                await context.write(response)
+                await self._write(context, response)
         finally:
             stream.tokens.close()
+
+    async def _write(
+        self, context: grpc.aio.ServicerContext, response: pb.GenerateResponse
+    ) -> None:
+        try:
+            async with asyncio.timeout(self.stall_seconds):
+                await context.write(response)
+        except TimeoutError as error:
+            raise ReaderStalled(
+                f"nothing was read for {self.stall_seconds:g} s, so the stream was given up; "
+                "send the request again, or go on from its last resume token"
+            ) from error
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
@@ -58,4 +76,4 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetModelResponse:
         model = self.catalogue.get(request.name, request.version)
-        return pb.GetModelResponse(model=converters.from_card(model.card))
+        return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))

@@ -29,9 +29,10 @@ class UnrollServiceStub:
     """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
-    FAILED_PRECONDITION (the model's bundle was refused), RESOURCE_EXHAUSTED (try again after
-    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping), UNIMPLEMENTED (a
-    resume token), INTERNAL (the server failed; its log says how).
+    FAILED_PRECONDITION (the model's bundle was refused, or a resume token is good elsewhere, for
+    another caller or no more), RESOURCE_EXHAUSTED (try again after
+    the delay in google.rpc.RetryInfo), ABORTED (the caller did not read for too long),
+    UNAVAILABLE (the server is stopping), INTERNAL (the server failed; its log says how).
     """
 
     def __init__(self, channel):
@@ -71,9 +72,10 @@ class UnrollServiceServicer:
     """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
-    FAILED_PRECONDITION (the model's bundle was refused), RESOURCE_EXHAUSTED (try again after
-    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping), UNIMPLEMENTED (a
-    resume token), INTERNAL (the server failed; its log says how).
+    FAILED_PRECONDITION (the model's bundle was refused, or a resume token is good elsewhere, for
+    another caller or no more), RESOURCE_EXHAUSTED (try again after
+    the delay in google.rpc.RetryInfo), ABORTED (the caller did not read for too long),
+    UNAVAILABLE (the server is stopping), INTERNAL (the server failed; its log says how).
     """
 
     def Classify(self, request, context):
@@ -150,9 +152,10 @@ class UnrollService:
     """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
-    FAILED_PRECONDITION (the model's bundle was refused), RESOURCE_EXHAUSTED (try again after
-    the delay in google.rpc.RetryInfo), UNAVAILABLE (the server is stopping), UNIMPLEMENTED (a
-    resume token), INTERNAL (the server failed; its log says how).
+    FAILED_PRECONDITION (the model's bundle was refused, or a resume token is good elsewhere, for
+    another caller or no more), RESOURCE_EXHAUSTED (try again after
+    the delay in google.rpc.RetryInfo), ABORTED (the caller did not read for too long),
+    UNAVAILABLE (the server is stopping), INTERNAL (the server failed; its log says how).
     """
 
     @staticmethod

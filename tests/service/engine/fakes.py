@@ -11,6 +11,7 @@ from service.engine.requests import Failed, Finished, Generation, Sampling, Toke
 VOCABULARY = 20
 END = 19
 HIDDEN = StateSpec("hidden", "float32", (2,), carried=True)
+MEMORY = StateSpec("memory", "float32", (1,), carried=False)
 
 
 def after(hidden, token):
@@ -19,7 +20,10 @@ def after(hidden, token):
 
 
 class FakeRunner:
-    """next token = (state + 10 * uniform) mod END; reads NaN nowhere, or the test fails."""
+    """Scores fall with the distance from (state + 10 * uniform) mod END.
+
+    Reads NaN nowhere, or the test fails.
+    """
 
     def __init__(self):
         self.sides = ()
@@ -37,7 +41,7 @@ class FakeRunner:
             hidden = np.zeros(2, np.float32) if state is None else state["hidden"].copy()
             for token in row:
                 hidden = after(hidden, token)
-            primed.append({"hidden": hidden})
+            primed.append({"hidden": hidden, "memory": np.array([sum(row)], np.float32)})
         return primed
 
     def step(self, side, rows):
@@ -45,14 +49,20 @@ class FakeRunner:
             raise RuntimeError("the kernel broke")
         self.step_rows.append(rows)
         inputs, outputs = self.sides[side].inputs, self.sides[side].outputs
-        assert np.isfinite(inputs["hidden"][:rows]).all()
+        for array in inputs.values():
+            assert not np.isnan(array[:rows]).any()
         hidden = after(inputs["hidden"][:rows], inputs["token"][:rows, None])
         outputs["next_hidden"][:rows] = hidden
-        drawn = (
-            hidden[:, 0] + 10 * inputs["uniform"][:rows] * (inputs["temperature"][:rows] > 0)
-        ) % END
-        outputs["next_token"][:rows] = drawn.astype(np.int64)
-        outputs["log_probability"][:rows] = -drawn
+        goal = hidden[:, 0] + (inputs["memory"][:rows, 0] if "memory" in inputs else 0)
+        goal = goal + 10 * inputs["uniform"][:rows] * (inputs["temperature"][:rows] > 0)
+        scores = -((np.arange(VOCABULARY) - goal.astype(np.int64)[:, None] % END) % VOCABULARY)
+        scores = scores.astype(np.float32)
+        known = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        seen = np.where(inputs["seen"][:rows], inputs["repetition"][:rows, None], 1)
+        drawn = (scores * seen + inputs["bias"][:rows]).argmax(axis=1)
+        outputs["next_token"][:rows] = drawn
+        outputs["log_probabilities"][:rows] = known
+        outputs["log_probability"][:rows] = known[np.arange(rows), drawn]
 
 
 class Heard:
@@ -62,6 +72,7 @@ class Heard:
         self.ended = []
         self.rows = []
         self.idles = 0
+        self.waiting_for_readers = 0
 
     def stepped(self, rows, waiting, primed_tokens, seconds):
         self.rows.append(rows)
@@ -74,6 +85,9 @@ class Heard:
 
     def tokens_followed(self, count, seconds):
         assert count >= 0
+
+    def paused(self, count):
+        self.waiting_for_readers = count
 
     def finished(self, reason, input_tokens, output_tokens):
         self.ended.append((reason, input_tokens, output_tokens))
@@ -91,35 +105,59 @@ class Clock:
         return self.now
 
 
+class Reader:
+    """A sink that keeps what it got; ``room``: how many events until it is full."""
+
+    is_due = True
+
+    def __init__(self, room=10**9):
+        self.events = []
+        self.room = room
+
+    def put(self, event):
+        self.events.append(event)
+
+    @property
+    def is_full(self):
+        return len(self.events) >= self.room
+
+    def wake(self):
+        pass
+
+    @property
+    def tokens(self):
+        return [event for event in self.events if isinstance(event, TokenMade)]
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def last(self):
+        assert isinstance(self.events[-1], Finished | Failed), self.events[-1]
+        return self.events[-1]
+
+
 def make_engine(capacity=8, begin_id=None, end_id=None):
     pieces = [chr(ord("a") + token) for token in range(VOCABULARY)]
-    model = GenerationModel((HIDDEN,), begin_id, end_id, (pieces, pieces))
+    state = (HIDDEN,) if begin_id is None else (MEMORY, HIDDEN)
+    model = GenerationModel(state, begin_id, end_id, (pieces, pieces), silent_ids=(0,))
     return GenerateEngine(model, FakeRunner(), capacity, Clock(), Heard())
 
 
-def request(tokens=(1, 2, 3), max_tokens=5, seed=0, temperature=1.0, stop=()):
-    return Generation(tuple(tokens), Sampling(temperature, 0, 1.0, seed), max_tokens, stop, 100.0)
-
-
-def collect(deliveries, events):
-    for sink, event in deliveries:
-        events.setdefault(sink, []).append(event)
+def request(tokens=(1, 2, 3), max_tokens=5, seed=0, temperature=1.0, stop=(), **others):
+    drawing = {k: others.pop(k) for k in list(others) if k in Sampling.__dataclass_fields__}
+    sampling = Sampling(temperature, 0, 1.0, seed, **drawing)
+    return Generation(tuple(tokens), sampling, max_tokens, stop, 100.0, **others)
 
 
 def run_alone(generation, **options):
-    """The events of one request in an engine of its own."""
-    engine = make_engine(**options)
-    engine.arrive(engine.open(generation, "alone"))
-    events = {}
+    """The reader of one request in an engine of its own."""
+    engine, reader = make_engine(**options), Reader()
+    engine.arrive(engine.open(generation, reader))
+    run(engine)
+    return reader
+
+
+def run(engine):
     while not engine.is_idle:
-        collect(engine.step(), events)
-    return events["alone"]
-
-
-def tokens_of(events):
-    return [event for event in events if isinstance(event, TokenMade)]
-
-
-def last_of(events):
-    assert isinstance(events[-1], Finished | Failed)
-    return events[-1]
+        engine.step()

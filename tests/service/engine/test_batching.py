@@ -45,17 +45,35 @@ def make_engine(max_rows=3):
     return BatchEngine(Doubler(), max_rows, lambda: 0.0, Heard())
 
 
+class Asker:
+    """A sink with a name; remembers its one answer."""
+
+    is_full = False
+
+    def __init__(self, name):
+        self.name = name
+        self.answer = None
+
+    def put(self, event):
+        assert self.answer is None, "answered twice"
+        self.answer = event
+
+
 def submit(engine, name, *texts):
-    job = engine.open([Item(text) for text in texts], name)
+    job = engine.open([Item(text) for text in texts], Asker(name))
     engine.arrive(job)
     return job
 
 
+def answers_of(sinks):
+    return {sink.name: sink.answer for sink in sinks}
+
+
 def drain(engine):
-    deliveries = []
+    answered = []
     while not engine.is_idle:
-        deliveries += engine.step()
-    return dict(deliveries)
+        answered += engine.step()
+    return answers_of(answered)
 
 
 def test_results_come_in_the_order_of_the_request():
@@ -99,7 +117,8 @@ def test_failing_answers_each_job_once():
     engine = make_engine()
     submit(engine, "a", "x", "y")
     submit(engine, "b", "z")
-    assert engine.fail(BROKEN) == [("a", BatchFailed(BROKEN)), ("b", BatchFailed(BROKEN))]
+    broken = BatchFailed(BROKEN)
+    assert answers_of(engine.fail(BROKEN)) == {"a": broken, "b": broken}
     assert engine.is_idle
 
 
@@ -109,7 +128,7 @@ def test_a_failed_run_leaves_its_texts_to_be_told():
     engine.runner.run = lambda items: (1 / 0 for _ in items)
     with pytest.raises(ZeroDivisionError):
         engine.step()
-    assert engine.fail(BROKEN) == [("a", BatchFailed(BROKEN))]
+    assert answers_of(engine.fail(BROKEN)) == {"a": BatchFailed(BROKEN)}
 
 
 def test_a_batch_in_pieces_is_a_step_each():

@@ -2,18 +2,18 @@ import random
 
 import pytest
 
-from service.engine.requests import Generation, Sampling
-from service.engine.scheduler import NO_ROW, PrimePolicy, Scheduler, Stream
-from service.engine.stopping import StopMatcher
+from service.engine.scheduler import NO_ROW, Phase, Place, PrimePolicy, Prompt, Scheduler
+
+ENOUGH = 1e9
 
 
-def stream(tokens=4, name=""):
-    request = Generation(tuple(range(1, tokens + 1)), Sampling(1.0, 0, 1.0, 0), 9, (), 0.0)
-    return Stream(request, name, StopMatcher(()))
+def stream(tokens=4, gang=1):
+    """``tokens``: to be read by the prime graph."""
+    return Place(Prompt(range(tokens)), gang)
 
 
 def scheduler(capacity=4, whole=False, **policy):
-    return Scheduler(capacity, PrimePolicy(whole=whole, steps_last=not whole, **policy))
+    return Scheduler(capacity, PrimePolicy(whole=whole, **policy))
 
 
 def run(plan, scheduler):
@@ -25,134 +25,189 @@ def run(plan, scheduler):
     return plan
 
 
-def test_a_prompt_of_one_token_takes_a_row_at_once():
-    """Its only token goes through the step graph; there is nothing to prime."""
-    s = scheduler()
-    one = stream(tokens=1)
+def step(scheduler, seconds=ENOUGH):
+    return run(scheduler.schedule(seconds), scheduler)
+
+
+def test_a_prompt_with_nothing_to_prime_takes_a_row_at_once():
+    """Its only token goes through the step graph."""
+    s, one = scheduler(), stream(tokens=0)
     s.arrive(one)
-    plan = run(s.schedule(), s)
+    plan = step(s)
     assert (plan.begins, plan.prime, plan.admits) == ([one], [], [one])
     assert one.row == 0
-
-
-def test_all_but_the_last_prompt_token_is_primed():
-    s = scheduler()
-    s.arrive(stream(tokens=5))
-    (chunk,) = s.schedule().prime
-    assert (chunk.start, chunk.end) == (0, 4)
 
 
 def test_a_source_is_primed_whole():
     s = scheduler(whole=True, chunk_tokens=2)
     s.arrive(stream(tokens=5))
-    (chunk,) = s.schedule().prime
-    assert (chunk.start, chunk.end) == (0, 5)
+    (chunk,) = s.schedule(ENOUGH).prime
+    assert chunk.count == 5
 
 
 def test_a_long_prompt_is_read_in_chunks_between_steps():
     s = scheduler(chunk_tokens=4)
-    long = stream(tokens=11)
-    s.arrive(long)
-    spans = []
+    s.arrive(stream(tokens=10))
+    counts = []
     while not s.rows:
-        plan = run(s.schedule(), s)
-        spans += [(chunk.start, chunk.end) for chunk in plan.prime]
-    assert spans == [(0, 4), (4, 8), (8, 10)]
+        counts += [chunk.count for chunk in step(s).prime]
+    assert counts == [4, 4, 2]
 
 
-def test_priming_is_bounded_while_streams_decode():
-    """Six prompts of eight padded tokens, a budget of twenty: two at a time when busy."""
-    s = scheduler(capacity=10, busy_tokens=20)
+def test_priming_is_bounded_by_time_while_streams_decode():
+    """A token of one prompt takes a second: nine seconds are nine tokens, and none is none."""
+    s = scheduler(capacity=10)
+    s.arrive(stream(tokens=0))
+    step(s)
+    s.cost.observe(1, 10, 10.0)
+    s.arrive(stream(tokens=100))
+    assert [chunk.count for chunk in step(s, 9.0).prime] == [9]
+    assert step(s, 0.0).prime == []
+    assert [chunk.count for chunk in step(s, -1.0).prime] == []
+
+
+def test_prompts_are_read_side_by_side_where_that_is_affordable():
+    """Four prompts together cost little more than one; with little time, one goes first."""
+    s = scheduler(capacity=10)
+    s.arrive(stream(tokens=0))
+    step(s)
+    s.cost.observe(1, 1, 1.0)
+    s.cost.observe(4, 1, 1.5)
+    for _ in range(4):
+        s.arrive(stream(tokens=10))
+    assert [chunk.count for chunk in s.schedule(10.0).prime] == [10]
+    assert [chunk.count for chunk in step(s, 21.0).prime] == [10] * 4
+
+
+def test_nothing_bounds_priming_when_nobody_decodes():
+    s = scheduler(capacity=10)
     for _ in range(6):
         s.arrive(stream(tokens=9))
-    assert len(s.schedule().prime) == 6
-    busy = scheduler(capacity=10, busy_tokens=20)
-    busy.arrive(stream(tokens=1))
-    run(busy.schedule(), busy)
-    for _ in range(6):
-        busy.arrive(stream(tokens=9))
-    assert [len(run(busy.schedule(), busy).prime) for _ in range(4)] == [2, 2, 2, 0]
-
-
-def test_one_chunk_is_read_even_above_the_budget():
-    s = scheduler(whole=True, busy_tokens=2)
-    s.arrive(stream(tokens=1))
-    run(s.schedule(), s)
-    s.arrive(stream(tokens=9))
-    assert len(s.schedule().prime) == 1
+    assert [chunk.count for chunk in s.schedule(-1.0).prime] == [9] * 6
 
 
 def test_streams_wait_when_every_row_is_taken():
     s = scheduler(capacity=2)
-    streams = [stream(tokens=1) for _ in range(3)]
+    streams = [stream(tokens=0) for _ in range(3)]
     for one in streams:
         s.arrive(one)
-    run(s.schedule(), s)
+    step(s)
     assert list(s.waiting) == [streams[2]]
     s.leave(streams[0])
-    assert run(s.schedule(), s).admits == [streams[2]]
+    assert step(s).admits == [streams[2]]
+
+
+def test_a_gang_begins_together_or_not_at_all():
+    s = scheduler(capacity=3)
+    single, gang = stream(0), [stream(0, gang=3) for _ in range(3)]
+    for one in (single, *gang):
+        s.arrive(one)
+    assert step(s).admits == [single]
+    s.leave(single)
+    assert step(s).admits == gang
+
+
+def test_samples_of_one_prompt_are_admitted_once_it_is_read():
+    s = scheduler(capacity=2)
+    prompt = Prompt(range(5))
+    samples = [Place(prompt) for _ in range(3)]
+    for one in samples:
+        s.arrive(one)
+    plan = step(s)
+    assert [chunk.count for chunk in plan.prime] == [5]
+    assert plan.admits == samples[:2]
+    s.leave(samples[0])
+    plan = step(s)
+    assert (plan.prime, plan.admits) == ([], [samples[2]])
 
 
 def test_the_last_row_fills_the_hole():
     s = scheduler()
-    first, second, third = streams = [stream(tokens=1) for _ in range(3)]
+    first, second, third = streams = [stream(tokens=0) for _ in range(3)]
     for one in streams:
         s.arrive(one)
-    run(s.schedule(), s)
+    step(s)
     assert s.leave(first) == (0, 2)
     assert s.rows == [third, second]
     assert (first.row, second.row, third.row) == (NO_ROW, 1, 0)
     assert s.leave(second) == (1, 1)
 
 
-@pytest.mark.parametrize("seed", range(40))
+def test_a_paused_stream_comes_back_before_new_ones():
+    s = scheduler(capacity=1)
+    first, second = stream(0), stream(0)
+    s.arrive(first)
+    step(s)
+    assert s.pause(first) == (0, 0)
+    assert s.is_idle
+    s.arrive(second)
+    s.resume(first)
+    assert step(s).admits == [first]
+    assert list(s.waiting) == [second]
+
+
+@pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("whole", [False, True])
 def test_random_lives_of_streams(seed, whole):
-    """Arrive, begin, prime, step, cancel, finish in any order keep every invariant.
+    """Arrive, prime, step, pause, come back, cancel, expire, finish, in any order.
 
-    Rows are dense and each stream knows its own; nobody is in two places; a stream is primed
-    once, in order, before it holds a row; who begins first came first; all end in the end.
+    The model: a set of the living, each in one phase. After every action rows are dense and
+    each stream knows its own; nobody is in two places; a prompt is read once, in order, before
+    its streams hold rows; who begins first came first; all end in the end.
     """
     choose = random.Random(seed)
-    s = scheduler(capacity=choose.randint(1, 5), whole=whole, chunk_tokens=3, busy_tokens=8, rows=3)
-    alive: list[Stream] = []
-    arrived = begun = 0
-    order: dict[str, int] = {}
+    s = scheduler(choose.randint(2, 5), whole, chunk_tokens=3, rows=3)
+    alive, arrivals, begun = [], [], []
     for _ in range(300):
         action = choose.random()
-        if action < 0.3:
-            one = stream(choose.randint(1, 12), str(arrived))
-            arrived += 1
-            s.arrive(one)
-            alive.append(one)
-        elif action < 0.5 and alive:
-            one = alive.pop(choose.randrange(len(alive)))
-            held = one.row
-            moved = s.leave(one)
-            assert (moved is None) == (held == NO_ROW)
-            if moved:
-                assert moved == (held, len(s.rows))
+        if action < 0.25:
+            prompt, gang = Prompt(range(choose.randint(0, 12))), choose.choice((1, 1, 1, 2))
+            count = gang if gang > 1 else choose.randint(1, 3)
+            group = [Place(prompt, gang) for _ in range(count)]
+            for one in group:
+                s.arrive(one)
+            alive.append(group)
+            arrivals += group
+        elif action < 0.4 and alive:
+            # A cancel and a deadline are the same to the scheduler: a whole request leaves.
+            for one in alive.pop(choose.randrange(len(alive))):
+                held = one.row
+                moved = s.leave(one)
+                assert (moved is None) == (held == NO_ROW)
+                assert moved is None or moved == (held, len(s.rows))
+        elif action < 0.5 and s.rows:
+            one = choose.choice(s.rows)
+            if one.gang == 1:
+                s.pause(one)
+        elif action < 0.6 and s.paused:
+            s.resume(choose.choice(sorted(s.paused, key=id)))
         else:
-            plan = s.schedule()
-            for one in plan.begins:
-                order[one.sink] = begun
-                begun += 1
+            s.cost.observe(1, 1, choose.choice((0.1, 1.0)))
+            plan = s.schedule(choose.choice((-1.0, 0.0, 2.0, 50.0)))
+            begun += plan.begins
             for chunk in plan.prime:
-                assert chunk.start == chunk.stream.primed < chunk.end
-                assert chunk.stream in s.priming
+                assert 0 < chunk.count <= chunk.prompt.left
+            assert len({id(chunk.prompt) for chunk in plan.prime}) == len(plan.prime) <= 3
             run(plan, s)
-            for one in plan.admits:
-                assert one.primed == s.policy.tokens_to_prime(one)
-            assert not (s.free_rows and s.waiting), "a row is free and someone waits"
-        assert [one.row for one in s.rows] == list(range(len(s.rows)))
-        assert len(s.rows) + len(s.priming) <= s.capacity
+            assert all(one.prompt.left == 0 for one in plan.admits)
+            assert not (s.free_rows and s.returning), "a row is free and someone waits"
+            assert not (s.waiting and s.waiting[0].gang <= s.free_rows)
         everyone = s.everyone()
-        assert len(everyone) == len(set(everyone)) == len(alive)
-        assert all(one.row == NO_ROW for one in (*s.waiting, *s.priming))
-        assert all(not one.is_gone for one in everyone)
-    assert list(order) == sorted(order, key=int)
-    while not s.is_idle:
-        run(s.schedule(), s)
+        assert len(everyone) == len(set(everyone))
+        assert set(everyone) == {one for group in alive for one in group}
+        assert [one.row for one in s.rows] == list(range(len(s.rows)))
+        assert len(s.rows) + len(s.begun) <= s.capacity
+        assert all((one.row == NO_ROW) == (one.phase is not Phase.RUNNING) for one in everyone)
+    order = [arrivals.index(one) for one in begun]
+    assert order == sorted(order)
+    assert len(set(order)) == len(order)
+    for one in list(s.paused):
+        s.resume(one)
+    for _ in range(2000):
+        if s.is_idle:
+            break
+        step(s)
         for one in list(s.rows):
             s.leave(one)
+    assert s.is_idle
     assert s.free_rows == s.capacity

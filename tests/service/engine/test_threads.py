@@ -22,7 +22,7 @@ def start(heard):
 
     def make(engine, limit=4):
         thread = EngineThread(
-            "toy", "test", engine, limit, lambda ds: [heard.put(d) for d in ds], failures
+            "toy", "test", engine, limit, lambda sinks: None, failures
         )
         threads.append(thread)
         thread.start()
@@ -33,6 +33,23 @@ def start(heard):
         thread.stop()
 
 
+class Mailbox:
+    """A sink that posts what it gets under its name."""
+
+    is_full = False
+
+    def __init__(self, heard, name):
+        self.heard, self.name = heard, name
+
+    def put(self, event):
+        self.heard.put((self.name, event))
+
+
+@pytest.fixture
+def to(heard):
+    return lambda name: Mailbox(heard, name)
+
+
 def wait_for_end(heard, sink):
     while True:
         found, event = heard.get(timeout=10)
@@ -40,42 +57,42 @@ def wait_for_end(heard, sink):
             return event
 
 
-def test_work_is_done_and_released(start, heard):
+def test_work_is_done_and_released(start, heard, to):
     thread = start(make_engine())
-    work = thread.submit(request(), "a")
+    work = thread.submit(request(), to("a"))
     assert isinstance(wait_for_end(heard, "a"), Finished)
     thread.release(work)
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back(start, heard):
+def test_a_full_queue_refuses_and_says_when_to_come_back(start, heard, to):
     """As many as the limit are open at once; each one that ends makes room."""
     thread = start(make_engine(), limit=2)
-    first = thread.submit(request(), "a")
-    thread.submit(request(), "b")
+    first = thread.submit(request(), to("a"))
+    thread.submit(request(), to("b"))
     with pytest.raises(QueueFull, match="try again later") as caught:
-        thread.submit(request(), "c")
+        thread.submit(request(), to("c"))
     assert caught.value.retry_after_seconds > 0
     wait_for_end(heard, "a")
     thread.release(first)
-    thread.submit(request(), "c")
+    thread.submit(request(), to("c"))
     assert isinstance(wait_for_end(heard, "c"), Finished)
 
 
-def test_releasing_what_runs_cancels_it(start, heard):
+def test_releasing_what_runs_cancels_it(start, heard, to):
     engine = make_engine(capacity=1)
     thread = start(engine)
-    endless = thread.submit(request(max_tokens=10**9), "endless")
+    endless = thread.submit(request(max_tokens=10**9), to("endless"))
     heard.get(timeout=10)
     thread.release(endless)
-    thread.submit(request(max_tokens=2), "next")
+    thread.submit(request(max_tokens=2), to("next"))
     assert isinstance(wait_for_end(heard, "next"), Finished)
 
 
-def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, caplog):
+def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, to, caplog):
     """The failure is logged, every stream is told, and later requests are refused at once."""
     engine = make_engine()
     thread = start(engine)
-    thread.submit(request(max_tokens=10**9), "running")
+    thread.submit(request(max_tokens=10**9), to("running"))
     heard.get(timeout=10)
     engine.runner.fail_next = True
     events = [heard.get(timeout=10)]
@@ -84,36 +101,36 @@ def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, caplog
     event = wait_for_end(heard, "running")
     assert "the engine of model 'toy' failed" in str(event.error)
     with pytest.raises(EngineFailed, match="see the server's log"):
-        thread.submit(request(), "late")
+        thread.submit(request(), to("late"))
     assert "the kernel broke" in caplog.text
 
 
-def test_stopping_tells_whoever_still_runs(start, heard):
+def test_stopping_tells_whoever_still_runs(start, heard, to):
     thread = start(make_engine())
-    thread.submit(request(max_tokens=10**9), "running")
+    thread.submit(request(max_tokens=10**9), to("running"))
     heard.get(timeout=10)
     thread.stop()
     assert isinstance(wait_for_end(heard, "running").error, ServiceStopping)
 
 
-def test_work_on_its_way_to_a_broken_engine_is_told_too(start, heard):
+def test_work_on_its_way_to_a_broken_engine_is_told_too(start, heard, to):
     """A request that was let in just before the failure is not left waiting for ever."""
     engine = make_engine()
     thread = start(engine)
     engine.runner.fail_next = True
-    thread.submit(request(), "first")
+    thread.submit(request(), to("first"))
     wait_for_end(heard, "first")
     thread.failure, failure = None, thread.failure
-    thread.submit(request(), "second")
+    thread.submit(request(), to("second"))
     assert wait_for_end(heard, "second") == Failed(failure)
 
 
-def test_large_work_is_let_in_when_nothing_else_is_open(start, heard):
+def test_large_work_is_let_in_when_nothing_else_is_open(start, heard, to):
     """One request above the limit is not refused for ever; beside others it waits its turn."""
     thread = start(make_engine(), limit=2)
-    large = thread.submit(request(), "large", size=5)
+    large = thread.submit(request(), to("large"), size=5)
     with pytest.raises(QueueFull):
-        thread.submit(request(), "small")
+        thread.submit(request(), to("small"))
     wait_for_end(heard, "large")
     thread.release(large, size=5)
     assert thread.open_work == 0

@@ -353,8 +353,8 @@ REFUSALS = {
     ),
     "resume token": (
         generate(model="letters", resume_token=b"x"),
-        "UNIMPLEMENTED",
-        "issues no resume tokens",
+        "INVALID_ARGUMENT",
+        "no resume token of this release",
     ),
     "too long": (
         generate(model="letters", prompt="a" * 65),

@@ -1,0 +1,84 @@
+"""The probe at load: does a row get the same bits alone and in any batch, and which bits?
+
+Kernels differ between CPUs, onnxruntime builds and providers; what is promised to callers is
+what was found on this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+Feed = dict[str, NDArray[Any]]
+
+# Batches that rows are compared in: beside the single row's kernel, each way of blocking.
+_BATCHES = (2, 5, 16)
+_TIME = 3
+
+_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """fingerprint: sha256 of what every graph computed for one row."""
+
+    batch_invariant: bool
+    fingerprint: str
+
+
+def probe(sessions: Mapping[str, onnxruntime.InferenceSession], vocabulary: int) -> Probed:
+    """Run each graph on made-up rows, one alone and several together.
+
+    vocabulary: ids below it are valid for every graph.
+    """
+    hashed, invariant = hashlib.sha256(), True
+    for name in sorted(sessions):
+        outputs = list(_outputs(sessions[name], vocabulary))
+        alone, *batched = outputs
+        for part in alone:
+            hashed.update(part.tobytes())
+        invariant &= all(
+            a.tobytes() == b.tobytes()
+            for together in batched
+            for a, b in zip(alone, together, strict=True)
+        )
+    return Probed(invariant, hashed.hexdigest())
+
+
+def _outputs(
+    session: onnxruntime.InferenceSession, vocabulary: int
+) -> Iterator[Sequence[NDArray[Any]]]:
+    """What row 0 gives alone, then in each batch."""
+    feed = _feed(session, max(_BATCHES), vocabulary)
+    for rows in (1, *_BATCHES):
+        part = {name: array[:rows] for name, array in feed.items()}
+        yield [output[0] for output in session.run(None, part)]
+
+
+def _feed(session: onnxruntime.InferenceSession, rows: int, vocabulary: int) -> Feed:
+    random = np.random.Generator(np.random.Philox(key=7))
+    return {port.name: _input(port, rows, vocabulary, random) for port in session.get_inputs()}
+
+
+def _input(
+    port: onnxruntime.NodeArg, rows: int, vocabulary: int, random: np.random.Generator
+) -> NDArray[Any]:
+    shape = [rows, *(_TIME if isinstance(axis, str) else axis for axis in port.shape[1:])]
+    dtype = _TYPES[port.type]
+    if port.name == "lengths":
+        return np.full(shape, _TIME, dtype)
+    if port.name == "top_k":
+        return np.zeros(shape, dtype)
+    if dtype is np.int64:
+        return random.integers(1, vocabulary, shape)
+    if dtype is np.bool_ or port.name in ("bias", "min_p"):
+        return np.zeros(shape, dtype)
+    if port.name in ("temperature", "top_p", "repetition", "memory_mask"):
+        return np.ones(shape, dtype)
+    return random.uniform(-1 if len(shape) > 1 else 0, 1, shape).astype(dtype)
