@@ -3,9 +3,13 @@
 from client.clients import AsyncClient, Client
 from client.results import (
     Answer,
+    Beam,
     Classification,
+    GenerateOptions,
     Piece,
     RequestFailed,
+    ResumePoint,
+    SampleEnd,
     Sampling,
     ScoredText,
     Token,
@@ -14,10 +18,14 @@ from client.results import (
 __all__ = [
     "Answer",
     "AsyncClient",
+    "Beam",
     "Classification",
     "Client",
+    "GenerateOptions",
     "Piece",
     "RequestFailed",
+    "ResumePoint",
+    "SampleEnd",
     "Sampling",
     "ScoredText",
     "Token",

@@ -13,11 +13,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from client.clients import DEFAULT_TARGET, Client
-from client.results import Answer, Piece, RequestFailed, Sampling
+from client.results import Answer, Beam, GenerateOptions, Piece, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
+
+_SAMPLING = (
+    "temperature", "top_k", "top_p", "min_p", "seed",
+    "repetition_penalty", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,20 +50,36 @@ def classify(client: Client, chosen: argparse.Namespace) -> None:
 
 
 def generate(client: Client, chosen: argparse.Namespace) -> None:
-    sampling = Sampling(chosen.temperature, chosen.top_k, chosen.top_p, chosen.seed)
-    pieces = client.generate(
-        chosen.model,
-        prompt=chosen.prompt,
-        source=chosen.source,
-        vector=chosen.vector,
-        max_tokens=chosen.max_tokens,
-        sampling=sampling,
-        stop=chosen.stop,
-        log_probabilities=chosen.log_probabilities,
-    )
+    options: GenerateOptions = {
+        "max_tokens": chosen.max_tokens,
+        "min_tokens": chosen.min_tokens,
+        "sampling": Sampling(**{name: getattr(chosen, name) for name in _SAMPLING}),
+        "stop": chosen.stop,
+        "samples": chosen.samples,
+        "log_probabilities": chosen.log_probabilities,
+        "prompt": chosen.prompt,
+        "source": chosen.source,
+        "vector": chosen.vector,
+    }
+    if chosen.beam:
+        options["beam"] = Beam(chosen.beam, chosen.beam)
+    if max(chosen.samples, chosen.beam) > 1:
+        print_samples(client.generate(chosen.model, **options))
+        return
     if chosen.prompt is not None and not chosen.log_probabilities:
         print(chosen.prompt, end="", flush=True)
-    print_stream(pieces, chosen.log_probabilities)
+    print_stream(client.generate(chosen.model, **options), chosen.log_probabilities)
+
+
+def print_samples(pieces: Iterable[Piece]) -> None:
+    """Several answers side by side cannot be streamed to one screen: each when it is whole."""
+    texts: dict[int, str] = defaultdict(str)
+    for piece in pieces:
+        for token in piece.tokens:
+            texts[token.sample] += token.text
+        for end in piece.ends:
+            worth = f"score {end.score:.4f}" if end.score is not None else end.reason
+            print(f"[{end.sample}; {worth}; {end.log_probability:.4f}] {texts[end.sample]}")
 
 
 def print_stream(pieces: Iterable[Piece], log_probabilities: bool = False) -> Answer | None:
@@ -96,7 +118,10 @@ def models(client: Client, chosen: argparse.Namespace) -> None:
     listed = client.list_models()
     for model in listed.models:
         task = pb.Task.Name(model.task).removeprefix("TASK_").lower()
-        print(f"{model.name} {model.version}  {task}  {model.provider}  {model.description}")
+        print(
+            f"{model.name} {model.version}  {task}  {model.precision} on {model.provider}  "
+            f"{model.description}"
+        )
         for figure in model.figures:
             print(f"    {figure.name} {figure.value:.4g} {figure.unit} on {figure.split}")
     for refused in listed.refused_models:
@@ -133,7 +158,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--temperature", type=float, help="0 takes the most probable token")
     command.add_argument("--top-k", type=int)
     command.add_argument("--top-p", type=float)
+    command.add_argument("--min-p", type=float)
+    command.add_argument("--repetition-penalty", type=float)
+    command.add_argument("--frequency-penalty", type=float)
+    command.add_argument("--presence-penalty", type=float)
     command.add_argument("--seed", type=int)
+    command.add_argument("--min-tokens", type=int, default=0)
+    command.add_argument("--samples", type=int, default=1, help="answers from one input")
+    command.add_argument("--beam", type=int, default=0, help="search with so many hypotheses")
     command.add_argument("--stop", action="append", default=[], help="may be given again")
     command.add_argument("--log-probabilities", action="store_true")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Self, Unpack
 
 import grpc
 
 from client import results
-from client.results import Classification, Piece, Sampling, ScoredText
+from client.results import Classification, GenerateOptions, Piece, ScoredText
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -54,23 +54,9 @@ class Client:
             request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
             return results.to_classifications(self._stub.Classify(request, timeout=self.timeout))
 
-    def generate(
-        self,
-        model: str,
-        *,
-        prompt: str | None = None,
-        source: str | None = None,
-        vector: Sequence[float] | None = None,
-        max_tokens: int | None = None,
-        sampling: Sampling = Sampling(),
-        stop: Sequence[str] = (),
-        log_probabilities: bool = False,
-        version: str = "",
-    ) -> Iterator[Piece]:
+    def generate(self, model: str, **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
         """Tokens as they come; closing the iterator cancels the call."""
-        request = results.generate_request(
-            model, version, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
-        )
+        request = results.generate_request(model, options)
         call = self._stub.Generate(request, timeout=self.timeout)
         try:
             with _failures():
@@ -93,12 +79,10 @@ class Client:
             )
             return response
 
-    def get_model(self, name: str, version: str = "") -> pb.Model:
+    def get_model(self, name: str, version: str = "", *, with_vocabulary: bool = False) -> pb.Model:
+        request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
         with _failures():
-            response = self._stub.GetModel(
-                pb.GetModelRequest(name=name, version=version), timeout=self.timeout
-            )
-            model: pb.Model = response.model
+            model: pb.Model = self._stub.GetModel(request, timeout=self.timeout).model
             return model
 
 
@@ -128,22 +112,10 @@ class AsyncClient:
             return results.to_classifications(response)
 
     async def generate(
-        self,
-        model: str,
-        *,
-        prompt: str | None = None,
-        source: str | None = None,
-        vector: Sequence[float] | None = None,
-        max_tokens: int | None = None,
-        sampling: Sampling = Sampling(),
-        stop: Sequence[str] = (),
-        log_probabilities: bool = False,
-        version: str = "",
+        self, model: str, **options: Unpack[GenerateOptions]
     ) -> AsyncIterator[Piece]:
         """Tokens as they come; closing the iterator cancels the call."""
-        request = results.generate_request(
-            model, version, prompt, source, vector, max_tokens, sampling, stop, log_probabilities
-        )
+        request = results.generate_request(model, options)
         call = self._stub.Generate(request, timeout=self.timeout)
         try:
             with _failures():
@@ -166,8 +138,10 @@ class AsyncClient:
             )
             return response
 
-    async def get_model(self, name: str, version: str = "") -> pb.Model:
+    async def get_model(
+        self, name: str, version: str = "", *, with_vocabulary: bool = False
+    ) -> pb.Model:
+        request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
         with _failures():
-            request = pb.GetModelRequest(name=name, version=version)
             model: pb.Model = (await self._stub.GetModel(request, timeout=self.timeout)).model
             return model

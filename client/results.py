@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 import grpc
 from google.rpc import error_details_pb2
@@ -41,22 +42,74 @@ class Classification:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; None takes the model's default, seed None one of the server's."""
+    """How tokens are drawn; None takes the model's default, seed None one of the server's.
+
+    Each is explained at its field in proto/unroll/v1/unroll.proto. Tokens are given by id.
+    """
 
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_tokens: Sequence[int] = ()
+    banned_tokens: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Search for the most probable answer among ``width`` side by side; tell the best few."""
+
+    width: int
+    best: int = 1
+    length_penalty: float | None = None
+    early_stop: bool = False
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What a call of generate may say, as in proto/unroll/v1/unroll.proto.
+
+    One of prompt, source, vector, resume_token is what primes the model.
+    """
+
+    prompt: str | None
+    source: str | None
+    vector: Sequence[float] | None
+    resume_token: bytes | None
+    allow_inexact: bool
+    max_tokens: int | None
+    min_tokens: int
+    sampling: Sampling
+    stop: Sequence[str]
+    samples: int
+    beam: Beam | None
+    log_probabilities: bool
+    top_log_probabilities: int
+    echo: bool
+    tokens_per_message: int
+    resume_every: int
+    resume_at_end: bool
+    version: str
 
 
 @dataclass(frozen=True)
 class Token:
-    """log_probability: natural logarithm; None where it was not asked for or there is none."""
+    """log_probability: natural logarithm; None where it was not asked for or there is none.
+
+    sample: which of the request's streams it belongs to. top: the likeliest tokens here, as
+    (id, text, log-probability).
+    """
 
     id: int
     text: str
     position: int
     log_probability: float | None
+    sample: int = 0
+    top: tuple[tuple[int, str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,12 +125,39 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class SampleEnd:
+    """How one sample ended; score: what ranks a hypothesis of a beam search."""
+
+    sample: int
+    reason: str
+    output_tokens: int
+    log_probability: float
+    score: float | None
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """token: goes on with the sample from ``next_position``, as generate's resume_token."""
+
+    sample: int
+    token: bytes
+    next_position: int
+
+
+@dataclass(frozen=True)
 class Piece:
-    """One message of a stream: its new tokens, the seed in the first, the answer in the last."""
+    """One message of a stream: its new tokens, the seed in the first, the answer in the last.
+
+    echo: the prompt's tokens, in the first where asked for. ends: the samples that ended with
+    these tokens. resume_points: where samples could go on from.
+    """
 
     tokens: list[Token]
     seed: int | None
     answer: Answer | None
+    echo: list[Token] = field(default_factory=list)
+    ends: list[SampleEnd] = field(default_factory=list)
+    resume_points: list[ResumePoint] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -93,34 +173,15 @@ class ScoredText:
     unknown_symbols: int
 
 
-def generate_request(
-    model: str,
-    version: str,
-    prompt: str | None,
-    source: str | None,
-    vector: Sequence[float] | None,
-    max_tokens: int | None,
-    sampling: Sampling,
-    stop: Sequence[str],
-    log_probabilities: bool,
-) -> pb.GenerateRequest:
-    request = pb.GenerateRequest(
-        model=model,
-        model_version=version,
-        max_tokens=max_tokens,
-        sampling=pb.Sampling(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-        ),
-        stop=stop,
-        log_probabilities=log_probabilities,
-    )
-    if prompt is not None:
-        request.prompt = prompt
-    if source is not None:
-        request.source = source
+def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest:
+    """Raises ValueError for a number its field cannot hold."""
+    rest: dict[str, Any] = dict(options)
+    sampling, beam, vector = (rest.pop(name, None) for name in ("sampling", "beam", "vector"))
+    request = pb.GenerateRequest(model=model, model_version=rest.pop("version", ""), **rest)
+    if sampling is not None:
+        request.sampling.MergeFrom(pb.Sampling(**vars(sampling)))
+    if beam is not None:
+        request.beam.MergeFrom(pb.Beam(**vars(beam)))
     if vector is not None:
         request.vector.CopyFrom(pb.Vector(values=vector))
     return request
@@ -151,14 +212,28 @@ def to_piece(response: pb.GenerateResponse) -> Piece:
         [_to_token(token) for token in response.tokens],
         response.seed if response.HasField("seed") else None,
         _to_answer(response) if response.finish_reason else None,
+        [_to_token(token) for token in response.echo],
+        [_to_end(end) for end in response.ends],
+        [ResumePoint(p.sample, p.token, p.next_position) for p in response.resume_points],
+    )
+
+
+def _reason(value: pb.FinishReason) -> str:
+    name: str = pb.FinishReason.Name(value)
+    return name.removeprefix("FINISH_REASON_").lower()
+
+
+def _to_end(end: pb.SampleEnd) -> SampleEnd:
+    score = end.score if end.HasField("score") else None
+    return SampleEnd(
+        end.sample, _reason(end.finish_reason), end.output_tokens, end.log_probability, score
     )
 
 
 def _to_answer(response: pb.GenerateResponse) -> Answer:
-    reason = pb.FinishReason.Name(response.finish_reason)
     usage = response.usage
     return Answer(
-        reason.removeprefix("FINISH_REASON_").lower(),
+        _reason(response.finish_reason),
         usage.input_tokens,
         usage.output_tokens,
         usage.unknown_symbols,
@@ -176,7 +251,14 @@ def to_scores(response: pb.ScoreResponse) -> list[ScoredText]:
 
 def _to_token(token: pb.Token) -> Token:
     has = token.HasField("log_probability")
-    return Token(token.id, token.text, token.position, token.log_probability if has else None)
+    return Token(
+        token.id,
+        token.text,
+        token.position,
+        token.log_probability if has else None,
+        token.sample,
+        tuple((top.id, top.text, top.log_probability) for top in token.top),
+    )
 
 
 def to_failure(error: grpc.RpcError) -> RequestFailed:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.engine.adjusting import Adjustments
 from service.engine.arena import Arena, Side, StateSpec
-from service.engine.beams import BeamSearch, Hypothesis
+from service.engine.beams import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.priming import PrimeCredit
 from service.engine.requests import (

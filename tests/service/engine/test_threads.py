@@ -21,9 +21,7 @@ def start(heard):
         heard.put(("thread", "failed"))
 
     def make(engine, limit=4):
-        thread = EngineThread(
-            "toy", "test", engine, limit, lambda sinks: None, failures
-        )
+        thread = EngineThread("toy", "test", engine, limit, lambda sinks: None, failures)
         threads.append(thread)
         thread.start()
         return thread
