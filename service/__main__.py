@@ -28,7 +28,7 @@ _HELP = {
     "max_batch": "texts of one predict batch",
     "max_message_bytes": "largest request in bytes",
     "prime_share": "of a step's time that reading prompts may take while streams run",
-    "message_share": "of a core that sending may take before tokens are sent together",
+    "engine_share": "of a step's time its engine must get a core; with less, tokens go together",
     "tokens_per_message": "for requests that do not say; 0: one, more under pressure",
     "stall_seconds": "how long a caller may leave its stream unread",
     "resume_keys": "file of hexadecimal keys for resume tokens, one a line, signing one first",

@@ -25,7 +25,8 @@ class Config:
     max_batch: texts of one predict batch.
     max_message_bytes: the largest request.
     prime_share: of a decode step's time that reading prompts may take, while streams run.
-    message_share: of a core that sending may take before tokens are sent together.
+    engine_share: of a step's time that its engine must have a core; with less, tokens are
+        sent together.
     tokens_per_message: for requests that do not say; 0 for one, more under pressure.
     stall_seconds: how long a caller may leave its stream unread.
     resume_keys: file of keys for resume tokens, one a line in hexadecimal, the signing one
@@ -44,7 +45,7 @@ class Config:
     max_batch: int = 32
     max_message_bytes: int = MEBIBYTE
     prime_share: float = 0.5
-    message_share: float = 0.25
+    engine_share: float = 0.85
     tokens_per_message: int = 0
     stall_seconds: float = 300.0
     resume_keys: Path | None = None
@@ -61,7 +62,7 @@ class Config:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigInvalid(f"{name} is {value}; choose at least 0")
-        for name in ("prime_share", "message_share", "stall_seconds", "resume_seconds"):
+        for name in ("prime_share", "engine_share", "stall_seconds", "resume_seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigInvalid(f"{name} is {value}; choose more than 0")

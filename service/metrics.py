@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from service.engine.requests import FinishReason
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STEPS_TOLD_TOGETHER = 16
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -165,6 +166,8 @@ class GenerateMetrics:
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.model = model
+        self._steps: list[tuple[int, int, int, float]] = []
+        self._gaps: list[tuple[int, float]] = []
         self._inter_token = metrics.inter_token_seconds
         self._queue = metrics.queue_seconds.labels(model)
         self._first_token = metrics.first_token_seconds.labels(model)
@@ -179,18 +182,34 @@ class GenerateMetrics:
         self._primed = metrics.primed_tokens.labels(model)
 
     def stepped(self, rows: int, waiting: int, primed_tokens: int, seconds: float) -> None:
-        self._active.set(rows)
-        self._waiting.set(waiting)
-        if rows:
-            self._rows.observe(rows)
-            self._seconds.observe(seconds)
-        if primed_tokens:
-            self._primed.inc(primed_tokens)
+        self._steps.append((rows, waiting, primed_tokens, seconds))
+        if len(self._steps) == _STEPS_TOLD_TOGETHER:
+            self._tell()
+
+    def tokens_followed(self, count: int, seconds: float) -> None:
+        if count:
+            self._gaps.append((count, seconds))
+
+    def _tell(self) -> None:
+        """Of several steps at once: between two steps there is no time to lose."""
+        steps, self._steps = self._steps, []
+        gaps, self._gaps = self._gaps, []
+        for count, seconds in gaps:
+            self._inter_token.observe(self.model, seconds, count)
+        for rows, _, _, seconds in steps:
+            if rows:
+                self._rows.observe(rows)
+                self._seconds.observe(seconds)
+        if steps:
+            self._primed.inc(sum(primed for _, _, primed, _ in steps))
+            self._active.set(steps[-1][0])
+            self._waiting.set(steps[-1][1])
 
     def paused(self, count: int) -> None:
         self._paused.set(count)
 
     def idle(self) -> None:
+        self._tell()
         self._active.set(0)
         self._waiting.set(0)
 
@@ -199,10 +218,6 @@ class GenerateMetrics:
 
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
-
-    def tokens_followed(self, count: int, seconds: float) -> None:
-        if count:
-            self._inter_token.observe(self.model, seconds, count)
 
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None:
         self._finished[reason].inc()

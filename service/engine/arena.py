@@ -63,10 +63,11 @@ class Arena:
         self.next_token = np.zeros(capacity, np.int64)
         self.log_probability = np.zeros(capacity, np.float32)
         self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
-        # Of each row, the numbers of the block under way and which of them comes next.
+        # Of each row, the numbers of the block under way, and where in all of them its next is.
         self._blocks = np.zeros((capacity, BLOCK), np.float32)
-        self._places = np.zeros(capacity, np.int64)
-        self._starts = np.arange(capacity) * BLOCK
+        self._numbers = self._blocks.reshape(-1)
+        self._next = np.zeros(capacity, np.int64)
+        self._draws_left = BLOCK  # before any row's block may be used up
         self._fixed = {s.name: self._rows_of(s) for s in state if not s.carried}
         self._carried = tuple(
             {s.name: self._rows_of(s) for s in state if s.carried} for _ in range(2)
@@ -135,26 +136,33 @@ class Arena:
         """The row's next number is the one at ``position`` of its stream's."""
         block, place = divmod(position, BLOCK)
         self._blocks[row] = uniform_block(seed, sample, block)
-        self._places[row] = place
+        self._next[row] = row * BLOCK + place
+        self._draws_left = min(self._draws_left, BLOCK - place)
 
     def draw_uniforms(self, rows: int) -> list[int]:
         """Set the next uniform of rows 0 … rows-1.
 
         Returns the rows whose block is used up: seed() them before the next draw.
         """
-        places = self._places[:rows]
-        np.take(self._blocks, self._starts[:rows] + places, out=self.controls["uniform"][:rows])
-        places += 1
-        return np.flatnonzero(places == BLOCK).tolist() if places.max() == BLOCK else []
+        following = self._next[:rows]
+        self._numbers.take(following, out=self.controls["uniform"][:rows], mode="clip")
+        following += 1
+        self._draws_left -= 1
+        if self._draws_left:
+            return []
+        places = following - np.arange(rows) * BLOCK
+        self._draws_left = int((BLOCK - places % BLOCK).min())
+        return np.flatnonzero(places == BLOCK).tolist()
 
     def give(self, row: int, last: int) -> None:
         """Take ``row`` back; the stream of row ``last`` moves into it.
 
         The freed row is zeroed in both sets: nothing of a stream outlives it.
         """
-        moving = (*self.controls.values(), self._blocks, self._places)
+        moving = (*self.controls.values(), self._blocks, self._next)
         for rows in (*self.current().values(), *moving):
             rows[row] = rows[last]
+        self._next[row] -= (last - row) * BLOCK
         outputs = (self.next_token, self.log_probability, self.log_probabilities)
         sets = (*self._fixed.values(), *(r for side in self._carried for r in side.values()))
         for rows in (*sets, *moving, *outputs):

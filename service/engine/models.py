@@ -13,7 +13,7 @@ from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
 from service.engine.requests import Generation, Snapshot
 from service.engine.resuming import ResumeTokens, ServedBundle
-from service.engine.streams import Pace, TokenStream, run_batch
+from service.engine.streams import TokenStream, run_batch
 from service.engine.threads import EngineThread
 from service.engine.wishes import GenerationRules, GenerationWish
 
@@ -185,7 +185,7 @@ class Writer:
 class GeneratorModel(_TextModel):
     """Generates from a prompt or, where the writer has a begin_id, from a source.
 
-    tokens_per_message: for requests that do not say; 0 leaves it to the pace.
+    tokens_per_message: for requests that do not say; 0 leaves it to the pace of the thread.
     choose_seed: for requests without one. clock: the engine's, in seconds.
     """
 
@@ -197,7 +197,6 @@ class GeneratorModel(_TextModel):
         thread: EngineThread,
         score_thread: EngineThread,
         resume_tokens: ResumeTokens,
-        pace: Pace,
         tokens_per_message: int = 0,
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
@@ -208,7 +207,6 @@ class GeneratorModel(_TextModel):
         self.thread = thread
         self.score_thread = score_thread
         self.resume_tokens = resume_tokens
-        self.pace = pace
         self.tokens_per_message = tokens_per_message
         self.clock = clock
         self.choose_seed = choose_seed
@@ -238,7 +236,7 @@ class GeneratorModel(_TextModel):
             request = self._rules.resumed(wish, snapshot, self.clock())
         size = request.beam.width if request.beam else request.samples
         each = wish.tokens_per_message or self.tokens_per_message
-        stream = TokenStream.open(self.thread, request, self.pace, each, size)
+        stream = TokenStream.open(self.thread, request, each, size)
         return OpenStream(
             stream,
             request.sampling.seed,

@@ -18,9 +18,12 @@ from service.engine.requests import State
 
 NO_ROW = -1
 
-# Tokens: reading fewer at once costs more for each; what it takes beyond the time that there
-# is, the next steps earn back.
-_LEAST_CHUNK = 8
+# Tokens of each prompt: reading fewer at once costs more for each. What that takes beyond the
+# time that there is, the next steps earn back.
+_LEAST_CHUNK = 4
+_LEAST_TOKENS = 8
+# As many waiting as running streams make priming this much more urgent.
+_URGENCY = 4.0
 
 
 class Phase(enum.Enum):
@@ -122,12 +125,12 @@ class Scheduler:
 
     @property
     def urgency(self) -> float:
-        """How many streams wait to be primed for each that runs, at least one.
+        """1 with nobody waiting, more the more streams wait for each that runs.
 
         A pause for priming costs those that run and serves those that wait.
         """
-        unprimed = len(self.waiting) + len(self.begun)
-        return max(1.0, 2.0 * unprimed / max(1, len(self.rows)))
+        waiting = len(self.waiting) + len(self.begun)
+        return 1.0 + _URGENCY * waiting / max(1, len(self.rows))
 
     def arrive(self, stream: Any) -> None:
         self.waiting.append(stream)
@@ -175,19 +178,13 @@ class Scheduler:
             return self._cut(prompts, self.policy.chunk_tokens)
         if seconds <= 0:
             return []
-        count = self._affordable(prompts, seconds)
-        each = self.cost.seconds(count, 1)
-        return self._cut(prompts[:count], max(_LEAST_CHUNK, int(seconds / each)))
-
-    def _affordable(self, prompts: Sequence[Prompt], seconds: float) -> int:
-        """How many prompts can be read side by side, the first of them to its end if possible."""
-        count = 1
-        while count < len(prompts):
-            longest = max(prompt.left for prompt in prompts[: count + 1])
-            if self.cost.seconds(count + 1, longest) > seconds:
-                break
-            count += 1
-        return count
+        # Side by side: a few rows more cost little, and nobody waits behind a long prompt.
+        count = len(prompts)
+        while count > 1 and self.cost.seconds(count, _LEAST_CHUNK) > seconds:
+            count -= 1
+        length = int(seconds / self.cost.seconds(count, 1))
+        least = max(_LEAST_CHUNK, _LEAST_TOKENS // count)
+        return self._cut(prompts[:count], max(least, length))
 
     def _cut(self, prompts: Sequence[Prompt], length: int) -> list[PrimeChunk]:
         if self.policy.whole:

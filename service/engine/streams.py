@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from service.engine.batching import BatchDone, BatchFailed
+from service.engine.pacing import Pace
 from service.engine.requests import Event, Failed, Finished, TokenMade
 from service.engine.threads import EngineThread
 
@@ -19,62 +18,22 @@ FULL = 256
 LOW = 64
 
 
-class Pace:
-    """How many tokens go into one message while nobody says otherwise.
-
-    One, as long as the event loop keeps up: a message costs the loop more than a token costs
-    the engine, so where the loop's share of a core is above ``share`` tokens are sent
-    together, one more each period, and one fewer where that would leave it below again.
-    """
-
-    def __init__(
-        self,
-        share: float,
-        most: int = 16,
-        period_seconds: float = 0.025,
-        wall: Callable[[], float] = time.monotonic,
-        cpu: Callable[[], float] = time.thread_time,
-    ) -> None:
-        self.share = share
-        self.most = most
-        self.tokens_per_message = 1
-        self._period = period_seconds
-        self._wall, self._cpu = wall, cpu
-        self._since: tuple[float, float] | None = None
-
-    def look(self) -> None:
-        """Called on the event loop, whenever it hands out events."""
-        now = self._wall()
-        if self._since is not None and now - self._since[0] < self._period:
-            return
-        before, self._since = self._since, (now, self._cpu())
-        if before is None:
-            return
-        share = (self._since[1] - before[1]) / (now - before[0])
-        each = self.tokens_per_message
-        if share > self.share:
-            self.tokens_per_message = min(self.most, each + 1)
-        elif each > 1 and share * each < 0.8 * self.share * (each - 1):
-            self.tokens_per_message = each - 1
-
-
-@dataclass(frozen=True)
 class Hand:
-    """How events get from engine threads to the event loop."""
+    """How events get from one engine's thread to the event loop."""
 
-    loop: asyncio.AbstractEventLoop
-    pace: Pace
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
 
     def deliver(self, sinks: Sequence[Any]) -> None:
-        """Called on an engine's thread: wake the readers that have a message's worth."""
+        """Called on the engine's thread: wake the readers that have a message's worth."""
         due = [sink for sink in sinks if sink.is_due]
         if due and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._wake, due)
+            self.loop.call_soon_threadsafe(_wake, due)
 
-    def _wake(self, sinks: Sequence[Any]) -> None:
-        self.pace.look()
-        for sink in sinks:
-            sink.wake()
+
+def _wake(sinks: Sequence[Any]) -> None:
+    for sink in sinks:
+        sink.wake()
 
 
 class TokenStream:
@@ -102,11 +61,10 @@ class TokenStream:
         cls,
         thread: EngineThread,
         request: Any,
-        pace: Pace,
         tokens_per_message: int = 0,
         size: int = 1,
     ) -> TokenStream:
-        stream = cls(pace, tokens_per_message)
+        stream = cls(thread.pace, tokens_per_message)
         stream._work = thread.submit(request, stream, size)
         stream._thread, stream._size = thread, size
         return stream

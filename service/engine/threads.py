@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from service.engine.errors import EngineFailed, QueueFull, RequestError, ServiceStopping
+from service.engine.pacing import Pace
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class EngineThread:
     limit: how much work may be open at once, running and waiting together.
     deliver: called on this thread with the sinks that got events in a step.
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
+    pace: learns from each step how much the engine is held up.
 
     submit(), resume() and release() are called from one other thread, the event loop's.
     """
@@ -52,6 +54,7 @@ class EngineThread:
         limit: int,
         deliver: Callable[[Sequence[Any]], None],
         on_failure: Callable[[], None],
+        pace: Pace | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -60,6 +63,7 @@ class EngineThread:
         self.failure: EngineFailed | None = None
         self._deliver = deliver
         self._on_failure = on_failure
+        self.pace = pace or Pace(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"{name}-{purpose}", daemon=True)
@@ -116,7 +120,10 @@ class EngineThread:
         while not self._stopping:
             self._take_messages()
             if not (self._stopping or self.engine.is_idle):
-                self._deliver(self.engine.step())
+                self.pace.begin()
+                sinks = self.engine.step()
+                self.pace.end()
+                self._deliver(sinks)
 
     def _give_up(self, error: RequestError) -> None:
         """Tell whoever is left, and after a failure whoever was already on the way."""

@@ -66,17 +66,29 @@ def test_priming_is_bounded_by_time_while_streams_decode():
     assert [chunk.count for chunk in step(s, -1.0).prime] == []
 
 
-def test_prompts_are_read_side_by_side_where_that_is_affordable():
-    """Four prompts together cost little more than one; with little time, one goes first."""
+def test_prompts_are_read_side_by_side():
+    """Rows cost little: with time for it, all go on together; with less, the oldest."""
     s = scheduler(capacity=10)
     s.arrive(stream(tokens=0))
     step(s)
     s.cost.observe(1, 1, 1.0)
-    s.cost.observe(4, 1, 1.5)
+    s.cost.observe(4, 1, 2.0)
     for _ in range(4):
-        s.arrive(stream(tokens=10))
-    assert [chunk.count for chunk in s.schedule(10.0).prime] == [10]
-    assert [chunk.count for chunk in step(s, 21.0).prime] == [10] * 4
+        s.arrive(stream(tokens=100))
+    assert [chunk.count for chunk in s.schedule(20.0).prime] == [10] * 4
+    assert [chunk.count for chunk in s.schedule(5.0).prime] == [8]
+    assert [chunk.count for chunk in s.schedule(0.1).prime] == [8]
+
+
+def test_many_waiting_make_priming_urgent():
+    s = scheduler(capacity=10)
+    assert s.urgency == 1.0
+    s.arrive(stream(tokens=0))
+    step(s)
+    s.arrive(stream(tokens=9))
+    alone = s.urgency
+    s.arrive(stream(tokens=9))
+    assert s.urgency > alone > 1.0
 
 
 def test_nothing_bounds_priming_when_nobody_decodes():
