@@ -4,7 +4,7 @@ Compares this service over gRPC with one loop a request, with the bare step and 
 machine's own limit, in one run with alternating order, and prints a table against the bars.
 The last line is JSON. A whole run writes docs/bench.md, docs/bench/results.json and plots;
 a part of one writes them only where --output says. It takes no decision: a timing is not a
-test, so the exit code is 0 whether or not the bars were met.
+test, so the exit code is 0 whether or not the bars were met, and 1 where a part broke.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from bench.bars import judge
 from bench.findings import Findings
@@ -46,6 +48,7 @@ class Run:
         self.graphs: list[StepGraph] = open_steps(self.bundle)
         self.findings = Findings(has_int8=len(self.graphs) > 1)
         self.seconds: dict[str, float] = {}
+        self.failures: dict[str, str] = {}
         self._children = children
         self._services: list[Server] = []
 
@@ -53,8 +56,13 @@ class Run:
         """Every part that was asked for, in the order of PARTS."""
         for part in (part for part in PARTS if part in self.settings.parts):
             started = time.perf_counter()
-            found = _MEASURES[part](self)
-            self.findings = replace(self.findings, **{part: found})
+            try:
+                found = _MEASURES[part](self)
+            except (grpc.RpcError, RuntimeError, OSError) as error:
+                # Minutes of other parts must not be lost with it.
+                self.failures[part] = str(error)
+            else:
+                self.findings = replace(self.findings, **{part: found})
             self.seconds[part] = round(time.perf_counter() - started, 1)
         return self.findings
 
@@ -80,7 +88,10 @@ class Run:
 
     def predict(self) -> Any:
         classifier = read_bundle(self.settings.classifier)
-        return tuple(measure_predict(self.services()[0], classifier, self.settings))
+        # Every caller's texts may wait at once: a refusal would be answered by a pause.
+        queue = max(self.settings.clients) * max(self.settings.texts)
+        with start_service(classifier.folder.parent.parent, queue=queue) as server:
+            return tuple(measure_predict(server, classifier, self.settings))
 
     def memory(self) -> Any:
         with start_service(self.models) as fresh:
@@ -109,14 +120,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "digest": run.bundle.digest,
         "settings": asdict(settings),
         "seconds": run.seconds,
+        "failures": run.failures,
         "findings": asdict(findings),
         "bars": [asdict(verdict) for verdict in verdicts],
     }
     if output := _output(chosen):
         _write(output, report, result, findings)
     print(report)
+    for part, error in run.failures.items():
+        print(f"{part} broke: {error}", file=sys.stderr)
     print(json.dumps(result, default=str, ensure_ascii=False))
-    return 0
+    return 1 if run.failures else 0
 
 
 def _write(folder: Path, report: str, result: dict[str, Any], findings: Findings) -> None:

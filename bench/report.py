@@ -181,7 +181,10 @@ def _predict(rows: Sequence[PredictRow], settings: Settings) -> str:
             for r in rows
         ),
     )  # fmt: skip
-    note = f"`{settings.classifier}`; texts of 3 to 40 words of its own vocabulary."
+    note = (
+        f"`{settings.classifier}`; texts of 3 to 40 words of its own vocabulary. The service's "
+        "queue is long enough for all of them."
+    )
     return f"## Predict\n\n{table}\n\n{note}"
 
 
