@@ -56,7 +56,7 @@ class Kernels:
 
 
 def measure_kernels(graphs: Sequence[StepGraph], settings: Settings) -> Kernels:
-    matrices = step_matrices(graphs[0].bundle.manifest)
+    matrices = step_matrices(graphs[0].bundle.path_of("step"))
     outer, inner = max(matrices, key=lambda shape: shape[0] * shape[1])
     loops = _loops(graphs, settings)
     seconds = settings.loop_seconds

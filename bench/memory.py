@@ -15,8 +15,8 @@ from bench.servers import Server
 from bench.settings import Settings
 from bundle.manifest import Manifest
 
-# A caller that takes little ahead of its reads: it stops a stream after a hundred tokens, not
-# after thousands. The second option keeps the window from growing.
+# A caller that takes little ahead of its reads: a stream's writes wait after some 150 messages,
+# where they wait after 1,000 by default. The second option keeps the window from growing.
 _SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 4096), ("grpc.http2.bdp_probe", 0))
 _QUIET_SHARE = 0.05  # of one core: a server that uses less has settled
 _LOOK_SECONDS = 0.5

@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from bench.streams import StreamRow
 
@@ -62,9 +63,10 @@ def _curve(axes: Axes, rows: Sequence[StreamRow], name: str, line: Line, style: 
 def _label(axes: Axes, axis: str, note: str, counts: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
-    axes.minorticks_off()
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.minorticks_off()
     axes.set_xlabel("streams opened at once")
     axes.set_ylabel(axis)
     axes.set_title(note, fontsize="medium")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from bundle.manifest import Manifest
+# Operators with weights of (directions, outer, inner), and of (inner, outer).
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_PRODUCTS = ("MatMul", "Gemm")
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,17 @@ def _model(inner: int, outer: int) -> bytes:
     return model.SerializeToString()
 
 
-def step_matrices(manifest: Manifest) -> list[tuple[int, int]]:
-    """(outer, inner) of each matrix that a step multiplies a row by.
+def step_matrices(path: Path) -> list[tuple[int, int]]:
+    """(outer, inner) of each weight matrix that the graph in ``path`` multiplies a row by.
 
-    Embeddings are looked up and biases are added: neither is a product.
+    Embeddings and tables are looked up and biases are added: neither is a product.
     """
-    return [
-        (tensor.shape[-2], tensor.shape[-1])
-        for name, tensor in manifest.weights.tensors.items()
-        if tensor.dtype == "float32" and len(tensor.shape) > 1 and tensor.shape[-2] > 1
-        if "embedding" not in name
-    ]
+    graph = onnx.load(path, load_external_data=False).graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.op_type in (*_RECURRENT, *_PRODUCTS):
+            sides = [shapes[name][-2:] for name in node.input if len(shapes.get(name, ())) > 1]
+            ordered = sides if node.op_type in _RECURRENT else [side[::-1] for side in sides]
+            found += [(outer, inner) for outer, inner in ordered if min(outer, inner) > 1]
+    return found

@@ -1,9 +1,9 @@
 """Percentiles, ratios and verdicts on made-up measurements."""
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from tqdm import tqdm
 
@@ -57,20 +57,26 @@ def test_a_message_of_several_tokens_shares_the_time_since_the_last():
     assert len(inter_token_seconds(arrivals[:1])) == 0
 
 
-def test_only_matrices_that_a_row_is_multiplied_by_count():
-    def tensor(shape, dtype="float32"):
-        return SimpleNamespace(shape=shape, dtype=dtype)
-
-    tensors = {
-        "embedding.weight": tensor((68, 512)),
-        "stack.layers.0.w": tensor((1, 2048, 512)),
-        "stack.layers.0.b": tensor((1, 4096)),
-        "stack.layers.0.w_int8": tensor((512, 2048), "int8"),
-        "output.weight": tensor((512, 68)),
-        "output.bias": tensor((68,)),
-    }
-    manifest = SimpleNamespace(weights=SimpleNamespace(tensors=tensors))
-    assert step_matrices(manifest) == [(2048, 512), (512, 68)]
+def test_only_matrices_that_a_row_is_multiplied_by_count(tmp_path):
+    """A looked-up embedding and an added bias are no products."""
+    floats = onnx.TensorProto.FLOAT
+    nodes = [
+        onnx.helper.make_node("Gather", ["embedding", "token"], ["looked_up"]),
+        onnx.helper.make_node("MatMul", ["looked_up", "weight"], ["product"]),
+        onnx.helper.make_node("Add", ["product", "bias"], ["sum"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "step",
+        [onnx.helper.make_tensor_value_info("token", onnx.TensorProto.INT64, ["batch"])],
+        [onnx.helper.make_tensor_value_info("sum", floats, ["batch", 20])],
+        [
+            onnx.helper.make_tensor(name, floats, shape, np.zeros(shape).ravel())
+            for name, shape in {"embedding": (7, 5), "weight": (5, 20), "bias": (1, 20)}.items()
+        ],
+    )
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "step.onnx")
+    assert step_matrices(tmp_path / "step.onnx") == [(20, 5)]
 
 
 def test_a_ratio_of_something_unmeasured_is_none():
