@@ -99,8 +99,8 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 proto: $(VENV)/.dev ## regenerate the stubs in unroll/
 	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
-bench: $(VENV)/.dev ## compare this service with one loop a request and with the bare step
-	$(PY) -m bench.streams
+bench: $(VENV)/.dev ## measure everything against the bars, in under ten minutes; ARGS="--only streams …"
+	$(PY) -m bench $(ARGS)
 
 image: ## build the container image (needs podman; see deploy/README.md)
 	deploy/build-image.sh

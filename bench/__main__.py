@@ -1,0 +1,179 @@
+"""python -m bench [--only kernels streams …] [--rounds 5] [--streams 1 16 …] [--quick]
+
+Compares this service over gRPC with one loop a request, with the bare step and with the
+machine's own limit, in one run with alternating order, and prints a table against the bars.
+The last line is JSON. A whole run writes docs/bench.md, docs/bench/results.json and plots;
+a part of one writes them only where --output says. It takes no decision: a timing is not a
+test, so the exit code is 0 whether or not the bars were met, and 1 where a part broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bench.bars import judge
+from bench.findings import Findings
+from bench.joining import measure_joining
+from bench.kernels import measure_kernels
+from bench.loops import StepGraph, open_steps
+from bench.machine import this_machine
+from bench.memory import measure_memory
+from bench.predicting import measure_predict
+from bench.report import write_report
+from bench.servers import Server, start_peer, start_service
+from bench.settings import PARTS, PEER_STREAMS, Settings, quick
+from bench.starting import measure_start
+from bench.streams import compare_streams
+from bundle.store import Bundle, read_bundle
+
+
+class Run:
+    """One run: its servers, which all end with it, and what it has found so far."""
+
+    def __init__(self, settings: Settings, children: ExitStack) -> None:
+        self.settings = settings
+        self.bundle: Bundle = read_bundle(settings.bundle)
+        self.models = settings.bundle.parent.parent
+        self.graphs: list[StepGraph] = open_steps(self.bundle)
+        self.findings = Findings(has_int8=len(self.graphs) > 1)
+        self.seconds: dict[str, float] = {}
+        self.failures: dict[str, str] = {}
+        self._children = children
+        self._services: list[Server] = []
+
+    def measure(self) -> Findings:
+        """Every part that was asked for, in the order of PARTS."""
+        for part in (part for part in PARTS if part in self.settings.parts):
+            started = time.perf_counter()
+            try:
+                found = _MEASURES[part](self)
+            except (grpc.RpcError, RuntimeError, OSError) as error:
+                # Minutes of other parts must not be lost with it.
+                self.failures[part] = str(error)
+            else:
+                self.findings = replace(self.findings, **{part: found})
+            self.seconds[part] = round(time.perf_counter() - started, 1)
+        return self.findings
+
+    def services(self) -> list[Server]:
+        """The service in each precision the bundle has, started once."""
+        if not self._services:
+            self._services = [
+                self._children.enter_context(start_service(self.models, graph.precision))
+                for graph in self.graphs
+            ]
+        return self._services
+
+    def kernels(self) -> Any:
+        return measure_kernels(self.graphs, self.settings)
+
+    def streams(self) -> Any:
+        with start_peer(self.settings.bundle, PEER_STREAMS) as peer:
+            return tuple(compare_streams(self.services(), peer, self.graphs, self.settings))
+
+    def joining(self) -> Any:
+        manifest = self.bundle.manifest
+        return tuple(measure_joining(s, manifest, self.settings) for s in self.services())
+
+    def predict(self) -> Any:
+        classifier = read_bundle(self.settings.classifier)
+        # Every caller's texts may wait at once: a refusal would be answered by a pause.
+        queue = max(self.settings.clients) * max(self.settings.texts)
+        with start_service(classifier.folder.parent.parent, queue=queue) as server:
+            return tuple(measure_predict(server, classifier, self.settings))
+
+    def memory(self) -> Any:
+        with start_service(self.models) as fresh:
+            return measure_memory(fresh, self.bundle.manifest, self.settings)
+
+    def start(self) -> Any:
+        return measure_start(self.models, self.settings.starts)
+
+
+_MEASURES: dict[str, Callable[[Run], Any]] = {part: getattr(Run, part) for part in PARTS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = _parser().parse_args(arguments)
+    settings = _settings(chosen)
+    machine = this_machine()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children end as well
+    with ExitStack() as children:
+        run = Run(settings, children)
+        findings = run.measure()
+    verdicts = judge(findings)
+    report = write_report(findings, verdicts, machine, settings)
+    result = {
+        "machine": asdict(machine),
+        "model": run.bundle.manifest.name,
+        "digest": run.bundle.digest,
+        "settings": asdict(settings),
+        "seconds": run.seconds,
+        "failures": run.failures,
+        "findings": asdict(findings),
+        "bars": [asdict(verdict) for verdict in verdicts],
+    }
+    if output := _output(chosen):
+        _write(output, report, result, findings)
+    print(report)
+    for part, error in run.failures.items():
+        print(f"{part} broke: {error}", file=sys.stderr)
+    print(json.dumps(result, default=str, ensure_ascii=False))
+    return 1 if run.failures else 0
+
+
+def _write(folder: Path, report: str, result: dict[str, Any], findings: Findings) -> None:
+    # Imported late: only a run that draws needs what it takes.
+    from bench.plots import draw_plots
+
+    (folder / "bench").mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, default=str, ensure_ascii=False, indent=1)
+    (folder / "bench" / "results.json").write_text(text + "\n", encoding="utf8")
+    plots = draw_plots(findings.streams, folder / "bench") if findings.streams else []
+    images = "\n\n".join(f"![{p.stem.replace('_', ' ')}](bench/{p.name})" for p in plots)
+    (folder / "bench.md").write_text(f"{report}\n{images}\n", encoding="utf8")
+
+
+def _output(chosen: argparse.Namespace) -> Path | None:
+    """A part of a run must not replace the page of a whole one unasked."""
+    whole = set(chosen.only) == set(PARTS) and not chosen.quick
+    return chosen.output or (Path("docs") if whole else None)
+
+
+def _settings(chosen: argparse.Namespace) -> Settings:
+    settings = Settings(bundle=chosen.bundle, classifier=chosen.classifier)
+    if chosen.quick:
+        settings = quick(settings)
+    given = {"rounds": chosen.rounds, "streams": chosen.streams and tuple(chosen.streams)}
+    return replace(
+        settings, parts=tuple(chosen.only), **{k: v for k, v in given.items() if v is not None}
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--bundle", type=Path, default=Settings.bundle, help="the generator")
+    parser.add_argument("--classifier", type=Path, default=Settings.classifier)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, help="of each comparison; medians are reported")
+    parser.add_argument("--streams", type=int, nargs="+", help="opened at once")
+    parser.add_argument("--quick", action="store_true", help="only see whether it runs")
+    parser.add_argument("--output", type=Path, help="folder of the page and the plots")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The bars: what is wanted of which ratio, and whether a run met it. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.findings import Findings
+
+NO_INT8 = "no int8 in this bundle"
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """aim: what would be good, None where the bar is all that is wanted.
+    at_most: the bar is an upper bound, else a lower one.
+    """
+
+    what: str
+    bound: float
+    aim: float | None
+    measure: Callable[[Findings], float | None]
+    at_most: bool = False
+    unit: str = ""
+    is_int8: bool = False
+
+    def is_met(self, value: float, bound: float) -> bool:
+        return value <= bound if self.at_most else value >= bound
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """value: None where nothing was measured; ``outcome`` says why."""
+
+    what: str
+    wanted: str
+    value: float | None
+    unit: str
+    outcome: str
+    is_met: bool | None
+
+
+def judge(findings: Findings, bars: Sequence[Bar] | None = None) -> list[Verdict]:
+    return [_judge(bar, findings) for bar in (BARS if bars is None else bars)]
+
+
+def _judge(bar: Bar, findings: Findings) -> Verdict:
+    sign = "≤" if bar.at_most else "≥"
+    wanted = f"{sign} {bar.bound:g}{bar.unit}"
+    if bar.aim is not None:
+        wanted += f" (aim {bar.aim:g}{bar.unit})"
+    value = bar.measure(findings)
+    if value is None:
+        why = NO_INT8 if bar.is_int8 and not findings.has_int8 else NOT_MEASURED
+        return Verdict(bar.what, wanted, None, bar.unit, why, None)
+    met = bar.is_met(value, bar.bound)
+    aimed = met and (bar.aim is None or bar.is_met(value, bar.aim))
+    outcome = "met, aim too" if aimed and bar.aim is not None else "met" if met else "MISSED"
+    return Verdict(bar.what, wanted, value, bar.unit, outcome, met)
+
+
+def _idle_kib(findings: Findings) -> float | None:
+    """KiB of an idle stream beyond its state; None where streams did not become idle."""
+    memory = findings.memory
+    if memory is None or not memory.is_valid:
+        return None
+    return (memory.resident_bytes_per_stream - memory.state_bytes) / 1024
+
+
+def _first_token_steps(findings: Findings) -> float | None:
+    joined = findings.joined("fp32")
+    return joined.first_token_steps if joined else None
+
+
+def _p99_ratio(findings: Findings) -> float | None:
+    joined = findings.joined("fp32")
+    return joined.p99_ratio if joined else None
+
+
+BARS = (
+    Bar("engine loop without network / bare step, fp32, batch 64", 0.95, 0.98,
+        lambda f: f.engine_share(64)),
+    Bar("engine loop without network / bare step, fp32, batch 1", 0.85, 0.95,
+        lambda f: f.engine_share(1)),
+    Bar("tokens/s at 64 streams / one loop a request, fp32", 6, 7,
+        lambda f: f.speed_up("fp32", 64)),
+    Bar("tokens/s at 64 streams / one loop a request, int8", 8, 12,
+        lambda f: f.speed_up("int8", 64), is_int8=True),
+    Bar("server CPU a token at 64 streams / bare step's, fp32", 1.5, 1.2,
+        lambda f: f.cpu_overhead("fp32", 64), at_most=True),
+    Bar("int8 step / fp32 step, worst of batch 16, 64, 128", 1.8, 2,
+        lambda f: f.int8_gain(16, 64, 128), is_int8=True),
+    Bar("int8 step / fp32 step, batch 1", 2, 2.5,
+        lambda f: f.int8_gain(1), is_int8=True),
+    Bar("fp32 step's matrix products / machine's rate, batch 64", 0.85, 0.95,
+        lambda f: f.product_share(64)),
+    Bar("time to first token beside 63 streams, in decode steps", 4, 2,
+        _first_token_steps, at_most=True),
+    Bar("p99 inter-token time while 8,000 characters join / without", 2, 1.3,
+        _p99_ratio, at_most=True),
+    Bar("tokens/s at 1,024 streams / at the best number, fp32", 0.9, 1,
+        lambda f: f.many_share("fp32", 1024)),
+    Bar("tokens/s at 1,024 streams / at the best number, int8", 0.9, 1,
+        lambda f: f.many_share("int8", 1024), is_int8=True),
+    Bar("memory of a further idle stream, beyond its state", 64, 16,
+        _idle_kib, at_most=True, unit=" KiB"),
+    Bar("from process start to ready, all models", 3, 1.5,
+        lambda f: f.start.seconds if f.start else None, at_most=True, unit=" s"),
+    Bar("resident when ready, all models", 350, None,
+        lambda f: f.start.resident_bytes / 1e6 if f.start else None, at_most=True, unit=" MB"),
+)  # fmt: skip

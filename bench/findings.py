@@ -1,0 +1,82 @@
+"""Everything one run measured, and the ratios that the bars are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.joining import Joining
+from bench.kernels import Kernels
+from bench.memory import Memory
+from bench.predicting import PredictRow
+from bench.starting import Start
+from bench.streams import StreamRow
+
+PEER = "one loop a request"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was not measured is None or empty."""
+
+    has_int8: bool
+    kernels: Kernels | None = None
+    streams: tuple[StreamRow, ...] = ()
+    joining: tuple[Joining, ...] = ()
+    predict: tuple[PredictRow, ...] = ()
+    memory: Memory | None = None
+    start: Start | None = None
+
+    def row(self, what: str, streams: int) -> StreamRow | None:
+        return next((r for r in self.streams if (r.what, r.streams) == (what, streams)), None)
+
+    def rate(self, what: str, streams: int) -> float | None:
+        """Tokens a second over gRPC, or of the bare step."""
+        row = self.row(what, streams)
+        return row.tokens_per_second if row else None
+
+    def loop_rate(self, what: str, precision: str, rows: int) -> float | None:
+        """Tokens a second of a loop without network."""
+        return self.kernels.rate(what, precision, rows) if self.kernels else None
+
+    def engine_share(self, rows: int) -> float | None:
+        """The engine loop's rate against the bare step's, fp32."""
+        return ratio(self.loop_rate("engine", "fp32", rows), self.loop_rate("bare", "fp32", rows))
+
+    def int8_gain(self, *rows: int) -> float | None:
+        """The int8 step's rate against the fp32 step's, the worst of these batch sizes."""
+        gains = [
+            ratio(self.loop_rate("bare", "int8", n), self.loop_rate("bare", "fp32", n))
+            for n in rows
+        ]
+        known = [gain for gain in gains if gain is not None]
+        return min(known) if len(known) == len(rows) else None
+
+    def product_share(self, rows: int) -> float | None:
+        """The rate of the fp32 step's products against the machine's measured one."""
+        if self.kernels is None:
+            return None
+        return ratio(self.kernels.step_gflops(rows), self.kernels.machine_gflops)
+
+    def speed_up(self, precision: str, streams: int) -> float | None:
+        """Tokens a second against one loop a request in fp32."""
+        return ratio(self.rate(f"unroll {precision}", streams), self.rate(PEER, streams))
+
+    def cpu_overhead(self, precision: str, streams: int) -> float | None:
+        """Server CPU a decoded token against the bare step's."""
+        ours = self.row(f"unroll {precision}", streams)
+        bare = self.row(f"bare step {precision}", streams)
+        return ours.decode_cpu_us / bare.decode_cpu_us if ours and bare else None
+
+    def many_share(self, precision: str, streams: int) -> float | None:
+        """Tokens a second at so many streams against the best number of them."""
+        what = f"unroll {precision}"
+        rates = [row.tokens_per_second for row in self.streams if row.what == what]
+        return ratio(self.rate(what, streams), max(rates, default=None))
+
+    def joined(self, precision: str) -> Joining | None:
+        return next((j for j in self.joining if j.what == f"unroll {precision}"), None)
+
+
+def ratio(value: float | None, against: float | None) -> float | None:
+    """None where either was not measured."""
+    return value / against if value is not None and against else None

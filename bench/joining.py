@@ -1,0 +1,153 @@
+"""What a newcomer waits for beside running streams, and what they wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from bench.callers import Caller, Reading, inter_token_seconds, wish
+from bench.medians import Seconds, p50_p99
+from bench.servers import Server
+from bench.settings import PROMPT, Settings
+from bundle.manifest import Manifest
+
+_LONG_PROMPT_CHARACTERS = 8000
+_JOINER_TOKENS = 4
+# Long enough that joins do not meet, and no multiple of a step.
+_BETWEEN_JOINS_SECONDS = 0.117
+
+Window = tuple[float, float]  # from, until; seconds of time.perf_counter
+
+
+@dataclass(frozen=True)
+class Joining:
+    """running: streams beside the newcomer. step_ms: the median inter-token time of the
+    running streams, which is a decode step. Times to first token are medians of the joins;
+    percentiles are of the running streams' tokens, with and without a long prompt joining.
+    """
+
+    what: str
+    running: int
+    step_ms: float
+    first_token_ms: float
+    long_prompt_characters: int
+    long_first_token_ms: float
+    inter_token_ms_p99_without: float
+    inter_token_ms_p99_with: float
+    tokens_per_message: float
+
+    @property
+    def first_token_steps(self) -> float:
+        return self.first_token_ms / self.step_ms
+
+    @property
+    def p99_ratio(self) -> float:
+        return self.inter_token_ms_p99_with / self.inter_token_ms_p99_without
+
+
+def measure_joining(server: Server, manifest: Manifest, settings: Settings) -> Joining:
+    return asyncio.run(_measure(server, manifest, settings))
+
+
+async def _measure(server: Server, manifest: Manifest, settings: Settings) -> Joining:
+    readings: list[Reading] = []
+    long_prompt = _long_prompt(min(_LONG_PROMPT_CHARACTERS, manifest.limits["input_tokens"]))
+    total = settings.joins + settings.long_joins
+    with tqdm(total=total, desc=f"joining {server.what}", unit="join") as bar:
+        async with Caller(server.target) as caller, asyncio.TaskGroup() as group:
+            running = [
+                group.create_task(_run_on(caller, manifest, seed, readings))
+                for seed in range(settings.running)
+            ]
+            await _until_all_run(readings, settings.running)
+            short = [
+                await _join(caller, manifest, PROMPT, _BETWEEN_JOINS_SECONDS, bar)
+                for _ in range(settings.joins)
+            ]
+            long = [
+                await _join(caller, manifest, long_prompt, settings.steady_seconds, bar)
+                for _ in range(settings.long_joins)
+            ]
+            for task in running:
+                task.cancel()
+    return _summary(server.what, settings, len(long_prompt), readings, short, long)
+
+
+async def _run_on(caller: Caller, manifest: Manifest, seed: int, readings: list[Reading]) -> None:
+    """A stream as long as the model allows, and then another one."""
+    while True:
+        request = wish(manifest.name, seed, manifest.limits["output_tokens"], one_a_message=True)
+        readings.append(Reading(time.perf_counter()))
+        await caller.read(request, reading=readings[-1])
+        seed += 1000
+
+
+async def _until_all_run(readings: Sequence[Reading], streams: int) -> None:
+    while len([reading for reading in readings if reading.arrivals]) < streams:
+        await asyncio.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """before: a window in which nobody joined; during: from sending to the first token."""
+
+    first_token_seconds: float
+    before: Window
+    during: Window
+
+
+async def _join(
+    caller: Caller, manifest: Manifest, prompt: str, steady_seconds: float, bar: tqdm
+) -> _Joined:
+    quiet = time.perf_counter()
+    await asyncio.sleep(steady_seconds)
+    sent = time.perf_counter()
+    request = wish(manifest.name, 0, _JOINER_TOKENS, prompt, one_a_message=True)
+    reading = await caller.read(request)
+    bar.update()
+    # The leaving of the joiner before is over by now: half of the quiet time is left out.
+    before = (quiet + (sent - quiet) / 2, sent)
+    return _Joined(reading.first_token_seconds, before, (reading.sent, reading.arrivals[0]))
+
+
+def _summary(
+    what: str,
+    settings: Settings,
+    characters: int,
+    readings: Sequence[Reading],
+    short: Sequence[_Joined],
+    long: Sequence[_Joined],
+) -> Joining:
+    arrivals = [reading.token_arrivals() for reading in readings]
+    messages = [count for stream in arrivals for _, count in stream]
+    step, _ = p50_p99(_waits(arrivals, [(short[0].before[0], short[-1].during[1])]))
+    _, without = p50_p99(_waits(arrivals, [joined.before for joined in long]))
+    _, during = p50_p99(_waits(arrivals, [joined.during for joined in long]))
+    return Joining(
+        what,
+        settings.running,
+        step,
+        1e3 * statistics.median(joined.first_token_seconds for joined in short),
+        characters,
+        1e3 * statistics.median(joined.first_token_seconds for joined in long),
+        without,
+        during,
+        statistics.mean(messages),
+    )
+
+
+def _waits(arrivals: Sequence[Sequence[tuple[float, int]]], windows: Sequence[Window]) -> Seconds:
+    """The inter-token times of all streams inside any of the windows."""
+    return np.concatenate(
+        [inter_token_seconds(stream, *window) for stream in arrivals for window in windows]
+    )
+
+
+def _long_prompt(characters: int) -> str:
+    return (PROMPT * (characters // len(PROMPT) + 1))[:characters]

@@ -1,0 +1,193 @@
+"""A run as Markdown tables, for the terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.bars import NO_INT8, Verdict
+from bench.findings import Findings
+from bench.joining import Joining
+from bench.kernels import Kernels
+from bench.machine import Machine
+from bench.memory import Memory
+from bench.predicting import PredictRow
+from bench.settings import PEER_STREAMS, Settings
+from bench.streams import StreamRow
+
+
+def write_report(
+    findings: Findings, verdicts: Sequence[Verdict], machine: Machine, settings: Settings
+) -> str:
+    parts = [_head(findings, machine, settings), bars_table(verdicts)]
+    if findings.streams:
+        parts.append(_streams(findings.streams))
+    if findings.kernels:
+        parts.append(_kernels(findings.kernels))
+    if findings.joining:
+        parts.append(_joining(findings.joining))
+    if findings.memory or findings.start:
+        parts.append(_memory(findings))
+    if findings.predict:
+        parts.append(_predict(findings.predict, settings))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(findings: Findings, machine: Machine, settings: Settings) -> str:
+    lines = [
+        "# Benchmark",
+        "",
+        f"`make bench` on {machine.sentence()}. Bundles `{settings.bundle}` and "
+        f"`{settings.classifier}`. Client, servers and loops share these cores; each server is a "
+        "process of its own, each engine and session computes on one thread. Figures are medians "
+        f"of {settings.rounds} rounds in alternating order unless said otherwise.",
+    ]
+    if machine.was_busy:
+        lines += ["", "**The machine was busy when the run began: do not quote these figures.**"]
+    if not findings.has_int8:
+        lines += ["", f"int8: {NO_INT8}."]
+    return "\n".join(lines)
+
+
+def bars_table(verdicts: Sequence[Verdict]) -> str:
+    missed = sum(verdict.is_met is False for verdict in verdicts)
+    rows = ((v.what, v.wanted, _value(v), v.outcome) for v in verdicts)
+    table = _table(("what", "bar", "measured", ""), rows)
+    unknown = sum(verdict.is_met is None for verdict in verdicts)
+    met = len(verdicts) - missed - unknown
+    count = f"{met} met, {missed} missed, {unknown} not measured."
+    return f"## Bars\n\n{table}\n\n{count}"
+
+
+def _value(verdict: Verdict) -> str:
+    return "–" if verdict.value is None else f"{verdict.value:.2f}{verdict.unit}"
+
+
+def _streams(rows: Sequence[StreamRow]) -> str:
+    bare = {(r.what.split()[-1], r.streams): r.tokens_per_second for r in rows if r.bare}
+    header = (
+        "server", "streams", "rounds", "tokens/s", "of the bare step",
+        "server CPU a token (once all decode), µs", "first token p50 / p99, ms",
+        "inter-token p50 / p99, ms", "tokens a message", "client CPU a token, µs",
+    )  # fmt: skip
+    table = _table(header, (_stream_cells(row, bare) for row in rows))
+    note = (
+        "Streams opened at once, a 32-character prompt, temperature 0.8, top-p 0.95, default "
+        "coalescing. The inter-token time of a message of k tokens is the time since the message "
+        "before, shared by its k tokens. The bare step is the same graph and I/O binding with as "
+        f"many rows, no network. One loop a request is not measured above {PEER_STREAMS} streams: "
+        "its rate does not rise with them."
+    )
+    return f"## Streams over gRPC\n\n{table}\n\n{note}"
+
+
+def _stream_cells(row: StreamRow, bare: dict[tuple[str, int], float]) -> tuple[str, ...]:
+    begin = (row.what, f"{row.streams:,}", str(row.rounds))
+    if row.bare:
+        return (*begin, f"{row.bare.tokens_per_second:,.0f}", "1", f"{row.bare.cpu_us:.0f}",
+                "–", "–", "–", "–")  # fmt: skip
+    assert row.over_grpc is not None, "a row is of a server or of a loop"
+    r = row.over_grpc
+    precision = "int8" if row.what.endswith("int8") else "fp32"
+    return (
+        *begin,
+        f"{r.tokens_per_second:,.0f}",
+        f"{r.tokens_per_second / bare[precision, row.streams]:.2f}",
+        f"{r.server_cpu_us:.0f} ({r.decode_cpu_us:.0f})",
+        f"{r.first_token_ms_p50:.1f} / {r.first_token_ms_p99:.1f}",
+        f"{r.inter_token_ms_p50:.2f} / {r.inter_token_ms_p99:.2f}",
+        f"{r.tokens_per_message:.2f}",
+        f"{r.client_cpu_us:.0f}",
+    )
+
+
+def _kernels(kernels: Kernels) -> str:
+    loops = _table(
+        ("loop", "precision", "batch", "tokens/s", "CPU a token, µs"),
+        (
+            (r.what, r.precision, str(r.rows), f"{r.tokens_per_second:,.0f}", f"{r.cpu_us:.1f}")
+            for r in kernels.loops
+        ),
+    )
+    products = _table(
+        ("rows", "GFLOP/s"),
+        ((str(rows), f"{rate:.1f}") for rows, rate in kernels.product_gflops.items()),
+    )
+    note = (
+        f"The matrix product is onnxruntime's, {kernels.inner} × {kernels.outer}, weights "
+        f"constant. A step's products take {kernels.flops_per_token / 1e6:.2f} MFLOP a token."
+    )
+    return f"## Without network\n\n{loops}\n\n{products}\n\n{note}"
+
+
+def _joining(found: Sequence[Joining]) -> str:
+    header = (
+        "server", "streams running", "decode step, ms", "first token of a newcomer, ms",
+        "in steps", "first token of the long prompt, ms", "p99 inter-token without, ms",
+        "with, ms", "tokens a message",
+    )  # fmt: skip
+    rows = (
+        (
+            j.what, str(j.running), f"{j.step_ms:.2f}", f"{j.first_token_ms:.1f}",
+            f"{j.first_token_steps:.2f}", f"{j.long_first_token_ms:.0f}",
+            f"{j.inter_token_ms_p99_without:.2f}", f"{j.inter_token_ms_p99_with:.2f}",
+            f"{j.tokens_per_message:.2f}",
+        )
+        for j in found
+    )  # fmt: skip
+    characters = found[0].long_prompt_characters
+    note = (
+        "A newcomer has a 32-character prompt. The last columns are of the streams that run while "
+        f"a prompt of {characters:,} characters joins, from its sending to its first token."
+    )
+    return f"## Joining running streams\n\n{_table(header, rows)}\n\n{note}"
+
+
+def _memory(findings: Findings) -> str:
+    lines = []
+    if findings.start:
+        start = findings.start
+        lines.append(
+            f"Ready {start.seconds:.2f} s after the start of the process, with "
+            f"{start.resident_bytes / 1e6:.0f} MB resident (all models of the folder)."
+        )
+    if findings.memory:
+        lines.append(_idle(findings.memory))
+    return "## Start and memory\n\n" + "\n\n".join(lines)
+
+
+def _idle(memory: Memory) -> str:
+    if not memory.is_valid:
+        return (
+            f"Idle streams: {memory.started} of {2 * memory.streams} started, and the server "
+            f"{'went' if memory.settled else 'did not go'} quiet, so streams that nobody reads "
+            "could not be weighed."
+        )
+    return (
+        f"A further stream that nobody reads costs {memory.resident_bytes_per_stream / 1024:.1f} "
+        f"KiB resident ({memory.proportional_bytes_per_stream / 1024:.1f} KiB proportional), its "
+        f"state is {memory.state_bytes / 1024:.1f} KiB; from streams {memory.streams + 1} to "
+        f"{2 * memory.streams}."
+    )
+
+
+def _predict(rows: Sequence[PredictRow], settings: Settings) -> str:
+    table = _table(
+        ("clients", "texts a request", "requests/s", "texts/s", "server CPU a request, µs",
+         "answer p50 / p99, ms"),
+        (
+            (str(r.clients), str(r.texts), f"{r.medians.requests_per_second:,.0f}",
+             f"{r.texts * r.medians.requests_per_second:,.0f}", f"{r.medians.server_cpu_us:,.0f}",
+             f"{r.medians.answer_ms_p50:.1f} / {r.medians.answer_ms_p99:.1f}")
+            for r in rows
+        ),
+    )  # fmt: skip
+    note = (
+        f"`{settings.classifier}`; texts of 3 to 40 words of its own vocabulary. The service's "
+        "queue is long enough for all of them."
+    )
+    return f"## Predict\n\n{table}\n\n{note}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

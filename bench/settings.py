@@ -1,0 +1,80 @@
+"""How much a run measures; the load itself is fixed, so that runs can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+PROMPT = "Before we proceed any further, h"  # 32 characters
+TEMPERATURE = 0.8
+TOP_P = 0.95
+
+PARTS = ("kernels", "streams", "joining", "predict", "memory", "start")
+
+# Rounds of this many streams and more take so long that three must do.
+MANY_STREAMS = 256
+ROUNDS_OF_MANY = 3
+# The peer makes the same tokens a second whatever the streams, so more of them show nothing new.
+PEER_STREAMS = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """bundle: the generator; classifier: what predict asks; both in one folder of models.
+    parts: which of PARTS run. streams: at once, each count a comparison of its own.
+    tokens: made by each stream. round_tokens: the least of a round; few streams run repeatedly.
+    loop_seconds: of one round of a loop without network.
+    loop_rows: batch sizes of the loops; product_rows: of the matrix product.
+    running: streams that run while another joins. joins, long_joins: of a short and a long prompt.
+    steady_seconds: between two joins of a long prompt.
+    clients, texts: callers at once, and texts a request. predict_seconds: of one round.
+    idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
+    starts: of the service.
+    """
+
+    bundle: Path = Path("models/prose/1")
+    classifier: Path = Path("models/sentiment/1")
+    parts: tuple[str, ...] = PARTS
+    rounds: int = 5
+    streams: tuple[int, ...] = (1, 16, 64, 256, 1024)
+    tokens: int = 128
+    round_tokens: int = 1024
+    loop_seconds: float = 0.5
+    loop_rows: tuple[int, ...] = (1, 16, 64, 128)
+    product_rows: tuple[int, ...] = (16, 32, 64, 128, 256)
+    running: int = 63
+    joins: int = 21
+    long_joins: int = 5
+    steady_seconds: float = 1.5
+    clients: tuple[int, ...] = (1, 64)
+    texts: tuple[int, ...] = (1, 32)
+    predict_seconds: float = 1.5
+    idle_streams: int = 200
+    idle_seconds: float = 25.0
+    starts: int = 5
+
+    def rounds_of(self, streams: int) -> int:
+        return min(self.rounds, ROUNDS_OF_MANY) if streams >= MANY_STREAMS else self.rounds
+
+
+def quick(settings: Settings) -> Settings:
+    """So little that only whether everything runs is learnt."""
+    return replace(
+        settings,
+        rounds=1,
+        streams=(1, 3),
+        tokens=8,
+        round_tokens=8,
+        loop_seconds=0.02,
+        loop_rows=(1, 16),
+        product_rows=(16,),
+        running=3,
+        joins=2,
+        long_joins=1,
+        steady_seconds=0.1,
+        clients=(1, 3),
+        predict_seconds=0.1,
+        idle_streams=3,
+        idle_seconds=1.0,
+        starts=1,
+    )

@@ -1,0 +1,84 @@
+"""The bench runs and compares like with like; its figures are nobody's verdict."""
+
+import json
+import os
+
+import pytest
+
+from bench.__main__ import main
+from bench.servers import Server, start_peer
+from bench.settings import PROMPT
+from client import Client, Sampling
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_models, tmp_path_factory):
+    """(the folder it wrote, its arguments): every part, with tiny numbers."""
+    folder = tmp_path_factory.mktemp("docs")
+    bundle, classifier = tiny_models / "letters" / "1", tiny_models / "mood" / "1"
+    arguments = ["--bundle", str(bundle), "--classifier", str(classifier)]
+    assert main([*arguments, "--quick", "--output", str(folder)]) == 0
+    return folder, arguments
+
+
+def test_every_part_is_measured(whole_run):
+    """A quick run of all parts leaves a page, its plots and figures above zero."""
+    folder, _ = whole_run
+    result = json.loads((folder / "bench" / "results.json").read_text())
+    found = result["findings"]
+    streams = [(row["what"], row["streams"]) for row in found["streams"]]
+    servers = ("unroll fp32", "one loop a request", "bare step fp32")
+    assert streams == [(what, count) for count in (1, 3) for what in servers]
+    assert all(row["tokens_per_second"] > 0 for row in found["kernels"]["loops"])
+    assert {row["what"] for row in found["kernels"]["loops"]} == {"bare", "engine"}
+    assert found["joining"][0]["first_token_ms"] > 0
+    assert [(row["clients"], row["texts"]) for row in found["predict"]] == [
+        (1, 1), (1, 32), (3, 1), (3, 32),
+    ]  # fmt: skip
+    assert found["memory"]["started"] > 0
+    assert found["start"]["resident_bytes"] > 1e6
+    page = (folder / "bench.md").read_text()
+    for name in ("tokens_per_second", "server_cpu", "first_token", "inter_token"):
+        assert (folder / "bench" / f"{name}.png").stat().st_size > 1000
+        assert f"(bench/{name}.png)" in page
+
+
+def test_a_bundle_without_int8_says_so(whole_run):
+    folder, _ = whole_run
+    bars = json.loads((folder / "bench" / "results.json").read_text())["bars"]
+    outcomes = {bar["what"]: bar["outcome"] for bar in bars}
+    assert outcomes["int8 step / fp32 step, batch 1"] == "no int8 in this bundle"
+
+
+def test_a_part_of_a_run_prints_a_table_and_json_and_writes_nothing(
+    whole_run, capsys, monkeypatch, tmp_path
+):
+    _, arguments = whole_run
+    root = os.getcwd()
+    monkeypatch.setenv("PYTHONPATH", root)
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--quick", "--only", "kernels"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("| engine loop without network") for line in table)
+    result = json.loads(last)
+    assert result["findings"]["kernels"]["product_gflops"]["16"] > 0
+    assert result["findings"]["streams"] == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_both_servers_make_the_same_tokens(tiny_models, client):
+    """The alternative does the same work: the same graph, draws and text."""
+    wish = {"prompt": PROMPT, "max_tokens": 100, "sampling": Sampling(0.8, 0, 0.95, seed=6)}
+    with (
+        start_peer(tiny_models / "letters" / "1", 1) as peer,
+        Client(peer.target, timeout=20) as other,
+    ):
+        theirs = [t for piece in other.generate("letters", **wish) for t in piece.tokens]
+    ours = [t for piece in client.generate("letters", **wish) for t in piece.tokens]
+    assert theirs == ours
+    assert len(ours) == 100
+
+
+def test_a_server_that_does_not_start_is_named():
+    with pytest.raises(RuntimeError, match="broken ended before it was ready"):
+        Server("broken", ["service", "serve", "--models", "/no/such/folder"])
