@@ -26,6 +26,7 @@ _HELP = {
     "max_streams": "streams of one model that decode at once",
     "max_queue": "requests, or texts of Classify and Score, that may wait for a model",
     "max_batch": "texts of one predict batch",
+    "batch_delay_share": "of a predict batch's time that texts may wait for company under load",
     "max_message_bytes": "largest request in bytes",
     "prime_share": "of a step's time that reading prompts may take while streams run",
     "engine_share": "of a step's time its engine must get a core; with less, tokens go together",

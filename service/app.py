@@ -15,12 +15,12 @@ from bundle.manifest import CLASSIFY, SEQ2SEQ, Manifest
 from bundle.store import Bundle
 from service.config import Config, read_keys, split_address
 from service.engine.arena import StateSpec
-from service.engine.batching import BatchEngine
+from service.engine.batching import BatchEngine, BatchRunner
 from service.engine.cards import DataSource, Figure, ModelCard
 from service.engine.catalogue import Catalogue, RefusedModel
 from service.engine.generating import GenerateEngine, GenerationModel
 from service.engine.models import ClassifierModel, GeneratorModel, ServedModel, Writer
-from service.engine.pacing import Pace
+from service.engine.pacing import Pace, clock_of_this_thread
 from service.engine.priming import PrimeCredit
 from service.engine.requests import SamplingShape
 from service.engine.resuming import ResumeTokens
@@ -62,6 +62,7 @@ class App:
         config = self.config
         self._loop = asyncio.get_running_loop()
         self._deliver = Hand(self._loop).deliver
+        self._loop_cpu = clock_of_this_thread()
         self._resume_tokens = ResumeTokens(
             read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes
         )
@@ -150,7 +151,7 @@ class App:
         card = self._card(loaded)
         runner = PredictRunner(loaded.sessions["predict"])
         metrics = BatchMetrics(self.metrics, card.name, "predict")
-        engine = BatchEngine(runner, self.config.max_batch, time.monotonic, metrics)
+        engine = self._batch_engine(runner, metrics)
         limit = self.config.max_batch + self.config.max_queue
         thread = self._thread(card.name, "predict", engine, limit)
         return ClassifierModel(card, loaded.bundle.tokenizers["input"], thread)
@@ -170,14 +171,12 @@ class App:
             PrimeCredit(config.prime_share),
         )
         engine.warm(_WARM_ROWS)
-        score = BatchEngine(
+        score = self._batch_engine(
             ScoreRunner(
                 loaded.sessions["score"],
                 manifest.state,
                 primer if manifest.task == SEQ2SEQ else None,
             ),
-            config.max_batch,
-            time.monotonic,
             BatchMetrics(self.metrics, card.name, "score"),
         )
         tokenizers = loaded.bundle.tokenizers
@@ -196,6 +195,12 @@ class App:
             self._thread(card.name, "score", score, config.max_batch + config.max_queue),
             self._resume_tokens,
             config.tokens_per_message,
+        )
+
+    def _batch_engine(self, runner: BatchRunner, metrics: BatchMetrics) -> BatchEngine:
+        config = self.config
+        return BatchEngine(
+            runner, config.max_batch, time.monotonic, metrics, config.batch_delay_share
         )
 
     def _card(self, loaded: LoadedModel) -> ModelCard:
@@ -218,7 +223,7 @@ class App:
             limit,
             self._deliver,
             lambda: self._failed(model),
-            Pace(self.config.engine_share),
+            Pace(self.config.engine_share, loop_cpu=self._loop_cpu),
         )
         self._threads.append(thread)
         return thread

@@ -23,6 +23,8 @@ class Config:
     max_queue: requests (for Classify and Score: texts) that may wait for a model beyond those
         that run.
     max_batch: texts of one predict batch.
+    batch_delay_share: of a predict batch's time that texts which came up during it may wait
+        for more; a text that finds the engine idle never waits.
     max_message_bytes: the largest request.
     prime_share: of a decode step's time that reading prompts may take, while streams run.
     engine_share: of a step's time that its engine must have a core; with less, tokens are
@@ -41,8 +43,9 @@ class Config:
     device: str = "auto"
     threads: int = 1
     max_streams: int = 256
-    max_queue: int = 1024
+    max_queue: int = 4096
     max_batch: int = 32
+    batch_delay_share: float = 1.0
     max_message_bytes: int = MEBIBYTE
     prime_share: float = 0.5
     engine_share: float = 0.85
@@ -58,7 +61,7 @@ class Config:
         for name in ("threads", "max_streams", "max_batch", "max_message_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; choose at least 1")
-        for name in ("max_queue", "tokens_per_message", "grace_seconds"):
+        for name in ("max_queue", "tokens_per_message", "batch_delay_share", "grace_seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigInvalid(f"{name} is {value}; choose at least 0")

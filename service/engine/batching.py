@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from service.engine.errors import RequestError
 
+# Padded tokens of a batch for each token of text.
+_PADDING_LIMIT = 2.0
+
 
 class BatchItem(Protocol):
     """One sequence to run; its length decides what it is batched with."""
@@ -69,6 +72,9 @@ class _Batch:
 class BatchEngine:
     """Runs everything that waits, longest batch ``max_rows``; idle means nothing waits.
 
+    delay_share: of a batch's time that what came up during it may wait for company. Whoever
+    finds the engine idle never waits.
+
     Used from one thread; knows time only through ``clock``.
     """
 
@@ -78,13 +84,18 @@ class BatchEngine:
         max_rows: int,
         clock: Callable[[], float],
         observer: BatchObserver,
+        delay_share: float = 1.0,
     ) -> None:
         self.runner = runner
         self.max_rows = max_rows
         self.clock = clock
         self.observer = observer
+        self.delay_share = delay_share
         self._waiting: list[tuple[Job, int]] = []
         self._batch: _Batch | None = None
+        self._ended = 0.0  # when the last batch did
+        self._gap = 0.0  # seconds between two arrivals while batches ran, smoothed
+        self._last_batch = 0.0  # seconds
 
     @property
     def is_idle(self) -> bool:
@@ -92,6 +103,20 @@ class BatchEngine:
 
     def open(self, items: Sequence[BatchItem], sink: Any) -> Job:
         return Job(items, sink, self.clock(), [None] * len(items), len(items))
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which more texts are worth waiting for before the next step.
+
+        Only while requests come so densely that one is due within them, and never for long:
+        a share of what the last batch took, counted from its end.
+        """
+        if self._batch or not self._waiting or len(self._waiting) >= self.max_rows:
+            return 0.0
+        most = self.delay_share * self._last_batch
+        if not 0.0 < self._gap < most:
+            return 0.0
+        return max(0.0, self._ended + most - self.clock())
 
     def arrive(self, job: Job) -> None:
         self._waiting.extend((job, number) for number in range(len(job.items)))
@@ -116,6 +141,7 @@ class BatchEngine:
         if results is None:
             return []
         batch, self._batch = self._batch, None
+        self._learn(batch)
         tokens = sum(job.items[number].length for job, number in batch.entries)
         self.observer.batch_ran(len(batch.entries), tokens, self.clock() - batch.started)
         return self._hand_out(batch, results)
@@ -142,18 +168,31 @@ class BatchEngine:
         self._waiting = [entry for entry in self._waiting if entry not in taken]
         return _Batch(entries, pieces, started)
 
+    def _learn(self, batch: _Batch) -> None:
+        """How dense arrivals are: what came up during this batch, and how long that took."""
+        self._ended = self.clock()
+        self._last_batch = self._ended - batch.started
+        came = len({id(job) for job, _ in self._waiting if job.arrived > batch.started})
+        gap = self._last_batch / came if came else 0.0
+        self._gap = gap if not (gap and self._gap) else 0.5 * (gap + self._gap)
+
     def _choose(self) -> list[tuple[Job, int]]:
-        """Padding costs time, so the oldest item's batch is filled by likeness of length."""
+        """The oldest item's batch is filled by likeness of length.
 
-        def length(place: int) -> int:
-            job, number = self._waiting[place]
-            return job.items[number].length
-
-        def unlike(place: int) -> int:
-            return abs(length(place) - length(0))
-
-        places = sorted(range(len(self._waiting)), key=unlike)[: self.max_rows]
-        return [self._waiting[place] for place in places]
+        Padding costs as much as text, so a batch is at most half padding: what would add more
+        waits for a batch of its own kind.
+        """
+        lengths = [job.items[number].length for job, number in self._waiting]
+        oldest = lengths[0]
+        places = sorted(range(len(lengths)), key=lambda place: abs(lengths[place] - oldest))
+        chosen: list[int] = []
+        longest = total = 0
+        for place in places[: self.max_rows]:
+            longest, total = max(longest, lengths[place]), total + lengths[place]
+            if longest * (len(chosen) + 1) > _PADDING_LIMIT * total:
+                break
+            chosen.append(place)
+        return [self._waiting[place] for place in chosen]
 
     def _hand_out(self, batch: _Batch, results: Sequence[Any]) -> list[Any]:
         answered = []

@@ -112,6 +112,8 @@ class Stream(Place):
 class GenerateEngine:
     """Owns the rows of one model. Used from one thread; knows time only through ``clock``."""
 
+    patience = 0.0  # a step never waits: who comes later joins the next one
+
     def __init__(
         self,
         model: GenerationModel,

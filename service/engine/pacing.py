@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+
+Clock = Callable[[], float]  # seconds
 
 
 class Pace:
@@ -11,47 +14,59 @@ class Pace:
 
     A message costs more than a token: on few cores, sending each token by itself takes from
     the engine the time it would make tokens in. So where an engine's steps take longer than
-    the processor time they get, more tokens are sent together, and fewer again once they do
-    not.
+    the processor time they get, and sending is what takes it, more tokens are sent together,
+    and fewer again once that is over.
 
-    share: of a step's wall time that its thread must have computed. most: tokens a message.
+    share: of a step's wall time that its thread must have computed. sending: of a core that
+    the event loop must be using before it is held to be the cause. most: tokens a message.
     """
 
     def __init__(
         self,
         share: float,
+        sending: float = 0.12,
         most: int = 16,
         period_seconds: float = 0.025,
         patience: int = 8,
-        wall: Callable[[], float] = time.monotonic,
-        cpu: Callable[[], float] = time.thread_time,
+        wall: Clock = time.monotonic,
+        cpu: Clock = time.thread_time,
+        loop_cpu: Clock = lambda: 0.0,
     ) -> None:
-        self.share = share
-        self.most = most
+        self.share, self.sending, self.most = share, sending, most
         self.tokens_per_message = 1
         self._period, self._patience = period_seconds, patience
-        self._clocks = wall, cpu
-        self._started = 0.0, 0.0
-        self._spent = [0.0, 0.0]
+        self._wall, self._cpu, self._loop_cpu = wall, cpu, loop_cpu
+        self._began = 0.0, 0.0
+        self._steps = [0.0, 0.0]  # wall and processor time of the steps of this period
+        self._period_began = 0.0, 0.0  # wall, and the loop's processor time
         self._calm = 0
 
     def begin(self) -> None:
         """A step begins; called on the engine's thread."""
-        wall, cpu = self._clocks
-        self._started = wall(), cpu()
+        self._began = self._wall(), self._cpu()
+
+    def rest(self) -> None:
+        """The engine is idle; whoever comes next meets no pressure yet."""
+        self.tokens_per_message = 1
+        self._calm = 0
 
     def end(self) -> None:
-        """The step is done, and nobody was waited for meanwhile but the processor."""
-        for which, clock in enumerate(self._clocks):
-            self._spent[which] += clock() - self._started[which]
-        wall, cpu = self._spent
-        if wall >= self._period:
-            self._spent = [0.0, 0.0]
-            self._adapt(cpu / wall)
+        """The step is done, and nothing was waited for meanwhile but the processor."""
+        now = self._wall()
+        self._steps[0] += now - self._began[0]
+        self._steps[1] += self._cpu() - self._began[1]
+        if self._steps[0] >= self._period:
+            self._look(now)
 
-    def _adapt(self, share: float) -> None:
+    def _look(self, now: float) -> None:
+        (wall, cpu), self._steps = self._steps, [0.0, 0.0]
+        before, self._period_began = self._period_began, (now, self._loop_cpu())
+        sending = (self._period_began[1] - before[1]) / (now - before[0])
+        self._adapt(is_short=cpu < self.share * wall and sending > self.sending)
+
+    def _adapt(self, is_short: bool) -> None:
         """One more at once, one fewer only after a while: either way changes the load."""
-        if share < self.share:
+        if is_short:
             self._calm = 0
             self.tokens_per_message = min(self.most, self.tokens_per_message + 1)
             return
@@ -59,3 +74,12 @@ class Pace:
         if self._calm >= self._patience and self.tokens_per_message > 1:
             self._calm = 0
             self.tokens_per_message -= 1
+
+
+def clock_of_this_thread() -> Clock:
+    """The processor time of the calling thread, for any thread to read."""
+    try:
+        clock = time.pthread_getcpuclockid(threading.get_ident())
+    except AttributeError:  # not on every system
+        return time.thread_time
+    return lambda: time.clock_gettime(clock)

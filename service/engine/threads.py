@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -20,6 +21,10 @@ RETRY_AFTER_SECONDS = 0.5
 class Engine(Protocol):
     @property
     def is_idle(self) -> bool: ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the next step may wait for more work."""
 
     def open(self, request: Any, sink: Any) -> Any: ...
 
@@ -133,11 +138,19 @@ class EngineThread:
             self._deliver(self.engine.fail(error))
 
     def _take_messages(self) -> None:
-        """Everything that has come in; waits for something only when there is nothing to do."""
+        """Everything that has come in; waits for something only when there is nothing to do,
+        or when the engine thinks that more is about to come."""
         if self.engine.is_idle:
+            self.pace.rest()
             self._handle(self._inbox.get())
+        elif patience := self.engine.patience:
+            self._wait(patience)
         while not self._inbox.empty():
             self._handle(self._inbox.get())
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._handle(self._inbox.get(timeout=seconds))
 
     def _handle(self, message: tuple[Callable[[Any], None], Any]) -> None:
         action, work = message
