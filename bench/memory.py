@@ -86,7 +86,10 @@ async def _open_lot(
     """Open streams, read one message of each, and wait until the server is quiet."""
     deadline = time.perf_counter() + settings.idle_seconds
     tokens, count = manifest.limits["output_tokens"], settings.idle_streams
-    calls = [caller.generate(wish(manifest.name, lot * count + i, tokens)) for i in range(count)]
+    calls = [
+        caller.generate(wish(manifest.name, lot * count + i, tokens, one_a_message=True))
+        for i in range(count)
+    ]
     reads = [asyncio.ensure_future(call.read()) for call in calls]
     done, late = await asyncio.wait(reads, timeout=settings.idle_seconds)
     for read in late:

@@ -12,10 +12,10 @@ from service.engine.pacing import Pace
 from service.engine.requests import Event, Failed, Finished, TokenMade
 from service.engine.threads import EngineThread
 
-# Events that may wait for a reader before its streams pause, and how few of them let the
-# streams go on. The first covers what a step makes for a request's samples.
-FULL = 256
-LOW = 64
+# Events that may wait for the reader of one stream before it pauses, and the share of them
+# that lets it go on. What waits is kept in memory, so a stream that nobody reads costs little.
+FULL = 64
+_LOW_SHARE = 0.25
 
 
 class Hand:
@@ -42,10 +42,10 @@ class TokenStream:
     put() is called by the engine's thread, everything else by the event loop. What has
     gathered is given at once. A reader that falls behind makes its streams pause.
 
-    tokens_per_message: 0 leaves it to the pace.
+    tokens_per_message: 0 leaves it to the pace. size: how many streams the request is.
     """
 
-    def __init__(self, pace: Pace, tokens_per_message: int = 0) -> None:
+    def __init__(self, pace: Pace, tokens_per_message: int = 0, size: int = 1) -> None:
         self._events: deque[Event] = deque()
         self._pace = pace
         self._tokens_per_message = tokens_per_message
@@ -54,7 +54,8 @@ class TokenStream:
         self._was_full = False
         self._thread: EngineThread | None = None
         self._work: Any = None
-        self._size = 0
+        self._size = size
+        self._full = max(FULL * min(size, 4), 2 * self._tokens_per_message)
 
     @classmethod
     def open(
@@ -64,9 +65,9 @@ class TokenStream:
         tokens_per_message: int = 0,
         size: int = 1,
     ) -> TokenStream:
-        stream = cls(thread.pace, tokens_per_message)
+        stream = cls(thread.pace, tokens_per_message, size)
         stream._work = thread.submit(request, stream, size)
-        stream._thread, stream._size = thread, size
+        stream._thread = thread
         return stream
 
     def put(self, event: Event) -> None:
@@ -77,7 +78,7 @@ class TokenStream:
     @property
     def is_full(self) -> bool:
         """Asked by the engine's thread, which then pauses the stream."""
-        if len(self._events) < FULL:
+        if len(self._events) < self._full:
             return False
         self._was_full = True
         return True
@@ -108,7 +109,7 @@ class TokenStream:
         """What goes into one message: so many tokens, with all that follows them."""
         self._is_urgent = False
         events: list[Event] = []
-        tokens, limit = 0, self._tokens_per_message or FULL
+        tokens, limit = 0, self._tokens_per_message or self._full
         while self._events:
             if type(self._events[0]) is TokenMade:
                 if tokens == limit:
@@ -120,7 +121,11 @@ class TokenStream:
 
     def _let_go_on(self) -> None:
         """Wake the request's streams once little enough waits."""
-        if self._was_full and len(self._events) <= LOW and self._thread is not None:
+        if (
+            self._was_full
+            and len(self._events) <= _LOW_SHARE * self._full
+            and self._thread is not None
+        ):
             self._was_full = False
             self._thread.resume(self._work)
 

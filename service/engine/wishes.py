@@ -21,6 +21,7 @@ MAX_STOP_CHARACTERS = 256
 MAX_SAMPLES = 64
 MAX_BEAMS = 16
 MAX_TOP = 20
+MAX_TOKENS_PER_MESSAGE = 1024
 # A checkpoint copies a stream's state; more often than this it would cost more than tokens.
 LEAST_CHECKPOINT_TOKENS = 16
 # The wire carries 0.01 as a float32, which is a little less.
@@ -107,6 +108,7 @@ class GenerationRules:
             raise WrongInput(f"samples is {wish.samples}; choose 1 to {MAX_SAMPLES}")
         if wish.min_tokens > max_tokens:
             raise WrongInput(f"min_tokens is {wish.min_tokens}, max_tokens {max_tokens}")
+        _check_message(wish)
         return Generation(
             tokens=tuple(tokens),
             sampling=self._sampling(wish.sampling, seed, wish.min_tokens),
@@ -138,6 +140,7 @@ class GenerationRules:
             raise WrongInput(
                 f"a resumed stream keeps its {kept[0]}; leave it, or send a new request"
             )
+        _check_message(wish)
         seed = wish.sampling.seed
         return Generation(
             tokens=snapshot.tokens,
@@ -262,6 +265,14 @@ def _checked_stops(stops: Sequence[str]) -> tuple[str, ...]:
                 f"stop[{number}] has {len(stop)} characters; send 1 to {MAX_STOP_CHARACTERS}"
             )
     return tuple(stops)
+
+
+def _check_message(wish: GenerationWish) -> None:
+    if wish.tokens_per_message > MAX_TOKENS_PER_MESSAGE:
+        raise WrongInput(
+            f"tokens_per_message is {wish.tokens_per_message}; choose up to "
+            f"{MAX_TOKENS_PER_MESSAGE}, or 0 for the server's choice"
+        )
 
 
 def _checked_top(wish: GenerationWish) -> int:
