@@ -50,7 +50,7 @@ class Settings:
     texts: tuple[int, ...] = (1, 32)
     predict_seconds: float = 1.5
     idle_streams: int = 200
-    idle_seconds: float = 25.0
+    idle_seconds: float = 40.0
     starts: int = 5
 
     def rounds_of(self, streams: int) -> int:

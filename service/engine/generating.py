@@ -152,7 +152,7 @@ class GenerateEngine:
         """The streams of ``request``; they run once they have arrived."""
         count = request.beam.width if request.beam else request.samples
         progress = Progress(request, sink, count)
-        prompt = Prompt(self._to_prime(request))
+        prompt = Prompt(self._to_prime(request), count)
         search = self._search(request) if request.beam else None
         for number in range(count):
             stream = self._stream(progress, prompt, number)
@@ -289,9 +289,7 @@ class GenerateEngine:
         row, request = self.scheduler.admit(stream), stream.progress.request
         state, stream.saved = stream.saved, None
         if state is None:
-            state = stream.prompt.state
-            if request.resumed:
-                state = {**(state or {}), **request.resumed.state}
+            state = self._first_state(stream)
         self.arena.take(row, state)
         sampling = request.sampling
         self.arena.control(
@@ -307,6 +305,14 @@ class GenerateEngine:
             bias, seen = self._rows(stream)
             stream.adjustments.fill(bias, seen, stream.made)
         self.arena.seed(row, sampling.seed, stream.sample, stream.made)
+
+    def _first_state(self, stream: Stream) -> State | None:
+        prompt, resumed = stream.prompt, stream.progress.request.resumed
+        state = prompt.state
+        prompt.unserved -= 1
+        if not prompt.unserved:
+            prompt.state = None  # nobody needs it any more
+        return {**(state or {}), **resumed.state} if resumed else state
 
     def _rows(self, stream: Stream) -> tuple[NDArray[Any], NDArray[Any]]:
         controls = self.arena.controls

@@ -40,9 +40,11 @@ class Prompt:
     """What primes one or more streams.
 
     tokens: ids to be read by the prime graph. state: after the ones read so far.
+    unserved: streams that have not yet begun from it.
     """
 
     tokens: Sequence[int]
+    unserved: int = 1
     primed: int = 0
     state: State | None = None
 
