@@ -8,6 +8,8 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -39,6 +41,10 @@ log = logging.getLogger(__name__)
 
 # Decode batches that are run once before the service is ready: a first run allocates.
 _WARM_ROWS = (1, 2, 4, 8, 16, 32, 64)
+# Prompts that are read once when it is ready, so many together and of so many tokens: that
+# takes longer, and teaches what priming costs.
+_WARM_PROMPTS = (1, 4, 16)
+_WARM_TOKENS = 16
 
 
 class NothingToServe(Exception):
@@ -57,6 +63,7 @@ class App:
         self.metrics = Metrics(registry or CollectorRegistry())
         self.is_ready = False
         self._threads: list[EngineThread] = []
+        self._when_ready: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         config = self.config
@@ -88,6 +95,8 @@ class App:
         self.http.start()
         await self.grpc.start()
         self.is_ready = True
+        for work in self._when_ready:
+            work()
         log.info("ready: gRPC on port %d, HTTP on port %d", self.grpc.port, self.http.port)
 
     async def stop(self) -> bool:
@@ -180,6 +189,11 @@ class App:
             BatchMetrics(self.metrics, card.name, "score"),
         )
         tokenizers = loaded.bundle.tokenizers
+        thread = self._thread(card.name, "generate", engine, config.max_streams + config.max_queue)
+        longest = min(_WARM_TOKENS, manifest.limits["input_tokens"])
+        self._when_ready.extend(
+            partial(thread.do, engine.warm_priming, [(rows, longest)]) for rows in _WARM_PROMPTS
+        )
         return GeneratorModel(
             card,
             tokenizers["input"],
@@ -191,7 +205,7 @@ class App:
                 model.vocabulary,
                 config.max_streams,
             ),
-            self._thread(card.name, "generate", engine, config.max_streams + config.max_queue),
+            thread,
             self._thread(card.name, "score", score, config.max_batch + config.max_queue),
             self._resume_tokens,
             config.tokens_per_message,

@@ -146,6 +146,13 @@ class GenerateEngine:
                     self.runner.step(side, rows)
         self.arena.clear()
 
+    def warm_priming(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Prime batches of these (prompts, tokens) once; the cost of each is learned too."""
+        for rows, length in shapes:
+            started = self.clock()
+            self.runner.prime([[0] * length] * rows, [None] * rows)
+            self.scheduler.cost.observe(rows, length, self.clock() - started)
+
     # -- from the thread: open, arrive, resume, cancel ---------------------------------------
 
     def open(self, request: Generation, sink: Sink) -> Progress:

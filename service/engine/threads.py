@@ -76,6 +76,10 @@ class EngineThread:
     def start(self) -> None:
         self._thread.start()
 
+    def do(self, action: Callable[[Any], None], subject: Any) -> None:
+        """Call ``action(subject)`` on the engine's thread, between two steps."""
+        self._inbox.put((action, subject))
+
     def stop(self) -> None:
         """Let the step under way end, give up what is left, and wait for the thread."""
         self._inbox.put((self._stop, None))

@@ -162,3 +162,68 @@ def test_a_wait_ends_when_the_first_text_of_a_request_runs():
     assert (engine.observer.waits, job.has_begun) == (2, True)
     drain(engine)
     assert engine.observer.waits == 2
+
+
+def test_a_batch_is_at_most_half_padding():
+    """A long text does not make many short ones cost as much as it does."""
+    engine = make_engine(max_rows=8)
+    submit(engine, "short", *("ab" for _ in range(4)))
+    submit(engine, "long", "x" * 100)
+    submit(engine, "more", "abc")
+    drain(engine)
+    assert [sorted(map(len, batch)) for batch in engine.runner.batches] == [[2, 2, 2, 2, 3], [100]]
+
+
+class Ticking:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def timed():
+    """An engine whose batches take ten seconds, during which a test may submit."""
+    clock = Ticking()
+    engine = BatchEngine(Doubler(), 4, clock, Heard(), delay_share=0.5)
+    real, during = engine.runner.run, []
+
+    def run(items):
+        results = list(real(items))
+        for arrival in during:
+            clock.now += 10.0 / (len(during) + 1)
+            arrival()
+        clock.now += 10.0 / (len(during) + 1)
+        yield from results
+
+    engine.runner.run = run
+    engine.clock_of_test, engine.during = clock, during
+    return engine
+
+
+def test_whoever_finds_the_engine_idle_does_not_wait(timed):
+    submit(timed, "a", "x")
+    assert timed.patience == 0
+    timed.step()
+    timed.clock_of_test.now += 1.0
+    submit(timed, "b", "x")
+    assert timed.patience == 0
+
+
+def test_what_came_up_during_a_batch_waits_for_company(timed):
+    """Two came within ten seconds, so another is due within half a batch's time."""
+    submit(timed, "a", "x")
+    timed.during += [lambda: submit(timed, "b", "x"), lambda: submit(timed, "c", "x")]
+    timed.step()
+    timed.during.clear()
+    assert timed.patience == 0, "a gap of five seconds is not below the five that are given"
+    timed.delay_share = 0.8
+    assert timed.patience == pytest.approx(8.0)
+    timed.clock_of_test.now += 7.0
+    assert timed.patience == pytest.approx(1.0)
+    timed.clock_of_test.now += 2.0
+    assert timed.patience == 0
+    submit(timed, "d", "x", "y", "z")
+    timed.clock_of_test.now -= 9.0
+    assert timed.patience == 0, "the batch is full"

@@ -1,0 +1,151 @@
+import asyncio
+
+import pytest
+
+from service.engine.errors import EngineFailed
+from service.engine.pacing import Pace
+from service.engine.requests import Failed, Finished, FinishReason, TokenMade
+from service.engine.streams import FULL, TokenStream
+
+END = Finished(FinishReason.LENGTH, 1, 1, 0.0, 0.0)
+
+
+def made(position):
+    return TokenMade(1, "a", position, -1.0)
+
+
+class Thread:
+    """What a stream needs of an engine's thread."""
+
+    def __init__(self):
+        self.pace = Pace(0.0)
+        self.resumed, self.released = [], []
+
+    def submit(self, request, sink, size):
+        return request
+
+    def resume(self, work):
+        self.resumed.append(work)
+
+    def release(self, work, size):
+        self.released.append((work, size))
+
+
+@pytest.fixture
+def thread():
+    return Thread()
+
+
+def feed(stream, *events):
+    """As an engine and its hand do it; returns whether the reader was woken."""
+    for event in events:
+        stream.put(event)
+    due = stream.is_due
+    if due:
+        stream.wake()
+    return due
+
+
+async def messages(stream):
+    return [[getattr(e, "position", "end") for e in events] async for events in stream]
+
+
+def test_the_first_token_and_the_end_wait_for_no_other(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r", tokens_per_message=4)
+        reader = asyncio.ensure_future(messages(stream))
+        assert feed(stream, made(0))
+        await asyncio.sleep(0)
+        woken = [feed(stream, made(n)) for n in range(1, 5)]
+        assert woken == [False, False, False, True]
+        await asyncio.sleep(0)
+        assert not feed(stream, made(5))
+        assert feed(stream, made(6), END)
+        return await reader
+
+    assert asyncio.run(run()) == [[0], [1, 2, 3, 4], [5, 6, "end"]]
+
+
+def test_one_token_a_message_can_be_forced(thread):
+    """However many have gathered; what ends a stream goes with its last token."""
+
+    async def run():
+        stream = TokenStream.open(thread, "r", tokens_per_message=1)
+        feed(stream, made(0), made(1), made(2), END)
+        return await messages(stream)
+
+    assert asyncio.run(run()) == [[0], [1], [2, "end"]]
+
+
+def test_the_pace_of_the_engine_decides_otherwise(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        reader = asyncio.ensure_future(messages(stream))
+        feed(stream, made(0))
+        await asyncio.sleep(0)
+        thread.pace.tokens_per_message = 3
+        assert [feed(stream, made(n)) for n in (1, 2, 3)] == [False, False, True]
+        await asyncio.sleep(0)
+        feed(stream, END)
+        return await reader
+
+    assert asyncio.run(run()) == [[0], [1, 2, 3], ["end"]]
+
+
+def test_a_full_stream_is_resumed_once_it_is_read(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        feed(stream, *(made(n) for n in range(FULL - 1)))
+        assert not stream.is_full
+        feed(stream, made(FULL - 1))
+        assert stream.is_full
+        reader = asyncio.ensure_future(messages(stream))
+        while not thread.resumed:
+            await asyncio.sleep(0)
+        assert not stream.is_full
+        feed(stream, END)
+        return await reader
+
+    assert asyncio.run(run()) == [list(range(FULL)), ["end"]]
+    assert thread.resumed == ["r"]
+
+
+def test_a_stream_that_fills_up_after_it_was_read_empty_is_resumed_too(thread):
+    """The engine finds it full after the reader's last look: the wake that follows resumes it."""
+
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        reader = asyncio.ensure_future(messages(stream))
+        for number in range(FULL):
+            stream.put(made(number))
+        stream.wake()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        stream._was_full = True  # what is_full notes, had the engine asked just before
+        assert feed(stream)
+        while not thread.resumed:
+            await asyncio.sleep(0)
+        feed(stream, END)
+        await reader
+
+    asyncio.run(run())
+
+
+def test_a_given_up_request_raises_its_error(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        feed(stream, made(0), Failed(EngineFailed("broken")))
+        await messages(stream)
+
+    with pytest.raises(EngineFailed, match="broken"):
+        asyncio.run(run())
+
+
+def test_closing_releases_once(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r", size=3)
+        stream.close()
+        stream.close()
+
+    asyncio.run(run())
+    assert thread.released == [("r", 3)]
