@@ -9,9 +9,9 @@ import time
 
 from prometheus_client import CollectorRegistry
 
-from bundle.manifest import CLASSIFY, SEQ2SEQ, Manifest
+from bundle.manifest import CLASSIFY, FP32, SEQ2SEQ, Manifest
 from bundle.store import Bundle
-from service.config import Config, split_address
+from service.config import Config, split_address, split_precision
 from service.engine.arena import StateSpec
 from service.engine.batching import BatchEngine
 from service.engine.catalogue import Catalogue, RefusedModel
@@ -31,7 +31,7 @@ from service.http import HttpServer
 from service.metrics import BatchMetrics, GenerateMetrics, Metrics
 from service.rpc.server import GrpcServer
 from service.runtime.devices import choose_provider
-from service.runtime.repository import LoadedModel, RefusedBundle, load_models
+from service.runtime.repository import LoadedModel, Precisions, RefusedBundle, load_models
 from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
 from service.runtime.sessions import SessionSettings
 
@@ -64,7 +64,8 @@ class App:
         self._deliver = deliver_to(self._loop)
         provider = choose_provider(config.device)
         settings = SessionSettings(config.device, provider, config.threads)
-        loaded, refused = load_models(config.models, settings)
+        precisions = Precisions(*split_precision(config.precision))
+        loaded, refused = load_models(config.models, settings, precisions)
         served = self._serve_what_runs(loaded, refused)
         self._report(loaded, refused)
         self.catalogue = Catalogue(
@@ -107,7 +108,11 @@ class App:
         for model in loaded:
             manifest = model.bundle.manifest
             log.info(
-                "model %s version %d loaded on %s", manifest.name, manifest.version, model.provider
+                "model %s version %d loaded in %s on %s",
+                manifest.name,
+                manifest.version,
+                model.precision,
+                model.provider,
             )
             self.metrics.models.labels(manifest.name, str(manifest.version), model.provider).set(1)
         if not loaded:
@@ -212,6 +217,8 @@ def _card(loaded: LoadedModel) -> ModelCard:
         data=tuple(DataSource(d.package, d.version, d.licence) for d in manifest.data),
         digest=loaded.bundle.digest,
         provider=loaded.provider,
+        precision=loaded.precision,
+        precisions=(FP32, *manifest.precisions),
     )
 
 

@@ -67,6 +67,7 @@ class ModelCard:
     """What anyone may know of a served model.
 
     task: ``classify``, ``generate`` or ``seq2seq``. provider: what executes it.
+    precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.
     """
 
     name: str
@@ -80,6 +81,8 @@ class ModelCard:
     data: tuple[DataSource, ...]
     digest: str
     provider: str
+    precision: str
+    precisions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
