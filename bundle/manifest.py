@@ -18,6 +18,10 @@ GENERATE = "generate"
 SEQ2SEQ = "seq2seq"
 TASKS = (CLASSIFY, GENERATE, SEQ2SEQ)
 
+# What a model runs in: as it was trained, or as a precision of its manifest.
+FP32 = "fp32"
+INT8 = "int8"
+
 # The free batch axis, first of every tensor.
 BATCH = "batch"
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from bundle.manifest import (
     CLASSIFY,
     GENERATE,
+    INT8,
     SCHEMA_VERSION,
     SEQ2SEQ,
     DataSource,
     ExportFacts,
     FigureSpec,
     Manifest,
+    PrecisionSpec,
     SamplingDefaults,
 )
 from bundle.store import (
@@ -29,13 +35,18 @@ from bundle.store import (
     write_vocabularies,
     write_weights,
 )
-from export.graphs import graphs_of, state_of
-from export.onnx_files import write_graph
+from export.graphs import Graph, graphs_of, state_of, step_of
+from export.onnx_files import ExportRefused, write_graph
 from export.operators import OPSET
 from export.parity import TOLERANCE, check_parity
+from export.quantised import NoInt8Step, quantised
 from export.weights import for_export, to_pytorch
 from training.models import build, config_from_json
+from training.models.classifier import ClassifierConfig
 from training.trained import Figure, TrainedModel
+
+# The int8 step's tensors in the weights file, beside the model's own.
+_INT8_PREFIX = "int8."
 
 _TASKS = {"classifier": CLASSIFY, "generator": GENERATE, "seq2seq": SEQ2SEQ}
 
@@ -47,25 +58,35 @@ _SAMPLING = {
 }
 
 
-def export_bundle(trained: TrainedModel, target: Path) -> Bundle:
+# Figures of a precision, measured with the graphs that lie in a folder.
+Measure = Callable[[Path], tuple[Figure, ...]]
+
+
+def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None = None) -> Bundle:
     """Write ``trained`` as the bundle ``target`` (``…/NAME/VERSION``) and read it back.
+
+    measure: makes the figures of int8 anew; without it those of ``trained.precisions`` stay.
 
     Raises ParityMissed or ExportRefused, and then leaves ``target`` as it was.
     """
     model = trained.build()
     exported = for_export(model)
-    tensors = {name: tensor.numpy() for name, tensor in exported.state_dict().items()}
+    int8 = _int8_of(exported, trained)
     silent = _silent_ids(trained)
     with staged(target) as folder:
         tokenizers = write_vocabularies(folder, trained.tokenizers)
-        weights = write_weights(folder, tensors)
+        weights = write_weights(folder, _tensors(exported, int8))
+        # The int8 step is its own twin: its PyTorch operator computes the same whole numbers.
+        beside = [] if int8 is None else [_int8_step(int8, trained)]
         graphs = {
             graph.name: write_graph(graph, weights, folder)
-            for graph in graphs_of(exported, model.config, silent)
+            for graph in (*graphs_of(exported, model.config, silent), *beside)
         }
         parity = check_parity(
-            graphs_of(model, model.config, silent), folder, _vocabulary_sizes(trained)
+            (*graphs_of(model, model.config, silent), *beside), folder, _vocabulary_sizes(trained)
         )
+        recorded = trained.precisions.get(INT8, ())
+        figures = measure(folder) if int8 is not None and measure else recorded
         task = _TASKS[trained.config["architecture"]]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -82,8 +103,10 @@ def export_bundle(trained: TrainedModel, target: Path) -> Bundle:
             labels=trained.labels,
             sampling=_SAMPLING[task],
             limits=trained.limits,
-            figures=tuple(FigureSpec(**asdict(figure)) for figure in trained.figures),
-            precisions={},
+            figures=_figure_specs(trained.figures),
+            precisions={}
+            if int8 is None
+            else {INT8: PrecisionSpec({"step": "step_int8"}, _figure_specs(figures))},
             data=tuple(DataSource(**source) for source in trained.data),
             training=trained.training,
             export=_facts(parity),
@@ -107,10 +130,46 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         tokenizers=dict(bundle.tokenizers),
         limits=manifest.limits,
         labels=manifest.labels,
-        figures=tuple(Figure(**asdict(figure)) for figure in manifest.figures),
+        figures=_figures(manifest.figures),
+        precisions={name: _figures(spec.figures) for name, spec in manifest.precisions.items()},
         data=tuple(asdict(source) for source in manifest.data),
         training=manifest.training,
     )
+
+
+def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:
+    """The int8 step of the model, where it is to have one. Raises ExportRefused if it cannot."""
+    unknown = trained.precisions.keys() - {INT8}
+    if unknown:
+        raise ExportRefused(f"precision {unknown.pop()!r} is not one of fp32, int8")
+    if INT8 not in trained.precisions:
+        return None
+    try:
+        return quantised(exported)
+    except NoInt8Step as error:
+        raise ExportRefused(str(error)) from error
+
+
+def _int8_step(int8: nn.Module, trained: TrainedModel) -> Graph:
+    config = config_from_json(trained.config)
+    assert not isinstance(config, ClassifierConfig), "a classifier has no step"
+    return step_of(int8, config, _silent_ids(trained), "step_int8", _INT8_PREFIX)
+
+
+def _tensors(exported: nn.Module, int8: nn.Module | None) -> dict[str, NDArray[Any]]:
+    """Everything the weights file holds."""
+    tensors = exported.state_dict()
+    if int8 is not None:
+        tensors |= {f"{_INT8_PREFIX}{name}": part for name, part in int8.state_dict().items()}
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _figure_specs(figures: tuple[Figure, ...]) -> tuple[FigureSpec, ...]:
+    return tuple(FigureSpec(**asdict(figure)) for figure in figures)
+
+
+def _figures(specs: tuple[FigureSpec, ...]) -> tuple[Figure, ...]:
+    return tuple(Figure(**asdict(spec)) for spec in specs)
 
 
 def _silent_ids(trained: TrainedModel) -> tuple[int, ...]:

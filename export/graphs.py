@@ -13,6 +13,7 @@ from bundle.manifest import BATCH, StateTensor
 from export.sampler import Controls, draw
 from training.models import Config
 from training.models.classifier import ClassifierConfig
+from training.models.generator import GeneratorConfig
 from training.models.recurrent import RecurrentOptions, State
 from training.models.seq2seq import Seq2SeqConfig
 
@@ -38,13 +39,17 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to trace. Its last argument, where it has a state, is the tuple ``state``."""
+    """A module to trace. Its last argument, where it has a state, is the tuple ``state``.
+
+    weights_prefix: what the weights file's names of its model's tensors begin with.
+    """
 
     name: str
     module: nn.Module
     inputs: tuple[Port, ...]
     state: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    weights_prefix: str = ""
 
 
 class _Predict(nn.Module):
@@ -100,8 +105,7 @@ class _Step(nn.Module):
         bias: Tensor,
         state: State,
     ) -> tuple[Any, ...]:
-        logits, after = self.model(token.unsqueeze(1), state)
-        logits = logits.squeeze(1)
+        logits, after = self.model.step(token, state)
         controls = Controls(temperature, top_k, top_p, min_p, uniform, repetition, seen, bias)
         return (*draw(logits, self.silent, controls), logits, *after[self.fixed :])
 
@@ -143,25 +147,41 @@ def _stack_names(options: RecurrentOptions) -> list[str]:
 
 
 def graphs_of(model: nn.Module, config: Config, silent_ids: Sequence[int]) -> list[Graph]:
-    """Every graph of the bundle of ``model``, which is a model made for export."""
+    """Every fp32 graph of the bundle of ``model``, which is a model made for export."""
     tokens = Port("tokens", torch.int64, (BATCH, TIME))
     lengths = Port("lengths", torch.int64, (BATCH,))
     if isinstance(config, ClassifierConfig):
         probabilities = Port("probabilities", torch.float32, (BATCH, config.labels))
         return [Graph("predict", _Predict(model), (tokens, lengths), (), (probabilities,))]
-    state = state_of(config)
-    ports = tuple(Port(t.name, torch.float32, (BATCH, *t.shape)) for t in state)
-    carried = tuple(
-        Port(f"next_{t.name}", torch.float32, (BATCH, *t.shape)) for t in state if t.carried
-    )
+    state, carried = _ports(config)
     fixed = len(state) - len(carried)
     if isinstance(config, Seq2SeqConfig):
-        vocabulary = config.target_vocabulary_size
-        primed = tuple(Port(f"next_{t.name}", torch.float32, (BATCH, *t.shape)) for t in state)
+        primed = tuple(Port(f"next_{port.name}", port.dtype, port.shape) for port in state)
         prime = Graph("prime", _PrimeWithSource(model), (tokens, lengths), (), primed)
     else:
-        vocabulary = config.vocabulary_size
-        prime = Graph("prime", _PrimeWithPrompt(model), (tokens, lengths), ports, carried)
+        prime = Graph("prime", _PrimeWithPrompt(model), (tokens, lengths), state, carried)
+    targets = Port("targets", torch.int64, (BATCH, TIME))
+    scored = Port("log_probabilities", torch.float32, (BATCH, TIME))
+    score = Graph(
+        "score", _Score(model, fixed), (tokens, targets, lengths), state, (scored, *carried)
+    )
+    return [prime, step_of(model, config, silent_ids), score]
+
+
+def step_of(
+    model: nn.Module,
+    config: GeneratorConfig | Seq2SeqConfig,
+    silent_ids: Sequence[int],
+    name: str = "step",
+    weights_prefix: str = "",
+) -> Graph:
+    """The graph of one token, drawn inside it, over ``model.step``."""
+    state, carried = _ports(config)
+    vocabulary = (
+        config.target_vocabulary_size
+        if isinstance(config, Seq2SeqConfig)
+        else config.vocabulary_size
+    )
     silent = torch.zeros(vocabulary)
     silent[list(silent_ids)] = float("-inf")
     controls = (
@@ -181,10 +201,15 @@ def graphs_of(model: nn.Module, config: Config, silent_ids: Sequence[int]) -> li
         Port("log_probabilities", torch.float32, (BATCH, vocabulary)),
         Port("logits", torch.float32, (BATCH, vocabulary)),
     )
-    step = Graph("step", _Step(model, silent, fixed), controls, ports, (*drawn, *carried))
-    targets = Port("targets", torch.int64, (BATCH, TIME))
-    scored = Port("log_probabilities", torch.float32, (BATCH, TIME))
-    score = Graph(
-        "score", _Score(model, fixed), (tokens, targets, lengths), ports, (scored, *carried)
+    module = _Step(model, silent, len(state) - len(carried))
+    return Graph(name, module, controls, state, (*drawn, *carried), weights_prefix)
+
+
+def _ports(config: Config) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """The state as a graph reads it, and what of it a graph writes anew."""
+    state = state_of(config)
+    ports = tuple(Port(t.name, torch.float32, (BATCH, *t.shape)) for t in state)
+    carried = tuple(
+        Port(f"next_{t.name}", torch.float32, (BATCH, *t.shape)) for t in state if t.carried
     )
-    return [prime, step, score]
+    return ports, carried

@@ -46,7 +46,7 @@ def write_graph(graph: Graph, weights: Weights, folder: Path) -> GraphSpec:
         )
     assert program is not None, "the dynamo exporter returns a program"
     model = program.model_proto
-    _refer_to_weights(model, weights, folder, graph.name)
+    _refer_to_weights(model, weights, folder, graph)
     _drop_traces(model)
     file = f"{graph.name}.onnx"
     spec = GraphSpec(
@@ -114,23 +114,23 @@ def _loggers_of(*packages: str) -> list[logging.Logger]:
     return [logger for logger in loggers if logger.handlers or logger.name in packages]
 
 
-def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, graph: str) -> None:
+def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, graph: Graph) -> None:
     """Replace each weight's bytes by its place in the weights file."""
     content = (folder / weights.file).read_bytes()
     for tensor in model.graph.initializer:
-        name = tensor.name.removeprefix("model.")
+        name = graph.weights_prefix + tensor.name.removeprefix("model.")
         raw = numpy_helper.to_array(tensor)
         if name not in weights.tensors:
             if raw.nbytes > _INLINE_LIMIT:
                 raise ExportRefused(
-                    f"graph {graph!r} holds {tensor.name!r} of {raw.nbytes} bytes, "
+                    f"graph {graph.name!r} holds {tensor.name!r} of {raw.nbytes} bytes, "
                     "which is no weight of the model"
                 )
             continue
         place = weights.tensors[name]
         stored = content[place.offset : place.offset + raw.nbytes]
         if raw.shape != place.shape or np.ascontiguousarray(raw).tobytes() != stored:
-            raise ExportRefused(f"graph {graph!r} changed the weight {name!r}")
+            raise ExportRefused(f"graph {graph.name!r} changed the weight {name!r}")
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (

@@ -1,4 +1,4 @@
-"""Recurrent layers as custom operators that become one ONNX LSTM, GRU or RNN node each.
+"""Custom operators: recurrent layers, one ONNX LSTM, GRU or RNN node each, and the int8 product.
 
 Traced as they are, PyTorch's recurrent modules unroll into slices with a frozen time axis. The
 operators here take weights in ONNX's own layout, so nothing is left to fold or transpose.
@@ -7,11 +7,14 @@ Layout: ONNX operators LSTM-14, GRU-14 and RNN-14, layout 0 (time first).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from onnx import TensorProto, helper
+from onnx.defs import OpSchema
 from onnxscript import opset18 as op
+from onnxscript import values
 from torch import Tensor
 
 # Shapes, D directions and G gates: x (time, batch, input), lengths (batch,) int32,
@@ -69,6 +72,29 @@ def _sizes(r: Any) -> dict[str, Any]:
     }
 
 
+# What a product's float32 input is divided by, and the whole number that then stands for zero.
+INPUT_SCALE = 1 / 127
+INPUT_ZERO = 128
+
+
+@torch.library.custom_op("unroll::quantized_product", mutates_args=())
+def quantized_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x (batch, in) float32 in [-1, 1] as uint8, times weight (in, out) int8, as float32.
+
+    scale: (out,) of each column of the weights. bias: (out,).
+    """
+    step = torch.tensor(INPUT_SCALE, dtype=torch.float32)
+    whole = torch.round(x / step).clamp(-INPUT_ZERO, 255 - INPUT_ZERO)
+    # Sums of whole numbers below 2 ** 53: float64 holds each exactly, in any order.
+    product = (whole.double() @ weight.double()).float() * (scale * step)
+    return product if bias is None else product + bias
+
+
+@quantized_product.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[1]))
+
+
 def _onnx_lstm(x: Any, lengths: Any, h: Any, c: Any, w: Any, r: Any, b: Any) -> Any:
     return op.LSTM(x, w, r, b, lengths, h, c, **_sizes(r))
 
@@ -82,12 +108,54 @@ def _onnx_rnn(x: Any, lengths: Any, h: Any, w: Any, r: Any, b: Any) -> Any:
     return op.RNN(x, w, r, b, lengths, h, **_sizes(r))
 
 
+def _microsoft_operator(name: str, inputs: Sequence[tuple[str, str]]) -> values.Op:
+    """An operator of onnxruntime's own that ``onnx`` has no schema of.
+
+    inputs: name and type of each; a name that ends with ``?`` may be left out.
+    """
+    given = OpSchema.FormalParameterOption
+    schema = OpSchema(
+        name,
+        "com.microsoft",
+        1,
+        inputs=[
+            OpSchema.FormalParameter(
+                part.rstrip("?"),
+                f"tensor({kind})",
+                param_option=given.Optional if part.endswith("?") else given.Single,
+            )
+            for part, kind in inputs
+        ],
+        outputs=[OpSchema.FormalParameter("Y", "tensor(float)")],
+    )
+    return values.Op(values.Opset("com.microsoft", 1), name, schema)
+
+
+# onnxruntime's ContribOperators.md, with the types used here.
+_product_to_float = _microsoft_operator(
+    "MatMulIntegerToFloat",
+    (
+        ("A", "uint8"), ("B", "int8"), ("a_scale", "float"), ("b_scale", "float"),
+        ("a_zero_point?", "uint8"), ("b_zero_point?", "int8"), ("bias?", "float"),
+    ),
+)  # fmt: skip
+
+
+def _onnx_quantized_product(x: Any, weight: Any, scale: Any, bias: Any = None) -> Any:
+    # uint8 times int8 is the pair that onnxruntime has fast kernels for, on every x86 CPU.
+    step: Any = op.Constant(value_float=INPUT_SCALE)
+    zero: Any = op.Constant(value=helper.make_tensor("zero", TensorProto.UINT8, (), [INPUT_ZERO]))
+    whole = op.QuantizeLinear(x, step, zero)
+    return _product_to_float(whole, weight, step, scale, zero, None, bias)
+
+
 TRANSLATION_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.unroll.lstm.default: _onnx_lstm,
     torch.ops.unroll.gru.default: _onnx_gru,
     torch.ops.unroll.rnn.default: _onnx_rnn,
+    torch.ops.unroll.quantized_product.default: _onnx_quantized_product,
 }
 
 OPSET = 18
 
-__all__ = ["OPSET", "TRANSLATION_TABLE", "gru", "lstm", "rnn"]
+__all__ = ["OPSET", "TRANSLATION_TABLE", "gru", "lstm", "quantized_product", "rnn"]

@@ -70,7 +70,14 @@ class ExportedLinear(nn.Module):
 
 
 class ExportedRecurrentLayer(nn.Module):
-    """RecurrentLayer as one custom operator, with the same call."""
+    """RecurrentLayer as one custom operator, with the same call.
+
+    w, r, b: as export.operators has them.
+    """
+
+    w: Tensor
+    r: Tensor
+    b: Tensor
 
     def __init__(self, layer: RecurrentLayer) -> None:
         super().__init__()

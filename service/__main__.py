@@ -22,6 +22,7 @@ _HELP = {
     "address": "HOST:PORT of gRPC, port 0 for any free one",
     "http_address": "HOST:PORT of metrics and health",
     "device": "auto, cpu or cuda; cuda refuses to start without CUDA",
+    "precision": "fp32, int8 (models that have it) or NAME=PRECISION,… such as int8,g2p=fp32",
     "threads": "computing threads of one model's engine",
     "max_streams": "streams of one model that decode at once",
     "max_queue": "requests, or texts of Classify and Score, that may wait for a model",

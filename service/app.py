@@ -13,9 +13,9 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from bundle.manifest import CLASSIFY, SEQ2SEQ, Manifest
+from bundle.manifest import CLASSIFY, FP32, SEQ2SEQ, Manifest
 from bundle.store import Bundle
-from service.config import Config, read_keys, split_address
+from service.config import Config, read_keys, split_address, split_precision
 from service.engine.arena import StateSpec
 from service.engine.batching import BatchEngine, BatchRunner
 from service.engine.cards import DataSource, Figure, ModelCard
@@ -33,7 +33,7 @@ from service.metrics import BatchMetrics, GenerateMetrics, Metrics
 from service.rpc.server import GrpcServer
 from service.runtime.devices import choose_provider
 from service.runtime.probing import Probed, probe
-from service.runtime.repository import LoadedModel, RefusedBundle, load_models
+from service.runtime.repository import LoadedModel, Precisions, RefusedBundle, load_models
 from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
 from service.runtime.sessions import SessionSettings
 
@@ -75,7 +75,8 @@ class App:
         )
         provider = choose_provider(config.device)
         settings = SessionSettings(config.device, provider, config.threads)
-        loaded, refused = load_models(config.models, settings)
+        precisions = Precisions(*split_precision(config.precision))
+        loaded, refused = load_models(config.models, settings, precisions)
         served = self._serve_what_runs(loaded, refused)
         self._report(loaded, refused)
         self.catalogue = Catalogue(
@@ -124,7 +125,11 @@ class App:
         for model in loaded:
             manifest = model.bundle.manifest
             log.info(
-                "model %s version %d loaded on %s", manifest.name, manifest.version, model.provider
+                "model %s version %d loaded in %s on %s",
+                manifest.name,
+                manifest.version,
+                model.precision,
+                model.provider,
             )
             self.metrics.models.labels(manifest.name, str(manifest.version), model.provider).set(1)
         if not loaded:
@@ -264,6 +269,8 @@ def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
         data=tuple(DataSource(d.package, d.version, d.licence) for d in manifest.data),
         digest=loaded.bundle.digest,
         provider=loaded.provider,
+        precision=loaded.precision,
+        precisions=(FP32, *manifest.precisions),
         vocabulary=_symbols(loaded.bundle),
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.manifest import FP32, INT8
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -18,6 +20,8 @@ class ConfigInvalid(ValueError):
 class Config:
     """address, http_address: HOST:PORT, port 0 for any free one.
     device: auto, cpu or cuda.
+    precision: fp32, int8 (where a bundle has it, else fp32), entries NAME=PRECISION that a model
+        must have, or a default and such entries: ``int8,g2p=fp32``.
     threads: intra-op threads of one engine.
     max_streams: rows of a generating model, streams that decode at once.
     max_queue: requests (for Classify and Score: texts) that may wait for a model beyond those
@@ -41,6 +45,7 @@ class Config:
     address: str = "127.0.0.1:50051"
     http_address: str = "127.0.0.1:8002"
     device: str = "auto"
+    precision: str = "fp32"
     threads: int = 1
     max_streams: int = 256
     max_queue: int = 4096
@@ -75,6 +80,7 @@ class Config:
             )
         for name in ("address", "http_address"):
             split_address(getattr(self, name), name)
+        split_precision(self.precision)
 
 
 def read_keys(path: Path | None) -> list[bytes]:
@@ -102,6 +108,28 @@ def split_address(address: str, name: str) -> tuple[str, int]:
     if not (host and colon and port.isdecimal() and int(port) < 65536):
         raise ConfigInvalid(f"{name} is {address!r}; write HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def split_precision(text: str) -> tuple[str, dict[str, str]]:
+    """The default precision, and the precision of each model that ``text`` names.
+
+    Raises ConfigInvalid.
+    """
+    defaults: list[str] = []
+    named: dict[str, str] = {}
+    for entry in text.split(","):
+        name, equals, precision = (part.strip() for part in entry.rpartition("="))
+        if precision not in (FP32, INT8) or bool(equals) != bool(name) or name in named:
+            raise ConfigInvalid(
+                f"precision is {text!r}; write {FP32}, {INT8} or NAME={INT8}, with commas between"
+            )
+        if name:
+            named[name] = precision
+        else:
+            defaults.append(precision)
+    if len(defaults) > 1:
+        raise ConfigInvalid(f"precision is {text!r}; give one default, {FP32} or {INT8}")
+    return (defaults or [FP32])[0], named
 
 
 def usable_cores() -> int:

@@ -51,15 +51,16 @@ def test_the_tour_shows_the_lectures_sentences():
 
 
 @pytest.mark.parametrize("name", ["prose", "g2p"])
+@pytest.mark.parametrize("step", ["step", "step_int8"])
 @pytest.mark.parametrize("rows", [2, 7, 33])
-def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, rows):
+def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
     """At 2 x 512 kernels block differently than at the tiny sizes; the bits agree all the same."""
     bundle = read_bundle(BUNDLED[name])
     state = bundle.manifest.state
     specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
     random = np.random.default_rng(rows)
     primer = Primer(open_session(bundle, "prime", CPU), state)
-    runner = GenerateRunner(primer, open_session(bundle, "step", CPU))
+    runner = GenerateRunner(primer, open_session(bundle, step, CPU))
     symbols = len(bundle.tokenizers["input"].vocabulary) - 1
     prompts = [random.integers(1, symbols, 1 + 5 * n % 29).tolist() for n in range(rows)]
     states = primer.prime(prompts, [None] * rows)
@@ -96,6 +97,19 @@ def test_a_manifest_says_where_its_model_comes_from(name):
     assert all(figure.command == manifest.training["command"] for figure in manifest.figures)
     assert max(manifest.export.parity.values()) < 1e-4
     assert state_of(config_from_json(manifest.model)) == manifest.state
+
+
+@pytest.mark.parametrize("name", ["prose", "g2p"])
+def test_int8_costs_next_to_nothing(name):
+    """The manifest says what each precision reaches on held-out data, by the same procedure."""
+    int8, fp32 = {}, {}
+    for figure in read_bundle(BUNDLED[name]).manifest.precisions["int8"].figures:
+        measure, precision = figure.name.split(", ")
+        {"int8": int8, "fp32": fp32}[precision][measure] = figure
+    assert int8.keys() == fp32.keys()
+    for measure, figure in int8.items():
+        assert figure.value < 1.01 * fp32[measure].value
+        assert (figure.split, figure.examples) == (fp32[measure].split, fp32[measure].examples)
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLED))

@@ -24,6 +24,9 @@ LETTERS = "abcdefghij klmn"
 WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
 SOURCE_LIMIT = 10
 
+# Exported with an int8 step, as if its figures had been measured.
+INT8 = {"int8": (Figure("loss, int8", 1.5, "nats", "nothing", 1, "none"),)}
+
 LETTER_READER = Tokenizer("characters", Vocabulary(tuple(LETTERS)), lowercase=True)
 WORD_READER = Tokenizer("words", Vocabulary(WORDS), lowercase=True)
 PHONE_WRITER = Tokenizer("symbols", Vocabulary(tuple("PQRSTUV"), has_markers=True))
@@ -36,6 +39,7 @@ def trained(
     labels: Sequence[str] = (),
     limits: dict[str, int] | None = None,
     seed: int = 0,
+    precisions: dict[str, tuple[Figure, ...]] | None = None,
 ) -> TrainedModel:
     """A model of ``config`` with random weights, larger than usual so that outputs differ."""
     torch.manual_seed(seed)
@@ -53,16 +57,19 @@ def trained(
         figures=(Figure("accuracy", 50.0, "%", "nothing", 1, "none"),),
         data=({"package": "none", "version": "0", "sha256": "0", "licence": "none"},),
         training={"seed": seed, "command": "none"},
+        precisions=precisions or {},
     )
 
 
 def generator(name: str = "letters", cell: str = "lstm", hidden_size: int = 13) -> TrainedModel:
+    """Two layers, and a step in int8 as well."""
     config = GeneratorConfig(
         vocabulary_size=len(LETTER_READER.vocabulary),
         embedding_size=6,
         recurrent=RecurrentOptions(cell, hidden_size, layers=2),
     )
-    return trained(name, config, {"input": LETTER_READER, "output": LETTER_READER})
+    tokenizers = {"input": LETTER_READER, "output": LETTER_READER}
+    return trained(name, config, tokenizers, precisions=INT8)
 
 
 def seq2seq(name: str = "speller", cell: str = "lstm") -> TrainedModel:

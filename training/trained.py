@@ -38,6 +38,8 @@ class TrainedModel:
     tokenizers: by role, ``input`` and ``output``; the same object where a model reads what
         it writes.
     limits: the largest inputs and outputs the service accepts, by name.
+    precisions: what it is exported in beside fp32, with the figures measured of each. Export
+        alone adds to it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TrainedModel:
     figures: tuple[Figure, ...] = ()
     data: tuple[dict[str, str], ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
+    precisions: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
 
     def build(self) -> Model:
         """The PyTorch model with these weights, in evaluation mode."""
@@ -66,6 +69,10 @@ class TrainedModel:
             "figures": [asdict(figure) for figure in self.figures],
             "data": list(self.data),
             "training": self.training,
+            "precisions": {
+                name: [asdict(figure) for figure in figures]
+                for name, figures in self.precisions.items()
+            },
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")
@@ -79,10 +86,19 @@ class TrainedModel:
         content["tokenizers"] = {
             role: _tokenizer_from_json(part) for role, part in content["tokenizers"].items()
         }
-        content["figures"] = tuple(Figure(**figure) for figure in content["figures"])
+        content["figures"] = _figures_from_json(content["figures"])
+        # Runs of earlier releases say nothing of precisions.
+        content["precisions"] = {
+            name: _figures_from_json(figures)
+            for name, figures in content.get("precisions", {}).items()
+        }
         for name in ("labels", "data"):
             content[name] = tuple(content[name])
         return cls(**content)
+
+
+def _figures_from_json(content: list[dict[str, Any]]) -> tuple[Figure, ...]:
+    return tuple(Figure(**figure) for figure in content)
 
 
 def _tokenizer_to_json(tokenizer: Tokenizer) -> dict[str, Any]:

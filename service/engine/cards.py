@@ -29,6 +29,10 @@ class ModelCard:
     """What anyone may know of a served model.
 
     task: ``classify``, ``generate`` or ``seq2seq``. provider: what executes it.
+    precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.
+    vocabulary: the symbol of each output token by id; none for a classifier.
+    batch_invariant: whether rows were found to give the same bits in any batch, at load.
+    fingerprint: hash of what was computed then, equal where kernels round alike.
     """
 
     name: str
@@ -42,8 +46,8 @@ class ModelCard:
     data: tuple[DataSource, ...]
     digest: str
     provider: str
-    precision: str = "fp32"
-    precisions: tuple[str, ...] = ("fp32",)
-    vocabulary: tuple[str, ...] = ()
-    batch_invariant: bool = False
-    fingerprint: str = ""
+    precision: str
+    precisions: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    batch_invariant: bool
+    fingerprint: str

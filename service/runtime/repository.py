@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
+from bundle.manifest import FP32, GRAPHS_OF_TASK, Manifest
 from bundle.store import Bundle, read_bundle
+from service.runtime.devices import CPU_PROVIDER
 from service.runtime.sessions import SessionSettings, open_session
 
 
 class NoModels(Exception):
-    """The folder holds no bundle at all."""
+    """The folder holds no bundle at all, or none of a name that was asked for."""
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """What models are to run in.
+
+    default: for models that are not named; one whose bundle lacks it runs in fp32.
+    named: by model; one whose bundle lacks it is refused.
+    """
+
+    default: str = FP32
+    named: Mapping[str, str] = field(default_factory=dict)
+
+    def choose(self, manifest: Manifest) -> str:
+        """Raises ManifestInvalid for a model that was named and lacks the precision."""
+        wanted = self.named.get(manifest.name, self.default)
+        if wanted == FP32 or wanted in manifest.precisions:
+            return wanted
+        if manifest.name in self.named:
+            raise ManifestInvalid(
+                f"{manifest.name} is to run in {wanted}, and its bundle has "
+                f"{', '.join((FP32, *manifest.precisions))}; export it with --{wanted}, or "
+                f"leave {manifest.name}={wanted} out of --precision"
+            )
+        return FP32
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A verified bundle with a session for each of its graphs."""
+    """A verified bundle with a session for each graph of its task, in one precision.
+
+    sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it.
+    """
 
     bundle: Bundle
+    precision: str
     sessions: Mapping[str, onnxruntime.InferenceSession]
 
     @property
@@ -70,20 +101,46 @@ def read_checked(folder: Path) -> Bundle:
 
 
 def load_models(
-    root: Path, settings: SessionSettings
+    root: Path, settings: SessionSettings, precisions: Precisions | None = None
 ) -> tuple[list[LoadedModel], list[RefusedBundle]]:
     """Every model that can be served and every one that cannot, each on its own account.
 
-    Raises NoModels, and DeviceUnavailable when the device cannot run any of them.
+    Raises NoModels, also for a model that ``precisions`` names and the folder lacks, and
+    DeviceUnavailable when the device cannot run any of them.
     """
+    precisions = precisions or Precisions()
+    folders = newest_versions(root)
+    _expect_named(root, folders, precisions)
     loaded, refused = [], []
-    for folder in newest_versions(root):
+    for folder in folders:
         try:
-            bundle = read_checked(folder)
-            sessions = {
-                graph: open_session(bundle, graph, settings) for graph in bundle.manifest.graphs
-            }
-            loaded.append(LoadedModel(bundle, sessions))
+            loaded.append(_load(read_checked(folder), settings, precisions))
         except BundleError as error:
             refused.append(RefusedBundle(folder.parent.name, folder.name, str(error)))
     return loaded, refused
+
+
+def _expect_named(root: Path, folders: list[Path], precisions: Precisions) -> None:
+    names = sorted(folder.parent.name for folder in folders)
+    missing = sorted(precisions.named.keys() - set(names))
+    if missing:
+        raise NoModels(
+            f"--precision names the model {missing[0]!r}; {root} holds {', '.join(names)}"
+        )
+
+
+def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> LoadedModel:
+    """Opens the graphs of the chosen precision and no others."""
+    manifest = bundle.manifest
+    precision = precisions.choose(manifest)
+    if precision != FP32 and settings.provider != CPU_PROVIDER:
+        raise ManifestInvalid(
+            f"{manifest.name} is to run in {precision} on {settings.provider}, and {precision} "
+            f"runs on the CPU alone; use --device cpu or --precision {manifest.name}={FP32}"
+        )
+    instead = manifest.precisions[precision].graphs if precision != FP32 else {}
+    sessions = {
+        graph: open_session(bundle, instead.get(graph, graph), settings)
+        for graph in GRAPHS_OF_TASK[manifest.task]
+    }
+    return LoadedModel(bundle, precision, sessions)

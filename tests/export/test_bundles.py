@@ -71,6 +71,7 @@ def test_every_bundled_model_can_be_exported_again(folder, tmp_path):
     weights = bundle.manifest.weights.file
     assert bytes_of(again.folder)[weights] == bytes_of(folder)[weights]
     assert again.manifest.figures == bundle.manifest.figures
+    assert again.manifest.precisions == bundle.manifest.precisions
 
 
 def test_wrong_weights_are_caught_by_the_gate(tmp_path, tiny_models):

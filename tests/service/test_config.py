@@ -1,7 +1,7 @@
 import pytest
 
 from service import config
-from service.config import Config, ConfigInvalid, split_address
+from service.config import Config, ConfigInvalid, split_address, split_precision
 
 
 def test_the_default_configuration_is_the_documented_one():
@@ -40,3 +40,26 @@ def test_an_address_needs_host_and_port(address):
     with pytest.raises(ConfigInvalid, match="address"):
         split_address(address, "address")
     assert split_address("[::1]:80", "address") == ("::1", 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "named"),
+    [
+        ("fp32", "fp32", {}),
+        ("int8", "int8", {}),
+        ("prose=int8", "fp32", {"prose": "int8"}),
+        ("int8, g2p=fp32", "int8", {"g2p": "fp32"}),
+        ("a=int8,fp32,b=int8", "fp32", {"a": "int8", "b": "int8"}),
+    ],
+)
+def test_precision_is_a_default_and_names(text, default, named):
+    assert split_precision(text) == (default, named)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "int4", "int8,", "int8,fp32", "=int8", "prose", "prose=", "prose=int4", "a=int8,a=fp32"],
+)
+def test_another_precision_stops_the_start(text):
+    with pytest.raises(ConfigInvalid, match="precision is"):
+        Config(precision=text)

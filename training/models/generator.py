@@ -45,3 +45,8 @@ class Generator(nn.Module):
         """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
         features, state = self.read(tokens, state, lengths)
         return self.output(self.dropout(features)), state
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """token (batch,) → logits of the next one (batch, vocabulary), state"""
+        logits, state = self(token.unsqueeze(1), state)
+        return logits.squeeze(1), state

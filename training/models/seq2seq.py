@@ -80,8 +80,7 @@ class Seq2Seq(nn.Module):
 
     def attend(self, features: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Weights (batch, time, source_limit) of each decoder output over the memory."""
-        scores = self.query(features) @ memory.transpose(1, 2)
-        return torch.softmax(scores + (memory_mask.unsqueeze(1) - 1) * -_MASKED, dim=2)
+        return attention(self.query(features), memory, memory_mask)
 
     def forward(
         self, tokens: Tensor, state: State, lengths: Tensor | None = None
@@ -94,3 +93,14 @@ class Seq2Seq(nn.Module):
         context = self.attend(features, memory, memory_mask) @ memory
         combined = torch.tanh(self.combine(torch.cat((features, context), dim=2)))
         return self.output(self.dropout(combined)), (memory, memory_mask, *after)
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """token (batch,) → logits of the next one (batch, vocabulary), state"""
+        logits, state = self(token.unsqueeze(1), state)
+        return logits.squeeze(1), state
+
+
+def attention(query: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+    """query (batch, time, 2 * hidden) → its weights (batch, time, source_limit) over the memory"""
+    scores = query @ memory.transpose(1, 2)
+    return torch.softmax(scores + (memory_mask.unsqueeze(1) - 1) * -_MASKED, dim=2)

@@ -4,9 +4,9 @@ import pytest
 
 from bundle.errors import ManifestInvalid
 from bundle.store import read_bundle
-from service.runtime import devices
+from service.runtime import devices, repository
 from service.runtime.devices import DeviceUnavailable, choose_provider
-from service.runtime.repository import NoModels, load_models, newest_versions
+from service.runtime.repository import NoModels, Precisions, load_models, newest_versions
 from service.runtime.sessions import SessionSettings, open_session
 from tests.tiny import edit_manifest
 
@@ -76,3 +76,59 @@ def test_both_runtimes_at_once_are_refused(monkeypatch):
     monkeypatch.setattr(devices, "_is_installed", lambda name: True)
     with pytest.raises(DeviceUnavailable, match="both installed"):
         choose_provider("cpu")
+
+
+def load(models, precisions, settings=CPU):
+    """What each model runs in, and why others are refused."""
+    loaded, refused = load_models(models, settings, precisions)
+    return (
+        {model.bundle.manifest.name: model.precision for model in loaded},
+        {bundle.name: bundle.reason for bundle in refused},
+    )
+
+
+def test_int8_is_for_the_models_that_have_it(tiny_models):
+    """By default none; asked for as the default, those whose bundle holds it, the rest fp32."""
+    all_fp32 = {"letters": "fp32", "mood": "fp32", "speller": "fp32"}
+    assert load(tiny_models, Precisions()) == (all_fp32, {})
+    assert load(tiny_models, Precisions("int8")) == (all_fp32 | {"letters": "int8"}, {})
+    assert load(tiny_models, Precisions("int8", {"letters": "fp32"})) == (all_fp32, {})
+    assert load(tiny_models, Precisions("fp32", {"letters": "int8"}))[0]["letters"] == "int8"
+
+
+def test_a_named_precision_that_a_bundle_lacks_refuses_it(tiny_models):
+    loaded, refused = load(tiny_models, Precisions("fp32", {"speller": "int8"}))
+    assert loaded.keys() == {"letters", "mood"}
+    assert "speller is to run in int8, and its bundle has fp32; export it" in refused["speller"]
+
+
+def test_a_precision_for_a_model_that_is_not_there_stops_the_start(tiny_models):
+    """A name with a slip in it would else be a setting without effect."""
+    with pytest.raises(NoModels, match=r"'leters'; .* holds letters, mood, speller"):
+        load_models(tiny_models, CPU, Precisions("fp32", {"leters": "int8"}))
+
+
+def test_int8_is_refused_on_another_device_than_the_cpu(tiny_models, monkeypatch):
+    monkeypatch.setattr(repository, "open_session", lambda *arguments: None)
+    cuda = SessionSettings("auto", "CUDAExecutionProvider", 1)
+    loaded, refused = load(tiny_models, Precisions("int8"), cuda)
+    assert loaded == {"mood": "fp32", "speller": "fp32"}
+    assert "int8 runs on the CPU alone; use --device cpu or --precision" in refused["letters"]
+
+
+@pytest.mark.parametrize(("precision", "file"), [("fp32", "step.onnx"), ("int8", "step_int8.onnx")])
+def test_only_the_graphs_of_the_chosen_precision_are_opened(
+    tiny_models, precision, file, monkeypatch
+):
+    opened = []
+
+    def open_and_note(bundle, graph, settings):
+        opened.append(bundle.path_of(graph).name)
+        return open_session(bundle, graph, settings)
+
+    monkeypatch.setattr(repository, "open_session", open_and_note)
+    loaded, _ = load_models(tiny_models, CPU, Precisions(precision))
+    assert set(opened) == {"predict.onnx", "prime.onnx", "score.onnx", "step.onnx", file}
+    assert opened.count("step.onnx") == (2 if precision == "fp32" else 1)
+    (letters,) = (model for model in loaded if model.bundle.manifest.name == "letters")
+    assert sorted(letters.sessions) == ["prime", "score", "step"]

@@ -1,0 +1,145 @@
+"""What a precision costs in quality and gains in speed, measured on the exported graphs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from bundle.manifest import BATCH, STEP_INPUTS, GraphSpec
+from bundle.store import Bundle
+from export.onnx_files import ExportRefused
+from training import g2p, prose
+from training.data.packages import DATA_FOLDER
+from training.models.recurrent import State
+from training.trained import Figure, TrainedModel
+
+# How each model is judged on what it was not trained on.
+_HELD_OUT: dict[str, Callable[..., tuple[Figure, ...]]] = {
+    "prose": prose.held_out_figures,
+    "g2p": g2p.held_out_figures,
+}
+
+SPEED_BATCHES = (1, 64)
+_SPEED_ROUNDS = 7
+_ROUND_SECONDS = 0.2
+
+
+def int8_figures(
+    trained: TrainedModel, folder: Path, data: Path = DATA_FOLDER
+) -> tuple[Figure, ...]:
+    """The model's held-out figures with the int8 step of ``folder`` and with the fp32 one.
+
+    Both are measured token by token through the step graph, so they differ in the precision
+    alone. Raises ExportRefused for a model whose held-out data nothing is known of.
+    """
+    if trained.name not in _HELD_OUT:
+        known = ", ".join(_HELD_OUT)
+        raise ExportRefused(f"no held-out data is known for {trained.name!r} (only for {known})")
+    quick = "--quick" in str(trained.training["command"])
+    command = f"python -m export {trained.name} --int8"
+    return tuple(
+        replace(figure, name=f"{figure.name}, {run}", split=f"{figure.split}, step by step")
+        for graph, run in (("step_int8", "int8"), ("step", "fp32"))
+        for figure in _HELD_OUT[trained.name](
+            SteppedModel(folder, graph), trained.tokenizers, data, quick, command
+        )
+    )
+
+
+class SteppedModel:
+    """A step graph in a folder, called as training calls its model; encode runs ``prime``."""
+
+    def __init__(self, folder: Path, graph: str) -> None:
+        self.step = _open(folder / f"{graph}.onnx")
+        self.prime = _open(folder / "prime.onnx")
+        ports = self.step.get_inputs()
+        self.controls = {port.name: port for port in ports if port.name in STEP_INPUTS}
+        self.state = [port for port in ports if port.name not in STEP_INPUTS]
+        outputs = {port.name for port in self.step.get_outputs()}
+        self.carried = [port.name for port in self.state if f"next_{port.name}" in outputs]
+
+    def encode(self, source: Tensor, lengths: Tensor) -> State:
+        feed = {"tokens": source.numpy(), "lengths": lengths.numpy()}
+        return tuple(torch.from_numpy(part) for part in self.prime.run(None, feed))
+
+    def __call__(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
+        batch = len(tokens)
+        feed = {name: _filled(port.type, port.shape, batch) for name, port in self.controls.items()}
+        for number, port in enumerate(self.state):
+            zeros = np.zeros((batch, *port.shape[1:]), np.float32)
+            feed[port.name] = zeros if state is None else state[number].numpy()
+        outputs = ["logits", *(f"next_{name}" for name in self.carried)]
+        logits = []
+        for token in tokens.T:
+            feed["token"] = token.numpy()
+            made, *after = self.step.run(outputs, feed)
+            feed |= dict(zip(self.carried, after, strict=True))
+            logits.append(torch.from_numpy(made))
+        final = tuple(torch.from_numpy(feed[port.name]) for port in self.state)
+        return torch.stack(logits, dim=1), final
+
+
+def step_speedups(bundle: Bundle) -> dict[int, float]:
+    """How many times as fast the int8 step is as the fp32 one, by the size of the batch.
+
+    One thread; the two take turns, and each is judged by the median of its rounds.
+    """
+    sessions = [_open(bundle.path_of(graph)) for graph in ("step", "step_int8")]
+    spec = bundle.manifest.graphs["step"]
+    speedups = {}
+    for batch in SPEED_BATCHES:
+        bindings = [_bound(session, spec, batch) for session in sessions]
+        rounds = [
+            [
+                _seconds(session, binding)
+                for session, binding in zip(sessions, bindings, strict=True)
+            ]
+            for _ in range(_SPEED_ROUNDS)
+        ]
+        fp32, int8 = (statistics.median(times) for times in zip(*rounds, strict=True))
+        speedups[batch] = fp32 / int8
+    return speedups
+
+
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _bound(
+    session: onnxruntime.InferenceSession, spec: GraphSpec, batch: int
+) -> onnxruntime.IOBinding:
+    binding = session.io_binding()
+    for port, given in zip(spec.inputs, session.get_inputs(), strict=True):
+        binding.bind_cpu_input(port.name, _filled(given.type, port.shape, batch))
+    for output in spec.outputs:
+        binding.bind_output(output.name)
+    return binding
+
+
+def _seconds(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding) -> float:
+    session.run_with_iobinding(binding)
+    begin, runs = time.perf_counter(), 0
+    while time.perf_counter() - begin < _ROUND_SECONDS:
+        session.run_with_iobinding(binding)
+        runs += 1
+    return (time.perf_counter() - begin) / runs
+
+
+def _filled(kind: str, shape: Any, batch: int) -> np.ndarray[Any, Any]:
+    """An input that any step accepts: token 1, controls and states of a half."""
+    sizes = [batch if axis == BATCH else axis for axis in shape]
+    if kind == "tensor(float)":
+        return np.full(sizes, 0.5, np.float32)
+    return np.ones(sizes, np.int64) if kind == "tensor(int64)" else np.zeros(sizes, np.bool_)
