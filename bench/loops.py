@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,13 @@ import onnxruntime
 from prometheus_client import CollectorRegistry
 
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
+from bundle.manifest import FP32
 from bundle.store import Bundle
 from service.engine.arena import Arena, StateSpec
 from service.engine.generating import GenerateEngine, GenerationModel
 from service.engine.requests import Generation, Sampling
 from service.metrics import GenerateMetrics, Metrics
-from service.runtime.runners import GenerateRunner, Primer
+from service.runtime.runners import GenerateRunner, generate_runner
 from service.runtime.sessions import SessionSettings, open_session
 
 SETTINGS = SessionSettings("cpu", "CPUExecutionProvider", threads=1)
@@ -37,19 +38,20 @@ class StepGraph:
 
     bundle: Bundle
     precision: str
-    primer: Primer
-    session: onnxruntime.InferenceSession
+    sessions: Mapping[str, onnxruntime.InferenceSession]
 
     def runner(self) -> GenerateRunner:
-        return GenerateRunner(self.primer, self.session)
+        return generate_runner(self.sessions, self.bundle.manifest.state)
 
 
 def open_step(bundle: Bundle, precision: str) -> StepGraph:
-    manifest = bundle.manifest
-    replaced = manifest.precisions[precision].graphs if precision != "fp32" else {}
-    names = [replaced.get(graph, graph) for graph in ("prime", "step")]
-    prime, step = (open_session(bundle, name, SETTINGS) for name in names)
-    return StepGraph(bundle, precision, Primer(prime, manifest.state), step)
+    """In int8, prompts are read by the step graph too."""
+    if precision == FP32:
+        graphs = {"prime": "prime", "step": "step"}
+    else:
+        graphs = {"step": bundle.manifest.precisions[precision].graphs["step"]}
+    sessions = {role: open_session(bundle, name, SETTINGS) for role, name in graphs.items()}
+    return StepGraph(bundle, precision, sessions)
 
 
 def open_steps(bundle: Bundle) -> list[StepGraph]:

@@ -34,7 +34,7 @@ from service.rpc.server import GrpcServer
 from service.runtime.devices import choose_provider
 from service.runtime.probing import Probed, probe
 from service.runtime.repository import LoadedModel, Precisions, RefusedBundle, load_models
-from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
+from service.runtime.runners import PredictRunner, ScoreRunner, generate_runner
 from service.runtime.sessions import SessionSettings
 
 log = logging.getLogger(__name__)
@@ -173,8 +173,7 @@ class App:
     def _generator(self, loaded: LoadedModel) -> GeneratorModel:
         """Two engines: scores run on a thread of their own, so no stream waits for one."""
         card, manifest = self._card(loaded), loaded.bundle.manifest
-        primer = Primer(loaded.sessions["prime"], manifest.state)
-        runner = GenerateRunner(primer, loaded.sessions["step"])
+        runner = generate_runner(loaded.sessions, manifest.state)
         config = self.config
         engine = GenerateEngine(
             model := _generation_model(loaded.bundle),
@@ -189,7 +188,7 @@ class App:
             ScoreRunner(
                 loaded.sessions["score"],
                 manifest.state,
-                primer if manifest.task == SEQ2SEQ else None,
+                runner.primer if manifest.task == SEQ2SEQ else None,
             ),
             BatchMetrics(self.metrics, card.name, "score"),
         )

@@ -53,7 +53,7 @@ class Config:
     batch_delay_share: float = 1.0
     max_message_bytes: int = MEBIBYTE
     prime_share: float = 0.5
-    engine_share: float = 0.85
+    engine_share: float = 0.9
     tokens_per_message: int = 0
     stall_seconds: float = 300.0
     resume_keys: Path | None = None

@@ -89,7 +89,7 @@ class GenerationModel:
         return len(self.pieces[0])
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Stream(Place):
     """One sample of a request, or one row of its beam search.
 

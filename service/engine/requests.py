@@ -213,7 +213,7 @@ class Sink(Protocol):
         """Whether the reader is so far behind that nothing more should be made for it."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Progress:
     """What the streams of one request have in common while it runs."""
 

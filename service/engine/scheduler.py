@@ -23,7 +23,7 @@ NO_ROW = -1
 _LEAST_CHUNK = 4
 _LEAST_TOKENS = 8
 # As many waiting as running streams make priming this much more urgent.
-_URGENCY = 4.0
+_URGENCY = 8.0
 
 
 class Phase(enum.Enum):
@@ -35,7 +35,7 @@ class Phase(enum.Enum):
     GONE = "gone"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Prompt:
     """What primes one or more streams.
 
@@ -53,7 +53,7 @@ class Prompt:
         return len(self.tokens) - self.primed
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Place:
     """A stream as the scheduler sees it. Streams of one ``gang`` take rows together or wait."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
-from bundle.manifest import FP32, GRAPHS_OF_TASK, Manifest
+from bundle.manifest import FP32, GENERATE, GRAPHS_OF_TASK, Manifest
 from bundle.store import Bundle, read_bundle
 from service.runtime.devices import CPU_PROVIDER
 from service.runtime.sessions import SessionSettings, open_session
@@ -48,7 +48,8 @@ class Precisions:
 class LoadedModel:
     """A verified bundle with a session for each graph of its task, in one precision.
 
-    sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it.
+    sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it. A step
+    in another precision reads prompts too, so such a generator has no ``prime``.
     """
 
     bundle: Bundle
@@ -142,5 +143,6 @@ def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> 
     sessions = {
         graph: open_session(bundle, instead.get(graph, graph), settings)
         for graph in GRAPHS_OF_TASK[manifest.task]
+        if not (graph == "prime" and "step" in instead and manifest.task == GENERATE)
     }
     return LoadedModel(bundle, precision, sessions)

@@ -20,6 +20,9 @@ State = Mapping[str, Array]
 _SCORE_PIECE = 4096
 
 
+_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
+
+
 class Side(Protocol):
     """Arrays of (capacity, …) that a step reads and writes, by the graph's names."""
 
@@ -71,10 +74,15 @@ class Primer:
         return [{name: rows[i] for name, rows in after.items()} for i in range(len(tokens))]
 
 
+class PromptReader(Protocol):
+    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        """The state after each row of tokens, from its state or from the first one (None)."""
+
+
 class GenerateRunner:
     """Primes, and steps a batch through I/O bindings that are made once for each size."""
 
-    def __init__(self, primer: Primer, step: onnxruntime.InferenceSession) -> None:
+    def __init__(self, primer: PromptReader, step: onnxruntime.InferenceSession) -> None:
         self.primer = primer
         self.session = step
         self.sides: tuple[Side, ...] = ()
@@ -90,20 +98,100 @@ class GenerateRunner:
     def step(self, side: int, rows: int) -> None:
         binding = self._bindings.get((side, rows))
         if binding is None:
-            binding = self._bindings[side, rows] = self._bind(self.sides[side], rows)
+            arrays = self.sides[side]
+            binding = bind_rows(self.session, arrays.inputs, arrays.outputs, rows)
+            self._bindings[side, rows] = binding
         self.session.run_with_iobinding(binding)
 
-    def _bind(self, side: Side, rows: int) -> onnxruntime.IOBinding:
-        """The first ``rows`` rows are one block of memory: graphs read and write it in place."""
-        binding = self.session.io_binding()
-        for arrays, bind in (
-            (side.inputs, binding.bind_input),
-            (side.outputs, binding.bind_output),
-        ):
-            for name, array in arrays.items():
-                part = array[:rows]
-                bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
+
+def bind_rows(
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, Array],
+    outputs: Mapping[str, Array],
+    rows: int,
+) -> onnxruntime.IOBinding:
+    """The first ``rows`` rows are one block of memory: graphs read and write it in place."""
+    binding = session.io_binding()
+    for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+        for name, array in arrays.items():
+            part = array[:rows]
+            bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
+    return binding
+
+
+class SteppedPrimer:
+    """Reads prompts token by token through a step graph, many prompts side by side.
+
+    For a step graph in int8: there is no sequence operator in int8, and its steps are faster
+    than the fp32 one. Whatever it draws on the way is left.
+
+    rows: prompts that are read together.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor], rows: int = 64
+    ) -> None:
+        self.session = session
+        self.rows = rows
+        carried = [tensor.name for tensor in state if tensor.carried]
+        shapes = {port.name: port for port in session.get_inputs()}
+        self._controls = {
+            name: np.zeros((rows, *port.shape[1:]), _TYPES[port.type])
+            for name, port in shapes.items()
+            if name not in carried
+        }
+        # Each row's greedy draw, so that no penalty divides by zero.
+        self._controls["repetition"][:] = self._controls["top_p"][:] = 1
+        self._sets = tuple(
+            {name: np.zeros((rows, *shapes[name].shape[1:]), np.float32) for name in carried}
+            for _ in range(2)
+        )
+        self._bindings: dict[tuple[int, int], onnxruntime.IOBinding] = {}
+
+    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        """The state after each row of tokens, from its state or from zeros."""
+        # Longest first: whoever is done leaves the end of the batch.
+        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+        after: dict[int, State] = {}
+        for start in range(0, len(order), self.rows):
+            part = order[start : start + self.rows]
+            found = self._read([tokens[i] for i in part], [states[i] for i in part])
+            after.update(zip(part, found, strict=True))
+        return [after[i] for i in range(len(tokens))]
+
+    def _read(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        for row, state in enumerate(states):
+            for name, rows in self._sets[0].items():
+                rows[row] = 0 if state is None else state[name]
+        lengths = [len(row) for row in tokens]
+        running = len(tokens)
+        for place in range(lengths[0]):
+            while lengths[running - 1] <= place:
+                running -= 1
+            self._controls["token"][:running] = [row[place] for row in tokens[:running]]
+            self.session.run_with_iobinding(self._binding(place % 2, running))
+        # A row's last step wrote the set that the step after it would have read.
+        return [
+            {name: rows[row].copy() for name, rows in self._sets[length % 2].items()}
+            for row, length in enumerate(lengths)
+        ]
+
+    def _binding(self, side: int, rows: int) -> onnxruntime.IOBinding:
+        binding = self._bindings.get((side, rows))
+        if binding is None:
+            written = {f"next_{name}": array for name, array in self._sets[1 - side].items()}
+            read = {**self._controls, **self._sets[side]}
+            binding = self._bindings[side, rows] = bind_rows(self.session, read, written, rows)
         return binding
+
+
+def generate_runner(
+    sessions: Mapping[str, onnxruntime.InferenceSession], state: Sequence[StateTensor]
+) -> GenerateRunner:
+    """From the sessions of one model by role; without ``prime``, prompts go through ``step``."""
+    step = sessions["step"]
+    primer = Primer(sessions["prime"], state) if "prime" in sessions else None
+    return GenerateRunner(primer or SteppedPrimer(step, state), step)
 
 
 class ScoreRunner:
@@ -113,7 +201,7 @@ class ScoreRunner:
         self,
         session: onnxruntime.InferenceSession,
         state: Sequence[StateTensor],
-        primer: Primer | None,
+        primer: PromptReader | None,
     ) -> None:
         self.session = session
         self.state = state

@@ -7,7 +7,13 @@ import pytest
 
 from bundle.store import read_bundle
 from service.engine.arena import Arena, StateSpec
-from service.runtime.runners import GenerateRunner, PredictRunner, Primer, ScoreRunner
+from service.runtime.runners import (
+    GenerateRunner,
+    PredictRunner,
+    Primer,
+    ScoreRunner,
+    SteppedPrimer,
+)
 from service.runtime.sessions import SessionSettings, open_session
 
 
@@ -152,3 +158,33 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
     for rows in arena.current().values():
         assert np.isfinite(rows[:2]).all()
         assert np.isnan(rows[2:]).all()
+
+
+@pytest.mark.parametrize("graph", ["step", "step_int8"])
+def test_a_stepped_prompt_is_what_steps_make_of_it(tiny_models, settings, random, graph):
+    """Together, alone, in chunks and in more rows than fit: one state, to the bit."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    primer = SteppedPrimer(open_session(bundle, graph, settings), bundle.manifest.state, rows=4)
+    prompts = [ids(random, n) for n in (3, 9, 1, 5, 5, 2)]
+    together = primer.prime(prompts, [None] * 6)
+    for prompt, state in zip(prompts, together, strict=True):
+        (alone,) = primer.prime([prompt], [None])
+        cut = None
+        for start in range(0, len(prompt), 2):
+            (cut,) = primer.prime([prompt[start : start + 2]], [cut])
+        for name, part in state.items():
+            assert part.tobytes() == alone[name].tobytes() == cut[name].tobytes()
+
+
+def test_a_stepped_prompt_is_near_the_sequence_operators(tiny_models, settings, random):
+    """The same model, read token by token."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    state = bundle.manifest.state
+    prompts = [ids(random, n) for n in (3, 9, 1)]
+    stepped = SteppedPrimer(open_session(bundle, "step", settings), state)
+    whole = Primer(open_session(bundle, "prime", settings), state)
+    for one, other in zip(
+        stepped.prime(prompts, [None] * 3), whole.prime(prompts, [None] * 3), strict=True
+    ):
+        for name, part in one.items():
+            np.testing.assert_allclose(part, other[name], atol=1e-5)
