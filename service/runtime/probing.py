@@ -1,4 +1,4 @@
-"""The probe at load: does a row get the same bits alone and in any batch, and which bits?
+"""The probe at load: does a row get the same bits alone, in any batch and in pieces, and which?
 
 Kernels differ between CPUs, onnxruntime builds and providers; what is promised to callers is
 what was found on this machine.
@@ -20,6 +20,7 @@ Feed = dict[str, NDArray[Any]]
 # Batches that rows are compared in: beside the single row's kernel, each way of blocking.
 _BATCHES = (2, 5, 16)
 _TIME = 3
+_SEQUENCES = ("tokens", "targets")
 
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 
@@ -33,7 +34,7 @@ class Probed:
 
 
 def probe(sessions: Mapping[str, onnxruntime.InferenceSession], vocabulary: int) -> Probed:
-    """Run each graph on made-up rows, one alone and several together.
+    """Run each graph on made-up rows, one alone and several together, whole and cut in two.
 
     vocabulary: ids below it are valid for every graph.
     """
@@ -48,6 +49,7 @@ def probe(sessions: Mapping[str, onnxruntime.InferenceSession], vocabulary: int)
             for together in batched
             for a, b in zip(alone, together, strict=True)
         )
+        invariant &= _cut_changes_nothing(sessions[name], vocabulary)
     return Probed(invariant, hashed.hexdigest())
 
 
@@ -59,6 +61,26 @@ def _outputs(
     for rows in (1, *_BATCHES):
         part = {name: array[:rows] for name, array in feed.items()}
         yield [output[0] for output in session.run(None, part)]
+
+
+def _cut_changes_nothing(session: onnxruntime.InferenceSession, vocabulary: int) -> bool:
+    """Whether a sequence read in two pieces, the state carried, ends in the same state.
+
+    True for a graph that carries none, or reads one token.
+    """
+    feed = _feed(session, 1, vocabulary)
+    names = [port.name for port in session.get_outputs() if port.name.startswith("next_")]
+    carried = [name for name in names if name.removeprefix("next_") in feed]
+    if not carried or "lengths" not in feed:
+        return True
+    whole = session.run(carried, feed)
+    state: Feed = {}
+    for piece in (slice(0, 1), slice(1, _TIME)):
+        part = {k: v[:, piece] if k in _SEQUENCES else v for k, v in feed.items()} | state
+        part["lengths"] = np.array([part["tokens"].shape[1]], np.int64)
+        after = session.run(carried, part)
+        state = {n.removeprefix("next_"): a for n, a in zip(carried, after, strict=True)}
+    return all(a.tobytes() == b.tobytes() for a, b in zip(whole, state.values(), strict=True))
 
 
 def _feed(session: onnxruntime.InferenceSession, rows: int, vocabulary: int) -> Feed:

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from bundle.store import read_bundle
+from service.runtime.probing import probe
+from service.runtime.sessions import SessionSettings, open_session
+
+CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
+
+
+@pytest.fixture
+def sessions(tiny_models):
+    def of(name):
+        bundle = read_bundle(tiny_models / name / "1")
+        return {graph: open_session(bundle, graph, CPU) for graph in bundle.manifest.graphs}
+
+    return of
+
+
+class Leaning:
+    """A session whose rows lean on the number of their batch-mates, or on how they are cut."""
+
+    def __init__(self, session, graph_axis):
+        self.session, self.axis = session, graph_axis
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run(self, names, feed):
+        size = feed["tokens"].shape[self.axis]
+        return [out + np.float32(1e-6) * size for out in self.session.run(names, feed)]
+
+
+@pytest.mark.parametrize("name", ["letters", "speller", "mood"])
+def test_rows_are_found_to_be_independent(sessions, name):
+    probed = probe(sessions(name), 5)
+    assert probed.batch_invariant
+    assert len(probed.fingerprint) == 64
+    assert probe(sessions(name), 5) == probed, "the probe is made of the same rows each time"
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["batch", "pieces"])
+def test_a_kernel_that_leans_on_its_batch_is_found(sessions, axis):
+    found = sessions("letters")
+    honest = probe(found, 5)
+    leaning = probe(found | {"prime": Leaning(found["prime"], axis)}, 5)
+    assert not leaning.batch_invariant
+    assert leaning.fingerprint != honest.fingerprint
+
+
+def test_other_weights_have_another_fingerprint(sessions):
+    found = sessions("letters")
+    assert probe({"step": found["step"]}, 5) != probe({"step": found["step_int8"]}, 5)
