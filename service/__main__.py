@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.errors import BundleError
+from bundle.manifest import FP32
 from service.config import Config, ConfigInvalid
 
 _HELP = {
@@ -90,8 +91,9 @@ def check(models: Path) -> int:
             failures += 1
             continue
         size = sum(file.bytes for file in bundle.manifest.files.values())
+        precisions = " and ".join((FP32, *bundle.manifest.precisions))
         print(
-            f"{folder}: {bundle.manifest.task}, {size / 1e6:.1f} MB, "
+            f"{folder}: {bundle.manifest.task} in {precisions}, {size / 1e6:.1f} MB, "
             f"{len(bundle.manifest.files)} files verified, digest {bundle.digest[:12]}"
         )
     return 1 if failures else 0

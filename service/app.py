@@ -131,7 +131,10 @@ class App:
                 model.precision,
                 model.provider,
             )
-            self.metrics.models.labels(manifest.name, str(manifest.version), model.provider).set(1)
+            version = str(manifest.version)
+            self.metrics.models.labels(manifest.name, version, model.precision, model.provider).set(
+                1
+            )
         if not loaded:
             reasons = "; ".join(bundle.reason for bundle in refused)
             raise NothingToServe(f"no bundle under {self.config.models} can be served: {reasons}")

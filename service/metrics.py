@@ -143,8 +143,8 @@ class Metrics:
         )
         self.models = Gauge(
             "unroll_model_loaded",
-            "1 for each model that is served, with its version and execution provider.",
-            ["model", "version", "provider"],
+            "1 for each model that is served, with its version, precision and execution provider.",
+            ["model", "version", "precision", "provider"],
             registry=registry,
         )
         self.batch_invariant = Gauge(
