@@ -186,7 +186,8 @@ class GenerateEngine:
         if not request.beam:
             stream.adjustments = Adjustments.of(
                 request.sampling,
-                request.tokens,
+                # The ids of a source are of another vocabulary than what is made.
+                () if self.model.reads_source else request.tokens,
                 resumed.counts if resumed else {},
                 self.model.end_id,
                 request.min_tokens,

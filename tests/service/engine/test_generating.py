@@ -141,6 +141,17 @@ def test_presence_and_repetition_penalties_look_at_what_was_there():
     assert prompted[0].token != plain[0] or unpenalised[0].token != plain[0]
 
 
+def test_a_source_is_not_what_a_repetition_penalty_looks_at():
+    """A source's ids are of another vocabulary, which may be larger than that of the output."""
+    beyond = request((VOCABULARY + 5, 3), max_tokens=20, repetition_penalty=4.0)
+    engine, reader = make_engine(begin_id=7), Reader()
+    engine.arrive(engine.open(beyond, reader))
+    engine.step()
+    first = reader.tokens[0].token
+    seen = engine.arena.controls["seen"][0]
+    assert np.flatnonzero(seen).tolist() == [first]
+
+
 def test_samples_fork_one_primed_prompt():
     """The prompt is read once; sample i is what it is for any number of samples."""
     engine, reader = make_engine(), Reader()
