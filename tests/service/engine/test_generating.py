@@ -250,6 +250,22 @@ def test_a_stream_that_ended_can_be_taken_further():
     assert (reader.last.input_tokens, reader.last.output_tokens) == (3, 15)
 
 
+def test_a_resumed_stream_accounts_for_its_own_tokens():
+    """Held-back tokens belong to the stream that delivers them; earlier ones to none again."""
+    plain = run_alone(request(max_tokens=40, seed=11)).tokens
+    stop = plain[14].text + plain[15].text + "?"
+    wanted = request(max_tokens=40, seed=11, stop=(stop,), checkpoints=Checkpoints(16))
+    snapshot = run_alone(wanted).of(Checkpoint)[0].snapshot
+    assert len(snapshot.held) == 2
+    engine, reader = make_engine(), Reader()
+    engine.arrive(engine.open(replace(wanted, tokens=(), resumed=snapshot), reader))
+    run(engine)
+    (ended,) = reader.of(SampleFinished)
+    assert ended.output_tokens == len(reader.tokens) == 26
+    assert ended.log_probability == pytest.approx(sum(t.log_probability for t in reader.tokens))
+    assert engine.observer.ended == [(FinishReason.LENGTH, 3, 26)]
+
+
 def test_beam_search_runs_beside_other_streams():
     """Its rows leave together, its best hypothesis is at least as probable as greedy."""
     engine, beam, other = make_engine(end_id=18), Reader(), Reader()
