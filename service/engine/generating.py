@@ -453,9 +453,7 @@ class GenerateEngine:
         self._vacate(stream)
         self._end_sample(
             progress,
-            SampleFinished(
-                stream.sample, reason, _delivered_here(stream), stream.log_probability
-            ),
+            SampleFinished(stream.sample, reason, _delivered_here(stream), stream.log_probability),
         )
 
     def _end_sample(self, progress: Progress, ended: SampleFinished) -> None:
