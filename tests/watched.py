@@ -2,15 +2,19 @@
 
 JSON: settings of Config, and step_seconds that each decode step takes longer. Rows that belong
 to no stream hold NaN where arrays can. The first line out tells the port; each line in is
-answered by one line of JSON with what was seen; the end of the input ends the service.
+answered by one line of JSON with what was seen, with the resident memory where it says memory;
+the end of the input ends the service.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +118,10 @@ def _is_float(array: NDArray[Any]) -> bool:
 
 
 def resident_bytes() -> int:
+    """Without garbage, and without free pages that the allocator keeps."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not every C library trims
+        ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("VmRSS:")]
     return int(line.split()[1]) * 1024
@@ -129,11 +137,13 @@ async def run(settings: dict[str, Any]) -> None:
     watches = {m.card.name: RowWatch(m.thread.engine, step_seconds) for m in models}  # type: ignore[arg-type]
     _settle_interpreter()
     print(json.dumps({"port": app.grpc.port}), flush=True)
-    while await asyncio.to_thread(sys.stdin.readline):
+    while line := await asyncio.to_thread(sys.stdin.readline):
         rows = {name: watch.report() for name, watch in watches.items()}
         for model in models:
             rows[model.card.name]["open_work"] = model.thread.open_work
-        seen = {"models": rows, "calls": app.grpc.gate.calls, "resident": resident_bytes()}
+        seen: dict[str, Any] = {"models": rows, "calls": app.grpc.gate.calls}
+        if line.strip() == "memory":
+            seen["resident"] = resident_bytes()
         print(json.dumps(seen), flush=True)
     await app.stop()
 

@@ -34,10 +34,10 @@ class Watched:
         seen: dict[str, Any] = json.loads(line)
         return seen
 
-    def report(self) -> dict[str, Any]:
-        """What it has seen until now."""
+    def report(self, what: str = "") -> dict[str, Any]:
+        """What it has seen until now; what: memory, to hear of that too."""
         assert self._process.stdin is not None, "it is a pipe"
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         return self._answer()
 

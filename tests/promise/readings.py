@@ -132,7 +132,7 @@ class Crowd:
                 messages += 1
                 if draw.fate == SLOW:
                     await self._go_on.wait()
-                if draw.fate == RESUME and reading.points or (
+                if (draw.fate == RESUME and reading.points) or (
                     draw.fate == CANCEL and messages > draw.after
                 ):
                     call.cancel()
