@@ -18,7 +18,7 @@ PROTO := proto/unroll/v1/unroll.proto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test check format train export models proto bench \
+.PHONY: help run tour serve check-models test proof check format train export models proto bench \
 	image clean need-model
 
 help: ## list the targets
@@ -87,6 +87,9 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 
 test: $(VENV)/.dev ## run the tests
 	$(PY) -m pytest
+
+proof: $(VENV)/.dev ## draw thousands of mixed requests against the promise, and let 10,000 callers leave
+	$(PY) -m pytest --proof tests/promise $(ARGS)
 
 check: $(VENV)/.dev ## formatter, linters, types, import contracts, stub drift
 	$(BIN)/ruff format --check --quiet .

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,47 @@ from tests import tiny
 Answer = TypeVar("Answer")
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--proof", action="store_true", help="draw many more requests in tests of the promise"
+    )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How much is drawn to prove a promise, and where its summary goes.
+
+    mixes, requests: of each variant, and of each mix. leaves: requests that are given up.
+    """
+
+    mixes: int
+    requests: int
+    leaves: int
+    lines: list[str]
+
+    def tell(self, line: str) -> None:
+        """Have ``line`` printed at the end of the run."""
+        self.lines.append(line)
+
+
+_LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def proof(request: pytest.FixtureRequest) -> Proof:
+    lines = request.config.stash.setdefault(_LINES, [])
+    if request.config.getoption("--proof"):
+        return Proof(mixes=20, requests=60, leaves=10_000, lines=lines)
+    return Proof(mixes=1, requests=40, leaves=1_000, lines=lines)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash.get(_LINES, []):
+        terminalreporter.write_line(line)
 
 
 class RunningService:

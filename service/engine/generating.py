@@ -189,13 +189,16 @@ class GenerateEngine:
             token=first,
             made=resumed.made if resumed else 0,
             delivered=resumed.delivered if resumed else 0,
+            # What was held back is delivered here, so it counts here.
+            log_probability=sum(t.log_probability for t in resumed.held) if resumed else 0.0,
         )
         if request.stop:
             stream.stops = StopMatcher(request.stop, resumed.held if resumed else ())
         if not request.beam:
             stream.adjustments = Adjustments.of(
                 request.sampling,
-                request.tokens,
+                # The ids of a source are of another vocabulary than what is made.
+                () if self.model.reads_source else request.tokens,
                 resumed.counts if resumed else {},
                 self.model.end_id,
                 request.min_tokens,
@@ -463,11 +466,9 @@ class GenerateEngine:
         if progress.request.checkpoints.at_end and reason is not FinishReason.END:
             progress.sink.put(Checkpoint(stream.sample, self.snapshot(stream)))
         self._vacate(stream)
-        resumed = progress.request.resumed
-        made_here = stream.delivered - (resumed.delivered if resumed else 0)
         self._end_sample(
             progress,
-            SampleFinished(stream.sample, reason, made_here, stream.log_probability),
+            SampleFinished(stream.sample, reason, _delivered_here(stream), stream.log_probability),
         )
 
     def _end_sample(self, progress: Progress, ended: SampleFinished) -> None:
@@ -553,6 +554,12 @@ class GenerateEngine:
         progress.running = 0
 
     def _report(self, progress: Progress, reason: FinishReason) -> None:
-        delivered = sum(stream.delivered for stream in progress.streams)
+        delivered = sum(_delivered_here(stream) for stream in progress.streams)
         made = max(progress.output_tokens, delivered)
         self.observer.finished(reason, self._input_tokens(progress.request), made)
+
+
+def _delivered_here(stream: Stream) -> int:
+    """Without what an earlier stream, which this one goes on with, had delivered."""
+    resumed = stream.progress.request.resumed
+    return stream.delivered - (resumed.delivered if resumed else 0)

@@ -224,6 +224,10 @@ class GeneratorModel(_TextModel):
             self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
         )
         if wish.resume_token is None:
+            if wish.echo and self.reads_source:
+                raise WrongInput(
+                    f"model {self.card.name!r} reads a source and has no prompt to echo; leave echo"
+                )
             encoded = self._input(wish)
             unknown = encoded.unknown
             request = self._request(wish, encoded)

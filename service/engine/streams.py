@@ -42,7 +42,8 @@ class TokenStream:
     put() is called by the engine's thread, everything else by the event loop. What has
     gathered is given at once. A reader that falls behind makes its streams pause.
 
-    tokens_per_message: 0 leaves it to the pace. size: how many streams the request is.
+    tokens_per_message: 0 leaves it to the pace. Otherwise a message holds so many; fewer where
+    something else is to be told, such as the end. size: how many streams the request is.
     """
 
     def __init__(self, pace: Pace, tokens_per_message: int = 0, size: int = 1) -> None:
@@ -50,7 +51,10 @@ class TokenStream:
         self._pace = pace
         self._tokens_per_message = tokens_per_message
         self._ready = asyncio.Event()
-        self._is_urgent = True  # the first token, and the end, wait for no other
+        self._has_begun = False
+        # Events that are no tokens, put and taken: each number has one writer.
+        self._others_put = 0
+        self._others_taken = 0
         self._was_full = False
         self._thread: EngineThread | None = None
         self._work: Any = None
@@ -73,7 +77,12 @@ class TokenStream:
     def put(self, event: Event) -> None:
         self._events.append(event)
         if type(event) is not TokenMade:
-            self._is_urgent = True
+            self._others_put += 1
+
+    @property
+    def is_urgent(self) -> bool:
+        """The first token, and what is no token, wait for no other."""
+        return not self._has_begun or self._others_put != self._others_taken
 
     @property
     def is_full(self) -> bool:
@@ -86,7 +95,7 @@ class TokenStream:
     @property
     def is_due(self) -> bool:
         each = self._tokens_per_message or self._pace.tokens_per_message
-        return self._is_urgent or self._was_full or len(self._events) >= each
+        return self.is_urgent or self._was_full or len(self._events) >= each
 
     def wake(self) -> None:
         self._ready.set()
@@ -107,8 +116,9 @@ class TokenStream:
 
     def _take(self) -> list[Event]:
         """What goes into one message: so many tokens, with all that follows them."""
-        self._is_urgent = False
         events: list[Event] = []
+        if self._tokens_per_message and not self.is_due:
+            return events
         tokens, limit = 0, self._tokens_per_message or self._full
         while self._events:
             if type(self._events[0]) is TokenMade:
@@ -116,7 +126,10 @@ class TokenStream:
                     self._ready.set()
                     break
                 tokens += 1
+            else:
+                self._others_taken += 1
             events.append(self._events.popleft())
+        self._has_begun |= bool(events)
         return events
 
     def _let_go_on(self) -> None:

@@ -107,6 +107,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # grpc leaks the call when it is swallowed.
                 code = _cancelled_or_late(context)
                 raise
+            except grpc.aio.InternalError as error:
+                # A message cannot be sent: the caller left, and we have yet to hear of it.
+                code = _cancelled_or_late(context)
+                raise asyncio.CancelledError from error
             except RequestError as error:
                 code = STATUS_OF[type(error)]
                 await abort(context, error)

@@ -141,6 +141,17 @@ def test_presence_and_repetition_penalties_look_at_what_was_there():
     assert prompted[0].token != plain[0] or unpenalised[0].token != plain[0]
 
 
+def test_a_source_is_not_what_a_repetition_penalty_looks_at():
+    """A source's ids are of another vocabulary, which may be larger than that of the output."""
+    beyond = request((VOCABULARY + 5, 3), max_tokens=20, repetition_penalty=4.0)
+    engine, reader = make_engine(begin_id=7), Reader()
+    engine.arrive(engine.open(beyond, reader))
+    engine.step()
+    first = reader.tokens[0].token
+    seen = engine.arena.controls["seen"][0]
+    assert np.flatnonzero(seen).tolist() == [first]
+
+
 def test_samples_fork_one_primed_prompt():
     """The prompt is read once; sample i is what it is for any number of samples."""
     engine, reader = make_engine(), Reader()
@@ -237,6 +248,22 @@ def test_a_stream_that_ended_can_be_taken_further():
     reader = run_alone(further)
     assert short.tokens + reader.tokens == run_alone(request(max_tokens=25)).tokens
     assert (reader.last.input_tokens, reader.last.output_tokens) == (3, 15)
+
+
+def test_a_resumed_stream_accounts_for_its_own_tokens():
+    """Held-back tokens belong to the stream that delivers them; earlier ones to none again."""
+    plain = run_alone(request(max_tokens=40, seed=11)).tokens
+    stop = plain[14].text + plain[15].text + "?"
+    wanted = request(max_tokens=40, seed=11, stop=(stop,), checkpoints=Checkpoints(16))
+    snapshot = run_alone(wanted).of(Checkpoint)[0].snapshot
+    assert len(snapshot.held) == 2
+    engine, reader = make_engine(), Reader()
+    engine.arrive(engine.open(replace(wanted, tokens=(), resumed=snapshot), reader))
+    run(engine)
+    (ended,) = reader.of(SampleFinished)
+    assert ended.output_tokens == len(reader.tokens) == 26
+    assert ended.log_probability == pytest.approx(sum(t.log_probability for t in reader.tokens))
+    assert engine.observer.ended == [(FinishReason.LENGTH, 3, 26)]
 
 
 def test_beam_search_runs_beside_other_streams():

@@ -293,6 +293,21 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
         assert not any(side.inputs[name].any() for name in engine.arena.current())
 
 
+def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(service, monkeypatch, caplog):
+    """The write fails before the cancel is heard; the call counts as cancelled, not INTERNAL."""
+
+    async def broken(self, context, response):
+        raise grpc.aio.InternalError("the batch was not executed")
+
+    monkeypatch.setattr("service.rpc.servicer.UnrollServicer._write", broken)
+    with Client(service.target, timeout=10) as client, pytest.raises(RequestFailed):
+        list(client.generate("letters", prompt="a"))
+    left = {"model": "letters", "method": "Generate", "code": "CANCELLED"}
+    wait_until(lambda: service.metric("unroll_requests_total", **left) == 1)
+    wait_until(lambda: cancelled(service) == 1)
+    assert not caplog.records
+
+
 # -- refusals -------------------------------------------------------------------------------
 
 

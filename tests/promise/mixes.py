@@ -1,0 +1,130 @@
+"""Random requests, as callers might send them, and what becomes of each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unroll.v1 import unroll_pb2 as pb
+
+READ = "read"  # to its end
+CANCEL = "cancel"  # left after some messages
+SLOW = "slow"  # nothing is read for long, so that it pauses
+RESUME = "resume"  # cancelled, and taken up on the other service
+GO_ON = "go on"  # an earlier stream of the other service, taken up here
+FORK = "fork"  # the same, by a new seed
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What must be known of a model to ask it; ``is_source``: it reads a source.
+
+    letters: that its input is made of. longest: input in characters. most_tokens: to ask for.
+    vocabulary: the ids from 1 below this one stand for symbols.
+    """
+
+    name: str
+    is_source: bool
+    letters: str
+    longest: int
+    most_tokens: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """number: the draw's place in its mix. after: messages that are read before a cancel."""
+
+    number: int
+    request: pb.GenerateRequest
+    fate: str
+    after: int
+
+
+def draw_mix(seed: str, kinds: Sequence[Kind], count: int) -> list[Draw]:
+    choose = random.Random(seed)
+    return [_draw(choose, number, choose.choice(kinds)) for number in range(count)]
+
+
+def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
+    fates = (READ, READ, READ, CANCEL, SLOW, RESUME, GO_ON, FORK)
+    fate = choose.choice(fates)
+    request = pb.GenerateRequest(model=kind.name, log_probabilities=True)
+    setattr(request, "source" if kind.is_source else "prompt", _text(choose, kind))
+    if fate in (READ, CANCEL) and choose.random() < 0.2:
+        _ask_for_a_beam(choose, request, kind)
+    else:
+        _ask_for_samples(choose, request, kind, fate)
+    if not kind.is_source:
+        request.echo = choose.random() < 0.25
+    request.tokens_per_message = choose.choice((0, 0, 1, 3, 8, 300))
+    return Draw(number, request, fate, choose.randint(0, 12))
+
+
+def _text(choose: random.Random, kind: Kind) -> str:
+    """Short ones and long ones alike."""
+    length = min(choose.randint(1, kind.longest), choose.choice((5, 40, kind.longest)))
+    return "".join(choose.choice(kind.letters) for _ in range(length))
+
+
+def _ask_for_a_beam(choose: random.Random, request: pb.GenerateRequest, kind: Kind) -> None:
+    width = choose.randint(1, 5)
+    request.beam.width, request.beam.best = width, choose.randint(1, width)
+    request.beam.early_stop = choose.random() < 0.3
+    if choose.random() < 0.5:
+        request.beam.length_penalty = choose.choice((0.0, 0.6, 1.5, -1.0))
+    request.max_tokens = choose.randint(1, kind.most_tokens // 2)
+    if choose.random() < 0.3:
+        request.sampling.banned_tokens.extend(_tokens(choose, kind, 3))
+
+
+def _ask_for_samples(
+    choose: random.Random, request: pb.GenerateRequest, kind: Kind, fate: str
+) -> None:
+    request.max_tokens = choose.randint(1, kind.most_tokens)
+    _ask_for_sampling(choose, request.sampling, kind)
+    if choose.random() < 0.3:
+        request.samples = choose.randint(2, 5)
+    if choose.random() < 0.25:
+        texts = ["".join(choose.choices(kind.letters, k=choose.randint(1, 3))) for _ in range(3)]
+        request.stop.extend(texts[: choose.randint(1, 3)])
+    if choose.random() < 0.25:
+        request.min_tokens = choose.randint(1, request.max_tokens)
+    if choose.random() < 0.3:
+        request.top_log_probabilities = choose.randint(1, 20)
+    if fate == SLOW:
+        # Enough that some of it must wait, however much a connection takes unread.
+        request.samples, request.top_log_probabilities = 12, 20
+        request.max_tokens = request.min_tokens = kind.most_tokens
+        del request.stop[:]
+    if fate in (RESUME, GO_ON, FORK):
+        request.resume_every = choose.randint(16, 24)
+        request.max_tokens = request.min_tokens = max(40, request.max_tokens)
+
+
+def _ask_for_sampling(choose: random.Random, sampling: pb.Sampling, kind: Kind) -> None:
+    sampling.seed = choose.randrange(2**64)
+    sampling.temperature = choose.choice((0.0, 0.7, 1.0, 1.0, 1.4))
+    maybe: tuple[tuple[str, Any], ...] = (
+        ("top_k", choose.choice((1, 4, 1000))),
+        ("top_p", choose.choice((0.3, 0.9, 0.99))),
+        ("min_p", choose.choice((0.02, 0.2))),
+        ("frequency_penalty", choose.uniform(-0.5, 1.5)),
+        ("presence_penalty", choose.uniform(-1, 2)),
+        ("repetition_penalty", choose.uniform(0.8, 2)),
+    )
+    for name, value in maybe:
+        if choose.random() < 0.25:
+            setattr(sampling, name, value)
+    if choose.random() < 0.2:
+        sampling.logit_bias.update({t: choose.uniform(-5, 5) for t in _tokens(choose, kind, 4)})
+    if choose.random() < 0.15:
+        sampling.allowed_tokens.extend(_tokens(choose, kind, 6))
+    elif choose.random() < 0.15:
+        sampling.banned_tokens.extend(_tokens(choose, kind, 4))
+
+
+def _tokens(choose: random.Random, kind: Kind, most: int) -> list[int]:
+    return choose.sample(range(1, kind.vocabulary), choose.randint(1, most))

@@ -1,0 +1,152 @@
+"""A service that watches its own rows, as a process of its own: python -m tests.watched JSON
+
+JSON: settings of Config, and step_seconds that each decode step takes longer. Rows that belong
+to no stream hold NaN where arrays can. The first line out tells the port; each line in is
+answered by one line of JSON with what was seen, with the resident memory where it says memory;
+the end of the input ends the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.app import App, _settle_interpreter
+from service.config import Config
+from service.engine.generating import GenerateEngine
+from service.engine.models import GeneratorModel
+
+
+class RowWatch:
+    """Canaries in the free rows of one engine, and counts of what it does with rows.
+
+    dirty_rows: given back with anything left in them. canaries_read: steps that read or made
+    a NaN in a row of the batch.
+    """
+
+    def __init__(self, engine: GenerateEngine, step_seconds: float) -> None:
+        self.engine = engine
+        self.taken = self.given = self.pauses = self.dirty_rows = self.canaries_read = 0
+        sides = engine.arena.sides()
+        every = [array for side in sides for kind in (side.inputs, side.outputs)
+                 for array in kind.values()]  # fmt: skip
+        self.arrays = list({id(array): array for array in every}.values())
+        self._watch_rows()
+        self._watch_steps(step_seconds)
+        for row in range(engine.arena.capacity):
+            self._set_canary(row)
+
+    def _watch_rows(self) -> None:
+        arena, scheduler = self.engine.arena, self.engine.scheduler
+        take, give, pause = arena.take, arena.give, scheduler.pause
+
+        def watched_take(row: int, state: Any) -> None:
+            self.taken += 1
+            take(row, state)
+
+        def watched_give(row: int, last: int) -> None:
+            self.given += 1
+            give(row, last)
+            self.dirty_rows += any(array[last].any() for array in self.arrays)
+            self._set_canary(last)
+
+        def watched_pause(stream: Any) -> tuple[int, int]:
+            self.pauses += 1
+            return pause(stream)
+
+        arena.take, arena.give = watched_take, watched_give  # type: ignore[method-assign]
+        scheduler.pause = watched_pause  # type: ignore[method-assign]
+
+    def _watch_steps(self, step_seconds: float) -> None:
+        runner, sides = self.engine.runner, self.engine.arena.sides()
+        step = runner.step
+
+        def watched_step(side: int, rows: int) -> None:
+            if step_seconds:
+                time.sleep(step_seconds)
+            self._look(sides[side].inputs.values(), rows)
+            step(side, rows)
+            self._look(sides[side].outputs.values(), rows)
+
+        runner.step = watched_step  # type: ignore[method-assign]
+
+    def _look(self, arrays: Any, rows: int) -> None:
+        self.canaries_read += any(_is_float(a) and np.isnan(a[:rows]).any() for a in arrays)
+
+    def _set_canary(self, row: int) -> None:
+        for array in self.arrays:
+            array[row] = np.nan if _is_float(array) else 0
+
+    def report(self) -> dict[str, Any]:
+        scheduler = self.engine.scheduler
+        return {
+            "capacity": scheduler.capacity,
+            "free": scheduler.free_rows,
+            "running": len(scheduler.rows) + len(scheduler.begun),
+            "waiting": scheduler.queue_length,
+            "paused": len(scheduler.paused),
+            "taken": self.taken,
+            "given": self.given,
+            "pauses": self.pauses,
+            "dirty_rows": self.dirty_rows,
+            "canaries_read": self.canaries_read,
+            "spoilt_rows": self._spoilt_rows(),
+        }
+
+    def _spoilt_rows(self) -> int:
+        """Free rows that somebody wrote to; asked for while nothing runs."""
+        used = len(self.engine.scheduler.rows)
+        return sum(
+            any(not (np.isnan(a[row]).all() if _is_float(a) else not a[row].any())
+                for a in self.arrays)
+            for row in range(used, self.engine.arena.capacity)
+        )  # fmt: skip
+
+
+def _is_float(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f"
+
+
+def resident_bytes() -> int:
+    """Without garbage, and without free pages that the allocator keeps."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not every C library trims
+        ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+async def run(settings: dict[str, Any]) -> None:
+    step_seconds = settings.pop("step_seconds", 0.0)
+    paths = {name: Path(settings.pop(name)) for name in ("models", "resume_keys")}
+    free_ports = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+    app = App(Config(device="cpu", grace_seconds=1.0, **free_ports, **paths, **settings))
+    await app.start()
+    models = [m for m in app.catalogue.models if isinstance(m, GeneratorModel)]
+    watches = {m.card.name: RowWatch(m.thread.engine, step_seconds) for m in models}  # type: ignore[arg-type]
+    _settle_interpreter()
+    print(json.dumps({"port": app.grpc.port}), flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        rows = {name: watch.report() for name, watch in watches.items()}
+        for model in models:
+            rows[model.card.name]["open_work"] = model.thread.open_work
+        seen: dict[str, Any] = {"models": rows, "calls": app.grpc.gate.calls}
+        if line.strip() == "memory":
+            seen["resident"] = resident_bytes()
+        print(json.dumps(seen), flush=True)
+    await app.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(json.loads(sys.argv[1])))
