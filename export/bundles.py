@@ -12,6 +12,7 @@ import torch
 from bundle.manifest import (
     CLASSIFY,
     GENERATE,
+    ROWS,
     SCHEMA_VERSION,
     SEQ2SEQ,
     DataSource,
@@ -33,6 +34,7 @@ from export.graphs import graphs_of, state_of
 from export.onnx_files import write_graph
 from export.operators import OPSET
 from export.parity import TOLERANCE, check_parity
+from export.rows import write_rows_graph
 from export.weights import for_export, to_pytorch
 from training.models import build, config_from_json
 from training.trained import Figure, TrainedModel
@@ -66,6 +68,9 @@ def export_bundle(trained: TrainedModel, target: Path) -> Bundle:
         parity = check_parity(
             graphs_of(model, model.config, silent), folder, _vocabulary_sizes(trained)
         )
+        state = state_of(model.config)
+        if state:
+            graphs[ROWS] = write_rows_graph(state, folder)
         task = _TASKS[trained.config["architecture"]]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -76,7 +81,7 @@ def export_bundle(trained: TrainedModel, target: Path) -> Bundle:
             model=trained.config,
             graphs=graphs,
             weights=weights,
-            state=state_of(model.config),
+            state=state,
             tokenizers=tokenizers,
             vocabulary_file="vocabulary.json",
             labels=trained.labels,
