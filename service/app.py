@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 from bundle.manifest import CLASSIFY, SEQ2SEQ, Manifest
 from bundle.store import Bundle
 from service.config import Config, read_keys, split_address
-from service.engine.arena import StateSpec
+from service.engine.arena import Rows, StateSpec
 from service.engine.batching import BatchEngine
 from service.engine.cards import DataSource, Figure, ModelCard
 from service.engine.catalogue import Catalogue, RefusedModel
-from service.engine.generating import GenerateEngine, GenerationModel
+from service.engine.generating import GenerateEngine, GenerationModel, Runner
 from service.engine.models import ClassifierModel, GeneratorModel, ServedModel, Writer
 from service.engine.pacing import Pace
 from service.engine.priming import PrimeCredit
@@ -29,6 +29,8 @@ from service.engine.threads import Engine, EngineThread
 from service.http import HttpServer
 from service.metrics import BatchMetrics, GenerateMetrics, Metrics
 from service.rpc.server import GrpcServer
+from service.runtime.device_rows import DeviceRows
+from service.runtime.device_runner import DeviceRunner
 from service.runtime.devices import choose_provider
 from service.runtime.probing import Probed, probe
 from service.runtime.repository import LoadedModel, RefusedBundle, load_models
@@ -159,8 +161,8 @@ class App:
         """Two engines: scores run on a thread of their own, so no stream waits for one."""
         card, manifest = self._card(loaded), loaded.bundle.manifest
         primer = Primer(loaded.sessions["prime"], manifest.state)
-        runner = GenerateRunner(primer, loaded.sessions["step"])
         config = self.config
+        runner, rows = _runner(loaded, primer, config.max_streams)
         engine = GenerateEngine(
             model := _generation_model(loaded.bundle),
             runner,
@@ -168,6 +170,7 @@ class App:
             time.monotonic,
             GenerateMetrics(self.metrics, card.name),
             PrimeCredit(config.prime_share),
+            rows,
         )
         engine.warm(_WARM_ROWS)
         score = BatchEngine(
@@ -249,6 +252,15 @@ def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
     )
+
+
+def _runner(loaded: LoadedModel, primer: Primer, capacity: int) -> tuple[Runner, Rows | None]:
+    """What steps the model, and where its streams' state lies; None for host memory."""
+    step = loaded.sessions["step"]
+    if loaded.rows is None:
+        return GenerateRunner(primer, step), None
+    rows = DeviceRows(loaded.rows, loaded.bundle.manifest.state, capacity, loaded.device)
+    return DeviceRunner(primer, step, rows), rows
 
 
 def _symbols(bundle: Bundle) -> tuple[str, ...]:

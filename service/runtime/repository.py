@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
+from bundle.manifest import ROWS
 from bundle.store import Bundle, read_bundle
+from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
 
@@ -19,16 +21,25 @@ class NoModels(Exception):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A verified bundle with a session for each of its graphs."""
+    """A verified bundle with a session for each of its graphs.
+
+    rows: of the graph that moves state between rows, which only a device needs.
+    """
 
     bundle: Bundle
     sessions: Mapping[str, onnxruntime.InferenceSession]
+    rows: onnxruntime.InferenceSession | None = None
 
     @property
     def provider(self) -> str:
         session = next(iter(self.sessions.values()))
         provider: str = session.get_providers()[0]
         return provider
+
+    @property
+    def device(self) -> str:
+        """By onnxruntime's name."""
+        return DEVICES[self.provider]
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,26 @@ def load_models(
     for folder in newest_versions(root):
         try:
             bundle = read_checked(folder)
-            sessions = {
-                graph: open_session(bundle, graph, settings) for graph in bundle.manifest.graphs
-            }
-            loaded.append(LoadedModel(bundle, sessions))
+            loaded.append(_load(bundle, settings))
         except BundleError as error:
             refused.append(RefusedBundle(folder.parent.name, folder.name, str(error)))
     return loaded, refused
+
+
+def _load(bundle: Bundle, settings: SessionSettings) -> LoadedModel:
+    names = [graph for graph in bundle.manifest.graphs if graph != ROWS]
+    sessions = {graph: open_session(bundle, graph, settings) for graph in names}
+    return _with_rows(LoadedModel(bundle, sessions), settings)
+
+
+def _with_rows(loaded: LoadedModel, settings: SessionSettings) -> LoadedModel:
+    """``loaded``, and the graph that its streams' state needs where it lies on a device."""
+    bundle = loaded.bundle
+    if loaded.provider == CPU_PROVIDER or not bundle.manifest.state:
+        return loaded
+    if ROWS not in bundle.manifest.graphs:
+        raise ManifestInvalid(
+            f"{bundle.folder} has no graph {ROWS!r}, which moves streams between rows on "
+            f"{loaded.device}; export the bundle again, or use --device cpu"
+        )
+    return replace(loaded, rows=open_session(bundle, ROWS, settings))
