@@ -16,7 +16,7 @@ PROTO := proto/unroll/v1/unroll.proto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test check format train export models proto bench \
+.PHONY: help run tour serve check-models test test-gpu check format train export models proto bench \
 	image clean need-model
 
 help: ## list the targets
@@ -41,6 +41,12 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
 	@test "$(RUNTIME)" = cpu || { echo "training and tests use RUNTIME=cpu"; exit 1; }
 	@echo "installing what training and tests need (group dev)"
 	$(PY) -m pip install --quiet --group dev
+	@touch $(VENV)/.serve $@
+
+# Nothing here needs torch: what is compared with is onnxruntime's CPU.
+$(VENV)/.test: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
+	@echo "installing what tests on CUDA need (group test-gpu)"
+	$(PY) -m pip install --quiet --group test-gpu
 	@touch $(VENV)/.serve $@
 
 # -- serving --------------------------------------------------------------------------------
@@ -83,6 +89,15 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 
 test: $(VENV)/.dev ## run the tests
 	$(PY) -m pytest
+
+test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA
+	@$(MAKE) --no-print-directory RUNTIME=gpu test-on-cuda
+
+.PHONY: test-on-cuda
+test-on-cuda: $(VENV)/.test
+	@$(PY) -m tests.gpu.cuda
+	$(PY) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu
+	$(PY) -m bench --device cuda --only kernels streams --rounds 3 --streams 1 16 64 256 $(ARGS)
 
 check: $(VENV)/.dev ## formatter, linters, types, import contracts, stub drift
 	$(BIN)/ruff format --check --quiet .
