@@ -18,8 +18,8 @@ PROTO := proto/unroll/v1/unroll.proto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test proof check format train export models proto bench \
-	image clean need-model
+.PHONY: help run tour serve check-models test test-gpu proof check format train export models \
+	proto bench image clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,6 +43,12 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
 	@test "$(RUNTIME)" = cpu || { echo "training and tests use RUNTIME=cpu"; exit 1; }
 	@echo "installing what training and tests need (group dev)"
 	$(PY) -m pip install --quiet --group dev
+	@touch $(VENV)/.serve $@
+
+# Nothing here needs torch: what is compared with is onnxruntime's CPU.
+$(VENV)/.test: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
+	@echo "installing what tests on CUDA need (group test-gpu)"
+	$(PY) -m pip install --quiet --group test-gpu
 	@touch $(VENV)/.serve $@
 
 # -- serving --------------------------------------------------------------------------------
@@ -90,6 +96,15 @@ test: $(VENV)/.dev ## run the tests
 
 proof: $(VENV)/.dev ## draw thousands of mixed requests against the promise, and let 10,000 callers leave
 	$(PY) -m pytest --proof tests/promise $(ARGS)
+
+test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA
+	@$(MAKE) --no-print-directory RUNTIME=gpu test-on-cuda
+
+.PHONY: test-on-cuda
+test-on-cuda: $(VENV)/.test
+	@$(PY) -m tests.gpu.cuda
+	$(PY) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu
+	$(PY) -m bench --device cuda --only kernels streams --rounds 3 --streams 1 16 64 256 $(ARGS)
 
 check: $(VENV)/.dev ## formatter, linters, types, import contracts, stub drift
 	$(BIN)/ruff format --check --quiet .

@@ -1,4 +1,5 @@
 """python -m bench [--only kernels streams …] [--rounds 5] [--streams 1 16 …] [--quick]
+                [--device cuda]
 
 Compares this service over gRPC with one loop a request, with the bare step and with the
 machine's own limit, in one run with alternating order, and prints a table against the bars.
@@ -45,7 +46,7 @@ class Run:
         self.settings = settings
         self.bundle: Bundle = read_bundle(settings.bundle)
         self.models = settings.bundle.parent.parent
-        self.graphs: list[StepGraph] = open_steps(self.bundle)
+        self.graphs: list[StepGraph] = open_steps(self.bundle, settings.device)
         self.findings = Findings(has_int8=len(self.graphs) > 1)
         self.seconds: dict[str, float] = {}
         self.failures: dict[str, str] = {}
@@ -70,7 +71,9 @@ class Run:
         """The service in each precision the bundle has, started once."""
         if not self._services:
             self._services = [
-                self._children.enter_context(start_service(self.models, graph.precision))
+                self._children.enter_context(
+                    start_service(self.models, graph.precision, device=self.settings.device)
+                )
                 for graph in self.graphs
             ]
         return self._services
@@ -90,15 +93,16 @@ class Run:
         classifier = read_bundle(self.settings.classifier)
         # Every caller's texts may wait at once: a refusal would be answered by a pause.
         queue = max(self.settings.clients) * max(self.settings.texts)
-        with start_service(classifier.folder.parent.parent, queue=queue) as server:
+        folder = classifier.folder.parent.parent
+        with start_service(folder, queue=queue, device=self.settings.device) as server:
             return tuple(measure_predict(server, classifier, self.settings))
 
     def memory(self) -> Any:
-        with start_service(self.models) as fresh:
+        with start_service(self.models, device=self.settings.device) as fresh:
             return measure_memory(fresh, self.bundle.manifest, self.settings)
 
     def start(self) -> Any:
-        return measure_start(self.models, self.settings.starts)
+        return measure_start(self.models, self.settings.starts, self.settings.device)
 
 
 _MEASURES: dict[str, Callable[[Run], Any]] = {part: getattr(Run, part) for part in PARTS}
@@ -152,7 +156,7 @@ def _output(chosen: argparse.Namespace) -> Path | None:
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:
-    settings = Settings(bundle=chosen.bundle, classifier=chosen.classifier)
+    settings = Settings(chosen.device, chosen.bundle, chosen.classifier)
     if chosen.quick:
         settings = quick(settings)
     given = {"rounds": chosen.rounds, "streams": chosen.streams and tuple(chosen.streams)}
@@ -167,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--bundle", type=Path, default=Settings.bundle, help="the generator")
     parser.add_argument("--classifier", type=Path, default=Settings.classifier)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=Settings.device)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, help="of each comparison; medians are reported")
     parser.add_argument("--streams", type=int, nargs="+", help="opened at once")

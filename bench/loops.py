@@ -11,16 +11,18 @@ import onnxruntime
 from prometheus_client import CollectorRegistry
 
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
-from bundle.manifest import FP32
+from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
-from service.engine.arena import Arena, StateSpec
-from service.engine.generating import GenerateEngine, GenerationModel
+from service.engine.arena import Arena, Rows, StateSpec
+from service.engine.generating import GenerateEngine, GenerationModel, Runner
 from service.engine.requests import Generation, Sampling
 from service.metrics import GenerateMetrics, Metrics
-from service.runtime.runners import GenerateRunner, generate_runner
+from service.runtime.device_rows import DeviceRows
+from service.runtime.device_runner import DeviceRunner
+from service.runtime.devices import DEVICES, choose_provider
+from service.runtime.runners import generate_runner
 from service.runtime.sessions import SessionSettings, open_session
 
-SETTINGS = SessionSettings("cpu", "CPUExecutionProvider", threads=1)
 # Engine steps within which every stream is primed and decodes.
 _WARM_STEPS = 1000
 _FOR_EVER = 2**40  # tokens
@@ -34,30 +36,42 @@ class LoopRound:
 
 @dataclass(frozen=True)
 class StepGraph:
-    """The step graph of one precision, as the service opens it."""
+    """The step graph of one precision, as the service opens it.
+
+    rows: of the graph that moves state between rows; None where that is in host memory.
+    """
 
     bundle: Bundle
     precision: str
     sessions: Mapping[str, onnxruntime.InferenceSession]
+    rows: onnxruntime.InferenceSession | None = None
 
-    def runner(self) -> GenerateRunner:
-        return generate_runner(self.sessions, self.bundle.manifest.state)
+    def runner(self, capacity: int) -> tuple[Runner, Rows | None]:
+        """What steps, and where so many rows of state lie; None for host memory."""
+        runner = generate_runner(self.sessions, self.bundle.manifest.state)
+        if self.rows is None:
+            return runner, None
+        device = DEVICES[self.rows.get_providers()[0]]
+        rows = DeviceRows(self.rows, self.bundle.manifest.state, capacity, device)
+        return DeviceRunner(runner.primer, self.sessions["step"], rows), rows
 
 
-def open_step(bundle: Bundle, precision: str) -> StepGraph:
-    """In int8, prompts are read by the step graph too."""
+def open_step(bundle: Bundle, precision: str, device: str = "cpu") -> StepGraph:
+    """In int8, prompts are read by the step graph too. Raises DeviceUnavailable."""
+    settings = SessionSettings(device, choose_provider(device), threads=1)
     if precision == FP32:
         graphs = {"prime": "prime", "step": "step"}
     else:
         graphs = {"step": bundle.manifest.precisions[precision].graphs["step"]}
-    sessions = {role: open_session(bundle, name, SETTINGS) for role, name in graphs.items()}
-    return StepGraph(bundle, precision, sessions)
+    sessions = {role: open_session(bundle, name, settings) for role, name in graphs.items()}
+    rows = None if device == "cpu" else open_session(bundle, ROWS, settings)
+    return StepGraph(bundle, precision, sessions, rows)
 
 
-def open_steps(bundle: Bundle) -> list[StepGraph]:
-    """fp32, and int8 where the bundle has it."""
-    precisions = ["fp32", *(name for name in bundle.manifest.precisions if name == "int8")]
-    return [open_step(bundle, precision) for precision in precisions]
+def open_steps(bundle: Bundle, device: str = "cpu") -> list[StepGraph]:
+    """fp32, and on the CPU int8 where the bundle has it."""
+    beside = [name for name in bundle.manifest.precisions if name == "int8" and device == "cpu"]
+    return [open_step(bundle, precision, device) for precision in ("fp32", *beside)]
 
 
 def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
@@ -67,7 +81,8 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))
     model = GenerationModel(_state(graph.bundle), begin_id=None, end_id=None, pieces=(first, later))
     metrics = GenerateMetrics(Metrics(CollectorRegistry()), manifest.name)
-    engine = GenerateEngine(model, graph.runner(), rows, time.monotonic, metrics)
+    runner, state_rows = graph.runner(rows)
+    engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
     for seed in range(rows):
         sampling = Sampling(temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed)
@@ -107,10 +122,9 @@ class BareStep:
 
     def __init__(self, graph: StepGraph, rows: int) -> None:
         self.rows = rows
-        self._runner = graph.runner()
-        self._arena = Arena(
-            _state(graph.bundle), rows, len(graph.bundle.tokenizers["output"].vocabulary)
-        )
+        self._runner, state_rows = graph.runner(rows)
+        vocabulary = len(graph.bundle.tokenizers["output"].vocabulary)
+        self._arena = Arena(_state(graph.bundle), rows, vocabulary, state_rows)
         self._runner.attach(self._arena.sides())
         for row in range(rows):
             self._arena.control(row, token=1, temperature=TEMPERATURE, top_p=TOP_P)

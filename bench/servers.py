@@ -100,12 +100,14 @@ def _fields(lines: Sequence[str]) -> list[list[str]]:
     return [line.split(":", 1) for line in lines]
 
 
-def start_service(models: Path, precision: str = "fp32", queue: int | None = None) -> Server:
+def start_service(
+    models: Path, precision: str = "fp32", queue: int | None = None, device: str = "cpu"
+) -> Server:
     """The service with its defaults; fp32 is the default precision.
 
     queue: how many requests may wait for a model, None for the default.
     """
-    command = ["service", "serve", "--models", str(models), "--device", "cpu"]
+    command = ["service", "serve", "--models", str(models), "--device", device]
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
     if precision != "fp32":
         command += ["--precision", precision]

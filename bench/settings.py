@@ -20,7 +20,8 @@ PEER_STREAMS = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """bundle: the generator; classifier: what predict asks; both in one folder of models.
+    """device: what the service and the loops compute on; one loop a request is the CPU's.
+    bundle: the generator; classifier: what predict asks; both in one folder of models.
     parts: which of PARTS run. streams: at once, each count a comparison of its own.
     tokens: made by each stream. round_tokens: the least of a round; few streams run repeatedly.
     loop_seconds: of one round of a loop without network.
@@ -32,6 +33,7 @@ class Settings:
     starts: of the service.
     """
 
+    device: str = "cpu"
     bundle: Path = Path("models/prose/1")
     classifier: Path = Path("models/sentiment/1")
     parts: tuple[str, ...] = PARTS

@@ -19,9 +19,9 @@ class Start:
     resident_bytes: float
 
 
-def measure_start(models: Path, starts: int) -> Start:
+def measure_start(models: Path, starts: int, device: str) -> Start:
     found = []
     for _ in tqdm(range(starts), desc="start", unit="start"):
-        with start_service(models) as server:
+        with start_service(models, device=device) as server:
             found.append(Start(server.start_seconds, float(server.ready_rss_bytes)))
     return median_round(found)

@@ -22,7 +22,7 @@ TASKS = (CLASSIFY, GENERATE, SEQ2SEQ)
 FP32 = "fp32"
 INT8 = "int8"
 
-# The free batch axis, first of every tensor.
+# The free batch axis, first of every tensor but for those of the graph ``rows``.
 BATCH = "batch"
 
 # What every step graph reads before the state, and writes before the carried state.
@@ -37,6 +37,10 @@ GRAPHS_OF_TASK = {
     GENERATE: ("prime", "step", "score"),
     SEQ2SEQ: ("prime", "step", "score"),
 }
+
+# The graph that moves streams between rows where their state lies on a device. Optional: in
+# host memory rows move without it.
+ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,27 @@ class StateTensor:
     dtype: str
     shape: tuple[int, ...]
     carried: bool
+
+
+def rows_ports(
+    state: tuple[StateTensor, ...],
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of the graph ``rows``.
+
+    Row i of ``next_NAME`` is the row of NAME and ``incoming_NAME``, one after the other, that
+    ``from_carried`` names for carried tensors and ``from_fixed`` for the others.
+    """
+    kinds = dict.fromkeys(rows_index(tensor) for tensor in state)
+    indices = [TensorSpec(kind, "int64", ("rows",)) for kind in kinds]
+    current = [TensorSpec(t.name, t.dtype, (BATCH, *t.shape)) for t in state]
+    incoming = [TensorSpec(f"incoming_{t.name}", t.dtype, ("incoming", *t.shape)) for t in state]
+    moved = [TensorSpec(f"next_{t.name}", t.dtype, ("rows", *t.shape)) for t in state]
+    return (*indices, *current, *incoming), tuple(moved)
+
+
+def rows_index(tensor: StateTensor) -> str:
+    """The input of the graph ``rows`` that says where each row of ``tensor`` comes from."""
+    return "from_carried" if tensor.carried else "from_fixed"
 
 
 @dataclass(frozen=True)
@@ -251,6 +276,10 @@ def _check_state(manifest: Manifest) -> None:
     _expect("step's controls", STEP_INPUTS, tuple(port.name for port in step.inputs[:count]))
     _expect("state", tuple(state), step.inputs[count:])
     _expect("carried state", tuple(carried), step.outputs[len(STEP_OUTPUTS) :])
+    if ROWS in manifest.graphs:
+        rows, (inputs, outputs) = manifest.graphs[ROWS], rows_ports(manifest.state)
+        _expect("inputs of 'rows'", inputs, rows.inputs)
+        _expect("outputs of 'rows'", outputs, rows.outputs)
     limit = manifest.limits["input_tokens"]
     for tensor in manifest.state:
         if manifest.task == SEQ2SEQ and not tensor.carried and limit > tensor.shape[0]:

@@ -17,6 +17,7 @@ from bundle.manifest import (
     CLASSIFY,
     GENERATE,
     INT8,
+    ROWS,
     SCHEMA_VERSION,
     SEQ2SEQ,
     DataSource,
@@ -40,6 +41,7 @@ from export.onnx_files import ExportRefused, write_graph
 from export.operators import OPSET
 from export.parity import TOLERANCE, check_parity
 from export.quantised import NoInt8Step, quantised
+from export.rows import write_rows_graph
 from export.weights import for_export, to_pytorch
 from training.models import build, config_from_json
 from training.models.classifier import ClassifierConfig
@@ -87,6 +89,9 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
         )
         recorded = trained.precisions.get(INT8, ())
         figures = measure(folder) if int8 is not None and measure else recorded
+        state = state_of(model.config)
+        if state:
+            graphs[ROWS] = write_rows_graph(state, folder)
         task = _TASKS[trained.config["architecture"]]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -97,7 +102,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             model=trained.config,
             graphs=graphs,
             weights=weights,
-            state=state_of(model.config),
+            state=state,
             tokenizers=tokenizers,
             vocabulary_file="vocabulary.json",
             labels=trained.labels,

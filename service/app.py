@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from bundle.manifest import CLASSIFY, FP32, SEQ2SEQ, Manifest
 from bundle.store import Bundle
 from service.config import Config, read_keys, split_address, split_precision
-from service.engine.arena import StateSpec
+from service.engine.arena import Rows, StateSpec
 from service.engine.batching import BatchEngine, BatchRunner
 from service.engine.cards import DataSource, Figure, ModelCard
 from service.engine.catalogue import Catalogue, RefusedModel
@@ -31,10 +31,12 @@ from service.engine.threads import Engine, EngineThread
 from service.http import HttpServer
 from service.metrics import BatchMetrics, GenerateMetrics, Metrics
 from service.rpc.server import GrpcServer
+from service.runtime.device_rows import DeviceRows
+from service.runtime.device_runner import DeviceRunner
 from service.runtime.devices import choose_provider
 from service.runtime.probing import Probed, probe
 from service.runtime.repository import LoadedModel, Precisions, RefusedBundle, load_models
-from service.runtime.runners import PredictRunner, ScoreRunner, generate_runner
+from service.runtime.runners import GenerateRunner, PredictRunner, ScoreRunner, generate_runner
 from service.runtime.sessions import SessionSettings
 
 log = logging.getLogger(__name__)
@@ -176,8 +178,8 @@ class App:
     def _generator(self, loaded: LoadedModel) -> GeneratorModel:
         """Two engines: scores run on a thread of their own, so no stream waits for one."""
         card, manifest = self._card(loaded), loaded.bundle.manifest
-        runner = generate_runner(loaded.sessions, manifest.state)
         config = self.config
+        runner, rows = _runner(loaded, config.max_streams)
         engine = GenerateEngine(
             model := _generation_model(loaded.bundle),
             runner,
@@ -185,6 +187,7 @@ class App:
             time.monotonic,
             GenerateMetrics(self.metrics, card.name),
             PrimeCredit(config.prime_share),
+            rows,
         )
         engine.warm(_WARM_ROWS)
         score = self._batch_engine(
@@ -277,6 +280,18 @@ def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
     )
+
+
+def _runner(
+    loaded: LoadedModel, capacity: int
+) -> tuple[GenerateRunner | DeviceRunner, Rows | None]:
+    """What steps the model, and where its streams' state lies; None for host memory."""
+    state = loaded.bundle.manifest.state
+    runner = generate_runner(loaded.sessions, state)
+    if loaded.rows is None:
+        return runner, None
+    rows = DeviceRows(loaded.rows, state, capacity, loaded.device)
+    return DeviceRunner(runner.primer, loaded.sessions["step"], rows), rows
 
 
 def _symbols(bundle: Bundle) -> tuple[str, ...]:

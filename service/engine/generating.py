@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.adjusting import Adjustments
-from service.engine.arena import Arena, Side, StateSpec
+from service.engine.arena import Arena, Rows, Side, StateSpec
 from service.engine.beams import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.priming import PrimeCredit
@@ -122,13 +122,14 @@ class GenerateEngine:
         clock: Callable[[], float],
         observer: Observer,
         credit: PrimeCredit | None = None,
+        rows: Rows | None = None,
     ) -> None:
         self.model = model
         self.runner = runner
         self.clock = clock
         self.observer = observer
         self.scheduler = Scheduler(capacity, PrimePolicy(whole=model.reads_source))
-        self.arena = Arena(model.state, capacity, model.vocabulary)
+        self.arena = Arena(model.state, capacity, model.vocabulary, rows)
         self.credit = credit or PrimeCredit()
         self._last_step = 0.0
         self._sinks: list[Sink] = []  # that got something in this step

@@ -12,6 +12,17 @@ log = logging.getLogger(__name__)
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
+# onnxruntime's name of the device that a provider computes on.
+DEVICES = {CPU_PROVIDER: "cpu", CUDA_PROVIDER: "cuda"}
+
+_CUDA_OPTIONS = {
+    "device_id": "0",
+    # TF32 rounds the factors of a product to 10 bits: that is no fp32.
+    "use_tf32": "0",
+    # Doubling, the default, takes memory from the sessions of other graphs.
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
 
 class DeviceUnavailable(Exception):
     """The device that was asked for cannot run graphs here."""
@@ -31,6 +42,11 @@ def choose_provider(device: str) -> str:
         )
     wants_cuda = device in ("auto", "cuda") and CUDA_PROVIDER in available
     return CUDA_PROVIDER if wants_cuda else CPU_PROVIDER
+
+
+def provider_options(provider: str) -> dict[str, str]:
+    """How sessions on ``provider`` compute: fp32 throughout."""
+    return dict(_CUDA_OPTIONS) if provider == CUDA_PROVIDER else {}
 
 
 def check_provider(device: str, wanted: str, session: onnxruntime.InferenceSession) -> str:

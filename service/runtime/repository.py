@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
-from bundle.manifest import FP32, GENERATE, GRAPHS_OF_TASK, Manifest
+from bundle.manifest import FP32, GENERATE, GRAPHS_OF_TASK, ROWS, Manifest
 from bundle.store import Bundle, read_bundle
-from service.runtime.devices import CPU_PROVIDER
+from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
 
@@ -50,17 +50,24 @@ class LoadedModel:
 
     sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it. A step
     in another precision reads prompts too, so such a generator has no ``prime``.
+    rows: of the graph that moves state between rows, which only a device needs.
     """
 
     bundle: Bundle
     precision: str
     sessions: Mapping[str, onnxruntime.InferenceSession]
+    rows: onnxruntime.InferenceSession | None = None
 
     @property
     def provider(self) -> str:
         session = next(iter(self.sessions.values()))
         provider: str = session.get_providers()[0]
         return provider
+
+    @property
+    def device(self) -> str:
+        """By onnxruntime's name."""
+        return DEVICES[self.provider]
 
 
 @dataclass(frozen=True)
@@ -145,4 +152,17 @@ def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> 
         for graph in GRAPHS_OF_TASK[manifest.task]
         if not (graph == "prime" and "step" in instead and manifest.task == GENERATE)
     }
-    return LoadedModel(bundle, precision, sessions)
+    return _with_rows(LoadedModel(bundle, precision, sessions), settings)
+
+
+def _with_rows(loaded: LoadedModel, settings: SessionSettings) -> LoadedModel:
+    """``loaded``, and the graph that its streams' state needs where it lies on a device."""
+    bundle = loaded.bundle
+    if loaded.provider == CPU_PROVIDER or not bundle.manifest.state:
+        return loaded
+    if ROWS not in bundle.manifest.graphs:
+        raise ManifestInvalid(
+            f"{bundle.folder} has no graph {ROWS!r}, which moves streams between rows on "
+            f"{loaded.device}; export the bundle again, or use --device cpu"
+        )
+    return replace(loaded, rows=open_session(bundle, ROWS, settings))

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import onnxruntime
 
 from bundle.errors import ManifestInvalid
-from bundle.manifest import TensorSpec
+from bundle.manifest import GraphSpec, TensorSpec
 from bundle.store import Bundle
-from service.runtime.devices import check_provider
+from service.runtime.devices import check_provider, provider_options
 
+# The free axis of texts, by the name that export gives it.
+_TIME = "time"
 _ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 
 
@@ -28,28 +30,32 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Raises ManifestInvalid when the graph is not the one the manifest describes, and
     DeviceUnavailable when the device is not the one that was asked for."""
-    path = bundle.path_of(graph)
+    path, spec = bundle.path_of(graph), bundle.manifest.graphs[graph]
+    provider = (settings.provider, provider_options(settings.provider))
     try:
-        session = onnxruntime.InferenceSession(
-            path, _options(settings), providers=[settings.provider]
-        )
+        session = onnxruntime.InferenceSession(path, _options(settings, spec), providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own for each status
         raise ManifestInvalid(
             f"{path}: onnxruntime cannot load it ({error}); export the bundle again"
         ) from error
     check_provider(settings.device, settings.provider, session)
-    spec = bundle.manifest.graphs[graph]
     _check_ports(str(path), "input", spec.inputs, session.get_inputs())
     _check_ports(str(path), "output", spec.outputs, session.get_outputs())
     return session
 
 
-def _options(settings: SessionSettings) -> onnxruntime.SessionOptions:
+def _options(settings: SessionSettings, spec: GraphSpec) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     # A waiting thread that spins takes the core that another engine computes on.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # ARM's own kernels are reported to give different bits from run to run (onnxruntime#31569).
+    options.add_session_config_entry("mlas.disable_kleidiai", "1")
+    if any(_TIME in port.shape for port in spec.inputs):
+        # A plan of the memory is kept for each shape that was ever seen: with free batch and
+        # time, that is one for nearly every run.
+        options.enable_mem_pattern = False
     options.log_severity_level = 3
     return options
 

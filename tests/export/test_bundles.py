@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+from bundle.manifest import ROWS
 from bundle.store import read_bundle
 from export import onnx_files, parity
 from export.bundles import export_bundle, trained_from_bundle
@@ -32,7 +33,7 @@ def bytes_of(folder):
 def test_every_cell_passes_the_gate(tmp_path, make, cell):
     """LSTM bundles are exported for every other test; these are the other cells."""
     bundle = export_bundle(make(cell=cell), tmp_path / "m" / "1")
-    assert bundle.manifest.export.parity.keys() == bundle.manifest.graphs.keys()
+    assert bundle.manifest.export.parity.keys() == bundle.manifest.graphs.keys() - {ROWS}
     operators = {node.op_type for node in onnx.load(bundle.path_of(_any(bundle))).graph.node}
     assert cell.upper() in operators
 
