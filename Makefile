@@ -94,7 +94,7 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 test: $(VENV)/.dev ## run the tests
 	$(PY) -m pytest
 
-proof: $(VENV)/.dev ## draw thousands of mixed requests against the promise, and let 10,000 callers leave
+proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count, compared by bits; 10,000 that leave
 	$(PY) -m pytest --proof tests/promise $(ARGS)
 
 test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA

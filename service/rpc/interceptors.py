@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from service.engine.errors import RequestError, ServiceStopping
+from service.engine.errors import EngineFailed, RequestError, ServiceStopping
 from service.rpc.errors import STATUS_OF, abort
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _around(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             code = grpc.StatusCode.OK
+            failure: RequestError
             entered = False
             try:
                 self.gate.enter()
@@ -112,16 +113,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 code = _cancelled_or_late(context)
                 raise asyncio.CancelledError from error
             except RequestError as error:
+                failure = error
                 code = STATUS_OF[type(error)]
-                await abort(context, error)
             except Exception:
-                code = grpc.StatusCode.INTERNAL
+                failure = EngineFailed("the server failed; see its log")
+                code = STATUS_OF[EngineFailed]
                 log.exception("%s failed", method)
-                await context.abort(code, "the server failed; see its log")
             finally:
                 if entered:
                     self.gate.leave()
                 self.count(self._label(request), method, code.name)
+            # The call is over before its status is sent: behind messages that nobody reads, a
+            # status waits for as long as its caller likes.
+            return await abort(context, failure)
 
         return call
 

@@ -578,6 +578,12 @@ def tokens_of(messages):
     return found
 
 
+def stalled(service):
+    """Calls that were given up since nobody read."""
+    aborted = {"model": "letters", "method": "Generate", "code": "ABORTED"}
+    return service.metric("unroll_requests_total", **aborted)
+
+
 def paused(service):
     return service.metric("unroll_paused_streams", model="letters")
 
@@ -629,17 +635,25 @@ def test_a_reader_that_stalls_is_given_up(start_service):
     service = start_service(stall_seconds=0.2)
     engine = service.app.catalogue.get("letters").thread.engine
     with reading_slowly(service, much(1)) as (first, call):
-        wait_until(lambda: paused(service) == 10)
+        # It was given up, whether it ever reads on or not.
+        wait_until(lambda: stalled(service) == 1)
         wait_until(lambda: not engine.scheduler.everyone())
+        assert service.app.grpc.gate.calls == 0
         messages = [first]
         with pytest.raises(grpc.RpcError) as caught:
             messages.extend(call)
     assert caught.value.code() is grpc.StatusCode.ABORTED
     assert "nothing was read for 0.2 s, so the stream was given up" in caught.value.details()
     assert paused(service) == 0
-    wait_until(lambda: service.app.grpc.gate.calls == 0)
-    aborted = {"model": "letters", "method": "Generate", "code": "ABORTED"}
-    wait_until(lambda: service.metric("unroll_requests_total", **aborted) == 1)
+
+
+def test_a_stop_waits_for_no_reader_that_was_given_up(start_service):
+    service = start_service(stall_seconds=0.2)
+    with reading_slowly(service, much(1)) as (_, call):
+        wait_until(lambda: stalled(service) == 1)
+        assert service.stop() is True
+        with suppress(grpc.RpcError):
+            list(call)
 
 
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])
