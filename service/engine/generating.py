@@ -244,6 +244,7 @@ class GenerateEngine:
         for progress in failed:
             self._leave(progress)
             progress.sink.put(Failed(error))
+        self.observer.paused(0)
         return [progress.sink for progress in failed]
 
     # -- one step ------------------------------------------------------------------------------

@@ -156,9 +156,10 @@ class GenerationRules:
         )
 
     def _further(self, wish: int | None, snapshot: Snapshot) -> int:
-        """max_tokens of a resumed stream counts from where it goes on."""
+        """max_tokens of a resumed stream counts from the first token that it will deliver."""
         if wish is not None:
-            return snapshot.made + self._max_tokens(wish)
+            further = snapshot.made - len(snapshot.held) + self._max_tokens(wish)
+            return max(snapshot.made + 1, further)
         if snapshot.made >= snapshot.max_tokens:
             raise WrongInput(
                 f"the stream had made all of its {snapshot.max_tokens} tokens; set max_tokens "

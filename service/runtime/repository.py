@@ -158,7 +158,7 @@ def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> 
 def _with_rows(loaded: LoadedModel, settings: SessionSettings) -> LoadedModel:
     """``loaded``, and the graph that its streams' state needs where it lies on a device."""
     bundle = loaded.bundle
-    if loaded.provider == CPU_PROVIDER or not bundle.manifest.state:
+    if not bundle.manifest.state or loaded.provider == CPU_PROVIDER:
         return loaded
     if ROWS not in bundle.manifest.graphs:
         raise ManifestInvalid(

@@ -71,7 +71,8 @@ class Primer:
         feed = _padded(tokens) | _stacked(self.carried, states)
         found = dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
-        return [{name: rows[i] for name, rows in after.items()} for i in range(len(tokens))]
+        # Copies: a view would keep the whole batch in memory for as long as one stream waits.
+        return [{name: rows[i].copy() for name, rows in after.items()} for i in range(len(tokens))]
 
 
 class PromptReader(Protocol):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bundle.manifest import ROWS
 from bundle.store import read_bundle
 from service.runtime.probing import probe
 from service.runtime.sessions import SessionSettings, open_session
@@ -12,7 +13,8 @@ CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 def sessions(tiny_models):
     def of(name):
         bundle = read_bundle(tiny_models / name / "1")
-        return {graph: open_session(bundle, graph, CPU) for graph in bundle.manifest.graphs}
+        graphs = [graph for graph in bundle.manifest.graphs if graph != ROWS]
+        return {graph: open_session(bundle, graph, CPU) for graph in graphs}
 
     return of
 

@@ -1,4 +1,5 @@
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,7 +110,8 @@ def test_a_precision_for_a_model_that_is_not_there_stops_the_start(tiny_models):
 
 
 def test_int8_is_refused_on_another_device_than_the_cpu(tiny_models, monkeypatch):
-    monkeypatch.setattr(repository, "open_session", lambda *arguments: None)
+    session = SimpleNamespace(get_providers=lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(repository, "open_session", lambda *arguments: session)
     cuda = SessionSettings("auto", "CUDAExecutionProvider", 1)
     loaded, refused = load(tiny_models, Precisions("int8"), cuda)
     assert loaded == {"mood": "fp32", "speller": "fp32"}
