@@ -56,33 +56,57 @@ def measure_joining(server: Server, manifest: Manifest, settings: Settings) -> J
 
 
 async def _measure(server: Server, manifest: Manifest, settings: Settings) -> Joining:
-    readings: list[Reading] = []
+    """Short prompts beside streams as they are by default; a long one beside streams of one
+    token a message, since tokens that share a message hide the time between them."""
     long_prompt = _long_prompt(min(_LONG_PROMPT_CHARACTERS, manifest.limits["input_tokens"]))
     total = settings.joins + settings.long_joins
     with tqdm(total=total, desc=f"joining {server.what}", unit="join") as bar:
-        async with Caller(server.target) as caller, asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(_run_on(caller, manifest, seed, readings))
-                for seed in range(settings.running)
-            ]
-            await _until_all_run(readings, settings.running)
-            short = [
-                await _join(caller, manifest, PROMPT, _BETWEEN_JOINS_SECONDS, bar)
-                for _ in range(settings.joins)
-            ]
-            long = [
-                await _join(caller, manifest, long_prompt, settings.steady_seconds, bar)
-                for _ in range(settings.long_joins)
-            ]
-            for task in running:
-                task.cancel()
-    return _summary(server.what, settings, len(long_prompt), readings, short, long)
+        async with Caller(server.target) as caller:
+            short = await _phase(caller, manifest, settings, False, [PROMPT] * settings.joins, bar)
+            long = await _phase(
+                caller, manifest, settings, True, [long_prompt] * settings.long_joins, bar
+            )
+    return _summary(server.what, settings, len(long_prompt), short, long)
 
 
-async def _run_on(caller: Caller, manifest: Manifest, seed: int, readings: list[Reading]) -> None:
+@dataclass(frozen=True)
+class _Phase:
+    """readings: of the running streams. joined: one by one."""
+
+    readings: list[Reading]
+    joined: list[_Joined]
+
+
+async def _phase(
+    caller: Caller,
+    manifest: Manifest,
+    settings: Settings,
+    one_a_message: bool,
+    prompts: Sequence[str],
+    bar: tqdm,
+) -> _Phase:
+    phase = _Phase([], [])
+    pause = settings.steady_seconds if one_a_message else _BETWEEN_JOINS_SECONDS
+    async with asyncio.TaskGroup() as group:
+        running = [
+            group.create_task(_run_on(caller, manifest, seed, phase.readings, one_a_message))
+            for seed in range(settings.running)
+        ]
+        await _until_all_run(phase.readings, settings.running)
+        for prompt in prompts:
+            phase.joined.append(await _join(caller, manifest, prompt, pause, bar))
+        for task in running:
+            task.cancel()
+    return phase
+
+
+async def _run_on(
+    caller: Caller, manifest: Manifest, seed: int, readings: list[Reading], one_a_message: bool
+) -> None:
     """A stream as long as the model allows, and then another one."""
+    tokens = manifest.limits["output_tokens"]
     while True:
-        request = wish(manifest.name, seed, manifest.limits["output_tokens"], one_a_message=True)
+        request = wish(manifest.name, seed, tokens, one_a_message=one_a_message)
         readings.append(Reading(time.perf_counter()))
         await caller.read(request, reading=readings[-1])
         seed += 1000
@@ -117,28 +141,25 @@ async def _join(
 
 
 def _summary(
-    what: str,
-    settings: Settings,
-    characters: int,
-    readings: Sequence[Reading],
-    short: Sequence[_Joined],
-    long: Sequence[_Joined],
+    what: str, settings: Settings, characters: int, short: _Phase, long: _Phase
 ) -> Joining:
-    arrivals = [reading.token_arrivals() for reading in readings]
-    messages = [count for stream in arrivals for _, count in stream]
-    step, _ = p50_p99(_waits(arrivals, [(short[0].before[0], short[-1].during[1])]))
-    _, without = p50_p99(_waits(arrivals, [joined.before for joined in long]))
-    _, during = p50_p99(_waits(arrivals, [joined.during for joined in long]))
+    beside_short, beside_long = (
+        [reading.token_arrivals() for reading in phase.readings] for phase in (short, long)
+    )
+    whole = (short.joined[0].before[0], short.joined[-1].during[1])
+    step, _ = p50_p99(_waits(beside_short, [whole]))
+    _, without = p50_p99(_waits(beside_long, [joined.before for joined in long.joined]))
+    _, during = p50_p99(_waits(beside_long, [joined.during for joined in long.joined]))
     return Joining(
         what,
         settings.running,
         step,
-        1e3 * statistics.median(joined.first_token_seconds for joined in short),
+        1e3 * statistics.median(joined.first_token_seconds for joined in short.joined),
         characters,
-        1e3 * statistics.median(joined.first_token_seconds for joined in long),
+        1e3 * statistics.median(joined.first_token_seconds for joined in long.joined),
         without,
         during,
-        statistics.mean(messages),
+        statistics.mean(count for stream in beside_short for _, count in stream),
     )
 
 

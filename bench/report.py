@@ -38,7 +38,8 @@ def _head(findings: Findings, machine: Machine, settings: Settings) -> str:
         "",
         f"`make bench` on {machine.sentence()}. Bundles `{settings.bundle}` and "
         f"`{settings.classifier}`. Client, servers and loops share these cores; each server is a "
-        "process of its own, each engine and session computes on one thread. Figures are medians "
+        "process of its own; the service has its default settings, everything else computes on one "
+        "thread. Figures are medians "
         f"of {settings.rounds} rounds in alternating order unless said otherwise.",
     ]
     if machine.was_busy:

@@ -46,7 +46,7 @@ class Settings:
     product_rows: tuple[int, ...] = (16, 32, 64, 128, 256)
     running: int = 63
     joins: int = 21
-    long_joins: int = 5
+    long_joins: int = 2
     steady_seconds: float = 1.5
     clients: tuple[int, ...] = (1, 64)
     texts: tuple[int, ...] = (1, 32)

@@ -24,7 +24,7 @@ _HELP = {
     "http_address": "HOST:PORT of metrics and health",
     "device": "auto, cpu or cuda; cuda refuses to start without CUDA",
     "precision": "fp32, int8 (models that have it) or NAME=PRECISION,… such as int8,g2p=fp32",
-    "threads": "computing threads of one model's engine",
+    "threads": "of one engine for large batches, small ones take one; 0: two, if there are cores",
     "max_streams": "streams of one model that decode at once",
     "max_queue": "requests, or texts of Classify and Score, that may wait for a model",
     "max_batch": "texts of one predict batch",

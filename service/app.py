@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from bundle.manifest import CLASSIFY, FP32, SEQ2SEQ, Manifest
 from bundle.store import Bundle
-from service.config import Config, read_keys, split_address, split_precision
+from service.config import Config, default_threads, read_keys, split_address, split_precision
 from service.engine.arena import Rows, StateSpec
 from service.engine.batching import BatchEngine, BatchRunner
 from service.engine.cards import DataSource, Figure, ModelCard
@@ -76,7 +76,7 @@ class App:
             read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes
         )
         provider = choose_provider(config.device)
-        settings = SessionSettings(config.device, provider, config.threads)
+        settings = SessionSettings(config.device, provider, config.threads or default_threads())
         precisions = Precisions(*split_precision(config.precision))
         loaded, refused = load_models(config.models, settings, precisions)
         served = self._serve_what_runs(loaded, refused)
@@ -230,7 +230,7 @@ class App:
     def _card(self, loaded: LoadedModel) -> ModelCard:
         """The model's card, once its graphs have been probed."""
         tokenizers = loaded.bundle.tokenizers.values()
-        probed = probe(loaded.sessions, min(len(t.vocabulary) for t in tokenizers))
+        probed = probe(loaded.sessions, min(len(t.vocabulary) for t in tokenizers), loaded.wide)
         manifest = loaded.bundle.manifest
         self.metrics.batch_invariant.labels(manifest.name, probed.fingerprint[:12]).set(
             probed.batch_invariant
@@ -287,7 +287,7 @@ def _runner(
 ) -> tuple[GenerateRunner | DeviceRunner, Rows | None]:
     """What steps the model, and where its streams' state lies; None for host memory."""
     state = loaded.bundle.manifest.state
-    runner = generate_runner(loaded.sessions, state)
+    runner = generate_runner(loaded.sessions, state, loaded.wide)
     if loaded.rows is None:
         return runner, None
     rows = DeviceRows(loaded.rows, state, capacity, loaded.device)

@@ -22,7 +22,8 @@ class Config:
     device: auto, cpu or cuda.
     precision: fp32, int8 (where a bundle has it, else fp32), entries NAME=PRECISION that a model
         must have, or a default and such entries: ``int8,g2p=fp32``.
-    threads: intra-op threads of one engine.
+    threads: that a large batch of one engine is computed on; small ones take one. 0 for two
+        where the process may use two cores.
     max_streams: rows of a generating model, streams that decode at once.
     max_queue: requests (for Classify and Score: texts) that may wait for a model beyond those
         that run.
@@ -46,7 +47,7 @@ class Config:
     http_address: str = "127.0.0.1:8002"
     device: str = "auto"
     precision: str = "fp32"
-    threads: int = 1
+    threads: int = 0
     max_streams: int = 256
     max_queue: int = 4096
     max_batch: int = 32
@@ -63,10 +64,16 @@ class Config:
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigInvalid(f"device is {self.device!r}; choose auto, cpu or cuda")
-        for name in ("threads", "max_streams", "max_batch", "max_message_bytes"):
+        for name in ("max_streams", "max_batch", "max_message_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; choose at least 1")
-        for name in ("max_queue", "tokens_per_message", "batch_delay_share", "grace_seconds"):
+        for name in (
+            "threads",
+            "max_queue",
+            "tokens_per_message",
+            "batch_delay_share",
+            "grace_seconds",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigInvalid(f"{name} is {value}; choose at least 0")
@@ -130,6 +137,11 @@ def split_precision(text: str) -> tuple[str, dict[str, str]]:
     if len(defaults) > 1:
         raise ConfigInvalid(f"precision is {text!r}; give one default, {FP32} or {INT8}")
     return (defaults or [FP32])[0], named
+
+
+def default_threads() -> int:
+    """More than two were not measured, and the other engines want cores too."""
+    return min(2, usable_cores())
 
 
 def usable_cores() -> int:

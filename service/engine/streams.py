@@ -26,9 +26,14 @@ class Hand:
 
     def deliver(self, sinks: Sequence[Any]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
-        due = [sink for sink in sinks if sink.is_due]
+        # Messages leave in this order: a first token does not queue behind everyone's next.
+        due = sorted((sink for sink in sinks if sink.is_due), key=_urgency)
         if due and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(_wake, due)
+
+
+def _urgency(sink: Any) -> bool:
+    return not sink.is_urgent
 
 
 def _wake(sinks: Sequence[Any]) -> None:
@@ -151,7 +156,7 @@ class TokenStream:
 class _Answer:
     """A sink that gets one event."""
 
-    is_due = True
+    is_due = is_urgent = True
     is_full = False
 
     def __init__(self) -> None:

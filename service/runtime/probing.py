@@ -33,15 +33,22 @@ class Probed:
     fingerprint: str
 
 
-def probe(sessions: Mapping[str, onnxruntime.InferenceSession], vocabulary: int) -> Probed:
+def probe(
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    vocabulary: int,
+    wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
+) -> Probed:
     """Run each graph on made-up rows, one alone and several together, whole and cut in two.
 
-    vocabulary: ids below it are valid for every graph.
+    vocabulary: ids below it are valid for every graph. wide: sessions on more threads, which
+    must compute what their namesakes do.
     """
+    wide = wide or {}
     hashed, invariant = hashlib.sha256(), True
     for name in sorted(sessions):
         outputs = list(_outputs(sessions[name], vocabulary))
         alone, *batched = outputs
+        batched += _outputs(wide[name], vocabulary) if name in wide else []
         for part in alone:
             hashed.update(part.tobytes())
         invariant &= all(

@@ -14,6 +14,9 @@ from bundle.store import Bundle, read_bundle
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
+# What large batches run on several threads; scores and predictions share their cores with it.
+_WIDE = ("prime", "step")
+
 
 class NoModels(Exception):
     """The folder holds no bundle at all, or none of a name that was asked for."""
@@ -50,12 +53,14 @@ class LoadedModel:
 
     sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it. A step
     in another precision reads prompts too, so such a generator has no ``prime``.
+    wide: the sessions of steps and primes once more, on several threads; none where one is all.
     rows: of the graph that moves state between rows, which only a device needs.
     """
 
     bundle: Bundle
     precision: str
     sessions: Mapping[str, onnxruntime.InferenceSession]
+    wide: Mapping[str, onnxruntime.InferenceSession] = field(default_factory=dict)
     rows: onnxruntime.InferenceSession | None = None
 
     @property
@@ -147,12 +152,19 @@ def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> 
             f"runs on the CPU alone; use --device cpu or --precision {manifest.name}={FP32}"
         )
     instead = manifest.precisions[precision].graphs if precision != FP32 else {}
-    sessions = {
-        graph: open_session(bundle, instead.get(graph, graph), settings)
-        for graph in GRAPHS_OF_TASK[manifest.task]
-        if not (graph == "prime" and "step" in instead and manifest.task == GENERATE)
+    graphs = {
+        role: instead.get(role, role)
+        for role in GRAPHS_OF_TASK[manifest.task]
+        if not (role == "prime" and "step" in instead and manifest.task == GENERATE)
     }
-    return _with_rows(LoadedModel(bundle, precision, sessions), settings)
+    narrow = replace(settings, threads=1)
+    sessions = {role: open_session(bundle, graph, narrow) for role, graph in graphs.items()}
+    wide = {
+        role: open_session(bundle, graph, settings)
+        for role, graph in graphs.items()
+        if role in _WIDE and settings.threads > 1 and settings.provider == CPU_PROVIDER
+    }
+    return _with_rows(LoadedModel(bundle, precision, sessions, wide), settings)
 
 
 def _with_rows(loaded: LoadedModel, settings: SessionSettings) -> LoadedModel:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +16,10 @@ from bundle.vocabulary import PADDING_ID
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
+
+# Rows of a step, and prompts read together, from which more threads are faster than one.
+WIDE_ROWS = 32
+WIDE_PROMPTS = 8
 
 # Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
 # what a score graph holds features and logits for.
@@ -46,6 +52,21 @@ class Scorable(Sequenced, Protocol):
     def source(self) -> Sequence[int]: ...
 
 
+@dataclass(frozen=True)
+class ByRows:
+    """One graph in one or two sessions: on one thread, and on several.
+
+    A batch of a few rows is done before a second thread has woken up; a large one is shared
+    between them. Either way gives the same bits.
+    """
+
+    narrow: onnxruntime.InferenceSession
+    wide: onnxruntime.InferenceSession | None = None
+
+    def of(self, rows: int, wide_from: int) -> onnxruntime.InferenceSession:
+        return self.wide if self.wide is not None and rows >= wide_from else self.narrow
+
+
 class PredictRunner:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
@@ -59,17 +80,21 @@ class PredictRunner:
 class Primer:
     """Reads prompts or sources: many tokens at once, ragged rows padded to the longest."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor]) -> None:
-        self.session = session
+    def __init__(
+        self, session: ByRows | onnxruntime.InferenceSession, state: Sequence[StateTensor]
+    ) -> None:
+        self.sessions = session if isinstance(session, ByRows) else ByRows(session)
         self.state = state
-        self.outputs = [port.name for port in session.get_outputs()]
-        wanted = {port.name for port in session.get_inputs()}
+        ports = self.sessions.narrow
+        self.outputs = [port.name for port in ports.get_outputs()]
+        wanted = {port.name for port in ports.get_inputs()}
         self.carried = [tensor for tensor in state if tensor.name in wanted]
 
     def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
         """The state after each row of tokens, from its state or from zeros."""
         feed = _padded(tokens) | _stacked(self.carried, states)
-        found = dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
+        session = self.sessions.of(len(tokens), WIDE_PROMPTS)
+        found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
         # Copies: a view would keep the whole batch in memory for as long as one stream waits.
         return [{name: rows[i].copy() for name, rows in after.items()} for i in range(len(tokens))]
@@ -83,41 +108,39 @@ class PromptReader(Protocol):
 class GenerateRunner:
     """Primes, and steps a batch through I/O bindings that are made once for each size."""
 
-    def __init__(self, primer: PromptReader, step: onnxruntime.InferenceSession) -> None:
+    def __init__(self, primer: PromptReader, step: ByRows | onnxruntime.InferenceSession) -> None:
         self.primer = primer
-        self.session = step
+        self.sessions = step if isinstance(step, ByRows) else ByRows(step)
         self.sides: tuple[Side, ...] = ()
-        self._bindings: dict[tuple[int, int], onnxruntime.IOBinding] = {}
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
 
     def attach(self, sides: tuple[Side, Side]) -> None:
         self.sides = sides
-        self._bindings.clear()
+        self._steps.clear()
 
     def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
         return self.primer.prime(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
-        binding = self._bindings.get((side, rows))
-        if binding is None:
+        step = self._steps.get((side, rows))
+        if step is None:
             arrays = self.sides[side]
-            binding = bind_rows(self.session, arrays.inputs, arrays.outputs, rows)
-            self._bindings[side, rows] = binding
-        self.session.run_with_iobinding(binding)
+            step = bound_step(self.sessions, arrays.inputs, arrays.outputs, rows)
+            self._steps[side, rows] = step
+        step()
 
 
-def bind_rows(
-    session: onnxruntime.InferenceSession,
-    inputs: Mapping[str, Array],
-    outputs: Mapping[str, Array],
-    rows: int,
-) -> onnxruntime.IOBinding:
-    """The first ``rows`` rows are one block of memory: graphs read and write it in place."""
+def bound_step(
+    sessions: ByRows, inputs: Mapping[str, Array], outputs: Mapping[str, Array], rows: int
+) -> Callable[[], None]:
+    """A run of the first ``rows`` rows of these arrays, which are read and written in place."""
+    session = sessions.of(rows, WIDE_ROWS)
     binding = session.io_binding()
     for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
         for name, array in arrays.items():
             part = array[:rows]
             bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
-    return binding
+    return partial(session.run_with_iobinding, binding)
 
 
 class SteppedPrimer:
@@ -130,12 +153,15 @@ class SteppedPrimer:
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor], rows: int = 64
+        self,
+        step: ByRows | onnxruntime.InferenceSession,
+        state: Sequence[StateTensor],
+        rows: int = 64,
     ) -> None:
-        self.session = session
+        self.sessions = step if isinstance(step, ByRows) else ByRows(step)
         self.rows = rows
         carried = [tensor.name for tensor in state if tensor.carried]
-        shapes = {port.name: port for port in session.get_inputs()}
+        shapes = {port.name: port for port in self.sessions.narrow.get_inputs()}
         self._controls = {
             name: np.zeros((rows, *port.shape[1:]), _TYPES[port.type])
             for name, port in shapes.items()
@@ -147,7 +173,7 @@ class SteppedPrimer:
             {name: np.zeros((rows, *shapes[name].shape[1:]), np.float32) for name in carried}
             for _ in range(2)
         )
-        self._bindings: dict[tuple[int, int], onnxruntime.IOBinding] = {}
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
 
     def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
         """The state after each row of tokens, from its state or from zeros."""
@@ -170,28 +196,34 @@ class SteppedPrimer:
             while lengths[running - 1] <= place:
                 running -= 1
             self._controls["token"][:running] = [row[place] for row in tokens[:running]]
-            self.session.run_with_iobinding(self._binding(place % 2, running))
+            self._step(place % 2, running)()
         # A row's last step wrote the set that the step after it would have read.
         return [
             {name: rows[row].copy() for name, rows in self._sets[length % 2].items()}
             for row, length in enumerate(lengths)
         ]
 
-    def _binding(self, side: int, rows: int) -> onnxruntime.IOBinding:
-        binding = self._bindings.get((side, rows))
-        if binding is None:
+    def _step(self, side: int, rows: int) -> Callable[[], None]:
+        step = self._steps.get((side, rows))
+        if step is None:
             written = {f"next_{name}": array for name, array in self._sets[1 - side].items()}
             read = {**self._controls, **self._sets[side]}
-            binding = self._bindings[side, rows] = bind_rows(self.session, read, written, rows)
-        return binding
+            step = self._steps[side, rows] = bound_step(self.sessions, read, written, rows)
+        return step
 
 
 def generate_runner(
-    sessions: Mapping[str, onnxruntime.InferenceSession], state: Sequence[StateTensor]
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    state: Sequence[StateTensor],
+    wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
 ) -> GenerateRunner:
-    """From the sessions of one model by role; without ``prime``, prompts go through ``step``."""
-    step = sessions["step"]
-    primer = Primer(sessions["prime"], state) if "prime" in sessions else None
+    """From the sessions of one model by role; without ``prime``, prompts go through ``step``.
+
+    wide: sessions of the same graphs on more threads, for large batches.
+    """
+    by_rows = {role: ByRows(session, (wide or {}).get(role)) for role, session in sessions.items()}
+    step = by_rows["step"]
+    primer = Primer(by_rows["prime"], state) if "prime" in sessions else None
     return GenerateRunner(primer or SteppedPrimer(step, state), step)
 
 

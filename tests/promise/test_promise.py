@@ -12,7 +12,6 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from bundle.store import read_bundle
 from bundle.tokenizer import Tokenizer
 from client import Client
 from export.bundles import export_bundle
-from service.config import Config, usable_cores
+from service.config import usable_cores
 from tests import tiny
 from tests.promise.mixes import CANCEL, FORK, GO_ON, RESUME, SLOW, Draw, Kind, draw_mix
 from tests.promise.processes import Watched, nothing_runs
@@ -34,7 +33,6 @@ AT_ONCE = 24
 # What kernels that round otherwise in a batch may move a log-probability by.
 TOLERANCE = 1e-4
 PRECISIONS = ("fp32", "int8")
-HAS_PRECISION = "precision" in {field.name for field in fields(Config)}
 
 # Characters of an input, the most tokens to ask for.
 SIZES = {"prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": (10, 60)}
@@ -84,12 +82,13 @@ def both(models: Path, folder: Path, precision: str, threads: int) -> Iterator[t
     """The crowded service, and the target of the one that answers one request at a time."""
     keys = folder / "keys"
     keys.write_text("00112233445566778899aabbccddeeff\n")
-    more = {"precision": precision} if HAS_PRECISION else {}
     command = ["service", "serve", "--models", str(models), "--device", "cpu"]
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
     command += ["--resume-keys", str(keys), "--threads", str(threads)]
-    command += [part for name, value in more.items() for part in (f"--{name}", value)]
-    crowded = {"max_streams": ROWS, "threads": threads, "resume_keys": keys, **more}
+    command += ["--precision", precision]
+    crowded = {
+        "max_streams": ROWS, "threads": threads, "resume_keys": keys, "precision": precision,
+    }  # fmt: skip
     with Server("alone", command) as alone, Watched(models=models, **crowded) as watched:
         yield watched, alone.target
 
@@ -246,8 +245,6 @@ def test_what_a_request_gets_depends_on_nothing_else(
     models: Path, tmp_path: Path, precision: str, threads: int, proof
 ) -> None:
     """Whatever its neighbours, its reader and its way through two services."""
-    if precision != "fp32" and not HAS_PRECISION:
-        pytest.skip("the service has no setting precision")
     if threads > usable_cores():
         pytest.skip(f"this process may use {usable_cores()} cores")
     kinds = kinds_of(models)

@@ -1,13 +1,14 @@
 import pytest
 
 from service import config
-from service.config import Config, ConfigInvalid, split_address, split_precision
+from service.config import Config, ConfigInvalid, default_threads, split_address, split_precision
 
 
 def test_the_default_configuration_is_the_documented_one():
     default = Config()
     assert (default.address, default.http_address) == ("127.0.0.1:50051", "127.0.0.1:8002")
-    assert default.threads == 1
+    assert default.threads == 0
+    assert 1 <= default_threads() <= 2
 
 
 @pytest.mark.parametrize(
