@@ -94,7 +94,9 @@ class Stream(Place):
     """One sample of a request, or one row of its beam search.
 
     token: what its next step reads; in the arena while it runs. is_plain: every token goes
-    out as it is, with nothing to look up, hold back, count or tell.
+    out as it is, with nothing to look up, hold back, count or tell. is_fast: it is plain and its
+    first token is out, so that sink and max_tokens are all that a token needs: after a step
+    little of Python is left in the caches, and each further object that is touched costs.
     """
 
     progress: Progress = None  # type: ignore[assignment]
@@ -107,6 +109,9 @@ class Stream(Place):
     adjustments: Adjustments | None = None
     search: BeamSearch | None = None
     is_plain: bool = True
+    is_fast: bool = False
+    sink: Sink = None  # type: ignore[assignment]
+    max_tokens: int = 0
 
 
 class GenerateEngine:
@@ -186,6 +191,8 @@ class GenerateEngine:
             prompt,
             gang=request.beam.width if request.beam else 1,
             progress=progress,
+            sink=progress.sink,
+            max_tokens=request.max_tokens,
             sample=request.first_sample + number,
             token=first,
             made=resumed.made if resumed else 0,
@@ -357,26 +364,25 @@ class GenerateEngine:
         for stream, token, log_probability in zip(
             self.scheduler.rows, tokens, log_probabilities, strict=True
         ):
-            made, progress = stream.made, stream.progress
-            if stream.search:
-                searches[stream.search] = progress
-                stream.made = made + 1
-                continue
-            if made and stream.is_plain and token != end_id and progress.first_token is not None:
+            sink = stream.sink
+            if stream.is_fast and token != end_id:
                 # What most tokens of most streams take; _hand_out does the same and more.
+                made = stream.made
                 stream.made = made + 1
                 stream.delivered += 1
                 stream.log_probability += log_probability
-                progress.sink.put(
-                    TokenMade(token, pieces[token], made, log_probability, stream.sample)
-                )
-                reason = FinishReason.LENGTH if made + 1 == progress.request.max_tokens else None
+                sink.put(TokenMade(token, pieces[token], made, log_probability, stream.sample))
+                reason = FinishReason.LENGTH if made + 1 == stream.max_tokens else None
+            elif stream.search:
+                searches[stream.search] = stream.progress
+                stream.made += 1
+                continue
             else:
                 reason = self._hand_out(stream, token, log_probability, now)
-            sinks.append(progress.sink)
+            sinks.append(sink)
             if reason:
                 done.append((stream, reason))
-            elif progress.sink.is_full:
+            elif sink.is_full:
                 behind.append(stream)
         # Rows move when a stream leaves, so what this step computed is read before.
         answered = [p for search, p in searches.items() if not self._goes_on(search, p)]
@@ -396,6 +402,7 @@ class GenerateEngine:
         stream.log_probability += log_probability
         position = stream.made
         stream.made += 1
+        stream.is_fast = stream.is_plain
         if token == self.model.end_id:
             self._deliver(stream, stream.stops.flush() if stream.stops else [])
             return FinishReason.END
