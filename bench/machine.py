@@ -48,7 +48,7 @@ def this_machine() -> Machine:
         names.get("model name", platform.machine()),
         usable_cores(),
         tuple(name for name in _EXTENSIONS if name in flags),
-        f"Linux {platform.release()}",
+        platform.system(),
         platform.python_version(),
         {name: version(name) for name in _PACKAGES},
         os.getloadavg()[0],
