@@ -12,7 +12,7 @@ from client.tour import LECTURE, tour
 from export.graphs import state_of
 from service.engine.arena import Arena, StateSpec
 from service.runtime.repository import load_models, newest_versions
-from service.runtime.runners import GenerateRunner, Primer
+from service.runtime.runners import WIDE_ROWS, ByRows, GenerateRunner, Primer
 from service.runtime.sessions import SessionSettings, open_session
 from training.data.sentiment import LECTURE_SENTENCES
 from training.models import config_from_json
@@ -22,6 +22,7 @@ MODELS = ROOT / "models"
 BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
 LIMIT_BYTES = 60e6
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
+TWO_THREADS = SessionSettings("cpu", "CPUExecutionProvider", 2)
 
 
 @pytest.fixture
@@ -52,15 +53,23 @@ def test_the_tour_shows_the_lectures_sentences():
 
 @pytest.mark.parametrize("name", ["prose", "g2p"])
 @pytest.mark.parametrize("step", ["step", "step_int8"])
-@pytest.mark.parametrize("rows", [2, 7, 33])
+@pytest.mark.parametrize("rows", [2, 7, 33, 64])
 def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
-    """At 2 x 512 kernels block differently than at the tiny sizes; the bits agree all the same."""
+    """At 2 x 512 kernels block differently than at the tiny sizes; the bits agree all the same.
+
+    As the service runs them: large batches on two threads, a row alone on one.
+    """
     bundle = read_bundle(BUNDLED[name])
     state = bundle.manifest.state
     specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
     random = np.random.default_rng(rows)
-    primer = Primer(open_session(bundle, "prime", CPU), state)
-    runner = GenerateRunner(primer, open_session(bundle, step, CPU))
+    prime, by_rows = (
+        ByRows(open_session(bundle, graph, CPU), open_session(bundle, graph, TWO_THREADS))
+        for graph in ("prime", step)
+    )
+    primer = Primer(prime, state)
+    runner = GenerateRunner(primer, by_rows)
+    assert (by_rows.of(rows, WIDE_ROWS) is by_rows.wide) == (rows > 32)
     symbols = len(bundle.tokenizers["input"].vocabulary) - 1
     prompts = [random.integers(1, symbols, 1 + 5 * n % 29).tolist() for n in range(rows)]
     states = primer.prime(prompts, [None] * rows)

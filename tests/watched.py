@@ -25,6 +25,10 @@ from service.app import App, _settle_interpreter
 from service.config import Config
 from service.engine.generating import GenerateEngine
 from service.engine.models import GeneratorModel
+from service.runtime import runners
+
+# With several threads, nearly every batch here takes them: what is watched has few rows.
+runners.WIDE_ROWS = runners.WIDE_PROMPTS = 2
 
 
 class RowWatch:

@@ -15,14 +15,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.runtime.sessions import NUMPY_TYPES
+
 Feed = dict[str, NDArray[Any]]
 
 # Batches that rows are compared in: beside the single row's kernel, each way of blocking.
 _BATCHES = (2, 5, 16)
 _TIME = 3
 _SEQUENCES = ("tokens", "targets")
-
-_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _input(
     port: onnxruntime.NodeArg, rows: int, vocabulary: int, random: np.random.Generator
 ) -> NDArray[Any]:
     shape = [rows, *(_TIME if isinstance(axis, str) else axis for axis in port.shape[1:])]
-    dtype = _TYPES[port.type]
+    dtype = NUMPY_TYPES[port.type]
     if port.name == "lengths":
         return np.full(shape, _TIME, dtype)
     if port.name == "top_k":

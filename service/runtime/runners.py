@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bundle.manifest import StateTensor
 from bundle.vocabulary import PADDING_ID
+from service.runtime.sessions import NUMPY_TYPES
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
@@ -24,9 +25,6 @@ WIDE_PROMPTS = 8
 # Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
 # what a score graph holds features and logits for.
 _SCORE_PIECE = 4096
-
-
-_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 
 
 class Side(Protocol):
@@ -163,7 +161,7 @@ class SteppedPrimer:
         carried = [tensor.name for tensor in state if tensor.carried]
         shapes = {port.name: port for port in self.sessions.narrow.get_inputs()}
         self._controls = {
-            name: np.zeros((rows, *port.shape[1:]), _TYPES[port.type])
+            name: np.zeros((rows, *port.shape[1:]), NUMPY_TYPES[port.type])
             for name, port in shapes.items()
             if name not in carried
         }

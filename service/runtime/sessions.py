@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnxruntime
 
 from bundle.errors import ManifestInvalid
@@ -14,6 +15,7 @@ from service.runtime.devices import check_provider, provider_options
 # The free axis of texts, by the name that export gives it.
 _TIME = "time"
 _ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
+NUMPY_TYPES = {onnx: np.dtype(name).type for name, onnx in _ONNX_TYPES.items()}
 
 
 @dataclass(frozen=True)

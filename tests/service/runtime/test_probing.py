@@ -53,3 +53,9 @@ def test_a_kernel_that_leans_on_its_batch_is_found(sessions, axis):
 def test_other_weights_have_another_fingerprint(sessions):
     found = sessions("letters")
     assert probe({"step": found["step"]}, 5) != probe({"step": found["step_int8"]}, 5)
+
+
+def test_a_session_on_more_threads_must_compute_the_same(sessions):
+    found = sessions("letters")
+    assert probe({"step": found["step"]}, 5, {"step": found["step"]}).batch_invariant
+    assert not probe({"step": found["step"]}, 5, {"step": found["step_int8"]}).batch_invariant
