@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,16 +143,29 @@ def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, gr
 
 def _drop_traces(model: onnx.ModelProto) -> None:
     """Forget where in which source file each node came from, and the tracer's axis names."""
-    model.graph.ClearField("value_info")
-    model.graph.ClearField("metadata_props")
     model.ClearField("metadata_props")
-    for node in model.graph.node:
+    for function in model.functions:
+        function.ClearField("value_info")
+        function.ClearField("metadata_props")
+        _drop_traces_of_nodes(function.node)
+    _drop_traces_of_graph(model.graph)
+
+
+def _drop_traces_of_graph(graph: onnx.GraphProto) -> None:
+    graph.ClearField("value_info")
+    graph.ClearField("metadata_props")
+    _drop_traces_of_nodes(graph.node)
+    for part in (*graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+
+
+def _drop_traces_of_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    for value in (*model.graph.input, *model.graph.output):
-        value.ClearField("metadata_props")
-    for tensor in model.graph.initializer:
-        tensor.ClearField("metadata_props")
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _drop_traces_of_graph(attribute.g)
 
 
 def _matching(values: object, ports: tuple[Port, ...], graph: str) -> tuple[TensorSpec, ...]:

@@ -8,6 +8,7 @@ What is not bounded (embeddings, cell states, attention scores) enters no such p
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding as row_of
 
 from export.operators import quantized_product
-from export.weights import ExportedLinear, ExportedRecurrentLayer
+from export.weights import ExportedLinear, ExportedRecurrentLayer, ScannedLayer
 from training.models.generator import Generator
-from training.models.recurrent import State
+from training.models.recurrent import RecurrentOptions, State
 from training.models.seq2seq import Seq2Seq, attention
 
 # Seven bits: a CPU without VNNI adds two products of 255 * 63 in 16 bits and does not saturate.
@@ -38,7 +39,8 @@ def quantised(exported: nn.Module) -> nn.Module:
     Its state_dict is what the weights file holds beside the fp32 tensors; its ``step`` has the
     call of the model's own.
 
-    Raises NoInt8Step for another model, and for a vocabulary whose table would be too large.
+    Raises NoInt8Step for another model, for a deeper cell, whose sums and MLPs are not bounded,
+    and for a vocabulary whose table would be too large.
     """
     if isinstance(exported, Generator):
         return QuantisedGenerator(exported)
@@ -103,13 +105,47 @@ class QuantisedLinear(nn.Module):
         return quantized_product(x, self.weight, self.scale, self.bias)
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """A layer's weights as ONNX's operators have them: w (gates * hidden, input),
+    r (gates * hidden, hidden), b (2 * gates * hidden,)."""
+
+    options: RecurrentOptions
+    w: Tensor
+    r: Tensor
+    b: Tensor
+
+
+def _weights_of(layer: nn.Module) -> _Weights:
+    if isinstance(layer, ExportedRecurrentLayer):
+        return _Weights(layer.options, layer.w[0], layer.r[0], layer.b[0])
+    if isinstance(layer, ScannedLayer) and layer.options.cell == "rnn":
+        (direction,) = layer.directions
+        tensors = direction.get_submodule("cell").state_dict()
+        bias = tensors["U.bias"]
+        both = torch.cat((bias, torch.zeros_like(bias)))
+        return _Weights(layer.options, tensors["U.weight"].T, tensors["W.weight"].T, both)
+    raise NoInt8Step(f"{type(layer).__name__} has no int8 form")
+
+
+def _check_plain(options: RecurrentOptions) -> None:
+    """Raises NoInt8Step where something unbounded would enter a product."""
+    depth = options.input_mlp + options.transition_mlp + options.output_mlp
+    if depth or options.skip or not options.carries_hidden:
+        raise NoInt8Step(
+            "int8 covers plain stacks: no MLPs, no skip connections, recurrence 'hidden'; "
+            "export this model in fp32 alone"
+        )
+
+
 class QuantisedStack(nn.Module):
     """Forward layers over one step: token (batch,), state → the last h (batch, hidden), state."""
 
     def __init__(self, stack: Any, embedding: nn.Embedding) -> None:
         super().__init__()
+        _check_plain(stack.options)
         self.width = stack.options.tensors_per_layer
-        first, *upper = stack.layers
+        first, *upper = (_weights_of(layer) for layer in stack.layers)
         self.layers = nn.ModuleList(
             [
                 _Layer(first, _FromTable(first, embedding)),
@@ -130,7 +166,7 @@ class QuantisedStack(nn.Module):
 class _Layer(nn.Module):
     """entrance: makes the gates' pre-activations of what comes in and of the layer's own h."""
 
-    def __init__(self, layer: ExportedRecurrentLayer, entrance: nn.Module) -> None:
+    def __init__(self, layer: _Weights, entrance: nn.Module) -> None:
         super().__init__()
         self.entrance = entrance
         self.cell = _CELLS[layer.options.cell]
@@ -147,18 +183,18 @@ class _FromTable(nn.Module):
 
     table: Tensor
 
-    def __init__(self, layer: ExportedRecurrentLayer, embedding: nn.Embedding) -> None:
+    def __init__(self, layer: _Weights, embedding: nn.Embedding) -> None:
         super().__init__()
         entering, recurrent = _biases(layer)
         weight = embedding.weight.detach()
-        size = len(weight) * layer.w.shape[1] * weight.element_size()
+        size = len(weight) * len(layer.w) * weight.element_size()
         if size > _TABLE_LIMIT_BYTES:
             raise NoInt8Step(
                 f"{len(weight)} symbols make a table of {size:,} bytes, "
                 f"an int8 step has at most {_TABLE_LIMIT_BYTES:,}"
             )
-        self.register_buffer("table", _product_in_order(weight, layer.w[0].T) + entering)
-        self.recurrent = QuantisedLinear(layer.r[0].T, recurrent)
+        self.register_buffer("table", _product_in_order(weight, layer.w.T) + entering)
+        self.recurrent = QuantisedLinear(layer.r.T, recurrent)
         self.sums = layer.options.cell != "gru"
 
     def forward(self, token: Tensor, h: Tensor) -> tuple[Tensor, ...]:
@@ -169,10 +205,10 @@ class _FromTable(nn.Module):
 class _Stacked(nn.Module):
     """x, h → [x; h] times [W; R] in one product: what enters and the state just add up."""
 
-    def __init__(self, layer: ExportedRecurrentLayer) -> None:
+    def __init__(self, layer: _Weights) -> None:
         super().__init__()
         entering, _ = _biases(layer)
-        self.gates = QuantisedLinear(torch.cat((layer.w[0], layer.r[0]), dim=1).T, entering)
+        self.gates = QuantisedLinear(torch.cat((layer.w, layer.r), dim=1).T, entering)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         return (self.gates(torch.cat((x, h), dim=1)),)
@@ -181,23 +217,23 @@ class _Stacked(nn.Module):
 class _Apart(nn.Module):
     """x, h → two products: a GRU's reset gate lies between its candidate's two halves."""
 
-    def __init__(self, layer: ExportedRecurrentLayer) -> None:
+    def __init__(self, layer: _Weights) -> None:
         super().__init__()
         entering, recurrent = _biases(layer)
-        self.entering = QuantisedLinear(layer.w[0].T, entering)
-        self.recurrent = QuantisedLinear(layer.r[0].T, recurrent)
+        self.entering = QuantisedLinear(layer.w.T, entering)
+        self.recurrent = QuantisedLinear(layer.r.T, recurrent)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         return self.entering(x), self.recurrent(h)
 
 
-def _entrance(layer: ExportedRecurrentLayer) -> nn.Module:
+def _entrance(layer: _Weights) -> nn.Module:
     return _Apart(layer) if layer.options.cell == "gru" else _Stacked(layer)
 
 
-def _biases(layer: ExportedRecurrentLayer) -> tuple[Tensor, Tensor | None]:
+def _biases(layer: _Weights) -> tuple[Tensor, Tensor | None]:
     """What is added to the input's product, and to the state's: a GRU's candidate needs both."""
-    entering, recurrent = layer.b[0].chunk(2)
+    entering, recurrent = layer.b.chunk(2)
     if layer.options.cell != "gru":
         return entering + recurrent, None
     inside = torch.arange(len(recurrent)) >= 2 * layer.options.hidden_size

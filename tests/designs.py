@@ -87,9 +87,7 @@ def trained_of(design: Design) -> TrainedModel:
         return tiny.trained(name, config, {"input": letters, "output": letters})
     if model == "vec2seq":
         limits = {"output_tokens": 60}
-        return tiny.trained(
-            name, config, {"output": phones}, limits=limits, vector=tiny.NUTRIENTS
-        )
+        return tiny.trained(name, config, {"output": phones}, limits=limits, vector=tiny.NUTRIENTS)
     limits = {"input_tokens": tiny.SOURCE_LIMIT, "output_tokens": 60}
     return tiny.trained(name, config, {"input": letters, "output": phones}, limits=limits)
 
@@ -121,9 +119,7 @@ def _exists(design: Design) -> bool:
 
 def pairs_of(design: Design) -> frozenset[Pair]:
     """Every pair of option values that the design has."""
-    return frozenset(
-        frozenset(pair) for pair in combinations(zip(OPTIONS, design, strict=True), 2)
-    )
+    return frozenset(frozenset(pair) for pair in combinations(zip(OPTIONS, design, strict=True), 2))
 
 
 def every_pair() -> Iterator[Pair]:

@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import torch
 
-from bundle.manifest import ROWS
 from bundle.store import read_bundle
 from export import onnx_files, parity
 from export.bundles import export_bundle, trained_from_bundle
@@ -19,7 +18,6 @@ from export.onnx_files import ExportRefused
 from export.parity import ParityMissed, check_parity
 from service.runtime.repository import newest_versions
 from tests import tiny
-from training.models.recurrent import CELLS
 
 BUNDLED = newest_versions(Path(__file__).parents[2] / "models")
 
@@ -28,18 +26,16 @@ def bytes_of(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
-@pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
-@pytest.mark.parametrize("make", [tiny.generator, tiny.seq2seq, tiny.classifier])
-def test_every_cell_passes_the_gate(tmp_path, make, cell):
-    """LSTM bundles are exported for every other test; these are the other cells."""
-    bundle = export_bundle(make(cell=cell), tmp_path / "m" / "1")
-    assert bundle.manifest.export.parity.keys() == bundle.manifest.graphs.keys() - {ROWS}
-    operators = {node.op_type for node in onnx.load(bundle.path_of(_any(bundle))).graph.node}
-    assert cell.upper() in operators
-
-
-def _any(bundle):
-    return next(iter(bundle.manifest.graphs))
+def test_a_plain_cell_is_a_scan_over_its_step(tmp_path):
+    """A sequence runs the very body of the step: one product, one sum, one tanh."""
+    bundle = export_bundle(tiny.classifier(cell="rnn"), tmp_path / "m" / "1")
+    scans = [n for n in onnx.load(bundle.path_of("predict")).graph.node if n.op_type == "Scan"]
+    assert len(scans) == 2  # one a direction
+    model = onnx.load(bundle.path_of("predict"))
+    inside = {node.op_type for function in model.functions for node in function.node}
+    body = {node.op_type for scan in scans for a in scan.attribute for node in a.g.node}
+    assert {"MatMul", "Tanh"} <= inside | body
+    assert not {"LSTM", "GRU", "RNN", "Loop"} & (inside | body)
 
 
 def test_a_layer_is_one_operator_and_weights_lie_in_one_file(tiny_models):

@@ -4,7 +4,6 @@ import shutil
 from itertools import product
 
 import numpy as np
-import pytest
 
 from bundle.manifest import ROWS
 from export.bundles import export_bundle
