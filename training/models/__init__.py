@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.generator import Generator, GeneratorConfig
 from training.models.recurrent import OptionInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
-Config = ClassifierConfig | GeneratorConfig | Seq2SeqConfig
-Model = Classifier | Generator | Seq2Seq
+Config = ClassifierConfig | GeneratorConfig | Seq2SeqConfig | BaselineConfig
+Model = Classifier | Generator | Seq2Seq | Baseline
 
-_ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
+_ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     config.architecture: (config, model)
     for config, model in (
         (ClassifierConfig, Classifier),
         (GeneratorConfig, Generator),
         (Seq2SeqConfig, Seq2Seq),
+        (BaselineConfig, build_baseline),
     )
 }
 
@@ -43,9 +45,10 @@ def config_from_json(content: Mapping[str, Any]) -> Config:
         raise OptionInvalid(f"architecture {architecture!r} is not one of {known}")
     config, _ = _ARCHITECTURES[architecture]
     try:
-        recurrent = RecurrentOptions(**options.pop("recurrent"))
-        return config(recurrent=recurrent, **options)
-    except (KeyError, TypeError) as error:
+        if "recurrent" in options:
+            options["recurrent"] = RecurrentOptions(**options["recurrent"])
+        return config(**options)
+    except TypeError as error:
         raise OptionInvalid(f"configuration of {architecture!r} does not fit: {error}") from error
 
 
