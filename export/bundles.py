@@ -43,14 +43,15 @@ from export.parity import TOLERANCE, check_parity
 from export.quantised import NoInt8Step, quantised
 from export.rows import write_rows_graph
 from export.weights import for_export, to_pytorch
-from training.models import build, config_from_json
+from training.models import Config, build, config_from_json
+from training.models.baselines import FEEDFORWARD, BaselineConfig
 from training.models.classifier import ClassifierConfig
 from training.trained import Figure, TrainedModel
 
 # The int8 step's tensors in the weights file, beside the model's own.
 _INT8_PREFIX = "int8."
 
-_TASKS = {"classifier": CLASSIFY, "generator": GENERATE, "seq2seq": SEQ2SEQ}
+_TASKS = {"classifier": CLASSIFY, "generator": GENERATE, "seq2seq": SEQ2SEQ, "baseline": CLASSIFY}
 
 # A generator draws from the model as it is; a sequence-to-sequence model gives its best answer.
 _SAMPLING = {
@@ -72,6 +73,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
     Raises ParityMissed or ExportRefused, and then leaves ``target`` as it was.
     """
     model = trained.build()
+    _refuse_fixed_length(model.config)
     exported = for_export(model)
     int8 = _int8_of(exported, trained)
     silent = _silent_ids(trained)
@@ -142,6 +144,14 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
     )
 
 
+def _refuse_fixed_length(config: Config) -> None:
+    if isinstance(config, BaselineConfig) and config.reader == FEEDFORWARD:
+        raise ExportRefused(
+            f"a feed-forward network reads at most {config.width} words, a bundle's graphs read "
+            "texts of any length; export another reader"
+        )
+
+
 def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:
     """The int8 step of the model, where it is to have one. Raises ExportRefused if it cannot."""
     unknown = trained.precisions.keys() - {INT8}
@@ -157,7 +167,7 @@ def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:
 
 def _int8_step(int8: nn.Module, trained: TrainedModel) -> Graph:
     config = config_from_json(trained.config)
-    assert not isinstance(config, ClassifierConfig), "a classifier has no step"
+    assert not isinstance(config, ClassifierConfig | BaselineConfig), "a classifier has no step"
     return step_of(int8, config, _silent_ids(trained), "step_int8", _INT8_PREFIX)
 
 

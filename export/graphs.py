@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bundle.manifest import BATCH, StateTensor
 from export.sampler import Controls, draw
 from training.models import Config
+from training.models.baselines import BaselineConfig
 from training.models.classifier import ClassifierConfig
 from training.models.generator import GeneratorConfig
 from training.models.recurrent import RecurrentOptions, State
@@ -126,7 +127,7 @@ class _Score(nn.Module):
 
 def state_of(config: Config) -> tuple[StateTensor, ...]:
     """What a stream of this model carries: fixed tensors first, then its stack's."""
-    if isinstance(config, ClassifierConfig):
+    if isinstance(config, ClassifierConfig | BaselineConfig):
         return ()
     fixed: tuple[StateTensor, ...] = ()
     if isinstance(config, Seq2SeqConfig):
@@ -150,7 +151,7 @@ def graphs_of(model: nn.Module, config: Config, silent_ids: Sequence[int]) -> li
     """Every fp32 graph of the bundle of ``model``, which is a model made for export."""
     tokens = Port("tokens", torch.int64, (BATCH, TIME))
     lengths = Port("lengths", torch.int64, (BATCH,))
-    if isinstance(config, ClassifierConfig):
+    if isinstance(config, ClassifierConfig | BaselineConfig):
         probabilities = Port("probabilities", torch.float32, (BATCH, config.labels))
         return [Graph("predict", _Predict(model), (tokens, lengths), (), (probabilities,))]
     state, carried = _ports(config)
