@@ -86,6 +86,11 @@ def embedding_of(bundle: Bundle) -> NDArray[Any]:
     return next(tensors[name] for name in _INPUT_TABLES if name in tensors)
 
 
+def tokenizer_of(bundle: Bundle) -> Tokenizer:
+    """Of what ``embedding_of`` has rows for: a model that reads a vector reads its own output."""
+    return bundle.tokenizers.get("input") or bundle.tokenizers["output"]
+
+
 def show(embedding: NDArray[Any], tokenizer: Tokenizer, words: Sequence[str], count: int) -> None:
     """Print each word's neighbours, and the cosine of every pair of ``words``."""
     words = [word.lower() if tokenizer.lowercase else word for word in words]
@@ -107,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         bundle = read_bundle(chosen.models / chosen.model / str(chosen.version))
-        show(embedding_of(bundle), bundle.tokenizers["input"], chosen.words, chosen.count)
+        show(embedding_of(bundle), tokenizer_of(bundle), chosen.words, chosen.count)
     except (BundleError, WordUnknown) as error:
         print(f"{chosen.model}: {error}", file=sys.stderr)
         return 1

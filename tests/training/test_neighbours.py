@@ -5,7 +5,7 @@ import pytest
 
 from bundle.store import read_bundle
 from bundle.vocabulary import Vocabulary
-from training.neighbours import WordUnknown, cosine, embedding_of, main, neighbours
+from training.neighbours import WordUnknown, cosine, embedding_of, main, neighbours, tokenizer_of
 
 VOCABULARY = Vocabulary(("good", "awesome", "food", "bad"), has_markers=True)
 
@@ -37,10 +37,10 @@ def test_a_word_without_an_embedding_is_refused():
         neighbours(EMBEDDING, VOCABULARY, "splendid", 1)
 
 
-@pytest.mark.parametrize("name", ["mood", "letters", "speller"])
+@pytest.mark.parametrize("name", ["mood", "letters", "speller", "tags", "blank", "foods"])
 def test_every_task_has_a_table_of_what_it_reads(tiny_models, name):
     bundle = read_bundle(tiny_models / name / "1")
-    assert embedding_of(bundle).shape == (len(bundle.tokenizers["input"].vocabulary), 6)
+    assert embedding_of(bundle).shape == (len(tokenizer_of(bundle).vocabulary), 6)
 
 
 def test_the_command_prints_neighbours_and_pairs(tiny_models, capsys):

@@ -8,20 +8,34 @@ from typing import Any
 
 from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
+from training.models.fill import Fill, FillConfig
 from training.models.generator import Generator, GeneratorConfig
 from training.models.recurrent import OptionInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from training.models.tagger import Tagger, TaggerConfig
+from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
-Config = ClassifierConfig | GeneratorConfig | Seq2SeqConfig | BaselineConfig
-Model = Classifier | Generator | Seq2Seq | Baseline
+Config = (
+    ClassifierConfig
+    | BaselineConfig
+    | TaggerConfig
+    | FillConfig
+    | GeneratorConfig
+    | Seq2SeqConfig
+    | VectorToSequenceConfig
+)
+Model = Classifier | Baseline | Tagger | Fill | Generator | Seq2Seq | VectorToSequence
 
 _ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     config.architecture: (config, model)
     for config, model in (
         (ClassifierConfig, Classifier),
+        (BaselineConfig, build_baseline),
+        (TaggerConfig, Tagger),
+        (FillConfig, Fill),
         (GeneratorConfig, Generator),
         (Seq2SeqConfig, Seq2Seq),
-        (BaselineConfig, build_baseline),
+        (VectorToSequenceConfig, VectorToSequence),
     )
 }
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bundle.vocabulary import PADDING_ID
-from training.models.classifier import positions
-from training.models.recurrent import OptionInvalid
+from training.models.recurrent import OptionInvalid, inside
 
 BAG, WINDOW, CONVOLUTION, FEEDFORWARD = "bag", "window", "convolution", "feedforward"
 READERS = (BAG, WINDOW, CONVOLUTION, FEEDFORWARD)
@@ -79,9 +78,9 @@ class Baseline(nn.Module):
         """tokens (batch, time), lengths (batch,) → tanh layer (batch, embedding_size)"""
         raise NotImplementedError
 
-    def embedded(self, tokens: Tensor, inside: Tensor) -> Tensor:
-        """tokens, inside (batch, time) → (batch, time, embedding_size), zero where not inside"""
-        return self.dropout(self.embedding(tokens)).masked_fill(~inside.unsqueeze(2), 0.0)
+    def embedded(self, tokens: Tensor, read: Tensor) -> Tensor:
+        """tokens, read (batch, time) → (batch, time, embedding_size), zero where not read"""
+        return self.dropout(self.embedding(tokens)).masked_fill(~read.unsqueeze(2), 0.0)
 
 
 class BagOfWords(Baseline):
@@ -96,9 +95,9 @@ class BagOfWords(Baseline):
 
     def counts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """How often a text holds each id (batch, vocabulary); what is padding counts nothing."""
-        inside = _inside(tokens, lengths).to(self.embedding.weight.dtype)
-        none = inside.new_zeros((tokens.shape[0], self.config.vocabulary_size))
-        return none.scatter_add(1, tokens, inside)
+        once = inside(tokens, lengths).to(self.embedding.weight.dtype)
+        none = once.new_zeros((tokens.shape[0], self.config.vocabulary_size))
+        return none.scatter_add(1, tokens, once)
 
 
 class MovingWindow(Baseline):
@@ -126,10 +125,10 @@ class Convolution(Baseline):
         self.layer = nn.Linear(config.width * config.embedding_size, config.embedding_size)
 
     def features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        windows = self.windows(self.embedded(tokens, _inside(tokens, lengths)))
+        windows = self.windows(self.embedded(tokens, inside(tokens, lengths)))
         starts = (lengths - (self.config.width - 1)).clamp(min=1)  # windows within the text
         features = torch.tanh(self.layer(windows))
-        outside = ~_inside(tokens, starts).unsqueeze(2)
+        outside = ~inside(tokens, starts).unsqueeze(2)
         return features.masked_fill(outside, _BELOW_ANY_TANH).amax(dim=1)
 
     def windows(self, x: Tensor) -> Tensor:
@@ -154,10 +153,10 @@ class FeedForward(Baseline):
 
     def features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         self._check(int(lengths.max()))
-        inside = _inside(tokens, lengths)
-        x = self.embedded(tokens, inside)
+        read = inside(tokens, lengths)
+        x = self.embedded(tokens, read)
         h = x.new_zeros((x.shape[0], x.shape[2]))
-        for layer, x_t, goes_on in zip(self.layers, x.unbind(1), inside.unbind(1), strict=False):
+        for layer, x_t, goes_on in zip(self.layers, x.unbind(1), read.unbind(1), strict=False):
             after = torch.tanh(layer(torch.cat((x_t, h), dim=1)))
             h = torch.where(goes_on.unsqueeze(1), after, h)
         return h
@@ -180,8 +179,3 @@ _MODELS: dict[str, Callable[[BaselineConfig], Baseline]] = {
 
 def build_baseline(config: BaselineConfig) -> Baseline:
     return _MODELS[config.reader](config)
-
-
-def _inside(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, time), true at the first ``lengths`` (batch,) steps of each row of ``tokens``"""
-    return positions(tokens) < lengths.unsqueeze(1)
