@@ -46,7 +46,8 @@ from export.parity import TOLERANCE, check_parity
 from export.quantised import NoInt8Step, quantised
 from export.rows import write_rows_graph
 from export.weights import for_export, to_pytorch
-from training.models import build, config_from_json
+from training.models import Config, build, config_from_json
+from training.models.baselines import FEEDFORWARD, BaselineConfig
 from training.trained import Figure, TrainedModel
 
 # The int8 step's tensors in the weights file, beside the model's own.
@@ -54,6 +55,7 @@ _INT8_PREFIX = "int8."
 
 _TASKS = {
     "classifier": CLASSIFY,
+    "baseline": CLASSIFY,
     "tagger": TAG,
     "fill": FILL,
     "generator": GENERATE,
@@ -79,6 +81,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
     Raises ParityMissed or ExportRefused, and then leaves ``target`` as it was.
     """
     model = trained.build()
+    _refuse_fixed_length(model.config)
     exported = for_export(model)
     int8 = _int8_of(exported, trained)
     silent = _silent_ids(trained)
@@ -149,6 +152,14 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         data=tuple(asdict(source) for source in manifest.data),
         training=manifest.training,
     )
+
+
+def _refuse_fixed_length(config: Config) -> None:
+    if isinstance(config, BaselineConfig) and config.reader == FEEDFORWARD:
+        raise ExportRefused(
+            f"a feed-forward network reads at most {config.width} words, a bundle's graphs read "
+            "texts of any length; export another reader"
+        )
 
 
 def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:

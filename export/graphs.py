@@ -13,6 +13,7 @@ from bundle.manifest import BATCH, TIME, StateTensor
 from export.sampler import Controls, draw
 from export.weights import scanned
 from training.models import Config
+from training.models.baselines import BaselineConfig
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
 from training.models.recurrent import RecurrentOptions, State, unroll
@@ -166,7 +167,7 @@ class _Score(nn.Module):
 
 def state_of(config: Config) -> tuple[StateTensor, ...]:
     """What a stream of this model carries: fixed tensors first, then its stack's."""
-    if isinstance(config, ClassifierConfig | FillConfig):
+    if isinstance(config, ClassifierConfig | BaselineConfig | FillConfig):
         return ()
     if isinstance(config, TaggerConfig) and not config.streams:
         return ()
@@ -209,7 +210,7 @@ def graphs_of(
     traced: whether ``model`` is one made for export; otherwise it is the PyTorch model itself,
     which the exported graphs are compared with.
     """
-    if isinstance(config, ClassifierConfig | FillConfig):
+    if isinstance(config, ClassifierConfig | BaselineConfig | FillConfig):
         return [_predict_of(model, config)]
     if isinstance(config, TaggerConfig):
         probabilities = Port("probabilities", torch.float32, (BATCH, TIME, config.labels))
@@ -226,9 +227,9 @@ def graphs_of(
     return [*_prime_of(model, config), step_of(model, config, silent_ids), score]
 
 
-def _predict_of(model: nn.Module, config: ClassifierConfig | FillConfig) -> Graph:
+def _predict_of(model: nn.Module, config: ClassifierConfig | BaselineConfig | FillConfig) -> Graph:
     inputs: tuple[Port, ...] = (_TOKENS, _LENGTHS)
-    if isinstance(config, ClassifierConfig):
+    if isinstance(config, ClassifierConfig | BaselineConfig):
         probabilities = Port("probabilities", torch.float32, (BATCH, config.labels))
         return Graph("predict", _Predict(model), inputs, (), (probabilities,))
     right = Port("right", torch.int64, (BATCH, RIGHT_TIME))

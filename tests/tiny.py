@@ -14,6 +14,7 @@ from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
 from training.models import Config, build, config_to_json
+from training.models.baselines import BAG, BaselineConfig
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
 from training.models.generator import GeneratorConfig
@@ -98,6 +99,18 @@ def classifier(name: str = "mood", cell: str = "lstm") -> TrainedModel:
         labels=2,
         embedding_size=6,
         recurrent=RecurrentOptions(cell, 9, bidirectional=True),
+    )
+    return trained(name, config, {"input": WORD_READER}, labels=("sad", "glad"))
+
+
+def baseline(reader: str, width: int, name: str = "mood") -> TrainedModel:
+    """width: left out for a bag of words."""
+    config = BaselineConfig(
+        reader=reader,
+        vocabulary_size=len(WORD_READER.vocabulary),
+        labels=2,
+        embedding_size=6,
+        width=0 if reader == BAG else width,
     )
     return trained(name, config, {"input": WORD_READER}, labels=("sad", "glad"))
 

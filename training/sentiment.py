@@ -44,6 +44,7 @@ from training.data.sentiment import (
 )
 from training.loop import FitSettings
 from training.models import config_to_json
+from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.recurrent import RecurrentOptions
 from training.trained import Figure, TrainedModel
@@ -54,6 +55,9 @@ PIECE_WORDS = 48  # a review is trained on in pieces of about a long sentence
 PIECES_PER_EPOCH = 30_000
 CONTRASTS = 3_000
 INPUT_LIMIT = 512
+
+# What gives a text's logits: tokens (batch, time), lengths (batch,) → (batch, labels).
+TextClassifier = Classifier | Baseline
 
 Batch = tuple[Tensor, Tensor, Tensor]  # tokens (batch, time), lengths, labels (batch,)
 
@@ -77,11 +81,11 @@ class SentimentTask:
     def _validation_batches(self) -> list[Batch]:
         return make_batches(self.tokenizer, self.validation, random.Random(0))
 
-    def loss(self, model: Classifier, batch: Batch, carry: None) -> tuple[Tensor, None]:
+    def loss(self, model: TextClassifier, batch: Batch, carry: None) -> tuple[Tensor, None]:
         tokens, lengths, labels = batch
         return cross_entropy(model(tokens, lengths), labels, label_smoothing=0.05), None
 
-    def validate(self, model: Classifier) -> float:
+    def validate(self, model: TextClassifier) -> float:
         losses = [
             cross_entropy(model(tokens, lengths), labels, reduction="sum").item()
             for tokens, lengths, labels in self._validation_batches
@@ -106,13 +110,13 @@ def make_batches(
 
 
 @torch.no_grad()
-def predict(model: Classifier, tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+def predict(model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     """The label of each text, read alone."""
     rows = (torch.tensor([tokenizer.encode(text).ids]) for text in texts)
     return [int(model(row, torch.tensor([row.shape[1]])).argmax()) for row in rows]
 
 
-def accuracy(model: Classifier, tokenizer: Tokenizer, examples: Sequence[Example]) -> float:
+def accuracy(model: TextClassifier, tokenizer: Tokenizer, examples: Sequence[Example]) -> float:
     """Share of examples with the right label, in percent."""
     labels = predict(model, tokenizer, [example.text for example in examples])
     right = sum(label == e.label for label, e in zip(labels, examples, strict=True))
@@ -120,7 +124,7 @@ def accuracy(model: Classifier, tokenizer: Tokenizer, examples: Sequence[Example
 
 
 def pair_accuracy(
-    model: Classifier, tokenizer: Tokenizer, pairs: Sequence[tuple[Example, Example]]
+    model: TextClassifier, tokenizer: Tokenizer, pairs: Sequence[tuple[Example, Example]]
 ) -> float:
     """Share of pairs with both labels right, in percent; 0 for any bag of words."""
     right = [accuracy(model, tokenizer, pair) == 100.0 for pair in pairs]
@@ -165,7 +169,7 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
 
 
 def measure(
-    run: Run, model: Classifier, tokenizer: Tokenizer, held_out: Sequence[Example]
+    run: Run, model: TextClassifier, tokenizer: Tokenizer, held_out: Sequence[Example]
 ) -> tuple[Figure, ...]:
     """Real sentences, sentences made by rule, and the lecture's: each a figure of its own."""
     lecture = [Example(text, label) for text, label in LECTURE_SENTENCES]

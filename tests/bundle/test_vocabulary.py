@@ -21,6 +21,25 @@ def test_the_last_id_is_the_catch_all_and_the_cap_counts_it():
     assert vocabulary.symbol_of(PADDING_ID) == ""
 
 
+def test_the_lectures_ten_thousand_words():
+    """Word 1 is "the", 2 "and", 3 "a"; word 10,000 is whatever the 9,999 before it are not."""
+    rare = [f"word{rank:05}" for rank in range(4, 12_001)]  # each once: their ties go by name
+    stream = ["the"] * 4 + ["and"] * 3 + ["a"] * 2 + rare
+    vocabulary = Vocabulary.count(reversed(stream), cap=10_000)
+    assert [vocabulary.id_of(word) for word in ("the", "and", "a")] == [1, 2, 3]
+    assert vocabulary.id_of("word09999") == 9_999
+    beyond = ("word10000", "word12000", "never seen")
+    assert [vocabulary.id_of(word) for word in beyond] == [10_000] * 3
+    assert len(vocabulary.symbols) == 9_999
+    assert vocabulary.unknown_id == 10_000
+    assert len(vocabulary) == 10_001  # rows of the embedding: the 10,000 words and padding
+
+
+def test_a_cap_that_is_not_reached_leaves_the_catch_all_after_the_words():
+    vocabulary = Vocabulary.count("aab", cap=10_000)
+    assert (len(vocabulary.symbols), vocabulary.unknown_id) == (2, 3)
+
+
 def test_markers_lie_between_the_symbols_and_the_catch_all():
     vocabulary = Vocabulary(("a", "b"), has_markers=True)
     assert (vocabulary.begin_id, vocabulary.end_id, vocabulary.unknown_id) == (3, 4, 5)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.fill import Fill, FillConfig
 from training.models.generator import Generator, GeneratorConfig
@@ -16,18 +17,20 @@ from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
 Config = (
     ClassifierConfig
+    | BaselineConfig
     | TaggerConfig
     | FillConfig
     | GeneratorConfig
     | Seq2SeqConfig
     | VectorToSequenceConfig
 )
-Model = Classifier | Tagger | Fill | Generator | Seq2Seq | VectorToSequence
+Model = Classifier | Baseline | Tagger | Fill | Generator | Seq2Seq | VectorToSequence
 
-_ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
+_ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     config.architecture: (config, model)
     for config, model in (
         (ClassifierConfig, Classifier),
+        (BaselineConfig, build_baseline),
         (TaggerConfig, Tagger),
         (FillConfig, Fill),
         (GeneratorConfig, Generator),
@@ -56,9 +59,10 @@ def config_from_json(content: Mapping[str, Any]) -> Config:
         raise OptionInvalid(f"architecture {architecture!r} is not one of {known}")
     config, _ = _ARCHITECTURES[architecture]
     try:
-        recurrent = RecurrentOptions(**options.pop("recurrent"))
-        return config(recurrent=recurrent, **options)
-    except (KeyError, TypeError) as error:
+        if "recurrent" in options:
+            options["recurrent"] = RecurrentOptions(**options["recurrent"])
+        return config(**options)
+    except TypeError as error:
         raise OptionInvalid(f"configuration of {architecture!r} does not fit: {error}") from error
 
 
