@@ -11,19 +11,27 @@ from typing import Any
 
 from bundle.errors import ManifestInvalid, SchemaUnknown
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 CLASSIFY = "classify"
 GENERATE = "generate"
 SEQ2SEQ = "seq2seq"
-TASKS = (CLASSIFY, GENERATE, SEQ2SEQ)
+TAG = "tag"
+FILL = "fill"
+VEC2SEQ = "vec2seq"
+TASKS = (CLASSIFY, TAG, FILL, GENERATE, SEQ2SEQ, VEC2SEQ)
+
+# Tasks that make tokens one by one, from a prompt, a source or a vector.
+GENERATING = (GENERATE, SEQ2SEQ, VEC2SEQ)
 
 # What a model runs in: as it was trained, or as a precision of its manifest.
 FP32 = "fp32"
 INT8 = "int8"
 
-# The free batch axis, first of every tensor but for those of the graph ``rows``.
+# The free batch axis, first of every tensor but for those of the graph ``rows``; tokens of a
+# sequence lie along the second.
 BATCH = "batch"
+TIME = "time"
 
 # What every step graph reads before the state, and writes before the carried state.
 STEP_INPUTS = (
@@ -31,11 +39,25 @@ STEP_INPUTS = (
 )  # fmt: skip
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
 
-# The graphs a task needs, each a file of its own beside the manifest.
+# The graphs a task needs, each a file of its own beside the manifest. A tagger that reads from
+# left to right alone has a ``step`` too; a generator that carries no state has no ``prime``.
 GRAPHS_OF_TASK = {
     CLASSIFY: ("predict",),
-    GENERATE: ("prime", "step", "score"),
+    TAG: ("predict",),
+    FILL: ("predict",),
+    GENERATE: ("step", "score"),
     SEQ2SEQ: ("prime", "step", "score"),
+    VEC2SEQ: ("prime", "step", "score"),
+}
+
+# What a model reads with and writes with. A vector is read without a tokenizer.
+TOKENIZERS_OF_TASK = {
+    CLASSIFY: ("input",),
+    TAG: ("input",),
+    FILL: ("input",),
+    GENERATE: ("input", "output"),
+    SEQ2SEQ: ("input", "output"),
+    VEC2SEQ: ("output",),
 }
 
 # The graph that moves streams between rows where their state lies on a device. Optional: in
@@ -181,6 +203,8 @@ class ExportFacts:
 class Manifest:
     """model: the configuration training built the model from, for export to build it again.
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``).
+    labels: of a classifier or tagger; the words that a fill-in model chooses among.
+    vector: names, with units, of the values of the vector that primes the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
     """
@@ -197,6 +221,7 @@ class Manifest:
     tokenizers: dict[str, TokenizerSpec]
     vocabulary_file: str
     labels: tuple[str, ...]
+    vector: tuple[str, ...]
     sampling: SamplingDefaults
     limits: dict[str, int]
     figures: tuple[FigureSpec, ...]
@@ -227,7 +252,7 @@ class Manifest:
 def _check(manifest: Manifest) -> None:
     if manifest.task not in TASKS:
         raise ManifestInvalid(f"task {manifest.task!r} is not one of {', '.join(TASKS)}")
-    roles = ("input",) if manifest.task == CLASSIFY else ("input", "output")
+    roles = TOKENIZERS_OF_TASK[manifest.task]
     for what, wanted, given in (
         ("graph", GRAPHS_OF_TASK[manifest.task], manifest.graphs),
         ("tokenizer", roles, manifest.tokenizers),
@@ -238,10 +263,14 @@ def _check(manifest: Manifest) -> None:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
     _check_files(manifest)
     _check_precisions(manifest)
-    if manifest.task == CLASSIFY:
-        _expect("labels", (BATCH, len(manifest.labels)), _output(manifest, "predict", 0).shape)
-    else:
+    if "predict" in manifest.graphs:
+        free = (BATCH, TIME) if manifest.task == TAG else (BATCH,)
+        _expect("labels", (*free, len(manifest.labels)), _output(manifest, "predict", 0).shape)
+    if "step" in manifest.graphs:
         _check_state(manifest)
+    if manifest.task == VEC2SEQ:
+        (vector,) = manifest.graphs["prime"].inputs
+        _expect("vector", (BATCH, len(manifest.vector)), vector.shape)
 
 
 def _check_files(manifest: Manifest) -> None:
@@ -280,9 +309,17 @@ def _check_state(manifest: Manifest) -> None:
         rows, (inputs, outputs) = manifest.graphs[ROWS], rows_ports(manifest.state)
         _expect("inputs of 'rows'", inputs, rows.inputs)
         _expect("outputs of 'rows'", outputs, rows.outputs)
+    if manifest.task == GENERATE and manifest.state and "prime" not in manifest.graphs:
+        raise ManifestInvalid("a generator that carries a state needs the graph 'prime'")
+    if manifest.task == SEQ2SEQ:
+        _check_memory(manifest)
+
+
+def _check_memory(manifest: Manifest) -> None:
+    """A source's memory holds the longest source."""
     limit = manifest.limits["input_tokens"]
     for tensor in manifest.state:
-        if manifest.task == SEQ2SEQ and not tensor.carried and limit > tensor.shape[0]:
+        if not tensor.carried and limit > tensor.shape[0]:
             raise ManifestInvalid(
                 f"the limit input_tokens is {limit}, and {tensor.name!r} holds {tensor.shape[0]}"
             )

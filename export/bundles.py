@@ -15,11 +15,14 @@ from torch import nn
 
 from bundle.manifest import (
     CLASSIFY,
+    FILL,
     GENERATE,
     INT8,
     ROWS,
     SCHEMA_VERSION,
     SEQ2SEQ,
+    TAG,
+    VEC2SEQ,
     DataSource,
     ExportFacts,
     FigureSpec,
@@ -44,20 +47,24 @@ from export.quantised import NoInt8Step, quantised
 from export.rows import write_rows_graph
 from export.weights import for_export, to_pytorch
 from training.models import build, config_from_json
-from training.models.classifier import ClassifierConfig
 from training.trained import Figure, TrainedModel
 
 # The int8 step's tensors in the weights file, beside the model's own.
 _INT8_PREFIX = "int8."
 
-_TASKS = {"classifier": CLASSIFY, "generator": GENERATE, "seq2seq": SEQ2SEQ}
-
-# A generator draws from the model as it is; a sequence-to-sequence model gives its best answer.
-_SAMPLING = {
-    CLASSIFY: SamplingDefaults(temperature=1.0, top_k=0, top_p=1.0),
-    GENERATE: SamplingDefaults(temperature=1.0, top_k=0, top_p=1.0),
-    SEQ2SEQ: SamplingDefaults(temperature=0.0, top_k=0, top_p=1.0),
+_TASKS = {
+    "classifier": CLASSIFY,
+    "tagger": TAG,
+    "fill": FILL,
+    "generator": GENERATE,
+    "seq2seq": SEQ2SEQ,
+    "vec2seq": VEC2SEQ,
 }
+
+
+def _sampling(task: str) -> SamplingDefaults:
+    """A generator draws from the model as it is; every other model gives its best answer."""
+    return SamplingDefaults(temperature=1.0 if task == GENERATE else 0.0, top_k=0, top_p=1.0)
 
 
 # Figures of a precision, measured with the graphs that lie in a folder.
@@ -82,7 +89,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
         beside = [] if int8 is None else [_int8_step(int8, trained)]
         graphs = {
             graph.name: write_graph(graph, weights, folder)
-            for graph in (*graphs_of(exported, model.config, silent), *beside)
+            for graph in (*graphs_of(exported, model.config, silent, traced=True), *beside)
         }
         parity = check_parity(
             (*graphs_of(model, model.config, silent), *beside), folder, _vocabulary_sizes(trained)
@@ -106,7 +113,8 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             tokenizers=tokenizers,
             vocabulary_file="vocabulary.json",
             labels=trained.labels,
-            sampling=_SAMPLING[task],
+            vector=trained.vector,
+            sampling=_sampling(task),
             limits=trained.limits,
             figures=_figure_specs(trained.figures),
             precisions={}
@@ -135,6 +143,7 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         tokenizers=dict(bundle.tokenizers),
         limits=manifest.limits,
         labels=manifest.labels,
+        vector=manifest.vector,
         figures=_figures(manifest.figures),
         precisions={name: _figures(spec.figures) for name, spec in manifest.precisions.items()},
         data=tuple(asdict(source) for source in manifest.data),
@@ -156,9 +165,9 @@ def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:
 
 
 def _int8_step(int8: nn.Module, trained: TrainedModel) -> Graph:
-    config = config_from_json(trained.config)
-    assert not isinstance(config, ClassifierConfig), "a classifier has no step"
-    return step_of(int8, config, _silent_ids(trained), "step_int8", _INT8_PREFIX)
+    return step_of(
+        int8, config_from_json(trained.config), _silent_ids(trained), "step_int8", _INT8_PREFIX
+    )
 
 
 def _tensors(exported: nn.Module, int8: nn.Module | None) -> dict[str, NDArray[Any]]:
@@ -188,9 +197,12 @@ def _vocabulary_sizes(trained: TrainedModel) -> dict[str, int]:
     A sequence-to-sequence model's score graph reads its own outputs; its source vocabulary
     may be the smaller one, so both names get a size that is valid for either.
     """
-    sizes = [len(tokenizer.vocabulary) for tokenizer in trained.tokenizers.values()]
-    output = len(trained.tokenizers.get("output", trained.tokenizers["input"]).vocabulary)
-    return {"tokens": min(sizes), "targets": output, "token": output}
+    sizes = {role: len(tokenizer.vocabulary) for role, tokenizer in trained.tokenizers.items()}
+    read, output = min(sizes.values()), sizes.get("output", min(sizes.values()))
+    return {
+        "tokens": read, "right": read, "targets": output, "token": output,
+        "labels": len(trained.labels),
+    }  # fmt: skip
 
 
 def _facts(parity: dict[str, float]) -> ExportFacts:

@@ -9,17 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bundle.manifest import BATCH, StateTensor
+from bundle.manifest import BATCH, TIME, StateTensor
 from export.sampler import Controls, draw
+from export.weights import scanned
 from training.models import Config
 from training.models.classifier import ClassifierConfig
-from training.models.generator import GeneratorConfig
-from training.models.recurrent import RecurrentOptions, State
+from training.models.fill import FillConfig
+from training.models.recurrent import RecurrentOptions, State, unroll
 from training.models.seq2seq import Seq2SeqConfig
+from training.models.tagger import TaggerConfig
+from training.models.vec2seq import VectorToSequenceConfig
 
-# Free axes. Sizes other than 1, which a tracer would take for a constant.
-TIME = "time"
-EXAMPLE_SIZES = {BATCH: 3, TIME: 5}
+# The free axis of what stands to the right of a blank.
+RIGHT_TIME = "right_time"
+
+# Sizes of free axes other than 1, which a tracer would take for a constant, and different.
+EXAMPLE_SIZES = {BATCH: 3, TIME: 5, RIGHT_TIME: 4}
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,31 @@ class _Predict(nn.Module):
         return torch.softmax(self.model(tokens, lengths), dim=1)
 
 
+class _PredictBlank(nn.Module):
+    """``tokens`` are those to the left of the blank."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, right: Tensor, right_lengths: Tensor
+    ) -> Tensor:
+        return torch.softmax(self.model(tokens, lengths, right, right_lengths), dim=1)
+
+
+class _PredictTags(nn.Module):
+    """traced: whether the label that is fed back runs through a Scan, or step by step."""
+
+    def __init__(self, model: Any, traced: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.unroll = scanned if traced else unroll
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        return torch.softmax(self.model.tag(tokens, lengths, self.unroll), dim=2)
+
+
 class _PrimeWithPrompt(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -78,6 +108,16 @@ class _PrimeWithSource(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> State:
         state: State = self.model.encode(tokens, lengths)
+        return state
+
+
+class _PrimeWithVector(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, vector: Tensor) -> State:
+        state: State = self.model.encode(vector)
         return state
 
 
@@ -103,7 +143,7 @@ class _Step(nn.Module):
         repetition: Tensor,
         seen: Tensor,
         bias: Tensor,
-        state: State,
+        state: State = (),
     ) -> tuple[Any, ...]:
         logits, after = self.model.step(token, state)
         controls = Controls(temperature, top_k, top_p, min_p, uniform, repetition, seen, bias)
@@ -117,7 +157,7 @@ class _Score(nn.Module):
         self.fixed = fixed
 
     def forward(
-        self, tokens: Tensor, targets: Tensor, lengths: Tensor, state: State
+        self, tokens: Tensor, targets: Tensor, lengths: Tensor, state: State = ()
     ) -> tuple[Any, ...]:
         logits, after = self.model(tokens, state, lengths)
         chosen = torch.log_softmax(logits, dim=2).gather(2, targets.unsqueeze(2))
@@ -126,62 +166,111 @@ class _Score(nn.Module):
 
 def state_of(config: Config) -> tuple[StateTensor, ...]:
     """What a stream of this model carries: fixed tensors first, then its stack's."""
-    if isinstance(config, ClassifierConfig):
+    if isinstance(config, ClassifierConfig | FillConfig):
         return ()
-    fixed: tuple[StateTensor, ...] = ()
-    if isinstance(config, Seq2SeqConfig):
-        width = 2 * config.recurrent.hidden_size
-        fixed = (
-            StateTensor("memory", "float32", (config.source_limit, width), carried=False),
-            StateTensor("memory_mask", "float32", (config.source_limit,), carried=False),
-        )
-    return fixed + tuple(
+    if isinstance(config, TaggerConfig) and not config.streams:
+        return ()
+    return _before_the_stack(config) + tuple(
         StateTensor(name, "float32", (config.recurrent.output_size,), carried=True)
         for name in _stack_names(config.recurrent)
     )
 
 
+def _before_the_stack(config: Config) -> tuple[StateTensor, ...]:
+    if isinstance(config, Seq2SeqConfig) and config.attention:
+        width = 2 * config.recurrent.hidden_size
+        return (
+            StateTensor("memory", "float32", (config.source_limit, width), carried=False),
+            StateTensor("memory_mask", "float32", (config.source_limit,), carried=False),
+        )
+    if isinstance(config, VectorToSequenceConfig):
+        return (StateTensor("condition", "float32", (config.condition_size,), carried=False),)
+    if isinstance(config, TaggerConfig) and config.recurrent.reads_output:
+        return (StateTensor("previous_label", "int64", (), carried=True),)
+    return ()
+
+
 def _stack_names(options: RecurrentOptions) -> list[str]:
+    if not options.carries_hidden:
+        return []
     kinds = ("hidden", "cell") if options.cell == "lstm" else ("hidden",)
     return [f"{kind}_{layer}" for layer in range(options.layers) for kind in kinds]
 
 
-def graphs_of(model: nn.Module, config: Config, silent_ids: Sequence[int]) -> list[Graph]:
-    """Every fp32 graph of the bundle of ``model``, which is a model made for export."""
-    tokens = Port("tokens", torch.int64, (BATCH, TIME))
-    lengths = Port("lengths", torch.int64, (BATCH,))
-    if isinstance(config, ClassifierConfig):
-        probabilities = Port("probabilities", torch.float32, (BATCH, config.labels))
-        return [Graph("predict", _Predict(model), (tokens, lengths), (), (probabilities,))]
+_TOKENS = Port("tokens", torch.int64, (BATCH, TIME))
+_LENGTHS = Port("lengths", torch.int64, (BATCH,))
+
+
+def graphs_of(
+    model: nn.Module, config: Config, silent_ids: Sequence[int], traced: bool = False
+) -> list[Graph]:
+    """Every fp32 graph of the bundle of ``model``.
+
+    traced: whether ``model`` is one made for export; otherwise it is the PyTorch model itself,
+    which the exported graphs are compared with.
+    """
+    if isinstance(config, ClassifierConfig | FillConfig):
+        return [_predict_of(model, config)]
+    if isinstance(config, TaggerConfig):
+        probabilities = Port("probabilities", torch.float32, (BATCH, TIME, config.labels))
+        tags = _PredictTags(model, traced)
+        predict = Graph("predict", tags, (_TOKENS, _LENGTHS), (), (probabilities,))
+        return [predict, step_of(model, config, ())] if config.streams else [predict]
     state, carried = _ports(config)
     fixed = len(state) - len(carried)
-    if isinstance(config, Seq2SeqConfig):
-        primed = tuple(Port(f"next_{port.name}", port.dtype, port.shape) for port in state)
-        prime = Graph("prime", _PrimeWithSource(model), (tokens, lengths), (), primed)
-    else:
-        prime = Graph("prime", _PrimeWithPrompt(model), (tokens, lengths), state, carried)
     targets = Port("targets", torch.int64, (BATCH, TIME))
     scored = Port("log_probabilities", torch.float32, (BATCH, TIME))
     score = Graph(
-        "score", _Score(model, fixed), (tokens, targets, lengths), state, (scored, *carried)
+        "score", _Score(model, fixed), (_TOKENS, targets, _LENGTHS), state, (scored, *carried)
     )
-    return [prime, step_of(model, config, silent_ids), score]
+    return [*_prime_of(model, config), step_of(model, config, silent_ids), score]
+
+
+def _predict_of(model: nn.Module, config: ClassifierConfig | FillConfig) -> Graph:
+    inputs: tuple[Port, ...] = (_TOKENS, _LENGTHS)
+    if isinstance(config, ClassifierConfig):
+        probabilities = Port("probabilities", torch.float32, (BATCH, config.labels))
+        return Graph("predict", _Predict(model), inputs, (), (probabilities,))
+    right = Port("right", torch.int64, (BATCH, RIGHT_TIME))
+    inputs += (right, Port("right_lengths", torch.int64, (BATCH,)))
+    probabilities = Port("probabilities", torch.float32, (BATCH, config.candidates))
+    return Graph("predict", _PredictBlank(model), inputs, (), (probabilities,))
+
+
+def _prime_of(model: nn.Module, config: Config) -> list[Graph]:
+    """None for a generator that carries nothing: only its last token matters."""
+    state, carried = _ports(config)
+    primed = tuple(Port(f"next_{port.name}", port.dtype, port.shape) for port in state)
+    if isinstance(config, Seq2SeqConfig):
+        return [Graph("prime", _PrimeWithSource(model), (_TOKENS, _LENGTHS), (), primed)]
+    if isinstance(config, VectorToSequenceConfig):
+        vector = Port("vector", torch.float32, (BATCH, config.vector_size))
+        return [Graph("prime", _PrimeWithVector(model), (vector,), (), primed)]
+    if not state:
+        return []
+    return [Graph("prime", _PrimeWithPrompt(model), (_TOKENS, _LENGTHS), state, carried)]
+
+
+def _choices(config: Config) -> int:
+    """How many tokens, or labels, a step draws among."""
+    if isinstance(config, Seq2SeqConfig):
+        return config.target_vocabulary_size
+    return config.labels if isinstance(config, TaggerConfig) else config.vocabulary_size
 
 
 def step_of(
     model: nn.Module,
-    config: GeneratorConfig | Seq2SeqConfig,
+    config: Config,
     silent_ids: Sequence[int],
     name: str = "step",
     weights_prefix: str = "",
 ) -> Graph:
-    """The graph of one token, drawn inside it, over ``model.step``."""
+    """The graph of one token, drawn inside it, over ``model.step``.
+
+    A tagger's reads a token and draws its label.
+    """
     state, carried = _ports(config)
-    vocabulary = (
-        config.target_vocabulary_size
-        if isinstance(config, Seq2SeqConfig)
-        else config.vocabulary_size
-    )
+    vocabulary = _choices(config)
     silent = torch.zeros(vocabulary)
     silent[list(silent_ids)] = float("-inf")
     controls = (
@@ -208,8 +297,10 @@ def step_of(
 def _ports(config: Config) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """The state as a graph reads it, and what of it a graph writes anew."""
     state = state_of(config)
-    ports = tuple(Port(t.name, torch.float32, (BATCH, *t.shape)) for t in state)
-    carried = tuple(
-        Port(f"next_{t.name}", torch.float32, (BATCH, *t.shape)) for t in state if t.carried
-    )
-    return ports, carried
+    ports = [Port(t.name, getattr(torch, t.dtype), (BATCH, *t.shape)) for t in state]
+    carried = [
+        Port(f"next_{port.name}", port.dtype, port.shape)
+        for port, tensor in zip(ports, state, strict=True)
+        if tensor.carried
+    ]
+    return tuple(ports), tuple(carried)

@@ -13,8 +13,8 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from bundle.manifest import BATCH, GraphSpec, TensorSpec, Weights
-from export.graphs import EXAMPLE_SIZES, TIME, Graph, Port
+from bundle.manifest import GraphSpec, TensorSpec, Weights
+from export.graphs import EXAMPLE_SIZES, Graph, Port
 from export.operators import OPSET, TRANSLATION_TABLE
 
 # Constants below this many bytes stay inside a graph: shapes, axes, the silent ids.
@@ -66,7 +66,7 @@ def _examples(graph: Graph) -> tuple[object, ...]:
 
 
 def _dynamic_shapes(graph: Graph) -> tuple[object, ...]:
-    free = dict.fromkeys((BATCH, TIME), torch.export.Dim.DYNAMIC)
+    free = dict.fromkeys(EXAMPLE_SIZES, torch.export.Dim.DYNAMIC)
 
     def axes(port: Port) -> dict[int, object]:
         return {i: free[axis] for i, axis in enumerate(port.shape) if isinstance(axis, str)}

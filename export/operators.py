@@ -1,8 +1,11 @@
-"""Custom operators: recurrent layers, one ONNX LSTM, GRU or RNN node each, and the int8 product.
+"""Custom operators: recurrent layers, one ONNX LSTM or GRU node each, and the int8 product.
 
 Traced as they are, PyTorch's recurrent modules unroll into slices with a frozen time axis. The
 operators here take weights in ONNX's own layout, so nothing is left to fold or transpose.
-Layout: ONNX operators LSTM-14, GRU-14 and RNN-14, layout 0 (time first).
+Layout: ONNX operators LSTM-14 and GRU-14, layout 0 (time first).
+
+The plain cell has an ONNX operator too, RNN-14, but onnxruntime's gives a row other bits in other
+batches, so it is exported as its step.
 """
 
 from __future__ import annotations
@@ -43,15 +46,7 @@ def gru(
     raise NotImplementedError("unroll::gru is for export; run the PyTorch model instead")
 
 
-@torch.library.custom_op("unroll::rnn", mutates_args=())
-def rnn(
-    x: Tensor, lengths: Tensor | None, h: Tensor, w: Tensor, r: Tensor, b: Tensor
-) -> tuple[Tensor, Tensor]:
-    raise NotImplementedError("unroll::rnn is for export; run the PyTorch model instead")
-
-
 @gru.register_fake
-@rnn.register_fake
 def _(
     x: Tensor, lengths: Tensor | None, h: Tensor, w: Tensor, r: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -104,10 +99,6 @@ def _onnx_gru(x: Any, lengths: Any, h: Any, w: Any, r: Any, b: Any) -> Any:
     return op.GRU(x, w, r, b, lengths, h, linear_before_reset=1, **_sizes(r))
 
 
-def _onnx_rnn(x: Any, lengths: Any, h: Any, w: Any, r: Any, b: Any) -> Any:
-    return op.RNN(x, w, r, b, lengths, h, **_sizes(r))
-
-
 def _microsoft_operator(name: str, inputs: Sequence[tuple[str, str]]) -> values.Op:
     """An operator of onnxruntime's own that ``onnx`` has no schema of.
 
@@ -152,10 +143,9 @@ def _onnx_quantized_product(x: Any, weight: Any, scale: Any, bias: Any = None) -
 TRANSLATION_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.unroll.lstm.default: _onnx_lstm,
     torch.ops.unroll.gru.default: _onnx_gru,
-    torch.ops.unroll.rnn.default: _onnx_rnn,
     torch.ops.unroll.quantized_product.default: _onnx_quantized_product,
 }
 
 OPSET = 18
 
-__all__ = ["OPSET", "TRANSLATION_TABLE", "gru", "lstm", "quantized_product", "rnn"]
+__all__ = ["OPSET", "TRANSLATION_TABLE", "gru", "lstm", "quantized_product"]

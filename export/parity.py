@@ -12,8 +12,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from bundle.manifest import BATCH
-from export.graphs import TIME, Graph, Port
+from bundle.manifest import BATCH, TIME
+from export.graphs import RIGHT_TIME, Graph, Port
 from export.quantised import QuantisedLinear
 from export.sampler import Controls, draw_numpy
 
@@ -45,7 +45,8 @@ def check_parity(
     """The largest deviation of each graph's file in ``folder`` from its PyTorch module.
 
     graphs: over the PyTorch model itself, not the copy made for export.
-    vocabulary_sizes: by the name of each whole-number input, ids below it are drawn.
+    vocabulary_sizes: by the name of each whole-number input, ids below it are drawn; and
+        how many ``labels`` a tagger has.
 
     An int8 graph's deviation is that of its rows without a state on a quantisation edge.
 
@@ -80,7 +81,7 @@ class _GraphCheck:
 
     def _carried(self, batch: int, time: int) -> float:
         """The largest deviation over ROUNDS, each side going on from its own state."""
-        sizes = {BATCH: batch, TIME: time}
+        sizes = {BATCH: batch, TIME: time, RIGHT_TIME: time + 1}
         ours = theirs = {port.name: self._random_state(port, sizes) for port in self.graph.state}
         worst = 0.0
         for _ in range(ROUNDS):
@@ -171,12 +172,18 @@ class _GraphCheck:
         if port.name == "memory_mask":
             inside = self.random.integers(1, shape[1] + 1, size=(shape[0], 1))
             return (np.arange(shape[1]) < inside).astype(np.float32)
+        if port.name == "previous_label":
+            return self.random.integers(0, self.vocabulary_sizes["labels"] + 1, shape)
         return self.random.uniform(-1, 1, shape).astype(np.float32)
 
     def _random_input(self, port: Port, sizes: dict[str, int]) -> NDArray[Any]:
         shape = _shape(port, sizes)
         if port.name == "lengths":
             return self.random.integers(1, sizes[TIME] + 1, shape)
+        if port.name == "right_lengths":
+            return self.random.integers(1, sizes[RIGHT_TIME] + 1, shape)
+        if port.name == "vector":
+            return self.random.lognormal(0, 2, shape).astype(np.float32)
         if port.name in self.vocabulary_sizes:
             return self.random.integers(1, self.vocabulary_sizes[port.name], shape)
         if port.name == "top_k":

@@ -6,22 +6,27 @@ linear layer is stored as (in, out), the way a matrix product reads it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
 
 from export import operators
 from training.models import Model
 from training.models.recurrent import (
-    RecurrentLayer,
+    FusedLayer,
+    Layer,
     State,
+    Step,
+    UnrolledLayer,
     from_directions,
     to_directions,
 )
 
 # ONNX's gates as indices into PyTorch's.
-_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 _SUFFIXES = ("", "_reverse")
 
 
@@ -30,10 +35,12 @@ def for_export(model: Model) -> nn.Module:
 
     Its state_dict is the bundle's weights file.
     """
-    copy = deepcopy(model).eval()
+    copy = deepcopy(model).eval().requires_grad_(False)
     for name, module in list(copy.named_modules()):
-        if isinstance(module, RecurrentLayer):
+        if isinstance(module, FusedLayer):
             copy.set_submodule(name, ExportedRecurrentLayer(module))
+        elif isinstance(module, UnrolledLayer):
+            copy.set_submodule(name, ScannedLayer(module))
         elif isinstance(module, nn.Linear):
             copy.set_submodule(name, ExportedLinear(module))
     return copy
@@ -43,7 +50,7 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
     """The state_dict of ``model`` from the tensors of a weights file; the inverse of for_export."""
     weights: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        if isinstance(module, RecurrentLayer):
+        if isinstance(module, FusedLayer):
             weights.update(_unfold_recurrent(module, name, tensors))
         elif isinstance(module, nn.Linear):
             weights[f"{name}.weight"] = tensors[f"{name}.weight"].T.contiguous()
@@ -51,7 +58,7 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
                 weights[f"{name}.bias"] = tensors[f"{name}.bias"]
         elif isinstance(module, nn.Embedding):
             weights[f"{name}.weight"] = tensors[f"{name}.weight"]
-    return weights
+    return weights | {name: tensors[name] for name, _ in model.named_buffers()}
 
 
 class ExportedLinear(nn.Module):
@@ -69,8 +76,30 @@ class ExportedLinear(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
-class ExportedRecurrentLayer(nn.Module):
-    """RecurrentLayer as one custom operator, with the same call.
+def scanned(
+    step: Step, carry: State, inputs: Sequence[Tensor], reverse: bool = False
+) -> tuple[State, Tensor]:
+    """training.models.recurrent.unroll as one ONNX Scan over the body of ``step``."""
+    after, outputs = scan(step, carry, tuple(inputs), reverse=reverse)
+    return after, outputs
+
+
+class ScannedLayer(UnrolledLayer):
+    """UnrolledLayer whose steps are the body of a Scan: ONNX has no operator for its cell."""
+
+    def __init__(self, layer: UnrolledLayer) -> None:
+        nn.Module.__init__(self)
+        self.options = layer.options
+        self.directions = layer.directions
+
+    def unroll(
+        self, step: Step, carry: State, inputs: Sequence[Tensor], reverse: bool
+    ) -> tuple[State, Tensor]:
+        return scanned(step, carry, inputs, reverse)
+
+
+class ExportedRecurrentLayer(Layer):
+    """FusedLayer as one custom operator, with the same call.
 
     w, r, b: as export.operators has them.
     """
@@ -79,7 +108,7 @@ class ExportedRecurrentLayer(nn.Module):
     r: Tensor
     b: Tensor
 
-    def __init__(self, layer: RecurrentLayer) -> None:
+    def __init__(self, layer: FusedLayer) -> None:
         super().__init__()
         self.options = layer.options
         network, cell = layer.network, layer.options.cell
@@ -107,7 +136,7 @@ class ExportedRecurrentLayer(nn.Module):
 
 
 def _unfold_recurrent(
-    layer: RecurrentLayer, name: str, tensors: dict[str, Tensor]
+    layer: FusedLayer, name: str, tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     gates = _GATES[layer.options.cell]
     back = tuple(gates.index(gate) for gate in range(len(gates)))

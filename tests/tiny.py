@@ -15,20 +15,26 @@ from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
 from training.models import Config, build, config_to_json
 from training.models.classifier import ClassifierConfig
+from training.models.fill import FillConfig
 from training.models.generator import GeneratorConfig
 from training.models.recurrent import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
+from training.models.tagger import TaggerConfig
+from training.models.vec2seq import VectorToSequenceConfig
 from training.trained import Figure, TrainedModel
 
 LETTERS = "abcdefghij klmn"
 WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
 SOURCE_LIMIT = 10
+TAGS = ("DET", "NOUN", "VERB", "ADJ", "NOT")
+NUTRIENTS = ("Water (g)", "Energy (kcal)", "Protein (g)")
 
 # Exported with an int8 step, as if its figures had been measured.
 INT8 = {"int8": (Figure("loss, int8", 1.5, "nats", "nothing", 1, "none"),)}
 
 LETTER_READER = Tokenizer("characters", Vocabulary(tuple(LETTERS)), lowercase=True)
 WORD_READER = Tokenizer("words", Vocabulary(WORDS), lowercase=True)
+MARKED_WORD_READER = Tokenizer("words", Vocabulary(WORDS, has_markers=True), lowercase=True)
 PHONE_WRITER = Tokenizer("symbols", Vocabulary(tuple("PQRSTUV"), has_markers=True))
 
 
@@ -40,6 +46,7 @@ def trained(
     limits: dict[str, int] | None = None,
     seed: int = 0,
     precisions: dict[str, tuple[Figure, ...]] | None = None,
+    vector: Sequence[str] = (),
 ) -> TrainedModel:
     """A model of ``config`` with random weights, larger than usual so that outputs differ."""
     torch.manual_seed(seed)
@@ -53,6 +60,7 @@ def trained(
         weights=model.state_dict(),
         tokenizers=tokenizers,
         labels=tuple(labels),
+        vector=tuple(vector),
         limits=limits or {"input_tokens": 64, "output_tokens": 400},
         figures=(Figure("accuracy", 50.0, "%", "nothing", 1, "none"),),
         data=({"package": "none", "version": "0", "sha256": "0", "licence": "none"},),
@@ -94,9 +102,52 @@ def classifier(name: str = "mood", cell: str = "lstm") -> TrainedModel:
     return trained(name, config, {"input": WORD_READER}, labels=("sad", "glad"))
 
 
+def tagger(
+    name: str = "tags", recurrent: RecurrentOptions | None = None, seed: int = 0
+) -> TrainedModel:
+    """Reads both sides; ``online_tagger`` reads the left one and its own last label."""
+    recurrent = recurrent or RecurrentOptions("lstm", 9, bidirectional=True)
+    config = TaggerConfig(
+        vocabulary_size=len(WORD_READER.vocabulary),
+        labels=len(TAGS),
+        embedding_size=6,
+        recurrent=recurrent,
+        label_embedding_size=4 if recurrent.reads_output else 0,
+    )
+    return trained(name, config, {"input": WORD_READER}, labels=TAGS, seed=seed)
+
+
+def online_tagger(name: str = "tags-online", cell: str = "lstm") -> TrainedModel:
+    return tagger(name, RecurrentOptions(cell, 9, recurrence="hidden_and_output"))
+
+
+def fill(name: str = "blank", cell: str = "lstm") -> TrainedModel:
+    config = FillConfig(
+        vocabulary_size=len(MARKED_WORD_READER.vocabulary),
+        candidates=4,
+        embedding_size=6,
+        recurrent=RecurrentOptions(cell, 9),
+    )
+    return trained(name, config, {"input": MARKED_WORD_READER}, labels=WORDS[:4])
+
+
+def vec2seq(name: str = "foods", recurrent: RecurrentOptions | None = None) -> TrainedModel:
+    config = VectorToSequenceConfig(
+        vector_size=len(NUTRIENTS),
+        vocabulary_size=len(PHONE_WRITER.vocabulary),
+        embedding_size=6,
+        condition_size=5,
+        recurrent=recurrent or RecurrentOptions("lstm", 11),
+    )
+    limits = {"output_tokens": 60}
+    return trained(name, config, {"output": PHONE_WRITER}, limits=limits, vector=NUTRIENTS)
+
+
 def export_all(root: Path) -> Path:
     """``root`` with a bundle of each task."""
-    for model in (generator(), seq2seq(), classifier()):
+    for model in (
+        generator(), seq2seq(), classifier(), tagger(), online_tagger(), fill(), vec2seq(),
+    ):  # fmt: skip
         export_bundle(model, root / model.name / "1")
     return root
 

@@ -38,6 +38,7 @@ class TrainedModel:
     tokenizers: by role, ``input`` and ``output``; the same object where a model reads what
         it writes.
     limits: the largest inputs and outputs the service accepts, by name.
+    vector: names, with units, of the values of the vector that primes the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
     """
@@ -49,6 +50,7 @@ class TrainedModel:
     tokenizers: dict[str, Tokenizer]
     limits: dict[str, int]
     labels: tuple[str, ...] = ()
+    vector: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     data: tuple[dict[str, str], ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class TrainedModel:
             "weights": self.weights,
             "tokenizers": {role: _tokenizer_to_json(t) for role, t in self.tokenizers.items()},
             "labels": list(self.labels),
+            "vector": list(self.vector),
             "figures": [asdict(figure) for figure in self.figures],
             "data": list(self.data),
             "training": self.training,
@@ -92,8 +95,8 @@ class TrainedModel:
             name: _figures_from_json(figures)
             for name, figures in content.get("precisions", {}).items()
         }
-        for name in ("labels", "data"):
-            content[name] = tuple(content[name])
+        for name in ("labels", "vector", "data"):
+            content[name] = tuple(content.get(name, ()))
         return cls(**content)
 
 

@@ -40,8 +40,8 @@ def probe(
 ) -> Probed:
     """Run each graph on made-up rows, one alone and several together, whole and cut in two.
 
-    vocabulary: ids below it are valid for every graph. wide: sessions on more threads, which
-    must compute what their namesakes do.
+    vocabulary: ids below it are valid for every graph, as tokens and as labels.
+    wide: sessions on more threads, which must compute what their namesakes do.
     """
     wide = wide or {}
     hashed, invariant = hashlib.sha256(), True
@@ -100,7 +100,7 @@ def _input(
 ) -> NDArray[Any]:
     shape = [rows, *(_TIME if isinstance(axis, str) else axis for axis in port.shape[1:])]
     dtype = NUMPY_TYPES[port.type]
-    if port.name == "lengths":
+    if port.name.endswith("lengths"):
         return np.full(shape, _TIME, dtype)
     if port.name == "top_k":
         return np.zeros(shape, dtype)
@@ -110,4 +110,5 @@ def _input(
         return np.zeros(shape, dtype)
     if port.name in ("temperature", "top_p", "repetition", "memory_mask"):
         return np.ones(shape, dtype)
-    return random.uniform(-1 if len(shape) > 1 else 0, 1, shape).astype(dtype)
+    least = -1 if len(shape) > 1 and port.name != "vector" else 0
+    return random.uniform(least, 1, shape).astype(dtype)

@@ -14,6 +14,8 @@ from bundle.store import Bundle, read_bundle
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
+# Graphs that some models of a task have and others do without.
+_OPTIONAL = ("prime", "step")
 # What large batches run on several threads; scores and predictions share their cores with it.
 _WIDE = ("prime", "step")
 
@@ -154,7 +156,7 @@ def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> 
     instead = manifest.precisions[precision].graphs if precision != FP32 else {}
     graphs = {
         role: instead.get(role, role)
-        for role in GRAPHS_OF_TASK[manifest.task]
+        for role in _roles(manifest)
         if not (role == "prime" and "step" in instead and manifest.task == GENERATE)
     }
     narrow = replace(settings, threads=1)
@@ -165,6 +167,12 @@ def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> 
         if role in _WIDE and settings.threads > 1 and settings.provider == CPU_PROVIDER
     }
     return _with_rows(LoadedModel(bundle, precision, sessions, wide), settings)
+
+
+def _roles(manifest: Manifest) -> list[str]:
+    wanted = GRAPHS_OF_TASK[manifest.task]
+    optional = [role for role in _OPTIONAL if role in manifest.graphs and role not in wanted]
+    return [*wanted, *optional]
 
 
 def _with_rows(loaded: LoadedModel, settings: SessionSettings) -> LoadedModel:

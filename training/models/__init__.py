@@ -7,19 +7,32 @@ from dataclasses import asdict
 from typing import Any
 
 from training.models.classifier import Classifier, ClassifierConfig
+from training.models.fill import Fill, FillConfig
 from training.models.generator import Generator, GeneratorConfig
 from training.models.recurrent import OptionInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from training.models.tagger import Tagger, TaggerConfig
+from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
-Config = ClassifierConfig | GeneratorConfig | Seq2SeqConfig
-Model = Classifier | Generator | Seq2Seq
+Config = (
+    ClassifierConfig
+    | TaggerConfig
+    | FillConfig
+    | GeneratorConfig
+    | Seq2SeqConfig
+    | VectorToSequenceConfig
+)
+Model = Classifier | Tagger | Fill | Generator | Seq2Seq | VectorToSequence
 
 _ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
     config.architecture: (config, model)
     for config, model in (
         (ClassifierConfig, Classifier),
+        (TaggerConfig, Tagger),
+        (FillConfig, Fill),
         (GeneratorConfig, Generator),
         (Seq2SeqConfig, Seq2Seq),
+        (VectorToSequenceConfig, VectorToSequence),
     )
 }
 

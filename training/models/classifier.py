@@ -8,10 +8,15 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from bundle.vocabulary import PADDING_ID
-from training.models.recurrent import RecurrentOptions, RecurrentStack
+from training.models.recurrent import (
+    RecurrentOptions,
+    RecurrentStack,
+    check_hidden_recurrence,
+    inside,
+)
 
-# Outputs of a recurrent layer lie in [-1, 1], so this never wins a maximum.
-_BELOW_ANY_OUTPUT = -2.0
+# Outputs of a stack are a few numbers of [-1, 1] added up, so this never wins a maximum.
+_BELOW_ANY_OUTPUT = -1e4
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class ClassifierConfig:
     embedding_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_hidden_recurrence(
+            self.recurrent, "a classifier", "its one output comes after the last step"
+        )
 
 
 class Classifier(nn.Module):
@@ -44,14 +54,6 @@ class Classifier(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens (batch, time), lengths (batch,) → logits (batch, labels)"""
         features, _ = self.stack(self.dropout(self.embedding(tokens)), None, lengths)
-        inside = positions(tokens) < lengths.unsqueeze(1)
-        features = features.masked_fill(~inside.unsqueeze(2), _BELOW_ANY_OUTPUT)
+        outside = ~inside(tokens, lengths).unsqueeze(2)
+        features = features.masked_fill(outside, _BELOW_ANY_OUTPUT)
         return self.output(self.dropout(features.amax(dim=1)))
-
-
-def positions(tokens: Tensor) -> Tensor:
-    """0 … time-1 in every row of ``tokens`` (batch, time).
-
-    A running count rather than an arange: it keeps the time axis symbolic in an export.
-    """
-    return tokens.new_ones(tokens.shape).cumsum(dim=1) - 1

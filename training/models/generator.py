@@ -8,18 +8,37 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from bundle.vocabulary import PADDING_ID
-from training.models.recurrent import RecurrentOptions, RecurrentStack, State
+from training.models.recurrent import (
+    HIDDEN_AND_OUTPUT,
+    OptionInvalid,
+    RecurrentOptions,
+    RecurrentStack,
+    State,
+    check_one_direction,
+)
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """dropout: share dropped of the embeddings and of the last layer's output."""
+    """A generator's input is its own last output, so that recurrence ``output`` leaves it that
+    and no more: the distribution of a token then depends on the token before it alone.
+
+    dropout: share dropped of the embeddings and of the last layer's output.
+    """
 
     architecture: ClassVar[str] = "generator"
     vocabulary_size: int
     embedding_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
+        if self.recurrent.recurrence == HIDDEN_AND_OUTPUT:
+            raise OptionInvalid(
+                "a generator's input is its last output already, so recurrence 'hidden' is "
+                "'hidden_and_output'; choose 'hidden'"
+            )
 
 
 class Generator(nn.Module):
@@ -48,5 +67,5 @@ class Generator(nn.Module):
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """token (batch,) → logits of the next one (batch, vocabulary), state"""
-        logits, state = self(token.unsqueeze(1), state)
-        return logits.squeeze(1), state
+        features, state = self.stack.step(self.dropout(self.embedding(token)), state)
+        return self.output(self.dropout(features)), state

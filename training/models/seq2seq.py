@@ -1,4 +1,7 @@
-"""Sequence to sequence with attention: one sequence in, another of its own length out.
+"""Sequence to sequence: one sequence in, another of its own length out.
+
+Without attention all that the decoder knows of the source is one state (Sutskever, Vinyals and
+Le 2014, arXiv:1409.3215; Cho et al. 2014, arXiv:1406.1078): a lossy summary of fixed size.
 
 Attention is Luong's "general" score over the decoder's output (Luong, Pham and Manning 2015,
 arXiv:1508.04025, equations 5 to 8), without input feeding: the decoder's recurrence then does
@@ -15,8 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bundle.vocabulary import PADDING_ID
-from training.models.classifier import positions
-from training.models.recurrent import RecurrentOptions, RecurrentStack, State
+from training.models.recurrent import (
+    RecurrentOptions,
+    RecurrentStack,
+    State,
+    check_hidden_recurrence,
+    check_one_direction,
+    inside,
+)
 
 # Added to the score of a memory position that is padding: exp of it is zero in float32.
 _MASKED = -1e9
@@ -28,6 +37,7 @@ class Seq2SeqConfig:
     is the same sum whatever other rows its batch holds.
 
     recurrent: the decoder's layers; the encoder has the same, in both directions.
+    attention: whether the decoder looks back at the source at each step.
     """
 
     architecture: ClassVar[str] = "seq2seq"
@@ -37,10 +47,18 @@ class Seq2SeqConfig:
     recurrent: RecurrentOptions
     source_limit: int
     dropout: float = 0.0
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        check_one_direction(self.recurrent, "a decoder", "what it would read is not made yet")
+        check_hidden_recurrence(
+            self.recurrent, "a decoder", "its hidden state is what the encoder hands over"
+        )
 
 
 class Seq2Seq(nn.Module):
-    """A decoder's state is (memory, memory_mask) of the encoder, then its stack's tensors.
+    """A decoder's state is (memory, memory_mask) of the encoder, then its stack's tensors;
+    without attention the stack's tensors alone.
 
     memory: (batch, source_limit, 2 * hidden), zero after the source's length.
     memory_mask: (batch, source_limit), 1 where the source is, 0 where padding is.
@@ -63,8 +81,9 @@ class Seq2Seq(nn.Module):
             nn.Linear(both.output_size, width) for _ in range(both.layers * both.tensors_per_layer)
         )
         self.decoder = RecurrentStack(config.recurrent, config.embedding_size)
-        self.query = nn.Linear(width, both.output_size, bias=False)
-        self.combine = nn.Linear(width + both.output_size, width)
+        if config.attention:
+            self.query = nn.Linear(width, both.output_size, bias=False)
+            self.combine = nn.Linear(width + both.output_size, width)
         self.output = nn.Linear(width, config.target_vocabulary_size)
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
@@ -73,10 +92,16 @@ class Seq2Seq(nn.Module):
         The encoder's final states become the decoder's first through one tanh layer each.
         """
         memory, final = self.encoder(self.dropout(self.source_embedding(source)), None, lengths)
-        inside = (positions(source) < lengths.unsqueeze(1)).to(memory.dtype)
+        first = tuple(
+            torch.tanh(bridge(part)) for bridge, part in zip(self.bridges, final, strict=True)
+        )
+        if not self.config.attention:
+            return first
+        mask = inside(source, lengths)
         missing = self.config.source_limit - source.shape[1]
-        first = (torch.tanh(bridge(part)) for bridge, part in zip(self.bridges, final, strict=True))
-        return (pad(memory, (0, 0, 0, missing)), pad(inside, (0, missing)), *first)
+        # The MLP after the last layer makes something of padding too.
+        memory = memory * mask.unsqueeze(2)
+        return (pad(memory, (0, 0, 0, missing)), pad(mask.to(memory.dtype), (0, missing)), *first)
 
     def attend(self, features: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Weights (batch, time, source_limit) of each decoder output over the memory."""
@@ -86,18 +111,31 @@ class Seq2Seq(nn.Module):
         self, tokens: Tensor, state: State, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
-        memory, memory_mask, *carried = state
+        looked_at, carried = self._parts(state)
         embedded = self.dropout(self.target_embedding(tokens))
-        features, after = self.decoder(embedded, tuple(carried), lengths)
-        features = self.dropout(features)
-        context = self.attend(features, memory, memory_mask) @ memory
-        combined = torch.tanh(self.combine(torch.cat((features, context), dim=2)))
-        return self.output(self.dropout(combined)), (memory, memory_mask, *after)
+        features, after = self.decoder(embedded, carried, lengths)
+        return self._logits(features, looked_at), (*looked_at, *after)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """token (batch,) → logits of the next one (batch, vocabulary), state"""
-        logits, state = self(token.unsqueeze(1), state)
-        return logits.squeeze(1), state
+        looked_at, carried = self._parts(state)
+        features, after = self.decoder.step(self.dropout(self.target_embedding(token)), carried)
+        return self._logits(features.unsqueeze(1), looked_at).squeeze(1), (*looked_at, *after)
+
+    def _parts(self, state: State) -> tuple[State, State]:
+        """What attention looks at, and what the decoder carries."""
+        count = 2 if self.config.attention else 0
+        return state[:count], state[count:]
+
+    def _logits(self, features: Tensor, looked_at: State) -> Tensor:
+        """features (batch, time, hidden) → (batch, time, vocabulary)"""
+        features = self.dropout(features)
+        if not looked_at:
+            return self.output(features)
+        memory, memory_mask = looked_at
+        context = self.attend(features, memory, memory_mask) @ memory
+        combined = torch.tanh(self.combine(torch.cat((features, context), dim=2)))
+        return self.output(self.dropout(combined))
 
 
 def attention(query: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_CLASSIFY: _ClassVar[Task]
     TASK_GENERATE: _ClassVar[Task]
     TASK_SEQ2SEQ: _ClassVar[Task]
+    TASK_TAG: _ClassVar[Task]
+    TASK_FILL: _ClassVar[Task]
+    TASK_VECTOR_TO_SEQUENCE: _ClassVar[Task]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END: FinishReason
 FINISH_REASON_STOP: FinishReason
@@ -28,6 +31,9 @@ TASK_UNSPECIFIED: Task
 TASK_CLASSIFY: Task
 TASK_GENERATE: Task
 TASK_SEQ2SEQ: Task
+TASK_TAG: Task
+TASK_FILL: Task
+TASK_VECTOR_TO_SEQUENCE: Task
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "model_version", "texts")
@@ -62,6 +68,136 @@ class LabelProbability(_message.Message):
     label: str
     probability: float
     def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class TagRequest(_message.Message):
+    __slots__ = ("model", "model_version", "items", "top_labels")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    TOP_LABELS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    items: _containers.RepeatedCompositeFieldContainer[TagItem]
+    top_labels: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[TagItem, _Mapping]]] = ..., top_labels: _Optional[int] = ...) -> None: ...
+
+class TagItem(_message.Message):
+    __slots__ = ("text", "words")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, text: _Optional[str] = ..., words: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TagResponse(_message.Message):
+    __slots__ = ("texts",)
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedCompositeFieldContainer[TaggedText]
+    def __init__(self, texts: _Optional[_Iterable[_Union[TaggedText, _Mapping]]] = ...) -> None: ...
+
+class TaggedText(_message.Message):
+    __slots__ = ("tokens", "unknown_symbols")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TaggedToken]
+    unknown_symbols: int
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
+
+class TaggedToken(_message.Message):
+    __slots__ = ("text", "label", "probability", "position", "top")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    label: str
+    probability: float
+    position: int
+    top: _containers.RepeatedCompositeFieldContainer[LabelProbability]
+    def __init__(self, text: _Optional[str] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., position: _Optional[int] = ..., top: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ...) -> None: ...
+
+class StreamTagRequest(_message.Message):
+    __slots__ = ("start", "text", "words")
+    START_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    start: StreamTagStart
+    text: str
+    words: Words
+    def __init__(self, start: _Optional[_Union[StreamTagStart, _Mapping]] = ..., text: _Optional[str] = ..., words: _Optional[_Union[Words, _Mapping]] = ...) -> None: ...
+
+class StreamTagStart(_message.Message):
+    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOP_LABELS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_EVERY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_AT_END_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    top_labels: int
+    tokens_per_message: int
+    resume_every: int
+    resume_at_end: bool
+    resume_token: bytes
+    allow_inexact: bool
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: _Optional[bool] = ..., resume_token: _Optional[bytes] = ..., allow_inexact: _Optional[bool] = ...) -> None: ...
+
+class Words(_message.Message):
+    __slots__ = ("words",)
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, words: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StreamTagResponse(_message.Message):
+    __slots__ = ("tokens", "resume_points", "usage")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_POINTS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TaggedToken]
+    resume_points: _containers.RepeatedCompositeFieldContainer[ResumePoint]
+    usage: Usage
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+
+class FillRequest(_message.Message):
+    __slots__ = ("model", "model_version", "texts", "top_words")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_WORDS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    top_words: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., top_words: _Optional[int] = ...) -> None: ...
+
+class FillResponse(_message.Message):
+    __slots__ = ("blanks",)
+    BLANKS_FIELD_NUMBER: _ClassVar[int]
+    blanks: _containers.RepeatedCompositeFieldContainer[FilledBlank]
+    def __init__(self, blanks: _Optional[_Iterable[_Union[FilledBlank, _Mapping]]] = ...) -> None: ...
+
+class FilledBlank(_message.Message):
+    __slots__ = ("words", "input_tokens", "unknown_symbols")
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    words: _containers.RepeatedCompositeFieldContainer[WordProbability]
+    input_tokens: int
+    unknown_symbols: int
+    def __init__(self, words: _Optional[_Iterable[_Union[WordProbability, _Mapping]]] = ..., input_tokens: _Optional[int] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
+
+class WordProbability(_message.Message):
+    __slots__ = ("word", "probability")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    probability: float
+    def __init__(self, word: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact")
@@ -249,12 +385,14 @@ class ScoreRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ...) -> None: ...
 
 class ScoreItem(_message.Message):
-    __slots__ = ("text", "source")
+    __slots__ = ("text", "source", "vector")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
     text: str
     source: str
-    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    vector: Vector
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores",)
@@ -301,7 +439,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -325,6 +463,8 @@ class Model(_message.Message):
     BATCH_INVARIANT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_TAGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: Task
@@ -341,7 +481,9 @@ class Model(_message.Message):
     batch_invariant: bool
     fingerprint: str
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ...) -> None: ...
+    vector_fields: _containers.RepeatedScalarFieldContainer[str]
+    streams_tags: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: _Optional[bool] = ...) -> None: ...
 
 class Figure(_message.Message):
     __slots__ = ("name", "value", "unit", "split", "examples")

@@ -51,6 +51,21 @@ class UnrollServiceStub:
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=unroll_dot_v1_dot_unroll__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Tag = channel.unary_unary(
+                '/unroll.v1.UnrollService/Tag',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.TagRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.TagResponse.FromString,
+                _registered_method=True)
+        self.StreamTag = channel.stream_stream(
+                '/unroll.v1.UnrollService/StreamTag',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.StreamTagRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.StreamTagResponse.FromString,
+                _registered_method=True)
+        self.Fill = channel.unary_unary(
+                '/unroll.v1.UnrollService/Fill',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.FillRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.FillResponse.FromString,
+                _registered_method=True)
         self.Score = channel.unary_unary(
                 '/unroll.v1.UnrollService/Score',
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.ScoreRequest.SerializeToString,
@@ -93,6 +108,28 @@ class UnrollServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tag(self, request, context):
+        """One label for each token of each text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamTag(self, request_iterator, context):
+        """Labels tokens as they arrive: the first request says how, every later one brings tokens,
+        and each token is answered once. What was read before is kept for as long as the call lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fill(self, request, context):
+        """The likeliest words for the blank in each text, from what stands on both sides of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Score(self, request, context):
         """The log-probability of each token of given texts.
         """
@@ -124,6 +161,21 @@ def add_UnrollServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=unroll_dot_v1_dot_unroll__pb2.GenerateRequest.FromString,
                     response_serializer=unroll_dot_v1_dot_unroll__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Tag': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tag,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.TagRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.TagResponse.SerializeToString,
+            ),
+            'StreamTag': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamTag,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.StreamTagRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.StreamTagResponse.SerializeToString,
+            ),
+            'Fill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fill,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.FillRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.FillResponse.SerializeToString,
             ),
             'Score': grpc.unary_unary_rpc_method_handler(
                     servicer.Score,
@@ -202,6 +254,87 @@ class UnrollService:
             '/unroll.v1.UnrollService/Generate',
             unroll_dot_v1_dot_unroll__pb2.GenerateRequest.SerializeToString,
             unroll_dot_v1_dot_unroll__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unroll.v1.UnrollService/Tag',
+            unroll_dot_v1_dot_unroll__pb2.TagRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.TagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamTag(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/unroll.v1.UnrollService/StreamTag',
+            unroll_dot_v1_dot_unroll__pb2.StreamTagRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.StreamTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unroll.v1.UnrollService/Fill',
+            unroll_dot_v1_dot_unroll__pb2.FillRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.FillResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,107 @@
+"""Vector to sequence: one vector of fixed size conditions every step of a generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bundle.vocabulary import PADDING_ID
+from training.models.recurrent import (
+    HIDDEN_AND_OUTPUT,
+    OptionInvalid,
+    RecurrentOptions,
+    RecurrentStack,
+    State,
+    check_one_direction,
+)
+
+
+@dataclass(frozen=True)
+class VectorToSequenceConfig:
+    """vector_size: values of the vector. condition_size: of what the steps read of it.
+    dropout: share dropped of the embeddings, the condition and the last layer's output.
+    """
+
+    architecture: ClassVar[str] = "vec2seq"
+    vector_size: int
+    vocabulary_size: int
+    embedding_size: int
+    condition_size: int
+    recurrent: RecurrentOptions
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
+        if self.recurrent.recurrence == HIDDEN_AND_OUTPUT:
+            raise OptionInvalid(
+                "what is made from a vector is its own input already, so recurrence 'hidden' is "
+                "'hidden_and_output'; choose 'hidden'"
+            )
+
+
+class VectorToSequence(nn.Module):
+    """Its state is the condition (batch, condition_size), made once, then its stack's tensors.
+
+    The condition stands beside each step's input, which is a term R·x in the sum that makes
+    the hidden units (Goodfellow, Bengio and Courville 2016, section 10.2.4).
+
+    mean, scale: (vector_size,) of the values' fourth roots in training, so that the model takes
+    values in their own units.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: VectorToSequenceConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(config.vector_size))
+        self.register_buffer("scale", torch.ones(config.vector_size))
+        self.reader = nn.Linear(config.vector_size, config.condition_size)
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.dropout = nn.Dropout(config.dropout)
+        entering = config.embedding_size + config.condition_size
+        self.stack = RecurrentStack(config.recurrent, entering)
+        self.output = nn.Linear(config.recurrent.output_size, config.vocabulary_size)
+
+    def standardise(self, vectors: Tensor) -> None:
+        """Take mean and scale from ``vectors`` (examples, vector_size) of values at least 0."""
+        roots = _compressed(vectors)
+        self.mean.copy_(roots.mean(dim=0))
+        spread = roots.std(dim=0)
+        self.scale.copy_(torch.where(spread > 0, spread, 1.0))
+
+    def encode(self, vector: Tensor) -> State:
+        """vector (batch, vector_size), values at least 0 → the first state"""
+        standard = (_compressed(vector) - self.mean) / self.scale
+        condition = torch.tanh(self.reader(self.dropout(standard)))
+        return (condition, *self.stack.zero_state(len(vector), condition))
+
+    def forward(
+        self, tokens: Tensor, state: State, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
+        condition, *carried = state
+        beside = condition.unsqueeze(1).expand(-1, tokens.shape[1], -1)
+        entering = torch.cat((self.dropout(self.embedding(tokens)), beside), dim=2)
+        features, after = self.stack(entering, tuple(carried), lengths)
+        return self.output(self.dropout(features)), (condition, *after)
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """token (batch,) → logits of the next one (batch, vocabulary), state"""
+        condition, *carried = state
+        entering = torch.cat((self.dropout(self.embedding(token)), condition), dim=1)
+        features, after = self.stack.step(entering, tuple(carried))
+        return self.output(self.dropout(features)), (condition, *after)
+
+
+def _compressed(values: Tensor) -> Tensor:
+    """The fourth root of values that range over decades (a power transform: Box and Cox 1964).
+
+    A logarithm would do as well, but onnxruntime computes it otherwise at the end of an array
+    than in its middle, so a row's bits would depend on its batch; a square root is exact.
+    """
+    return torch.sqrt(torch.sqrt(values))
