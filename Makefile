@@ -18,7 +18,7 @@ PROTO := proto/unroll/v1/unroll.proto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-gpu proof check format train export models \
+.PHONY: help run tour serve check-models test test-all test-gpu proof check format train export models \
 	proto bench image clean need-model
 
 help: ## list the targets
@@ -93,6 +93,9 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 
 test: $(VENV)/.dev ## run the tests
 	$(PY) -m pytest
+
+test-all: $(VENV)/.dev ## export and check every design, not only every pair of options: an hour or two
+	$(PY) -m pytest --all-designs tests/export/test_designs.py $(ARGS)
 
 proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count, compared by bits; 10,000 that leave
 	$(PY) -m pytest --proof tests/promise $(ARGS)

@@ -27,6 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--proof", action="store_true", help="draw many more requests in tests of the promise"
     )
+    parser.addoption(
+        "--all-designs", action="store_true", help="export every design, not every pair of options"
+    )
 
 
 @dataclass(frozen=True)

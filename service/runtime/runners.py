@@ -26,6 +26,9 @@ WIDE_PROMPTS = 8
 # what a score graph holds features and logits for.
 _SCORE_PIECE = 4096
 
+# Attention takes another kernel for a single query, which rounds otherwise: no piece is shorter.
+_LEAST_SCORED = 2
+
 
 class Side(Protocol):
     """Arrays of (capacity, …) that a step reads and writes, by the graph's names."""
@@ -251,8 +254,9 @@ class ScoreRunner:
         start = 0
         while running:
             end = start + max(1, _SCORE_PIECE // len(running))
-            feed = _padded([items[i].tokens[start:end] for i in running])
-            feed["targets"] = _padded([items[i].targets[start:end] for i in running])["tokens"]
+            feed = _padded([items[i].tokens[start:end] for i in running], _LEAST_SCORED)
+            targets = [items[i].targets[start:end] for i in running]
+            feed["targets"] = _padded(targets, _LEAST_SCORED)["tokens"]
             feed |= _stacked(self.state, [states[i] for i in running])
             found = dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
             for row, i in enumerate(running):
@@ -278,10 +282,10 @@ class ScoreRunner:
         }
 
 
-def _padded(tokens: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """tokens (rows, longest) and lengths (rows,)"""
+def _padded(tokens: Sequence[Sequence[int]], least: int = 1) -> dict[str, Array]:
+    """tokens (rows, longest, or ``least`` if that is more) and lengths (rows,)"""
     lengths = np.array([len(row) for row in tokens], np.int64)
-    padded = np.full((len(tokens), int(lengths.max())), PADDING_ID, np.int64)
+    padded = np.full((len(tokens), max(least, int(lengths.max()))), PADDING_ID, np.int64)
     for row, ids in zip(padded, tokens, strict=True):
         row[: len(ids)] = ids
     return {"tokens": padded, "lengths": lengths}

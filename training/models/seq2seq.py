@@ -100,7 +100,7 @@ class Seq2Seq(nn.Module):
         mask = inside(source, lengths)
         missing = self.config.source_limit - source.shape[1]
         # The MLP after the last layer makes something of padding too.
-        memory = memory * mask.unsqueeze(2)
+        memory = memory.masked_fill(~mask.unsqueeze(2), 0.0)
         return (pad(memory, (0, 0, 0, missing)), pad(mask.to(memory.dtype), (0, missing)), *first)
 
     def attend(self, features: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
