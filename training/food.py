@@ -167,9 +167,9 @@ def train(run: Run) -> None:
         vector_size=len(foods.nutrients),
         vocabulary_size=len(task.output.vocabulary),
         embedding_size=48,
-        condition_size=96,
-        recurrent=RecurrentOptions("lstm", size, 1),
-        dropout=0.2,
+        condition_size=size,
+        recurrent=RecurrentOptions("lstm", size, 1, input_mlp=1),
+        dropout=0.1,
     )
 
     def build(config: VectorToSequenceConfig) -> VectorToSequence:

@@ -31,8 +31,8 @@ from training.models.classifier import Classifier, ClassifierConfig
 from training.models.recurrent import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
-BATCH = 128
-CAP = 15_000
+BATCH = 256
+CAP = 8_000
 VALIDATION_CAP = 500
 INPUT_LIMIT = 128
 VOCABULARY_CAP = 160  # letters, marks and digits; rarer ones train the catch-all
