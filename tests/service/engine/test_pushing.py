@@ -1,8 +1,11 @@
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from export.bundles import export_bundle
+from service.engine.arena import StateSpec
 from service.engine.errors import EngineFailed
 from service.engine.generating import GenerationModel
 from service.engine.pushing import LIKELIEST, TURN, PushEngine
@@ -16,10 +19,17 @@ from service.engine.requests import (
     Generation,
     TokenMade,
 )
+from service.engine.resuming import STREAM_TAG, ResumeTokens, ServedBundle
+from service.runtime.devices import CPU_PROVIDER
+from service.runtime.repository import load_models
+from service.runtime.runners import TagRunner, generate_runner
+from service.runtime.sessions import SessionSettings
+from tests import tiny
 from tests.service.engine.fakes import HIDDEN, VOCABULARY, Clock, FakeRunner, Heard, Reader, run
+from training.models.recurrent import RecurrentOptions
 
 LABELS = [f"label {number}" for number in range(VOCABULARY)]
-TOKENS = tuple(random.Random(5).randrange(VOCABULARY) for _ in range(60))
+TOKENS = random.Random(5).choices(range(VOCABULARY), k=60)
 
 
 def make_engine(capacity=8):
@@ -270,3 +280,84 @@ def test_a_failure_reaches_streams_that_wait_for_tokens():
     running.push(1, 2)
     assert set(engine.fail(EngineFailed("broken"))) == {silent.reader, running.reader}
     assert all(type(c.reader.last) is Failed for c in (silent, running))
+
+
+# -- the graphs of a real tagger ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["lstm", "gru"])
+def tagger(request, tmp_path_factory):
+    """One that feeds its labels back, which vary, loaded."""
+    root = tmp_path_factory.mktemp("tagger")
+    options = RecurrentOptions(request.param, 9, recurrence="hidden_and_output")
+    export_bundle(
+        tiny.tagger("tags", options, {"lstm": 43, "gru": 73}[request.param]), root / "tags/1"
+    )
+    (loaded,), _ = load_models(root, SessionSettings("cpu", CPU_PROVIDER, 1))
+    return loaded
+
+
+def real_engine(loaded, capacity=4):
+    manifest = loaded.bundle.manifest
+    state = tuple(StateSpec(t.name, t.dtype, t.shape, t.carried) for t in manifest.state)
+    model = GenerationModel(state, None, None, (manifest.labels, manifest.labels))
+    runner = generate_runner(loaded.sessions, manifest.state)
+    return PushEngine(model, runner, capacity, Clock(), Heard())
+
+
+def real_tokens(seed):
+    choose = random.Random(seed)
+    return choose.choices(range(1, len(tiny.WORDS) + 2), k=choose.randint(1, 300))
+
+
+def real_labels(loaded, tokens, **options):
+    engine = real_engine(loaded)
+    caller = Caller(engine, **options)
+    caller.push(*tokens)
+    caller.close()
+    run(engine)
+    return caller
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_real_tagger_gives_the_same_bits_alone_beside_others_and_in_pieces(tagger, seed):
+    choose = random.Random(seed)
+    inputs = [real_tokens(10 * seed + number) for number in range(7)]
+    engine = real_engine(tagger)
+    callers, left = [Caller(engine) for _ in inputs], [list(tokens) for tokens in inputs]
+    while any(left):
+        number = choose.randrange(len(callers))
+        count = choose.randint(0, 40)
+        callers[number].push(*left[number][:count])
+        del left[number][:count]
+        for _ in range(choose.randint(0, 30)):
+            engine.step()
+    run(engine)
+    assert [c.told for c in callers] == [real_labels(tagger, tokens).told for tokens in inputs]
+
+
+def test_a_real_taggers_labels_are_those_of_its_predict_graph(tagger):
+    inputs = [real_tokens(seed) for seed in range(6)]
+    whole = next(TagRunner(tagger.sessions["predict"]).run([Item(tokens) for tokens in inputs]))
+    seen = set()
+    for tokens, probabilities in zip(inputs, whole, strict=True):
+        labels = [token for token, _, _ in real_labels(tagger, tokens).told]
+        assert labels == probabilities.argmax(axis=1).tolist()
+        seen.update(labels)
+    assert len(seen) > 2, "labels vary"
+
+
+def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
+    """Its last label, a whole number without an axis, travels too."""
+    tokens, seals = real_tokens(3), ResumeTokens()
+    bundle = ServedBundle("tags", "d", "fp32", "f", STREAM_TAG)
+    whole = real_labels(tagger, tokens, checkpoints=Checkpoints(16))
+    for point in whole.reader.of(Checkpoint):
+        snapshot = seals.open(seals.seal(point.snapshot, bundle, ""), bundle, "", False)
+        rest = real_labels(tagger, tokens[snapshot.made :], resumed=snapshot)
+        assert rest.told == whole.told[snapshot.made :]
+
+
+@dataclass
+class Item:
+    tokens: list[int]
