@@ -166,7 +166,7 @@ def _texts(texts: Sequence[str]) -> list[str]:
     return [sys.stdin.read() if text == "-" else text for text in texts]
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     input_group.add_argument("--prompt", help="text to go on from")
     input_group.add_argument("--source", help="sequence to turn into another")
     input_group.add_argument(
-        "--vector", type=_numbers, metavar="V1,V2,…", help="numbers that condition"
+        "--vector", type=numbers, metavar="V1,V2,…", help="numbers that condition"
     )
     command.add_argument("--max-tokens", type=int)
     command.add_argument("--temperature", type=float, help="0 takes the most probable token")
@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=score)
     command.add_argument("--model", required=True)
     command.add_argument("--source", help="what the texts are answers to")
-    command.add_argument("--vector", type=_numbers, metavar="V1,V2,…", help="likewise")
+    command.add_argument("--vector", type=numbers, metavar="V1,V2,…", help="likewise")
     command.add_argument("texts", nargs="+", metavar="TEXT")
 
     command = commands.add_parser("models", help="what is served")

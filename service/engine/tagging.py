@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
 from service.engine.ranking import Array, largest_of_each
@@ -115,7 +117,7 @@ def tagged(
 ) -> list[TaggedToken]:
     """probabilities: (tokens, labels). first: the position of the first token."""
     places = largest_of_each(probabilities, max(1, top))
-    worth = probabilities[range(len(words)), places.T].T.tolist()
+    worth = np.take_along_axis(probabilities, places, axis=1).tolist()
     return [
         TaggedToken(
             word,
