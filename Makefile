@@ -10,7 +10,7 @@ PIP_VERSION := 26.3
 VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-MODELS := sentiment prose g2p
+MODELS := sentiment nationality pos pos-online cloze g2p food prose
 # Models whose step is faster in int8 and no worse on held-out data (DECISIONS.md has the figures).
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
