@@ -79,7 +79,7 @@ BUNDLES := $(MODELS:%=models/%/1/manifest.json)
 precision_of = $(if $(filter $(1),$(INT8)),--int8)
 
 $(RUNS): runs/%/model.pt: | $(VENV)/.dev
-	$(PY) -m training.$* $(if $(wildcard runs/$*/checkpoint.pt),--resume)
+	$(PY) -m training.$(subst -,_,$*) $(if $(wildcard runs/$*/checkpoint.pt),--resume)
 
 export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle
 	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),$(call precision_of,$(MODEL)),--bundle models/$(MODEL)/1)

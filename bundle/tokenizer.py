@@ -47,7 +47,18 @@ class Tokenizer:
         return split(self.kind, text, self.lowercase)
 
     def encode(self, text: str) -> Encoded:
-        ids = [self.vocabulary.id_of(symbol) for symbol in self.split(text)]
+        return self._numbered(self.split(text))
+
+    def words_of(self, text: str) -> list[str]:
+        """The symbols of ``text`` as they stand there; encode_words() numbers them."""
+        return split(self.kind, text)
+
+    def encode_words(self, words: Iterable[str]) -> Encoded:
+        """Each word is one symbol, whatever it holds."""
+        return self._numbered(word.lower() if self.lowercase else word for word in words)
+
+    def _numbered(self, symbols: Iterable[str]) -> Encoded:
+        ids = [self.vocabulary.id_of(symbol) for symbol in symbols]
         return Encoded(ids, ids.count(self.vocabulary.unknown_id))
 
     def longest_text(self, tokens: int) -> int:

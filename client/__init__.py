@@ -5,6 +5,7 @@ from client.results import (
     Answer,
     Beam,
     Classification,
+    FilledBlank,
     GenerateOptions,
     Piece,
     RequestFailed,
@@ -12,6 +13,8 @@ from client.results import (
     SampleEnd,
     Sampling,
     ScoredText,
+    TaggedText,
+    TaggedToken,
     Token,
 )
 
@@ -21,6 +24,7 @@ __all__ = [
     "Beam",
     "Classification",
     "Client",
+    "FilledBlank",
     "GenerateOptions",
     "Piece",
     "RequestFailed",
@@ -28,5 +32,7 @@ __all__ = [
     "SampleEnd",
     "Sampling",
     "ScoredText",
+    "TaggedText",
+    "TaggedToken",
     "Token",
 ]

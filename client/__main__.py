@@ -1,8 +1,11 @@
-"""python -m client classify | generate | score | models …
+"""python -m client classify | tag | fill | generate | score | models …
 
     python -m client classify --model sentiment "the food is not good"
+    python -m client tag --model pos "The man went to the bank"
+    python -m client fill --model cloze "The man went to the ___ to withdraw money"
     python -m client generate --model prose --prompt "ROMEO:" --max-tokens 200 --seed 7
     python -m client generate --model g2p --source unrolled
+    python -m client generate --model food --vector 22.9,33.3,3.1,…
     python -m client score --model g2p --source unroll "AH N R OW L"
     python -m client models [NAME]
 
@@ -47,6 +50,27 @@ def classify(client: Client, chosen: argparse.Namespace) -> None:
     for text, answer in zip(texts, client.classify(chosen.model, texts), strict=True):
         label, probability = answer.best
         print(f"{label} {probability:.3f}  {text}")
+
+
+def tag(client: Client, chosen: argparse.Namespace) -> None:
+    texts = _texts(chosen.texts)
+    if not chosen.top:
+        for tagged in client.tag(chosen.model, texts):
+            print(" ".join(f"{token.text}/{token.label}" for token in tagged.tokens))
+        return
+    for tagged in client.tag(chosen.model, texts, top=chosen.top):
+        for token in tagged.tokens:
+            print(f"{token.text}\t{_told(token.top)}")
+
+
+def fill(client: Client, chosen: argparse.Namespace) -> None:
+    texts = _texts(chosen.texts)
+    for text, blank in zip(texts, client.fill(chosen.model, texts, top=chosen.top), strict=True):
+        print(f"{text}\n    {_told(blank.words)}")
+
+
+def _told(ranked: Iterable[tuple[str, float]]) -> str:
+    return "  ".join(f"{name} {probability:.3f}" for name, probability in ranked)
 
 
 def generate(client: Client, chosen: argparse.Namespace) -> None:
@@ -105,7 +129,9 @@ def print_stream(pieces: Iterable[Piece], log_probabilities: bool = False) -> An
 def score(client: Client, chosen: argparse.Namespace) -> None:
     texts = _texts(chosen.texts)
     sources = [chosen.source] * len(texts) if chosen.source else []
-    for text, scored in zip(texts, client.score(chosen.model, texts, sources), strict=True):
+    vectors = [chosen.vector] * len(texts) if chosen.vector else []
+    scores = client.score(chosen.model, texts, sources, vectors=vectors)
+    for text, scored in zip(texts, scores, strict=True):
         known = [t for t in scored.tokens if t.log_probability is not None]
         mean = scored.log_probability / len(known)
         print(f"{scored.log_probability:.4f} ({mean:.4f} a token)  {text}")
@@ -132,6 +158,10 @@ def _texts(texts: Sequence[str]) -> list[str]:
     return [sys.stdin.read() if text == "-" else text for text in texts]
 
 
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m client",
@@ -147,13 +177,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", default="sentiment")
     command.add_argument("texts", nargs="+", metavar="TEXT")
 
+    command = commands.add_parser("tag", help="label each token of texts")
+    command.set_defaults(run=tag)
+    command.add_argument("--model", default="pos")
+    command.add_argument("--top", type=int, default=0, help="tell so many labels, a line a token")
+    command.add_argument("texts", nargs="+", metavar="TEXT")
+
+    command = commands.add_parser("fill", help="find words for the blank in texts")
+    command.set_defaults(run=fill)
+    command.add_argument("--model", default="cloze")
+    command.add_argument("--top", type=int, default=0, help="tell so many words; 0 for 5")
+    command.add_argument("texts", nargs="+", metavar="TEXT", help="with one blank, ___")
+
     command = commands.add_parser("generate", help="stream tokens")
     command.set_defaults(run=generate)
     command.add_argument("--model", required=True)
     input_group = command.add_mutually_exclusive_group(required=True)
     input_group.add_argument("--prompt", help="text to go on from")
     input_group.add_argument("--source", help="sequence to turn into another")
-    input_group.add_argument("--vector", type=float, nargs="+", help="numbers that condition")
+    input_group.add_argument(
+        "--vector", type=numbers, metavar="V1,V2,…", help="numbers that condition"
+    )
     command.add_argument("--max-tokens", type=int)
     command.add_argument("--temperature", type=float, help="0 takes the most probable token")
     command.add_argument("--top-k", type=int)
@@ -173,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=score)
     command.add_argument("--model", required=True)
     command.add_argument("--source", help="what the texts are answers to")
+    command.add_argument("--vector", type=numbers, metavar="V1,V2,…", help="likewise")
     command.add_argument("texts", nargs="+", metavar="TEXT")
 
     command = commands.add_parser("models", help="what is served")

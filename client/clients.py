@@ -9,7 +9,14 @@ from typing import Self, Unpack
 import grpc
 
 from client import results
-from client.results import Classification, GenerateOptions, Piece, ScoredText
+from client.results import (
+    Classification,
+    FilledBlank,
+    GenerateOptions,
+    Piece,
+    ScoredText,
+    TaggedText,
+)
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -54,6 +61,27 @@ class Client:
             request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
             return results.to_classifications(self._stub.Classify(request, timeout=self.timeout))
 
+    def tag(
+        self,
+        model: str,
+        texts: Sequence[str | Sequence[str]],
+        *,
+        top: int = 0,
+        version: str = "",
+    ) -> list[TaggedText]:
+        """Each a text, or its words. top: how many of the likeliest labels are told, too."""
+        with _failures():
+            request = results.tag_request(model, version, texts, top)
+            return results.to_tagged(self._stub.Tag(request, timeout=self.timeout))
+
+    def fill(
+        self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""
+    ) -> list[FilledBlank]:
+        """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
+        with _failures():
+            request = results.fill_request(model, version, texts, top)
+            return results.to_filled(self._stub.Fill(request, timeout=self.timeout))
+
     def generate(self, model: str, **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
         """Tokens as they come; closing the iterator cancels the call."""
         request = results.generate_request(model, options)
@@ -66,10 +94,16 @@ class Client:
             call.cancel()
 
     def score(
-        self, model: str, texts: Sequence[str], sources: Sequence[str] = (), *, version: str = ""
+        self,
+        model: str,
+        texts: Sequence[str],
+        sources: Sequence[str] = (),
+        *,
+        vectors: Sequence[Sequence[float]] = (),
+        version: str = "",
     ) -> list[ScoredText]:
         with _failures():
-            request = results.score_request(model, version, texts, sources)
+            request = results.score_request(model, version, texts, sources, vectors)
             return results.to_scores(self._stub.Score(request, timeout=self.timeout))
 
     def list_models(self) -> pb.ListModelsResponse:
@@ -111,6 +145,27 @@ class AsyncClient:
             response = await self._stub.Classify(request, timeout=self.timeout)
             return results.to_classifications(response)
 
+    async def tag(
+        self,
+        model: str,
+        texts: Sequence[str | Sequence[str]],
+        *,
+        top: int = 0,
+        version: str = "",
+    ) -> list[TaggedText]:
+        """Each a text, or its words. top: how many of the likeliest labels are told, too."""
+        with _failures():
+            request = results.tag_request(model, version, texts, top)
+            return results.to_tagged(await self._stub.Tag(request, timeout=self.timeout))
+
+    async def fill(
+        self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""
+    ) -> list[FilledBlank]:
+        """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
+        with _failures():
+            request = results.fill_request(model, version, texts, top)
+            return results.to_filled(await self._stub.Fill(request, timeout=self.timeout))
+
     async def generate(
         self, model: str, **options: Unpack[GenerateOptions]
     ) -> AsyncIterator[Piece]:
@@ -125,10 +180,16 @@ class AsyncClient:
             call.cancel()
 
     async def score(
-        self, model: str, texts: Sequence[str], sources: Sequence[str] = (), *, version: str = ""
+        self,
+        model: str,
+        texts: Sequence[str],
+        sources: Sequence[str] = (),
+        *,
+        vectors: Sequence[Sequence[float]] = (),
+        version: str = "",
     ) -> list[ScoredText]:
         with _failures():
-            request = results.score_request(model, version, texts, sources)
+            request = results.score_request(model, version, texts, sources, vectors)
             return results.to_scores(await self._stub.Score(request, timeout=self.timeout))
 
     async def list_models(self) -> pb.ListModelsResponse:

@@ -41,6 +41,36 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class TaggedToken:
+    """text: as it was sent. top: the likeliest labels, as (label, probability)."""
+
+    text: str
+    label: str
+    probability: float
+    position: int
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    tokens: list[TaggedToken]
+    unknown_symbols: int
+
+
+@dataclass(frozen=True)
+class FilledBlank:
+    """words: with their probabilities, the most probable first."""
+
+    words: list[tuple[str, float]]
+    input_tokens: int
+    unknown_symbols: int
+
+    @property
+    def best(self) -> tuple[str, float]:
+        return self.words[0]
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn; None takes the model's default, seed None one of the server's.
 
@@ -187,12 +217,35 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
     return request
 
 
+def tag_request(
+    model: str, version: str, texts: Sequence[str | Sequence[str]], top: int
+) -> pb.TagRequest:
+    """texts: each a text, or its words."""
+    items = [
+        pb.TagItem(text=text) if isinstance(text, str) else pb.TagItem(words=text) for text in texts
+    ]
+    return pb.TagRequest(model=model, model_version=version, items=items, top_labels=top)
+
+
+def fill_request(model: str, version: str, texts: Sequence[str], top: int) -> pb.FillRequest:
+    return pb.FillRequest(model=model, model_version=version, texts=texts, top_words=top)
+
+
 def score_request(
-    model: str, version: str, texts: Sequence[str], sources: Sequence[str]
+    model: str,
+    version: str,
+    texts: Sequence[str],
+    sources: Sequence[str],
+    vectors: Sequence[Sequence[float]],
 ) -> pb.ScoreRequest:
-    """sources: one for each text, or none at all."""
-    pairs = zip(texts, sources or [""] * len(texts), strict=True)
-    items = [pb.ScoreItem(text=text, source=source) for text, source in pairs]
+    """sources, vectors: one for each text, or none at all."""
+    items = [pb.ScoreItem(text=text) for text in texts]
+    if sources:
+        for item, source in zip(items, sources, strict=True):
+            item.source = source
+    if vectors:
+        for item, vector in zip(items, vectors, strict=True):
+            item.vector.CopyFrom(pb.Vector(values=vector))
     return pb.ScoreRequest(model=model, model_version=version, items=items)
 
 
@@ -204,6 +257,29 @@ def to_classifications(response: pb.ClassifyResponse) -> list[Classification]:
             row.unknown_symbols,
         )
         for row in response.classifications
+    ]
+
+
+def to_tagged(response: pb.TagResponse) -> list[TaggedText]:
+    return [
+        TaggedText([to_tagged_token(token) for token in text.tokens], text.unknown_symbols)
+        for text in response.texts
+    ]
+
+
+def to_tagged_token(token: pb.TaggedToken) -> TaggedToken:
+    top = tuple((label.label, label.probability) for label in token.top)
+    return TaggedToken(token.text, token.label, token.probability, token.position, top)
+
+
+def to_filled(response: pb.FillResponse) -> list[FilledBlank]:
+    return [
+        FilledBlank(
+            [(word.word, word.probability) for word in blank.words],
+            blank.input_tokens,
+            blank.unknown_symbols,
+        )
+        for blank in response.blanks
     ]
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from client.__main__ import print_stream
 from client.clients import DEFAULT_TARGET, Client
@@ -30,6 +30,46 @@ LECTURE = (
         "negative",
     ),
 )
+SENTENCE = ("The man went to the bank", ("at", "nn", "vbd", "in", "at", "nn"))
+# Each with words of which one is to be among the first told.
+BLANKS = (
+    ("The man went to the ___ to withdraw money", ("bank",)),
+    (
+        "The boy went to the ___ to purchase some medicines for his mother",
+        ("pharmacy", "drugstore", "doctor", "market", "shop", "store"),
+    ),
+)
+TOLD_WORDS = 20
+NAMES = (("Sergei Ivanov", "Russian"), ("Hiroshi Tanaka", "Japanese"))
+# 100 g of cheddar (USDA SR28), by the names of the model's vector_fields.
+CHEDDAR = {
+    "Protein (g)": 22.87,
+    "Total lipid (fat) (g)": 33.31,
+    "Carbohydrate, by difference (g)": 3.09,
+    "Ash (g)": 3.71,
+    "Energy (kcal)": 404,
+    "Water (g)": 37.02,
+    "Energy (kJ)": 1689,
+    "Calcium, Ca (mg)": 710,
+    "Iron, Fe (mg)": 0.14,
+    "Magnesium, Mg (mg)": 27,
+    "Phosphorus, P (mg)": 455,
+    "Potassium, K (mg)": 76,
+    "Sodium, Na (mg)": 653,
+    "Zinc, Zn (mg)": 3.64,
+    "Copper, Cu (mg)": 0.03,
+    "Vitamin A, IU (IU)": 1242,
+    "Thiamin (mg)": 0.029,
+    "Riboflavin (mg)": 0.428,
+    "Niacin (mg)": 0.059,
+    "Vitamin B-6 (mg)": 0.066,
+    "Folate, total (µg)": 27,
+    "Vitamin B-12 (µg)": 1.1,
+    "Cholesterol (mg)": 99,
+    "Fatty acids, total saturated (g)": 18.867,
+    "Fatty acids, total monounsaturated (g)": 9.246,
+    "Fatty acids, total polyunsaturated (g)": 1.421,
+}
 WORD = "unrolled"
 PROMPT = "ROMEO:\n"
 PROSE_CHARACTERS = 200
@@ -43,11 +83,29 @@ class TourFailed(Exception):
 
 
 def tour(client: Client) -> None:
-    """Raises TourFailed when an answer is wrong, RequestFailed when a call fails."""
-    _classify(client)
-    _pronounce(client)
-    _write(client)
-    print("\nThe tour is over: every call was answered.", flush=True)
+    """Raises TourFailed when an answer is wrong, RequestFailed when a call fails.
+
+    A model that the server does not know is left out, and named at the end; one whose bundle
+    it refused fails the tour.
+    """
+    listed = client.list_models()
+    known = {model.name for model in (*listed.models, *listed.refused_models)}
+    stops: tuple[tuple[str, Callable[[Client], None]], ...] = (
+        ("sentiment", _classify),
+        ("nationality", _place_names),
+        ("pos", _tag),
+        # pos-online: StreamTag is shown here.
+        ("cloze", _fill),
+        ("g2p", _pronounce),
+        ("food", _name_food),
+        ("prose", _write),
+    )
+    for model, show in stops:
+        if model in known:
+            show(client)
+    missing = [model for model, _ in stops if model not in known]
+    rest = f" Not here, so not shown: {', '.join(missing)}." if missing else ""
+    print(f"\nThe tour is over: every call was answered.{rest}", flush=True)
 
 
 def _classify(client: Client) -> None:
@@ -59,6 +117,48 @@ def _classify(client: Client) -> None:
         print(f"  {label} {probability:.3f}  {text}")
         if label != expected:
             raise TourFailed(f"sentiment calls {text!r} {label}, the lecture calls it {expected}")
+
+
+def _place_names(client: Client) -> None:
+    names = [name for name, _ in NAMES]
+    _show("python -m client classify --model nationality " + shlex.join(names))
+    answers = client.classify("nationality", names)
+    for (name, expected), answer in zip(NAMES, answers, strict=True):
+        label, probability = answer.best
+        print(f"  {label} {probability:.3f}  {name}")
+        if label != expected:
+            raise TourFailed(f"nationality calls {name!r} {label}, not {expected}")
+
+
+def _tag(client: Client) -> None:
+    text, expected = SENTENCE
+    _show("python -m client tag --model pos " + shlex.quote(text))
+    (tagged,) = client.tag("pos", [text])
+    print("  " + " ".join(f"{token.text}/{token.label}" for token in tagged.tokens))
+    labels = tuple(token.label for token in tagged.tokens)
+    if labels != expected:
+        raise TourFailed(f"pos tags {text!r} {' '.join(labels)}, not {' '.join(expected)}")
+
+
+def _fill(client: Client) -> None:
+    texts = [text for text, _ in BLANKS]
+    _show(f"python -m client fill --model cloze --top {TOLD_WORDS} " + shlex.join(texts))
+    blanks = client.fill("cloze", texts, top=TOLD_WORDS)
+    for (text, expected), blank in zip(BLANKS, blanks, strict=True):
+        words = [word for word, _ in blank.words]
+        print(f"  {text}\n      {' '.join(words)}")
+        if not set(words).intersection(expected):
+            raise TourFailed(f"cloze fills {text!r} with none of {', '.join(expected)}")
+
+
+def _name_food(client: Client) -> None:
+    fields = client.get_model("food").vector_fields
+    vector = [CHEDDAR.get(field, 0.0) for field in fields]
+    values = ",".join(f"{value:g}" for value in vector)
+    _show(f"python -m client generate --model food --vector {values} --temperature 0")
+    answer = print_stream(client.generate("food", vector=vector, sampling=Sampling(temperature=0)))
+    if answer is None or answer.reason != "end":
+        raise TourFailed(f"food did not come to the end of a name: {answer}")
 
 
 def _pronounce(client: Client) -> None:

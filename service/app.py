@@ -13,20 +13,22 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from bundle.manifest import CLASSIFY, FP32, SEQ2SEQ, Manifest
+from bundle.manifest import CLASSIFY, FILL, FP32, SEQ2SEQ, TAG, VEC2SEQ, Manifest
 from bundle.store import Bundle
 from service.config import Config, default_threads, read_keys, split_address, split_precision
 from service.engine.arena import Rows, StateSpec
 from service.engine.batching import BatchEngine, BatchRunner
 from service.engine.cards import DataSource, Figure, ModelCard
-from service.engine.catalogue import Catalogue, RefusedModel
+from service.engine.catalogue import Catalogue, RefusedModel, ServedModel
+from service.engine.filling import FillModel, Markers
 from service.engine.generating import GenerateEngine, GenerationModel
-from service.engine.models import ClassifierModel, GeneratorModel, ServedModel, Writer
+from service.engine.models import ClassifierModel, GeneratorModel, Writer
 from service.engine.pacing import Pace, clock_of_this_thread
 from service.engine.priming import PrimeCredit
 from service.engine.requests import SamplingShape
 from service.engine.resuming import ResumeTokens
 from service.engine.streams import Hand
+from service.engine.tagging import TaggerModel
 from service.engine.threads import Engine, EngineThread
 from service.http import HttpServer
 from service.metrics import BatchMetrics, GenerateMetrics, Metrics
@@ -36,7 +38,14 @@ from service.runtime.device_runner import DeviceRunner
 from service.runtime.devices import choose_provider
 from service.runtime.probing import Probed, probe
 from service.runtime.repository import LoadedModel, Precisions, RefusedBundle, load_models
-from service.runtime.runners import GenerateRunner, PredictRunner, ScoreRunner, generate_runner
+from service.runtime.runners import (
+    FillRunner,
+    GenerateRunner,
+    PredictRunner,
+    ScoreRunner,
+    TagRunner,
+    generate_runner,
+)
 from service.runtime.sessions import SessionSettings
 
 log = logging.getLogger(__name__)
@@ -162,18 +171,28 @@ class App:
         return served
 
     def _served(self, loaded: LoadedModel) -> ServedModel:
-        if loaded.bundle.manifest.task == CLASSIFY:
+        task = loaded.bundle.manifest.task
+        if task == CLASSIFY:
             return self._classifier(loaded)
-        return self._generator(loaded)
+        if task == TAG:
+            return self._tagger(loaded)
+        return self._filler(loaded) if task == FILL else self._generator(loaded)
 
     def _classifier(self, loaded: LoadedModel) -> ClassifierModel:
         card = self._card(loaded)
-        runner = PredictRunner(loaded.sessions["predict"])
-        metrics = BatchMetrics(self.metrics, card.name, "predict")
-        engine = self._batch_engine(runner, metrics)
-        limit = self.config.max_batch + self.config.max_queue
-        thread = self._thread(card.name, "predict", engine, limit)
+        thread = self._batch_thread(card, "predict", PredictRunner(loaded.sessions["predict"]))
         return ClassifierModel(card, loaded.bundle.tokenizers["input"], thread)
+
+    def _tagger(self, loaded: LoadedModel) -> TaggerModel:
+        card = self._card(loaded)
+        thread = self._batch_thread(card, "predict", TagRunner(loaded.sessions["predict"]))
+        return TaggerModel(card, loaded.bundle.tokenizers["input"], thread)
+
+    def _filler(self, loaded: LoadedModel) -> FillModel:
+        card, reader = self._card(loaded), loaded.bundle.tokenizers["input"]
+        markers = Markers(reader.vocabulary.begin_id, reader.vocabulary.end_id)
+        thread = self._batch_thread(card, "predict", FillRunner(loaded.sessions["predict"]))
+        return FillModel(card, reader, markers, thread)
 
     def _generator(self, loaded: LoadedModel) -> GeneratorModel:
         """Two engines: scores run on a thread of their own, so no stream waits for one."""
@@ -190,23 +209,20 @@ class App:
             rows,
         )
         engine.warm(_WARM_ROWS)
-        score = self._batch_engine(
-            ScoreRunner(
-                loaded.sessions["score"],
-                manifest.state,
-                runner.primer if manifest.task == SEQ2SEQ else None,
-            ),
-            BatchMetrics(self.metrics, card.name, "score"),
+        score = ScoreRunner(
+            loaded.sessions["score"],
+            manifest.state,
+            runner.primer if _reads_whole(manifest) else None,
         )
         tokenizers = loaded.bundle.tokenizers
         thread = self._thread(card.name, "generate", engine, config.max_streams + config.max_queue)
-        longest = min(_WARM_TOKENS, manifest.limits["input_tokens"])
+        length = _warm_length(manifest)
         self._when_ready.extend(
-            partial(thread.do, engine.warm_priming, [(rows, longest)]) for rows in _WARM_PROMPTS
+            partial(thread.do, engine.warm_priming, [(rows, length)]) for rows in _WARM_PROMPTS
         )
         return GeneratorModel(
             card,
-            tokenizers["input"],
+            tokenizers.get("input"),
             Writer(
                 tokenizers["output"],
                 model.begin_id,
@@ -216,21 +232,25 @@ class App:
                 config.max_streams,
             ),
             thread,
-            self._thread(card.name, "score", score, config.max_batch + config.max_queue),
+            self._batch_thread(card, "score", score),
             self._resume_tokens,
             config.tokens_per_message,
         )
 
-    def _batch_engine(self, runner: BatchRunner, metrics: BatchMetrics) -> BatchEngine:
+    def _batch_thread(self, card: ModelCard, graph: str, runner: BatchRunner) -> EngineThread:
         config = self.config
-        return BatchEngine(
-            runner, config.max_batch, time.monotonic, metrics, config.batch_delay_share
+        engine = BatchEngine(
+            runner,
+            config.max_batch,
+            time.monotonic,
+            BatchMetrics(self.metrics, card.name, graph),
+            config.batch_delay_share,
         )
+        return self._thread(card.name, graph, engine, config.max_batch + config.max_queue)
 
     def _card(self, loaded: LoadedModel) -> ModelCard:
         """The model's card, once its graphs have been probed."""
-        tokenizers = loaded.bundle.tokenizers.values()
-        probed = probe(loaded.sessions, min(len(t.vocabulary) for t in tokenizers), loaded.wide)
+        probed = probe(loaded.sessions, _ids_for_all(loaded.bundle), loaded.wide)
         manifest = loaded.bundle.manifest
         self.metrics.batch_invariant.labels(manifest.name, probed.fingerprint[:12]).set(
             probed.batch_invariant
@@ -266,6 +286,8 @@ def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
         task=manifest.task,
         description=manifest.description,
         labels=manifest.labels,
+        vector_fields=manifest.vector,
+        streams_tags=manifest.task == TAG and "step" in manifest.graphs,
         limits=manifest.limits,
         sampling=SamplingShape(sampling.temperature, sampling.top_k, sampling.top_p),
         figures=tuple(
@@ -280,6 +302,25 @@ def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
     )
+
+
+def _ids_for_all(bundle: Bundle) -> int:
+    """Ids below it are good for each graph of the bundle: a tagger may read its labels."""
+    sizes = [len(tokenizer.vocabulary) for tokenizer in bundle.tokenizers.values()]
+    if bundle.manifest.task == TAG:
+        sizes.append(len(bundle.manifest.labels))
+    return min(sizes)
+
+
+def _reads_whole(manifest: Manifest) -> bool:
+    """Whether what primes it comes before all that it makes: a source or a vector."""
+    return manifest.task in (SEQ2SEQ, VEC2SEQ)
+
+
+def _warm_length(manifest: Manifest) -> int:
+    if manifest.task == VEC2SEQ:
+        return len(manifest.vector)
+    return min(_WARM_TOKENS, manifest.limits["input_tokens"])
 
 
 def _runner(
@@ -306,11 +347,10 @@ def _symbols(bundle: Bundle) -> tuple[str, ...]:
 def _generation_model(bundle: Bundle) -> GenerationModel:
     output = bundle.tokenizers["output"]
     vocabulary = output.vocabulary
-    reads_source = bundle.manifest.task == SEQ2SEQ
     ids = range(len(vocabulary))
     return GenerationModel(
         state=_state(bundle.manifest),
-        begin_id=vocabulary.begin_id if reads_source else None,
+        begin_id=vocabulary.begin_id if _reads_whole(bundle.manifest) else None,
         end_id=vocabulary.end_id if vocabulary.has_markers else None,
         pieces=(
             [output.piece(token, first=True) for token in ids],

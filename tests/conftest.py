@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+import torch.onnx._internal.exporter._registration
 
 from client import Client
 from service.app import App
@@ -65,6 +67,16 @@ def pytest_terminal_summary(
 ) -> None:
     for line in config.stash.get(_LINES, []):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_listed_once() -> Iterator[None]:
+    """The exporter lists a thousand operators anew for every graph: a quarter of a tiny export."""
+    registry = torch.onnx._internal.exporter._registration.onnxscript_apis
+    listed = registry.get_torchlib_ops
+    registry.get_torchlib_ops = functools.cache(listed)
+    yield
+    registry.get_torchlib_ops = listed
 
 
 class RunningService:

@@ -24,6 +24,8 @@ from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
 from training.trained import Figure, TrainedModel
 
+# What export_all makes.
+NAMES = ("bigrams", "blank", "foods", "letters", "mood", "speller", "tags", "tags-online")
 LETTERS = "abcdefghij klmn"
 WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
 SOURCE_LIMIT = 10
@@ -79,6 +81,16 @@ def generator(name: str = "letters", cell: str = "lstm", hidden_size: int = 13) 
     )
     tokenizers = {"input": LETTER_READER, "output": LETTER_READER}
     return trained(name, config, tokenizers, precisions=INT8)
+
+
+def memoryless(name: str = "bigrams") -> TrainedModel:
+    """Carries no state: what comes next depends on the token before it alone."""
+    config = GeneratorConfig(
+        vocabulary_size=len(LETTER_READER.vocabulary),
+        embedding_size=6,
+        recurrent=RecurrentOptions("rnn", 9, recurrence="output"),
+    )
+    return trained(name, config, {"input": LETTER_READER, "output": LETTER_READER})
 
 
 def seq2seq(name: str = "speller", cell: str = "lstm") -> TrainedModel:
@@ -159,10 +171,15 @@ def vec2seq(name: str = "foods", recurrent: RecurrentOptions | None = None) -> T
 def export_all(root: Path) -> Path:
     """``root`` with a bundle of each task."""
     for model in (
-        generator(), seq2seq(), classifier(), tagger(), online_tagger(), fill(), vec2seq(),
+        generator(), memoryless(), seq2seq(), classifier(), tagger(), online_tagger(), fill(),
+        vec2seq(),
     ):  # fmt: skip
         export_bundle(model, root / model.name / "1")
     return root
+
+
+def names_without(*left_out: str) -> list[str]:
+    return [name for name in NAMES if name not in left_out]
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

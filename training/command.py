@@ -48,7 +48,7 @@ class Run:
     @property
     def command(self) -> str:
         quick = " --quick" if self.quick else ""
-        return f"python -m training.{self.model}{quick} --seed {self.seed}"
+        return f"python -m {module_of(self.model)}{quick} --seed {self.seed}"
 
     def fit(
         self,
@@ -92,6 +92,11 @@ class Run:
         trained.save(self.folder)
 
 
+def module_of(model: str) -> str:
+    """The training script of a model; a module's name cannot hold a hyphen."""
+    return f"training.{model.replace('-', '_')}"
+
+
 def _plot(history: History, path: Path, title: str) -> None:
     epochs = range(1, len(history.train_loss) + 1)
     figure, axes = pyplot.subplots(figsize=(6, 4))
@@ -109,7 +114,7 @@ def run_script(
     model: str, train: Callable[[Run], None], arguments: Sequence[str] | None = None
 ) -> int:
     """Parse the command line every script shares, train, and turn failures into exit codes."""
-    parser = argparse.ArgumentParser(prog=f"python -m training.{model}")
+    parser = argparse.ArgumentParser(prog=f"python -m {module_of(model)}")
     parser.add_argument("--quick", action="store_true", help="a small model in two minutes")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches and dropout")

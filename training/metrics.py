@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 
@@ -14,3 +15,12 @@ def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
             best = min(row[column] + 1, row[column - 1] + 1, previous + (symbol != other))
             previous, row[column] = row[column], best
     return row[-1]
+
+
+def overlap_f1(said: Sequence[str], wanted: Sequence[str]) -> float:
+    """F1 of the words of ``said``: harmonic mean of precision and recall, each word counted.
+
+    1 for the same words in any order, 0 for none in common.
+    """
+    common = (Counter(said) & Counter(wanted)).total()
+    return 2 * common / (len(said) + len(wanted)) if common else 0.0

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
+from training.batching import similar_lengths
 from training.command import Run, run_script
 from training.data.contrast import (
     HELD_OUT_WORDS,
@@ -99,13 +100,11 @@ def make_batches(
     """Batches of texts of similar length, in random order."""
     encoded = [(tokenizer.encode(e.text).ids[:INPUT_LIMIT], e.label) for e in examples]
     encoded = [row for row in encoded if row[0]]
-    encoded.sort(key=lambda row: (len(row[0]), choose.random()))
     batches = []
-    for start in range(0, len(encoded), BATCH):
-        ids, labels = zip(*encoded[start : start + BATCH], strict=True)
+    for rows in similar_lengths(encoded, lambda row: len(row[0]), BATCH, choose):
+        ids, labels = zip(*rows, strict=True)
         tokens = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
         batches.append((tokens, torch.tensor([len(row) for row in ids]), torch.tensor(labels)))
-    choose.shuffle(batches)
     return batches
 
 

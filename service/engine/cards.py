@@ -28,9 +28,13 @@ class DataSource:
 class ModelCard:
     """What anyone may know of a served model.
 
-    task: ``classify``, ``generate`` or ``seq2seq``. provider: what executes it.
+    task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq`` or ``vec2seq``.
+    labels: of a classifier or tagger; the words that a fill-in model chooses among.
+    vector_fields: the values of the vector that primes it, with their units.
+    streams_tags: whether it labels a token before the next one is there.
+    provider: what executes it.
     precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.
-    vocabulary: the symbol of each output token by id; none for a classifier.
+    vocabulary: the symbol of each output token by id; none where it makes none.
     batch_invariant: whether rows were found to give the same bits in any batch, at load.
     fingerprint: hash of what was computed then, equal where kernels round alike.
     """
@@ -40,6 +44,8 @@ class ModelCard:
     task: str
     description: str
     labels: tuple[str, ...]
+    vector_fields: tuple[str, ...]
+    streams_tags: bool
     limits: Mapping[str, int]
     sampling: SamplingShape
     figures: tuple[Figure, ...]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
-from service.engine.models import ClassifierModel, GeneratorModel, ServedModel
+from service.engine.filling import FillModel
+from service.engine.models import ClassifierModel, GeneratorModel
+from service.engine.tagging import TaggerModel
+
+ServedModel = ClassifierModel | TaggerModel | FillModel | GeneratorModel
+Kind = TypeVar("Kind", ClassifierModel, TaggerModel, FillModel, GeneratorModel)
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,22 @@ class Catalogue:
         return model
 
     def classifier(self, name: str, version: str = "") -> ClassifierModel:
-        model = self.get(name, version)
-        if not isinstance(model, ClassifierModel):
-            raise WrongInput(f"model {name!r} does not classify; call Generate or Score")
-        return model
+        return self._of(ClassifierModel, "classify", name, version)
+
+    def tagger(self, name: str, version: str = "") -> TaggerModel:
+        return self._of(TaggerModel, "tag", name, version)
+
+    def filler(self, name: str, version: str = "") -> FillModel:
+        return self._of(FillModel, "fill blanks", name, version)
 
     def generator(self, name: str, version: str = "") -> GeneratorModel:
+        return self._of(GeneratorModel, "generate", name, version)
+
+    def _of(self, kind: type[Kind], does: str, name: str, version: str) -> Kind:
+        """Raises WrongInput for a model of another kind, beside what get() raises."""
         model = self.get(name, version)
-        if not isinstance(model, GeneratorModel):
-            raise WrongInput(f"model {name!r} does not generate; call Classify")
+        if not isinstance(model, kind):
+            raise WrongInput(f"model {name!r} does not {does}; call {_calls_of(model)}")
         return model
 
     def _missing(self, name: str) -> ModelNotFound | ModelRefused:
@@ -57,3 +70,11 @@ class Catalogue:
                 return ModelRefused(f"model {name!r} was not loaded: {refused.reason}")
         known = ", ".join(sorted(self._models)) or "none"
         return ModelNotFound(f"no model {name!r}; served are: {known}")
+
+
+def _calls_of(model: ServedModel) -> str:
+    if isinstance(model, TaggerModel):
+        return "Tag or StreamTag" if model.card.streams_tags else "Tag"
+    if isinstance(model, GeneratorModel):
+        return "Generate or Score"
+    return "Classify" if isinstance(model, ClassifierModel) else "Fill"

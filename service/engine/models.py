@@ -1,48 +1,31 @@
-"""Served models as a caller sees them: text in, results out, and every refusal in between."""
+"""Models that classify and that generate: input in, results out, and every refusal in between."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any
 
 from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
+from service.engine.reading import (
+    Encoded,
+    PredictItem,
+    ReadingModel,
+    TextCodec,
+    checked_size,
+    checked_vector,
+    off_loop,
+)
 from service.engine.requests import Generation, Snapshot
 from service.engine.resuming import ResumeTokens, ServedBundle
 from service.engine.streams import TokenStream, run_batch
 from service.engine.threads import EngineThread
-from service.engine.wishes import GenerationRules, GenerationWish
+from service.engine.wishes import GenerationRules, GenerationWish, ScoreWish
 
-MAX_TEXTS = 1024
-MAX_REQUEST_CHARACTERS = 131_072
 _SEEDS = 2**64
-# Reading more text than this at once would hold up every stream's messages.
-_INLINE_CHARACTERS = 8_192
-
-Answer = TypeVar("Answer")
-
-
-class Encoded(Protocol):
-    @property
-    def ids(self) -> list[int]: ...
-
-    @property
-    def unknown(self) -> int: ...
-
-
-class TextCodec(Protocol):
-    """Text to ids and back, as the model was trained with."""
-
-    def encode(self, text: str) -> Encoded: ...
-
-    def piece(self, token: int, first: bool) -> str: ...
-
-    def longest_text(self, tokens: int) -> int:
-        """Characters above which a text is refused unread."""
 
 
 @dataclass(frozen=True)
@@ -88,69 +71,31 @@ class Classified:
 
 
 @dataclass(frozen=True)
-class PredictItem:
-    """tokens: ids of one text."""
-
-    tokens: tuple[int, ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.tokens)
-
-
-@dataclass(frozen=True)
 class ScoreItem:
     """The log-probability of each target after the token beside it.
 
-    source: ids that prime the model first; empty for a generator.
+    source: ids or values that prime the model first; empty for a generator.
     """
 
     tokens: tuple[int, ...]
     targets: tuple[int, ...]
-    source: tuple[int, ...] = ()
+    source: tuple[Any, ...] = ()
 
     @property
     def length(self) -> int:
         return len(self.tokens)
 
 
-class _TextModel:
-    """What every served model shares: its card and how it reads text."""
-
-    def __init__(self, card: ModelCard, reader: TextCodec) -> None:
-        self.card = card
-        self.reader = reader
-
-    def encode(self, text: str, what: str) -> Encoded:
-        """Raises WrongInput for a text without tokens or above the model's limit."""
-        return self._encode(self.reader, text, what, self.card.limits["input_tokens"])
-
-    def _encode(self, codec: TextCodec, text: str, what: str, limit: int) -> Encoded:
-        name = self.card.name
-        if len(text) > codec.longest_text(limit):
-            raise WrongInput(
-                f"{what} has {len(text)} characters, model {name!r} accepts {limit} tokens; "
-                "shorten it"
-            )
-        encoded = codec.encode(text)
-        if not encoded.ids:
-            raise WrongInput(f"{what} is empty; model {name!r} needs at least one token")
-        if len(encoded.ids) > limit:
-            raise WrongInput(
-                f"{what} has {len(encoded.ids)} tokens, model {name!r} accepts {limit}; shorten it"
-            )
-        return encoded
-
-
-class ClassifierModel(_TextModel):
+class ClassifierModel(ReadingModel):
     def __init__(self, card: ModelCard, reader: TextCodec, thread: EngineThread) -> None:
-        super().__init__(card, reader)
+        super().__init__(card)
+        self.reader = reader
         self.thread = thread
 
     async def classify(self, texts: Sequence[str]) -> list[Classified]:
         """Raises WrongInput, QueueFull or EngineFailed."""
-        size = _checked_size("texts", [len(text) for text in texts])
-        encoded = await _off_loop(size, lambda: self._encode_all(texts))
+        size = checked_size("texts", [len(text) for text in texts])
+        encoded = await off_loop(size, lambda: self._encode_all(texts))
         items = [PredictItem(tuple(part.ids)) for part in encoded]
         rows = await run_batch(self.thread, items)
         return [
@@ -159,7 +104,7 @@ class ClassifierModel(_TextModel):
         ]
 
     def _encode_all(self, texts: Sequence[str]) -> list[Encoded]:
-        return [self.encode(text, f"texts[{i}]") for i, text in enumerate(texts)]
+        return [self.read(self.reader, text, f"texts[{i}]") for i, text in enumerate(texts)]
 
 
 def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
@@ -182,9 +127,18 @@ class Writer:
     rows: int
 
 
-class GeneratorModel(_TextModel):
-    """Generates from a prompt or, where the writer has a begin_id, from a source.
+@dataclass(frozen=True)
+class _Input:
+    """ids: or the values of a vector."""
 
+    ids: Sequence[Any]
+    unknown: int = 0
+
+
+class GeneratorModel(ReadingModel):
+    """Generates from a prompt or, where the writer has a begin_id, from a source or a vector.
+
+    reader: None for a model that reads a vector.
     tokens_per_message: for requests that do not say; 0 leaves it to the pace of the thread.
     choose_seed: for requests without one. clock: the engine's, in seconds.
     """
@@ -192,7 +146,7 @@ class GeneratorModel(_TextModel):
     def __init__(
         self,
         card: ModelCard,
-        reader: TextCodec,
+        reader: TextCodec | None,
         writer: Writer,
         thread: EngineThread,
         score_thread: EngineThread,
@@ -201,7 +155,8 @@ class GeneratorModel(_TextModel):
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
     ) -> None:
-        super().__init__(card, reader)
+        super().__init__(card)
+        self.reader = reader
         self.writer = writer.codec
         self.begin_id, self.end_id = writer.begin_id, writer.end_id
         self.thread = thread
@@ -215,8 +170,11 @@ class GeneratorModel(_TextModel):
         )
 
     @property
-    def reads_source(self) -> bool:
-        return self.begin_id is not None
+    def needs(self) -> str:
+        """What primes it, by the name of its field."""
+        if self.begin_id is None:
+            return "prompt"
+        return "source" if self.reader else "vector"
 
     async def generate(self, wish: GenerationWish) -> OpenStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
@@ -224,14 +182,15 @@ class GeneratorModel(_TextModel):
             self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
         )
         if wish.resume_token is None:
-            if wish.echo and self.reads_source:
+            if wish.echo and self.needs != "prompt":
                 raise WrongInput(
-                    f"model {self.card.name!r} reads a source and has no prompt to echo; leave echo"
+                    f"model {self.card.name!r} reads a {self.needs} and has no prompt to echo; "
+                    "leave echo"
                 )
-            encoded = self._input(wish)
-            unknown = encoded.unknown
-            request = self._request(wish, encoded)
-            echo = await self._echo(wish, encoded) if wish.echo else []
+            given = self._input(wish)
+            unknown = given.unknown
+            request = self._request(wish, given)
+            echo = await self._echo(wish, given) if wish.echo else []
         else:
             snapshot = self.resume_tokens.open(
                 wish.resume_token, bundle, wish.subject, wish.allow_inexact
@@ -250,31 +209,29 @@ class GeneratorModel(_TextModel):
             self.writer,
         )
 
-    def _request(self, wish: GenerationWish, encoded: Encoded) -> Generation:
+    def _request(self, wish: GenerationWish, given: _Input) -> Generation:
         seed = wish.sampling.seed
         return self._rules.fresh(
-            wish, encoded.ids, self.choose_seed() if seed is None else seed, self.clock()
+            wish, given.ids, self.choose_seed() if seed is None else seed, self.clock()
         )
 
-    async def _echo(self, wish: GenerationWish, encoded: Encoded) -> list[ScoredToken]:
+    async def _echo(self, wish: GenerationWish, prompt: _Input) -> list[ScoredToken]:
         """The prompt's tokens, with their log-probabilities where those are asked for."""
-        if wish.log_probabilities and len(encoded.ids) > 1:
-            (scored,) = await self.score([(wish.prompt or "", "")])
+        if wish.log_probabilities and len(prompt.ids) > 1:
+            (scored,) = await self.score([ScoreWish(wish.prompt or "")])
             return scored.tokens
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), None)
-            for number, token in enumerate(encoded.ids)
+            for number, token in enumerate(prompt.ids)
         ]
 
-    async def score(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredText]:
-        """The log-probabilities of texts, given as (text, source); source "" for none.
-
-        Raises WrongInput, QueueFull or EngineFailed.
-        """
-        size = _checked_size("items", [len(text) + len(source) for text, source in pairs])
-        read = await _off_loop(size, lambda: self._score_items(pairs))
+    async def score(self, wishes: Sequence[ScoreWish]) -> list[ScoredText]:
+        """Raises WrongInput, QueueFull or EngineFailed."""
+        size = checked_size("items", [wish.characters for wish in wishes])
+        size += sum(len(wish.vector or ()) for wish in wishes)
+        read = await off_loop(size, lambda: self._score_items(wishes))
         rows = await run_batch(self.score_thread, [item for item, _ in read])
-        return await _off_loop(
+        return await off_loop(
             size,
             lambda: [
                 ScoredText(self._scored(item, row), unknown)
@@ -282,69 +239,66 @@ class GeneratorModel(_TextModel):
             ],
         )
 
-    def _input(self, wish: GenerationWish) -> Encoded:
-        name, needs = self.card.name, "source" if self.reads_source else "prompt"
-        text = wish.source if self.reads_source else wish.prompt
-        if text is None:
-            given = [k for k in ("prompt", "source", "vector") if getattr(wish, k) is not None]
-            says = f"the request has a {given[0]}" if given else "the request has no input"
+    def _input(self, wish: GenerationWish) -> _Input:
+        name, needs = self.card.name, self.needs
+        given = getattr(wish, needs)
+        if given is None:
+            others = [k for k in ("prompt", "source", "vector") if getattr(wish, k) is not None]
+            says = f"the request has a {others[0]}" if others else "the request has no input"
             raise WrongInput(f"model {name!r} takes a {needs}, {says}; set {needs!r}")
-        return self.encode(text, needs)
+        return self._read_input(given, needs)
 
-    def _score_items(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[ScoreItem, int]]:
-        return [
-            self._score_item(text, source, f"items[{number}]")
-            for number, (text, source) in enumerate(pairs)
-        ]
+    def _read_input(self, given: Any, what: str) -> _Input:
+        """given: a text, or the values of a vector."""
+        if self.reader is None:
+            return _Input(checked_vector(given, self.card.vector_fields, what))
+        encoded = self.read(self.reader, given, what)
+        return _Input(encoded.ids, encoded.unknown)
 
-    def _score_item(self, text: str, source: str, where: str) -> tuple[ScoreItem, int]:
-        if not self.reads_source:
-            if source:
-                raise WrongInput(
-                    f"{where}.source is set, model {self.card.name!r} scores texts alone; leave it"
-                )
-            encoded = self.encode(text, f"{where}.text")
-            ids = encoded.ids
-            if len(ids) < 2:
-                raise WrongInput(
-                    f"{where}.text has one token, and what follows nothing has no probability; "
-                    "send at least two"
-                )
-            return ScoreItem(tuple(ids[:-1]), tuple(ids[1:])), encoded.unknown
-        read = self.encode(source, f"{where}.source")
+    def _score_items(self, wishes: Sequence[ScoreWish]) -> list[tuple[ScoreItem, int]]:
+        return [self._score_item(wish, f"items[{number}]") for number, wish in enumerate(wishes)]
+
+    def _score_item(self, wish: ScoreWish, where: str) -> tuple[ScoreItem, int]:
+        self._check_condition(wish, where)
+        if self.needs == "prompt":
+            return self._continuation(wish.text, f"{where}.text")
+        given = self._read_input(getattr(wish, self.needs), f"{where}.{self.needs}")
         limit = self.card.limits["output_tokens"]
-        encoded = self._encode(self.writer, text, f"{where}.text", limit)
-        assert self.begin_id is not None, "a model that reads a source begins with a marker"
+        encoded = self.read(self.writer, wish.text, f"{where}.text", limit)
+        assert self.begin_id is not None, "a model that reads a whole input begins with a marker"
         assert self.end_id is not None, "and ends with one"
         tokens, targets = (self.begin_id, *encoded.ids), (*encoded.ids, self.end_id)
-        return ScoreItem(tokens, targets, tuple(read.ids)), read.unknown + encoded.unknown
+        return ScoreItem(tokens, targets, tuple(given.ids)), given.unknown + encoded.unknown
+
+    def _continuation(self, text: str, what: str) -> tuple[ScoreItem, int]:
+        given = self._read_input(text, what)
+        if len(given.ids) < 2:
+            raise WrongInput(
+                f"{what} has one token, and what follows nothing has no probability; "
+                "send at least two"
+            )
+        return ScoreItem(tuple(given.ids[:-1]), tuple(given.ids[1:])), given.unknown
+
+    def _check_condition(self, wish: ScoreWish, where: str) -> None:
+        """What the text is the answer to is there, where there is such a thing."""
+        needs, name = self.needs, self.card.name
+        does = "alone" if needs == "prompt" else f"given a {needs}"
+        for kind in ("source", "vector"):
+            if kind != needs and getattr(wish, kind) is not None:
+                raise WrongInput(
+                    f"{where}.{kind} is set, model {name!r} scores texts {does}; leave it"
+                )
+        if needs != "prompt" and getattr(wish, needs) is None:
+            raise WrongInput(
+                f"{where}.{needs} is empty; model {name!r} scores texts {does}, so set it"
+            )
 
     def _scored(self, item: ScoreItem, row: Sequence[float]) -> list[ScoredToken]:
         known = list(zip(item.targets, map(float, row), strict=True))
         every: list[tuple[int, float | None]] = [*known]
-        if not self.reads_source:
+        if self.needs == "prompt":
             every.insert(0, (item.tokens[0], None))
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), log_probability)
             for number, (token, log_probability) in enumerate(every)
         ]
-
-
-def _checked_size(what: str, lengths: Sequence[int]) -> int:
-    """The characters of all texts of a request together."""
-    if not 1 <= len(lengths) <= MAX_TEXTS:
-        raise WrongInput(f"{what} holds {len(lengths)} entries; send 1 to {MAX_TEXTS} a request")
-    if sum(lengths) > MAX_REQUEST_CHARACTERS:
-        raise WrongInput(
-            f"{what} hold {sum(lengths)} characters together; send at most "
-            f"{MAX_REQUEST_CHARACTERS} a request"
-        )
-    return sum(lengths)
-
-
-async def _off_loop(characters: int, work: Callable[[], Answer]) -> Answer:
-    """``work`` on much text, on a thread of its own; on little text, here."""
-    return work() if characters <= _INLINE_CHARACTERS else await asyncio.to_thread(work)
-
-
-ServedModel = ClassifierModel | GeneratorModel

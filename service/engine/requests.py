@@ -92,14 +92,15 @@ NO_CHECKPOINTS = Checkpoints()
 class Generation:
     """One request: a stream, or ``samples`` of them that share what primes them.
 
-    tokens: ids of the prompt or the source; at least one, but for a resumed prompt.
+    tokens: ids of the prompt or the source, or the values of the vector; at least one, but for a
+    resumed prompt.
     first_sample: the number of the first sample. top: how many of the likeliest tokens are
     told beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
     arrived: when it was asked for, on the engine's clock in seconds.
     """
 
-    tokens: tuple[int, ...]
+    tokens: tuple[Any, ...]
     sampling: Sampling
     max_tokens: int
     stop: tuple[str, ...]
@@ -145,7 +146,7 @@ class Snapshot:
     min_tokens: int
     stop: tuple[str, ...]
     input_tokens: int
-    tokens: tuple[int, ...]
+    tokens: tuple[Any, ...]
     token: int
     made: int
     delivered: int

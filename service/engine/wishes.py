@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
@@ -76,6 +77,19 @@ class GenerationWish:
     subject: str = ""
 
 
+@dataclass(frozen=True)
+class ScoreWish:
+    """A text, and the source or the vector that it is the answer to, where there is one."""
+
+    text: str
+    source: str | None = None
+    vector: Sequence[float] | None = None
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) + len(self.source or "")
+
+
 class GenerationRules:
     """One model's defaults and limits.
 
@@ -98,7 +112,7 @@ class GenerationRules:
         self.rows = rows
 
     def fresh(
-        self, wish: GenerationWish, tokens: Sequence[int], seed: int, arrived: float
+        self, wish: GenerationWish, tokens: Sequence[Any], seed: int, arrived: float
     ) -> Generation:
         """Raises WrongInput."""
         max_tokens = self._max_tokens(wish.max_tokens)

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.engine.cards import ModelCard
 from service.engine.catalogue import RefusedModel
+from service.engine.filling import FilledBlank
 from service.engine.models import Classified, OpenStream, ScoredText, ScoredToken
 from service.engine.requests import (
     Beam,
@@ -18,14 +19,19 @@ from service.engine.requests import (
     SampleFinished,
     TokenMade,
 )
-from service.engine.wishes import GenerationWish, SamplingWish
+from service.engine.tagging import TaggedText, TaggedToken, TagWish
+from service.engine.wishes import GenerationWish, SamplingWish, ScoreWish
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {
     "classify": pb.TASK_CLASSIFY,
+    "tag": pb.TASK_TAG,
+    "fill": pb.TASK_FILL,
     "generate": pb.TASK_GENERATE,
     "seq2seq": pb.TASK_SEQ2SEQ,
+    "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
 }
+_GENERATING = ("generate", "seq2seq", "vec2seq")
 _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
     FinishReason.STOP: pb.FINISH_REASON_STOP,
@@ -38,7 +44,7 @@ def to_wish(request: pb.GenerateRequest) -> GenerationWish:
     return GenerationWish(
         prompt=request.prompt if kind == "prompt" else None,
         source=request.source if kind == "source" else None,
-        vector=request.vector.values if kind == "vector" else None,
+        vector=tuple(request.vector.values) if kind == "vector" else None,
         resume_token=request.resume_token if kind == "resume_token" else None,
         allow_inexact=request.allow_inexact,
         max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
@@ -149,6 +155,54 @@ def from_classified(rows: Sequence[Classified]) -> pb.ClassifyResponse:
     )
 
 
+def to_tag_wishes(request: pb.TagRequest) -> list[TagWish]:
+    return [TagWish(item.text, tuple(item.words)) for item in request.items]
+
+
+def from_tagged(texts: Sequence[TaggedText]) -> pb.TagResponse:
+    response = pb.TagResponse()
+    for tagged in texts:
+        text = response.texts.add(unknown_symbols=tagged.unknown_symbols)
+        for token in tagged.tokens:
+            add_tagged(text.tokens, token)
+    return response
+
+
+def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
+    token = tokens.add(
+        text=tagged.text,
+        label=tagged.label,
+        probability=tagged.probability,
+        position=tagged.position,
+    )
+    for label, probability in tagged.top:
+        token.top.add(label=label, probability=probability)
+
+
+def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
+    return pb.FillResponse(
+        blanks=[
+            pb.FilledBlank(
+                words=[pb.WordProbability(word=w, probability=p) for w, p in blank.words],
+                input_tokens=blank.input_tokens,
+                unknown_symbols=blank.unknown_symbols,
+            )
+            for blank in blanks
+        ]
+    )
+
+
+def to_score_wishes(request: pb.ScoreRequest) -> list[ScoreWish]:
+    return [
+        ScoreWish(
+            item.text,
+            item.source or None,
+            tuple(item.vector.values) if item.HasField("vector") else None,
+        )
+        for item in request.items
+    ]
+
+
 def from_scored(rows: Sequence[ScoredText]) -> pb.ScoreResponse:
     return pb.ScoreResponse(scores=[_score(row) for row in rows])
 
@@ -174,6 +228,8 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         task=_TASKS[card.task],
         description=card.description,
         labels=card.labels,
+        vector_fields=card.vector_fields,
+        streams_tags=card.streams_tags,
         limits=card.limits,
         digest=card.digest,
         provider=card.provider,
@@ -183,7 +239,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         fingerprint=card.fingerprint,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
-    if card.task != "classify":
+    if card.task in _GENERATING:
         model.default_sampling.temperature = card.sampling.temperature
         model.default_sampling.top_k = card.sampling.top_k
         model.default_sampling.top_p = card.sampling.top_p

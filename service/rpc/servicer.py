@@ -8,6 +8,7 @@ import grpc
 
 from service.engine.catalogue import Catalogue
 from service.engine.errors import ReaderStalled
+from service.engine.reading import off_loop
 from service.rpc import converters
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -28,6 +29,22 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.ClassifyResponse:
         model = self.catalogue.classifier(request.model, request.model_version)
         return converters.from_classified(await model.classify(request.texts))
+
+    async def Tag(
+        self, request: pb.TagRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TagResponse:
+        model = self.catalogue.tagger(request.model, request.model_version)
+        texts = await model.tag(converters.to_tag_wishes(request), request.top_labels)
+        told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
+        return await off_loop(told, lambda: converters.from_tagged(texts))
+
+    async def Fill(
+        self, request: pb.FillRequest, context: grpc.aio.ServicerContext
+    ) -> pb.FillResponse:
+        model = self.catalogue.filler(request.model, request.model_version)
+        blanks = await model.fill(request.texts, request.top_words)
+        told = sum(len(blank.words) for blank in blanks)
+        return await off_loop(told, lambda: converters.from_filled(blanks))
 
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
@@ -61,8 +78,8 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.ScoreResponse:
         model = self.catalogue.generator(request.model, request.model_version)
-        pairs = [(item.text, item.source) for item in request.items]
-        return converters.from_scored(await model.score(pairs))
+        wishes = converters.to_score_wishes(request)
+        return converters.from_scored(await model.score(wishes))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnxruntime
 
@@ -45,7 +46,7 @@ class DeviceRunner:
         self._controls, self._outputs = sides[0].inputs, sides[0].outputs
         self._bindings.clear()
 
-    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
         return self.primer.prime(tokens, states)
 
     def step(self, side: int, rows: int) -> None:

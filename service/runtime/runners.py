@@ -45,12 +45,19 @@ class Sequenced(Protocol):
     def tokens(self) -> Sequence[int]: ...
 
 
+class TwoSided(Sequenced, Protocol):
+    """What stands before a blank and, from its end, what stands after it."""
+
+    @property
+    def right(self) -> Sequence[int]: ...
+
+
 class Scorable(Sequenced, Protocol):
     @property
     def targets(self) -> Sequence[int]: ...
 
     @property
-    def source(self) -> Sequence[int]: ...
+    def source(self) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,35 @@ class PredictRunner:
         yield self.session.run(["probabilities"], feed)[0].tolist()
 
 
+class TagRunner:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+
+    def run(self, items: Sequence[Sequenced]) -> Iterator[list[Array]]:
+        """The probabilities (tokens, labels) of each item, in one piece."""
+        feed = _padded([item.tokens for item in items])
+        (rows,) = self.session.run(["probabilities"], feed)
+        yield [row[: len(item.tokens)] for row, item in zip(rows, items, strict=True)]
+
+
+class FillRunner:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+
+    def run(self, items: Sequence[TwoSided]) -> Iterator[list[Array]]:
+        """The probabilities (candidates,) for each item's blank, in one piece."""
+        feed = _padded([item.tokens for item in items])
+        right = _padded([item.right for item in items])
+        feed |= {"right": right["tokens"], "right_lengths": right["lengths"]}
+        (rows,) = self.session.run(["probabilities"], feed)
+        yield list(rows)
+
+
 class Primer:
-    """Reads prompts or sources: many tokens at once, ragged rows padded to the longest."""
+    """Reads prompts or sources: many tokens at once, ragged rows padded to the longest.
+
+    A graph that reads a vector gets each row's values instead.
+    """
 
     def __init__(
         self, session: ByRows | onnxruntime.InferenceSession, state: Sequence[StateTensor]
@@ -89,11 +123,13 @@ class Primer:
         ports = self.sessions.narrow
         self.outputs = [port.name for port in ports.get_outputs()]
         wanted = {port.name for port in ports.get_inputs()}
+        self.reads_vector = "vector" in wanted
         self.carried = [tensor for tensor in state if tensor.name in wanted]
 
-    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
         """The state after each row of tokens, from its state or from zeros."""
-        feed = _padded(tokens) | _stacked(self.carried, states)
+        feed = {"vector": np.array(tokens, np.float32)} if self.reads_vector else _padded(tokens)
+        feed |= _stacked(self.carried, states)
         session = self.sessions.of(len(tokens), WIDE_PROMPTS)
         found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
@@ -102,8 +138,15 @@ class Primer:
 
 
 class PromptReader(Protocol):
-    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
         """The state after each row of tokens, from its state or from the first one (None)."""
+
+
+class UnreadPrompts:
+    """For a model that carries no state: nothing of a prompt outlives it but its last token."""
+
+    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
+        return [{} for _ in tokens]
 
 
 class GenerateRunner:
@@ -119,7 +162,7 @@ class GenerateRunner:
         self.sides = sides
         self._steps.clear()
 
-    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
         return self.primer.prime(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
@@ -218,18 +261,24 @@ def generate_runner(
     state: Sequence[StateTensor],
     wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
 ) -> GenerateRunner:
-    """From the sessions of one model by role; without ``prime``, prompts go through ``step``.
+    """From the sessions of one model by role; without ``prime``, prompts go through ``step``,
+    or nowhere where there is no state.
 
     wide: sessions of the same graphs on more threads, for large batches.
     """
     by_rows = {role: ByRows(session, (wide or {}).get(role)) for role, session in sessions.items()}
     step = by_rows["step"]
-    primer = Primer(by_rows["prime"], state) if "prime" in sessions else None
-    return GenerateRunner(primer or SteppedPrimer(step, state), step)
+    return GenerateRunner(_primer(by_rows, state), step)
+
+
+def _primer(sessions: Mapping[str, ByRows], state: Sequence[StateTensor]) -> PromptReader:
+    if "prime" in sessions:
+        return Primer(sessions["prime"], state)
+    return SteppedPrimer(sessions["step"], state) if state else UnreadPrompts()
 
 
 class ScoreRunner:
-    """primer: reads the sources; None for a model that scores texts alone."""
+    """primer: reads the sources or vectors; None for a model that scores texts alone."""
 
     def __init__(
         self,

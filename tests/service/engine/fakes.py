@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from service.engine.arena import StateSpec
+from service.engine.batching import BatchDone
+from service.engine.cards import ModelCard
 from service.engine.generating import GenerateEngine, GenerationModel
-from service.engine.requests import Failed, Finished, Generation, Sampling, TokenMade
+from service.engine.requests import Failed, Finished, Generation, Sampling, SamplingShape, TokenMade
 
 VOCABULARY = 20
 END = 19
@@ -161,3 +163,43 @@ def run_alone(generation, **options):
 def run(engine):
     while not engine.is_idle:
         engine.step()
+
+
+class FakeThread:
+    """Answers each item at once with what ``predict`` makes of it."""
+
+    def __init__(self, predict):
+        self.predict = predict
+        self.items = []
+        self.released = 0
+
+    def submit(self, items, sink, size):
+        self.items += items
+        sink.put(BatchDone([self.predict(item) for item in items]))
+        sink.wake()
+
+    def release(self, work, size):
+        self.released += size
+
+
+def card(name, task, labels=(), limits=None):
+    return ModelCard(
+        name=name,
+        version="1",
+        task=task,
+        description="",
+        labels=labels,
+        vector_fields=(),
+        streams_tags=False,
+        limits=limits or {},
+        sampling=SamplingShape(1.0, 0, 1.0),
+        figures=(),
+        data=(),
+        digest="d" * 64,
+        provider="none",
+        precision="fp32",
+        precisions=("fp32",),
+        vocabulary=(),
+        batch_invariant=True,
+        fingerprint="f" * 64,
+    )

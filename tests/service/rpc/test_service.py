@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from bundle.store import MANIFEST_FILE
 from client import Client, RequestFailed, Sampling
+from tests.tiny import NAMES, names_without
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -131,10 +132,10 @@ def test_unknown_symbols_are_counted(client):
 
 def test_models_are_listed_with_the_public_part_of_their_manifest(client, tiny_models):
     listed = client.list_models()
-    assert [model.name for model in listed.models] == ["letters", "mood", "speller"]
+    assert [model.name for model in listed.models] == list(NAMES)
     manifest = json.loads((tiny_models / "letters" / "1" / MANIFEST_FILE).read_text())
     model = client.get_model("letters")
-    assert model == listed.models[0]
+    assert model in listed.models
     assert model.task == pb.TASK_GENERATE
     assert dict(model.limits) == manifest["limits"]
     assert model.figures[0].split == manifest["figures"][0]["split"]
@@ -330,7 +331,7 @@ REFUSALS = {
     "unknown model": (
         generate(model="nothing", prompt="a"),
         "NOT_FOUND",
-        "no model 'nothing'; served are: letters, mood, speller",
+        "no model 'nothing'; served are: bigrams, .*, tags-online",
     ),
     "unknown version": (
         generate(model="letters", model_version="7", prompt="a"),
@@ -353,6 +354,21 @@ REFUSALS = {
         "no model 'x'",
     ),
     "wrong task": (generate(model="mood", prompt="a"), "INVALID_ARGUMENT", "call Classify"),
+    "wrong task: tags": (
+        ("Tag", pb.TagRequest(model="blank", items=[pb.TagItem(text="a")])),
+        "INVALID_ARGUMENT",
+        "model 'blank' does not tag; call Fill",
+    ),
+    "wrong task: fills": (
+        ("Fill", pb.FillRequest(model="tags-online", texts=["a ___"])),
+        "INVALID_ARGUMENT",
+        "model 'tags-online' does not fill blanks; call Tag or StreamTag",
+    ),
+    "wrong task: scores": (
+        ("Score", pb.ScoreRequest(model="tags", items=[pb.ScoreItem(text="a")])),
+        "INVALID_ARGUMENT",
+        "model 'tags' does not generate; call Tag\"",
+    ),
     "wrong task the other way": (
         ("Classify", pb.ClassifyRequest(model="letters", texts=["a"])),
         "INVALID_ARGUMENT",
@@ -539,7 +555,7 @@ def test_a_refused_bundle_leaves_the_others_serving(start_service, models_copy):
             client.classify("mood", ["good"])
         assert list(client.generate("letters", prompt="a", max_tokens=2))
         listed = client.list_models()
-    assert [model.name for model in listed.models] == ["letters", "speller"]
+    assert [model.name for model in listed.models] == names_without("mood")
     assert [bundle.name for bundle in listed.refused_models] == ["mood"]
     assert service.metric("unroll_model_refused", model="mood", version="1") == 1
 
@@ -559,7 +575,7 @@ def test_a_bundle_whose_graphs_do_not_run_is_refused_alone(start_service, monkey
     service = start_service()
     with Client(service.target) as client:
         listed = client.list_models()
-        assert [model.name for model in listed.models] == ["letters", "mood"]
+        assert [model.name for model in listed.models] == names_without("speller")
         with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*no such kernel"):
             list(client.generate("speller", source="a"))
 

@@ -5,6 +5,7 @@ from bundle.manifest import ROWS
 from bundle.store import read_bundle
 from service.runtime.probing import probe
 from service.runtime.sessions import SessionSettings, open_session
+from tests.tiny import NAMES
 
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 
@@ -33,7 +34,7 @@ class Leaning:
         return [out + np.float32(1e-6) * size for out in self.session.run(names, feed)]
 
 
-@pytest.mark.parametrize("name", ["letters", "speller", "mood"])
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_are_found_to_be_independent(sessions, name):
     probed = probe(sessions(name), 5)
     assert probed.batch_invariant

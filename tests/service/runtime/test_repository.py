@@ -9,7 +9,7 @@ from service.runtime import devices, repository
 from service.runtime.devices import DeviceUnavailable, choose_provider
 from service.runtime.repository import NoModels, Precisions, load_models, newest_versions
 from service.runtime.sessions import SessionSettings, open_session
-from tests.tiny import edit_manifest
+from tests.tiny import NAMES, edit_manifest, names_without
 
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 
@@ -28,7 +28,7 @@ def test_an_empty_folder_is_an_error(tmp_path):
 def test_a_spoiled_bundle_is_refused_and_the_others_load(models_copy):
     (models_copy / "mood" / "1" / "predict.onnx").unlink()
     loaded, refused = load_models(models_copy, CPU)
-    assert sorted(model.bundle.manifest.name for model in loaded) == ["letters", "speller"]
+    assert sorted(m.bundle.manifest.name for m in loaded) == names_without("mood")
     (bundle,) = refused
     assert (bundle.name, bundle.version) == ("mood", "1")
     assert "predict.onnx cannot be read" in bundle.reason
@@ -90,7 +90,7 @@ def load(models, precisions, settings=CPU):
 
 def test_int8_is_for_the_models_that_have_it(tiny_models):
     """By default none; asked for as the default, those whose bundle holds it, the rest fp32."""
-    all_fp32 = {"letters": "fp32", "mood": "fp32", "speller": "fp32"}
+    all_fp32 = dict.fromkeys(NAMES, "fp32")
     assert load(tiny_models, Precisions()) == (all_fp32, {})
     assert load(tiny_models, Precisions("int8")) == (all_fp32 | {"letters": "int8"}, {})
     assert load(tiny_models, Precisions("int8", {"letters": "fp32"})) == (all_fp32, {})
@@ -99,13 +99,13 @@ def test_int8_is_for_the_models_that_have_it(tiny_models):
 
 def test_a_named_precision_that_a_bundle_lacks_refuses_it(tiny_models):
     loaded, refused = load(tiny_models, Precisions("fp32", {"speller": "int8"}))
-    assert loaded.keys() == {"letters", "mood"}
+    assert sorted(loaded) == names_without("speller")
     assert "speller is to run in int8, and its bundle has fp32; export it" in refused["speller"]
 
 
 def test_a_precision_for_a_model_that_is_not_there_stops_the_start(tiny_models):
     """A name with a slip in it would else be a setting without effect."""
-    with pytest.raises(NoModels, match=r"'leters'; .* holds letters, mood, speller"):
+    with pytest.raises(NoModels, match=r"'leters'; .* holds bigrams, .*, tags-online"):
         load_models(tiny_models, CPU, Precisions("fp32", {"leters": "int8"}))
 
 
@@ -114,7 +114,7 @@ def test_int8_is_refused_on_another_device_than_the_cpu(tiny_models, monkeypatch
     monkeypatch.setattr(repository, "open_session", lambda *arguments: session)
     cuda = SessionSettings("auto", "CUDAExecutionProvider", 1)
     loaded, refused = load(tiny_models, Precisions("int8"), cuda)
-    assert loaded == {"mood": "fp32", "speller": "fp32"}
+    assert loaded == dict.fromkeys(names_without("letters"), "fp32")
     assert "int8 runs on the CPU alone; use --device cpu or --precision" in refused["letters"]
 
 
@@ -131,9 +131,10 @@ def test_only_the_graphs_of_the_chosen_precision_are_opened(
     monkeypatch.setattr(repository, "open_session", open_and_note)
     loaded, _ = load_models(tiny_models, CPU, Precisions(precision))
     assert set(opened) == {"predict.onnx", "prime.onnx", "score.onnx", "step.onnx", file}
-    # A generator's prompts go through its int8 step; a source still needs the encoder.
-    assert opened.count("prime.onnx") == opened.count("score.onnx") - (precision == "int8")
-    assert opened.count("step.onnx") == (2 if precision == "fp32" else 1)
+    # A generator's prompts go through its int8 step; a source still needs the encoder, and a
+    # generator without a state has nothing to prime.
+    assert opened.count("prime.onnx") == opened.count("score.onnx") - 1 - (precision == "int8")
+    assert opened.count("step.onnx") == (5 if precision == "fp32" else 4)
     (letters,) = (model for model in loaded if model.bundle.manifest.name == "letters")
     assert sorted(letters.sessions) == [
         *(["prime"] if precision == "fp32" else []),

@@ -8,11 +8,15 @@ import pytest
 from bundle.store import read_bundle
 from service.engine.arena import Arena, StateSpec
 from service.runtime.runners import (
+    FillRunner,
     GenerateRunner,
     PredictRunner,
     Primer,
     ScoreRunner,
     SteppedPrimer,
+    TagRunner,
+    UnreadPrompts,
+    generate_runner,
 )
 from service.runtime.sessions import SessionSettings, open_session
 
@@ -21,7 +25,8 @@ from service.runtime.sessions import SessionSettings, open_session
 class Item:
     tokens: tuple[int, ...]
     targets: tuple[int, ...] = ()
-    source: tuple[int, ...] = ()
+    source: tuple[float, ...] = ()
+    right: tuple[int, ...] = ()
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
@@ -50,6 +55,53 @@ def test_predict_gives_a_text_the_same_bits_in_any_batch(tiny_models, settings, 
     together = run_all(runner, items)
     assert together == [run_all(runner, [item])[0] for item in items]
     assert together[1:3] == run_all(runner, items[1:3])
+
+
+@pytest.mark.parametrize("name", ["tags", "tags-online"])
+def test_tags_of_a_text_have_the_same_bits_in_any_batch(tiny_models, settings, random, name):
+    """And end where the text does, whatever is longer beside it."""
+    bundle = read_bundle(tiny_models / name / "1")
+    runner = TagRunner(open_session(bundle, "predict", settings))
+    items = [Item(ids(random, length, 9)) for length in (1, 40, 3, 17, 2, 64, 5)]
+    together = run_all(runner, items)
+    labels = len(bundle.manifest.labels)
+    assert [rows.shape for rows in together] == [(len(i.tokens), labels) for i in items]
+    for item, rows in zip(items, together, strict=True):
+        (alone,) = run_all(runner, [item])
+        assert alone.tobytes() == rows.tobytes()
+
+
+def test_a_blank_has_the_same_bits_in_any_batch(tiny_models, settings, random):
+    """Both sides are padded, each to the longest of its own."""
+    bundle = read_bundle(tiny_models / "blank" / "1")
+    runner = FillRunner(open_session(bundle, "predict", settings))
+    lengths = ((1, 1), (40, 1), (1, 33), (7, 5), (5, 7), (30, 30))
+    items = [Item(ids(random, n, 9), right=ids(random, m, 9)) for n, m in lengths]
+    together = run_all(runner, items)
+    assert len({rows.tobytes() for rows in together}) == len(items)
+    for item, rows in zip(items, together, strict=True):
+        (alone,) = run_all(runner, [item])
+        assert alone.tobytes() == rows.tobytes()
+
+
+def test_a_vector_primes_the_same_bits_in_any_batch(tiny_models, settings, random):
+    bundle = read_bundle(tiny_models / "foods" / "1")
+    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
+    vectors = [tuple(row) for row in (1000 * random.random((9, 3))).tolist()]
+    together = primer.prime(vectors, [None] * 9)
+    assert together[0].keys() == {tensor.name for tensor in bundle.manifest.state}
+    for vector, state in zip(vectors, together, strict=True):
+        (alone,) = primer.prime([vector], [None])
+        for name, part in state.items():
+            assert alone[name].tobytes() == part.tobytes(), name
+
+
+def test_a_model_without_a_state_leaves_prompts_unread(tiny_models, settings):
+    bundle = read_bundle(tiny_models / "bigrams" / "1")
+    sessions = {graph: open_session(bundle, graph, settings) for graph in ("step", "score")}
+    runner = generate_runner(sessions, bundle.manifest.state)
+    assert isinstance(runner.primer, UnreadPrompts)
+    assert runner.prime([(1, 2, 3), (4,)], [None, {}]) == [{}, {}]
 
 
 @pytest.mark.parametrize("name", ["letters", "speller"])

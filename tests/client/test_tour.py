@@ -1,0 +1,89 @@
+"""The tour's own judgement: right answers pass, wrong ones and missing models are told."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from client import tour
+from client.results import (
+    Answer,
+    Classification,
+    FilledBlank,
+    Piece,
+    TaggedText,
+    TaggedToken,
+    Token,
+)
+from client.tour import TourFailed
+
+NEW = ("nationality", "pos", "cloze", "food")
+
+
+class RightClient:
+    """Answers every new kind of call as a good model would."""
+
+    served = NEW
+    refused = ()
+
+    def __init__(self):
+        self.vectors = []
+
+    def list_models(self):
+        named = ([SimpleNamespace(name=n) for n in names] for names in (self.served, self.refused))
+        return SimpleNamespace(**dict(zip(("models", "refused_models"), named, strict=True)))
+
+    def classify(self, model, texts):
+        labels = dict(tour.NAMES)
+        return [Classification([(labels[text], 0.9)], 5, 0) for text in texts]
+
+    def tag(self, model, texts):
+        words, labels = tour.SENTENCE
+        tokens = [
+            TaggedToken(word, label, 0.9, number)
+            for number, (word, label) in enumerate(zip(words.split(), labels, strict=True))
+        ]
+        return [TaggedText(tokens, 0)]
+
+    def fill(self, model, texts, top):
+        return [FilledBlank([("way", 0.5), (words[0], 0.2)], 9, 0) for _, words in tour.BLANKS]
+
+    def get_model(self, model):
+        return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
+
+    def generate(self, model, **options):
+        self.vectors.append(options["vector"])
+        yield Piece([Token(1, "Cheese", 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
+
+
+def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
+    client = RightClient()
+    tour.tour(client)
+    printed = capsys.readouterr().out
+    assert printed.count("$ python -m client") == len(NEW)
+    assert "The/at man/nn went/vbd" in printed
+    assert client.vectors == [[22.87, 404, 0.0]]
+    assert "Not here, so not shown: sentiment, g2p, prose." in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "message"),
+    [
+        ("classify", [Classification([("Dutch", 0.9)], 5, 0)] * 2, "nationality calls"),
+        ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
+        ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of bank"),
+        ("generate", [Piece([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of a name"),
+    ],
+)
+def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
+    monkeypatch.setattr(RightClient, name, lambda *arguments, **options: iter(answers))
+    with pytest.raises(TourFailed, match=message):
+        tour.tour(RightClient())
+
+
+def test_a_refused_model_is_not_left_out(monkeypatch):
+    """Its call fails, and with it the tour."""
+    monkeypatch.setattr(RightClient, "served", ())
+    monkeypatch.setattr(RightClient, "refused", ("cloze",))
+    monkeypatch.setattr(RightClient, "fill", lambda *arguments, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tour.tour(RightClient())

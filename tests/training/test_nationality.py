@@ -1,0 +1,49 @@
+import random
+from collections import Counter
+
+import torch
+
+from bundle.tokenizer import count_symbols
+from training.models.classifier import Classifier, ClassifierConfig
+from training.models.recurrent import RecurrentOptions
+from training.nationality import NationalityTask, encode, make_batches, precisions
+
+LABELS = ("French", "Greek", "Thai")
+NAMES = {"Jean": "French", "Nikos": "Greek", "Jeanne": "French"}
+READER = count_symbols("characters", NAMES, lowercase=True)
+
+
+def test_batches_hold_names_and_the_numbers_of_their_nations():
+    ((tokens, lengths, labels),) = make_batches(encode(READER, LABELS, NAMES), random.Random(1))
+    assert lengths.tolist() == [4, 5, 6]
+    assert labels.tolist() == [0, 1, 0]
+    assert tokens[0].tolist() == [*READER.encode("Jean").ids, 0, 0]
+
+
+def test_an_epoch_reads_no_more_of_a_nation_than_the_cap():
+    task = NationalityTask(READER, LABELS, NAMES, NAMES, cap=1, seed=1)
+    labels = Counter(n for _, _, batch in task.batches(0) for n in batch.tolist())
+    assert labels == {0: 1, 1: 1}
+
+
+def test_precision_counts_the_likeliest_and_the_five_likeliest():
+    rows = encode(READER, LABELS, NAMES)
+    logits = torch.tensor([9.0, 2.0, 1.0, 3.0, 4.0, 5.0])
+    # Greek is the fifth of six.
+    assert precisions(lambda tokens, _: logits.expand(len(tokens), 6), rows) == (200 / 3, 100.0)
+
+
+def test_a_model_learns_a_few_names():
+    torch.manual_seed(0)
+    task = NationalityTask(READER, LABELS, NAMES, NAMES, cap=9, seed=1)
+    recurrent = RecurrentOptions("lstm", 8, bidirectional=True)
+    model = Classifier(ClassifierConfig(len(READER.vocabulary), 3, 8, recurrent))
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    for epoch in range(20):
+        for batch in task.batches(epoch):
+            optimizer.zero_grad()
+            task.loss(model, batch, None)[0].backward()
+            optimizer.step()
+    assert precisions(model, encode(READER, LABELS, NAMES)) == (100.0, 100.0)
+    with torch.no_grad():
+        assert task.validate(model) < 0.2

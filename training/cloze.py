@@ -1,0 +1,191 @@
+"""Fills a blank from both sides: two LSTMs over the Bible in Basic English.
+
+    python -m training.cloze [--quick] [--resume] [--seed N]
+
+Split: every tenth sentence is held out, a twentieth of all validates. The candidates are the
+1,000 most frequent content words of training; a blank is where a sentence holds one of them.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from bundle.tokenizer import Tokenizer, split
+from bundle.vocabulary import Vocabulary
+from training.batching import similar_lengths
+from training.command import Run, run_script
+from training.data.bible_basic import content_words, load_sentences, split_sentences
+from training.data.packages import BIBLE_BASIC
+from training.loop import FitSettings
+from training.models import config_to_json
+from training.models.fill import Fill, FillConfig
+from training.models.recurrent import RecurrentOptions
+from training.trained import Figure, TrainedModel
+
+BATCH = 32
+CANDIDATES = 1_000
+VOCABULARY_CAP = 4_500
+INPUT_LIMIT = 512
+LABEL_SMOOTHING = 0.1
+NO_BLANK = -100  # a word that is no candidate: cross_entropy leaves it out
+
+# tokens (batch, time): begin, words, end; lengths (batch,);
+# answers (batch, time): the number of the candidate that stands there, or NO_BLANK
+Batch = tuple[Tensor, Tensor, Tensor]
+
+# tokens (batch, time), lengths (batch,) → logits (batch, time, candidates)
+Filler = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """tokens: begin, words, end. answers: of each, its number as a candidate, or NO_BLANK."""
+
+    tokens: list[int]
+    answers: list[int]
+
+
+def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], text: str) -> Sentence:
+    """numbers: of each candidate."""
+    vocabulary = tokenizer.vocabulary
+    words = tokenizer.split(text)
+    answers = [numbers.get(word, NO_BLANK) for word in words]
+    return Sentence(
+        [vocabulary.begin_id, *map(vocabulary.id_of, words), vocabulary.end_id],
+        [NO_BLANK, *answers, NO_BLANK],
+    )
+
+
+def make_batches(sentences: Sequence[Sentence], choose: random.Random) -> list[Batch]:
+    grouped = similar_lengths(sentences, lambda s: len(s.tokens), BATCH, choose)
+    return [_stack(batch) for batch in grouped]
+
+
+def _stack(sentences: Sequence[Sentence]) -> Batch:
+    tokens = [torch.tensor(sentence.tokens) for sentence in sentences]
+    answers = [torch.tensor(sentence.answers) for sentence in sentences]
+    return (
+        pad_sequence(tokens, batch_first=True),
+        torch.tensor([len(row) for row in tokens]),
+        pad_sequence(answers, batch_first=True, padding_value=NO_BLANK),
+    )
+
+
+@dataclass(frozen=True)
+class ClozeTask:
+    """Every blank of a sentence is filled in one pass: no side ever reads its own blank."""
+
+    tokenizer: Tokenizer
+    candidates: tuple[str, ...]
+    training: Sequence[Sentence]
+    validation: Sequence[Sentence]
+    seed: int
+
+    def batches(self, epoch: int) -> list[Batch]:
+        return make_batches(self.training, random.Random(self.seed * 10_007 + epoch))
+
+    @cached_property
+    def _validation_batches(self) -> list[Batch]:
+        return make_batches(self.validation, random.Random(0))
+
+    def loss(self, model: Fill, batch: Batch, carry: None) -> tuple[Tensor, None]:
+        logits, answers = at_blanks(model.everywhere, batch)
+        return cross_entropy(logits, answers, label_smoothing=LABEL_SMOOTHING), None
+
+    def validate(self, model: Fill) -> float:
+        total, blanks = 0.0, 0
+        for batch in self._validation_batches:
+            logits, answers = at_blanks(model.everywhere, batch)
+            total += cross_entropy(logits, answers, reduction="sum").item()
+            blanks += len(answers)
+        return total / blanks
+
+
+def at_blanks(fill: Filler, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (blanks, candidates) and answers (blanks,) of a batch's blanks alone."""
+    tokens, lengths, answers = batch
+    blanks = answers != NO_BLANK
+    return fill(tokens, lengths)[blanks], answers[blanks]
+
+
+@torch.no_grad()
+def ranks(fill: Filler, sentences: Sequence[Sentence]) -> list[int]:
+    """For each blank, how many candidates the model likes better than its word."""
+    found: list[int] = []
+    for batch in make_batches(sentences, random.Random(0)):
+        logits, answers = at_blanks(fill, batch)
+        own = logits.gather(1, answers.unsqueeze(1))
+        found.extend((logits > own).sum(dim=1).tolist())
+    return found
+
+
+def figures(run: Run, found: Sequence[int]) -> tuple[Figure, ...]:
+    split = f"content words among {CANDIDATES:,} candidates, in every tenth sentence"
+    if run.quick:
+        split += " of the quick profile's"
+    return tuple(
+        Figure(
+            f"top-{top} accuracy", 100 * sum(rank < top for rank in found) / len(found), "%",
+            split, len(found), run.command,
+        )
+        for top in (1, 5)
+    )  # fmt: skip
+
+
+def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
+    """What is trained on and validated with, and the held-out sentences.
+
+    The cap leaves out words that occur once or twice: they are what trains the catch-all.
+    """
+    sentences = load_sentences(run.data)
+    splits = split_sentences(sentences[:4_000] if run.quick else sentences)
+    words = (word for text in splits["train"] for word in split("words", text, lowercase=True))
+    vocabulary = Vocabulary.count(words, VOCABULARY_CAP, has_markers=True)
+    tokenizer = Tokenizer("words", vocabulary, lowercase=True)
+    candidates = content_words(splits["train"], CANDIDATES)
+    numbers = {word: number for number, word in enumerate(candidates)}
+    encoded = {
+        name: [encode(tokenizer, numbers, text) for text in part] for name, part in splits.items()
+    }
+    task = ClozeTask(tokenizer, candidates, encoded["train"], encoded["validation"], run.seed)
+    return task, encoded["held-out"]
+
+
+def train(run: Run) -> None:
+    task, held_out = load_task(run)
+    embedding, size, epochs = (32, 32, 4) if run.quick else (128, 192, 10)
+    config = FillConfig(
+        vocabulary_size=len(task.tokenizer.vocabulary),
+        candidates=len(task.candidates),
+        embedding_size=embedding,
+        recurrent=RecurrentOptions("lstm", size, 1),
+        dropout=0.4,
+    )
+    settings = FitSettings(run.seed, epochs, learning_rate=0.002)
+    model, history = run.fit(Fill, config, task, settings)
+    trained = TrainedModel(
+        name=run.model,
+        description="Fills a blank in an English sentence from the words on both its sides.",
+        config=config_to_json(config),
+        weights=model.state_dict(),
+        tokenizers={"input": task.tokenizer},
+        labels=task.candidates,
+        limits={"input_tokens": INPUT_LIMIT},
+        figures=figures(run, ranks(model.everywhere, held_out)),
+        data=(BIBLE_BASIC.describe(),),
+        training=run.facts(model, history, settings),
+    )
+    run.finish(trained, history)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script("cloze", train))

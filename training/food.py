@@ -1,0 +1,198 @@
+"""Nutrients to names: a vector of 28 values conditions an LSTM that writes a food's name.
+
+    python -m training.food [--quick] [--resume] [--seed N]
+
+Split: two parts are held out of one model, every tenth food and all foods of a tenth of the
+groups of similar names (training/data/usda.py); a twentieth of all foods validates.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from bundle.tokenizer import Tokenizer, split
+from bundle.vocabulary import PADDING_ID, Vocabulary
+from training.batching import similar_lengths
+from training.command import Run, run_script
+from training.data.packages import USDA_NUTRITION
+from training.data.usda import Food, Foods, load_foods, split_foods
+from training.loop import FitSettings
+from training.metrics import overlap_f1
+from training.models import config_to_json
+from training.models.recurrent import RecurrentOptions
+from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
+from training.trained import Figure, TrainedModel
+
+BATCH = 32
+OUTPUT_LIMIT = 40
+VOCABULARY_CAP = 2_500
+LABEL_SMOOTHING = 0.1
+
+# vectors (batch, values), inputs and targets (batch, words): begin + name, name + end
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def make_batches(output: Tokenizer, foods: Sequence[Food], choose: random.Random) -> list[Batch]:
+    rows = [(food, output.encode(food.name).ids) for food in foods]
+    grouped = similar_lengths(rows, lambda row: len(row[1]), BATCH, choose)
+    return [_stack(output.vocabulary, batch) for batch in grouped]
+
+
+def _stack(vocabulary: Vocabulary, rows: Sequence[tuple[Food, list[int]]]) -> Batch:
+    marked = pad_sequence(
+        [torch.tensor([vocabulary.begin_id, *ids, vocabulary.end_id]) for _, ids in rows],
+        batch_first=True,
+        padding_value=PADDING_ID,
+    )
+    targets = marked[:, 1:]
+    # A word that the vocabulary does not hold is read, but nobody learns to say it.
+    targets = targets.masked_fill(targets == vocabulary.unknown_id, PADDING_ID)
+    return torch.tensor([food.values for food, _ in rows]), marked[:, :-1], targets
+
+
+@dataclass(frozen=True)
+class FoodTask:
+    """Teacher forcing."""
+
+    output: Tokenizer
+    training: Sequence[Food]
+    validation: Sequence[Food]
+    seed: int
+
+    def batches(self, epoch: int) -> list[Batch]:
+        return make_batches(self.output, self.training, random.Random(self.seed * 10_007 + epoch))
+
+    @cached_property
+    def _validation_batches(self) -> list[Batch]:
+        return make_batches(self.output, self.validation, random.Random(0))
+
+    def loss(self, model: VectorToSequence, batch: Batch, carry: None) -> tuple[Tensor, None]:
+        return _nats_per_word(model, batch, LABEL_SMOOTHING), None
+
+    def validate(self, model: VectorToSequence) -> float:
+        losses = [
+            _nats_per_word(model, batch, 0.0).item() * len(batch[0])
+            for batch in self._validation_batches
+        ]
+        return sum(losses) / len(self.validation)
+
+
+def _nats_per_word(model: VectorToSequence, batch: Batch, label_smoothing: float) -> Tensor:
+    vectors, inputs, targets = batch
+    logits, _ = model(inputs, model.encode(vectors))
+    return cross_entropy(
+        logits.flatten(0, 1),
+        targets.flatten(),
+        ignore_index=PADDING_ID,
+        label_smoothing=label_smoothing,
+    )
+
+
+@torch.no_grad()
+def write(model: VectorToSequence, vectors: Tensor, output: Tokenizer) -> list[str]:
+    """vectors (foods, values) → of each the likeliest word at each step, until the end marker"""
+    vocabulary = output.vocabulary
+    silent = torch.tensor(vocabulary.silent_ids)
+    state = model.encode(vectors)
+    token = torch.full((len(vectors),), vocabulary.begin_id)
+    written = []
+    for _ in range(OUTPUT_LIMIT):
+        logits, state = model.step(token, state)
+        token = logits.index_fill(1, silent, -torch.inf).argmax(dim=1)
+        written.append(token)
+    rows = (row[: _end(row, vocabulary.end_id)] for row in torch.stack(written, 1).tolist())
+    return [output.decode(row) for row in rows]
+
+
+def _end(row: list[int], end_id: int) -> int:
+    return row.index(end_id) if end_id in row else len(row)
+
+
+def words_of(name: str) -> list[str]:
+    """What names are compared by: their words, whatever the case and the marks."""
+    return [word for word in split("words", name, lowercase=True) if word[0].isalnum()]
+
+
+def compare(written: Sequence[str], foods: Sequence[Food]) -> tuple[float, float]:
+    """Share of names that begin with the right word, in percent, and the mean F1 of words."""
+    pairs = [(words_of(w), words_of(f.name)) for w, f in zip(written, foods, strict=True)]
+    first = sum(said[:1] == wanted[:1] for said, wanted in pairs)
+    f1 = sum(overlap_f1(said, wanted) for said, wanted in pairs)
+    return 100 * first / len(pairs), f1 / len(pairs)
+
+
+def load_task(run: Run) -> tuple[FoodTask, Foods, dict[str, list[Food]]]:
+    """What is trained on and validated with, all foods, and the held-out parts by their split.
+
+    The cap leaves out the rarest words: they are what trains the catch-all.
+    """
+    foods = load_foods(run.data)
+    splits = split_foods(foods.foods)
+    words = (word for food in splits["train"] for word in food.name.split())
+    output = Tokenizer("symbols", Vocabulary.count(words, VOCABULARY_CAP, has_markers=True))
+    task = FoodTask(output, splits["train"], splits["validation"], run.seed)
+    held_out = {
+        "every tenth food, similar names trained on": splits["every tenth"],
+        "all foods of a tenth of the groups of similar names": splits["new names"],
+    }
+    return task, foods, held_out
+
+
+def figures(
+    run: Run, model: VectorToSequence, output: Tokenizer, held_out: dict[str, list[Food]]
+) -> tuple[Figure, ...]:
+    found = []
+    for split_name, foods in held_out.items():
+        vectors = torch.tensor([food.values for food in foods])
+        first, f1 = compare(write(model, vectors, output), foods)
+        for name, value, unit in (("first word right", first, "%"), ("F1 of words", f1, "")):
+            found.append(Figure(name, value, unit, split_name, len(foods), run.command))
+    return tuple(found)
+
+
+def train(run: Run) -> None:
+    task, foods, held_out = load_task(run)
+    size, epochs = (48, 8) if run.quick else (128, 40)
+    vectors = torch.tensor([food.values for food in task.training])
+    config = VectorToSequenceConfig(
+        vector_size=len(foods.nutrients),
+        vocabulary_size=len(task.output.vocabulary),
+        embedding_size=48,
+        condition_size=size,
+        recurrent=RecurrentOptions("lstm", size, 1, input_mlp=1),
+        dropout=0.1,
+    )
+
+    def build(config: VectorToSequenceConfig) -> VectorToSequence:
+        model = VectorToSequence(config)
+        model.standardise(vectors)
+        return model
+
+    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    model, history = run.fit(build, config, task, settings)
+    trained = TrainedModel(
+        name=run.model,
+        description="Names a food from what 100 g of it hold, in the USDA's manner.",
+        config=config_to_json(config),
+        weights=model.state_dict(),
+        tokenizers={"output": task.output},
+        limits={"output_tokens": OUTPUT_LIMIT},
+        vector=foods.nutrients,
+        figures=figures(run, model, task.output, held_out),
+        data=(USDA_NUTRITION.describe(),),
+        training=run.facts(model, history, settings),
+    )
+    run.finish(trained, history)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script("food", train))

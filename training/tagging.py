@@ -1,0 +1,222 @@
+"""Parts of speech on the Brown corpus: what every tagger here is trained with and judged by.
+
+Split: every tenth sentence is held out, a twentieth of all validates. The corpus writes
+``Mr.`` and ``$600`` as one word, ordinary text does not say so: a tagger reads the tokens of
+ordinary text, each with its word's tag, and a word counts as right when all its tokens are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import Vocabulary
+from training.batching import similar_lengths
+from training.command import Run
+from training.data.brown import Tagged, load_sentences, split_sentences
+from training.data.packages import BROWN
+from training.loop import FitSettings
+from training.models import config_to_json
+from training.models.tagger import NO_LABEL, Tagger, TaggerConfig
+from training.trained import Figure, TrainedModel
+
+BATCH = 32
+INPUT_LIMIT = 512
+QUICK_SENTENCES = 15_000
+NOT_SCORED = -100  # of a label: cross_entropy leaves it out
+NO_TAG = -1  # a tag that no training sentence has; no prediction is ever right
+
+# tokens (batch, time), lengths (batch,), labels (batch, time), NOT_SCORED after a row's end
+Batch = tuple[Tensor, Tensor, Tensor]
+
+# tokens (batch, time), lengths (batch,) → logits (batch, time, labels)
+Reader = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence as the tokenizer reads it.
+
+    tokens, labels: of each token, its id and the number of its word's tag.
+    words: the number of the corpus's word that each token is of.
+    """
+
+    tokens: list[int]
+    labels: list[int]
+    words: list[int]
+
+
+def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], sentence: Tagged) -> Sentence:
+    """numbers: of each tag."""
+    rows = [
+        (token, numbers.get(tag, NO_TAG), number)
+        for number, (word, tag) in enumerate(sentence)
+        for token in tokenizer.encode(word).ids
+    ]
+    tokens, labels, words = zip(*rows, strict=True)
+    return Sentence(list(tokens), list(labels), list(words))
+
+
+def make_batches(sentences: Sequence[Sentence], choose: random.Random) -> list[Batch]:
+    grouped = similar_lengths(sentences, lambda s: len(s.tokens), BATCH, choose)
+    return [_stack(batch) for batch in grouped]
+
+
+def _stack(sentences: Sequence[Sentence]) -> Batch:
+    tokens = [torch.tensor(sentence.tokens) for sentence in sentences]
+    labels = [torch.tensor(sentence.labels) for sentence in sentences]
+    return (
+        pad_sequence(tokens, batch_first=True),
+        torch.tensor([len(row) for row in tokens]),
+        pad_sequence(labels, batch_first=True, padding_value=NOT_SCORED),
+    )
+
+
+def previous_labels(labels: Tensor) -> Tensor:
+    """labels (batch, time) → 1 + the label before each token, NO_LABEL at the start"""
+    before = torch.full_like(labels, NO_LABEL)
+    before[:, 1:] = (labels[:, :-1] + 1).clamp(min=NO_LABEL)
+    return before
+
+
+@dataclass(frozen=True)
+class TaggingTask:
+    """Teacher forcing where the last label is fed back; validation runs free."""
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    training: Sequence[Sentence]
+    validation: Sequence[Sentence]
+    seed: int
+
+    def batches(self, epoch: int) -> list[Batch]:
+        return make_batches(self.training, random.Random(self.seed * 10_007 + epoch))
+
+    @cached_property
+    def _validation_batches(self) -> list[Batch]:
+        return make_batches(self.validation, random.Random(0))
+
+    def loss(self, model: Tagger, batch: Batch, carry: None) -> tuple[Tensor, None]:
+        tokens, lengths, labels = batch
+        fed_back = model.config.recurrent.reads_output
+        logits = model(tokens, lengths, previous_labels(labels) if fed_back else None)
+        return cross_entropy(logits.flatten(0, 1), labels.flatten()), None
+
+    def validate(self, model: Tagger) -> float:
+        losses = [
+            cross_entropy(
+                model.tag(tokens, lengths).flatten(0, 1), labels.flatten(), reduction="sum"
+            ).item()
+            for tokens, lengths, labels in self._validation_batches
+        ]
+        return sum(losses) / sum(len(sentence.tokens) for sentence in self.validation)
+
+
+@dataclass(frozen=True)
+class WordsRight:
+    """How many words of the corpus were tagged right, and how many of the unknown ones.
+
+    unknown: words with a token that the vocabulary does not hold.
+    """
+
+    words: int
+    right: int
+    unknown: int
+    unknown_right: int
+
+
+@torch.no_grad()
+def count_right(read: Reader, sentences: Sequence[Sentence], unknown_id: int) -> WordsRight:
+    """Tags each sentence and compares word by word."""
+    verdicts: list[tuple[bool, bool]] = []
+    for batch in similar_lengths(sentences, lambda s: len(s.tokens), 256, random.Random(0)):
+        tokens, lengths, _ = _stack(batch)
+        for sentence, said in zip(batch, read(tokens, lengths).argmax(2).tolist(), strict=True):
+            verdicts.extend(_verdicts(sentence, said, unknown_id))
+    return WordsRight(
+        words=len(verdicts),
+        right=sum(right for right, _ in verdicts),
+        unknown=sum(unknown for _, unknown in verdicts),
+        unknown_right=sum(right and unknown for right, unknown in verdicts),
+    )
+
+
+def _verdicts(sentence: Sentence, said: list[int], unknown_id: int) -> list[tuple[bool, bool]]:
+    """(is right, is unknown) of each word."""
+    words = [(True, False)] * (sentence.words[-1] + 1)
+    # What is said of the padding after a sentence belongs to no word.
+    rows = zip(sentence.words, sentence.tokens, sentence.labels, said, strict=False)
+    for number, token, label, guess in rows:
+        right, unknown = words[number]
+        words[number] = (right and guess == label, unknown or token == unknown_id)
+    return words
+
+
+def load_task(run: Run, vocabulary_cap: int) -> tuple[TaggingTask, list[Sentence]]:
+    """What is trained on and validated with, and the held-out sentences.
+
+    The cap leaves out the rarest words: they are what trains the catch-all.
+    """
+    sentences = load_sentences(run.data)
+    splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
+    probe = Tokenizer("words", Vocabulary(()))
+    words = (word for sentence in splits["train"] for word, _ in sentence)
+    tokens = (token for word in words for token in probe.split(word))
+    tokenizer = Tokenizer("words", Vocabulary.count(tokens, vocabulary_cap))
+    seen = [*splits["train"], *splits["validation"]]
+    labels = Vocabulary.count(tag for sentence in seen for _, tag in sentence).symbols
+    numbers = {tag: number for number, tag in enumerate(labels)}
+    encoded = {
+        name: [encode(tokenizer, numbers, sentence) for sentence in part]
+        for name, part in splits.items()
+    }
+    task = TaggingTask(tokenizer, labels, encoded["train"], encoded["validation"], run.seed)
+    return task, encoded["held-out"]
+
+
+def figures(run: Run, right: WordsRight) -> tuple[Figure, ...]:
+    split = "every tenth sentence of the Brown corpus"
+    if run.quick:
+        split = f"every tenth of {QUICK_SENTENCES:,} sentences of the Brown corpus"
+    unknown = f"words the vocabulary does not hold, of {split}"
+    return (
+        Figure("accuracy", 100 * right.right / right.words, "%", split, right.words, run.command),
+        Figure(
+            "accuracy on unknown words", 100 * right.unknown_right / max(1, right.unknown), "%",
+            unknown, right.unknown, run.command,
+        ),
+    )  # fmt: skip
+
+
+def train_tagger(
+    run: Run,
+    task: TaggingTask,
+    held_out: Sequence[Sentence],
+    config: TaggerConfig,
+    settings: FitSettings,
+    description: str,
+) -> None:
+    """Trains a tagger of ``config``, and judges it by what it says alone."""
+    model, history = run.fit(Tagger, config, task, settings)
+    right = count_right(model.tag, held_out, task.tokenizer.vocabulary.unknown_id)
+    trained = TrainedModel(
+        name=run.model,
+        description=description,
+        config=config_to_json(config),
+        weights=model.state_dict(),
+        tokenizers={"input": task.tokenizer},
+        labels=task.labels,
+        limits={"input_tokens": INPUT_LIMIT},
+        figures=figures(run, right),
+        data=(BROWN.describe(),),
+        training=run.facts(model, history, settings),
+    )
+    run.finish(trained, history)
