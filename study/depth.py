@@ -80,16 +80,19 @@ def tell(found: Found) -> str:
     stacked = next(row for row in found["designs"] if row["design"] == "stacked")
     first = found["designs"][0]
     return f"""\
-The lecture deepens a recurrent network by (a) stacking its hidden state in layers, here {stacked["layers"]}, or (b) putting MLPs between \
-input and state, state and next state, state and output, here one tanh layer each; the second makes the path from one time step to the \
-next longer, which (c) shortcuts around the MLPs undo. All are plain tanh networks of {min(sizes):,} to {max(sizes):,} parameters \
-with the same number of steps on the same text. From the lowest held-out loss to the highest, in nats a character: {order}.
+The lecture deepens a recurrent network by (a) stacking its hidden state in layers, here \
+{stacked["layers"]}, or (b) putting MLPs between input and state, state and next state, state \
+and output, here one tanh layer each; the second makes the path from one time step to the next \
+longer, which (c) shortcuts around the MLPs undo. All are plain tanh networks of {min(sizes):,} \
+to {max(sizes):,} parameters with the same number of steps on the same text. From the lowest \
+held-out loss to the highest, in nats a character: {order}.
 
 {table(header, rows)}
 
-Nine plays of Shakespeare by character, judged on {first["examples"]:,} of {first["split"]}; {found["parts"] * found["batches"]:,} batches, \
-one setting for all, seed {found["seed"]}: one run each, so differences of a few hundredths mean little. Weights of the lowest \
-validation loss are kept. `{found["command"]}`"""
+Nine plays of Shakespeare by character, judged on {first["examples"]:,} of {first["split"]}; \
+{found["parts"] * found["batches"]:,} batches, one setting for all, seed {found["seed"]}: one \
+run each, so differences of a few hundredths mean little. Weights of the lowest validation loss \
+are kept. `{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

@@ -84,8 +84,11 @@ def recipes(settings: Settings) -> list[Recipe]:
     return [design.recipe for design in designs_of(settings) if design.recipe]
 
 
-def measure(study: Study) -> Found:
-    """Raises BundlesMissing, but for a quick study, which leaves those rows out."""
+def missing_bundles(study: Study) -> list[str]:
+    """Bundled models of the table that are not there.
+
+    Raises BundlesMissing, but for a quick study, which leaves their rows out.
+    """
     designs = designs_of(study.settings)
     missing = [d.bundle for d in designs if not d.recipe and not _is_there(study, d.bundle)]
     if missing and not study.settings.quick:
@@ -93,17 +96,24 @@ def measure(study: Study) -> Found:
             f"{', '.join(missing)} not in {study.models}; train and export them "
             f"(make train MODEL={missing[0]}, make export MODEL={missing[0]}) and run again"
         )
+    return missing
+
+
+def measure(study: Study) -> Found:
+    """Raises BundlesMissing as missing_bundles does, ParityMissed, NotServed, RequestFailed."""
+    missing = missing_bundles(study)
+    designs = designs_of(study.settings)
     for design in designs:
         if design.recipe:
             export_own(study.shelf, design.recipe)
     with serving(study.shelf.bundles) as client:
-        own = _rows(client, study.shelf.bundles, [d for d in designs if d.recipe])
+        rows = _rows(client, study.shelf.bundles, [d for d in designs if d.recipe])
     bundled = [d for d in designs if not d.recipe and d.bundle not in missing]
     if bundled:
         with serving(study.models) as client:
-            own |= _rows(client, study.models, bundled)
+            rows |= _rows(client, study.models, bundled)
     return {
-        "rows": [own[d.title] for d in designs if d.title in own],
+        "rows": [rows[d.title] for d in designs if d.title in rows],
         "missing": missing,
         "command": command_of(NAME, study.settings.quick),
     }
@@ -239,11 +249,12 @@ def tell(found: Found) -> str:
     return f"""\
 {table(header, rows)}
 
-Bundles with a star are the study's own, small and trained in a minute or two to be compared at equal size ([study.md](study.md)); the \
-others are those of `models/`. Parity error: the largest deviation that the export's gate found between any graph of the bundle and the \
-PyTorch model, allowed is {tolerance} + {tolerance}·|x|. Equal bits: what the running service found of its rows alone and in a batch \
-(`batch_invariant` of ListModels). Served by: the call that this table's command made and got an answer from. `{found["command"]}`\
-{_missing(found["missing"])}"""
+Bundles with a star are the study's own, small and trained in a minute or two to be compared at \
+equal size ([study.md](study.md)); the others are those of `models/`. Parity error: the largest \
+deviation that the export's gate found between any graph of the bundle and the PyTorch model, \
+allowed is {tolerance} + {tolerance}·|x|. Equal bits: what the running service found of its rows \
+alone and in a batch (`batch_invariant` of ListModels). Served by: the call that this table's \
+command made and got an answer from. `{found["command"]}`{_missing(found["missing"])}"""
 
 
 def _missing(names: list[str]) -> str:

@@ -141,14 +141,13 @@ def tell(found: Found) -> str:
     worst = max(found["timed"], key=lambda row: row["gradient_difference"])
     held_out = found["quality"][0]
     return f"""\
-Where only the output is fed back, h = tanh(b + U x) has no weights from hidden to hidden. Under teacher forcing every output is known \
-before training begins, so no step waits for another and all steps of a batch are one product. One pass and a walk through time \
-with the same weights gave losses that differ by at most {
-        power(max(row["loss_difference"] for row in found["timed"]))
-    } and gradients \
-by at most {power(worst["gradient_difference"])} (the largest gradient there is {
-        power(worst["largest_gradient"])
-    }).
+Where only the output is fed back, h = tanh(b + U x) has no weights from hidden to hidden. Under \
+teacher forcing every output is known before training begins, so no step waits for another and \
+all steps of a batch are one product. One pass and a walk through time with the same weights \
+gave losses that differ by at most \
+{power(max(row["loss_difference"] for row in found["timed"]))} and gradients by at most \
+{power(worst["gradient_difference"])} (the largest gradient there is \
+{power(worst["largest_gradient"])}).
 
 {
         table(
@@ -164,10 +163,10 @@ by at most {power(worst["gradient_difference"])} (the largest gradient there is 
         )
     }
 
-The price is the lecture's as well: the state holds nothing but what the output says. A generator's input is its own last output, so \
-there this recurrence knows one character and no more: {
-        losses["output"]:.3f} nats a held-out character, plain hidden recurrence of \
-the same size {losses["rnn"]:.3f}.
+The price is the lecture's as well: the state holds nothing but what the output says. A \
+generator's input is its own last output, so there this recurrence knows one character and no \
+more: {losses["output"]:.3f} nats a held-out character, plain hidden recurrence of the same size \
+{losses["rnn"]:.3f}.
 
 {
         table(
@@ -182,15 +181,11 @@ the same size {losses["rnn"]:.3f}.
         )
     }
 
-Loss, backward and all, {found["rows"]} rows side by side on one thread; medians of {
-        found["rounds"]
-    } rounds in alternating order. \
-Quality: nine plays of Shakespeare by character, judged on {held_out["examples"]:,} of {
-        held_out["split"]
-    }; {found["batches"]:,} \
-batches each, seed {found["seed"]}. Seconds of training are wall time, two models side by side. `{
-        found["command"]
-    }`"""
+Loss, backward and all, {found["rows"]} rows side by side on one thread; medians of \
+{found["rounds"]} rounds in alternating order. Quality: nine plays of Shakespeare by character, \
+judged on {held_out["examples"]:,} of {held_out["split"]}; {found["batches"]:,} batches each, \
+seed {found["seed"]}. Seconds of training are wall time, two models side by side. \
+`{found["command"]}`"""
 
 
 SECTION = Section(NAME, "Teacher forcing and recurrence through the output", measure, tell, recipes)

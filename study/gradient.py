@@ -116,16 +116,18 @@ def tell(found: Found) -> str:
         f"factor a step, k = {near} … {half}", "below 1 % of k = 0 from k =",
     )  # fmt: skip
     return f"""\
-By the lecture's recursion each step back multiplies the gradient by Wᵀ diag(1 − h²), so through k steps it shrinks or grows like a \
-k-th power; gates open a path that need not. The norm of ∂L_t/∂h_(t−k), L_t the loss of one character, averaged over \
-{found["places"]} places in the held-out text:
+By the lecture's recursion each step back multiplies the gradient by Wᵀ diag(1 − h²), so through \
+k steps it shrinks or grows like a k-th power; gates open a path that need not. The norm of \
+∂L_t/∂h_(t−k), L_t the loss of one character, averaged over {found["places"]} places in the \
+held-out text:
 
 {table(header, rows)}
 
-In the picture the dashed curves are untrained; an LSTM has a second path through its cell c, whose gradient is drawn in a colour of \
-its own.
+In the picture the dashed curves are untrained; an LSTM has a second path through its cell c, \
+whose gradient is drawn in a colour of its own.
 
-Models of the section on teacher forcing; the untrained ones have seed {found["seed"]}. `{found["command"]}`"""
+Models of the section on teacher forcing; the untrained ones have seed {found["seed"]}. \
+`{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

@@ -13,7 +13,7 @@ from study.sections import Section, Study
 from study.sentences import ANY, SHORT, SPLIT, is_right, logits_of
 from study.settings import Settings
 from study.shelf import Found
-from study.text import table
+from study.text import plural, table
 from training.models.baselines import FEEDFORWARD, TextTooLong
 
 NAME = "lengths"
@@ -91,16 +91,18 @@ def tell(found: Found) -> str:
         for number, part in enumerate(counts)
     ]
     return f"""\
-One function f with shared weights serves any length; with other weights at each position, the lecture says, a network cannot \
-generalise to lengths it has not seen. All but one of these models learned from the {found["training"]:,} sentences of at most \
-{found["longest"]} tokens and are judged on sentences of up to {3 * found["longest"]}. The feed-forward network has weights for \
-{found["longest"]} positions, and its answer to a longer sentence is: *{found["refused"]}*.
+One function f with shared weights serves any length; with other weights at each position, the \
+lecture says, a network cannot generalise to lengths it has not seen. All but one of these \
+models learned from the {found["training"]:,} sentences of at most {found["longest"]} tokens and \
+are judged on sentences of up to {3 * found["longest"]}. The feed-forward network has weights \
+for {found["longest"]} positions, and its answer to a longer sentence is: *{found["refused"]}*.
 
 {table(("tokens", "sentences", *(f"{title}, % right" for title in TITLES.values())), rows)}
 
-Parts of the {SPLIT}; ± is the standard error of the share. "Any length" is trained on as many sentences of all lengths, so that what \
-length alone does can be told from what the short training does. No made sentences; {found["epochs"]} epochs, seed \
-{found["seed"]}. `{found["command"]}`"""
+Parts of the {SPLIT}; ± is the standard error of the share. "Any length" is trained on as many \
+sentences of all lengths, so that what length alone does can be told from what the short \
+training does. No made sentences; {plural(found["epochs"], "epoch")}, seed {found["seed"]}. \
+`{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

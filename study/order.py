@@ -11,7 +11,7 @@ from study.sections import Section, Study
 from study.sentences import READERS, SPLIT, is_right, logits_of, share_right
 from study.settings import Settings
 from study.shelf import Found
-from study.text import middle, table
+from study.text import middle, plural, table
 from training.models.baselines import BAG
 
 NAME = "order"
@@ -99,17 +99,13 @@ def tell(found: Found) -> str:
         for reader, row in found["readers"].items()
     )
     return f"""\
-The lecture's *The food was not bad, great in fact* and *The food was not great, bad in fact* are one bag of words with two \
-meanings. So each pair here, such as *{positive}* and *{
-        negative
-    }*, holds the same words in another order with opposite labels: a \
-reader that cannot tell order gives both the same logits, is right on exactly one of the two, and that is chance: no pair, 50 % of \
-the sentences. The bag of words gave both sentences of {min(bag["pairs_with_same_logits"])} of {
-        pairs
-    } pairs the same logits to the \
-last bit, had {max(bag["pairs_right"])} pairs right and {
-        middle(bag["sentences_right"])
-    } % of the sentences.
+The lecture's *The food was not bad, great in fact* and *The food was not great, bad in fact* \
+are one bag of words with two meanings. So each pair here, such as *{positive}* and \
+*{negative}*, holds the same words in another order with opposite labels: a reader that cannot \
+tell order gives both the same logits, is right on exactly one of the two, and that is chance: \
+no pair, 50 % of the sentences. The bag of words gave both sentences of \
+{min(bag["pairs_with_same_logits"])} of {pairs} pairs the same logits to the last bit, had \
+{max(bag["pairs_right"])} pairs right and {middle(bag["sentences_right"])} % of the sentences.
 
 {
         table(
@@ -125,18 +121,12 @@ last bit, had {max(bag["pairs_right"])} pairs right and {
         )
     }
 
-Data: {found["training"]:,} Rotten Tomatoes sentences and {found["made"]:,} made by rule train, {
-        found["validation"]
-    } validate; \
-accuracy is on {found["held_out"]:,} {
-        SPLIT
-    }; the pairs are made of words that no made training sentence has. One setting for all: \
-{found["epochs"]} epochs of the same loop, sizes equal within 1 %, window and convolution {
-        found["window"]
-    } tokens wide. Median \
-(lowest–highest) of the seeds {
-        ", ".join(map(str, found["seeds"]))
-    }; the last column is the largest. `{found["command"]}`"""
+Data: {found["training"]:,} Rotten Tomatoes sentences and {found["made"]:,} made by rule train, \
+{found["validation"]} validate; accuracy is on {found["held_out"]:,} {SPLIT}; the pairs are made \
+of words that no made training sentence has. One setting for all: \
+{plural(found["epochs"], "epoch")} of the same loop, sizes equal within 1 %, window and \
+convolution {found["window"]} tokens wide. Median (lowest–highest) of the seeds \
+{", ".join(map(str, found["seeds"]))}; the last column is the largest. `{found["command"]}`"""
 
 
 SECTION = Section(NAME, "Order", measure, tell, recipes)

@@ -61,17 +61,15 @@ def _head(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
     training = results["training"]
     measuring = sum(found["seconds"] for found in results["sections"].values())
     absent = [s.name for s in sections if s.name not in results["sections"]]
-    lines = [
-        "# The lecture's arguments, rerun",
-        f"`make study` trains the models below, measures them and writes this page; its figures are in "
-        f"[{FOLDER}/{RESULTS}]({FOLDER}/{RESULTS}), and `python -m study --page` writes the page anew "
-        "from them. Every model is small and one setting serves all that are compared: the figures tell "
-        "designs apart, they are not the best that a design can do. "
-        f"{results['machine']}. {training['models']} models were trained, {results['lanes']} side by "
-        f"side on one thread each, in {training['seconds'] / 60:.1f} minutes of one thread; measuring "
-        f"took {measuring / 60:.1f} minutes. "
-        "The table of all designs is [designs.md](designs.md).",
-    ]
+    text = f"""\
+`make study` trains the models below, measures them and writes this page. Its figures are in \
+[{FOLDER}/{RESULTS}]({FOLDER}/{RESULTS}); `python -m study --page` writes the page anew from \
+them. Every model is small and one setting serves all that are compared: the figures tell \
+designs apart, they are not the best that a design can do. {results["machine"]}. \
+{training["models"]} models, each trained on one thread, took {training["seconds"] / 60:.1f} \
+minutes of it in all, measuring them {measuring / 60:.1f}. The table of all designs is \
+[designs.md](designs.md)."""
+    lines = ["# The lecture's arguments, rerun", text]
     if results["quick"]:
         lines.append("**A quick run on a tenth of everything: do not quote these figures.**")
     if absent:

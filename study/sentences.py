@@ -35,9 +35,16 @@ from training.data.sentiment import (
     load_movie_sentences,
 )
 from training.loop import FitSettings
-from training.models import Config, build, config_to_json
-from training.models.baselines import BAG, CONVOLUTION, FEEDFORWARD, WINDOW, BaselineConfig
-from training.models.classifier import ClassifierConfig
+from training.models import config_to_json
+from training.models.baselines import (
+    BAG,
+    CONVOLUTION,
+    FEEDFORWARD,
+    WINDOW,
+    BaselineConfig,
+    build_baseline,
+)
+from training.models.classifier import Classifier, ClassifierConfig
 from training.models.recurrent import RecurrentOptions
 from training.sentiment import INPUT_LIMIT, SentimentTask, TextClassifier, validates
 from training.trained import Figure, TrainedModel
@@ -50,8 +57,14 @@ SPLIT = "held-out Rotten Tomatoes sentences"
 # DESIGN-any on as many of any length.
 SHORT, ANY = "short", "any"
 
+TextConfig = ClassifierConfig | BaselineConfig
+
 _PAIRS_SEED = 1
 _BATCH = 256
+
+
+def _build(config: TextConfig) -> TextClassifier:
+    return Classifier(config) if isinstance(config, ClassifierConfig) else build_baseline(config)
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class SentenceCourse:
         texts = (e.text for e in [*self.corpus.training, *self.corpus.made])
         return count_symbols("words", texts, lowercase=True, cap=self.settings.vocabulary)
 
-    def config(self, design: str) -> Config:
+    def config(self, design: str) -> TextConfig:
         """Of the size of the convolution, whatever the reader; a feed-forward network as wide."""
         target = count_parameters(self._baseline(CONVOLUTION, self.settings.embedding))
         reader = design.partition("-")[0]
@@ -102,7 +115,7 @@ class SentenceCourse:
             return of_equal_size(lambda width: self._recurrent(reader, width), target)
         return of_equal_size(lambda width: self._baseline(reader, width), target)
 
-    def _baseline(self, reader: str, embedding: int) -> Config:
+    def _baseline(self, reader: str, embedding: int) -> BaselineConfig:
         widths = {BAG: 0, FEEDFORWARD: self.settings.short}
         return BaselineConfig(
             reader=reader,
@@ -113,7 +126,7 @@ class SentenceCourse:
             dropout=self.settings.dropout,
         )
 
-    def _recurrent(self, cell: str, hidden: int) -> Config:
+    def _recurrent(self, cell: str, hidden: int) -> ClassifierConfig:
         return ClassifierConfig(
             vocabulary_size=len(self.tokenizer.vocabulary),
             labels=len(LABELS),
@@ -142,7 +155,7 @@ class SentenceCourse:
             validation = [e for e in validation if self.length(e) <= self.settings.short]
         task = SentimentTask(self.tokenizer, self.training_of(design), (), validation, run.seed)
         fit = FitSettings(run.seed, self.settings.epochs, self.settings.learning_rate)
-        model, history = run.fit(build, config, task, fit)
+        model, history = run.fit(_build, config, task, fit)
         judged = self.corpus.held_out
         if design == f"{FEEDFORWARD}-{SHORT}":
             judged = [e for e in judged if self.length(e) <= self.settings.short]

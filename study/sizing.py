@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
@@ -10,6 +11,8 @@ from training.models import Config, build
 
 TOLERANCE = 0.01  # of the parameters that are wanted
 _WIDEST = 1 << 14
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 class SizeUnreachable(ValueError):
@@ -23,7 +26,7 @@ def count_parameters(config: Config) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def of_equal_size(design: Callable[[int], Config], parameters: int) -> Config:
+def of_equal_size(design: Callable[[int], AnyConfig], parameters: int) -> AnyConfig:
     """``design`` of the width whose number of parameters is nearest to ``parameters``.
 
     design: the configuration of a width; a wider one has more parameters.

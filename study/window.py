@@ -84,16 +84,19 @@ def tell(found: Found) -> str:
         order.TITLES[reader] for reader, row in found["moved"].items() if not row["same_bits"]
     ]
     return f"""\
-A window of the last {found["width"]} tokens of *{SENTENCE}* is *{found["visible"]}*: who runs the business is not in it. Whatever is \
-put before it, {len(found["beginnings"])} other beginnings here, gave the same logits to the last bit from: \
-{listed(same) or "none"}. They moved with: {listed(others) or "none"}.
+A window of the last {found["width"]} tokens of *{SENTENCE}* is *{found["visible"]}*: who runs \
+the business is not in it. Whatever is put before it, {len(found["beginnings"])} other \
+beginnings here, gave the same logits to the last bit from: {listed(same) or "none"}. They moved \
+with: {listed(others) or "none"}.
 
 {table(("reader", "largest change of a logit", "same bits"), rows)}
 
-A window that ends at *his* and still holds *Mr.* is {found["needed_for_reference"]} tokens wide, one for the whole sentence \
-{found["tokens"]}. Of the held-out movie sentences {found["fits"]:.1f} % fit into {found["width"]} tokens; half of them are longer \
-than {found["half"] - 1} tokens, one in twenty has {found["most"]} or more, the longest {found["longest"]}. Each token more is \
-{found["embedding"]}² = {found["embedding"] ** 2:,} weights more in the window's layer, and none in a recurrent one.
+A window that ends at *his* and still holds *Mr.* is {found["needed_for_reference"]} tokens \
+wide, one for the whole sentence {found["tokens"]}. Of the held-out movie sentences \
+{found["fits"]:.1f} % fit into {found["width"]} tokens; half of them have {found["half"]} or \
+more, one in twenty has {found["most"]} or more, the longest {found["longest"]}. Each token more \
+is {found["embedding"]}² = {found["embedding"] ** 2:,} weights more in the window's layer, and \
+none in a recurrent one.
 
 Models of the section on order, seed {found["seed"]}. `{found["command"]}`"""
 
