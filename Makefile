@@ -18,8 +18,8 @@ PROTO := proto/unroll/v1/unroll.proto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu proof check format train export models \
-	proto bench study image clean need-model
+.PHONY: help run tour serve check-models test test-all test-gpu proof soak-tags check format train export \
+	models proto bench study image clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -99,6 +99,9 @@ test-all: $(VENV)/.dev ## export and check every design, not only every pair of 
 
 proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count, compared by bits; 10,000 that leave
 	$(PY) -m pytest --proof tests/promise $(ARGS)
+
+soak-tags: $(VENV)/.dev ## feed 200,000 tokens to one stream of tags: memory and processor time, first to last
+	$(PY) -m pytest --soak -k soak tests/service/rpc/test_tag_streams.py $(ARGS)
 
 test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA
 	@$(MAKE) --no-print-directory RUNTIME=gpu test-on-cuda

@@ -17,6 +17,7 @@ from client.results import (
     TaggedToken,
     Token,
 )
+from client.tag_streams import TagPiece, TagStreamEnd, TagStreamOptions
 
 __all__ = [
     "Answer",
@@ -32,6 +33,9 @@ __all__ = [
     "SampleEnd",
     "Sampling",
     "ScoredText",
+    "TagPiece",
+    "TagStreamEnd",
+    "TagStreamOptions",
     "TaggedText",
     "TaggedToken",
     "Token",

@@ -1,7 +1,8 @@
-"""python -m client classify | tag | fill | generate | score | models …
+"""python -m client classify | tag | stream-tag | fill | generate | score | models …
 
     python -m client classify --model sentiment "the food is not good"
     python -m client tag --model pos "The man went to the bank"
+    tail -f LOG | python -m client stream-tag --model pos
     python -m client fill --model cloze "The man went to the ___ to withdraw money"
     python -m client generate --model prose --prompt "ROMEO:" --max-tokens 200 --seed 7
     python -m client generate --model g2p --source unrolled
@@ -61,6 +62,13 @@ def tag(client: Client, chosen: argparse.Namespace) -> None:
     for tagged in client.tag(chosen.model, texts, top=chosen.top):
         for token in tagged.tokens:
             print(f"{token.text}\t{_told(token.top)}")
+
+
+def stream_tag(client: Client, chosen: argparse.Namespace) -> None:
+    """A line of standard input at a time: each token's label as soon as it is known."""
+    for piece in client.stream_tag(chosen.model, iter(sys.stdin.readline, "")):
+        for token in piece.tokens:
+            print(f"{token.text}\t{token.label} {token.probability:.3f}", flush=True)
 
 
 def fill(client: Client, chosen: argparse.Namespace) -> None:
@@ -182,6 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", default="pos")
     command.add_argument("--top", type=int, default=0, help="tell so many labels, a line a token")
     command.add_argument("texts", nargs="+", metavar="TEXT")
+
+    command = commands.add_parser("stream-tag", help="label tokens as standard input brings them")
+    command.set_defaults(run=stream_tag)
+    command.add_argument("--model", default="pos")
 
     command = commands.add_parser("fill", help="find words for the blank in texts")
     command.set_defaults(run=fill)

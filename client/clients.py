@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, Unpack
 
@@ -17,6 +17,7 @@ from client.results import (
     ScoredText,
     TaggedText,
 )
+from client.tag_streams import Part, Sending, TagPiece, TagStreamOptions, to_tag_piece
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -73,6 +74,24 @@ class Client:
         with _failures():
             request = results.tag_request(model, version, texts, top)
             return results.to_tagged(self._stub.Tag(request, timeout=self.timeout))
+
+    def stream_tag(
+        self, model: str, parts: Iterable[Part], **options: Unpack[TagStreamOptions]
+    ) -> Iterator[TagPiece]:
+        """Labels as they come, for texts or words as they come.
+
+        ``parts`` is read on another thread, as fast as the server takes them; what it raises
+        is raised here, once whatever came before is labelled. Closing the iterator cancels.
+        """
+        sending = Sending(model, options)
+        call = self._stub.StreamTag(sending.requests(parts), timeout=self.timeout)
+        try:
+            with _failures():
+                for response in call:
+                    yield to_tag_piece(response)
+            sending.check()
+        finally:
+            call.cancel()
 
     def fill(
         self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""
@@ -157,6 +176,20 @@ class AsyncClient:
         with _failures():
             request = results.tag_request(model, version, texts, top)
             return results.to_tagged(await self._stub.Tag(request, timeout=self.timeout))
+
+    async def stream_tag(
+        self, model: str, parts: AsyncIterable[Part], **options: Unpack[TagStreamOptions]
+    ) -> AsyncIterator[TagPiece]:
+        """As Client.stream_tag; ``parts`` is read by a task of its own."""
+        sending = Sending(model, options)
+        call = self._stub.StreamTag(sending.requests_of(parts), timeout=self.timeout)
+        try:
+            with _failures():
+                async for response in call:
+                    yield to_tag_piece(response)
+            sending.check()
+        finally:
+            call.cancel()
 
     async def fill(
         self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""

@@ -25,9 +25,11 @@ from service.engine.generating import GenerateEngine, GenerationModel
 from service.engine.models import ClassifierModel, GeneratorModel, Writer
 from service.engine.pacing import Pace, clock_of_this_thread
 from service.engine.priming import PrimeCredit
+from service.engine.pushing import PushEngine
 from service.engine.requests import SamplingShape
 from service.engine.resuming import ResumeTokens
 from service.engine.streams import Hand
+from service.engine.tag_streams import TagStreams
 from service.engine.tagging import TaggerModel
 from service.engine.threads import Engine, EngineThread
 from service.http import HttpServer
@@ -186,7 +188,30 @@ class App:
     def _tagger(self, loaded: LoadedModel) -> TaggerModel:
         card = self._card(loaded)
         thread = self._batch_thread(card, "predict", TagRunner(loaded.sessions["predict"]))
-        return TaggerModel(card, loaded.bundle.tokenizers["input"], thread)
+        stream = self._tag_streams(card, loaded) if card.streams_tags else None
+        return TaggerModel(card, loaded.bundle.tokenizers["input"], thread, stream)
+
+    def _tag_streams(self, card: ModelCard, loaded: LoadedModel) -> TagStreams:
+        """On a thread of their own: no stream waits for texts that are tagged whole."""
+        config = self.config
+        runner, rows = _runner(loaded, config.max_streams)
+        engine = PushEngine(
+            GenerationModel(_state(loaded.bundle.manifest), None, None, (card.labels,) * 2),
+            runner,
+            config.max_streams,
+            time.monotonic,
+            GenerateMetrics(self.metrics, card.name),
+            rows,
+        )
+        engine.warm(_WARM_ROWS)
+        return TagStreams(
+            card,
+            loaded.bundle.tokenizers["input"],
+            engine,
+            self._thread(card.name, "stream", engine, config.max_streams + config.max_queue),
+            self._resume_tokens,
+            config.tokens_per_message,
+        )
 
     def _filler(self, loaded: LoadedModel) -> FillModel:
         card, reader = self._card(loaded), loaded.bundle.tokenizers["input"]

@@ -117,7 +117,7 @@ class Metrics:
         )
         self.paused = Gauge(
             "unroll_paused_streams",
-            "Streams that left the batch until their readers catch up.",
+            "Streams that left the batch until their readers catch up or their callers send more.",
             ["model"],
             registry=registry,
         )

@@ -153,7 +153,7 @@ def _rows(client: Client, models: Path, designs: Sequence[Design]) -> dict[str, 
             "parity": max(manifest.export.parity.values()),
             "tolerance": manifest.export.tolerance,
             "equal_bits": bool(model.batch_invariant),
-            "served_by": call(client, manifest),
+            "served_by": call(client, manifest, model.streams_tags),
         }
     return rows
 
@@ -172,14 +172,13 @@ def _figure(manifest: Manifest) -> dict[str, Any] | None:
     }
 
 
-def call(client: Client, manifest: Manifest) -> str:
+def call(client: Client, manifest: Manifest, streams_tags: bool) -> str:
     """The calls that ``manifest``'s task has, made and answered. Raises NotServed otherwise."""
-    names = []
-    for name, answers in _CALLS[manifest.task]:
-        if not answers(client, manifest):
+    calls = [*_CALLS[manifest.task], *([("StreamTag", _stream_tag)] if streams_tags else [])]
+    for name, is_answered in calls:
+        if not is_answered(client, manifest):
             raise NotServed(f"{manifest.name}: {name} gave an empty answer")
-        names.append(name)
-    return ", ".join(names)
+    return ", ".join(name for name, _ in calls)
 
 
 _SENTENCE = "The man went to the bank"
@@ -193,6 +192,13 @@ def _classify(client: Client, manifest: Manifest) -> bool:
 
 def _tag(client: Client, manifest: Manifest) -> bool:
     return bool(client.tag(manifest.name, [_SENTENCE])[0].tokens)
+
+
+def _stream_tag(client: Client, manifest: Manifest) -> bool:
+    """A word at a time."""
+    pieces = list(client.stream_tag(manifest.name, ([word] for word in _SENTENCE.split())))
+    labelled = sum(len(piece.tokens) for piece in pieces)
+    return labelled == len(_SENTENCE.split()) and pieces[-1].end is not None
 
 
 def _fill(client: Client, manifest: Manifest) -> bool:
@@ -216,9 +222,9 @@ def _any_token(client: Client, manifest: Manifest, **wish: Any) -> bool:
     return any(piece.tokens for piece in pieces) and pieces[-1].answer is not None
 
 
-Answers = Callable[[Client, Manifest], bool]
+IsAnswered = Callable[[Client, Manifest], bool]
 
-_CALLS: dict[str, tuple[tuple[str, Answers], ...]] = {
+_CALLS: dict[str, tuple[tuple[str, IsAnswered], ...]] = {
     CLASSIFY: (("Classify", _classify),),
     TAG: (("Tag", _tag),),
     FILL: (("Fill", _fill),),

@@ -32,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-designs", action="store_true", help="export every design, not every pair of options"
     )
+    parser.addoption(
+        "--soak", action="store_true", help="feed ten times as many tokens to a long stream"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,24 @@ def proof(request: pytest.FixtureRequest) -> Proof:
     if request.config.getoption("--proof"):
         return Proof(mixes=20, requests=60, leaves=10_000, lines=lines)
     return Proof(mixes=1, requests=40, leaves=1_000, lines=lines)
+
+
+@dataclass(frozen=True)
+class Soak:
+    """How many tokens one stream is fed, and where its figures go."""
+
+    tokens: int
+    lines: list[str]
+
+    def tell(self, line: str) -> None:
+        """Have ``line`` printed at the end of the run."""
+        self.lines.append(line)
+
+
+@pytest.fixture
+def soak(request: pytest.FixtureRequest) -> Soak:
+    lines = request.config.stash.setdefault(_LINES, [])
+    return Soak(200_000 if request.config.getoption("--soak") else 20_000, lines)
 
 
 def pytest_terminal_summary(

@@ -9,6 +9,7 @@ from typing import TypeVar
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
 from service.engine.filling import FillModel
 from service.engine.models import ClassifierModel, GeneratorModel
+from service.engine.tag_streams import TagStreams
 from service.engine.tagging import TaggerModel
 
 ServedModel = ClassifierModel | TaggerModel | FillModel | GeneratorModel
@@ -50,6 +51,16 @@ class Catalogue:
 
     def tagger(self, name: str, version: str = "") -> TaggerModel:
         return self._of(TaggerModel, "tag", name, version)
+
+    def tag_streams(self, name: str, version: str = "") -> TagStreams:
+        """Raises WrongInput for a tagger that cannot label a token before the next one, too."""
+        stream: TagStreams | None = self.tagger(name, version).stream
+        if stream is None:
+            raise WrongInput(
+                f"model {name!r} needs the tokens to the right of each, too; call Tag with all of "
+                "them"
+            )
+        return stream
 
     def filler(self, name: str, version: str = "") -> FillModel:
         return self._of(FillModel, "fill blanks", name, version)

@@ -477,7 +477,7 @@ class GenerateEngine:
         self._vacate(stream)
         self._end_sample(
             progress,
-            SampleFinished(stream.sample, reason, _delivered_here(stream), stream.log_probability),
+            SampleFinished(stream.sample, reason, delivered_here(stream), stream.log_probability),
         )
 
     def _end_sample(self, progress: Progress, ended: SampleFinished) -> None:
@@ -494,7 +494,7 @@ class GenerateEngine:
         progress.sink.put(
             Finished(
                 reason,
-                self._input_tokens(request),
+                self._input_tokens(progress),
                 progress.output_tokens,
                 waited,
                 first - request.arrived if first and progress.output_tokens else 0.0,
@@ -502,7 +502,8 @@ class GenerateEngine:
         )
         self._report(progress, reason)
 
-    def _input_tokens(self, request: Generation) -> int:
+    def _input_tokens(self, progress: Progress) -> int:
+        request = progress.request
         return request.resumed.input_tokens if request.resumed else len(request.tokens)
 
     # -- beams ---------------------------------------------------------------------------------
@@ -563,12 +564,12 @@ class GenerateEngine:
         progress.running = 0
 
     def _report(self, progress: Progress, reason: FinishReason) -> None:
-        delivered = sum(_delivered_here(stream) for stream in progress.streams)
+        delivered = sum(delivered_here(stream) for stream in progress.streams)
         made = max(progress.output_tokens, delivered)
-        self.observer.finished(reason, self._input_tokens(progress.request), made)
+        self.observer.finished(reason, self._input_tokens(progress), made)
 
 
-def _delivered_here(stream: Stream) -> int:
+def delivered_here(stream: Stream) -> int:
     """Without what an earlier stream, which this one goes on with, had delivered."""
     resumed = stream.progress.request.resumed
     return stream.delivered - (resumed.delivered if resumed else 0)

@@ -19,6 +19,7 @@ class FinishReason(enum.Enum):
     END = "end"  # the model made its end token
     STOP = "stop"  # a stop text came up
     LENGTH = "length"  # max_tokens were made
+    CLOSED = "closed"  # the caller pushed its last token, and it was answered
     CANCELLED = "cancelled"  # the caller left; nobody reads this one
 
 
@@ -164,6 +165,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class CaughtUp:
+    """Whatever the caller has pushed is answered: nothing more comes before it pushes again."""
+
+
+CAUGHT_UP = CaughtUp()
+
+
+@dataclass(frozen=True)
 class SampleFinished:
     """One of a request's streams ended.
 
@@ -201,7 +210,7 @@ class Failed:
     error: RequestError
 
 
-Event = TokenMade | Checkpoint | SampleFinished | Finished | Failed
+Event = TokenMade | Checkpoint | CaughtUp | SampleFinished | Finished | Failed
 
 
 class Sink(Protocol):

@@ -26,6 +26,8 @@ _KEY_ID_BYTES = 8
 _MAC_BYTES = 32
 _HEAD_BYTES = len(_MAGIC) + 1 + _KEY_ID_BYTES + 4  # magic, origin, key, length of the facts
 _LEAST_KEY_BYTES = 16
+# Whose streams a token goes on with.
+GENERATE, STREAM_TAG = "Generate", "StreamTag"
 # Whose key signed it: one that replicas share, or one that a process made for itself.
 _SHARED, _OWN = b"s", b"p"
 
@@ -38,13 +40,15 @@ class KeyInvalid(ValueError):
 class ServedBundle:
     """What a token is good for: this bundle in this precision, on kernels like these.
 
-    fingerprint: a hash of what the probe at load computed.
+    fingerprint: a hash of what the probe at load computed. method: which of the service's
+    methods goes on with it.
     """
 
     name: str
     digest: str
     precision: str
     fingerprint: str
+    method: str = GENERATE
 
 
 class ResumeTokens:
@@ -145,6 +149,11 @@ def _foreign(origin: bytes) -> str:
 
 
 def _check_bundle(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool) -> None:
+    if theirs.method != ours.method:
+        raise ResumeRefused(
+            f"the resume token goes on with a call of {theirs.method}, not of {ours.method}; "
+            f"send it to {theirs.method}"
+        )
     for what, issued, here in (
         ("model", theirs.name, ours.name),
         ("bundle", theirs.digest[:12], ours.digest[:12]),

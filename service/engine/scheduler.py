@@ -30,7 +30,7 @@ class Phase(enum.Enum):
     WAITING = "waiting"  # for a row to be set aside
     BEGUN = "begun"  # a row is set aside; its prompt is being primed
     RUNNING = "running"  # holds a row
-    PAUSED = "paused"  # its reader is behind; its state is kept
+    PAUSED = "paused"  # its reader is behind, or it has nothing to read; its state is kept
     RETURNING = "returning"  # waits for a row again
     GONE = "gone"
 
@@ -136,6 +136,11 @@ class Scheduler:
 
     def arrive(self, stream: Any) -> None:
         self.waiting.append(stream)
+
+    def park(self, stream: Any) -> None:
+        """A new stream has nothing to read yet: it pauses from the start."""
+        stream.phase = Phase.PAUSED
+        self.paused.add(stream)
 
     def schedule(self, seconds: float) -> Plan:
         """Begin what there are rows for, and choose what to prime, oldest first.

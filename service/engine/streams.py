@@ -62,7 +62,7 @@ class TokenStream:
         self._others_taken = 0
         self._was_full = False
         self._thread: EngineThread | None = None
-        self._work: Any = None
+        self.work: Any = None  # as the engine knows it
         self._size = size
         self._full = max(FULL * min(size, 4), 2 * self._tokens_per_message)
 
@@ -75,7 +75,7 @@ class TokenStream:
         size: int = 1,
     ) -> TokenStream:
         stream = cls(thread.pace, tokens_per_message, size)
-        stream._work = thread.submit(request, stream, size)
+        stream.work = thread.submit(request, stream, size)
         stream._thread = thread
         return stream
 
@@ -145,11 +145,11 @@ class TokenStream:
             and self._thread is not None
         ):
             self._was_full = False
-            self._thread.resume(self._work)
+            self._thread.resume(self.work)
 
     def close(self) -> None:
         if self._thread is not None:
-            self._thread.release(self._work, self._size)
+            self._thread.release(self.work, self._size)
             self._thread = None
 
 

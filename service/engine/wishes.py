@@ -122,7 +122,8 @@ class GenerationRules:
             raise WrongInput(f"samples is {wish.samples}; choose 1 to {MAX_SAMPLES}")
         if wish.min_tokens > max_tokens:
             raise WrongInput(f"min_tokens is {wish.min_tokens}, max_tokens {max_tokens}")
-        _check_message(wish)
+        check_tokens_per_message(wish.tokens_per_message)
+        check_checkpoints(wish.checkpoints)
         return Generation(
             tokens=tuple(tokens),
             sampling=self._sampling(wish.sampling, seed, wish.min_tokens),
@@ -133,7 +134,7 @@ class GenerationRules:
             samples=wish.samples,
             top=_checked_top(wish),
             beam=wish.beam,
-            checkpoints=_checked_checkpoints(wish),
+            checkpoints=wish.checkpoints,
         )
 
     def resumed(self, wish: GenerationWish, snapshot: Snapshot, arrived: float) -> Generation:
@@ -154,7 +155,8 @@ class GenerationRules:
             raise WrongInput(
                 f"a resumed stream keeps its {kept[0]}; leave it, or send a new request"
             )
-        _check_message(wish)
+        check_tokens_per_message(wish.tokens_per_message)
+        check_checkpoints(wish.checkpoints)
         seed = wish.sampling.seed
         return Generation(
             tokens=snapshot.tokens,
@@ -165,7 +167,7 @@ class GenerationRules:
             min_tokens=snapshot.min_tokens,
             first_sample=snapshot.sample,
             top=_checked_top(wish),
-            checkpoints=_checked_checkpoints(wish),
+            checkpoints=wish.checkpoints,
             resumed=snapshot,
         )
 
@@ -282,10 +284,11 @@ def _checked_stops(stops: Sequence[str]) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _check_message(wish: GenerationWish) -> None:
-    if wish.tokens_per_message > MAX_TOKENS_PER_MESSAGE:
+def check_tokens_per_message(count: int) -> None:
+    """Raises WrongInput."""
+    if count > MAX_TOKENS_PER_MESSAGE:
         raise WrongInput(
-            f"tokens_per_message is {wish.tokens_per_message}; choose up to "
+            f"tokens_per_message is {count}; choose up to "
             f"{MAX_TOKENS_PER_MESSAGE}, or 0 for the server's choice"
         )
 
@@ -296,10 +299,10 @@ def _checked_top(wish: GenerationWish) -> int:
     return wish.top
 
 
-def _checked_checkpoints(wish: GenerationWish) -> Checkpoints:
-    every = wish.checkpoints.every
+def check_checkpoints(checkpoints: Checkpoints) -> None:
+    """Raises WrongInput."""
+    every = checkpoints.every
     if every and every < LEAST_CHECKPOINT_TOKENS:
         raise WrongInput(
             f"resume_every is {every}; choose 0 for never or at least {LEAST_CHECKPOINT_TOKENS}"
         )
-    return wish.checkpoints

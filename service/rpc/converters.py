@@ -19,6 +19,7 @@ from service.engine.requests import (
     SampleFinished,
     TokenMade,
 )
+from service.engine.tag_streams import TagMessage, TagStream, TagStreamWish
 from service.engine.tagging import TaggedText, TaggedToken, TagWish
 from service.engine.wishes import GenerationWish, SamplingWish, ScoreWish
 from unroll.v1 import unroll_pb2 as pb
@@ -177,6 +178,28 @@ def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
     )
     for label, probability in tagged.top:
         token.top.add(label=label, probability=probability)
+
+
+def to_tag_stream_wish(start: pb.StreamTagStart) -> TagStreamWish:
+    return TagStreamWish(
+        top=start.top_labels,
+        tokens_per_message=start.tokens_per_message,
+        checkpoints=Checkpoints(start.resume_every, start.resume_at_end),
+        resume_token=start.resume_token or None,
+        allow_inexact=start.allow_inexact,
+    )
+
+
+def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResponse:
+    response = pb.StreamTagResponse()
+    for token in message.tokens:
+        add_tagged(response.tokens, token)
+    for checkpoint in message.checkpoints:
+        snapshot = checkpoint.snapshot
+        response.resume_points.add(token=stream.seal(snapshot), next_position=snapshot.made)
+    if message.finished:
+        response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
+    return response
 
 
 def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, Self
 
 import grpc
 
@@ -54,6 +54,26 @@ class Gate:
         return True
 
 
+class CallRequests:
+    """The requests of a call that sends several, as they come.
+
+    model: what the first one names, once it was read.
+    """
+
+    def __init__(self, requests: AsyncIterable[Any]) -> None:
+        self.model = ""
+        self._requests = aiter(requests)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await anext(self._requests)
+        if request.HasField("start"):
+            self.model = request.start.model
+        return request
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """service: the full name whose methods are wrapped; others pass as they are.
 
@@ -82,20 +102,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith(self.prefix):
             return handler
         name = method.removeprefix(self.prefix)
-        wrap = (
-            grpc.unary_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-        behaviour = handler.unary_stream or handler.unary_unary
+        if handler.request_streaming:
+            wrap = grpc.stream_stream_rpc_method_handler
+        elif handler.response_streaming:
+            wrap = grpc.unary_stream_rpc_method_handler
+        else:
+            wrap = grpc.unary_unary_rpc_method_handler
+        behaviour = handler.stream_stream or handler.unary_stream or handler.unary_unary
         return wrap(
-            self._around(name, behaviour),
+            self._around(name, behaviour, handler.request_streaming),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _around(self, method: str, behaviour: Behaviour) -> Behaviour:
+    def _around(self, method: str, behaviour: Behaviour, takes_several: bool) -> Behaviour:
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            if takes_several:
+                request = CallRequests(request)
             code = grpc.StatusCode.OK
             failure: RequestError
             entered = False

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import grpc
+from google.protobuf.message import Message
 
 from service.engine.catalogue import Catalogue
-from service.engine.errors import ReaderStalled
+from service.engine.errors import ReaderStalled, RequestError, WrongInput
 from service.engine.reading import off_loop
+from service.engine.tag_streams import TagStream
 from service.rpc import converters
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -38,6 +41,22 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
         return await off_loop(told, lambda: converters.from_tagged(texts))
 
+    async def StreamTag(
+        self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
+    ) -> None:
+        start = await _start_of(requests)
+        streams = self.catalogue.tag_streams(start.model, start.model_version)
+        stream = streams.open(converters.to_tag_stream_wish(start))
+        feeding = asyncio.ensure_future(_feed(stream, requests))
+        try:
+            async for message in stream:
+                await self._write(context, converters.from_tag_message(message, stream))
+            if error := await feeding:
+                raise error
+        finally:
+            feeding.cancel()
+            stream.close()
+
     async def Fill(
         self, request: pb.FillRequest, context: grpc.aio.ServicerContext
     ) -> pb.FillResponse:
@@ -62,9 +81,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         finally:
             stream.tokens.close()
 
-    async def _write(
-        self, context: grpc.aio.ServicerContext, response: pb.GenerateResponse
-    ) -> None:
+    async def _write(self, context: grpc.aio.ServicerContext, response: Message) -> None:
         try:
             async with asyncio.timeout(self.stall_seconds):
                 await context.write(response)
@@ -94,3 +111,39 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.GetModelResponse:
         model = self.catalogue.get(request.name, request.version)
         return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))
+
+
+async def _start_of(requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
+    first = await anext(requests, None)
+    if first is None or not first.HasField("start"):
+        raise WrongInput("the first request has no start; send one, then texts or words")
+    return first.start
+
+
+async def _feed(
+    stream: TagStream, requests: AsyncIterator[pb.StreamTagRequest]
+) -> RequestError | None:
+    """Push what the caller sends until it has sent all, or something that is refused.
+
+    Returns why it was refused: by then the caller is still owed the labels of what it sent before.
+    """
+    try:
+        async for request in requests:
+            await _push(stream, request)
+    except RequestError as error:
+        return error
+    finally:
+        stream.close_input()
+    return None
+
+
+async def _push(stream: TagStream, request: pb.StreamTagRequest) -> None:
+    match request.WhichOneof("part"):
+        case "text":
+            await stream.push_text(request.text)
+        case "words":
+            await stream.push(request.words.words)
+        case "start":
+            raise WrongInput("a later request has another start; send texts or words")
+        case _:
+            raise WrongInput("a request has neither text nor words; send one of the two")

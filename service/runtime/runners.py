@@ -214,7 +214,11 @@ class SteppedPrimer:
         # Each row's greedy draw, so that no penalty divides by zero.
         self._controls["repetition"][:] = self._controls["top_p"][:] = 1
         self._sets = tuple(
-            {name: np.zeros((rows, *shapes[name].shape[1:]), np.float32) for name in carried}
+            {
+                name: np.zeros((rows, *port.shape[1:]), NUMPY_TYPES[port.type])
+                for name, port in shapes.items()
+                if name in carried
+            }
             for _ in range(2)
         )
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}

@@ -1,9 +1,11 @@
 import asyncio
+import io
 
 import pytest
 
 from client import AsyncClient, RequestFailed, Sampling
 from client.__main__ import main
+from tests import tiny
 from tests.tiny import NAMES
 
 
@@ -75,6 +77,15 @@ def test_generate_prints_log_probabilities_a_line_each(run):
     assert float(log_probability) < 0
 
 
+def test_stream_tag_labels_each_line_of_its_input_as_it_comes(run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the food\n\nis Good\n"))
+    code, printed = run("stream-tag", "--model", "tags-online")
+    assert code == 0
+    lines = [line.split("\t") for line in printed.out.splitlines()]
+    assert [text for text, _ in lines] == ["the", "food", "is", "Good"]
+    assert all(label.split()[0] in tiny.TAGS for _, label in lines)
+
+
 def test_score_prints_sum_and_mean(run):
     code, printed = run("score", "--model", "speller", "--source", "abc", "P Q")
     assert code == 0
@@ -107,6 +118,26 @@ def test_a_refusal_is_printed_and_exits_with_one(run):
     code, printed = run("classify", "--model", "nothing", "x")
     assert code == 1
     assert "NOT_FOUND: no model 'nothing'" in printed.err
+
+
+def test_the_asynchronous_client_streams_tags_like_the_synchronous_one(service, client):
+    async def parts():
+        yield "the food"
+        yield ["is", "good"]
+
+    async def ask():
+        async with AsyncClient(service.target, timeout=20) as aio:
+            pieces = aio.stream_tag("tags-online", parts(), top=2)
+            return [token async for piece in pieces for token in piece.tokens]
+
+    async def ask_wrongly():
+        async with AsyncClient(service.target, timeout=20) as aio:
+            return [piece async for piece in aio.stream_tag("tags", parts())]
+
+    pieces = client.stream_tag("tags-online", ["the food", ["is", "good"]], top=2)
+    assert asyncio.run(ask()) == [token for piece in pieces for token in piece.tokens]
+    with pytest.raises(RequestFailed, match="call Tag"):
+        asyncio.run(ask_wrongly())
 
 
 def test_the_asynchronous_client_answers_like_the_synchronous_one(service, client):

@@ -66,9 +66,14 @@ def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_p
 def test_the_designs_table_is_of_bundles_that_were_called(data, quick, tmp_path, monkeypatch):
     """A model of the study's own goes through the gate; a bundled one is taken as it is."""
     everything = designs.designs_of(QUICK)
-    few = [d for d in everything if d.bundle in ("sentiment", "food", "characters-output")]
+    few = [
+        d
+        for d in everything
+        if d.bundle in ("sentiment", "food", "pos-online", "characters-output")
+    ]
     monkeypatch.setattr(designs, "designs_of", lambda settings: few)
-    export_bundle(tiny.classifier("sentiment"), tmp_path / "models" / "sentiment" / "1")
+    for model in (tiny.classifier("sentiment"), tiny.online_tagger("pos-online")):
+        export_bundle(model, tmp_path / "models" / model.name / "1")
     assert quick("--only", "designs", "--models", str(tmp_path / "models")) == 0
     results = json.loads((tmp_path / "docs" / "study" / "results.json").read_text())
     found = results["sections"]["designs"]
@@ -76,6 +81,7 @@ def test_the_designs_table_is_of_bundles_that_were_called(data, quick, tmp_path,
     assert [(row["bundle"], row["served_by"], row["equal_bits"]) for row in found["rows"]] == [
         ("sentiment", "Classify", True),
         ("characters-output", "Generate", True),
+        ("pos-online", "Tag, StreamTag", True),
     ]
     assert all(row["parity"] <= 3e-5 for row in found["rows"])
     assert "**Not there: food.**" in (tmp_path / "docs" / "designs.md").read_text()

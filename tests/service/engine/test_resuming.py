@@ -5,7 +5,7 @@ import pytest
 
 from service.engine.errors import ResumeInvalid, ResumeRefused
 from service.engine.requests import Sampling, Snapshot, TokenMade
-from service.engine.resuming import KeyInvalid, ResumeTokens, ServedBundle
+from service.engine.resuming import STREAM_TAG, KeyInvalid, ResumeTokens, ServedBundle
 
 BUNDLE = ServedBundle("prose", "d" * 64, "fp32", "f" * 64)
 KEYS = [b"a" * 16, b"b" * 16]
@@ -121,6 +121,13 @@ def test_a_token_for_something_else_is_refused(tokens, change, subject, message)
     sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
     with pytest.raises(ResumeRefused, match=message):
         tokens.open(sealed, replace(BUNDLE, **change), subject, False)
+
+
+def test_a_token_of_another_method_is_refused_before_all_else(tokens):
+    sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
+    other = replace(BUNDLE, name="pos", method=STREAM_TAG)
+    with pytest.raises(ResumeRefused, match="goes on with a call of Generate, not of StreamTag"):
+        tokens.open(sealed, other, "", True)
 
 
 def test_other_kernels_are_taken_when_asked_for(tokens):

@@ -158,6 +158,14 @@ def test_a_paused_stream_comes_back_before_new_ones():
     assert list(s.waiting) == [second]
 
 
+def test_a_parked_stream_takes_no_row_before_it_is_resumed():
+    s, one = scheduler(), stream(tokens=0)
+    s.park(one)
+    assert s.is_idle
+    s.resume(one)
+    assert step(s).admits == [one]
+
+
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("whole", [False, True])
 def test_random_lives_of_streams(seed, whole):
@@ -180,6 +188,9 @@ def test_random_lives_of_streams(seed, whole):
                 s.arrive(one)
             alive.append(group)
             arrivals += group
+        elif action < 0.28:
+            alive.append([stream(tokens=0)])
+            s.park(alive[-1][0])
         elif action < 0.4 and alive:
             # A cancel and a deadline are the same to the scheduler: a whole request leaves.
             for one in alive.pop(choose.randrange(len(alive))):

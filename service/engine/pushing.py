@@ -1,0 +1,220 @@
+"""Streams whose tokens are pushed by their callers: each step answers one with its label."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from service.engine.arena import Rows
+from service.engine.generating import (
+    GenerateEngine,
+    GenerationModel,
+    Observer,
+    Runner,
+    Stream,
+    delivered_here,
+)
+from service.engine.requests import (
+    CAUGHT_UP,
+    Checkpoint,
+    FinishReason,
+    Generation,
+    Progress,
+    Sampling,
+    Sink,
+    Snapshot,
+    State,
+    TokenMade,
+)
+from service.engine.scheduler import Phase, Prompt
+
+# The likeliest label: nothing is drawn, so no seed matters.
+LIKELIEST = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
+# So many tokens after another a stream gets where others wait for its row: it may never end.
+TURN = 256
+
+
+@dataclass(eq=False, slots=True)
+class PushedStream(Stream):
+    """inbox: ids that were pushed and are not read yet. is_closed: no further ones come.
+
+    is_held_up: its reader is behind.
+    """
+
+    inbox: deque[int] = field(default_factory=deque)
+    is_closed: bool = False
+    is_held_up: bool = False
+
+
+class PushEngine(GenerateEngine):
+    """A GenerateEngine whose next token is the caller's, not the one just made.
+
+    A stream holds a row only while it has tokens to read and its sink has room; without
+    either it pauses and keeps its state. The model's ``pieces`` are its labels.
+    """
+
+    def __init__(
+        self,
+        model: GenerationModel,
+        runner: Runner,
+        capacity: int,
+        clock: Callable[[], float],
+        observer: Observer,
+        rows: Rows | None = None,
+    ) -> None:
+        super().__init__(model, runner, capacity, clock, observer, rows=rows)
+        self._first_state_of_all: State = {
+            spec.name: np.zeros(spec.shape, spec.dtype) for spec in model.state
+        }
+        self._closed: list[PushedStream] = []  # that end without another token
+
+    @property
+    def is_idle(self) -> bool:
+        return self.scheduler.is_idle and not self._closed
+
+    # -- from the thread: open, arrive, push, close_input, resume ------------------------------
+
+    def open(self, request: Generation, sink: Sink) -> Progress:
+        """The stream of ``request``, which begins with its first token."""
+        progress = Progress(request, sink, 1)
+        resumed = request.resumed
+        stream = PushedStream(
+            Prompt(()),
+            saved=resumed.state if resumed else self._first_state_of_all,
+            progress=progress,
+            made=resumed.made if resumed else 0,
+            delivered=resumed.made if resumed else 0,
+            sink=sink,
+        )
+        progress.streams.append(stream)
+        return progress
+
+    def arrive(self, progress: Progress) -> None:
+        self.scheduler.park(progress.streams[0])
+        self._tell_paused()
+
+    def push(self, progress: Progress, tokens: Sequence[int], arrived: float) -> None:
+        """arrived: when they came, on the engine's clock; the first ones begin the stream."""
+        stream: PushedStream = progress.streams[0]
+        if progress.started is None and not stream.inbox:
+            progress.request = replace(progress.request, arrived=arrived)
+        stream.inbox.extend(tokens)
+        self._go_on(stream)
+
+    def close_input(self, progress: Progress) -> None:
+        """No further tokens come: the stream ends once those that it has are answered."""
+        stream: PushedStream = progress.streams[0]
+        stream.is_closed = True
+        if stream.phase is Phase.PAUSED and not stream.inbox:
+            self._closed.append(stream)
+
+    def resume(self, progress: Progress) -> None:
+        stream: PushedStream = progress.streams[0]
+        stream.is_held_up = False
+        self._go_on(stream)
+
+    def _go_on(self, stream: PushedStream) -> None:
+        """Wait for a row, if nothing else is to be waited for."""
+        if stream.phase is Phase.PAUSED and stream.inbox and not stream.is_held_up:
+            self.scheduler.resume(stream)
+            self._tell_paused()
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def step(self) -> list[Sink]:
+        return [*self._finish_closed(), *super().step()]
+
+    def _finish_closed(self) -> list[Sink]:
+        """End the streams whose last token was answered before they were closed."""
+        closed, self._closed = self._closed, []
+        left = [stream for stream in closed if stream.phase is Phase.PAUSED]
+        for stream in left:
+            self._finish(stream, FinishReason.CLOSED)
+            self._tell_paused()
+        return [stream.sink for stream in left]
+
+    def _admit(self, stream: Stream) -> None:
+        assert isinstance(stream, PushedStream), "all of this engine's are"
+        progress = stream.progress
+        if progress.started is None:
+            progress.started = self.clock()
+            self.observer.began(progress.started - progress.request.arrived)
+        stream.token = stream.inbox.popleft()
+        super()._admit(stream)
+
+    def _commit(self, rows: int, joined: int) -> None:
+        """Answer each row's token and give it its next; streams without one leave."""
+        now = self.clock()
+        self.observer.tokens_followed(rows - joined, now - self._last_step)
+        self._last_step = now
+        arena, others_wait = self.arena, bool(self.scheduler.returning)
+        labels = arena.next_token[:rows].tolist()
+        log_probabilities = arena.log_probability[:rows].tolist()
+        leaving: list[PushedStream] = []
+        for row, stream in enumerate(self.scheduler.rows):
+            self._answer_token(stream, labels[row], log_probabilities[row], now)
+            if self._stays(stream, others_wait):
+                labels[row] = stream.inbox.popleft()  # what this row reads next
+            else:
+                leaving.append(stream)
+        arena.controls["token"][:rows] = labels
+        for stream in leaving:
+            self._step_aside(stream)
+
+    def _answer_token(
+        self, stream: PushedStream, label: int, log_probability: float, now: float
+    ) -> None:
+        request, position = stream.progress.request, stream.made
+        self._note_first(stream.progress, now)
+        stream.made = stream.delivered = position + 1
+        stream.log_probability += log_probability
+        top = self._likeliest(stream.row, request.top) if request.top else ()
+        text = self.model.pieces[0][label]
+        stream.sink.put(TokenMade(label, text, position, log_probability, 0, top))
+        every = request.checkpoints.every
+        if every and stream.made % every == 0:
+            stream.sink.put(Checkpoint(0, self.snapshot(stream)))
+        self._sinks.append(stream.sink)
+
+    def _stays(self, stream: PushedStream, others_wait: bool) -> bool:
+        # Asked each time: a sink that said so tells when it has room again.
+        stream.is_held_up = stream.sink.is_full
+        is_over = others_wait and stream.made % TURN == 0
+        return bool(stream.inbox) and not stream.is_held_up and not is_over
+
+    def _step_aside(self, stream: PushedStream) -> None:
+        if not stream.inbox:
+            if stream.is_closed:
+                self._finish(stream, FinishReason.CLOSED)
+                return
+            stream.sink.put(CAUGHT_UP)
+        self._pause(stream)
+        self._go_on(stream)
+
+    def snapshot(self, stream: Stream) -> Snapshot:
+        """Where a running or paused stream is, after the last token that was answered."""
+        state = self.arena.save_carried(stream.row) if stream.saved is None else stream.saved
+        return Snapshot(
+            sampling=LIKELIEST,
+            sample=0,
+            max_tokens=0,
+            min_tokens=0,
+            stop=(),
+            input_tokens=stream.made,
+            tokens=(),
+            token=0,
+            made=stream.made,
+            delivered=stream.made,
+            held=(),
+            counts={},
+            state=state,
+        )
+
+    def _input_tokens(self, progress: Progress) -> int:
+        return delivered_here(progress.streams[0])
+
+    def _tell_paused(self) -> None:
+        self.observer.paused(len(self.scheduler.paused))

@@ -1,0 +1,211 @@
+"""Streams of tags as a caller sees them: words in as they come, a label for each out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from service.engine.cards import ModelCard
+from service.engine.errors import WrongInput
+from service.engine.pushing import LIKELIEST, PushEngine
+from service.engine.reading import MAX_REQUEST_CHARACTERS, WordCodec, off_loop
+from service.engine.requests import (
+    NO_CHECKPOINTS,
+    Checkpoint,
+    Checkpoints,
+    Event,
+    Finished,
+    Generation,
+    Snapshot,
+    TokenMade,
+)
+from service.engine.resuming import STREAM_TAG, ResumeTokens, ServedBundle
+from service.engine.streams import TokenStream
+from service.engine.tagging import TaggedToken, check_top_labels
+from service.engine.threads import EngineThread
+from service.engine.wishes import check_checkpoints, check_tokens_per_message
+
+# Tokens that may wait for their labels before no more of a caller's requests are read.
+MOST_WAITING = 1024
+
+
+@dataclass(frozen=True)
+class TagStreamWish:
+    """top: how many of the likeliest labels are told beside each token.
+
+    tokens_per_message: 0 for the server's choice. resume_token: None for a new stream.
+    subject: who asks, as far as it is known.
+    """
+
+    top: int = 0
+    tokens_per_message: int = 0
+    checkpoints: Checkpoints = NO_CHECKPOINTS
+    resume_token: bytes | None = None
+    allow_inexact: bool = False
+    subject: str = ""
+
+
+@dataclass(frozen=True)
+class TagMessage:
+    """What has gathered since the last one. finished: in the last one only."""
+
+    tokens: Sequence[TaggedToken]
+    checkpoints: Sequence[Checkpoint]
+    finished: Finished | None
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens or self.checkpoints or self.finished)
+
+
+class TagStream:
+    """A stream under way: push words, close_input(), read messages; close() it in any case.
+
+    seal: makes a resume token of a snapshot.
+    """
+
+    def __init__(
+        self,
+        model: TagStreams,
+        events: TokenStream,
+        seal: Callable[[Snapshot], bytes],
+    ) -> None:
+        self.unknown_symbols = 0
+        self.seal = seal
+        self._model = model
+        self._events = events
+        # As they were sent; a label takes the first one.
+        self._words: deque[str] = deque()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    @property
+    def waiting(self) -> int:
+        """Tokens without a label."""
+        return len(self._words)
+
+    async def push_text(self, text: str) -> None:
+        """As push(), of the words of ``text``."""
+        _check_characters("text", len(text))
+        await self._push(await off_loop(len(text), lambda: self._model.reader.words_of(text)))
+
+    async def push(self, words: Sequence[str]) -> None:
+        """Have each word labelled; returns once there is room for more. Raises WrongInput."""
+        _check_characters("words", sum(map(len, words)))
+        if "" in words:
+            raise WrongInput(f"words[{list(words).index('')}] is empty; leave it out")
+        await self._push(words)
+
+    async def _push(self, words: Sequence[str]) -> None:
+        if not words:
+            return
+        model, arrived = self._model, self._model.clock()
+        size = sum(map(len, words))
+        encoded = await off_loop(size, lambda: model.reader.encode_words(words))
+        self.unknown_symbols += encoded.unknown
+        self._words.extend(words)
+        self._watch_room()
+        push = partial(model.engine.push, tokens=encoded.ids, arrived=arrived)
+        model.thread.do(push, self._events.work)
+        await self._has_room.wait()
+
+    def _watch_room(self) -> None:
+        if len(self._words) < MOST_WAITING:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
+
+    def close_input(self) -> None:
+        """No further words come; the stream ends once every word has its label."""
+        self._model.thread.do(self._model.engine.close_input, self._events.work)
+
+    async def __aiter__(self) -> AsyncIterator[TagMessage]:
+        """Raises EngineFailed or ServiceStopping when the engine gives the stream up."""
+        async for events in self._events:
+            message = self._message(events)
+            self._watch_room()
+            if message:
+                yield message
+
+    def _message(self, events: Sequence[Event]) -> TagMessage:
+        last = events[-1]
+        return TagMessage(
+            [self._tagged(event) for event in events if type(event) is TokenMade],
+            [event for event in events if type(event) is Checkpoint],
+            last if isinstance(last, Finished) else None,
+        )
+
+    def _tagged(self, made: TokenMade) -> TaggedToken:
+        labels = self._model.card.labels
+        top = tuple((labels[label], math.exp(value)) for label, value in made.top)
+        probability = math.exp(made.log_probability)
+        return TaggedToken(self._words.popleft(), made.text, probability, made.position, top)
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class TagStreams:
+    """Opens the streams of one tagger.
+
+    tokens_per_message: for callers that do not say; 0 leaves it to the pace of the thread.
+    clock: the engine's, in seconds.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        reader: WordCodec,
+        engine: PushEngine,
+        thread: EngineThread,
+        resume_tokens: ResumeTokens,
+        tokens_per_message: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.card = card
+        self.reader = reader
+        self.engine = engine
+        self.thread = thread
+        self.resume_tokens = resume_tokens
+        self.tokens_per_message = tokens_per_message
+        self.clock = clock
+
+    def open(self, wish: TagStreamWish) -> TagStream:
+        """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
+        check_top_labels(wish.top)
+        check_tokens_per_message(wish.tokens_per_message)
+        check_checkpoints(wish.checkpoints)
+        card = self.card
+        bundle = ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
+        request = Generation(
+            tokens=(),
+            sampling=LIKELIEST,
+            max_tokens=0,
+            stop=(),
+            arrived=self.clock(),
+            top=wish.top,
+            checkpoints=wish.checkpoints,
+            resumed=self._resumed(wish, bundle),
+        )
+        each = wish.tokens_per_message or self.tokens_per_message
+        return TagStream(
+            self,
+            TokenStream.open(self.thread, request, each),
+            lambda snapshot: self.resume_tokens.seal(snapshot, bundle, wish.subject),
+        )
+
+    def _resumed(self, wish: TagStreamWish, bundle: ServedBundle) -> Snapshot | None:
+        if wish.resume_token is None:
+            return None
+        return self.resume_tokens.open(wish.resume_token, bundle, wish.subject, wish.allow_inexact)
+
+
+def _check_characters(what: str, characters: int) -> None:
+    if characters > MAX_REQUEST_CHARACTERS:
+        raise WrongInput(
+            f"{what} has {characters} characters; send at most {MAX_REQUEST_CHARACTERS} at once"
+        )
