@@ -2,7 +2,7 @@
 
     python -m client classify --model sentiment "the food is not good"
     python -m client tag --model pos "The man went to the bank"
-    tail -f LOG | python -m client stream-tag --model pos
+    tail -f LOG | python -m client stream-tag --model pos-online
     python -m client fill --model cloze "The man went to the ___ to withdraw money"
     python -m client generate --model prose --prompt "ROMEO:" --max-tokens 200 --seed 7
     python -m client generate --model g2p --source unrolled
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("stream-tag", help="label tokens as standard input brings them")
     command.set_defaults(run=stream_tag)
-    command.add_argument("--model", default="pos")
+    command.add_argument("--model", default="pos-online")
 
     command = commands.add_parser("fill", help="find words for the blank in texts")
     command.set_defaults(run=fill)

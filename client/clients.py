@@ -182,7 +182,8 @@ class AsyncClient:
     ) -> AsyncIterator[TagPiece]:
         """As Client.stream_tag; ``parts`` is read by a task of its own."""
         sending = Sending(model, options)
-        call = self._stub.StreamTag(sending.requests_of(parts), timeout=self.timeout)
+        requests = sending.requests_of(parts, lambda: call.initial_metadata())
+        call = self._stub.StreamTag(requests, timeout=self.timeout)
         try:
             with _failures():
                 async for response in call:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -69,9 +77,14 @@ class Sending:
         except Exception as error:
             self._failure = error
 
-    async def requests_of(self, parts: AsyncIterable[Part]) -> AsyncIterator[pb.StreamTagRequest]:
+    async def requests_of(
+        self, parts: AsyncIterable[Part], answered: Callable[[], Awaitable[object]]
+    ) -> AsyncIterator[pb.StreamTagRequest]:
+        """answered: waits until the server has taken the start or refused it."""
         yield pb.StreamTagRequest(start=self._start)
         try:
+            # What is sent into a call that was refused would hide why (grpc#36066).
+            await answered()
             async for part in parts:
                 yield _request(part)
         except Exception as error:

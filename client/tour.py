@@ -94,7 +94,7 @@ def tour(client: Client) -> None:
         ("sentiment", _classify),
         ("nationality", _place_names),
         ("pos", _tag),
-        # pos-online: StreamTag is shown here.
+        ("pos-online", _tag_as_they_come),
         ("cloze", _fill),
         ("g2p", _pronounce),
         ("food", _name_food),
@@ -138,6 +138,20 @@ def _tag(client: Client) -> None:
     labels = tuple(token.label for token in tagged.tokens)
     if labels != expected:
         raise TourFailed(f"pos tags {text!r} {' '.join(labels)}, not {' '.join(expected)}")
+
+
+def _tag_as_they_come(client: Client) -> None:
+    """One word a request: each label is there before the next word is sent."""
+    text, expected = SENTENCE
+    words = text.split()
+    _show(f"echo {shlex.quote(text)} | python -m client stream-tag --model pos-online")
+    pieces = client.stream_tag("pos-online", ([word] for word in words))
+    labels = []
+    for token in (token for piece in pieces for token in piece.tokens):
+        print(f"  {token.text}\t{token.label} {token.probability:.3f}", flush=True)
+        labels.append(token.label)
+    if len(labels) != len(expected):
+        raise TourFailed(f"pos-online answered {len(labels)} of {len(words)} words")
 
 
 def _fill(client: Client) -> None:

@@ -32,9 +32,9 @@ from training.models.recurrent import RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 from training.trained import Figure, TrainedModel
 
-BATCH = 32
+BATCH = 64
 OUTPUT_LIMIT = 40
-VOCABULARY_CAP = 2_500
+VOCABULARY_CAP = 2_300
 LABEL_SMOOTHING = 0.1
 
 # vectors (batch, values), inputs and targets (batch, words): begin + name, name + end
@@ -161,15 +161,15 @@ def figures(
 
 def train(run: Run) -> None:
     task, foods, held_out = load_task(run)
-    size, epochs = (48, 8) if run.quick else (128, 40)
+    size, epochs = (64, 10) if run.quick else (160, 60)
     vectors = torch.tensor([food.values for food in task.training])
     config = VectorToSequenceConfig(
         vector_size=len(foods.nutrients),
         vocabulary_size=len(task.output.vocabulary),
-        embedding_size=48,
+        embedding_size=32,
         condition_size=size,
         recurrent=RecurrentOptions("lstm", size, 1, input_mlp=1),
-        dropout=0.1,
+        dropout=0.05,
     )
 
     def build(config: VectorToSequenceConfig) -> VectorToSequence:
@@ -177,7 +177,7 @@ def train(run: Run) -> None:
         model.standardise(vectors)
         return model
 
-    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    settings = FitSettings(run.seed, epochs, learning_rate=0.004)
     model, history = run.fit(build, config, task, settings)
     trained = TrainedModel(
         name=run.model,

@@ -49,6 +49,8 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         stream = streams.open(converters.to_tag_stream_wish(start))
         feeding = asyncio.ensure_future(_feed(stream, requests))
         try:
+            # So that a caller can wait for a refusal before it sends more.
+            await context.send_initial_metadata(())
             async for message in stream:
                 await self._write(context, converters.from_tag_message(message, stream))
             if error := await feeding:

@@ -14,9 +14,10 @@ from client.results import (
     TaggedToken,
     Token,
 )
+from client.tag_streams import TagPiece
 from client.tour import TourFailed
 
-NEW = ("nationality", "pos", "cloze", "food")
+NEW = ("nationality", "pos", "pos-online", "cloze", "food")
 
 
 class RightClient:
@@ -44,6 +45,11 @@ class RightClient:
         ]
         return [TaggedText(tokens, 0)]
 
+    def stream_tag(self, model, parts):
+        labels = tour.SENTENCE[1]
+        for number, (words, label) in enumerate(zip(parts, labels, strict=True)):
+            yield TagPiece([TaggedToken(*words, label, 0.9, number)], [], None)
+
     def fill(self, model, texts, top):
         return [FilledBlank([("way", 0.5), (words[0], 0.2)], 9, 0) for _, words in tour.BLANKS]
 
@@ -59,7 +65,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     client = RightClient()
     tour.tour(client)
     printed = capsys.readouterr().out
-    assert printed.count("$ python -m client") == len(NEW)
+    assert printed.count("python -m client ") == len(NEW)
     assert "The/at man/nn went/vbd" in printed
     assert client.vectors == [[22.87, 404, 0.0]]
     assert "Not here, so not shown: sentiment, g2p, prose." in printed
@@ -70,6 +76,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     [
         ("classify", [Classification([("Dutch", 0.9)], 5, 0)] * 2, "nationality calls"),
         ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
+        ("stream_tag", [], "pos-online answered 0 of 6 words"),
         ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of bank"),
         ("generate", [Piece([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of a name"),
     ],

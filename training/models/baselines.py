@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from bundle.vocabulary import PADDING_ID
+from training.models.embedding import token_embedding
 from training.models.recurrent import OptionInvalid, inside
 
 BAG, WINDOW, CONVOLUTION, FEEDFORWARD = "bag", "window", "convolution", "feedforward"
@@ -66,7 +66,7 @@ class Baseline(nn.Module):
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.embedding_size, config.labels)
 

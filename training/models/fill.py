@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bundle.vocabulary import PADDING_ID
+from training.models.embedding import token_embedding
 from training.models.recurrent import (
     OptionInvalid,
     RecurrentOptions,
@@ -49,7 +49,7 @@ class Fill(nn.Module):
     def __init__(self, config: FillConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
         one_way = replace(config.recurrent, bidirectional=False)
         self.left = RecurrentStack(one_way, config.embedding_size)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bundle.vocabulary import PADDING_ID
+from training.models.embedding import token_embedding
 from training.models.recurrent import (
     HIDDEN_AND_OUTPUT,
     OptionInvalid,
@@ -47,7 +47,7 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
         self.stack = RecurrentStack(config.recurrent, config.embedding_size)
         self.output = nn.Linear(config.recurrent.output_size, config.vocabulary_size)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from bundle.vocabulary import PADDING_ID
+from training.models.embedding import token_embedding
 from training.models.recurrent import (
     RecurrentOptions,
     RecurrentStack,
@@ -69,11 +69,11 @@ class Seq2Seq(nn.Module):
         self.config = config
         both = replace(config.recurrent, bidirectional=True)
         width = config.recurrent.output_size
-        self.source_embedding = nn.Embedding(
-            config.source_vocabulary_size, config.embedding_size, PADDING_ID
+        self.source_embedding = token_embedding(
+            config.source_vocabulary_size, config.embedding_size
         )
-        self.target_embedding = nn.Embedding(
-            config.target_vocabulary_size, config.embedding_size, PADDING_ID
+        self.target_embedding = token_embedding(
+            config.target_vocabulary_size, config.embedding_size
         )
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = RecurrentStack(both, config.embedding_size)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bundle.vocabulary import PADDING_ID
+from training.models.embedding import token_embedding
 from training.models.recurrent import (
     OptionInvalid,
     RecurrentOptions,
@@ -67,7 +67,7 @@ class Tagger(nn.Module):
     def __init__(self, config: TaggerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
         if config.recurrent.reads_output:
             self.label_embedding = nn.Embedding(config.labels + 1, config.label_embedding_size)
         self.dropout = nn.Dropout(config.dropout)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bundle.vocabulary import PADDING_ID
+from training.models.embedding import token_embedding
 from training.models.recurrent import (
     HIDDEN_AND_OUTPUT,
     OptionInvalid,
@@ -61,7 +61,7 @@ class VectorToSequence(nn.Module):
         self.register_buffer("mean", torch.zeros(config.vector_size))
         self.register_buffer("scale", torch.ones(config.vector_size))
         self.reader = nn.Linear(config.vector_size, config.condition_size)
-        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, PADDING_ID)
+        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
         self.dropout = nn.Dropout(config.dropout)
         entering = config.embedding_size + config.condition_size
         self.stack = RecurrentStack(config.recurrent, entering)
