@@ -19,7 +19,7 @@ PROTO := proto/unroll/v1/unroll.proto
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run tour serve check-models test test-all test-gpu proof soak-tags check format train export \
-	models proto bench image clean need-model
+	models proto bench study image clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -129,6 +129,9 @@ proto: $(VENV)/.dev ## regenerate the stubs in unroll/
 
 bench: $(VENV)/.dev ## measure everything against the bars, in under ten minutes; ARGS="--only streams …"
 	$(PY) -m bench $(ARGS)
+
+study: $(VENV)/.dev ## rerun the lecture's arguments, write docs/study.md and docs/designs.md; goes on where it stopped
+	@OMP_NUM_THREADS=1 $(PY) -m study $(ARGS)
 
 image: ## build the container image (needs podman; see deploy/README.md)
 	deploy/build-image.sh

@@ -141,7 +141,7 @@ def review_pieces(reviews: Sequence[Example]) -> list[Example]:
     return pieces
 
 
-def _validates(example: Example) -> bool:
+def validates(example: Example) -> bool:
     return hashlib.sha256(fingerprint(example.text).encode()).digest()[0] < 26
 
 
@@ -155,9 +155,9 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
         return not known and bool(words_of(example.text)) and is_far_from_lecture(example.text)
 
     movie_sentences = load_movie_sentences(run.data)
-    validation = [e for e in movie_sentences if _validates(e)]
-    real = [e for e in movie_sentences if not _validates(e)]
-    real += [e for e in load_product_snippets(run.data) if not _validates(e)]
+    validation = [e for e in movie_sentences if validates(e)]
+    real = [e for e in movie_sentences if not validates(e)]
+    real += [e for e in load_product_snippets(run.data) if not validates(e)]
     made = make_sentences(TRAINING_WORDS, 300 if run.quick else CONTRASTS, run.seed)
     reviews = [] if run.quick else load_reviews(run.data)
     sentences = [e for e in [*real, *made] if may_train(e)]

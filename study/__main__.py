@@ -1,0 +1,194 @@
+"""python -m study [--only SECTION …] [--quick] [--fresh] [--page] [--output FOLDER]
+
+Reruns the lecture's arguments and writes docs/study.md with its figures, docs/designs.md and
+docs/study/results.json. Trained models and measured sections are kept in runs/study/ and used
+again unless --fresh; Ctrl-C stops it, the same command goes on. Without sections/NAME.json
+there, section NAME is measured again with the same models. --page only writes the pages again
+from the results. A quick run writes nothing unless --output says where.
+
+    0  done   1  a model could not be trained, or a bundle is missing   130  stopped
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.machine import this_machine
+from client import RequestFailed
+from export.parity import ParityMissed
+from study import (
+    attention,
+    depth,
+    designs,
+    forcing,
+    gradient,
+    lengths,
+    order,
+    vectors,
+    window,
+)
+from study.lanes import TrainingFailed, Workshop, train_all
+from study.page import page_of, read_results, write_pages, write_results
+from study.recipes import Recipe
+from study.sections import Section, Study
+from study.settings import QUICK, WHOLE, Settings
+from study.shelf import Shelf
+from training.command import STOPPED_BY_USER
+from training.data.packages import DATA_FOLDER, DataUnavailable
+from training.loop import TrainingStopped
+
+SECTIONS = tuple(
+    module.SECTION
+    for module in (order, window, gradient, forcing, depth, attention, lengths, vectors)
+)
+_BY_NAME: dict[str, Section] = {s.name: s for s in (*SECTIONS, designs.SECTION)}
+
+
+@dataclass
+class _Run:
+    """One command: what it was asked for, and what it measures that with."""
+
+    study: Study
+    chosen: Sequence[Section]
+    lanes: int
+
+    def forget(self) -> None:
+        for section in self.chosen:
+            self.study.shelf.forget_section(section.name)
+        for recipe in self._recipes():
+            self.study.shelf.forget(recipe)
+
+    def measure(self) -> dict[str, Any]:
+        """What each chosen section found, now or before."""
+        if designs.SECTION in self.chosen:
+            designs.missing_bundles(self.study)  # known before minutes of work, not after
+        train_all(self.study.workshop, self._recipes(), self.lanes)
+        return {section.name: self._measure(section) for section in self.chosen}
+
+    def _measure(self, section: Section) -> Any:
+        shelf = self.study.shelf
+        found = shelf.found(section.name)
+        if found is None:
+            print(f"measuring: {section.name}", file=sys.stderr, flush=True)
+            started = time.perf_counter()
+            measured = section.measure(self.study)
+            measured["seconds"] = round(time.perf_counter() - started, 1)
+            found = shelf.keep(section.name, measured)
+        return found
+
+    def _recipes(self) -> list[Recipe]:
+        """Each once; the longest to train come first, so that the lanes end together."""
+        return recipes_of(self.chosen, self.study.settings)
+
+
+_FAILURES = (
+    TrainingFailed, DataUnavailable, ParityMissed, RequestFailed, designs.BundlesMissing,
+    designs.NotServed,
+)  # fmt: skip
+
+# The longest to train come first, so that the lanes end together.
+_COURSES = ("spelling", "characters", "sentences")
+
+
+def recipes_of(sections: Iterable[Section], settings: Settings) -> list[Recipe]:
+    """Each once, in the order they are trained in."""
+    recipes = {recipe.name: recipe for s in sections for recipe in s.recipes(settings)}
+    return sorted(recipes.values(), key=lambda recipe: _COURSES.index(recipe.course))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = _parser().parse_args(arguments)
+    settings = QUICK if chosen.quick else WHOLE
+    output = chosen.output or (None if chosen.quick else Path("docs"))
+    torch.set_num_threads(1)
+    try:
+        if chosen.page:
+            return _write_page_again(output or Path("docs"))
+        return _run(chosen, settings, output)
+    except (KeyboardInterrupt, TrainingStopped):
+        print("stopped; the same command goes on", file=sys.stderr)
+        return STOPPED_BY_USER
+    except _FAILURES as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(chosen: argparse.Namespace, settings: Settings, output: Path | None) -> int:
+    work = chosen.work or Path("runs") / ("study-quick" if chosen.quick else "study")
+    workshop = Workshop(settings, work, chosen.data)
+    study = Study(settings, workshop.shelf, workshop, chosen.models)
+    run = _Run(study, [_BY_NAME[name] for name in chosen.only], chosen.lanes)
+    if chosen.fresh:
+        run.forget()
+    found = run.measure()
+    before = read_results(output) if output else {}
+    kept = before.get("sections", {}) if before.get("quick") == settings.quick else {}
+    results = {
+        "quick": settings.quick,
+        "machine": _machine(),
+        "lanes": chosen.lanes,
+        "training": _training(study.shelf, settings),
+        "sections": {**kept, **found},
+    }
+    if output:
+        write_results(output, results)
+        _write(output, results)
+    else:
+        print(page_of(results, SECTIONS))
+    return 0
+
+
+def _write(output: Path, results: Mapping[str, Any]) -> None:
+    for path in write_pages(output, results, SECTIONS, designs.SECTION):
+        print(path)
+
+
+def _write_page_again(output: Path) -> int:
+    results = read_results(output)
+    if not results:
+        print(f"study: {output} holds no results; run without --page", file=sys.stderr)
+        return 1
+    _write(output, results)
+    return 0
+
+
+def _machine() -> str:
+    machine = this_machine()
+    return (
+        f"{machine.cpu}, {machine.cores} cores, {machine.system}, Python {machine.python}, "
+        f"torch {torch.__version__}, onnxruntime {machine.packages['onnxruntime']}"
+    )
+
+
+def _training(shelf: Shelf, settings: Settings) -> dict[str, float]:
+    """How many models the shelf has, and how long one thread trained them."""
+    recipes = [r for r in recipes_of(_BY_NAME.values(), settings) if shelf.has(r)]
+    seconds = sum(shelf.history(recipe.name).seconds for recipe in recipes)
+    return {"models": len(recipes), "seconds": round(seconds, 1)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m study")
+    names = list(_BY_NAME)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections")
+    parser.add_argument("--quick", action="store_true", help="only see whether it runs")
+    parser.add_argument("--fresh", action="store_true", help="use nothing that was kept")
+    parser.add_argument("--page", action="store_true", help="write the pages from the results")
+    parser.add_argument("--lanes", type=int, default=2, help="models side by side (default 2)")
+    parser.add_argument("--output", type=Path, help="folder of the pages (default docs)")
+    parser.add_argument("--work", type=Path, help="what is kept (default runs/study)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are")
+    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

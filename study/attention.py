@@ -1,0 +1,99 @@
+"""Sequence to sequence without and with attention: how long a word one vector can hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from study.bins import Bin, count_bins
+from study.pictures import Curve, draw_curves
+from study.recipes import Recipe, command_of
+from study.sections import Section, Study
+from study.settings import Settings
+from study.shelf import Found
+from study.spelling import SPLIT, WITH, WITHOUT, right_by_length
+from study.text import plural, table
+
+NAME = "attention"
+
+TITLES = {WITHOUT: "without attention", WITH: "with attention"}
+
+_EDGES = (4, 6, 8, 10, 12, 20)
+
+
+def name_of(design: str) -> str:
+    return f"spelling-{design}"
+
+
+def recipes(settings: Settings) -> list[Recipe]:
+    seed = settings.spelling.seed
+    return [Recipe(name_of(design), NAME, "spelling", design, seed) for design in TITLES]
+
+
+def measure(study: Study) -> Found:
+    course = study.workshop.spelling
+    designs = {}
+    for design in TITLES:
+        trained = study.shelf.trained(name_of(design))
+        model: Any = trained.build()
+        right = right_by_length(model, course.source, course.target, course.splits["held-out"])
+        answers = [(length, is_right) for length, row in right.items() for is_right in row]
+        designs[design] = {
+            "parameters": trained.training["parameters"],
+            "hidden": trained.config["recurrent"]["hidden_size"],
+            "accuracy": trained.figures[0].value,
+            "bins": [asdict(part) for part in count_bins(_EDGES, answers)],
+        }
+    return {
+        "designs": designs,
+        "words": len(course.splits["train"]),
+        "held_out": len(course.splits["held-out"]),
+        "epochs": study.settings.spelling.epochs,
+        "seed": study.settings.spelling.seed,
+        "command": command_of(NAME, study.settings.quick),
+    }
+
+
+def _bins(found: Found, design: str) -> list[Bin]:
+    return [Bin(**part) for part in found["designs"][design]["bins"]]
+
+
+def tell(found: Found) -> str:
+    designs = found["designs"]
+    bins = {design: _bins(found, design) for design in TITLES}
+    rows: list[tuple[str, ...]] = [
+        (left.name, f"{left.examples:,}", left.told, right.told)
+        for left, right in zip(bins[WITHOUT], bins[WITH], strict=True)
+    ]
+    whole = [f"{designs[design]['accuracy']:.1f}" for design in (WITHOUT, WITH)]
+    rows.append(("all", f"{found['held_out']:,}", *whole))
+    header = ("letters", "words", *(f"{TITLES[d]}, % right" for d in (WITHOUT, WITH)))
+    sizes = ", ".join(
+        f"{TITLES[design]} {row['parameters']:,} ({row['hidden']} hidden units)"
+        for design, row in designs.items()
+    )
+    return f"""\
+Without attention the encoder hands the decoder one state of fixed size, whatever the length of \
+the source: the lecture's lossy summary. With attention the decoder looks back at every letter. \
+A word is right when its phones are one of its listed pronunciations; {whole[0]} % of all \
+held-out words were without attention, {whole[1]} % with it.
+
+{table(header, rows)}
+
+Letters to phones on CMUdict: {found["words"]:,} headwords train for \
+{plural(found["epochs"], "epoch")}; {found["held_out"]:,} of {SPLIT} are held out; ± is the \
+standard error of the share. Parameters: {sizes}. Seed {found["seed"]}. `{found["command"]}`"""
+
+
+def draw(found: Found, path: Path) -> Path:
+    curves = {}
+    for design, title in TITLES.items():
+        parts = [part for part in _bins(found, design) if part.examples]
+        points = [(part.high, part.percent or 0.0) for part in parts]
+        curves[title] = Curve(points, spread=[part.error for part in parts])
+    ticks = [(part.high, part.name) for part in parts]
+    return draw_curves(path, curves, "letters of the word", "words right, %", ticks=ticks)
+
+
+SECTION = Section(NAME, "Sequence to sequence, and attention", measure, tell, recipes, draw)

@@ -1,0 +1,43 @@
+"""A service of the study's own, on free ports, for as long as it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from client import Client
+from service.app import App
+from service.config import Config
+
+_START_SECONDS = 120
+_CALL_SECONDS = 60
+
+
+@contextmanager
+def serving(models: Path) -> Iterator[Client]:
+    """A client of a service over the bundles in ``models``."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def run(work: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(_START_SECONDS)
+
+    app = App(
+        Config(models=models, address="127.0.0.1:0", http_address="127.0.0.1:0", device="cpu")
+    )
+    try:
+        run(app.start())
+        try:
+            with Client(f"127.0.0.1:{app.grpc.port}", timeout=_CALL_SECONDS) as client:
+                yield client
+        finally:
+            run(app.stop())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

