@@ -2,9 +2,9 @@
 
 Reruns the lecture's arguments and writes docs/study.md with its figures, docs/designs.md and
 docs/study/results.json. Trained models and measured sections are kept in runs/study/ and used
-again unless --fresh; Ctrl-C stops it, the same command goes on. Without sections/NAME.json
-there, section NAME is measured again with the same models. --page only writes the pages again
-from the results. A quick run writes nothing unless --output says where.
+again unless --fresh. Ctrl-C stops it; the same command, without --fresh, goes on. A section whose
+sections/NAME.json is gone is measured again with the models that are there. --page only writes
+the pages again from the results. A quick run writes nothing unless --output says where.
 
     0  done   1  a model could not be trained, or a bundle is missing   130  stopped
 """
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _write_page_again(output or Path("docs"))
         return _run(chosen, settings, output)
     except (KeyboardInterrupt, TrainingStopped):
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command without --fresh goes on", file=sys.stderr)
         return STOPPED_BY_USER
     except _FAILURES as error:
         print(f"study: {error}", file=sys.stderr)
