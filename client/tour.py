@@ -31,15 +31,16 @@ LECTURE = (
     ),
 )
 SENTENCE = ("The man went to the bank", ("at", "nn", "vbd", "in", "at", "nn"))
-# Each with words of which one is to be among the first told.
+# Each with words of which one is to be among the first told. The model chooses among words of the
+# Bible in Basic English, which knows neither bank nor pharmacy.
 BLANKS = (
-    ("The man went to the ___ to withdraw money", ("bank",)),
+    ("The man went to the ___ to withdraw money", ("town", "house")),
     (
         "The boy went to the ___ to purchase some medicines for his mother",
-        ("pharmacy", "drugstore", "doctor", "market", "shop", "store"),
+        ("town", "house"),
     ),
 )
-TOLD_WORDS = 20
+TOLD_WORDS = 6
 NAMES = (("Sergei Ivanov", "Russian"), ("Hiroshi Tanaka", "Japanese"))
 # 100 g of cheddar (USDA SR28), by the names of the model's vector_fields.
 CHEDDAR = {
