@@ -14,9 +14,11 @@ from export.sampler import Controls, draw
 from export.weights import scanned
 from training.models import Config
 from training.models.baselines import BaselineConfig
+from training.models.cells import State
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
-from training.models.recurrent import RecurrentOptions, State, unroll
+from training.models.layers import unroll
+from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig

@@ -19,7 +19,7 @@ from bundle.store import Bundle
 from export.onnx_files import ExportRefused
 from training import g2p, prose
 from training.data.packages import DATA_FOLDER
-from training.models.recurrent import State
+from training.models.cells import State
 from training.trained import Figure, TrainedModel
 
 # How each model is judged on what it was not trained on.

@@ -17,8 +17,9 @@ from torch.nn.functional import embedding as row_of
 
 from export.operators import quantized_product
 from export.weights import ExportedLinear, ExportedRecurrentLayer, ScannedLayer
+from training.models.cells import State
 from training.models.generator import Generator
-from training.models.recurrent import RecurrentOptions, State
+from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, attention
 
 # Seven bits: a CPU without VNNI adds two products of 255 * 63 in 16 bits and does not saturate.

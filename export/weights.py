@@ -15,10 +15,10 @@ from torch._higher_order_ops.scan import scan
 
 from export import operators
 from training.models import Model
-from training.models.recurrent import (
+from training.models.cells import State
+from training.models.layers import (
     FusedLayer,
     Layer,
-    State,
     Step,
     UnrolledLayer,
     from_directions,
@@ -79,7 +79,7 @@ class ExportedLinear(nn.Module):
 def scanned(
     step: Step, carry: State, inputs: Sequence[Tensor], reverse: bool = False
 ) -> tuple[State, Tensor]:
-    """training.models.recurrent.unroll as one ONNX Scan over the body of ``step``."""
+    """training.models.layers.unroll as one ONNX Scan over the body of ``step``."""
     after, outputs = scan(step, carry, tuple(inputs), reverse=reverse)
     return after, outputs
 

@@ -22,7 +22,7 @@ from training.data.shakespeare import load_text
 from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.generator import Generator, GeneratorConfig
-from training.models.recurrent import OUTPUT, RecurrentOptions
+from training.models.options import OUTPUT, RecurrentOptions
 from training.prose import ProseTask, nats_per_character, split
 from training.trained import Figure, TrainedModel
 

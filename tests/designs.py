@@ -15,7 +15,7 @@ from training.models import Config, OptionInvalid
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
 from training.models.generator import GeneratorConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig

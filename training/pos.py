@@ -11,7 +11,7 @@ import sys
 
 from training.command import Run, run_script
 from training.loop import FitSettings
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.models.tagger import TaggerConfig
 from training.tagging import load_task, train_tagger
 

@@ -12,7 +12,7 @@ import sys
 
 from training.command import Run, run_script
 from training.loop import FitSettings
-from training.models.recurrent import HIDDEN_AND_OUTPUT, RecurrentOptions
+from training.models.options import HIDDEN_AND_OUTPUT, RecurrentOptions
 from training.models.tagger import TaggerConfig
 from training.tagging import load_task, train_tagger
 

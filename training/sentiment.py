@@ -47,7 +47,7 @@ from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
 BATCH = 64

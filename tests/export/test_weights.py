@@ -4,7 +4,7 @@ import torch
 from export.weights import for_export, to_pytorch
 from tests import tiny
 from training.models import build
-from training.models.recurrent import CELLS
+from training.models.cells import CELLS
 
 MAKERS = (tiny.generator, tiny.seq2seq, tiny.classifier)
 

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from study.gradient import gradient_norms, steps_to
 from training.models.generator import Generator, GeneratorConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 
 ROWS, TIME, DISTANCE = 3, 9, 5
 

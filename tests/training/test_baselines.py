@@ -13,7 +13,7 @@ from training.data.sentiment import Example
 from training.loop import FitSettings, Trainer
 from training.models import OptionInvalid, build, config_from_json, config_to_json
 from training.models.baselines import READERS, BaselineConfig, TextTooLong
-from training.models.recurrent import CELLS
+from training.models.cells import CELLS
 from training.sentiment import SentimentTask, pair_accuracy
 
 WIDTH = 3

@@ -7,7 +7,7 @@ from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from training.cloze import NO_BLANK, ClozeTask, Sentence, at_blanks, encode, make_batches, ranks
 from training.models.fill import Fill, FillConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 
 VOCABULARY = Vocabulary(("the", "man", "went"), has_markers=True)
 READER = Tokenizer("words", VOCABULARY, lowercase=True)

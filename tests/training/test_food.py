@@ -8,7 +8,7 @@ from bundle.vocabulary import Vocabulary
 from training.data.usda import Food
 from training.food import FoodTask, compare, make_batches, words_of, write
 from training.metrics import overlap_f1
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
 VOCABULARY = Vocabulary(("Butter,", "salted", "Figs,", "raw"), has_markers=True)

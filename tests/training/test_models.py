@@ -3,7 +3,9 @@ import torch
 
 from tests import tiny
 from training.models import OptionInvalid, config_from_json, config_to_json
-from training.models.recurrent import CELLS, RecurrentOptions, RecurrentStack
+from training.models.cells import CELLS
+from training.models.options import RecurrentOptions
+from training.models.recurrent import RecurrentStack
 
 
 @pytest.fixture(params=sorted(CELLS))

@@ -5,7 +5,7 @@ import torch
 
 from bundle.tokenizer import count_symbols
 from training.models.classifier import Classifier, ClassifierConfig
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.nationality import NationalityTask, encode, make_batches, precisions
 
 LABELS = ("French", "Greek", "Thai")

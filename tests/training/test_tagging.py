@@ -5,7 +5,7 @@ import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from training.models.tagger import Tagger, TaggerConfig
 from training.tagging import (
     NO_TAG,

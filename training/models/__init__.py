@@ -10,7 +10,7 @@ from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.fill import Fill, FillConfig
 from training.models.generator import Generator, GeneratorConfig
-from training.models.recurrent import OptionInvalid, RecurrentOptions
+from training.models.options import OptionInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.models.tagger import Tagger, TaggerConfig
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig

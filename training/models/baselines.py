@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from training.models.embedding import token_embedding
-from training.models.recurrent import OptionInvalid, inside
+from training.models.layers import inside
+from training.models.options import OptionInvalid
 
 BAG, WINDOW, CONVOLUTION, FEEDFORWARD = "bag", "window", "convolution", "feedforward"
 READERS = (BAG, WINDOW, CONVOLUTION, FEEDFORWARD)

@@ -8,12 +8,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from training.models.embedding import token_embedding
-from training.models.recurrent import (
-    RecurrentOptions,
-    RecurrentStack,
-    check_hidden_recurrence,
-    inside,
-)
+from training.models.layers import inside
+from training.models.options import RecurrentOptions, check_hidden_recurrence
+from training.models.recurrent import RecurrentStack
 
 # Outputs of a stack are a few numbers of [-1, 1] added up, so this never wins a maximum.
 _BELOW_ANY_OUTPUT = -1e4

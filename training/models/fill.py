@@ -9,12 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from training.models.embedding import token_embedding
-from training.models.recurrent import (
-    OptionInvalid,
-    RecurrentOptions,
-    RecurrentStack,
-    check_hidden_recurrence,
-)
+from training.models.options import OptionInvalid, RecurrentOptions, check_hidden_recurrence
+from training.models.recurrent import RecurrentStack
 
 
 @dataclass(frozen=True)

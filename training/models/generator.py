@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from training.models.cells import State
 from training.models.embedding import token_embedding
-from training.models.recurrent import (
+from training.models.options import (
     HIDDEN_AND_OUTPUT,
     OptionInvalid,
     RecurrentOptions,
-    RecurrentStack,
-    State,
     check_one_direction,
 )
+from training.models.recurrent import RecurrentStack
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from training.models.cells import State
 from training.models.embedding import token_embedding
-from training.models.recurrent import (
-    RecurrentOptions,
-    RecurrentStack,
-    State,
-    check_hidden_recurrence,
-    check_one_direction,
-    inside,
-)
+from training.models.layers import inside
+from training.models.options import RecurrentOptions, check_hidden_recurrence, check_one_direction
+from training.models.recurrent import RecurrentStack
 
 # Added to the score of a memory position that is padding: exp of it is zero in float32.
 _MASKED = -1e9

@@ -9,16 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from training.models.cells import State
 from training.models.embedding import token_embedding
-from training.models.recurrent import (
-    OptionInvalid,
-    RecurrentOptions,
-    RecurrentStack,
-    State,
-    Step,
-    inside,
-    unroll,
-)
+from training.models.layers import Step, inside, unroll
+from training.models.options import OptionInvalid, RecurrentOptions
+from training.models.recurrent import RecurrentStack
 
 Unroll = Callable[[Step, State, tuple[Tensor, ...]], tuple[State, Tensor]]
 

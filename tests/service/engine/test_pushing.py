@@ -26,7 +26,7 @@ from service.runtime.runners import TagRunner, generate_runner
 from service.runtime.sessions import SessionSettings
 from tests import tiny
 from tests.service.engine.fakes import HIDDEN, VOCABULARY, Clock, FakeRunner, Heard, Reader, run
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 
 LABELS = [f"label {number}" for number in range(VOCABULARY)]
 TOKENS = random.Random(5).choices(range(VOCABULARY), k=60)

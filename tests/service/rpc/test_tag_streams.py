@@ -18,7 +18,7 @@ from export.bundles import export_bundle
 from service.config import Config
 from tests import tiny
 from tests.conftest import RunningService
-from training.models.recurrent import RecurrentOptions
+from training.models.options import RecurrentOptions
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 

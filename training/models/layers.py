@@ -1,0 +1,201 @@
+"""Recurrent layers: a cell run along time, from either side, as one operator or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from training.models.cells import CELLS, Mlp, State
+from training.models.options import RecurrentOptions
+
+# Cells that PyTorch and ONNX run as one operator over a whole sequence.
+_FUSED: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+# carry, one step's inputs → the next carry, the step's output
+Step = Callable[[State, State], tuple[State, Tensor]]
+
+
+def unroll(
+    step: Step, carry: State, inputs: Sequence[Tensor], reverse: bool = False
+) -> tuple[State, Tensor]:
+    """Apply one ``step`` along time: the same function, with the same weights, at every step.
+
+    inputs: (time, batch, …) each. reverse: from the last step to the first.
+
+    Returns the last carry and the outputs (time, batch, …), in the order of time.
+    """
+    times = range(len(inputs[0]))
+    outputs = []
+    for time in reversed(times) if reverse else times:
+        carry, output = step(carry, tuple(part[time] for part in inputs))
+        outputs.append(output)
+    return carry, torch.stack(outputs[::-1] if reverse else outputs)
+
+
+def inside(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (batch, time, …), lengths (batch,) → (batch, time) bool, true where a row still is.
+
+    A running count rather than an arange: it keeps the time axis symbolic in an export.
+    """
+    ones = torch.ones_like(x[:, :, 0] if x.dim() > 2 else x, dtype=torch.int64)
+    return ones.cumsum(dim=1) <= lengths.unsqueeze(1)
+
+
+class Layer(nn.Module):
+    """One layer of one cell kind over one or both directions."""
+
+    def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """Run over (batch, time, input_size) from ``state``.
+
+        lengths: (batch,) steps that count in each row; None when every row is full. The
+        output is zero after a row's length and its final state is the one at its length.
+
+        Returns the outputs (batch, time, directions * hidden_size) and the final state.
+        """
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x (batch, input_size), one direction → output (batch, hidden_size), state"""
+        y, after = self(x.unsqueeze(1), state, None)
+        return y.squeeze(1), after
+
+
+class FusedLayer(Layer):
+    """A GRU or LSTM layer that runs as one operator."""
+
+    def __init__(self, options: RecurrentOptions, input_size: int) -> None:
+        super().__init__()
+        self.options = options
+        self.input_size = input_size
+        self.network = _FUSED[options.cell](
+            input_size, options.hidden_size, batch_first=True, bidirectional=options.bidirectional
+        )
+        if options.cell == "lstm":
+            _open_forget_gates(self.network)
+
+    def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        native = tuple(to_directions(part, self.options) for part in state)
+        carried = native if len(native) > 1 else native[0]
+        if lengths is None:
+            y, final = self.network(x, carried)
+        else:
+            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            y, final = self.network(packed, carried)
+            y, _ = pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
+        final = final if isinstance(final, tuple) else (final,)
+        return y, tuple(from_directions(part) for part in final)
+
+
+def _open_forget_gates(network: nn.RNNBase) -> None:
+    """Start an LSTM's forget gates open (Jozefowicz, Zaremba and Sutskever 2015, section 2.2)."""
+    for name, bias in network.named_parameters():
+        if name.startswith("bias_ih"):
+            _, forget, _, _ = bias.data.chunk(4)
+            forget.fill_(1.0)
+
+
+def to_directions(part: Tensor, options: RecurrentOptions) -> Tensor:
+    """(batch, directions * hidden) → (directions, batch, hidden)"""
+    if not options.bidirectional:
+        return part.unsqueeze(0)
+    return part.unflatten(1, (2, options.hidden_size)).transpose(0, 1).contiguous()
+
+
+def from_directions(part: Tensor) -> Tensor:
+    """(directions, batch, hidden) → (batch, directions * hidden)"""
+    return part.squeeze(0) if part.shape[0] == 1 else part.transpose(0, 1).flatten(1)
+
+
+class Direction(nn.Module):
+    """A cell whose hidden state may go through an MLP before each step."""
+
+    def __init__(self, options: RecurrentOptions, input_size: int) -> None:
+        super().__init__()
+        self.cell = CELLS[options.cell](input_size, options.hidden_size)
+        self.transition = Mlp(options.hidden_size, options.transition_mlp, options.skip)
+
+    def step(self, entered: Tensor, state: State) -> State:
+        h, *others = state
+        after: State = self.cell.step(entered, (self.transition(h), *others))
+        return after
+
+
+class UnrolledLayer(Layer):
+    """A layer whose step is written out: the plain cell, and any cell with a deeper transition."""
+
+    def __init__(self, options: RecurrentOptions, input_size: int) -> None:
+        super().__init__()
+        self.options = options
+        count = 2 if options.bidirectional else 1
+        self.directions = nn.ModuleList(Direction(options, input_size) for _ in range(count))
+
+    def _directions(self) -> list[Direction]:
+        return [direction for direction in self.directions if isinstance(direction, Direction)]
+
+    def unroll(
+        self, step: Step, carry: State, inputs: Sequence[Tensor], reverse: bool
+    ) -> tuple[State, Tensor]:
+        return unroll(step, carry, inputs, reverse)
+
+    def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        if lengths is None:
+            lengths = x.new_full((len(x),), x.shape[1], dtype=torch.int64)
+        mask = inside(x, lengths).transpose(0, 1).unsqueeze(2)
+        native = [to_directions(part, self.options) for part in state]
+        outputs, finals = [], []
+        for number, direction in enumerate(self._directions()):
+            own = tuple(part[number] for part in native)
+            final, y = self._read(direction, x.transpose(0, 1), mask, own, reverse=number == 1)
+            outputs.append(y.transpose(0, 1))
+            finals.append(final)
+        return torch.cat(outputs, dim=2), tuple(
+            torch.cat(part, dim=1) for part in zip(*finals, strict=True)
+        )
+
+    def _read(
+        self, direction: Direction, x: Tensor, mask: Tensor, state: State, reverse: bool
+    ) -> tuple[State, Tensor]:
+        """x (time, batch, input), mask (time, batch, 1) → final state, outputs (time, batch, size)
+
+        Outside a row its state stays: read from the right, a row begins where its text ends.
+        """
+
+        def step(carry: State, inputs: State) -> tuple[State, Tensor]:
+            entered, counts = inputs
+            after = direction.step(entered, carry)
+            kept = tuple(torch.where(counts, a, b) for a, b in zip(after, carry, strict=True))
+            return kept, torch.where(counts, after[0], 0.0)
+
+        return self.unroll(step, state, (direction.cell.enter(x), mask), reverse)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        (direction,) = self._directions()
+        after = direction.step(direction.cell.enter(x), state)
+        return after[0], after
+
+
+class OutputFedLayer(Layer):
+    """h = tanh(b + U x), where x holds the previous output: no weights from hidden to hidden.
+
+    Without them no step waits for another once the outputs are known, as under teacher forcing.
+    """
+
+    def __init__(self, options: RecurrentOptions, input_size: int) -> None:
+        super().__init__()
+        self.U = nn.Linear(input_size, options.hidden_size)
+
+    def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        h = torch.tanh(self.U(x))
+        return h if lengths is None else h * inside(x, lengths).unsqueeze(2), ()
+
+
+def make_layer(options: RecurrentOptions, input_size: int) -> Layer:
+    if not options.carries_hidden:
+        return OutputFedLayer(options, input_size)
+    if options.cell in _FUSED and not options.transition_mlp:
+        return FusedLayer(options, input_size)
+    return UnrolledLayer(options, input_size)
