@@ -69,11 +69,16 @@ def _build(config: TextConfig) -> TextClassifier:
 
 @dataclass(frozen=True)
 class Corpus:
+    """pairs: of words that no made training sentence has. known_pairs: of the words that those
+    are made of, in sentences that are not among them.
+    """
+
     training: list[Example]
     made: list[Example]
     validation: list[Example]
     held_out: list[Example]
     pairs: list[tuple[Example, Example]]
+    known_pairs: list[tuple[Example, Example]]
 
 
 class SentenceCourse:
@@ -98,6 +103,7 @@ class SentenceCourse:
             [e for e in sentences if validates(e)][: settings.sentences],
             held_out[: settings.held_out],
             make_swapped_pairs(HELD_OUT_WORDS, settings.pairs, _PAIRS_SEED),
+            _unseen_pairs(settings.pairs, made),
         )
 
     @cached_property
@@ -177,6 +183,14 @@ class SentenceCourse:
             training=run.facts(model, history, fit),
         )  # fmt: skip
         run.finish(trained, history)
+
+
+def _unseen_pairs(count: int, made: Sequence[Example]) -> list[tuple[Example, Example]]:
+    """``count`` pairs of training's words, neither sentence of which is among ``made``."""
+    seen = {fingerprint(example.text) for example in made}
+    pairs = make_swapped_pairs(TRAINING_WORDS, 2 * count, _PAIRS_SEED)
+    unseen = [pair for pair in pairs if not any(fingerprint(e.text) in seen for e in pair)]
+    return unseen[:count]
 
 
 @torch.no_grad()
