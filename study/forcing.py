@@ -184,8 +184,7 @@ more: {losses["output"]:.3f} nats a held-out character, plain hidden recurrence 
 Loss, backward and all, {found["rows"]} rows side by side on one thread; medians of \
 {found["rounds"]} rounds in alternating order. Quality: nine plays of Shakespeare by character, \
 judged on {held_out["examples"]:,} of {held_out["split"]}; {found["batches"]:,} batches each, \
-seed {found["seed"]}. Seconds of training are wall time, two models side by side. \
-`{found["command"]}`"""
+seed {found["seed"]}. Seconds of training are wall time of one thread. `{found["command"]}`"""
 
 
 SECTION = Section(NAME, "Teacher forcing and recurrence through the output", measure, tell, recipes)

@@ -63,22 +63,37 @@ _PAIRS_SEED = 1
 _BATCH = 256
 
 
+def _pairs(count: int, trained: set[str]) -> dict[str, list[Pair]]:
+    """``count`` of each kind. trained: texts of the made sentences."""
+    return {
+        kind: [
+            pair
+            for pair in make_swapped_pairs(words, 2 * count, _PAIRS_SEED)
+            if trained.isdisjoint(example.text for example in pair)
+        ][:count]
+        for kind, words in ((KNOWN, TRAINING_WORDS), (OTHER, HELD_OUT_WORDS))
+    }
+
+
 def _build(config: TextConfig) -> TextClassifier:
     return Classifier(config) if isinstance(config, ClassifierConfig) else build_baseline(config)
 
 
+# Words of the made sentences that train, and words that none of those holds.
+KNOWN, OTHER = "known", "other"
+
+Pair = tuple[Example, Example]
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """pairs: of words that no made training sentence has. known_pairs: of the words that those
-    are made of, in sentences that are not among them.
-    """
+    """pairs: by KNOWN and OTHER, which words they are made of; no sentence of one trains."""
 
     training: list[Example]
     made: list[Example]
     validation: list[Example]
     held_out: list[Example]
-    pairs: list[tuple[Example, Example]]
-    known_pairs: list[tuple[Example, Example]]
+    pairs: dict[str, list[Pair]]
 
 
 class SentenceCourse:
@@ -102,8 +117,7 @@ class SentenceCourse:
             made,
             [e for e in sentences if validates(e)][: settings.sentences],
             held_out[: settings.held_out],
-            make_swapped_pairs(HELD_OUT_WORDS, settings.pairs, _PAIRS_SEED),
-            _unseen_pairs(settings.pairs, made),
+            _pairs(settings.pairs, {e.text for e in made}),
         )
 
     @cached_property

@@ -43,10 +43,9 @@ def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_p
     docs = tmp_path / "docs"
     found = json.loads((docs / "study" / "results.json").read_text())["sections"]
     assert list(found) == sections
-    order = found["order"]
-    bag = order["readers"]["bag"]
-    assert bag["pairs_with_same_logits"] == [order["pairs"]]
-    assert (bag["pairs_right"], bag["sentences_right"]) == ([0], [50.0])
+    chance = {"both": 0.0, "sentences": 50.0, "same_logits": 100.0}
+    bag = found["order"]["readers"]["bag"]
+    assert (bag["known"], bag["other"]) == ([chance], [chance])
     assert found["window"]["moved"]["window"]["same_bits"]
     assert not found["window"]["moved"]["lstm"]["same_bits"]
     assert "weights for 15 positions" in found["lengths"]["refused"]
