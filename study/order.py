@@ -14,7 +14,6 @@ from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share
 from study.settings import Settings
 from study.shelf import Found
 from study.text import middle, plural, table
-from training.data.sentiment import Example
 from training.models.baselines import BAG
 from training.sentiment import TextClassifier
 
@@ -61,12 +60,6 @@ def measure(study: Study) -> Found:
         },
         "command": command_of(NAME, study.settings.quick),
     }
-
-
-def _kinds(study: Study) -> dict[str, list[tuple[Example, Example]]]:
-    """Pairs whose words the made training sentences have, and pairs whose words they lack."""
-    corpus = study.workshop.sentences.corpus
-    return {"known": corpus.known_pairs, "new": corpus.pairs}
 
 
 def _measure_reader(study: Study, reader: str) -> dict[str, Any]:

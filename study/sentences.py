@@ -199,14 +199,6 @@ class SentenceCourse:
         run.finish(trained, history)
 
 
-def _unseen_pairs(count: int, made: Sequence[Example]) -> list[tuple[Example, Example]]:
-    """``count`` pairs of training's words, neither sentence of which is among ``made``."""
-    seen = {fingerprint(example.text) for example in made}
-    pairs = make_swapped_pairs(TRAINING_WORDS, 2 * count, _PAIRS_SEED)
-    unseen = [pair for pair in pairs if not any(fingerprint(e.text) in seen for e in pair)]
-    return unseen[:count]
-
-
 @torch.no_grad()
 def logits_of(model: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
     """(texts, labels), computed in batches of texts of similar length."""
