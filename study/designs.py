@@ -255,12 +255,12 @@ def tell(found: Found) -> str:
     return f"""\
 {table(header, rows)}
 
-Bundles with a star are the study's own, small and trained in a minute or two to be compared at \
-equal size ([study.md](study.md)); the others are those of `models/`. Parity error: the largest \
-deviation that the export's gate found between any graph of the bundle and the PyTorch model, \
-allowed is {tolerance} + {tolerance}·|x|. Equal bits: what the running service found of its rows \
-alone and in a batch (`batch_invariant` of ListModels). Served by: the call that this table's \
-command made and got an answer from. `{found["command"]}`{_missing(found["missing"])}"""
+Bundles with a star are the study's own, small ones that are trained to be compared \
+([study.md](study.md)); the others are those of `models/`. Parity error: the largest deviation \
+that the export's gate found between any graph of the bundle and the PyTorch model, allowed is \
+{tolerance} + {tolerance}·|x|. Equal bits: what the running service found of its rows alone and \
+in a batch (`batch_invariant` of ListModels). Served by: the call that this table's command made \
+and got an answer from. `{found["command"]}`{_missing(found["missing"])}"""
 
 
 def _missing(names: list[str]) -> str:

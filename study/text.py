@@ -13,11 +13,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def middle(values: Sequence[float], digits: int = 1) -> str:
-    """The median, and the range where there is more than one value."""
-    shown = f"{median(values):.{digits}f}"
-    if len(values) == 1:
-        return shown
-    return f"{shown} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    """The median, and the range where it is one at so many digits."""
+    shown, low, high = (f"{f(values):.{digits}f}" for f in (median, min, max))
+    return shown if low == high else f"{shown} ({low}–{high})"
 
 
 def listed(items: Sequence[str]) -> str:
