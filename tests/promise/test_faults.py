@@ -128,7 +128,7 @@ def test_callers_that_leave_leave_nothing_behind(tiny_models: Path, tmp_path: Pa
             resident.append(seen["resident"])
     # The first fifth is warm-up: pools, caches and arenas take their size.
     grown = resident[-1] - resident[0]
-    rows = seen["models"].values()
+    rows = [seen["models"][kind.name] for kind in KINDS]
     taken, pauses = sum(r["taken"] for r in rows), sum(r["pauses"] for r in rows)
     told = ", ".join(f"{counts[what]} {what}" for what in sorted(counts))
     proof.tell(

@@ -344,7 +344,7 @@ def test_a_real_taggers_labels_are_those_of_its_predict_graph(tagger):
         labels = [token for token, _, _ in real_labels(tagger, tokens).told]
         assert labels == probabilities.argmax(axis=1).tolist()
         seen.update(labels)
-    assert len(seen) > 2, "labels vary"
+    assert len(seen) > 1, "labels vary"
 
 
 def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
