@@ -14,6 +14,7 @@ from service.engine.arena import Arena, Rows, Side, StateSpec
 from service.engine.beams import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.priming import PrimeCredit
+from service.engine.ranking import largest
 from service.engine.requests import (
     Checkpoint,
     Failed,
@@ -437,11 +438,7 @@ class GenerateEngine:
 
     def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
         known = self.arena.log_probabilities[row]
-        count = min(count, len(known))
-        # Ties go to the lower id, at the edge too.
-        edge = np.partition(known, -count)[-count]
-        candidates = np.flatnonzero(known >= edge)
-        best = candidates[np.argsort(-known[candidates], kind="stable")[:count]]
+        best = largest(known, count)
         return tuple(zip(best.tolist(), known[best].tolist(), strict=True))
 
     def _deliver(self, stream: Stream, released: Sequence[TokenMade]) -> None:
