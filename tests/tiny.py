@@ -50,12 +50,16 @@ def trained(
     seed: int = 0,
     precisions: dict[str, tuple[Figure, ...]] | None = None,
     vector: Sequence[str] = (),
+    largest: float = 0.6,
 ) -> TrainedModel:
-    """A model of ``config`` with random weights, larger than usual so that outputs differ."""
+    """A model of ``config`` with random weights, larger than usual so that outputs differ.
+
+    largest: of the weights.
+    """
     torch.manual_seed(seed)
     model = build(config)
     for parameter in model.parameters():
-        torch.nn.init.uniform_(parameter, -0.6, 0.6)
+        torch.nn.init.uniform_(parameter, -largest, largest)
     return TrainedModel(
         name=name,
         description=f"a tiny {name}",
