@@ -291,7 +291,7 @@ def tagger(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("tagger")
     options = RecurrentOptions(request.param, 9, recurrence="hidden_and_output")
     export_bundle(
-        tiny.tagger("tags", options, {"lstm": 43, "gru": 73}[request.param]), root / "tags/1"
+        tiny.tagger("tags", options, {"lstm": 43, "gru": 13}[request.param]), root / "tags/1"
     )
     (loaded,), _ = load_models(root, SessionSettings("cpu", CPU_PROVIDER, 1))
     return loaded
@@ -344,7 +344,7 @@ def test_a_real_taggers_labels_are_those_of_its_predict_graph(tagger):
         labels = [token for token, _, _ in real_labels(tagger, tokens).told]
         assert labels == probabilities.argmax(axis=1).tolist()
         seen.update(labels)
-    assert len(seen) > 1, "labels vary"
+    assert len(seen) > 2, "labels vary"
 
 
 def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
