@@ -14,7 +14,7 @@ MODELS := sentiment nationality pos pos-online cloze g2p food prose
 # Models whose step is faster in int8 and no worse on held-out data (DECISIONS.md has the figures).
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
-PROTO := proto/unroll/v1/unroll.proto
+PROTOS := $(shell find proto -name '*.proto' | sort)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -125,7 +125,7 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff check --quiet --fix .
 
 proto: $(VENV)/.dev ## regenerate the stubs in unroll/
-	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
 bench: $(VENV)/.dev ## measure everything against the bars, in under ten minutes; ARGS="--only streams …"
 	$(PY) -m bench $(ARGS)

@@ -324,9 +324,16 @@ def _card(loaded: LoadedModel, probed: Probed) -> ModelCard:
         precision=loaded.precision,
         precisions=(FP32, *manifest.precisions),
         vocabulary=_symbols(loaded.bundle),
+        input_ids=_input_ids(loaded.bundle),
+        state=_state(manifest),
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
     )
+
+
+def _input_ids(bundle: Bundle) -> int:
+    reader = bundle.tokenizers.get("input")
+    return len(reader.vocabulary) if reader else 0
 
 
 def _ids_for_all(bundle: Bundle) -> int:

@@ -1,4 +1,4 @@
-"""Fails when the committed stubs are not what the pinned compiler makes of the proto file.
+"""Fails when the committed stubs are not what the pinned compiler makes of the proto files.
 
 python -m tests.stub_drift
 """
@@ -10,14 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-PROTO = "unroll/v1/unroll.proto"
+PROTOS = Path("proto")
 
 
 def drifted() -> list[str]:
     """The generated files that differ from the committed ones."""
     with tempfile.TemporaryDirectory() as folder:
         outputs = [f"--{kind}={folder}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
-        command = [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", *outputs, PROTO]
+        protos = sorted(map(str, PROTOS.rglob("*.proto")))
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
         subprocess.run(command, check=True)
         made = [path for path in Path(folder).rglob("*") if path.is_file()]
         names = [str(path.relative_to(folder)) for path in made]
@@ -31,4 +32,4 @@ def _differs(made: Path, committed: Path) -> bool:
 if __name__ == "__main__":
     found = drifted()
     if found:
-        sys.exit(f"stubs differ from the proto file: {', '.join(found)}; run `make proto`")
+        sys.exit(f"stubs differ from the proto files: {', '.join(found)}; run `make proto`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from service.engine.arena import StateSpec
 from service.engine.requests import SamplingShape
 
 
@@ -35,6 +36,8 @@ class ModelCard:
     provider: what executes it.
     precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.
     vocabulary: the symbol of each output token by id; none where it makes none.
+    input_ids: ids below it can be read; 0 for a model that reads a vector. state: of a row that is
+        stepped, none for a model that is not.
     batch_invariant: whether rows were found to give the same bits in any batch, at load.
     fingerprint: hash of what was computed then, equal where kernels round alike.
     """
@@ -55,5 +58,7 @@ class ModelCard:
     precision: str
     precisions: tuple[str, ...]
     vocabulary: tuple[str, ...]
+    input_ids: int
+    state: tuple[StateSpec, ...]
     batch_invariant: bool
     fingerprint: str

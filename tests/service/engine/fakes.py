@@ -200,6 +200,8 @@ def card(name, task, labels=(), limits=None):
         precision="fp32",
         precisions=("fp32",),
         vocabulary=(),
+        input_ids=0,
+        state=(),
         batch_invariant=True,
         fingerprint="f" * 64,
     )
