@@ -16,6 +16,7 @@ from bundle.store import Bundle
 from service.engine.arena import Arena, Rows, StateSpec
 from service.engine.generating import GenerateEngine, GenerationModel, Runner
 from service.engine.requests import Generation, Sampling
+from service.engine.statistics import ModelStatistics
 from service.metrics import GenerateMetrics, Metrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
@@ -75,12 +76,12 @@ def open_steps(bundle: Bundle, device: str = "cpu") -> list[StepGraph]:
 
 
 def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
-    """The engine as service/app.py wires it, metrics included."""
+    """The engine as service/assembly.py wires it, metrics included."""
     manifest, output = graph.bundle.manifest, graph.bundle.tokenizers["output"]
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))
     model = GenerationModel(_state(graph.bundle), begin_id=None, end_id=None, pieces=(first, later))
-    metrics = GenerateMetrics(Metrics(CollectorRegistry()), manifest.name)
+    metrics = GenerateMetrics(Metrics(CollectorRegistry()), manifest.name, ModelStatistics())
     runner, state_rows = graph.runner(rows)
     engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)

@@ -37,6 +37,9 @@ _HELP = {
     "resume_keys": "file of hexadecimal keys for resume tokens, one a line, signing one first",
     "resume_seconds": "how long a resume token is good",
     "grace_seconds": "time for running streams to finish after SIGTERM",
+    "max_sequences": "sequences of one model whose state is kept between requests",
+    "sequence_idle_seconds": "without a request, after which a sequence ends",
+    "model_control": "explicit: callers may load and unload models; none: they may not",
 }
 
 

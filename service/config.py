@@ -40,6 +40,9 @@ class Config:
         first; none for a key of this process alone.
     resume_seconds: how long a resume token is good.
     grace_seconds: how long running streams may take after SIGTERM.
+    max_sequences: sequences of one model whose state is kept between requests.
+    sequence_idle_seconds: without a request, after which a sequence ends.
+    model_control: explicit, where callers may load and unload models, or none.
     """
 
     models: Path = Path("models")
@@ -60,11 +63,16 @@ class Config:
     resume_keys: Path | None = None
     resume_seconds: float = 3600.0
     grace_seconds: float = 30.0
+    max_sequences: int = 1024
+    sequence_idle_seconds: float = 60.0
+    model_control: str = "explicit"
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigInvalid(f"device is {self.device!r}; choose auto, cpu or cuda")
-        for name in ("max_streams", "max_batch", "max_message_bytes"):
+        if self.model_control not in ("explicit", "none"):
+            raise ConfigInvalid(f"model_control is {self.model_control!r}; choose explicit or none")
+        for name in ("max_streams", "max_batch", "max_message_bytes", "max_sequences"):
             if getattr(self, name) < 1:
                 raise ConfigInvalid(f"{name} is {getattr(self, name)}; choose at least 1")
         for name in (
@@ -77,7 +85,13 @@ class Config:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigInvalid(f"{name} is {value}; choose at least 0")
-        for name in ("prime_share", "engine_share", "stall_seconds", "resume_seconds"):
+        for name in (
+            "prime_share",
+            "engine_share",
+            "stall_seconds",
+            "resume_seconds",
+            "sequence_idle_seconds",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigInvalid(f"{name} is {value}; choose more than 0")

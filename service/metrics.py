@@ -5,59 +5,19 @@ Engines report once a step, never once a token, so that measuring costs a step's
 
 from __future__ import annotations
 
-import bisect
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
 
+from service.engine.cards import ModelCard
+from service.engine.catalogue import RefusedModel
 from service.engine.requests import FinishReason
+from service.engine.statistics import ModelStatistics
+from service.instruments import CountedHistogram, FactGauge, GaugeShare
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STEPS_TOLD_TOGETHER = 16
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-class CountedHistogram(Collector):
-    """A histogram whose observations come in groups of equal values.
-
-    One step gives every row the same inter-token time; observing it row by row would cost
-    more than drawing the tokens.
-    """
-
-    def __init__(
-        self, name: str, documentation: str, registry: CollectorRegistry, buckets: Sequence[float]
-    ) -> None:
-        self.name = name
-        self.documentation = documentation
-        self.buckets = tuple(buckets)
-        self._lock = threading.Lock()
-        self._counts: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
-        registry.register(self)
-
-    def observe(self, model: str, value: float, count: int) -> None:
-        """``count`` observations of ``value``."""
-        with self._lock:
-            counts = self._counts.setdefault(model, [0] * (len(self.buckets) + 1))
-            counts[bisect.bisect_left(self.buckets, value)] += count
-            self._sums[model] = self._sums.get(model, 0.0) + value * count
-
-    def collect(self) -> Iterable[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self.name, self.documentation, labels=["model"])
-        with self._lock:
-            for model, counts in self._counts.items():
-                family.add_metric([model], self._cumulative(counts), self._sums[model])
-        yield family
-
-    def _cumulative(self, counts: Sequence[int]) -> list[tuple[str, float]]:
-        total, rows = 0, []
-        for edge, count in zip((*map(str, map(float, self.buckets)), "+Inf"), counts, strict=True):
-            total += count
-            rows.append((edge, float(total)))
-        return rows
 
 
 class Metrics:
@@ -121,6 +81,11 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self.sequences = Gauge(
+            "unroll_open_sequences",
+            "Sequences whose state is kept between requests.",
+            registry=registry,
+        )
         self.batch_rows = Histogram(
             "unroll_batch_rows",
             "Rows of each decode step or predict batch.",
@@ -159,13 +124,29 @@ class Metrics:
             ["model", "version"],
             registry=registry,
         )
+        self.loads = Counter(
+            "unroll_model_loads_total",
+            "Versions of models that were loaded, kept by a load, refused or unloaded.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._models, self._invariant, self._refused = (
+            FactGauge(gauge) for gauge in (self.models, self.batch_invariant, self.refused)
+        )
+
+    def tell_models(self, served: Sequence[ModelCard], refused: Sequence[RefusedModel]) -> None:
+        """What is served now, and what could not be loaded."""
+        self._models.tell({(c.name, c.version, c.precision, c.provider): 1 for c in served})
+        self._invariant.tell({(c.name, c.fingerprint[:12]): c.batch_invariant for c in served})
+        self._refused.tell({(bundle.name, bundle.version): 1 for bundle in refused})
 
 
 class GenerateMetrics:
     """What one generating engine reports; the labels are looked up once."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, statistics: ModelStatistics) -> None:
         self.model = model
+        self._statistics = statistics
         self._steps: list[tuple[int, int, int, float]] = []
         self._gaps: list[tuple[int, float]] = []
         self._inter_token = metrics.inter_token_seconds
@@ -174,9 +155,9 @@ class GenerateMetrics:
         self._tokens_in = metrics.tokens.labels(model, "in")
         self._tokens_out = metrics.tokens.labels(model, "out")
         self._finished = {r: metrics.finished.labels(model, r.value) for r in FinishReason}
-        self._active = metrics.active_rows.labels(model)
-        self._waiting = metrics.waiting.labels(model)
-        self._paused = metrics.paused.labels(model)
+        self._active = GaugeShare(metrics.active_rows.labels(model))
+        self._waiting = GaugeShare(metrics.waiting.labels(model))
+        self._paused = GaugeShare(metrics.paused.labels(model))
         self._rows = metrics.batch_rows.labels(model, "step")
         self._seconds = metrics.batch_seconds.labels(model, "step")
         self._primed = metrics.primed_tokens.labels(model)
@@ -196,10 +177,12 @@ class GenerateMetrics:
         gaps, self._gaps = self._gaps, []
         for count, seconds in gaps:
             self._inter_token.observe(self.model, seconds, count)
-        for rows, _, _, seconds in steps:
-            if rows:
-                self._rows.observe(rows)
-                self._seconds.observe(seconds)
+        ran = [(rows, seconds) for rows, _, _, seconds in steps if rows]
+        for rows, seconds in ran:
+            self._rows.observe(rows)
+            self._seconds.observe(seconds)
+        if ran:
+            self._statistics.executed(ran)
         if steps:
             self._primed.inc(sum(primed for _, _, primed, _ in steps))
             self._active.set(steps[-1][0])
@@ -216,6 +199,9 @@ class GenerateMetrics:
     def began(self, queue_seconds: float) -> None:
         self._queue.observe(queue_seconds)
 
+    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
+        self._statistics.answered(queue_seconds, compute_seconds)
+
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
 
@@ -228,7 +214,10 @@ class GenerateMetrics:
 class BatchMetrics:
     """What one batching engine reports. graph: predict or score."""
 
-    def __init__(self, metrics: Metrics, model: str, graph: str) -> None:
+    def __init__(
+        self, metrics: Metrics, model: str, graph: str, statistics: ModelStatistics
+    ) -> None:
+        self._statistics = statistics
         self._queue = metrics.queue_seconds.labels(model)
         self._rows = metrics.batch_rows.labels(model, graph)
         self._seconds = metrics.batch_seconds.labels(model, graph)
@@ -238,6 +227,10 @@ class BatchMetrics:
         self._rows.observe(rows)
         self._seconds.observe(seconds)
         self._tokens_in.inc(tokens)
+        self._statistics.executed([(rows, seconds)])
+
+    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
+        self._statistics.answered(queue_seconds, compute_seconds)
 
     def began(self, queue_seconds: float) -> None:
         self._queue.observe(queue_seconds)

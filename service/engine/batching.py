@@ -32,6 +32,9 @@ class BatchObserver(Protocol):
 
     def began(self, queue_seconds: float) -> None: ...
 
+    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
+        """Of a request: until its first batch began, and of all batches that held its items."""
+
 
 @dataclass(frozen=True)
 class BatchDone:
@@ -52,7 +55,8 @@ class Job:
     arrived: float
     results: list[Any]
     left: int  # items without a result
-    has_begun: bool = False
+    queue_seconds: float | None = None  # until its first batch began; None before that
+    compute_seconds: float = 0.0  # of the batches that held any of its items
     is_gone: bool = False
 
 
@@ -143,7 +147,9 @@ class BatchEngine:
         batch, self._batch = self._batch, None
         self._learn(batch)
         tokens = sum(job.items[number].length for job, number in batch.entries)
-        self.observer.batch_ran(len(batch.entries), tokens, self.clock() - batch.started)
+        self.observer.batch_ran(len(batch.entries), tokens, self._last_batch)
+        for job in {id(job): job for job, _ in batch.entries}.values():
+            job.compute_seconds += self._last_batch
         return self._hand_out(batch, results)
 
     def fail(self, error: RequestError) -> list[Any]:
@@ -160,9 +166,9 @@ class BatchEngine:
         entries = self._choose()
         started = self.clock()
         for job, _ in entries:
-            if not job.has_begun:
-                job.has_begun = True
-                self.observer.began(started - job.arrived)
+            if job.queue_seconds is None:
+                job.queue_seconds = started - job.arrived
+                self.observer.began(job.queue_seconds)
         pieces = self.runner.run([job.items[number] for job, number in entries])
         taken = set(entries)
         self._waiting = [entry for entry in self._waiting if entry not in taken]
@@ -200,6 +206,7 @@ class BatchEngine:
             job.results[number] = result
             job.left -= 1
             if not (job.left or job.is_gone):
+                self.observer.answered(job.queue_seconds or 0.0, job.compute_seconds)
                 job.sink.put(BatchDone(job.results))
                 answered.append(job.sink)
         return answered

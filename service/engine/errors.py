@@ -3,11 +3,14 @@
 RequestError
 ├── ModelNotFound      no such model or version
 ├── ModelRefused       its bundle was found and not loaded
+├── ControlDisabled    models are not loaded and unloaded on request here
 ├── WrongInput         the request contradicts the model's task or limits
 ├── ResumeInvalid      its resume token is none, was changed, or is too large
 ├── ResumeRefused      its resume token is good elsewhere, for another caller, or no more
 ├── ReaderStalled      its caller has not read for too long
 ├── QueueFull          as many requests wait as may; carries when to try again
+├── TimedOut           it took longer than the request itself allows
+├── NotOffered         the protocol has it, this service does not
 ├── ServiceStopping    the service takes no new work
 └── EngineFailed       the model's engine stopped on an error of its own
 """
@@ -24,6 +27,10 @@ class ModelNotFound(RequestError):
 
 
 class ModelRefused(RequestError):
+    pass
+
+
+class ControlDisabled(RequestError):
     pass
 
 
@@ -47,6 +54,14 @@ class QueueFull(RequestError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class TimedOut(RequestError):
+    pass
+
+
+class NotOffered(RequestError):
+    pass
 
 
 class ServiceStopping(RequestError):

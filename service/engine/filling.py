@@ -84,6 +84,17 @@ class FillModel(ReadingModel):
             ],
         )
 
+    async def predict(self, rows: Sequence[FillItem]) -> list[Array]:
+        """The probability of each candidate, in their order, for each row's blank.
+
+        Raises WrongInput, QueueFull or EngineFailed.
+        """
+        for number, item in enumerate(rows):
+            for side, ids in (("tokens", item.tokens), ("right", item.right)):
+                # A marker of its own stands before each side's words.
+                self.check_ids(ids, f"row {number} of {side}", self.card.limits["input_tokens"] + 1)
+        return await run_batch(self.thread, rows)
+
     def _read_all(self, texts: Sequence[str]) -> list[tuple[FillItem, int]]:
         return [self._read(text, f"texts[{number}]") for number, text in enumerate(texts)]
 

@@ -21,6 +21,7 @@ from service.engine.requests import (
     Finished,
     FinishReason,
     Generation,
+    Outlook,
     Progress,
     SampleFinished,
     Sink,
@@ -29,7 +30,11 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.scheduler import Phase, Place, Plan, PrimeChunk, PrimePolicy, Prompt, Scheduler
+from service.engine.statistics import Stopwatch
 from service.engine.stopping import StopMatcher
+
+# Streams for which nothing is computed.
+_RESTING = (Phase.PAUSED, Phase.GONE)
 
 
 class Runner(Protocol):
@@ -51,6 +56,9 @@ class Observer(Protocol):
     def stepped(self, rows: int, waiting: int, primed_tokens: int, seconds: float) -> None: ...
 
     def began(self, queue_seconds: float) -> None: ...
+
+    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
+        """Of a request: until it began, and in steps from then on, unless all of it paused."""
 
     def first_token(self, seconds: float) -> None: ...
 
@@ -138,6 +146,10 @@ class GenerateEngine:
         self.arena = Arena(model.state, capacity, model.vocabulary, rows)
         self.credit = credit or PrimeCredit()
         self._last_step = 0.0
+        self._step_seconds = 0.0  # of all steps before this one
+        # Of requests that pause or are answered in this step, which counts for them as a whole:
+        # those that are answered with the seconds they had waited.
+        self._stops: list[tuple[Stopwatch, float | None]] = []
         self._sinks: list[Sink] = []  # that got something in this step
         runner.attach(self.arena.sides())
 
@@ -166,7 +178,7 @@ class GenerateEngine:
         """The streams of ``request``; they run once they have arrived."""
         count = request.beam.width if request.beam else request.samples
         progress = Progress(request, sink, count)
-        prompt = Prompt(self._to_prime(request), count)
+        prompt = Prompt(self._to_prime(request), count, state=request.start)
         search = self._search(request) if request.beam else None
         for number in range(count):
             stream = self._stream(progress, prompt, number)
@@ -184,6 +196,8 @@ class GenerateEngine:
         request, resumed = progress.request, progress.request.resumed
         if resumed:
             first = resumed.token
+        elif request.token is not None:
+            first = request.token
         elif self.model.begin_id is not None:
             first = self.model.begin_id
         else:
@@ -253,6 +267,7 @@ class GenerateEngine:
             self._leave(progress)
             progress.sink.put(Failed(error))
         self.observer.paused(0)
+        self.observer.idle()
         return [progress.sink for progress in failed]
 
     # -- one step ------------------------------------------------------------------------------
@@ -277,16 +292,28 @@ class GenerateEngine:
             self._commit(rows, len(plan.admits))
         primed = sum(chunk.count for chunk in plan.prime)
         queue = self.scheduler.queue_length
-        self.observer.stepped(rows, queue, primed, self.clock() - started)
+        seconds = self.clock() - started
+        self._step_seconds += seconds
+        self._tell_answered()
+        self.observer.stepped(rows, queue, primed, seconds)
         if self.is_idle:
             self.observer.idle()
         return self._sinks
+
+    def _tell_answered(self) -> None:
+        stops, self._stops = self._stops, []
+        for computing, waited in stops:
+            computing.stop(self._step_seconds)
+            if waited is not None:
+                self.observer.answered(waited, computing.seconds)
+                computing.seconds = 0.0
 
     def _begin(self, plan: Plan, now: float) -> None:
         for stream in plan.begins:
             progress = stream.progress
             if progress.started is None:
                 progress.started = now
+                progress.computing.start(self._step_seconds)
                 self.observer.began(now - progress.request.arrived)
 
     def _prime(self, chunks: Sequence[PrimeChunk]) -> float:
@@ -307,6 +334,7 @@ class GenerateEngine:
     def _admit(self, stream: Stream) -> None:
         """Into the next row: from where it paused, was resumed, or was primed to."""
         row, request = self.scheduler.admit(stream), stream.progress.request
+        stream.progress.computing.start(self._step_seconds)
         state, stream.saved = stream.saved, None
         if state is None:
             state = self._first_state(stream)
@@ -399,6 +427,10 @@ class GenerateEngine:
     ) -> FinishReason | None:
         """One token of one stream; returns why the stream ends, if it does."""
         request = stream.progress.request
+        if request.only_reads:
+            known = self.arena.log_probabilities[stream.row].copy()
+            stream.sink.put(Outlook(known, self.arena.save(stream.row)))
+            return FinishReason.READ
         self._note_first(stream.progress, now)
         stream.log_probability += log_probability
         position = stream.made
@@ -481,11 +513,14 @@ class GenerateEngine:
         progress.output_tokens += ended.output_tokens
         progress.sink.put(ended)
         progress.running -= 1
-        if not progress.running:
+        if progress.running:
+            self._stop_if_paused(progress)
+        else:
             self._end(progress, ended.reason)
 
     def _end(self, progress: Progress, reason: FinishReason) -> None:
         request = progress.request
+        self._note_answered(progress)
         waited = 0.0 if progress.started is None else progress.started - request.arrived
         first = progress.first_token
         progress.sink.put(
@@ -498,6 +533,10 @@ class GenerateEngine:
             )
         )
         self._report(progress, reason)
+
+    def _note_answered(self, progress: Progress) -> None:
+        waited = 0.0 if progress.started is None else progress.started - progress.request.arrived
+        self._stops.append((progress.computing, waited))
 
     def _input_tokens(self, progress: Progress) -> int:
         request = progress.request
@@ -548,7 +587,14 @@ class GenerateEngine:
         stream.token = int(self.arena.controls["token"][stream.row])
         stream.saved = self.arena.save(stream.row)
         self.arena.give(*self.scheduler.pause(stream))
+        self._stop_if_paused(stream.progress)
         self.observer.paused(len(self.scheduler.paused))
+
+    def _stop_if_paused(self, progress: Progress) -> None:
+        """Nothing is computed for a request whose streams all wait for their reader."""
+        # Backwards: streams pause in order, so the first one looked at mostly still runs.
+        if all(s.phase in _RESTING for s in reversed(progress.streams)):
+            self._stops.append((progress.computing, None))
 
     def _vacate(self, stream: Stream) -> None:
         moved = self.scheduler.leave(stream)

@@ -103,6 +103,15 @@ class ClassifierModel(ReadingModel):
             for part, row in zip(encoded, rows, strict=True)
         ]
 
+    async def predict(self, rows: Sequence[Sequence[int]]) -> list[Sequence[float]]:
+        """The probability of each label, in their order, for rows of ids.
+
+        Raises WrongInput, QueueFull or EngineFailed.
+        """
+        for number, ids in enumerate(rows):
+            self.check_ids(ids, f"row {number}")
+        return await run_batch(self.thread, [PredictItem(tuple(ids)) for ids in rows])
+
     def _encode_all(self, texts: Sequence[str]) -> list[Encoded]:
         return [self.read(self.reader, text, f"texts[{i}]") for i, text in enumerate(texts)]
 

@@ -42,11 +42,15 @@ class PushedStream(Stream):
     """inbox: ids that were pushed and are not read yet. is_closed: no further ones come.
 
     is_held_up: its reader is behind.
+    asked: when what it reads now was pushed, since it last had nothing to read; None between.
+    waited: from then until its row, in seconds; None before that.
     """
 
     inbox: deque[int] = field(default_factory=deque)
     is_closed: bool = False
     is_held_up: bool = False
+    asked: float | None = None
+    waited: float | None = None
 
 
 class PushEngine(GenerateEngine):
@@ -101,6 +105,8 @@ class PushEngine(GenerateEngine):
         stream: PushedStream = progress.streams[0]
         if progress.started is None and not stream.inbox:
             progress.request = replace(progress.request, arrived=arrived)
+        if tokens and stream.asked is None:
+            stream.asked = arrived
         stream.inbox.extend(tokens)
         self._go_on(stream)
 
@@ -142,6 +148,8 @@ class PushEngine(GenerateEngine):
         if progress.started is None:
             progress.started = self.clock()
             self.observer.began(progress.started - progress.request.arrived)
+        if stream.waited is None and stream.asked is not None:
+            stream.waited = self.clock() - stream.asked
         stream.token = stream.inbox.popleft()
         super()._admit(stream)
 
@@ -187,12 +195,21 @@ class PushEngine(GenerateEngine):
 
     def _step_aside(self, stream: PushedStream) -> None:
         if not stream.inbox:
+            self._note_turn(stream)
             if stream.is_closed:
                 self._finish(stream, FinishReason.CLOSED)
                 return
             stream.sink.put(CAUGHT_UP)
         self._pause(stream)
         self._go_on(stream)
+
+    def _note_turn(self, stream: PushedStream) -> None:
+        """All that was pushed is answered. A stream may live for ever, so each turn counts."""
+        self._stops.append((stream.progress.computing, stream.waited or 0.0))
+        stream.asked = stream.waited = None
+
+    def _note_answered(self, progress: Progress) -> None:
+        """Its turns were noted one by one."""
 
     def snapshot(self, stream: Stream) -> Snapshot:
         """Where a running or paused stream is, after the last token that was answered."""

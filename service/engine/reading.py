@@ -83,6 +83,23 @@ class ReadingModel:
                 "tokens; shorten it"
             )
 
+    def check_ids(
+        self, ids: Sequence[int], what: str, limit: int | None = None, below: int | None = None
+    ) -> None:
+        """Raises WrongInput for none, for more than ``limit``, and for one that is no id.
+
+        limit, below: of the input and its ids, unless said otherwise.
+        """
+        below = self.card.input_ids if below is None else below
+        self.check_tokens(
+            len(ids), what, self.card.limits["input_tokens"] if limit is None else limit
+        )
+        if not 0 <= min(ids) <= max(ids) < below:
+            wrong = next(number for number in ids if not 0 <= number < below)
+            raise WrongInput(
+                f"{what} holds the id {wrong}; model {self.card.name!r} knows 0 to {below - 1}"
+            )
+
     def check_tokens(self, count: int, what: str, limit: int) -> None:
         """Raises WrongInput for none and for more than ``limit``."""
         if not count:

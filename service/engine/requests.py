@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from service.engine.errors import RequestError
+from service.engine.statistics import Stopwatch
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
 State = Mapping[str, NDArray[Any]]
@@ -20,6 +21,7 @@ class FinishReason(enum.Enum):
     STOP = "stop"  # a stop text came up
     LENGTH = "length"  # max_tokens were made
     CLOSED = "closed"  # the caller pushed its last token, and it was answered
+    READ = "read"  # what was to be read was read; nothing was to be made
     CANCELLED = "cancelled"  # the caller left; nobody reads this one
 
 
@@ -98,6 +100,9 @@ class Generation:
     first_sample: the number of the first sample. top: how many of the likeliest tokens are
     told beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
+    only_reads: nothing is made; what may come next is told once, as an Outlook.
+    start: the state from which it reads on; None for the first one. token: what it reads after a
+    source or after ``start``; None for what such a stream begins with.
     arrived: when it was asked for, on the engine's clock in seconds.
     """
 
@@ -113,6 +118,9 @@ class Generation:
     beam: Beam | None = None
     checkpoints: Checkpoints = NO_CHECKPOINTS
     resumed: Snapshot | None = None
+    only_reads: bool = False
+    start: State | None = None
+    token: int | None = None
 
 
 @dataclass(slots=True)
@@ -165,6 +173,18 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What may come after all that was read.
+
+    log_probabilities: (vocabulary,), the model's own. state: every tensor of it, as the next
+    step reads it.
+    """
+
+    log_probabilities: NDArray[Any]
+    state: State
+
+
+@dataclass(frozen=True)
 class CaughtUp:
     """Whatever the caller has pushed is answered: nothing more comes before it pushes again."""
 
@@ -210,7 +230,7 @@ class Failed:
     error: RequestError
 
 
-Event = TokenMade | Checkpoint | CaughtUp | SampleFinished | Finished | Failed
+Event = TokenMade | Checkpoint | Outlook | CaughtUp | SampleFinished | Finished | Failed
 
 
 class Sink(Protocol):
@@ -233,4 +253,5 @@ class Progress:
     output_tokens: int = 0
     started: float | None = None  # when priming began, on the engine's clock
     first_token: float | None = None
+    computing: Stopwatch = field(default_factory=Stopwatch)  # on the engine's time in steps
     streams: list[Any] = field(default_factory=list)

@@ -51,6 +51,14 @@ class TagStreamWish:
 
 
 @dataclass(frozen=True)
+class TagTurn:
+    """Words that were labelled after others. after: where the stream is then."""
+
+    tokens: Sequence[TaggedToken]
+    after: Snapshot
+
+
+@dataclass(frozen=True)
 class TagMessage:
     """What has gathered since the last one. finished: in the last one only."""
 
@@ -103,15 +111,22 @@ class TagStream:
     async def _push(self, words: Sequence[str]) -> None:
         if not words:
             return
-        model, arrived = self._model, self._model.clock()
+        arrived = self._model.clock()
         size = sum(map(len, words))
-        encoded = await off_loop(size, lambda: model.reader.encode_words(words))
+        encoded = await off_loop(size, lambda: self._model.reader.encode_words(words))
         self.unknown_symbols += encoded.unknown
+        self.push_ids(encoded.ids, words, arrived)
+        await self._has_room.wait()
+
+    def push_ids(self, ids: Sequence[int], words: Sequence[str], arrived: float) -> None:
+        """Have each id, which stands for a word, labelled.
+
+        arrived: when they came, on the engine's clock.
+        """
+        model = self._model
         self._words.extend(words)
         self._watch_room()
-        push = partial(model.engine.push, tokens=encoded.ids, arrived=arrived)
-        model.thread.do(push, self._events.work)
-        await self._has_room.wait()
+        model.thread.do(partial(model.engine.push, tokens=ids, arrived=arrived), self._events.work)
 
     def _watch_room(self) -> None:
         if len(self._words) < MOST_WAITING:
@@ -179,8 +194,39 @@ class TagStreams:
         check_top_labels(wish.top)
         check_tokens_per_message(wish.tokens_per_message)
         check_checkpoints(wish.checkpoints)
+        if wish.resume_token is None:
+            return self._open(wish, None)
+        snapshot = self.resume_tokens.open(
+            wish.resume_token, self._bundle, wish.subject, wish.allow_inexact
+        )
+        return self._open(wish, snapshot)
+
+    async def turn(
+        self, ids: Sequence[int], words: Sequence[str], before: Snapshot | None, top: int = 0
+    ) -> TagTurn:
+        """Label ``words``, whose ids these are, after those that led to ``before``.
+
+        before: None for the first words. Nothing is kept here: the same call again gives the same.
+        Raises WrongInput, QueueFull or EngineFailed.
+        """
+        arrived = self.clock()
+        stream = self._open(TagStreamWish(top, checkpoints=Checkpoints(at_end=True)), before)
+        try:
+            stream.push_ids(ids, words, arrived)
+            stream.close_input()
+            messages = [message async for message in stream]
+        finally:
+            stream.close()
+        tokens = [token for message in messages for token in message.tokens]
+        (checkpoint,) = [point for message in messages for point in message.checkpoints]
+        return TagTurn(tokens, checkpoint.snapshot)
+
+    @property
+    def _bundle(self) -> ServedBundle:
         card = self.card
-        bundle = ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
+        return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
+
+    def _open(self, wish: TagStreamWish, resumed: Snapshot | None) -> TagStream:
         request = Generation(
             tokens=(),
             sampling=LIKELIEST,
@@ -189,19 +235,14 @@ class TagStreams:
             arrived=self.clock(),
             top=wish.top,
             checkpoints=wish.checkpoints,
-            resumed=self._resumed(wish, bundle),
+            resumed=resumed,
         )
         each = wish.tokens_per_message or self.tokens_per_message
         return TagStream(
             self,
             TokenStream.open(self.thread, request, each),
-            lambda snapshot: self.resume_tokens.seal(snapshot, bundle, wish.subject),
+            lambda snapshot: self.resume_tokens.seal(snapshot, self._bundle, wish.subject),
         )
-
-    def _resumed(self, wish: TagStreamWish, bundle: ServedBundle) -> Snapshot | None:
-        if wish.resume_token is None:
-            return None
-        return self.resume_tokens.open(wish.resume_token, bundle, wish.subject, wish.allow_inexact)
 
 
 def _check_characters(what: str, characters: int) -> None:

@@ -94,6 +94,15 @@ class TaggerModel(ReadingModel):
             ],
         )
 
+    async def predict(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """Probabilities (tokens, labels) for each row of ids.
+
+        Raises WrongInput, QueueFull or EngineFailed.
+        """
+        for number, ids in enumerate(rows):
+            self.check_ids(ids, f"row {number}")
+        return await run_batch(self.thread, [PredictItem(tuple(ids)) for ids in rows])
+
     def _read_all(self, wishes: Sequence[TagWish]) -> list[_Read]:
         return [self._read(wish, f"items[{number}]") for number, wish in enumerate(wishes)]
 

@@ -48,7 +48,7 @@ class EngineThread:
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
     pace: learns from each step how much the engine is held up.
 
-    submit(), resume() and release() are called from one other thread, the event loop's.
+    submit(), resume(), release() and close() are called from one other thread, the event loop's.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class EngineThread:
         self.pace = pace or Pace(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._stopping = False
+        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=f"{name}-{purpose}", daemon=True)
 
     def start(self) -> None:
@@ -80,20 +81,33 @@ class EngineThread:
         """Call ``action(subject)`` on the engine's thread, between two steps."""
         self._inbox.put((action, subject))
 
+    def close(self) -> None:
+        """Take no more work, let the step under way end and give up what is left."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._inbox.put((self._stop, None))
+
+    def join(self) -> None:
+        """Wait for the thread, once it is closed; one that was never started has ended."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
     def stop(self) -> None:
-        """Let the step under way end, give up what is left, and wait for the thread."""
-        self._inbox.put((self._stop, None))
-        self._thread.join()
+        self.close()
+        self.join()
 
     def submit(self, request: Any, sink: Any, size: int = 1) -> Any:
         """Open work for ``request``; its events go to ``sink``. Pair with release().
 
         size: how much of the limit it takes. Work of any size is let in when none is open.
 
-        Raises QueueFull or EngineFailed.
+        Raises QueueFull, EngineFailed or, once it is closed, ServiceStopping.
         """
         if self.failure:
             raise self.failure
+        if self._is_closed:
+            # Nobody reads the inbox any more: what is put there would never be answered.
+            raise ServiceStopping(f"model {self.name!r} has stopped; send the request again")
         if self.open_work and self.open_work + size > self.limit:
             raise QueueFull(
                 f"model {self.name!r} has {self.open_work} requests running or waiting and takes "

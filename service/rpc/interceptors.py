@@ -1,20 +1,22 @@
-"""Around every call of this service: admission, domain errors to statuses, one count a call."""
+"""Around every call of our services: admission, domain errors to statuses, one count a call."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from service.engine.errors import EngineFailed, RequestError, ServiceStopping
+from service.engine.errors import EngineFailed, RequestError, ServiceStopping, WrongInput
 from service.rpc.errors import STATUS_OF, abort
 
 log = logging.getLogger(__name__)
 
-# (model, method, gRPC status)
+# (model, method, gRPC status); the model is empty where a call names none that is known.
 CountRequest = Callable[[str, str, str], None]
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -24,12 +26,16 @@ class Gate:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.is_closed = False
+        self.closed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def is_closed(self) -> bool:
+        return self.closed.is_set()
+
     def close(self) -> None:
-        self.is_closed = True
+        self.closed.set()
 
     def enter(self) -> None:
         """Raises ServiceStopping when closed."""
@@ -54,6 +60,38 @@ class Gate:
         return True
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """In the place of a request: bytes that are no message of its kind, and why."""
+
+    reason: str
+
+
+def _reader_of(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """``deserialize`` that gives an Unreadable where it would raise.
+
+    grpc tells a caller of what is raised there as of a failure of the server, and a stream's
+    handler gets it in the midst of its work.
+    """
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return Unreadable(str(error))
+
+    return read
+
+
+def checked(request: Any) -> Any:
+    """Raises WrongInput for what could not be read."""
+    if isinstance(request, Unreadable):
+        raise WrongInput(
+            f"the request cannot be read ({request.reason}); send a message of the method's type"
+        )
+    return request
+
+
 class CallRequests:
     """The requests of a call that sends several, as they come.
 
@@ -68,29 +106,40 @@ class CallRequests:
         return self
 
     async def __anext__(self) -> Any:
-        request = await anext(self._requests)
+        request = checked(await anext(self._requests))
         if request.HasField("start"):
             self.model = request.start.model
         return request
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """service: the full name whose methods are wrapped; others pass as they are.
+class CallCounter:
+    """label: the label of a model's name, empty for one that is not known.
 
-    known_model: whether a name may become a label; callers could invent any number of others.
+    Callers could invent any number of names.
+    """
+
+    def __init__(self, count: CountRequest, label: Callable[[str], str]) -> None:
+        self._count = count
+        self._label = label
+
+    def __call__(self, model: str, method: str, code: grpc.StatusCode) -> None:
+        self._count(self._label(model), method, code.name)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """services: full names whose methods are wrapped; others pass as they are.
+
+    itself: methods whose handlers get each request as it came, Unreadable ones too, let it in
+    and count it, since a call of theirs holds many that are answered side by side.
     """
 
     def __init__(
-        self,
-        service: str,
-        gate: Gate,
-        count: CountRequest,
-        known_model: Callable[[str], bool],
+        self, services: Sequence[str], gate: Gate, count: CallCounter, itself: Sequence[str] = ()
     ) -> None:
-        self.prefix = f"/{service}/"
+        self.services = frozenset(services)
         self.gate = gate
         self.count = count
-        self.known_model = known_model
+        self.itself = frozenset(itself)
 
     async def intercept_service(
         self,
@@ -99,9 +148,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler:
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or not method.startswith(self.prefix):
+        service, _, name = method.removeprefix("/").partition("/")
+        if handler is None or service not in self.services:
             return handler
-        name = method.removeprefix(self.prefix)
         if handler.request_streaming:
             wrap = grpc.stream_stream_rpc_method_handler
         elif handler.response_streaming:
@@ -109,9 +158,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         else:
             wrap = grpc.unary_unary_rpc_method_handler
         behaviour = handler.stream_stream or handler.unary_stream or handler.unary_unary
+        if name in self.itself:
+            around = self._with_status(name, behaviour)
+        else:
+            around = self._around(name, behaviour, handler.request_streaming)
         return wrap(
-            self._around(name, behaviour, handler.request_streaming),
-            request_deserializer=handler.request_deserializer,
+            around,
+            request_deserializer=_reader_of(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -119,42 +172,91 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             if takes_several:
                 request = CallRequests(request)
-            code = grpc.StatusCode.OK
-            failure: RequestError
-            entered = False
-            try:
-                self.gate.enter()
-                entered = True
-                return await behaviour(request, context)
-            except asyncio.CancelledError:
-                # A deadline reaches a handler as a cancellation. It must be raised again:
-                # grpc leaks the call when it is swallowed.
-                code = _cancelled_or_late(context)
-                raise
-            except grpc.aio.InternalError as error:
-                # A message cannot be sent: the caller left, and we have yet to hear of it.
-                code = _cancelled_or_late(context)
-                raise asyncio.CancelledError from error
-            except RequestError as error:
-                failure = error
-                code = STATUS_OF[type(error)]
-            except Exception:
-                failure = EngineFailed("the server failed; see its log")
-                code = STATUS_OF[EngineFailed]
-                log.exception("%s failed", method)
-            finally:
-                if entered:
-                    self.gate.leave()
-                self.count(self._label(request), method, code.name)
+            with Admission(self.gate, self.count, method, context) as admission:
+                admission.enter(request)
+                return await behaviour(request if takes_several else checked(request), context)
             # The call is over before its status is sent: behind messages that nobody reads, a
             # status waits for as long as its caller likes.
+            assert admission.failure, "any other end is returned or raised above"
+            return await abort(context, admission.failure)
+
+        return call
+
+    def _with_status(self, method: str, behaviour: Behaviour) -> Behaviour:
+        async def call(requests: Any, context: grpc.aio.ServicerContext) -> Any:
+            try:
+                return await behaviour(requests, context)
+            except grpc.aio.InternalError as error:
+                raise asyncio.CancelledError from error
+            except Exception as error:
+                failure = failure_of(error, method)
             return await abort(context, failure)
 
         return call
 
-    def _label(self, request: Any) -> str:
-        name: str = getattr(request, "model", "") or getattr(request, "name", "")
-        return name if self.known_model(name) else ""
+
+class Admission:
+    """Around one request: lets it in, counts it by what becomes of it, keeps why it failed.
+
+    failure: what its caller is to be told; None where it went well.
+    """
+
+    def __init__(
+        self, gate: Gate, count: CallCounter, method: str, context: grpc.aio.ServicerContext
+    ) -> None:
+        self.failure: RequestError | None = None
+        self._gate = gate
+        self._count = count
+        self._method = method
+        self._context = context
+        self._request: Any = None
+        self._has_entered = False
+
+    def enter(self, request: Any) -> None:
+        """Raises ServiceStopping."""
+        self._request = request
+        self._gate.enter()
+        self._has_entered = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        """Domain errors and failures of the server end here; that the caller left does not."""
+        code = self._code_of(error)
+        if self._has_entered:
+            self._gate.leave()
+        self._count(_model_of(self._request), self._method, code)
+        if isinstance(error, grpc.aio.InternalError):
+            # A message cannot be sent: the caller left, and we have yet to hear of it.
+            raise asyncio.CancelledError from error
+        return self.failure is not None
+
+    def _code_of(self, error: BaseException | None) -> grpc.StatusCode:
+        if error is None:
+            return grpc.StatusCode.OK
+        if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError):
+            # A deadline reaches a handler as a cancellation. It must be raised again: grpc leaks
+            # the call when it is swallowed.
+            return _cancelled_or_late(self._context)
+        if isinstance(error, Exception):
+            self.failure = failure_of(error, self._method)
+            return STATUS_OF[type(self.failure)]
+        return grpc.StatusCode.UNKNOWN  # the process is told to end
+
+
+def failure_of(error: Exception, method: str) -> RequestError:
+    """What a caller is told of ``error``; what is no domain error goes to the log."""
+    if isinstance(error, RequestError):
+        return error
+    log.error("%s failed", method, exc_info=error)
+    return EngineFailed("the server failed; see its log")
+
+
+def _model_of(request: Any) -> str:
+    """The name in whichever field the message has it."""
+    fields = ("model", "model_name", "name")
+    return next((name for name in (getattr(request, f, "") for f in fields) if name), "")
 
 
 def _cancelled_or_late(context: grpc.aio.ServicerContext) -> grpc.StatusCode:

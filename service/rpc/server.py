@@ -1,19 +1,28 @@
-"""The gRPC server: this service, health and reflection on one port."""
+"""The gRPC server: our own service, the Open Inference Protocol, health and reflection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.engine.catalogue import Catalogue
-from service.rpc.interceptors import CallInterceptor, CountRequest, Gate
+from service.engine.lifecycle import Control
+from service.engine.sequences import Sequences
+from service.rpc.inference.answering import Answering
+from service.rpc.inference.forms import base_name
+from service.rpc.inference.servicer import InferenceServicer
+from service.rpc.inference.streaming import METHOD as STREAM_INFER
+from service.rpc.interceptors import CallCounter, CallInterceptor, CountRequest, Gate
 from service.rpc.servicer import UnrollServicer
+from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2, unroll_pb2_grpc
 
 SERVICE = unroll_pb2.DESCRIPTOR.services_by_name["UnrollService"].full_name
+INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -23,41 +32,71 @@ class AddressInUse(Exception):
     """The server cannot listen on the address it was given."""
 
 
+@dataclass(frozen=True)
+class GrpcSettings:
+    """As the configuration has them."""
+
+    address: str
+    max_message_bytes: int
+    stall_seconds: float
+    max_sequences: int
+    sequence_idle_seconds: float
+
+
 class GrpcServer:
-    """Health: "" and the service's own name speak for all, each model's name for itself."""
+    """Health: "" and the services' names speak for all, each model's name for itself.
+
+    control: loads and unloads models. is_ready: whether all that is served answers.
+    count: hears of each request.
+    """
 
     def __init__(
         self,
         catalogue: Catalogue,
-        address: str,
-        max_message_bytes: int,
-        stall_seconds: float,
+        control: Control,
+        settings: GrpcSettings,
+        is_ready: Callable[[], bool],
         count: CountRequest,
     ) -> None:
         self.catalogue = catalogue
         self.gate = Gate()
-        names = {model.card.name for model in catalogue.models}
+        self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds)
+        counter = CallCounter(count, self._label)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(SERVICE, self.gate, count, names.__contains__)],
+            interceptors=[
+                CallInterceptor((SERVICE, INFERENCE), self.gate, counter, (STREAM_INFER,))
+            ],
             options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
                 # Two servers on one port would split the calls between them in silence.
                 ("grpc.so_reuseport", 0),
             ],
         )
         self._health = health.aio.HealthServicer()
         unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(catalogue, stall_seconds), self._server
+            UnrollServicer(catalogue, settings.stall_seconds), self._server
+        )
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(
+                Answering(catalogue, self.sequences),
+                control,
+                is_ready,
+                self.gate,
+                counter,
+                settings.stall_seconds,
+            ),
+            self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            [SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port: int = self._server.add_insecure_port(settings.address)
         except RuntimeError as error:
             raise AddressInUse(
-                f"cannot listen on {address}: {error}; stop the other server or give --address"
+                f"cannot listen on {settings.address}: {error}; stop the other server or give "
+                "--address"
             ) from error
 
     async def start(self) -> None:
@@ -70,18 +109,29 @@ class GrpcServer:
 
         Returns whether they all did; those that did not are ended.
         """
-        await self._report(self._every_name(), NOT_SERVING)
         self.gate.close()
+        await self._report(self._every_name(), NOT_SERVING)
         finished = await self.gate.wait_until_empty(grace_seconds)
         await self._server.stop(None if not finished else 0.2)
         return finished
 
-    async def fail_model(self, name: str) -> None:
-        """The model's engine stopped: it and the whole are no longer healthy."""
-        await self._report(("", SERVICE, name), NOT_SERVING)
+    async def tell_health(self, name: str, is_served: bool, all_well: bool) -> None:
+        """name: of a model that was loaded or unloaded, or whose engine broke.
+
+        all_well: whether no model that is served has broken.
+        """
+        if self.gate.closed.is_set():
+            return
+        await self._report((name,), SERVING if is_served else NOT_SERVING)
+        await self._report(("", SERVICE, INFERENCE), SERVING if all_well else NOT_SERVING)
+
+    def _label(self, name: str) -> str:
+        """Of a model that a request names: both of its names count as one."""
+        known = base_name(name)
+        return known if self.catalogue.knows(known) else ""
 
     def _every_name(self) -> list[str]:
-        return ["", SERVICE, *(model.card.name for model in self.catalogue.models)]
+        return ["", SERVICE, INFERENCE, *(model.card.name for model in self.catalogue.models)]
 
     async def _report(self, names: Iterable[str], status: int) -> None:
         for name in names:

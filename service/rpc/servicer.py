@@ -9,10 +9,11 @@ import grpc
 from google.protobuf.message import Message
 
 from service.engine.catalogue import Catalogue
-from service.engine.errors import ReaderStalled, RequestError, WrongInput
+from service.engine.errors import RequestError, WrongInput
 from service.engine.reading import off_loop
 from service.engine.tag_streams import TagStream
 from service.rpc import converters
+from service.rpc.writing import write
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -30,23 +31,33 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Classify(
         self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
     ) -> pb.ClassifyResponse:
-        model = self.catalogue.classifier(request.model, request.model_version)
-        return converters.from_classified(await model.classify(request.texts))
+        with self.catalogue.classifier(request.model, request.model_version) as call:
+            call.inferences = len(request.texts)
+            return converters.from_classified(await call.model.classify(request.texts))
 
     async def Tag(
         self, request: pb.TagRequest, context: grpc.aio.ServicerContext
     ) -> pb.TagResponse:
-        model = self.catalogue.tagger(request.model, request.model_version)
-        texts = await model.tag(converters.to_tag_wishes(request), request.top_labels)
-        told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
-        return await off_loop(told, lambda: converters.from_tagged(texts))
+        with self.catalogue.tagger(request.model, request.model_version) as call:
+            call.inferences = len(request.items)
+            texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
+            told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
+            return await off_loop(told, lambda: converters.from_tagged(texts))
 
     async def StreamTag(
         self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
     ) -> None:
         start = await _start_of(requests)
-        streams = self.catalogue.tag_streams(start.model, start.model_version)
-        stream = streams.open(converters.to_tag_stream_wish(start))
+        with self.catalogue.tag_streams(start.model, start.model_version) as call:
+            stream = call.model.open(converters.to_tag_stream_wish(start))
+            await self._tell_tags(stream, requests, context)
+
+    async def _tell_tags(
+        self,
+        stream: TagStream,
+        requests: AsyncIterator[pb.StreamTagRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
         try:
             # So that a caller can wait for a refusal before it sends more.
@@ -62,43 +73,38 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Fill(
         self, request: pb.FillRequest, context: grpc.aio.ServicerContext
     ) -> pb.FillResponse:
-        model = self.catalogue.filler(request.model, request.model_version)
-        blanks = await model.fill(request.texts, request.top_words)
-        told = sum(len(blank.words) for blank in blanks)
-        return await off_loop(told, lambda: converters.from_filled(blanks))
+        with self.catalogue.filler(request.model, request.model_version) as call:
+            call.inferences = len(request.texts)
+            blanks = await call.model.fill(request.texts, request.top_words)
+            told = sum(len(blank.words) for blank in blanks)
+            return await off_loop(told, lambda: converters.from_filled(blanks))
 
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
-        model = self.catalogue.generator(request.model, request.model_version)
-        wish = converters.to_wish(request)
-        stream = await model.generate(wish)
-        try:
-            is_first = True
-            async for events in stream.tokens:
-                response = converters.from_events(events, wish, stream, is_first)
-                is_first = False
-                await self._write(context, response)
-        finally:
-            stream.tokens.close()
+        with self.catalogue.generator(request.model, request.model_version) as call:
+            wish = converters.to_wish(request)
+            stream = await call.model.generate(wish)
+            try:
+                is_first = True
+                async for events in stream.tokens:
+                    response = converters.from_events(events, wish, stream, is_first)
+                    is_first = False
+                    await self._write(context, response)
+            finally:
+                stream.tokens.close()
 
     async def _write(self, context: grpc.aio.ServicerContext, response: Message) -> None:
-        try:
-            async with asyncio.timeout(self.stall_seconds):
-                await context.write(response)
-        except TimeoutError as error:
-            raise ReaderStalled(
-                f"nothing was read for {self.stall_seconds:g} s, so the stream was given up; "
-                "send the request again, or go on from its last resume token"
-            ) from error
+        await write(context, response, self.stall_seconds)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.ScoreResponse:
-        model = self.catalogue.generator(request.model, request.model_version)
-        wishes = converters.to_score_wishes(request)
-        return converters.from_scored(await model.score(wishes))
+        with self.catalogue.generator(request.model, request.model_version) as call:
+            call.inferences = len(request.items)
+            wishes = converters.to_score_wishes(request)
+            return converters.from_scored(await call.model.score(wishes))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext

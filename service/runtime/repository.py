@@ -84,20 +84,54 @@ class RefusedBundle:
     reason: str
 
 
+@dataclass(frozen=True)
+class Repository:
+    """A folder of bundles, and how their graphs are to be run."""
+
+    root: Path
+    settings: SessionSettings
+    precisions: Precisions = Precisions()
+
+    def versions(self) -> dict[str, dict[int, Path]]:
+        return all_versions(self.root)
+
+    def load_newest(self) -> tuple[list[LoadedModel], list[RefusedBundle]]:
+        """Raises NoModels and DeviceUnavailable."""
+        return load_models(self.root, self.settings, self.precisions)
+
+    def load(self, folder: Path, known: str | None = None) -> LoadedModel | None:
+        """The bundle in ``folder``, verified and opened; None for one whose digest is ``known``.
+
+        Raises BundleError's kinds, and DeviceUnavailable.
+        """
+        bundle = read_checked(folder)
+        if bundle.digest == known:
+            return None
+        return open_bundle(bundle, self.settings, self.precisions)
+
+
 def newest_versions(root: Path) -> list[Path]:
     """``root/NAME/VERSION`` with the highest whole-number VERSION of each NAME.
 
     Raises NoModels when there is none.
     """
-    found: dict[str, Path] = {}
-    for folder in sorted(root.glob("*/*/")):
-        if folder.name.isdecimal() and not folder.parent.name.startswith("."):
-            newest = found.get(folder.parent.name)
-            if newest is None or int(folder.name) > int(newest.name):
-                found[folder.parent.name] = folder
+    found = all_versions(root)
     if not found:
         raise NoModels(f"{root} holds no bundle (NAME/VERSION/manifest.json); give --models")
-    return list(found.values())
+    return [versions[max(versions)] for versions in found.values()]
+
+
+def all_versions(root: Path) -> dict[str, dict[int, Path]]:
+    """Every ``root/NAME/VERSION`` whose VERSION is a whole number, by name and version.
+
+    What a caller names is looked up here, so that no name leads out of ``root``.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    # The longest first: of 1 and 01, the one that is written as the manifest writes it counts.
+    for folder in sorted(root.glob("*/*/"), key=lambda folder: (-len(folder.name), folder)):
+        if folder.name.isdecimal() and not folder.parent.name.startswith("."):
+            found.setdefault(folder.parent.name, {})[int(folder.name)] = folder
+    return dict(sorted(found.items()))
 
 
 def read_checked(folder: Path) -> Bundle:
@@ -129,7 +163,7 @@ def load_models(
     loaded, refused = [], []
     for folder in folders:
         try:
-            loaded.append(_load(read_checked(folder), settings, precisions))
+            loaded.append(open_bundle(read_checked(folder), settings, precisions))
         except BundleError as error:
             refused.append(RefusedBundle(folder.parent.name, folder.name, str(error)))
     return loaded, refused
@@ -144,8 +178,11 @@ def _expect_named(root: Path, folders: list[Path], precisions: Precisions) -> No
         )
 
 
-def _load(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> LoadedModel:
-    """Opens the graphs of the chosen precision and no others."""
+def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precisions) -> LoadedModel:
+    """Opens the graphs of the chosen precision and no others.
+
+    Raises BundleError's kinds, and DeviceUnavailable.
+    """
     manifest = bundle.manifest
     precision = precisions.choose(manifest)
     if precision != FP32 and settings.provider != CPU_PROVIDER:

@@ -36,6 +36,13 @@ def test_usable_cores_are_those_of_quota_and_affinity(monkeypatch):
         assert config.usable_cores() == cores
 
 
+def test_model_control_is_explicit_or_none():
+    assert Config().model_control == "explicit"
+    assert Config(model_control="none").model_control == "none"
+    with pytest.raises(ConfigInvalid, match="model_control is 'poll'; choose explicit or none"):
+        Config(model_control="poll")
+
+
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:-1", "host:70000", "host:x"])
 def test_an_address_needs_host_and_port(address):
     with pytest.raises(ConfigInvalid, match="address"):

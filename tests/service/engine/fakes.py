@@ -75,12 +75,16 @@ class Heard:
         self.rows = []
         self.idles = 0
         self.waiting_for_readers = 0
+        self.answers = []
 
     def stepped(self, rows, waiting, primed_tokens, seconds):
         self.rows.append(rows)
 
     def began(self, queue_seconds):
         pass
+
+    def answered(self, queue_seconds, compute_seconds):
+        self.answers.append((queue_seconds, compute_seconds))
 
     def first_token(self, seconds):
         pass
@@ -182,10 +186,10 @@ class FakeThread:
         self.released += size
 
 
-def card(name, task, labels=(), limits=None):
+def card(name, task, labels=(), limits=None, version="1"):
     return ModelCard(
         name=name,
-        version="1",
+        version=version,
         task=task,
         description="",
         labels=labels,

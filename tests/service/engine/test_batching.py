@@ -33,12 +33,16 @@ class Heard:
     def __init__(self):
         self.batches = []
         self.waits = 0
+        self.answers = []
 
     def batch_ran(self, rows, tokens, seconds):
         self.batches.append((rows, tokens))
 
     def began(self, queue_seconds):
         self.waits += 1
+
+    def answered(self, queue_seconds, compute_seconds):
+        self.answers.append((queue_seconds, compute_seconds))
 
 
 def make_engine(max_rows=3):
@@ -159,7 +163,7 @@ def test_a_wait_ends_when_the_first_text_of_a_request_runs():
     engine.step()
     assert engine.observer.waits == 1
     engine.step()
-    assert (engine.observer.waits, job.has_begun) == (2, True)
+    assert (engine.observer.waits, job.queue_seconds) == (2, 0.0)
     drain(engine)
     assert engine.observer.waits == 2
 

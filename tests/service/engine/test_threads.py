@@ -132,3 +132,22 @@ def test_large_work_is_let_in_when_nothing_else_is_open(start, heard, to):
     wait_for_end(heard, "large")
     thread.release(large, size=5)
     assert thread.open_work == 0
+
+
+def test_work_for_a_thread_that_was_closed_is_refused_at_once(start, heard, to):
+    """Nobody would ever answer it. What was let in before is told."""
+    thread = start(make_engine())
+    thread.submit(request(max_tokens=10**9), to("running"))
+    thread.close()
+    with pytest.raises(ServiceStopping, match="'toy' has stopped; send the request again"):
+        thread.submit(request(), to("late"))
+    thread.join()
+    assert isinstance(wait_for_end(heard, "running").error, ServiceStopping)
+    assert thread.open_work == 1
+
+
+def test_a_thread_that_never_ran_can_be_stopped(to):
+    thread = EngineThread("toy", "test", make_engine(), 4, lambda sinks: None, lambda: None)
+    thread.stop()
+    with pytest.raises(ServiceStopping):
+        thread.submit(request(), to("late"))

@@ -8,7 +8,7 @@ import pytest
 
 import client
 from bundle.store import read_bundle
-from service.app import _generation_model
+from service.describing import generation_model
 from service.engine.arena import Arena, StateSpec
 from service.engine.generating import GenerateEngine
 from service.engine.requests import Beam, Checkpoints, Generation, Sampling
@@ -243,7 +243,7 @@ def test_state_that_a_step_wants_on_the_host_is_refused(graphs):
 
 
 def engines(graphs):
-    model = _generation_model(graphs.bundle)
+    model = generation_model(graphs.bundle)
     rows = device_rows(graphs)
     on_host = GenerateRunner(graphs.primer, graphs.step.session)
     on_device = DeviceRunner(graphs.primer, graphs.step, rows)

@@ -3,11 +3,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundle.errors import ManifestInvalid
+from bundle.errors import BundleCorrupt, ManifestInvalid
 from bundle.store import read_bundle
 from service.runtime import devices, repository
 from service.runtime.devices import DeviceUnavailable, choose_provider
-from service.runtime.repository import NoModels, Precisions, load_models, newest_versions
+from service.runtime.repository import (
+    NoModels,
+    Precisions,
+    Repository,
+    all_versions,
+    load_models,
+    newest_versions,
+)
 from service.runtime.sessions import SessionSettings, open_session
 from tests.tiny import NAMES, edit_manifest, names_without
 
@@ -18,6 +25,28 @@ def test_the_highest_version_is_served_by_number(tmp_path):
     for version in ("2", "10", "9", "draft", ".10-tmp"):
         (tmp_path / "m" / version).mkdir(parents=True)
     assert newest_versions(tmp_path) == [tmp_path / "m" / "10"]
+
+
+def test_every_version_is_found_by_name_and_number(tmp_path):
+    """Of a number that is written in two ways, the plain one; it is what manifests hold."""
+    for place in ("b/2", "b/10", "b/010", "b/new", "a/1", "a/1/deeper", ".hidden/1"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "a" / "3").write_text("no folder")
+    assert all_versions(tmp_path) == {
+        "a": {1: tmp_path / "a" / "1"},
+        "b": {2: tmp_path / "b" / "2", 10: tmp_path / "b" / "10"},
+    }
+    assert all_versions(tmp_path / "nothing") == {}
+
+
+def test_a_bundle_that_is_known_is_verified_and_not_opened_again(models_copy):
+    models, folder = Repository(models_copy, CPU), models_copy / "mood" / "1"
+    loaded = models.load(folder)
+    assert models.load(folder, known=loaded.bundle.digest) is None
+    assert models.load(folder, known="another").bundle.digest == loaded.bundle.digest
+    (folder / "predict.onnx").write_bytes(b"spoiled")
+    with pytest.raises(BundleCorrupt):
+        models.load(folder, known=loaded.bundle.digest)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

@@ -1,0 +1,295 @@
+"""Models loaded, replaced and unloaded while the service runs: what is served now, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+from service.assembly import Assembled, Surroundings
+from service.engine.catalogue import Catalogue, RefusedModel
+from service.engine.errors import ControlDisabled, ModelNotFound, ModelRefused, ServiceStopping
+from service.engine.lifecycle import IndexEntry, VersionPolicy
+from service.engine.serving import ServedVersion
+from service.indexing import Known, index_of
+from service.interpreter import collect_freed
+from service.preparing import make_ready, run_once
+from service.runtime.repository import LoadedModel, RefusedBundle, Repository
+
+log = logging.getLogger(__name__)
+
+# Models that are loaded side by side; each takes a core.
+_LOADS_AT_ONCE = 2
+
+
+class ModelControl:
+    """Changes the catalogue; for the event loop alone.
+
+    on_change: called with a model's name after what is served of it has changed.
+    is_on: whether callers may load and unload.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        repository: Repository,
+        around: Surroundings,
+        on_change: Callable[[str], Awaitable[None]],
+        is_on: bool = True,
+    ) -> None:
+        self.catalogue = catalogue
+        self.repository = repository
+        self.around = around
+        self.on_change = on_change
+        self.is_on = is_on
+        self._policies: dict[str, VersionPolicy] = {}
+        self._loading: dict[str, Sequence[int]] = {}
+        # Every version whose engines run, and what is set once they have stopped.
+        self._live: dict[ServedVersion, asyncio.Event] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._workers = ThreadPoolExecutor(_LOADS_AT_ONCE, "load")
+        self._is_stopping = False
+
+    # -- start and stop ------------------------------------------------------------------------
+
+    def begin(
+        self, loaded: Sequence[LoadedModel], refused: Sequence[RefusedBundle]
+    ) -> list[Assembled]:
+        """Serve what runs of ``loaded``; the caller starts its threads."""
+        turned_away = [RefusedModel(r.name, r.version, r.reason) for r in refused]
+        begun: list[Assembled] = []
+        for model in loaded:
+            tried = run_once(model, self.around)
+            if isinstance(tried, Assembled):
+                begun.append(tried)
+            else:
+                turned_away.append(tried)
+        for assembled in begun:
+            self.catalogue.replace(assembled.card.name, [self._serve(assembled)])
+        for bundle in turned_away:
+            self._refuse(bundle)
+        return begun
+
+    async def stop(self) -> None:
+        """End every engine; loads that are under way are given up."""
+        self._is_stopping = True
+        for served in self._live:
+            for thread in served.threads:
+                thread.close()
+        for served, ended in list(self._live.items()):
+            await _stop_threads(served)
+            ended.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._workers.shutdown()
+
+    # -- what callers ask for ------------------------------------------------------------------
+
+    async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
+        """As engine.lifecycle.Control.load()."""
+        self._check_may_change()
+        await self._to_the_end(self._load(name, policy))
+
+    async def unload(self, name: str) -> None:
+        """As engine.lifecycle.Control.unload()."""
+        self._check_may_change()
+        await self._to_the_end(self._unload(name))
+
+    def index(self) -> list[IndexEntry]:
+        names = self.repository.versions()
+        live: dict[str, list[ServedVersion]] = {}
+        for served in self._live:
+            live.setdefault(served.name, []).append(served)
+        entries: list[IndexEntry] = []
+        for name in sorted(names.keys() | live.keys()):
+            known = Known(
+                on_disk=names.get(name, {}).keys(),
+                live=live.get(name, []),
+                loading=self._loading.get(name, ()),
+                refused={bundle.version: bundle for bundle in self.catalogue.refused_of(name)},
+                policy=self._policies.get(name, VersionPolicy()),
+                was_unloaded=self.catalogue.was_unloaded(name),
+            )
+            entries.extend(index_of(name, known))
+        return entries
+
+    def _check_may_change(self) -> None:
+        if not self.is_on:
+            raise ControlDisabled(
+                "model control is off; start the server with --model-control explicit"
+            )
+        if self._is_stopping:
+            raise ServiceStopping("the server is stopping; send the request to another one")
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """A caller that leaves does not take back what it asked for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    # -- loading -------------------------------------------------------------------------------
+
+    async def _load(self, name: str, policy: VersionPolicy | None) -> None:
+        async with self._lock(name):
+            policy = policy or self._policies.get(name, VersionPolicy())
+            folders = self._chosen(name, policy)
+            self._loading[name] = list(folders)
+            try:
+                ready = await self._prepare(name, folders)
+            finally:
+                del self._loading[name]
+            if isinstance(ready, RefusedModel):
+                await self._turn_away(ready)
+            self._policies[name] = policy
+            self._take_over(name, ready)
+            await self.on_change(name)
+
+    async def _turn_away(self, refused: RefusedModel) -> NoReturn:
+        """Raises ModelRefused."""
+        name = refused.name
+        self._refuse(refused)
+        await self.on_change(name)
+        still = "; what was served before still is" if self.catalogue.versions(name) else ""
+        raise ModelRefused(f"model {name!r} was not loaded: {refused.reason}{still}")
+
+    def _chosen(self, name: str, policy: VersionPolicy) -> dict[int, Path]:
+        names = self.repository.versions()
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise ModelNotFound(f"the models folder holds no model {name!r}; it holds: {known}")
+        folders = names[name]
+        if missing := [number for number in policy.specific if number not in folders]:
+            raise ModelNotFound(
+                f"the models folder holds no version {missing[0]} of model {name!r}; it holds: "
+                f"{', '.join(map(str, sorted(folders)))}"
+            )
+        return {number: folders[number] for number in policy.choose(folders)}
+
+    async def _prepare(
+        self, name: str, folders: Mapping[int, Path]
+    ) -> dict[int, Assembled | None] | RefusedModel:
+        """Each version, ready to take over; None for one that is served as it lies there.
+
+        Or the first that is refused.
+        """
+        known = {
+            int(served.version): served.model.card.digest
+            for served in self._served(name).values()
+            if not served.has_failed
+        }
+        loop = asyncio.get_running_loop()
+        ready: dict[int, Assembled | None] = {}
+        for number, folder in folders.items():
+            tried = await loop.run_in_executor(
+                self._workers,
+                make_ready,
+                self.repository,
+                folder,
+                self.around,
+                known.get(number),
+            )
+            if self._is_stopping:
+                raise ServiceStopping("the server is stopping; load the model on another one")
+            if isinstance(tried, RefusedModel):
+                return tried
+            ready[number] = tried
+        return ready
+
+    def _take_over(self, name: str, ready: Mapping[int, Assembled | None]) -> None:
+        served = self._served(name)
+        for assembled in ready.values():
+            if assembled is None:
+                self._count(name, "kept")
+            else:
+                assembled.start()
+        versions = [
+            self._serve(assembled) if assembled else served[number]
+            for number, assembled in ready.items()
+        ]
+        self.catalogue.replace(name, versions)
+        left = [b for b in self.catalogue.refused_of(name) if int(b.version) not in ready]
+        self.catalogue.refuse(name, left)
+        now = " and ".join(self.catalogue.versions(name))
+        log.info("model %s is served in version %s", name, now)
+
+    def _serve(self, assembled: Assembled) -> ServedVersion:
+        card = assembled.card
+        served = ServedVersion(
+            assembled.model, assembled.statistics, assembled.threads, self._end_soon
+        )
+        self._live[served] = asyncio.Event()
+        self._count(card.name, "loaded")
+        log.info(
+            "model %s version %s loaded in %s on %s",
+            card.name,
+            card.version,
+            card.precision,
+            card.provider,
+        )
+        return served
+
+    def _refuse(self, refused: RefusedModel) -> None:
+        log.error("model %s version %s refused: %s", refused.name, refused.version, refused.reason)
+        self._count(refused.name, "refused")
+        others = [
+            b for b in self.catalogue.refused_of(refused.name) if b.version != refused.version
+        ]
+        self.catalogue.refuse(refused.name, [*others, refused])
+
+    # -- unloading -----------------------------------------------------------------------------
+
+    async def _unload(self, name: str) -> None:
+        async with self._lock(name):
+            ends = [self._live[served] for served in self._served(name).values()]
+            if not ends:
+                known = ", ".join(sorted({served.name for served in self.catalogue.served}))
+                raise ModelNotFound(f"no model {name!r} is served; served are: {known or 'none'}")
+            self.catalogue.withdraw(name)
+            self._count(name, "unloaded", len(ends))
+            log.info("model %s unloaded", name)
+            await self.on_change(name)
+        # Without the lock: a long stream holds up nobody who wants the model loaded again.
+        for ended in ends:
+            await ended.wait()
+
+    def _end_soon(self, served: ServedVersion) -> None:
+        """Nobody uses it any more."""
+        for thread in served.threads:
+            thread.close()
+        task = asyncio.get_running_loop().create_task(self._end(served))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, served: ServedVersion) -> None:
+        await _stop_threads(served)
+        log.info("model %s version %s stopped", served.name, served.version)
+        ended, model = self._live.pop(served), weakref.ref(served.model)
+        del served
+        if model() is not None:
+            # Something holds it in a cycle. To look at everything takes the interpreter from all
+            # who run, for many steps' time, so it is not done where nothing does.
+            await asyncio.to_thread(collect_freed)
+        ended.set()
+
+    # -- what both need ------------------------------------------------------------------------
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """One load or unload of a model at a time."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    def _served(self, name: str) -> dict[int, ServedVersion]:
+        numbers = self.catalogue.versions(name)
+        return {int(number): self.catalogue.find(name, number) for number in numbers}
+
+    def _count(self, name: str, outcome: str, versions: int = 1) -> None:
+        self.around.metrics.loads.labels(name, outcome).inc(versions)
+
+
+async def _stop_threads(served: ServedVersion) -> None:
+    for thread in served.threads:
+        await asyncio.to_thread(thread.stop)

@@ -1,0 +1,27 @@
+"""How the interpreter treats what lives long, so that it is not in the way of short steps."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+
+def settle() -> None:
+    """What was made until now stays: collections need not look at it again.
+
+    A thread that comes back from a kernel gets the interpreter within half a millisecond, not
+    five: a step takes less than that.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    sys.setswitchinterval(0.0005)
+
+
+def collect_freed() -> None:
+    """Something that was to stay is gone: look at everything once, and set it aside again."""
+    was_settled = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    gc.collect()
+    if was_settled:
+        gc.freeze()

@@ -1,0 +1,44 @@
+"""A bundle made ready to be served, or refused: all that takes long, for any thread.
+
+A refusal is a value: an exception would keep what was opened alive in its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bundle.errors import BundleError
+from service.assembly import Assembled, Surroundings, assemble
+from service.engine.catalogue import RefusedModel
+from service.runtime.devices import DeviceUnavailable
+from service.runtime.repository import LoadedModel, Repository
+
+
+def make_ready(
+    repository: Repository, folder: Path, around: Surroundings, known: str | None
+) -> Assembled | RefusedModel | None:
+    """Read, open and run the bundle in ``folder``; prompts are read, too.
+
+    known: the digest of what is served already; None is returned for it.
+    """
+    try:
+        loaded = repository.load(folder, known)
+    except (BundleError, DeviceUnavailable) as error:
+        return RefusedModel(folder.parent.name, folder.name, str(error))
+    return None if loaded is None else run_once(loaded, around, reads=True)
+
+
+def run_once(
+    loaded: LoadedModel, around: Surroundings, reads: bool = False
+) -> Assembled | RefusedModel:
+    """The model, whose graphs have run. reads: whether prompts are to have been read, too."""
+    try:
+        assembled = assemble(loaded, around)
+        if reads:
+            assembled.warm_reading()
+        return assembled
+    except Exception as error:  # whatever it is, it is this bundle's own
+        bundle = loaded.bundle
+        reason = f"{bundle.folder}: its graphs do not run ({error}); export the bundle again"
+        manifest = bundle.manifest
+        return RefusedModel(manifest.name, str(manifest.version), reason)

@@ -1,0 +1,306 @@
+"""From a request of the Open Inference Protocol to its responses, whatever the model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from service.engine.catalogue import Catalogue
+from service.engine.errors import TimedOut, WrongInput
+from service.engine.reading import off_loop
+from service.engine.sequences import Flags, SequenceKey, Sequences
+from service.engine.serving import Call, ServedModel, ServedVersion
+from service.rpc.inference.choosing import form_of
+from service.rpc.inference.forms import TENSORS, Form, Setting, Told, base_name
+from service.rpc.inference.parameters import Parameters
+from service.rpc.inference.tensors import (
+    Array,
+    Port,
+    bytes_array,
+    read_inputs,
+    refuse_parameter,
+    write_outputs,
+)
+from unroll.inference import grpc_service_pb2 as pb
+
+_MICROSECONDS = 1e6
+# In microseconds: a day.
+_LONGEST_TIMEOUT = 86_400_000_000
+_LARGEST = 2**64 - 1
+# Of requests over HTTP; here answers are raw where requests are.
+_BINARY, _BINARY_OUTPUT = "binary_data", "binary_data_output"
+FINAL = "triton_final_response"
+EMPTY_FINAL = "triton_enable_empty_final_response"
+
+Send = Callable[[pb.ModelInferResponse], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request, read.
+
+    outputs: what is wanted, by name, and of how many labels each as texts (0: the numbers).
+    sequence: None for a request that goes on from nothing.
+    """
+
+    form: Form
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, int]
+    settings: Any
+    sequence: tuple[SequenceKey, Flags] | None
+
+
+@dataclass(frozen=True)
+class _Common:
+    """The parameters that every request may have."""
+
+    sequence: tuple[SequenceKey, Flags] | None
+    timeout_seconds: float | None
+    wants_empty_final: bool
+
+
+class Answering:
+    """Finds the model, reads the request, asks, and writes what is told.
+
+    sequences: whose states are kept between requests.
+    """
+
+    def __init__(self, catalogue: Catalogue, sequences: Sequences) -> None:
+        self.catalogue = catalogue
+        self.sequences = sequences
+        self._forms: WeakKeyDictionary[ServedVersion, tuple[Form, Form]] = WeakKeyDictionary()
+
+    def find(self, name: str, version: str = "") -> tuple[ServedVersion, Form]:
+        """Raises ModelNotFound or ModelRefused."""
+        served = self.catalogue.find(base_name(name), version)
+        return served, self.form_of(served, name)
+
+    def form_of(self, served: ServedVersion, name: str) -> Form:
+        """The one that ``name`` asks for."""
+        if served not in self._forms:
+            self._forms[served] = (form_of(served.model, False), form_of(served.model, True))
+        return self._forms[served][name.endswith(TENSORS)]
+
+    async def answer(
+        self, request: pb.ModelInferRequest, owner: Hashable = None
+    ) -> pb.ModelInferResponse:
+        """The one response. owner: of a sequence that begins here, as SequenceKey has it.
+
+        Raises RequestError's kinds.
+        """
+        common, parameters = _common(request, owner)
+        with self._call(request, common) as (served, call, form):
+            async with _within(common.timeout_seconds):
+                ask = await self._read(request, form, common, parameters, call)
+                told = await self._told(ask, served)
+                return await self._respond(request, ask, told, call)
+
+    async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
+        """Send each response as it is made; the last one says so. Raises as answer()."""
+        common, parameters = _common(request, owner)
+        with self._call(request, common) as (served, call, form):
+            async with _within(common.timeout_seconds):
+                ask = await self._read(request, form, common, parameters, call)
+                if not form.is_decoupled:
+                    told = await self._told(ask, served)
+                    await send(_marked(await self._respond(request, ask, told, call), True))
+                    return
+                async with aclosing(form.stream(ask.inputs, ask.settings)) as answers:
+                    async for told in answers:
+                        response = await self._respond(request, ask, told, call)
+                        is_final = told.is_last and not common.wants_empty_final
+                        await send(_marked(response, is_final))
+                if common.wants_empty_final:
+                    await send(_marked(_headed(request, call), True))
+
+    @contextmanager
+    def _call(
+        self, request: pb.ModelInferRequest, common: _Common
+    ) -> Iterator[tuple[ServedVersion, Call[ServedModel], Form]]:
+        """The version that the request is for: a sequence stays on the one it began with."""
+        began_on = self.sequences.version_of(*common.sequence) if common.sequence else None
+        name, version = request.model_name, request.model_version
+        if began_on is None:
+            served, form = self.find(name, version)
+        elif version in ("", began_on.version):
+            served, form = began_on, self.form_of(began_on, name)
+        else:
+            raise WrongInput(
+                f"model_version is {version!r}, and the sequence began on version "
+                f"{began_on.version!r}; leave the version, or begin anew with sequence_start"
+            )
+        with served.call() as call:
+            yield served, call, form
+
+    async def _read(
+        self,
+        request: pb.ModelInferRequest,
+        form: Form,
+        common: _Common,
+        parameters: Parameters,
+        call: Call[ServedModel],
+    ) -> Ask:
+        started = time.monotonic()
+        settings = form.settings(parameters)
+        parameters.refuse_rest(form.settings_help)
+        outputs = _wanted(request, form)
+        # Requests of a sequence take their turns in the order in which they came: no thread here.
+        size = 0 if common.sequence else request.ByteSize()
+        inputs = await off_loop(size, lambda: read_inputs(request, form.inputs))
+        call.inferences = form.batch(inputs)
+        if common.sequence:
+            _check_sequence(form, call.inferences, request.model_name)
+        call.input_seconds = time.monotonic() - started
+        return Ask(form, inputs, outputs, settings, common.sequence)
+
+    async def _told(self, ask: Ask, served: ServedVersion) -> Told:
+        form = ask.form
+        if ask.sequence is None:
+            return await form.infer(ask.inputs, ask.settings)
+        async with self.sequences.turn(*ask.sequence, served) as sequence:
+            told, sequence.state = await form.go_on(ask.inputs, ask.settings, sequence.state)
+        return told
+
+    async def _respond(
+        self, request: pb.ModelInferRequest, ask: Ask, told: Told, call: Call[ServedModel]
+    ) -> pb.ModelInferResponse:
+        started = time.monotonic()
+        response = _headed(request, call)
+        outputs = {
+            name: _labelled(told.outputs[name], count, ask.form.outputs, name)
+            for name, count in ask.outputs.items()
+        }
+        size = sum(array.size for array in outputs.values())
+        as_raw = bool(request.raw_input_contents)
+        await off_loop(size, lambda: write_outputs(response, outputs, as_raw))
+        for name, value in told.parameters.items():
+            _set(response.parameters[name], value)
+        call.output_seconds += time.monotonic() - started
+        return response
+
+
+def _headed(request: pb.ModelInferRequest, call: Call[ServedModel]) -> pb.ModelInferResponse:
+    return pb.ModelInferResponse(
+        model_name=request.model_name, model_version=call.model.card.version, id=request.id
+    )
+
+
+def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferResponse:
+    response.parameters[FINAL].bool_param = is_final
+    return response
+
+
+def _common(request: pb.ModelInferRequest, owner: Hashable) -> tuple[_Common, Parameters]:
+    """What every request may say, and the parameters that are left."""
+    parameters = Parameters(request.parameters)
+    timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
+    parameters.whole("priority", _LARGEST)  # there is one level, and every request is of it
+    parameters.flag(_BINARY_OUTPUT)
+    common = _Common(
+        _sequence(request, parameters, owner),
+        timeout / _MICROSECONDS if timeout else None,
+        parameters.flag(EMPTY_FINAL),
+    )
+    return common, parameters
+
+
+def _sequence(
+    request: pb.ModelInferRequest, parameters: Parameters, owner: Hashable
+) -> tuple[SequenceKey, Flags] | None:
+    number = parameters.take("sequence_id")
+    flags = Flags(parameters.flag("sequence_start"), parameters.flag("sequence_end"))
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool | float):
+        raise WrongInput(f"parameter 'sequence_id' is {number!r}; send a whole number or a text")
+    if not number:  # 0 and "" stand for none
+        if flags.start or flags.end:
+            raise WrongInput("parameter 'sequence_id' is missing; sequences have one")
+        return None
+    return SequenceKey(owner, request.model_name, number), flags
+
+
+def _check_sequence(form: Form, rows: int, name: str) -> None:
+    if not form.keeps_sequences:
+        raise WrongInput(
+            f"parameter 'sequence_id' is set, and model {name!r} keeps no state between requests; "
+            "leave it out"
+        )
+    if rows != 1:
+        raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
+
+
+def _wanted(request: pb.ModelInferRequest, form: Form) -> dict[str, int]:
+    ports = {port.name: port for port in form.outputs}
+    if not request.outputs:
+        return dict.fromkeys(ports, 0)
+    wanted: dict[str, int] = {}
+    for output in request.outputs:
+        if output.name not in ports:
+            raise WrongInput(
+                f"output {output.name!r} is unknown; model {request.model_name!r} gives "
+                f"{', '.join(map(repr, ports))}"
+            )
+        if output.name in wanted:
+            raise WrongInput(f"output {output.name!r} is asked for twice; ask once")
+        wanted[output.name] = _classes(output, ports[output.name])
+    return wanted
+
+
+def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: Port) -> int:
+    """How many of the likeliest labels are wanted instead of the numbers."""
+    parameters = dict(output.parameters)
+    given = {k: v for k, v in parameters.items() if k == "classification"}
+    for name in parameters.keys() - given.keys() - {_BINARY}:
+        refuse_parameter(f"output {output.name!r}", name)
+    count = Parameters(given).whole("classification") or 0
+    if count and not port.labels:
+        raise WrongInput(
+            f"output {output.name!r} has no labels to classify by; leave 'classification' out"
+        )
+    return min(count, len(port.labels))
+
+
+def _labelled(array: Array, count: int, ports: tuple[Port, ...], name: str) -> Array:
+    """Triton's classification extension: the ``count`` largest as "value:index:label"."""
+    if not count:
+        return array
+    labels = next(port.labels for port in ports if port.name == name)
+    places = np.argsort(-array, axis=-1, kind="stable")[..., :count]
+    values = np.take_along_axis(array, places, -1)
+    texts = [
+        f"{value:f}:{place}:{labels[place]}"
+        for value, place in zip(
+            values.reshape(-1).tolist(), places.reshape(-1).tolist(), strict=True
+        )
+    ]
+    return bytes_array(texts, places.shape)
+
+
+def _set(parameter: pb.InferParameter, value: Setting) -> None:
+    if isinstance(value, str):
+        parameter.string_param = value
+    elif isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    else:
+        parameter.double_param = value
+
+
+@asynccontextmanager
+async def _within(seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise TimedOut(
+            f"the request took longer than the {seconds} s of its parameter 'timeout'"
+        ) from error

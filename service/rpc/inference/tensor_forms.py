@@ -1,0 +1,238 @@
+"""Ids, vectors and states in; probabilities, logits and states out.
+
+Logits are the natural logarithms of the probabilities, from which they differ by a constant a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from service.engine.errors import WrongInput
+from service.engine.filling import FillItem, FillModel
+from service.engine.models import ClassifierModel, GeneratorModel
+from service.engine.reading import MAX_REQUEST_CHARACTERS
+from service.engine.requests import Outlook, Snapshot, State
+from service.engine.stepping import ReadWish, look_ahead
+from service.engine.tagging import TaggerModel
+from service.rpc.inference.forms import Form, Told, about
+from service.rpc.inference.tensors import Array, Port, datatype_of
+
+# Numbers of one output: 16 MiB.
+_MOST_TOLD = 2**22
+
+_LENGTHS = (-1, 1)
+
+
+class ClassifyTensors(Form):
+    def __init__(self, model: ClassifierModel) -> None:
+        super().__init__(model.card)
+        self.model = model
+        self.inputs = _sequence("tokens", "lengths")
+        self.outputs = _label_ports((-1,), model.card.labels)
+
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+        rows = _rows(inputs, "tokens", "lengths")
+        _check_told(len(rows), len(self.card.labels), "tokens")
+        with about("tokens"):
+            found = await self.model.predict(rows)
+        return _probable(np.array(found, np.float32))
+
+
+class TagTensors(Form):
+    """What lies beyond a row's length is zero, and -inf among the logits."""
+
+    def __init__(self, model: TaggerModel) -> None:
+        super().__init__(model.card)
+        self.model = model
+        self.keeps_sequences = model.stream is not None
+        self.inputs = _sequence("tokens", "lengths")
+        self.outputs = _label_ports((-1, -1), model.card.labels)
+
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+        rows = _rows(inputs, "tokens", "lengths")
+        time, labels = inputs["tokens"].shape[1], len(self.card.labels)
+        _check_told(len(rows) * time, labels, "tokens")
+        with about("tokens"):
+            found = await self.model.predict(rows)
+        probabilities = np.zeros((len(rows), time, labels), np.float32)
+        for number, row in enumerate(found):
+            probabilities[number, : len(row)] = row
+        return _probable(probabilities)
+
+    async def go_on(
+        self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
+    ) -> tuple[Told, Snapshot]:
+        (ids,) = _rows(inputs, "tokens", "lengths")
+        time, labels = inputs["tokens"].shape[1], self.card.labels
+        _check_told(time, len(labels), "tokens")
+        with about("tokens"):
+            self.model.check_ids(ids, "row 0")
+            turn = await self.model.stream.turn(ids, [""] * len(ids), state, len(labels))
+        places = {label: place for place, label in enumerate(labels)}
+        probabilities = np.zeros((1, time, len(labels)), np.float32)
+        for token in turn.tokens:
+            first = turn.tokens[0].position
+            for label, probability in token.top:
+                probabilities[0, token.position - first, places[label]] = probability
+        return _probable(probabilities), turn.after
+
+
+class FillTensors(Form):
+    """Each side of the blank begins with its marker and is read towards the blank."""
+
+    def __init__(self, model: FillModel) -> None:
+        super().__init__(model.card)
+        self.model = model
+        self.inputs = (*_sequence("tokens", "lengths"), *_sequence("right", "right_lengths"))
+        self.outputs = _label_ports((-1,), model.card.labels)
+
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+        before = _rows(inputs, "tokens", "lengths")
+        after = _rows(inputs, "right", "right_lengths")
+        _check_told(len(before), len(self.card.labels), "tokens")
+        with about("tokens"):
+            items = [FillItem(*sides) for sides in zip(before, after, strict=True)]
+            found = await self.model.predict(items)
+        return _probable(np.stack(found).astype(np.float32, copy=False))
+
+
+class StepTensors(Form):
+    """What may follow after a prompt, or after a source or a vector and a token.
+
+    The state comes out beside it, and goes in again with the next tokens; with a sequence_id the
+    server keeps it.
+    """
+
+    keeps_sequences = True
+
+    def __init__(self, model: GeneratorModel) -> None:
+        super().__init__(model.card)
+        self.model = model
+        self.needs = model.needs
+        self.state = tuple(
+            Port(spec.name, datatype_of(spec.dtype), (-1, *spec.shape), optional=True)
+            for spec in model.card.state
+        )
+        self.inputs = (*self._first(), *self.state)
+        symbols = model.card.vocabulary
+        self.outputs = (
+            Port("logits", "FP32", (-1, len(symbols)), labels=symbols),
+            *(Port(f"next_{port.name}", port.datatype, port.shape) for port in self.state),
+        )
+
+    def _first(self) -> tuple[Port, ...]:
+        token = Port("token", "INT64", (-1, 1), optional=True)
+        if self.needs == "prompt":
+            return _sequence("tokens", "lengths")
+        if self.needs == "source":
+            return (*_sequence("source", "source_lengths", optional=True), token)
+        fields = self.card.vector_fields
+        return Port("vector", "FP32", (-1, len(fields)), optional=True), token
+
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+        return self._told(await self._look_ahead(inputs, self._starts(inputs)))
+
+    async def go_on(
+        self, inputs: Mapping[str, Array], settings: Any, state: State | None
+    ) -> tuple[Told, State]:
+        starts = self._starts(inputs)
+        if state is not None:
+            if starts[0] is not None:
+                raise WrongInput(
+                    f"input {self.state[0].name!r} is set, and the sequence has its own state; "
+                    "leave one of the two"
+                )
+            starts = [state]
+        (outlook,) = await self._look_ahead(inputs, starts)
+        return self._told([outlook]), outlook.state
+
+    def _starts(self, inputs: Mapping[str, Array]) -> list[State | None]:
+        """Each row's state: all of its tensors or none."""
+        names = [port.name for port in self.state]
+        given = [name for name in names if name in inputs]
+        rows = self.batch(inputs)
+        if not given:
+            return [None] * rows
+        if len(given) < len(names):
+            missing = next(name for name in names if name not in inputs)
+            raise WrongInput(
+                f"input {missing!r} is missing, while {given[0]!r} is there; send the whole state"
+            )
+        return [{name: inputs[name][row] for name in names} for row in range(rows)]
+
+    async def _look_ahead(
+        self, inputs: Mapping[str, Array], starts: Sequence[State | None]
+    ) -> list[Outlook]:
+        with about("tokens" if self.needs == "prompt" else self.needs):
+            wishes = [
+                ReadWish(tokens, source, start)
+                for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
+            ]
+            return await look_ahead(self.model, wishes)
+
+    def _read(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
+        """Of each row the tokens, and the source or the vector if there is one."""
+        if self.needs == "prompt":
+            return [(tokens, None) for tokens in _rows(inputs, "tokens", "lengths")]
+        rows = self.batch(inputs)
+        tokens = inputs["token"].tolist() if "token" in inputs else [()] * rows
+        sources: list[Any] = [None] * rows
+        if self.needs == "source" and ("source" in inputs or "source_lengths" in inputs):
+            sources = list(_rows(inputs, "source", "source_lengths"))
+        elif "vector" in inputs:
+            sources = inputs["vector"].tolist()
+        return [(tuple(row), source) for row, source in zip(tokens, sources, strict=True)]
+
+    def _told(self, outlooks: Sequence[Outlook]) -> Told:
+        outputs = {"logits": np.stack([outlook.log_probabilities for outlook in outlooks])}
+        for port in self.state:
+            rows = [outlook.state[port.name] for outlook in outlooks]
+            outputs[f"next_{port.name}"] = np.stack(rows)
+        return Told(outputs)
+
+
+def _sequence(tokens: str, lengths: str, optional: bool = False) -> tuple[Port, Port]:
+    return Port(tokens, "INT64", (-1, -1), optional), Port(lengths, "INT64", _LENGTHS, optional)
+
+
+def _label_ports(free: tuple[int, ...], labels: tuple[str, ...]) -> tuple[Port, Port]:
+    shape = (*free, len(labels))
+    return tuple(  # type: ignore[return-value]
+        Port(name, "FP32", shape, labels=labels) for name in ("probabilities", "logits")
+    )
+
+
+def _rows(inputs: Mapping[str, Array], tokens: str, lengths: str) -> list[tuple[int, ...]]:
+    """The ids of each row, without what lies beyond its length. Raises WrongInput."""
+    for name in (tokens, lengths):
+        if name not in inputs:
+            raise WrongInput(f"input {name!r} is missing; send {tokens!r} and {lengths!r} together")
+    ids, counts = inputs[tokens], inputs[lengths].reshape(-1)
+    if ids.size > MAX_REQUEST_CHARACTERS:
+        raise WrongInput(
+            f"input {tokens!r} has {ids.size} elements; send at most {MAX_REQUEST_CHARACTERS} a "
+            "request"
+        )
+    for row, count in enumerate(counts.tolist()):
+        if not 1 <= count <= ids.shape[1]:
+            raise WrongInput(
+                f"input {lengths!r}: row {row} is {count}; {tokens!r} has {ids.shape[1]} a row"
+            )
+    return [tuple(row[:count]) for row, count in zip(ids.tolist(), counts.tolist(), strict=True)]
+
+
+def _check_told(tokens: int, labels: int, name: str) -> None:
+    if tokens * labels > _MOST_TOLD:
+        raise WrongInput(
+            f"input {name!r}: the answer would hold {tokens} x {labels} numbers, and holds at most "
+            f"{_MOST_TOLD}; send fewer rows"
+        )
+
+
+def _probable(probabilities: Array) -> Told:
+    with np.errstate(divide="ignore"):  # what cannot be has the logit -inf
+        logits = np.log(probabilities)
+    return Told({"probabilities": probabilities, "logits": logits})

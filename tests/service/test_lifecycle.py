@@ -1,0 +1,586 @@
+"""Models that are loaded, replaced and unloaded while calls are under way."""
+
+import asyncio
+import gc
+import shutil
+import threading
+import urllib.error
+import urllib.request
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import onnxruntime
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from client import Client, RequestFailed, Sampling
+from service.engine.errors import (
+    ControlDisabled,
+    ModelNotFound,
+    ModelRefused,
+    ServiceStopping,
+    WrongInput,
+)
+from service.engine.lifecycle import VersionPolicy
+from service.runtime import repository
+from service.runtime.repository import Repository
+from tests.reweighing import reweigh, spoil
+
+TEXTS = ["the food is good", "not bad was great"]
+LONG = 300  # tokens
+
+
+@pytest.fixture
+def models(tiny_models, tmp_path):
+    """Few models: a service over them starts soon."""
+    for name in ("letters", "mood", "tags"):
+        shutil.copytree(tiny_models / name, tmp_path / "models" / name)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def service(start_service, models):
+    return start_service(models=models)
+
+
+@pytest.fixture
+def client(service):
+    with Client(service.target, timeout=30) as client:
+        yield client
+
+
+def begin(service, work):
+    """``work`` on the service's loop; its future."""
+    return asyncio.run_coroutine_threadsafe(work, service.loop)
+
+
+def load(service, name, **policy):
+    service.run(service.app.control.load(name, VersionPolicy(**policy) if policy else None))
+
+
+def unload(service, name):
+    service.run(service.app.control.unload(name))
+
+
+async def _stopped(control):
+    while control._tasks:
+        await asyncio.wait(control._tasks)
+
+
+def wait_until_replaced_ones_have_stopped(service):
+    service.run(_stopped(service.app.control))
+
+
+async def _index(control):
+    return control.index()
+
+
+def states(service, name):
+    """By version, each with its reason."""
+    entries = service.run(_index(service.app.control))
+    return {e.version: (e.state, e.reason) for e in entries if e.name == name}
+
+
+def health_of(service, name):
+    with grpc.insecure_channel(service.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        status = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+
+
+def is_ready(service):
+    url = f"http://127.0.0.1:{service.app.http.port}/readyz"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status == 200
+    except urllib.error.HTTPError:
+        return False
+
+
+def told(client, version="", tokens=LONG):
+    """What letters generates with one seed, with the bits of each token's log-probability."""
+    pieces = client.generate(
+        "letters",
+        version=version,
+        prompt="abc",
+        max_tokens=tokens,
+        log_probabilities=True,
+        sampling=Sampling(seed=7),
+    )
+    return [(token.id, token.log_probability) for piece in pieces for token in piece.tokens]
+
+
+class Held:
+    """An engine that does not step until it is released."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.begun, self._go_on = threading.Event(), threading.Event()
+        self._step = engine.step
+        engine.step = self._held_step
+
+    def _held_step(self):
+        self.begun.set()
+        assert self._go_on.wait(30), "nobody released it"
+        return self._step()
+
+    def release(self):
+        self._go_on.set()
+
+
+def hold(service, name, part="thread"):
+    return Held(getattr(service.app.catalogue.get(name), part).engine)
+
+
+class Gate:
+    """Bundles that are not read until it is opened; ``reached`` once one is to be."""
+
+    def __init__(self, monkeypatch):
+        self.reached, self._open = threading.Event(), threading.Event()
+        real = Repository.load
+
+        def held(*arguments):
+            self.reached.set()
+            assert self._open.wait(30), "nobody opened it"
+            return real(*arguments)
+
+        monkeypatch.setattr(Repository, "load", held)
+
+    def open(self):
+        self._open.set()
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.open()
+
+
+# -- taking over ----------------------------------------------------------------------------
+
+
+def test_a_newer_version_takes_over_and_no_call_is_lost(service, client, models):
+    """Callers who never pause see the old version's answers, then the new one's, and no error."""
+    old = client.classify("mood", TEXTS)
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    have_called, has_loaded = threading.Barrier(5), threading.Event()
+
+    def call():
+        with Client(service.target, timeout=30) as caller:
+            answers, after = [caller.classify("mood", TEXTS)], 0
+            have_called.wait(20)
+            while after < 5:
+                after += has_loaded.is_set()
+                answers.append(caller.classify("mood", TEXTS))
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call) for _ in range(4)]
+        have_called.wait(20)
+        load(service, "mood")
+        has_loaded.set()
+        seen = [call.result() for call in calls]
+    new = client.classify("mood", TEXTS)
+    assert new != old
+    for answers in seen:
+        taken_over = answers.index(new)
+        assert answers == [old] * taken_over + [new] * (len(answers) - taken_over)
+
+
+def test_a_stream_finishes_bit_for_bit_on_the_version_it_began_with(service, client, models):
+    expected = told(client)
+    held = hold(service, "letters")
+    reweigh(models / "letters" / "1", models / "letters" / "2")
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(told, client)
+        assert held.begun.wait(10)
+        load(service, "letters")
+        changed = told(client)
+        assert states(service, "letters") == {
+            "1": ("UNLOADING", "calls that began on it are finishing"),
+            "2": ("READY", ""),
+        }
+        held.release()
+        assert stream.result() == expected
+    assert changed != expected
+    wait_until_replaced_ones_have_stopped(service)
+    assert states(service, "letters")["1"] == (
+        "UNAVAILABLE",
+        "not chosen by the version policy, the latest 1",
+    )
+
+
+def test_a_call_that_names_the_version_before_is_told_which_are_served(service, client, models):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    load(service, "mood")
+    assert client.classify("mood", TEXTS, version="2") == client.classify("mood", TEXTS)
+    with pytest.raises(RequestFailed, match="served in version '2', not '1'") as caught:
+        client.classify("mood", TEXTS, version="1")
+    assert caught.value.code == "NOT_FOUND"
+
+
+def test_versions_are_served_side_by_side_and_the_policy_is_remembered(service, client, models):
+    first = client.classify("mood", TEXTS)
+    for version, factor in (("2", -0.7), ("10", 0.3)):
+        reweigh(models / "mood" / "1", models / "mood" / version, factor)
+    load(service, "mood", specific=(1, 10))
+    assert client.classify("mood", TEXTS, version="1") == first
+    newest = client.classify("mood", TEXTS)
+    assert newest == client.classify("mood", TEXTS, version="10") != first
+    assert [m.version for m in client.list_models().models if m.name == "mood"] == ["1", "10"]
+    load(service, "mood")
+    assert service.app.catalogue.versions("mood") == ["1", "10"]
+    load(service, "mood", all=True)
+    assert service.app.catalogue.versions("mood") == ["1", "2", "10"]
+    load(service, "mood", latest=2)
+    assert service.app.catalogue.versions("mood") == ["2", "10"]
+    wait_until_replaced_ones_have_stopped(service)
+    assert states(service, "mood")["1"][1] == "not chosen by the version policy, the latest 2"
+
+
+def test_what_is_served_as_it_lies_there_is_kept(service, models):
+    before = service.app.catalogue.find("mood")
+    load(service, "mood")
+    assert service.app.catalogue.find("mood") is before
+    outcomes = {
+        outcome: service.metric("unroll_model_loads_total", model="mood", outcome=outcome)
+        for outcome in ("loaded", "kept", "refused", "unloaded")
+    }
+    assert outcomes == {"loaded": 1, "kept": 1, "refused": 0, "unloaded": 0}
+
+
+def test_a_bundle_that_was_exported_again_in_place_takes_over(service, client, models):
+    before, served = client.classify("mood", TEXTS), service.app.catalogue.find("mood")
+    reweigh(models / "mood" / "1", models / "mood" / "1")
+    assert client.classify("mood", TEXTS) == before, "nothing happens by itself"
+    load(service, "mood")
+    assert client.classify("mood", TEXTS) != before
+    assert (served.is_retired, service.app.catalogue.find("mood").version) == (True, "1")
+    assert states(service, "mood") == {"1": ("READY", "")}
+
+
+# -- what is refused ------------------------------------------------------------------------
+
+
+def test_a_load_that_fails_changes_nothing_and_can_be_repeated(service, client, models):
+    before, served = client.classify("mood", TEXTS), service.app.catalogue.find("mood")
+    folder = reweigh(models / "mood" / "1", models / "mood" / "2")
+    spoil(folder)
+    with pytest.raises(
+        ModelRefused, match=r"is not the file that was exported.*; what was served before still is"
+    ):
+        load(service, "mood")
+    assert client.classify("mood", TEXTS) == before
+    assert service.app.catalogue.find("mood") is served
+    assert not served.is_retired
+    state, reason = states(service, "mood")["2"]
+    assert (state, "sha256 differs" in reason) == ("UNAVAILABLE", True)
+    with pytest.raises(RequestFailed, match="version 2 of model 'mood' was not loaded") as caught:
+        client.classify("mood", TEXTS, version="2")
+    assert caught.value.code == "FAILED_PRECONDITION"
+    assert service.metric("unroll_model_refused", model="mood", version="2") == 1
+    assert health_of(service, "mood") == "SERVING"
+
+    reweigh(models / "mood" / "1", folder)
+    load(service, "mood")
+    assert service.app.catalogue.versions("mood") == ["2"]
+    assert client.list_models().refused_models == []
+    refused = {"model": "mood", "version": "2"}
+    registry = service.app.metrics.registry
+    assert registry.get_sample_value("unroll_model_refused", refused) is None
+
+
+def test_a_served_bundle_that_was_spoiled_in_place_goes_on_being_served(service, client, models):
+    before = client.classify("mood", TEXTS)
+    spoil(reweigh(models / "mood" / "1", models / "mood" / "1"))
+    with pytest.raises(ModelRefused):
+        load(service, "mood")
+    assert client.classify("mood", TEXTS) == before
+    state, reason = states(service, "mood")["1"]
+    assert (state, reason.startswith("what lies there now was refused")) == ("READY", True)
+
+
+def _fail(*_):
+    raise RuntimeError("the kernel broke")
+
+
+def test_a_version_whose_graphs_do_not_run_is_refused(service, client, models, monkeypatch):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    monkeypatch.setattr("service.assembly.probe", _fail)
+    with pytest.raises(ModelRefused, match=r"do not run \(the kernel broke\)"):
+        load(service, "mood")
+    assert client.classify("mood", TEXTS, version="1")
+
+
+def test_of_several_versions_all_or_none_take_over(service, models):
+    for version in ("2", "3"):
+        reweigh(models / "mood" / "1", models / "mood" / version)
+    spoil(models / "mood" / "3")
+    with pytest.raises(ModelRefused):
+        load(service, "mood", all=True)
+    assert service.app.catalogue.versions("mood") == ["1"]
+
+
+def test_a_model_that_was_refused_at_the_start_can_be_mended(start_service, models):
+    spoil(models / "mood" / "1")
+    service = start_service(models=models)
+    assert health_of(service, "mood") == "NOT_SERVING"
+    (models / "mood" / "1").rename(models / "mood" / "broken")
+    with pytest.raises(ModelNotFound, match="holds no model 'mood'"):
+        load(service, "mood")
+    with Client(service.target, timeout=30) as client:
+        with pytest.raises(RequestFailed, match="was not loaded") as caught:
+            client.classify("mood", TEXTS)
+        assert caught.value.code == "FAILED_PRECONDITION"
+        spoil(models / "mood" / "broken")  # the same byte: it is as it was
+        (models / "mood" / "broken").rename(models / "mood" / "1")
+        load(service, "mood")
+        assert len(client.classify("mood", TEXTS)) == 2
+    assert health_of(service, "mood") == "SERVING"
+
+
+def test_no_name_leads_out_of_the_models_folder(service, models):
+    shutil.copytree(models / "mood", models / ".hidden")
+    for name in ("", ".", "..", "../models/mood", "mood/1", "/mood", ".hidden", "mood\0", "*"):
+        for ask in (load, unload):
+            with pytest.raises(ModelNotFound):
+                ask(service, name)
+
+
+def test_a_policy_that_chooses_what_is_not_there_is_refused(service):
+    with pytest.raises(ModelNotFound, match="holds no version 3 of model 'mood'; it holds: 1"):
+        load(service, "mood", specific=(1, 3))
+    with pytest.raises(WrongInput, match="at least 1"):
+        load(service, "mood", latest=0)
+
+
+def test_without_model_control_nothing_is_loaded_or_unloaded(start_service, models):
+    service = start_service(models=models, model_control="none")
+    for ask in (load, unload):
+        with pytest.raises(ControlDisabled, match="--model-control explicit"):
+            ask(service, "mood")
+    assert states(service, "mood") == {"1": ("READY", "")}
+
+
+# -- unloading ------------------------------------------------------------------------------
+
+
+def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(service, client):
+    expected = told(client)
+    held = hold(service, "letters")
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(told, client)
+        assert held.begun.wait(10)
+        unloading = begin(service, service.app.control.unload("letters"))
+        assert service.run(_withdrawn(service.app.catalogue.find("letters")))
+        assert states(service, "letters")["1"][0] == "UNLOADING"
+        with pytest.raises(RequestFailed, match="was unloaded; load it") as caught:
+            told(client)
+        assert caught.value.code == "NOT_FOUND"
+        assert not unloading.done()
+        held.release()
+        assert stream.result() == expected
+        unloading.result(10)
+    assert not [t for t in threading.enumerate() if t.name.startswith("letters-")]
+    assert states(service, "letters") == {"1": ("UNAVAILABLE", "unloaded")}
+    assert health_of(service, "letters") == "NOT_SERVING"
+    assert (health_of(service, ""), is_ready(service)) == ("SERVING", True)
+    assert "letters" not in [model.name for model in client.list_models().models]
+    assert service.metric("unroll_model_loads_total", model="letters", outcome="unloaded") == 1
+
+    load(service, "letters")
+    assert told(client) == expected
+    assert health_of(service, "letters") == "SERVING"
+
+
+async def _withdrawn(served):
+    heard = asyncio.Event()
+    served.when_withdrawn(heard.set)
+    await heard.wait()
+    return True
+
+
+def test_a_model_that_is_being_unloaded_can_be_loaded_at_once(service, client):
+    """The new one serves while the last calls finish on the old one."""
+    expected = told(client)
+    held = hold(service, "letters")
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(told, client)
+        assert held.begun.wait(10)
+        unloading = begin(service, service.app.control.unload("letters"))
+        load(service, "letters")
+        assert told(client) == expected
+        assert states(service, "letters")["1"] == ("READY", "")
+        held.release()
+        assert stream.result() == expected
+        unloading.result(10)
+    assert told(client) == expected
+
+
+def test_what_is_not_served_cannot_be_unloaded(service):
+    unload(service, "mood")
+    with pytest.raises(ModelNotFound, match="no model 'mood' is served; served are: letters, tags"):
+        unload(service, "mood")
+
+
+# -- what is left of a version --------------------------------------------------------------
+
+
+@pytest.fixture
+def set_aside():
+    """As a service does once it is ready: collections no longer look at what there is."""
+    yield gc.freeze
+    gc.unfreeze()
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Weak references to every session that is opened, by model and version."""
+    references = []
+    real = repository.open_session
+
+    def watched(bundle, *arguments):
+        session = real(bundle, *arguments)
+        place = (bundle.manifest.name, str(bundle.manifest.version))
+        references.append((place, weakref.ref(session)))
+        return session
+
+    monkeypatch.setattr(repository, "open_session", watched)
+    return references
+
+
+def test_the_sessions_and_threads_of_a_replaced_version_are_freed(
+    opened, set_aside, start_service, models_copy
+):
+    """Of each kind of model, after it was used, and after all was set aside for good."""
+    service = start_service(models=models_copy)
+    set_aside()
+    names = ("blank", "letters", "mood", "speller", "tags-online")
+    with Client(service.target, timeout=30) as client:
+        use = {
+            "blank": lambda: client.fill("blank", ["the ___ was good"]),
+            "letters": lambda: (told(client), client.score("letters", ["abcabc"])),
+            "mood": lambda: client.classify("mood", TEXTS),
+            "speller": lambda: list(client.generate("speller", source="abc", max_tokens=30)),
+            "tags-online": lambda: (
+                client.tag("tags-online", TEXTS),
+                list(client.stream_tag("tags-online", TEXTS)),
+            ),
+        }
+        for name in names:
+            reweigh(models_copy / name / "1", models_copy / name / "2")
+            use[name]()
+            load(service, name)
+            use[name]()
+    wait_until_replaced_ones_have_stopped(service)
+    alive = {place for place, session in opened if session() is not None}
+    assert {place for place in alive if place[0] in names} == {(name, "2") for name in names}
+    assert isinstance(opened[0][1](), onnxruntime.InferenceSession)
+    threads = [thread.name for thread in threading.enumerate()]
+    for name in names:
+        of_model = [thread for thread in threads if thread.rpartition("-")[0] == name]
+        assert len(of_model) == len(set(of_model)) > 0
+    assert _labels(service, "unroll_model_loaded", "letters") == ["2"]
+
+
+def test_the_sessions_of_a_version_that_is_refused_are_freed(
+    opened, set_aside, service, models, monkeypatch
+):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    monkeypatch.setattr("service.preparing.assemble", _fail)
+    set_aside()
+    with pytest.raises(ModelRefused):
+        load(service, "mood")
+    assert [session() for place, session in opened if place == ("mood", "2")] == [None]
+
+
+def _labels(service, metric, name):
+    return [
+        sample.labels["version"]
+        for family in service.app.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == metric and sample.labels["model"] == name
+    ]
+
+
+def test_metrics_tell_what_is_served_now(service, models):
+    card = service.app.catalogue.get("letters").card
+    before = {"model": "letters", "fingerprint": card.fingerprint[:12]}
+    assert service.metric("unroll_batch_invariant", **before) == 1
+    reweigh(models / "letters" / "1", models / "letters" / "2")
+    load(service, "letters", all=True)
+    assert _labels(service, "unroll_model_loaded", "letters") == ["1", "2"]
+    unload(service, "letters")
+    assert _labels(service, "unroll_model_loaded", "letters") == []
+    registry = service.app.metrics.registry
+    assert registry.get_sample_value("unroll_batch_invariant", before) is None
+
+
+# -- loads that meet something else ---------------------------------------------------------
+
+
+def test_a_model_is_loading_until_it_is_ready(service, client, models, gate):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    loading = begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    assert states(service, "mood") == {"1": ("READY", ""), "2": ("LOADING", "")}
+    assert client.classify("mood", TEXTS, version="1")
+    gate.open()
+    loading.result(20)
+    assert states(service, "mood")["2"] == ("READY", "")
+
+
+def test_loads_of_one_model_take_turns(service, models, gate):
+    """The second finds what the first one loaded, and keeps it."""
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    loads = [begin(service, service.app.control.load("mood")) for _ in range(2)]
+    assert gate.reached.wait(10)
+    gate.open()
+    for loading in loads:
+        loading.result(20)
+    assert service.metric("unroll_model_loads_total", model="mood", outcome="loaded") == 2
+    assert service.metric("unroll_model_loads_total", model="mood", outcome="kept") == 1
+
+
+def test_a_caller_who_leaves_does_not_take_its_load_back(service, models, gate):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    loading = begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    loading.cancel()
+    gate.open()
+    wait_until_replaced_ones_have_stopped(service)
+    assert service.app.catalogue.versions("mood") == ["2"]
+
+
+def test_a_stop_gives_up_the_load_under_way(service, models, gate):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    loading = begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    stopping = begin(service, service.app.control.stop())
+    with pytest.raises(ServiceStopping, match="the server is stopping"):
+        load(service, "tags")
+    gate.open()
+    stopping.result(20)
+    with pytest.raises(ServiceStopping, match="load the model on another one"):
+        loading.result(1)
+    assert not [t for t in threading.enumerate() if t.name.startswith(("mood-", "load"))]
+
+
+def test_a_model_whose_engine_failed_is_loaded_anew(service, client):
+    """Health recovers with it, and no other model was touched."""
+    expected = client.classify("mood", TEXTS)
+    service.app.catalogue.get("mood").thread.engine.runner.run = _fail
+    with pytest.raises(RequestFailed) as caught:
+        client.classify("mood", TEXTS)
+    assert caught.value.code == "INTERNAL"
+    assert states(service, "mood")["1"][1].startswith("its engine failed")
+    assert not is_ready(service)
+    load(service, "mood")
+    assert client.classify("mood", TEXTS) == expected
+    assert states(service, "mood") == {"1": ("READY", "")}
+    assert is_ready(service)
+    assert [health_of(service, name) for name in ("mood", "")] == ["SERVING", "SERVING"]
+    wait_until_replaced_ones_have_stopped(service)
+    assert [thread.name for thread in threading.enumerate()].count("mood-predict") == 1
