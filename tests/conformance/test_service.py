@@ -1,0 +1,36 @@
+"""This project's own service passes every case of the suite, on a tiny model of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.conformance import report
+from tests.conformance.choosing import Wishes, choose
+from tests.conformance.endpoint import Endpoint
+from tests.conformance.running import PASSED, run, select
+from tests.tiny import NAMES
+
+SHORT = {"parameters": {"max_tokens": 4, "seed": 1}}
+# A source or a vector begins a sequence, tokens go on with it.
+TOKENS = [{"token": [[1]]}, {"token": [[2]]}]
+INPUTS: dict[str, Any] = {
+    "blank": {"text": [["the ___ food"]]},
+    **dict.fromkeys(("letters", "bigrams", "speller", "foods"), SHORT),
+    "speller.tensors": {"steps": [{"source": [[1, 2, 3]], "source_lengths": [[3]]}, *TOKENS]},
+    "foods.tensors": {"steps": [{"vector": [[1.0, 1.0, 1.0]]}, *TOKENS]},
+}
+
+
+def test_service_conforms(start_service: Callable[..., Any]):
+    """Both names of every model are tested; no case fails, and none goes without a model."""
+    service = start_service()
+    with Endpoint(service.target, timeout=30) as endpoint:
+        chosen = choose(endpoint, Wishes(inputs=INPUTS, stable=True))
+        results = list(run(endpoint, chosen, select()))
+    assert chosen.left_out == {}
+    assert {f"{name}{form}" for name in NAMES for form in ("", ".tensors")} == set(
+        chosen.names("any model")
+    )
+    assert [report.line_of(one) for one in results if one.status != PASSED] == []
+    assert len(results) == len(select())
