@@ -1,0 +1,51 @@
+"""Where each client is installed, and why one is missing.
+
+`make test-clients` installs them; a client that could not be installed leaves its log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".venv-clients"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One client's packages, apart from the service's and from those of other clients.
+
+    command: what a script of this client is run with. stamp: there once it is installed.
+    """
+
+    name: str
+    command: str
+    stamp: Path
+
+    def missing(self) -> str | None:
+        """Why its scripts cannot run; None where they can."""
+        if self.stamp.exists():
+            return None
+        return f"the client {self.name} is not installed: {self._reason()}"
+
+    def _reason(self) -> str:
+        log = FOLDER / f"{self.name}.log"
+        if not log.exists():
+            return "run `make test-clients`"
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+        said = [line for line in lines if line and not line.startswith("make")]
+        return f"{said[-1] if said else 'installing it failed'} (all of it: {log})"
+
+
+def python(name: str) -> Environment:
+    """The environment that dependency group client-NAME goes into."""
+    folder = FOLDER / name
+    return Environment(name, str(folder / "bin" / "python"), folder / ".installed")
+
+
+TRITON = python("triton")
+KSERVE = python("kserve")
+NODE = Environment("node", "node", Path(__file__).parent / "node" / "node_modules" / ".installed")
+# A shell with buf, which the development environment holds.
+SHELL = Environment("buf", "bash", ROOT / ".venv" / "bin" / "buf")

@@ -1,0 +1,72 @@
+"""Existing clients, unmodified, get their answers from the running service."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import Service
+from tests.clients.environments import KSERVE, NODE, ROOT, SHELL, TRITON, Environment
+
+pytestmark = pytest.mark.clients
+
+HERE = Path(__file__).parent
+SCRIPTS = {
+    "scripts/triton_server.py": TRITON,
+    "scripts/triton_statistics.py": TRITON,
+    "scripts/triton_infer.py": TRITON,
+    "scripts/triton_sequences.py": TRITON,
+    "scripts/triton_async.py": TRITON,
+    "scripts/triton_stream.py": TRITON,
+    "scripts/triton_aio.py": TRITON,
+    "scripts/triton_load.py": TRITON,
+    "scripts/kserve_infer.py": KSERVE,
+    "scripts/buf_curl.sh": SHELL,
+    "node/infer.js": NODE,
+}
+WITHIN_SECONDS = 120
+
+
+def run(environment: Environment, script: str, *arguments: object) -> None:
+    """Run a client's script where the client is installed; it asserts what it is told."""
+    if reason := environment.missing():
+        pytest.skip(f"{script}: {reason}")
+    command = [environment.command, str(HERE / script), *map(str, arguments)]
+    finished = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_SECONDS
+    )
+    print(finished.stdout, finished.stderr, sep="")
+    assert finished.returncode == 0, f"{script} failed; its output is below"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_unmodified_client_gets_its_answers(service: Service, script: str) -> None:
+    """Each script is a client's own way to call; it exits with 0 if every answer was right."""
+    run(SCRIPTS[script], script, service.target)
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This project's protocol files as one descriptor set."""
+    path, root = tmp_path_factory.mktemp("protocol") / "protocol.binpb", ROOT / "proto"
+    protos = map(str, (root / "unroll" / "inference").glob("*.proto"))
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", "--include_imports"]
+    subprocess.run([*command, f"--descriptor_set_out={path}", *protos], check=True)
+    return path
+
+
+def test_every_message_is_tritonclients(described: Path) -> None:
+    """Whatever is defined here, tritonclient defines with the same number, type and label."""
+    modules = ("tritonclient.grpc.service_pb2", "tritonclient.grpc.model_config_pb2")
+    run(TRITON, "scripts/same_messages.py", described, *modules, "--all")
+
+
+def test_every_shared_message_is_kserves(described: Path) -> None:
+    """KServe counts the fields of two requests otherwise than Triton; its client sends neither."""
+    module = "kserve.protocol.grpc.grpc_predict_v2_pb2"
+    requests = ("RepositoryModelLoadRequest", "RepositoryModelUnloadRequest")
+    differs = [f"--differs=.inference.{request}.model_name" for request in requests]
+    run(KSERVE, "scripts/same_messages.py", described, module, *differs)
