@@ -14,12 +14,18 @@ MODELS := sentiment nationality pos pos-online cloze g2p food prose
 # Models whose step is faster in int8 and no worse on held-out data (DECISIONS.md has the figures).
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
+# Clients that tests/clients/ calls with, and what is there once one is installed.
+CLIENTS := triton kserve node
+NODE_CLIENT := tests/clients/node
+installed_triton := .venv-clients/triton/.installed
+installed_kserve := .venv-clients/kserve/.installed
+installed_node := $(NODE_CLIENT)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu proof soak-tags check format train export \
-	models proto bench study image clean need-model
+.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz conformance soak-tags check format \
+	train export models proto bench study image clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -50,6 +56,26 @@ $(VENV)/.test: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
 	@echo "installing what tests on CUDA need (group test-gpu)"
 	$(PY) -m pip install --quiet --group test-gpu
 	@touch $(VENV)/.serve $@
+
+# Clients pin grpcio and protobuf otherwise than the service does: each has an environment.
+.venv-clients/%/.installed: pyproject.toml
+	@rm -f $@
+	$(PYTHON) -m venv .venv-clients/$*
+	.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	.venv-clients/$*/bin/python -m pip install --quiet --group client-$*
+	@touch $@
+
+$(installed_node): $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json
+	@rm -f $@
+	cd $(NODE_CLIENT) && npm ci
+	@touch $@
+
+.PHONY: $(CLIENTS:%=client-%)
+$(CLIENTS:%=client-%): client-%:
+	@mkdir -p .venv-clients
+	@test -e $(installed_$*) || echo "installing the client $*"
+	@$(MAKE) --no-print-directory $(installed_$*) >.venv-clients/$*.log 2>&1 || \
+		echo "the client $* cannot be installed, its tests are skipped: see .venv-clients/$*.log"
 
 # -- serving --------------------------------------------------------------------------------
 
@@ -91,8 +117,8 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 
 # -- checks ---------------------------------------------------------------------------------
 
-test: $(VENV)/.dev ## run the tests
-	$(PY) -m pytest
+test: $(VENV)/.dev ## run the tests, two files at a time
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.dev ## export and check every design, not only every pair of options: an hour or two
 	$(PY) -m pytest --all-designs tests/export/test_designs.py $(ARGS)
@@ -100,11 +126,21 @@ test-all: $(VENV)/.dev ## export and check every design, not only every pair of 
 proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count, compared by bits; 10,000 that leave
 	$(PY) -m pytest --proof tests/promise $(ARGS)
 
+fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both services; ARGS="--fuzz-name 2" draws others
+	$(PY) -m pytest --fuzz tests/fuzz $(ARGS)
+
+conformance: $(VENV)/.dev ## test any endpoint of the Open Inference Protocol, TARGET=host:port; see docs/conformance.md
+	@test -n "$(TARGET)" || { echo "say which: TARGET=host:port"; exit 2; }
+	@$(PY) -m tests.conformance $(TARGET) $(ARGS)
+
 soak-tags: $(VENV)/.dev ## feed 200,000 tokens to one stream of tags: memory and processor time, first to last
 	$(PY) -m pytest --soak -k soak tests/service/rpc/test_tag_streams.py $(ARGS)
 
 test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA
 	@$(MAKE) --no-print-directory RUNTIME=gpu test-on-cuda
+
+test-clients: $(VENV)/.dev $(CLIENTS:%=client-%) ## existing clients, unmodified, against the running service
+	$(PY) -m pytest -m clients -rPs --confcutdir=tests/clients tests/clients $(ARGS)
 
 .PHONY: test-on-cuda
 test-on-cuda: $(VENV)/.test
@@ -137,5 +173,6 @@ image: ## build the container image (needs podman; see deploy/README.md)
 	deploy/build-image.sh
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-clients $(NODE_CLIENT)/node_modules
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -131,7 +131,7 @@ def _bound(
 def _seconds(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding) -> float:
     session.run_with_iobinding(binding)
     begin, runs = time.perf_counter(), 0
-    while time.perf_counter() - begin < _ROUND_SECONDS:
+    while not runs or time.perf_counter() - begin < _ROUND_SECONDS:
         session.run_with_iobinding(binding)
         runs += 1
     return (time.perf_counter() - begin) / runs

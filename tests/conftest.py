@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", action="store_true", help="feed ten times as many tokens to a long stream"
     )
+    parser.addoption("--fuzz", action="store_true", help="send ten times as many mutated messages")
+    parser.addoption("--fuzz-name", default="1", help="another name draws other messages")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,38 @@ class Soak:
 def soak(request: pytest.FixtureRequest) -> Soak:
     lines = request.config.stash.setdefault(_LINES, [])
     return Soak(200_000 if request.config.getoption("--soak") else 20_000, lines)
+
+
+@dataclass(frozen=True)
+class Fuzz:
+    """How many mutated messages are sent, what names their draw, and where figures go."""
+
+    messages: int
+    name: str
+    lines: list[str]
+
+    def tell(self, line: str) -> None:
+        """Have ``line`` printed at the end of the run."""
+        self.lines.append(line)
+
+
+@pytest.fixture
+def fuzz(request: pytest.FixtureRequest) -> Fuzz:
+    lines = request.config.stash.setdefault(_LINES, [])
+    messages = 50_000 if request.config.getoption("--fuzz") else 5_000
+    return Fuzz(messages, request.config.getoption("--fuzz-name"), lines)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the tests hands its lines to the one that began it."""
+    if output := getattr(session.config, "workeroutput", None):
+        output["lines"] = session.config.stash.get(_LINES, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    lines = getattr(node, "workeroutput", {}).get("lines", [])
+    node.config.stash.setdefault(_LINES, []).extend(lines)
 
 
 def pytest_terminal_summary(

@@ -2,8 +2,8 @@
 
 JSON: settings of Config, and step_seconds that each decode step takes longer. Rows that belong
 to no stream hold NaN where arrays can. The first line out tells the port; each line in is
-answered by one line of JSON with what was seen, with the resident memory where it says memory;
-the end of the input ends the service.
+answered by one line of JSON with what was seen of all engines that ever ran, with the resident
+memory where it says memory; the end of the input ends the service.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.app import App, _settle_interpreter
+from service.app import App
 from service.config import Config
 from service.engine.generating import GenerateEngine
-from service.engine.models import GeneratorModel
+from service.engine.threads import EngineThread
+from service.interpreter import settle
 from service.runtime import runners
 
 # With several threads, nearly every batch here takes them: what is watched has few rows.
 runners.WIDE_ROWS = runners.WIDE_PROMPTS = 2
 
 
+# A NaN that no arithmetic makes of other numbers.
+_CANARY = np.array(0x7FC0CA11, np.uint32).view(np.float32)
+_ENORMOUS = 1e6
+
+
 class RowWatch:
     """Canaries in the free rows of one engine, and counts of what it does with rows.
 
-    dirty_rows: given back with anything left in them. canaries_read: steps that read or made
-    a NaN in a row of the batch.
+    dirty_rows: given back with anything left in them. canaries_read: steps that read a canary in
+    a row of the batch, or made a NaN of numbers.
     """
 
     def __init__(self, engine: GenerateEngine, step_seconds: float) -> None:
@@ -78,18 +86,28 @@ class RowWatch:
         def watched_step(side: int, rows: int) -> None:
             if step_seconds:
                 time.sleep(step_seconds)
-            self._look(sides[side].inputs.values(), rows)
+            inputs, outputs = sides[side].inputs, sides[side].outputs
+            self.canaries_read += any(_canaries(a[:rows]) for a in inputs.values())
+            wild = self._wild_rows(inputs, rows)
             step(side, rows)
-            self._look(sides[side].outputs.values(), rows)
+            self.canaries_read += any(
+                np.isnan(a[:rows][~wild]).any() for a in outputs.values() if _is_float(a)
+            )
 
         runner.step = watched_step  # type: ignore[method-assign]
 
-    def _look(self, arrays: Any, rows: int) -> None:
-        self.canaries_read += any(_is_float(a) and np.isnan(a[:rows]).any() for a in arrays)
+    def _wild_rows(self, inputs: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.bool_]:
+        """Rows that may make a NaN by themselves: their state is a caller's, and enormous."""
+        wild = np.zeros(rows, np.bool_)
+        for spec in self.engine.model.state:
+            state = inputs[spec.name]
+            if _is_float(state):
+                wild |= ~(np.abs(state[:rows]) < _ENORMOUS).reshape(rows, -1).all(axis=1)
+        return wild
 
     def _set_canary(self, row: int) -> None:
         for array in self.arrays:
-            array[row] = np.nan if _is_float(array) else 0
+            array[row] = _CANARY if _is_float(array) else 0
 
     def report(self) -> dict[str, Any]:
         scheduler = self.engine.scheduler
@@ -117,8 +135,55 @@ class RowWatch:
         )  # fmt: skip
 
 
+class EngineWatch:
+    """Every engine of the process, whether it runs or has stopped: its rows and its open work.
+
+    step_seconds: that each decode step takes longer.
+    """
+
+    def __init__(self, step_seconds: float) -> None:
+        self._running: dict[EngineThread, RowWatch | None] = {}
+        # By the model's name: what was last seen of those that stopped, added up.
+        self._stopped_rows: dict[str, Counter[str]] = {}
+        self._stopped_work: Counter[str] = Counter()
+        start, stop = EngineThread.start, EngineThread.stop
+
+        def watched_start(thread: EngineThread) -> None:
+            engine = thread.engine
+            has_rows = isinstance(engine, GenerateEngine)
+            self._running[thread] = RowWatch(engine, step_seconds) if has_rows else None
+            start(thread)
+
+        def watched_stop(thread: EngineThread) -> None:
+            stop(thread)
+            if thread in self._running:  # it may be stopped twice
+                _add(self._stopped_rows, self._stopped_work, thread, self._running.pop(thread))
+
+        EngineThread.start, EngineThread.stop = watched_start, watched_stop  # type: ignore[method-assign]
+
+    def report(self) -> dict[str, Any]:
+        """models: of those with rows. open_work: of every model, on all of its engines."""
+        rows = {name: Counter(seen) for name, seen in self._stopped_rows.items()}
+        work = Counter(self._stopped_work)
+        for thread, watch in list(self._running.items()):
+            _add(rows, work, thread, watch)
+        return {"models": rows, "open_work": work}
+
+
+def _add(
+    rows: dict[str, Counter[str]], work: Counter[str], thread: EngineThread, watch: RowWatch | None
+) -> None:
+    work[thread.name] += thread.open_work
+    if watch is not None:
+        rows.setdefault(thread.name, Counter()).update(watch.report())
+
+
 def _is_float(array: NDArray[Any]) -> bool:
     return array.dtype.kind == "f"
+
+
+def _canaries(array: NDArray[Any]) -> bool:
+    return _is_float(array) and bool((array.view(np.uint32) == _CANARY.view(np.uint32)).any())
 
 
 def resident_bytes() -> int:
@@ -135,17 +200,14 @@ async def run(settings: dict[str, Any]) -> None:
     step_seconds = settings.pop("step_seconds", 0.0)
     paths = {name: Path(settings.pop(name)) for name in ("models", "resume_keys")}
     free_ports = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+    engines = EngineWatch(step_seconds)
     app = App(Config(device="cpu", grace_seconds=1.0, **free_ports, **paths, **settings))
     await app.start()
-    models = [m for m in app.catalogue.models if isinstance(m, GeneratorModel)]
-    watches = {m.card.name: RowWatch(m.thread.engine, step_seconds) for m in models}  # type: ignore[arg-type]
-    _settle_interpreter()
+    settle()
     print(json.dumps({"port": app.grpc.port}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        rows = {name: watch.report() for name, watch in watches.items()}
-        for model in models:
-            rows[model.card.name]["open_work"] = model.thread.open_work
-        seen: dict[str, Any] = {"models": rows, "calls": app.grpc.gate.calls}
+        seen = {**engines.report(), "calls": app.grpc.gate.calls}
+        seen["sequences"] = len(app.grpc.sequences)
         if line.strip() == "memory":
             seen["resident"] = resident_bytes()
         print(json.dumps(seen), flush=True)

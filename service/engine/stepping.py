@@ -77,10 +77,10 @@ def _request(model: GeneratorModel, wish: ReadWish, where: str) -> Generation:
 
 def _source(model: GeneratorModel, wish: ReadWish, where: str) -> tuple[Any, ...]:
     if (wish.source is None) == (wish.start is None):
-        has = "neither" if wish.source is None else "both"
+        needs = model.needs
+        has = f"neither a {needs} nor" if wish.source is None else f"both a {needs} and"
         raise WrongInput(
-            f"{where} has {has} a {model.needs} and a state; send the {model.needs} first and the "
-            "state afterwards"
+            f"{where} has {has} a state; send the {needs} first and the state afterwards"
         )
     if wish.source is None:
         return ()

@@ -7,20 +7,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Self
 
 
 class Watched:
-    """A service that watches its rows (tests.watched); ``with`` ends it."""
+    """A service that watches its rows (tests.watched); ``with`` ends it.
 
-    def __init__(self, **settings: Any) -> None:
+    log: file that its standard error goes to; None for this process's own.
+    """
+
+    def __init__(self, log: Path | None = None, **settings: Any) -> None:
         plain = {name: _plain(value) for name, value in settings.items()}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.watched", json.dumps(plain)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with ExitStack() as stack:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.watched", json.dumps(plain)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stack.enter_context(log.open("w")) if log else None,
+                text=True,
+            )
         try:
             self.target = f"127.0.0.1:{self._answer()['port']}"
         except BaseException:
@@ -81,8 +88,9 @@ def nothing_runs(seen: dict[str, Any]) -> bool:
 
 
 def all_is_given_back(seen: dict[str, Any]) -> bool:
-    """No call, no stream, no place in a queue is left."""
-    return not seen["calls"] and all(
-        m["free"] == m["capacity"] and m["waiting"] == m["paused"] == m["open_work"] == 0
+    """No call, no sequence, no stream, no place in a queue is left."""
+    is_open = seen["calls"] or seen["sequences"] or any(seen["open_work"].values())
+    return not is_open and all(
+        m["free"] == m["capacity"] and m["waiting"] == m["paused"] == 0
         for m in seen["models"].values()
     )

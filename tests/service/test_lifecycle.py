@@ -31,6 +31,13 @@ TEXTS = ["the food is good", "not bad was great"]
 LONG = 300  # tokens
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """Names of the threads that were started since the test began."""
+    others = set(threading.enumerate())
+    return lambda: [t.name for t in threading.enumerate() if t not in others]
+
+
 @pytest.fixture
 def models(tiny_models, tmp_path):
     """Few models: a service over them starts soon."""
@@ -367,7 +374,9 @@ def test_without_model_control_nothing_is_loaded_or_unloaded(start_service, mode
 # -- unloading ------------------------------------------------------------------------------
 
 
-def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(service, client):
+def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(
+    service, client, threads
+):
     expected = told(client)
     held = hold(service, "letters")
     with ThreadPoolExecutor(1) as pool:
@@ -383,7 +392,7 @@ def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(servi
         held.release()
         assert stream.result() == expected
         unloading.result(10)
-    assert not [t for t in threading.enumerate() if t.name.startswith("letters-")]
+    assert not [name for name in threads() if name.startswith("letters-")]
     assert states(service, "letters") == {"1": ("UNAVAILABLE", "unloaded")}
     assert health_of(service, "letters") == "NOT_SERVING"
     assert (health_of(service, ""), is_ready(service)) == ("SERVING", True)
@@ -452,7 +461,7 @@ def opened(monkeypatch):
 
 
 def test_the_sessions_and_threads_of_a_replaced_version_are_freed(
-    opened, set_aside, start_service, models_copy
+    opened, set_aside, start_service, models_copy, threads
 ):
     """Of each kind of model, after it was used, and after all was set aside for good."""
     service = start_service(models=models_copy)
@@ -478,9 +487,8 @@ def test_the_sessions_and_threads_of_a_replaced_version_are_freed(
     alive = {place for place, session in opened if session() is not None}
     assert {place for place in alive if place[0] in names} == {(name, "2") for name in names}
     assert isinstance(opened[0][1](), onnxruntime.InferenceSession)
-    threads = [thread.name for thread in threading.enumerate()]
     for name in names:
-        of_model = [thread for thread in threads if thread.rpartition("-")[0] == name]
+        of_model = [thread for thread in threads() if thread.rpartition("-")[0] == name]
         assert len(of_model) == len(set(of_model)) > 0
     assert _labels(service, "unroll_model_loaded", "letters") == ["2"]
 
@@ -554,7 +562,7 @@ def test_a_caller_who_leaves_does_not_take_its_load_back(service, models, gate):
     assert service.app.catalogue.versions("mood") == ["2"]
 
 
-def test_a_stop_gives_up_the_load_under_way(service, models, gate):
+def test_a_stop_gives_up_the_load_under_way(service, models, gate, threads):
     reweigh(models / "mood" / "1", models / "mood" / "2")
     loading = begin(service, service.app.control.load("mood"))
     assert gate.reached.wait(10)
@@ -565,10 +573,10 @@ def test_a_stop_gives_up_the_load_under_way(service, models, gate):
     stopping.result(20)
     with pytest.raises(ServiceStopping, match="load the model on another one"):
         loading.result(1)
-    assert not [t for t in threading.enumerate() if t.name.startswith(("mood-", "load"))]
+    assert not [name for name in threads() if name.startswith(("mood-", "load"))]
 
 
-def test_a_model_whose_engine_failed_is_loaded_anew(service, client):
+def test_a_model_whose_engine_failed_is_loaded_anew(service, client, threads):
     """Health recovers with it, and no other model was touched."""
     expected = client.classify("mood", TEXTS)
     service.app.catalogue.get("mood").thread.engine.runner.run = _fail
@@ -583,4 +591,4 @@ def test_a_model_whose_engine_failed_is_loaded_anew(service, client):
     assert is_ready(service)
     assert [health_of(service, name) for name in ("mood", "")] == ["SERVING", "SERVING"]
     wait_until_replaced_ones_have_stopped(service)
-    assert [thread.name for thread in threading.enumerate()].count("mood-predict") == 1
+    assert threads().count("mood-predict") == 1

@@ -97,28 +97,34 @@ class Answering:
         """
         common, parameters = _common(request, owner)
         with self._call(request, common) as (served, call, form):
-            async with _within(common.timeout_seconds):
+            async with _Limit(common.timeout_seconds).watch():
                 ask = await self._read(request, form, common, parameters, call)
                 told = await self._told(ask, served)
-                return await self._respond(request, ask, told, call)
+            # Outside: whoever is told that time was up finds the sequence as it was.
+            return await self._respond(request, ask, told, call)
 
     async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
         """Send each response as it is made; the last one says so. Raises as answer()."""
         common, parameters = _common(request, owner)
         with self._call(request, common) as (served, call, form):
-            async with _within(common.timeout_seconds):
+            # No time limit cuts a response short that is being sent: grpc takes no write back, and
+            # whoever has the final response is told nothing further.
+            limit = _Limit(common.timeout_seconds)
+            async with limit.watch():
                 ask = await self._read(request, form, common, parameters, call)
-                if not form.is_decoupled:
-                    told = await self._told(ask, served)
-                    await send(_marked(await self._respond(request, ask, told, call), True))
-                    return
-                async with aclosing(form.stream(ask.inputs, ask.settings)) as answers:
-                    async for told in answers:
-                        response = await self._respond(request, ask, told, call)
-                        is_final = told.is_last and not common.wants_empty_final
-                        await send(_marked(response, is_final))
-                if common.wants_empty_final:
-                    await send(_marked(_headed(request, call), True))
+                told = None if form.is_decoupled else await self._told(ask, served)
+            if told is not None:
+                await send(_marked(await self._respond(request, ask, told, call), True))
+                return
+            async with aclosing(form.stream(ask.inputs, ask.settings)) as answers:
+                while told is None or not told.is_last:
+                    async with limit.watch():
+                        told = await anext(answers)
+                    response = await self._respond(request, ask, told, call)
+                    is_final = told.is_last and not common.wants_empty_final
+                    await send(_marked(response, is_final))
+            if common.wants_empty_final:
+                await send(_marked(_headed(request, call), True))
 
     @contextmanager
     def _call(
@@ -295,12 +301,21 @@ def _set(parameter: pb.InferParameter, value: Setting) -> None:
         parameter.double_param = value
 
 
-@asynccontextmanager
-async def _within(seconds: float | None) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise TimedOut(
-            f"the request took longer than the {seconds} s of its parameter 'timeout'"
-        ) from error
+class _Limit:
+    """The time that a request gave itself, from now on. seconds: None for any."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        now = asyncio.get_running_loop().time()
+        self._end = None if seconds is None else now + seconds
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[None]:
+        """Raises TimedOut once it is over."""
+        try:
+            async with asyncio.timeout_at(self._end):
+                yield
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the request took longer than the {self.seconds} s of its parameter 'timeout'"
+            ) from error

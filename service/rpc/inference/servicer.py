@@ -26,7 +26,8 @@ SERVER_NAME = "unroll"
 # Triton's names of what is offered beyond the protocol's core.
 EXTENSIONS = (
     "classification", "sequence", "model_repository", "model_repository(unload_dependents)",
-    "schedule_policy", "model_configuration", "binary_tensor_data", "parameters", "statistics", "logging",
+    "schedule_policy", "model_configuration", "binary_tensor_data", "parameters", "statistics",
+    "logging",
 )  # fmt: skip
 
 

@@ -107,5 +107,11 @@ class InferStream:
         await self._write(pb.ModelStreamInferResponse(infer_response=response))
 
     async def _write(self, response: pb.ModelStreamInferResponse) -> None:
+        # To its end, even where the request's own time is up: grpc takes no write back.
         async with self._writing:
-            await write(self.context, response, self.stall_seconds)
+            writing = asyncio.ensure_future(write(self.context, response, self.stall_seconds))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.gather(writing, return_exceptions=True)
+                raise

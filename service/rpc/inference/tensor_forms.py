@@ -166,12 +166,11 @@ class StepTensors(Form):
     async def _look_ahead(
         self, inputs: Mapping[str, Array], starts: Sequence[State | None]
     ) -> list[Outlook]:
-        with about("tokens" if self.needs == "prompt" else self.needs):
-            wishes = [
-                ReadWish(tokens, source, start)
-                for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
-            ]
-            return await look_ahead(self.model, wishes)
+        wishes = [
+            ReadWish(tokens, source, start)
+            for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
+        ]
+        return await look_ahead(self.model, wishes)
 
     def _read(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
         """Of each row the tokens, and the source or the vector if there is one."""

@@ -206,7 +206,13 @@ CASES = {
         None,
         "'source_lengths'",
     ),
-    "neither source nor state": ("speller.tensors", {"token": [[1]]}, False, None, "'source'"),
+    "neither source nor state": (
+        "speller.tensors",
+        {"token": [[1]]},
+        False,
+        None,
+        "neither a source nor a state",
+    ),
     "nothing at all": ("speller.tensors", {}, False, None, "no inputs"),
     "sides of a blank with unlike batches": (
         "blank.tensors",

@@ -100,7 +100,10 @@ def test_requests_share_a_call_and_keep_apart(inference, whole):
 
 def test_several_tokens_share_an_answer_if_asked_to(inference, whole):
     answers = by_id(inference.stream(letters(7, tokens_per_message=5)))["7"]
-    assert [read(answer)["tokens"].size for answer in answers] == [5, 5, 2]
+    # The first token waits for no other.
+    sizes = [read(answer)["tokens"].size for answer in answers]
+    assert (sum(sizes), max(sizes)) == (12, 5)
+    assert set(sizes[1:-1]) <= {5}
     assert text_of(answers) == whole(7)
 
 
@@ -143,6 +146,28 @@ def test_an_error_ends_the_call_with_a_status_if_asked_to(inference):
         inference.stream(request, metadata=[("triton_grpc_error", "true")])
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert "no model 'nobody'" in caught.value.details()
+
+
+def test_a_status_comes_at_once_while_other_requests_are_answered(inference):
+    """An answer that is being written is written to its end: gRPC takes no write back."""
+    for _ in range(20):
+        requests = [ask("mood", {"text": [["bad"]]}) for _ in range(2)]
+        requests += [letters(1, count=50), ask("nobody", {"text": [["bad"]]})]
+        with pytest.raises(grpc.RpcError) as caught:
+            inference.stream(*requests, metadata=[("triton_grpc_error", "true")])
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_each_request_ends_once_whenever_its_time_is_up(inference):
+    """Either with its final answer or with an error; the others are not held up."""
+    for microseconds in range(500, 10_500, 500):
+        late = letters(1, count=100, timeout=microseconds)
+        others = [ask("mood", {"text": [["bad"]]}, id=f"mood {n}") for n in range(3)]
+        found = by_id(inference.stream(late, *others))
+        assert len(found) == 4
+        for answers in found.values():
+            ends = [isinstance(a, str) or a.parameters[FINAL].bool_param for a in answers]
+            assert ends == [False] * (len(answers) - 1) + [True]
 
 
 def test_more_requests_than_run_at_once_are_all_answered(inference):

@@ -1,0 +1,134 @@
+"""Requests of unroll.v1 that are served, of every kind, for the tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+
+from tests.fuzz.drawing import Seed
+from tests.fuzz.methods import UNROLL
+from unroll.v1 import unroll_pb2 as pb
+
+
+def unroll_seeds() -> list[Seed]:
+    """Each gives the same answer whenever it is asked."""
+    unary = {
+        "Classify": _classify(),
+        "Tag": _tag(),
+        "Fill": _fill(),
+        "Score": _score(),
+        "Generate": [*_samples(), *_beams()],
+        "ListModels": [pb.ListModelsRequest()],
+        "GetModel": _get_model(),
+    }
+    seeds = [
+        Seed(UNROLL[method], (message,))
+        for method, messages in unary.items()
+        for message in messages
+    ]
+    return seeds + [Seed(UNROLL["StreamTag"], tuple(sent)) for sent in _stream_tag()]
+
+
+def resuming_seeds(generate: Sequence[bytes], stream_tag: Sequence[bytes]) -> list[Seed]:
+    """Calls that go on with streams: resume tokens of letters' and of tags-online's."""
+    seeds = [
+        Seed(UNROLL["Generate"], (pb.GenerateRequest(model="letters", resume_token=token),))
+        for token in generate
+    ]
+    for token in stream_tag:
+        start = pb.StreamTagStart(model="tags-online", resume_token=token)
+        messages = (pb.StreamTagRequest(start=start), pb.StreamTagRequest(text="the food"))
+        seeds.append(Seed(UNROLL["StreamTag"], messages))
+    return seeds
+
+
+def _classify() -> list[Message]:
+    several = ["good food", "bad", "the food was not great and not bad at all"]
+    return [
+        pb.ClassifyRequest(model="mood", texts=["the food was good"]),
+        pb.ClassifyRequest(model="mood", model_version="1", texts=several),
+    ]
+
+
+def _tag() -> list[Message]:
+    text, words = pb.TagItem(text="the food was not bad"), pb.TagItem(words=["good", "food"])
+    return [
+        pb.TagRequest(model="tags", items=[text]),
+        pb.TagRequest(model="tags-online", items=[words, text], top_labels=3),
+    ]
+
+
+def _stream_tag() -> list[list[Message]]:
+    plain = pb.StreamTagStart(model="tags-online")
+    told = pb.StreamTagStart(
+        model="tags-online", model_version="1", top_labels=2, tokens_per_message=3,
+        resume_every=16, resume_at_end=True,
+    )  # fmt: skip
+    texts = [pb.StreamTagRequest(text="the food was "), pb.StreamTagRequest(text="great not bad")]
+    words = pb.StreamTagRequest(words=pb.Words(words=["good", "food", "is"] * 7))
+    return [
+        [pb.StreamTagRequest(start=plain), *texts],
+        [pb.StreamTagRequest(start=told), words, *texts, words],
+    ]
+
+
+def _fill() -> list[Message]:
+    return [
+        pb.FillRequest(model="blank", texts=["the ___ was good"]),
+        pb.FillRequest(model="blank", texts=["___ food", "the food is ____"], top_words=3),
+    ]
+
+
+def _score() -> list[Message]:
+    vector = pb.Vector(values=[50.0, 120.5, 3.0])
+    return [
+        pb.ScoreRequest(
+            model="letters", items=[pb.ScoreItem(text="abcd"), pb.ScoreItem(text="ba")]
+        ),
+        pb.ScoreRequest(model="bigrams", items=[pb.ScoreItem(text="fed a")]),
+        pb.ScoreRequest(model="speller", items=[pb.ScoreItem(text="P Q R", source="abc")]),
+        pb.ScoreRequest(model="foods", items=[pb.ScoreItem(text="S T", vector=vector)]),
+    ]
+
+
+def _samples() -> list[Message]:
+    everything = pb.Sampling(
+        temperature=0.8, top_k=9, top_p=0.9, seed=7, min_p=0.01, repetition_penalty=1.1,
+        frequency_penalty=0.2, presence_penalty=-0.1, logit_bias={2: 0.5, 3: -1.0},
+        banned_tokens=[4],
+    )  # fmt: skip
+    drawn = pb.Sampling(seed=2**63)
+    return [
+        pb.GenerateRequest(
+            model="letters", prompt="abc", max_tokens=40, sampling=everything, stop=["zz", "ab"],
+            log_probabilities=True, top_log_probabilities=3, min_tokens=4, samples=3, echo=True,
+            tokens_per_message=4, resume_every=16, resume_at_end=True,
+        ),
+        pb.GenerateRequest(
+            model="bigrams", model_version="1", prompt="fed a", max_tokens=12, sampling=drawn
+        ),
+        pb.GenerateRequest(
+            model="letters", prompt="hij", max_tokens=300,
+            sampling=pb.Sampling(seed=1, allowed_tokens=[2, 3, 5]),
+        ),
+        pb.GenerateRequest(model="speller", source="abc", sampling=drawn, log_probabilities=True),
+        pb.GenerateRequest(
+            model="foods", vector=pb.Vector(values=[1.0, 2.0, 0.0]), sampling=drawn, samples=2,
+        ),
+    ]  # fmt: skip
+
+
+def _beams() -> list[Message]:
+    beam = pb.Beam(width=4, best=2, length_penalty=0.6, early_stop=True)
+    return [
+        pb.GenerateRequest(model="speller", source="kmn", beam=beam, log_probabilities=True),
+        pb.GenerateRequest(model="letters", prompt="a", beam=pb.Beam(width=3), max_tokens=20),
+    ]
+
+
+def _get_model() -> list[Message]:
+    return [
+        pb.GetModelRequest(name="letters", with_vocabulary=True),
+        pb.GetModelRequest(name="tags-online", version="1"),
+    ]

@@ -1,0 +1,59 @@
+"""What no stub sends is refused as input: bytes that are no message, names without an end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.conftest import RunningService
+from unroll.v1 import unroll_pb2 as pb
+
+SERVICE = "/unroll.v1.UnrollService"
+NO_MESSAGE = b"\xff\xff\xff"
+
+
+@pytest.fixture
+def channel(standing_service: RunningService) -> Any:
+    with grpc.insecure_channel(standing_service.target) as channel:
+        yield channel
+
+
+def test_bytes_that_are_no_message_are_invalid_arguments(channel: grpc.Channel) -> None:
+    """Whatever the method takes and gives; the server has not failed, and logs nothing."""
+    ways = {
+        "Classify": lambda path: [channel.unary_unary(path)(NO_MESSAGE, timeout=20)],
+        "Generate": lambda path: channel.unary_stream(path)(NO_MESSAGE, timeout=20),
+        "StreamTag": lambda path: channel.stream_stream(path)(iter([NO_MESSAGE]), timeout=20),
+    }
+    for name, call in ways.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(f"{SERVICE}/{name}"))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, name
+        assert "send a message of the method's type" in caught.value.details()
+
+
+def test_what_was_sent_before_such_bytes_is_still_answered(channel: grpc.Channel) -> None:
+    sent = [
+        pb.StreamTagRequest(start=pb.StreamTagStart(model="tags-online")).SerializeToString(),
+        pb.StreamTagRequest(text="the food was").SerializeToString(),
+        NO_MESSAGE,
+    ]
+    answers: list[bytes] = []
+    call = channel.stream_stream(f"{SERVICE}/StreamTag")(iter(sent), timeout=20)
+    with pytest.raises(grpc.RpcError) as caught:
+        answers.extend(call)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    tokens = [t.text for data in answers for t in pb.StreamTagResponse.FromString(data).tokens]
+    assert tokens == ["the", "food", "was"]
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "\U0001f600"])
+def test_a_refusal_fits_its_header_whatever_it_quotes(channel: grpc.Channel, letter: str) -> None:
+    """A client that gets too much of it would be told of the header instead."""
+    request = pb.GetModelRequest(name=letter * 100_000).SerializeToString()
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"{SERVICE}/GetModel")(request, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert caught.value.details().startswith(f"no model '{letter}")
