@@ -245,12 +245,17 @@ class ModelControl:
 
     async def _unload(self, name: str) -> None:
         async with self._lock(name):
-            ends = [self._live[served] for served in self._served(name).values()]
-            if not ends:
+            if not self._served(name):
                 known = ", ".join(sorted({served.name for served in self.catalogue.served}))
                 raise ModelNotFound(f"no model {name!r} is served; served are: {known or 'none'}")
+            self._count(name, "unloaded", len(self._served(name)))
             self.catalogue.withdraw(name)
-            self._count(name, "unloaded", len(ends))
+            # Those too that were replaced before, and that a sequence or a long call still uses.
+            live = [served for served in self._live if served.name == name]
+            for served in live:
+                served.withdraw()
+            ends = [self._live[served] for served in live]
+            del live, served
             log.info("model %s unloaded", name)
             await self.on_change(name)
         # Without the lock: a long stream holds up nobody who wants the model loaded again.

@@ -60,7 +60,7 @@ class Control(Protocol):
     async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
         """Serve the versions that ``policy`` chooses; without one, by the policy last given.
 
-        Raises ModelNotFound, ModelRefused (then nothing has changed), WrongInput,
+        Raises ModelNotFound, ModelRefused (then what was served still is), WrongInput,
         ControlDisabled or ServiceStopping.
         """
 

@@ -19,6 +19,10 @@ from service.engine.threads import RETRY_AFTER_SECONDS
 class Version(Protocol):
     """One version of a model; a sequence stays with the one that it began on."""
 
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
     def take(self) -> None: ...
 
     def give(self) -> None: ...
@@ -47,22 +51,31 @@ class Flags:
     end: bool = False
 
 
+@dataclass
+class Turn:
+    """state: what the request goes on from, None for a first one; then what it leaves."""
+
+    state: Any
+
+
 def _nothing() -> None:
     """There is nothing to take back."""
 
 
 @dataclass(eq=False)
-class Sequence:
-    """state: what the last request left, None before the first one.
+class _Sequence:
+    """name: of its model.
 
-    forget: takes back what its version was asked to tell. users: requests that run or wait for
-    their turn.
+    state: what the last request left, None for nothing. version: whose state that is.
+    heading: the version that requests which come now are for. forget: takes back what the version
+    was asked to tell. users: requests that have a turn or wait for one.
     """
 
-    version: Any
+    name: str
     state: Any = None
+    version: Any = None
+    heading: Any = None
     forget: Callable[[], None] = _nothing
-    is_over: bool = False
     users: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     expiry: asyncio.TimerHandle | None = None
@@ -77,101 +90,116 @@ class Sequences:
     def __init__(self, most: int, idle_seconds: float) -> None:
         self.most = most
         self.idle_seconds = idle_seconds
-        self._open: dict[SequenceKey, Sequence] = {}
+        self._open: dict[SequenceKey, _Sequence] = {}
         self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._open)
 
     def version_of(self, key: SequenceKey, flags: Flags) -> Any:
-        """The version that a sequence under way began on; None for one that is to begin."""
+        """The version that the sequence under way began on; None for one that is to begin."""
         sequence = None if flags.start else self._open.get(key)
-        return sequence.version if sequence else None
+        return sequence.heading if sequence else None
 
     @asynccontextmanager
-    async def turn(
-        self, key: SequenceKey, flags: Flags, version: Version
-    ) -> AsyncIterator[Sequence]:
+    async def turn(self, key: SequenceKey, flags: Flags, version: Version) -> AsyncIterator[Turn]:
         """One request: those of one sequence take turns, in the order in which they came.
 
-        The block sets ``state`` to what the next request goes on from; when it raises, it does
-        not. version: for a sequence that begins.
+        The block sets ``state``; when it raises, the sequence stays as it was before it.
+        version: what the request is for, as version_of() says or, for a first one, any.
 
         Raises WrongInput for a sequence that was not begun, QueueFull for one too many.
         """
-        before = self._open.get(key)
-        sequence = self._begin(key, version) if flags.start else self._find(key)
-        self._hold(sequence)
+        sequence = self._expected(key, flags, version)
+        sequence.users += 1
+        self._stop_waiting(sequence)
         try:
             async with sequence.turn:
-                if sequence.is_over:
-                    raise _ended(key)
-                yield sequence
-                if flags.start and before:  # only now is the one before it no longer wanted
-                    self._end(key, before)
-                if flags.end:
-                    self._end(key, sequence)
-        except BaseException:
-            if sequence.state is None:  # its first request came to nothing, so it did not begin
-                self._end(key, sequence)
-                if before and not before.is_over:
-                    self._open.setdefault(key, before)
-            raise
+                turn = Turn(None if flags.start else _state_for(sequence, key, version))
+                yield turn
+                self._keep(key, sequence, version, None if flags.end else turn.state)
         finally:
-            self._let_go(key, sequence)
+            sequence.users -= 1
+            if not sequence.users:
+                self._rest(key, sequence)
 
     def end_of_owner(self, owner: Hashable) -> None:
-        """End every sequence of ``owner``."""
+        """End every sequence of ``owner``, none of which has a request under way."""
         for key, sequence in list(self._open.items()):
             if key.owner is owner:
                 self._end(key, sequence)
 
-    def _begin(self, key: SequenceKey, version: Version) -> Sequence:
-        if key not in self._open and self._counts[key.model] >= self.most:
-            raise QueueFull(
-                f"model {key.model!r} keeps {self.most} sequences and takes no more; end one, or "
-                "try again later",
-                RETRY_AFTER_SECONDS,
-            )
-        version.take()
-        sequence = self._open[key] = Sequence(version)
-        self._counts[key.model] += 1
-        sequence.forget = version.when_withdrawn(lambda: self._end(key, sequence))
+    def _expected(self, key: SequenceKey, flags: Flags, version: Version) -> _Sequence:
+        """The one that a request of ``key`` belongs to; a first request may make it."""
+        sequence = self._open.get(key)
+        if not flags.start:
+            if sequence is None:
+                raise _not_under_way(key)
+            return sequence
+        if sequence is None:
+            if self._counts[version.name] >= self.most:
+                raise QueueFull(
+                    f"model {version.name!r} keeps {self.most} sequences and takes no more; end "
+                    "one, or try again later",
+                    RETRY_AFTER_SECONDS,
+                )
+            sequence = self._open[key] = _Sequence(version.name)
+            self._counts[version.name] += 1
+        sequence.heading = version
         return sequence
 
-    def _find(self, key: SequenceKey) -> Sequence:
-        if key not in self._open:
-            raise _ended(key)
-        return self._open[key]
+    def _keep(self, key: SequenceKey, sequence: _Sequence, version: Version, state: Any) -> None:
+        """state: None to keep nothing."""
+        if state is None or sequence.version is not version:
+            self._let_go(sequence)
+        if state is not None and sequence.version is None:
+            version.take()
+            sequence.version = version
+            sequence.forget = version.when_withdrawn(lambda: self._end(key, sequence))
+        sequence.state = state
 
-    def _hold(self, sequence: Sequence) -> None:
-        sequence.users += 1
+    def _let_go(self, sequence: _Sequence) -> None:
+        """Of its state, and of the version that it was of."""
+        version, sequence.version, sequence.state = sequence.version, None, None
+        if version is not None:
+            sequence.forget()
+            version.give()
+
+    def _rest(self, key: SequenceKey, sequence: _Sequence) -> None:
+        """No request is under way: wait for the next one, if there is something to go on from."""
+        if self._open.get(key) is not sequence or sequence.state is None:
+            self._end(key, sequence)
+            return
+        sequence.heading = sequence.version
+        loop = asyncio.get_running_loop()
+        sequence.expiry = loop.call_later(self.idle_seconds, self._end, key, sequence)
+
+    def _stop_waiting(self, sequence: _Sequence) -> None:
         if sequence.expiry:
             sequence.expiry.cancel()
             sequence.expiry = None
 
-    def _let_go(self, key: SequenceKey, sequence: Sequence) -> None:
-        sequence.users -= 1
-        if not (sequence.users or sequence.is_over):
-            loop = asyncio.get_running_loop()
-            sequence.expiry = loop.call_later(self.idle_seconds, self._end, key, sequence)
-
-    def _end(self, key: SequenceKey, sequence: Sequence) -> None:
-        """What it kept goes; whoever still waits for a turn is told."""
-        if sequence.is_over:
-            return
-        sequence.is_over = True
-        sequence.state = None
-        if sequence.expiry:
-            sequence.expiry.cancel()
+    def _end(self, key: SequenceKey, sequence: _Sequence) -> None:
+        """No further request belongs to it; those that do have their turns yet."""
         if self._open.get(key) is sequence:
             del self._open[key]
-        self._counts[key.model] -= 1
-        sequence.forget()
-        sequence.version.give()
+            self._counts[sequence.name] -= 1
+        if not sequence.users:
+            self._stop_waiting(sequence)
+            self._let_go(sequence)
 
 
-def _ended(key: SequenceKey) -> WrongInput:
+def _state_for(sequence: _Sequence, key: SequenceKey, version: Version) -> Any:
+    if sequence.state is None:
+        raise _not_under_way(key)
+    if sequence.version is not version:  # a start, of another version, came in between and failed
+        raise WrongInput(
+            f"sequence_id {key.number!r} is of another version; send the request again"
+        )
+    return sequence.state
+
+
+def _not_under_way(key: SequenceKey) -> WrongInput:
     return WrongInput(
         f"sequence_id {key.number!r} of model {key.model!r} is not under way: it was not begun, "
         "has ended, or was idle for too long; send sequence_start with its first request"

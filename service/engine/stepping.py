@@ -37,6 +37,11 @@ class ReadWish:
 
 async def look_ahead(model: GeneratorModel, wishes: Sequence[ReadWish]) -> list[Outlook]:
     """What may follow each row. Raises WrongInput, QueueFull or EngineFailed."""
+    if len(wishes) > (limit := model.thread.limit):
+        raise WrongInput(
+            f"the request has {len(wishes)} rows, and this server steps at most {limit} at once; "
+            "send fewer rows"
+        )
     requests = [_request(model, wish, f"row {number}") for number, wish in enumerate(wishes)]
     streams: list[TokenStream] = []
     try:

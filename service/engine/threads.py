@@ -72,9 +72,13 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._stopping = False
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name=f"{name}-{purpose}", daemon=True)
+        self.purpose = purpose
+        # Made when it starts: until then nothing holds on to an engine that is given up.
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        name = f"{self.name}-{self.purpose}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def do(self, action: Callable[[Any], None], subject: Any) -> None:
@@ -89,7 +93,7 @@ class EngineThread:
 
     def join(self) -> None:
         """Wait for the thread, once it is closed; one that was never started has ended."""
-        if self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join()
 
     def stop(self) -> None:

@@ -382,8 +382,9 @@ def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(
     with ThreadPoolExecutor(1) as pool:
         stream = pool.submit(told, client)
         assert held.begun.wait(10)
+        served = service.app.catalogue.find("letters")
         unloading = begin(service, service.app.control.unload("letters"))
-        assert service.run(_withdrawn(service.app.catalogue.find("letters")))
+        assert service.run(_withdrawn(served))
         assert states(service, "letters")["1"][0] == "UNLOADING"
         with pytest.raises(RequestFailed, match="was unloaded; load it") as caught:
             told(client)
@@ -491,6 +492,18 @@ def test_the_sessions_and_threads_of_a_replaced_version_are_freed(
         of_model = [thread for thread in threads() if thread.rpartition("-")[0] == name]
         assert len(of_model) == len(set(of_model)) > 0
     assert _labels(service, "unroll_model_loaded", "letters") == ["2"]
+
+
+def test_the_sessions_of_what_was_ready_when_another_version_was_refused_are_freed(
+    opened, set_aside, service, models
+):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    spoil(reweigh(models / "mood" / "1", models / "mood" / "3"))
+    set_aside()
+    with pytest.raises(ModelRefused):
+        load(service, "mood", specific=(1, 2, 3))
+    assert not [place for place, session in opened if place == ("mood", "2") and session()]
+    assert [place for place, session in opened if place == ("mood", "1") and session()]
 
 
 def test_the_sessions_of_a_version_that_is_refused_are_freed(

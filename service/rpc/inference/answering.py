@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from service.engine.catalogue import Catalogue
-from service.engine.errors import TimedOut, WrongInput
+from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.reading import off_loop
 from service.engine.sequences import Flags, SequenceKey, Sequences
 from service.engine.serving import Call, ServedModel, ServedVersion
@@ -43,27 +43,37 @@ Send = Callable[[pb.ModelInferResponse], Awaitable[None]]
 
 
 @dataclass(frozen=True)
+class Asking:
+    """What a request says beside its tensors and its model's settings.
+
+    sequence: None for a request that goes on from nothing. parameters: that are not read yet.
+    """
+
+    parameters: Parameters
+    sequence: tuple[SequenceKey, Flags] | None
+    timeout_seconds: float | None
+    wants_empty_final: bool
+
+
+@dataclass(frozen=True)
 class Ask:
     """A request, read.
 
     outputs: what is wanted, by name, and of how many labels each as texts (0: the numbers).
-    sequence: None for a request that goes on from nothing.
     """
 
-    form: Form
     inputs: Mapping[str, Array]
     outputs: Mapping[str, int]
     settings: Any
-    sequence: tuple[SequenceKey, Flags] | None
 
 
 @dataclass(frozen=True)
-class _Common:
-    """The parameters that every request may have."""
+class _Under:
+    """What a request is answered with."""
 
-    sequence: tuple[SequenceKey, Flags] | None
-    timeout_seconds: float | None
-    wants_empty_final: bool
+    served: ServedVersion
+    form: Form
+    call: Call[ServedModel]
 
 
 class Answering:
@@ -95,106 +105,133 @@ class Answering:
 
         Raises RequestError's kinds.
         """
-        common, parameters = _common(request, owner)
-        with self._call(request, common) as (served, call, form):
-            async with _Limit(common.timeout_seconds).watch():
-                ask = await self._read(request, form, common, parameters, call)
-                told = await self._told(ask, served)
+        with self._begin(request, owner) as (asking, under):
+            async with _Limit(asking.timeout_seconds).watch():
+                ask, told = await self._ask(request, asking, under)
+                if told is None:
+                    told = await under.form.infer(ask.inputs, ask.settings)
             # Outside: whoever is told that time was up finds the sequence as it was.
-            return await self._respond(request, ask, told, call)
+            return await _respond(request, ask, told, under)
 
     async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
         """Send each response as it is made; the last one says so. Raises as answer()."""
-        common, parameters = _common(request, owner)
-        with self._call(request, common) as (served, call, form):
-            # No time limit cuts a response short that is being sent: grpc takes no write back, and
-            # whoever has the final response is told nothing further.
-            limit = _Limit(common.timeout_seconds)
-            async with limit.watch():
-                ask = await self._read(request, form, common, parameters, call)
-                told = None if form.is_decoupled else await self._told(ask, served)
-            if told is not None:
-                await send(_marked(await self._respond(request, ask, told, call), True))
+        with self._begin(request, owner) as (asking, under):
+            if not under.form.is_decoupled:
+                async with _Limit(asking.timeout_seconds).watch():
+                    ask, told = await self._ask(request, asking, under)
+                    told = told or await under.form.infer(ask.inputs, ask.settings)
+                await send(_marked(await _respond(request, ask, told, under), True))
                 return
-            async with aclosing(form.stream(ask.inputs, ask.settings)) as answers:
-                while told is None or not told.is_last:
-                    async with limit.watch():
-                        told = await anext(answers)
-                    response = await self._respond(request, ask, told, call)
-                    is_final = told.is_last and not common.wants_empty_final
-                    await send(_marked(response, is_final))
-            if common.wants_empty_final:
-                await send(_marked(_headed(request, call), True))
+            await self._stream_all(request, asking, under, send)
+
+    async def _stream_all(
+        self, request: pb.ModelInferRequest, asking: Asking, under: _Under, send: Send
+    ) -> None:
+        # No time limit cuts a response short that is being sent: grpc takes no write back, and
+        # whoever has the final response is told nothing further.
+        limit = _Limit(asking.timeout_seconds)
+        async with limit.watch():
+            ask, told = await self._ask(request, asking, under)
+        async with aclosing(under.form.stream(ask.inputs, ask.settings)) as answers:
+            while told is None or not told.is_last:
+                async with limit.watch():
+                    told = await anext(answers)
+                is_final = told.is_last and not asking.wants_empty_final
+                await send(_marked(await _respond(request, ask, told, under), is_final))
+        if asking.wants_empty_final:
+            await send(_marked(_headed(request, under), True))
 
     @contextmanager
-    def _call(
-        self, request: pb.ModelInferRequest, common: _Common
-    ) -> Iterator[tuple[ServedVersion, Call[ServedModel], Form]]:
-        """The version that the request is for: a sequence stays on the one it began with."""
-        began_on = self.sequences.version_of(*common.sequence) if common.sequence else None
-        name, version = request.model_name, request.model_version
-        if began_on is None:
-            served, form = self.find(name, version)
-        elif version in ("", began_on.version):
-            served, form = began_on, self.form_of(began_on, name)
-        else:
+    def _begin(
+        self, request: pb.ModelInferRequest, owner: Hashable
+    ) -> Iterator[tuple[Asking, _Under]]:
+        try:
+            asking = _asking(request, owner)
+            served = self._version_for(request, asking)
+        except WrongInput:
+            with suppress(RequestError):
+                self.find(request.model_name)[0].statistics.failed(0.0)
+            raise
+        with served.call() as call:
+            yield asking, _Under(served, self.form_of(served, request.model_name), call)
+
+    def _version_for(self, request: pb.ModelInferRequest, asking: Asking) -> ServedVersion:
+        """A sequence stays on the one that it began with."""
+        begun: ServedVersion | None = None
+        if asking.sequence:
+            begun = self.sequences.version_of(*asking.sequence)
+        version = request.model_version
+        if begun is None:
+            return self.find(request.model_name, version)[0]
+        if version not in ("", begun.version):
             raise WrongInput(
                 f"model_version is {version!r}, and the sequence began on version "
-                f"{began_on.version!r}; leave the version, or begin anew with sequence_start"
+                f"{begun.version!r}; leave the version, or begin anew with sequence_start"
             )
-        with served.call() as call:
-            yield served, call, form
+        return begun
 
-    async def _read(
-        self,
-        request: pb.ModelInferRequest,
-        form: Form,
-        common: _Common,
-        parameters: Parameters,
-        call: Call[ServedModel],
-    ) -> Ask:
-        started = time.monotonic()
-        settings = form.settings(parameters)
-        parameters.refuse_rest(form.settings_help)
-        outputs = _wanted(request, form)
-        # Requests of a sequence take their turns in the order in which they came: no thread here.
-        size = 0 if common.sequence else request.ByteSize()
-        inputs = await off_loop(size, lambda: read_inputs(request, form.inputs))
-        call.inferences = form.batch(inputs)
-        if common.sequence:
-            _check_sequence(form, call.inferences, request.model_name)
-        call.input_seconds = time.monotonic() - started
-        return Ask(form, inputs, outputs, settings, common.sequence)
-
-    async def _told(self, ask: Ask, served: ServedVersion) -> Told:
-        form = ask.form
-        if ask.sequence is None:
-            return await form.infer(ask.inputs, ask.settings)
-        async with self.sequences.turn(*ask.sequence, served) as sequence:
-            told, sequence.state = await form.go_on(ask.inputs, ask.settings, sequence.state)
-        return told
-
-    async def _respond(
-        self, request: pb.ModelInferRequest, ask: Ask, told: Told, call: Call[ServedModel]
-    ) -> pb.ModelInferResponse:
-        started = time.monotonic()
-        response = _headed(request, call)
-        outputs = {
-            name: _labelled(told.outputs[name], count, ask.form.outputs, name)
-            for name, count in ask.outputs.items()
-        }
-        size = sum(array.size for array in outputs.values())
-        as_raw = bool(request.raw_input_contents)
-        await off_loop(size, lambda: write_outputs(response, outputs, as_raw))
-        for name, value in told.parameters.items():
-            _set(response.parameters[name], value)
-        call.output_seconds += time.monotonic() - started
-        return response
+    async def _ask(
+        self, request: pb.ModelInferRequest, asking: Asking, under: _Under
+    ) -> tuple[Ask, Told | None]:
+        """The request, and what is told where it is one of a sequence."""
+        if asking.sequence is None:
+            return await _read(request, asking, under), None
+        form = under.form
+        if not form.keeps_sequences:
+            raise WrongInput(
+                f"parameter 'sequence_id' is set, and model {request.model_name!r} keeps no state "
+                "between requests; leave it out"
+            )
+        # Its turn is taken before anything is waited for: so they come in the order of requests.
+        async with self.sequences.turn(*asking.sequence, under.served) as turn:
+            ask = await _read(request, asking, under)
+            if (rows := under.call.inferences) != 1:
+                raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
+            told, turn.state = await form.go_on(ask.inputs, ask.settings, turn.state)
+        return ask, told
 
 
-def _headed(request: pb.ModelInferRequest, call: Call[ServedModel]) -> pb.ModelInferResponse:
+async def _read(request: pb.ModelInferRequest, asking: Asking, under: _Under) -> Ask:
+    started, form = time.monotonic(), under.form
+    settings = form.settings(asking.parameters)
+    asking.parameters.refuse_rest(form.settings_help)
+    outputs = _wanted(request, form)
+    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, form.inputs))
+    under.call.inferences = form.batch(inputs)
+    under.call.input_seconds = time.monotonic() - started
+    return Ask(inputs, outputs, settings)
+
+
+async def _respond(
+    request: pb.ModelInferRequest, ask: Ask, told: Told, under: _Under
+) -> pb.ModelInferResponse:
+    started = time.monotonic()
+    response = _headed(request, under)
+    size = sum(told.outputs[name].size for name in ask.outputs)
+    await off_loop(size, lambda: _write(response, request, ask, told, under.form))
+    for name, value in told.parameters.items():
+        _set(response.parameters[name], value)
+    under.call.output_seconds += time.monotonic() - started
+    return response
+
+
+def _write(
+    response: pb.ModelInferResponse,
+    request: pb.ModelInferRequest,
+    ask: Ask,
+    told: Told,
+    form: Form,
+) -> None:
+    outputs = {
+        name: _labelled(told.outputs[name], count, form.outputs, name)
+        for name, count in ask.outputs.items()
+    }
+    write_outputs(response, outputs, as_raw=bool(request.raw_input_contents))
+
+
+def _headed(request: pb.ModelInferRequest, under: _Under) -> pb.ModelInferResponse:
     return pb.ModelInferResponse(
-        model_name=request.model_name, model_version=call.model.card.version, id=request.id
+        model_name=request.model_name, model_version=under.served.version, id=request.id
     )
 
 
@@ -203,18 +240,17 @@ def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferRes
     return response
 
 
-def _common(request: pb.ModelInferRequest, owner: Hashable) -> tuple[_Common, Parameters]:
-    """What every request may say, and the parameters that are left."""
+def _asking(request: pb.ModelInferRequest, owner: Hashable) -> Asking:
     parameters = Parameters(request.parameters)
     timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
     parameters.whole("priority", _LARGEST)  # there is one level, and every request is of it
     parameters.flag(_BINARY_OUTPUT)
-    common = _Common(
+    return Asking(
+        parameters,
         _sequence(request, parameters, owner),
         timeout / _MICROSECONDS if timeout else None,
         parameters.flag(EMPTY_FINAL),
     )
-    return common, parameters
 
 
 def _sequence(
@@ -231,16 +267,6 @@ def _sequence(
             raise WrongInput("parameter 'sequence_id' is missing; sequences have one")
         return None
     return SequenceKey(owner, request.model_name, number), flags
-
-
-def _check_sequence(form: Form, rows: int, name: str) -> None:
-    if not form.keeps_sequences:
-        raise WrongInput(
-            f"parameter 'sequence_id' is set, and model {name!r} keeps no state between requests; "
-            "leave it out"
-        )
-    if rows != 1:
-        raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
 
 
 def _wanted(request: pb.ModelInferRequest, form: Form) -> dict[str, int]:

@@ -87,10 +87,10 @@ class InferStream:
             with Admission(self.gate, self.count, METHOD, self.context) as admission:
                 admission.enter(request)
                 await self.answering.stream(checked(request), self, self._send)
+            if admission.failure:
+                await self._tell(request, admission.failure)
         finally:
             self._places.release()
-        if admission.failure:
-            await self._tell(request, admission.failure)
 
     async def _tell(self, request: Any, failure: RequestError) -> None:
         if self.ends_with_status or isinstance(failure, ReaderStalled):

@@ -5,7 +5,8 @@ Logits are the natural logarithms of the probabilities, from which they differ b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import numpy as np
 from service.engine.errors import WrongInput
 from service.engine.filling import FillItem, FillModel
 from service.engine.models import ClassifierModel, GeneratorModel
-from service.engine.reading import MAX_REQUEST_CHARACTERS
+from service.engine.reading import MAX_REQUEST_CHARACTERS, off_loop
 from service.engine.requests import Outlook, Snapshot, State
 from service.engine.stepping import ReadWish, look_ahead
-from service.engine.tagging import TaggerModel
+from service.engine.tagging import TaggedToken, TaggerModel
 from service.rpc.inference.forms import Form, Told, about
 from service.rpc.inference.tensors import Array, Port, datatype_of
 
@@ -38,7 +39,8 @@ class ClassifyTensors(Form):
         _check_told(len(rows), len(self.card.labels), "tokens")
         with about("tokens"):
             found = await self.model.predict(rows)
-        return _probable(np.array(found, np.float32))
+        size = len(rows) * len(self.card.labels)
+        return await _probable(size, lambda: np.array(found, np.float32))
 
 
 class TagTensors(Form):
@@ -57,10 +59,7 @@ class TagTensors(Form):
         _check_told(len(rows) * time, labels, "tokens")
         with about("tokens"):
             found = await self.model.predict(rows)
-        probabilities = np.zeros((len(rows), time, labels), np.float32)
-        for number, row in enumerate(found):
-            probabilities[number, : len(row)] = row
-        return _probable(probabilities)
+        return await _probable(len(rows) * time * labels, lambda: _filled_up(found, (time, labels)))
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
@@ -71,13 +70,8 @@ class TagTensors(Form):
         with about("tokens"):
             self.model.check_ids(ids, "row 0")
             turn = await self.model.stream.turn(ids, [""] * len(ids), state, len(labels))
-        places = {label: place for place, label in enumerate(labels)}
-        probabilities = np.zeros((1, time, len(labels)), np.float32)
-        for token in turn.tokens:
-            first = turn.tokens[0].position
-            for label, probability in token.top:
-                probabilities[0, token.position - first, places[label]] = probability
-        return _probable(probabilities), turn.after
+        size = time * len(labels)
+        return await _probable(size, lambda: _spread(turn.tokens, labels, time)), turn.after
 
 
 class FillTensors(Form):
@@ -93,10 +87,9 @@ class FillTensors(Form):
         before = _rows(inputs, "tokens", "lengths")
         after = _rows(inputs, "right", "right_lengths")
         _check_told(len(before), len(self.card.labels), "tokens")
-        with about("tokens"):
-            items = [FillItem(*sides) for sides in zip(before, after, strict=True)]
-            found = await self.model.predict(items)
-        return _probable(np.stack(found).astype(np.float32, copy=False))
+        items = [FillItem(*sides) for sides in zip(before, after, strict=True)]
+        found = await self.model.predict(items)
+        return await _probable(len(items) * len(self.card.labels), lambda: np.stack(found))
 
 
 class StepTensors(Form):
@@ -133,7 +126,7 @@ class StepTensors(Form):
         return Port("vector", "FP32", (-1, len(fields)), optional=True), token
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
-        return self._told(await self._look_ahead(inputs, self._starts(inputs)))
+        return await self._told(await self._look_ahead(inputs, self._starts(inputs)))
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: State | None
@@ -147,7 +140,7 @@ class StepTensors(Form):
                 )
             starts = [state]
         (outlook,) = await self._look_ahead(inputs, starts)
-        return self._told([outlook]), outlook.state
+        return await self._told([outlook]), outlook.state
 
     def _starts(self, inputs: Mapping[str, Array]) -> list[State | None]:
         """Each row's state: all of its tensors or none."""
@@ -166,6 +159,7 @@ class StepTensors(Form):
     async def _look_ahead(
         self, inputs: Mapping[str, Array], starts: Sequence[State | None]
     ) -> list[Outlook]:
+        _check_told(len(starts), self._told_a_row, self.inputs[0].name)
         wishes = [
             ReadWish(tokens, source, start)
             for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
@@ -185,12 +179,20 @@ class StepTensors(Form):
             sources = inputs["vector"].tolist()
         return [(tuple(row), source) for row, source in zip(tokens, sources, strict=True)]
 
-    def _told(self, outlooks: Sequence[Outlook]) -> Told:
+    @property
+    def _told_a_row(self) -> int:
+        return sum(math.prod(port.shape[1:]) for port in self.outputs)
+
+    async def _told(self, outlooks: Sequence[Outlook]) -> Told:
+        size = len(outlooks) * self._told_a_row
+        return Told(await off_loop(size, lambda: self._stacked(outlooks)))
+
+    def _stacked(self, outlooks: Sequence[Outlook]) -> dict[str, Array]:
         outputs = {"logits": np.stack([outlook.log_probabilities for outlook in outlooks])}
         for port in self.state:
             rows = [outlook.state[port.name] for outlook in outlooks]
             outputs[f"next_{port.name}"] = np.stack(rows)
-        return Told(outputs)
+        return outputs
 
 
 def _sequence(tokens: str, lengths: str, optional: bool = False) -> tuple[Port, Port]:
@@ -231,7 +233,30 @@ def _check_told(tokens: int, labels: int, name: str) -> None:
         )
 
 
-def _probable(probabilities: Array) -> Told:
+async def _probable(size: int, make: Callable[[], Array]) -> Told:
+    """make: the probabilities. size: how many there are."""
+    return await off_loop(size, lambda: _with_logits(make()))
+
+
+def _with_logits(probabilities: Array) -> Told:
     with np.errstate(divide="ignore"):  # what cannot be has the logit -inf
         logits = np.log(probabilities)
     return Told({"probabilities": probabilities, "logits": logits})
+
+
+def _filled_up(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    """Rows of fewer tokens than the longest, as one array of ``shape`` a row."""
+    filled = np.zeros((len(rows), *shape), np.float32)
+    for number, row in enumerate(rows):
+        filled[number, : len(row)] = row
+    return filled
+
+
+def _spread(tokens: Sequence[TaggedToken], labels: Sequence[str], time: int) -> Array:
+    """Of tokens that tell every label, likeliest first, the probabilities in the labels' order."""
+    places = {label: place for place, label in enumerate(labels)}
+    spread = np.zeros((1, time, len(labels)), np.float32)
+    for number, token in enumerate(tokens):
+        for label, probability in token.top:
+            spread[0, number, places[label]] = probability
+    return spread

@@ -13,7 +13,8 @@ START, END, NEITHER = Flags(start=True), Flags(end=True), Flags()
 class Version:
     """Counts who uses it, as a served version does."""
 
-    def __init__(self):
+    def __init__(self, name="letters"):
+        self.name = name
         self.users = 0
         self.callbacks = []
 
@@ -33,8 +34,8 @@ def key(number=1, owner=None, model="letters"):
 
 
 async def request(sequences, of, flags, version, leaves="state"):
-    async with sequences.turn(of, flags, version) as sequence:
-        before, sequence.state = sequence.state, leaves
+    async with sequences.turn(of, flags, version) as turn:
+        before, turn.state = turn.state, leaves
     return before
 
 
@@ -106,6 +107,62 @@ def test_a_start_that_fails_leaves_the_sequence_before_it(version):
     asyncio.run(run())
 
 
+def test_starts_take_turns_too(version):
+    """A start that comes while others of its name are under way waits for them."""
+
+    async def run():
+        sequences, seen = Sequences(1, 60.0), []
+
+        async def slow(number, flags):
+            async with sequences.turn(key(), flags, version) as turn:
+                seen.append((number, turn.state))
+                await asyncio.sleep(0)
+                turn.state = number
+
+        await asyncio.gather(*(slow(n, [START, END][n % 2]) for n in range(6)))
+        assert seen == [(0, None), (1, 0), (2, None), (3, 2), (4, None), (5, 4)]
+        assert (len(sequences), version.users) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_whoever_gives_up_waiting_changes_nothing(version):
+    """Also while the first request, which has not left a state yet, is under way."""
+
+    async def run():
+        sequences = Sequences(8, 60.0)
+        async with sequences.turn(key(), START, version) as first:
+            for flags in (NEITHER, START, END):
+                waiter = asyncio.ensure_future(request(sequences, key(), flags, version))
+                await asyncio.sleep(0)
+                waiter.cancel()
+                await asyncio.gather(waiter, return_exceptions=True)
+            first.state = "a"
+        assert await request(sequences, key(), END, version) == "a"
+        assert (len(sequences), version.users, version.callbacks) == (0, 0, [])
+
+    asyncio.run(run())
+
+
+def test_requests_that_wait_for_a_turn_when_their_model_is_unloaded_have_it(version):
+    async def run():
+        sequences = Sequences(8, 60.0)
+        await request(sequences, key(), START, version, "a")
+        async with sequences.turn(key(), NEITHER, version) as turn:
+            turn.state = "b"
+            waiting = asyncio.ensure_future(request(sequences, key(), NEITHER, version, "c"))
+            await asyncio.sleep(0)
+            for callback in list(version.callbacks):
+                callback()
+            assert len(sequences) == 0
+            with pytest.raises(WrongInput):
+                await request(sequences, key(), NEITHER, version)
+        assert await waiting == "b"
+        assert (version.users, version.callbacks) == (0, [])
+
+    asyncio.run(run())
+
+
 def test_owners_models_and_kinds_of_numbers_have_sequences_of_their_own(version):
     async def run():
         sequences = Sequences(8, 60.0)
@@ -124,10 +181,10 @@ def test_requests_of_one_sequence_take_turns_in_their_order(version):
 
         async def slow(number):
             flags = START if number == 0 else NEITHER
-            async with sequences.turn(key(), flags, version) as sequence:
-                seen.append((number, sequence.state))
+            async with sequences.turn(key(), flags, version) as turn:
+                seen.append((number, turn.state))
                 await asyncio.sleep(0)
-                sequence.state = number
+                turn.state = number
 
         await asyncio.gather(*(slow(number) for number in range(5)))
         assert seen == [(0, None), (1, 0), (2, 1), (3, 2), (4, 3)]
@@ -156,9 +213,9 @@ def test_one_too_many_is_refused_with_when_to_come_back(version):
         await request(sequences, key(1), START, version)
         await request(sequences, key(2), START, version)
         with pytest.raises(QueueFull) as refused:
-            await request(sequences, key(3), START, version)
+            await request(sequences, key(3, model="letters.tensors"), START, version)
         assert refused.value.retry_after_seconds > 0
-        await request(sequences, key(3, model="tags"), START, version)
+        await request(sequences, key(3, model="tags"), START, Version("tags"))
         await request(sequences, key(1), END, version)
         await request(sequences, key(3), START, version)
 
@@ -170,9 +227,9 @@ def test_an_idle_sequence_ends_and_a_used_one_does_not(version):
         loop = asyncio.get_running_loop()
         sequences = Sequences(8, 60.0)
         await request(sequences, key(1), START, version)
-        async with sequences.turn(key(2), START, version) as busy:
-            busy.state = "kept"
-            (idle,) = [s for k, s in sequences._open.items() if k == key(1)]
+        async with sequences.turn(key(2), START, version) as turn:
+            turn.state = "kept"
+            idle, busy = sequences._open[key(1)], sequences._open[key(2)]
             assert idle.expiry.when() == pytest.approx(loop.time() + 60, abs=5)
             assert busy.expiry is None
             idle.expiry._run()  # its time has come
@@ -205,10 +262,26 @@ def test_sequences_end_with_their_owner_and_with_their_model(version):
 def test_a_sequence_stays_with_the_version_it_began_on(version):
     async def run():
         sequences, newer = Sequences(8, 60.0), Version()
-        await request(sequences, key(), START, version)
+        await request(sequences, key(), START, version, "a")
         assert sequences.version_of(key(), NEITHER) is version
-        await request(sequences, key(), NEITHER, newer)
-        assert (version.users, newer.users) == (1, 0)
         assert sequences.version_of(key(), START) is None
+        await request(sequences, key(), NEITHER, version, "b")
+        assert (version.users, newer.users) == (1, 0)
+        await request(sequences, key(), START, newer, "c")
+        assert (version.users, newer.users) == (0, 1)
+        assert sequences.version_of(key(), NEITHER) is newer
+
+    asyncio.run(run())
+
+
+def test_a_start_of_a_newer_version_that_fails_leaves_the_older_one(version):
+    async def run():
+        sequences, newer = Sequences(8, 60.0), Version()
+        await request(sequences, key(), START, version, "a")
+        with pytest.raises(WrongInput):
+            async with sequences.turn(key(), START, newer):
+                raise WrongInput("no")
+        assert sequences.version_of(key(), NEITHER) is version
+        assert await request(sequences, key(), NEITHER, version) == "a"
 
     asyncio.run(run())

@@ -114,6 +114,19 @@ def test_a_sequence_goes_on_with_the_version_it_began_on(changing, models_copy):
     assert "began on version '1'" in caught.value.details()
 
 
+def test_an_unload_ends_sequences_of_versions_that_were_replaced_too(
+    models_service, changing, models_copy
+):
+    add_version(models_copy, "letters", 2)
+    changing.stub.ModelInfer(step(IDS[:3], {"sequence_id": 1, "sequence_start": True}), timeout=20)
+    load(changing, "letters")
+    assert len(models_service.app.grpc.sequences) == 1
+    unload(changing, "letters")
+    assert len(models_service.app.grpc.sequences) == 0
+    states = changing.stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=20).models
+    assert {m.state for m in states if m.name == "letters"} == {"UNAVAILABLE"}
+
+
 def test_a_load_that_fails_keeps_what_is_served(changing, models_copy):
     folder = add_version(models_copy, "mood", 2)
     (folder / "weights.bin").write_bytes(b"")

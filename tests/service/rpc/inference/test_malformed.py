@@ -286,6 +286,22 @@ def test_an_output_without_labels_has_no_classes(refused):
     assert "'label' has no labels" in refused(request)
 
 
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        ("mood.tensors", {"tokens": [[1]] * 60, "lengths": [[1]] * 60}),
+        ("tags.tensors", {"tokens": [[1] * 30], "lengths": [[1]]}),
+        ("blank.tensors", {**IDS, "right": [[1]], "right_lengths": [[1]]}),
+        ("speller.tensors", {"source": [[1]], "source_lengths": [[1]]}),
+    ],
+)
+def test_an_answer_of_too_much_is_refused(refused, monkeypatch, model, inputs):
+    """Counting all that a row is told: of a decoder its memory, too."""
+    most = 3 if model == "blank.tensors" else 100
+    monkeypatch.setattr("service.rpc.inference.tensor_forms._MOST_TOLD", most)
+    assert f"holds at most {most}; send fewer rows" in refused(model, inputs)
+
+
 def test_a_claim_costs_neither_memory_nor_time(refused):
     """A shape of gigabytes over a few bytes is refused at once."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -174,6 +174,20 @@ def test_a_sequence_of_a_stream_is_the_streams_own(standing_service, inference):
     inference.infer("letters.tensors", padded([IDS[2:3]]), parameters=flags(77, 1, 2))
 
 
+def test_starts_and_ends_are_pipelined(inference):
+    """Two sequences of one name after each other, sent without waiting for an answer."""
+    requests = []
+    for number in range(6):
+        ids = IDS[3:] if number % 2 else IDS[:3]
+        requests.append(step(ids, flags(5, number % 2, 2)))
+        requests[-1].id = str(number)
+    found = {r.infer_response.id: r for r in inference.stream(*requests)}
+    assert not any(response.error_message for response in found.values())
+    whole = inference.infer("letters.tensors", padded([IDS]), True)
+    for number in "135":
+        assert (read(found[number].infer_response)["logits"] == whole["logits"]).all()
+
+
 def test_an_idle_sequence_ends(start_service):
     service = start_service(sequence_idle_seconds=0.2)
     with Inference(service.target) as inference:

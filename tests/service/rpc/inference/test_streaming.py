@@ -1,5 +1,6 @@
 """ModelStreamInfer: many requests on one call, each with a stream of its own."""
 
+import asyncio
 import queue
 from collections import defaultdict
 
@@ -7,7 +8,11 @@ import grpc
 import pytest
 
 from client import Sampling
-from service.rpc.inference.streaming import MOST_AT_ONCE
+from service.engine.catalogue import Catalogue
+from service.engine.sequences import Sequences
+from service.rpc.inference.answering import Answering
+from service.rpc.inference.streaming import MOST_AT_ONCE, InferStream
+from service.rpc.interceptors import CallCounter, Gate
 from tests.service.rpc.inference.calls import Inference, ask, read
 from tests.service.rpc.test_service import wait_until
 from unroll.inference import grpc_service_pb2 as pb
@@ -194,6 +199,41 @@ def test_a_request_that_takes_longer_than_it_allows_is_ended(inference, stream):
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         message = caught.value.details()
     assert "'timeout'" in message
+
+
+def test_errors_that_nobody_reads_hold_up_what_is_read():
+    """A caller that sends nonsense and reads nothing is not kept in memory without end."""
+    taken = 0
+
+    async def nonsense():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield ask("nobody")
+
+    class Unread:
+        def invocation_metadata(self):
+            return ()
+
+        def time_remaining(self):
+            return None
+
+        async def write(self, response):
+            await asyncio.Event().wait()
+
+    async def run():
+        counter = CallCounter(lambda *_: None, str)
+        answering = Answering(Catalogue(), Sequences(1, 1.0))
+        stream = InferStream(answering, Unread(), Gate(), counter, 300.0)
+        serving = asyncio.ensure_future(stream.serve(nonsense()))
+        for _ in range(20 * MOST_AT_ONCE):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+    asyncio.run(run())
+    assert MOST_AT_ONCE <= taken <= MOST_AT_ONCE + 2
 
 
 def test_streams_of_a_caller_that_leaves_give_their_rows_back(standing_service, inference):
