@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 
-from service.engine.errors import ReaderStalled, RequestError, ServiceStopping
+from service.engine.errors import RequestError, ServiceStopping
 from service.rpc.errors import told
 from service.rpc.inference.answering import Answering
+from service.rpc.inference.outbox import Outbox
 from service.rpc.interceptors import Admission, CallCounter, Gate, checked
 from service.rpc.writing import write
 from unroll.inference import grpc_service_pb2 as pb
@@ -20,6 +21,8 @@ METHOD = "ModelStreamInfer"
 STATUS_HEADER = ("triton_grpc_error", "true")
 # Requests of one call that are under way; further ones are not read until one has ended.
 MOST_AT_ONCE = 256
+# Responses of one call that wait to be written.
+MOST_UNWRITTEN = 64
 
 
 class InferStream:
@@ -46,8 +49,9 @@ class InferStream:
             for key, value in context.invocation_metadata() or ()
         )
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        # Two writes at once are refused by gRPC.
-        self._writing = asyncio.Lock()
+        self._outbox = Outbox(
+            lambda response: write(context, response, stall_seconds), MOST_UNWRITTEN
+        )
 
     async def serve(self, requests: AsyncIterator[Any]) -> None:
         """Until the caller has sent all and has all, or the server stops.
@@ -57,18 +61,32 @@ class InferStream:
         Sequences that began here end here. Raises ServiceStopping, ReaderStalled, and with the
         header whatever a request is refused with.
         """
+        writing = asyncio.ensure_future(self._outbox.run())
         try:
-            async with asyncio.TaskGroup() as group:
-                reading = group.create_task(self._read(requests, group))
-                await self._until_read_or_stopping(reading)
-                is_cut_off = not reading.done()
-                reading.cancel()
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            is_cut_off = await self._answer_all(requests, writing)
         finally:
             self.answering.sequences.end_of_owner(self)
+            self._outbox.close()
+            await asyncio.wait((writing,))
         if is_cut_off:
             raise ServiceStopping("the server is stopping; open the stream to another one")
+
+    async def _answer_all(
+        self, requests: AsyncIterator[Any], writing: asyncio.Future[None]
+    ) -> bool:
+        """Whether the stop of the server cut the requests off."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(_raise_of(writing))
+                async with asyncio.TaskGroup() as answering:
+                    reading = answering.create_task(self._read(requests, answering))
+                    await self._until_read_or_stopping(reading)
+                    is_cut_off = not reading.done()
+                    reading.cancel()
+                watching.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first_of(errors) from None
+        return is_cut_off
 
     async def _until_read_or_stopping(self, reading: asyncio.Task[None]) -> None:
         stopping = asyncio.create_task(self.gate.closed.wait())
@@ -87,13 +105,14 @@ class InferStream:
             with Admission(self.gate, self.count, METHOD, self.context) as admission:
                 admission.enter(request)
                 await self.answering.stream(checked(request), self, self._send)
+                await self._outbox.written()
             if admission.failure:
                 await self._tell(request, admission.failure)
         finally:
             self._places.release()
 
     async def _tell(self, request: Any, failure: RequestError) -> None:
-        if self.ends_with_status or isinstance(failure, ReaderStalled):
+        if self.ends_with_status:
             raise failure
         response = pb.ModelStreamInferResponse(error_message=told(failure))
         response.infer_response.SetInParent()
@@ -101,17 +120,18 @@ class InferStream:
             about = response.infer_response
             about.id, about.model_name = request.id, request.model_name
             about.model_version = request.model_version
-        await self._write(response)
+        await self._outbox.put(response)
+        await self._outbox.written()
 
     async def _send(self, response: pb.ModelInferResponse) -> None:
-        await self._write(pb.ModelStreamInferResponse(infer_response=response))
+        await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
 
-    async def _write(self, response: pb.ModelStreamInferResponse) -> None:
-        # To its end, even where the request's own time is up: grpc takes no write back.
-        async with self._writing:
-            writing = asyncio.ensure_future(write(self.context, response, self.stall_seconds))
-            try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:
-                await asyncio.gather(writing, return_exceptions=True)
-                raise
+
+async def _raise_of(work: asyncio.Future[None]) -> None:
+    """What ``work`` raises; it goes on when this is cancelled."""
+    await asyncio.shield(work)
+
+
+def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
