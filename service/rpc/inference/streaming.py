@@ -62,6 +62,7 @@ class InferStream:
         header whatever a request is refused with.
         """
         writing = asyncio.ensure_future(self._outbox.run())
+        writing.add_done_callback(_forgive)
         try:
             is_cut_off = await self._answer_all(requests, writing)
         finally:
@@ -125,6 +126,12 @@ class InferStream:
 
     async def _send(self, response: pb.ModelInferResponse) -> None:
         await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
+
+
+def _forgive(writing: asyncio.Future[None]) -> None:
+    """What a write fails with once its call is over, nobody is there to be told."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 async def _raise_of(work: asyncio.Future[None]) -> None:
