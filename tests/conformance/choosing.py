@@ -94,7 +94,12 @@ def _add(chosen: Chosen, endpoint: Endpoint, model: Model, wishes: Wishes) -> No
     if streams and endpoint.offers("ModelStreamInfer"):
         streamed = replace(subject, is_streamed=bool(refusal))
         chosen.by_kind[STREAM].append(_watched(streamed, _streamed))
-    if is_sequence:
+    if is_sequence and _says_nothing_of_steps(subject) and model.name not in wishes.sequence_models:
+        chosen.left_out[model.name] = (
+            "in sequences: all of its inputs are optional, and nothing says which of them a later "
+            "request of a sequence has; give steps in the file of --inputs"
+        )
+    elif is_sequence:
         sequenced = replace(subject, is_streamed=bool(refusal))
         chosen.by_kind[SEQUENCE].append(_watched(sequenced, _sequenced))
 
@@ -107,6 +112,11 @@ def _stream_one_plain_model(chosen: Chosen, endpoint: Endpoint, wishes: Wishes) 
         if not (subject.model.is_decoupled or subject.model.keeps_sequences):
             chosen.by_kind[STREAM].append(subject)
             return
+
+
+def _says_nothing_of_steps(subject: Subject) -> bool:
+    """Whether a later request may have other inputs than the first, and which is not known."""
+    return not subject.steps and all(t.name in subject.model.optional for t in subject.model.inputs)
 
 
 def _inputs(model: Model, wishes: Wishes) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def test_service_conforms(start_service: Callable[..., Any]):
     with Endpoint(service.target, timeout=30) as endpoint:
         chosen = choose(endpoint, Wishes(inputs=INPUTS, stable=True))
         results = list(run(endpoint, chosen, select()))
+        unhelped = choose(endpoint, Wishes())
+    # A text with a blank, and what follows a source or a vector, cannot be guessed.
+    assert unhelped.left_out.keys() == {"blank", "foods.tensors", "speller.tensors"}
     assert chosen.left_out == {}
     assert {f"{name}{form}" for name in NAMES for form in ("", ".tensors")} == set(
         chosen.names("any model")

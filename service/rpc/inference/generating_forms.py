@@ -26,12 +26,16 @@ _OTHERS = (
 )  # fmt: skip
 
 
+# Tokens of a request that does not say: a load generator sends a prompt and nothing else.
+_USUAL_TOKENS = 256
+
+
 @dataclass(frozen=True)
 class GenerationSettings:
     """tokens_per_message: of a response, where the request is streamed."""
 
     sampling: SamplingWish
-    max_tokens: int | None
+    max_tokens: int
     min_tokens: int
     stop: tuple[str, ...]
     tokens_per_message: int
@@ -72,11 +76,16 @@ class GenerateText(Form):
         )
         return GenerationSettings(
             sampling,
-            parameters.whole("max_tokens"),
+            self._most_tokens(parameters),
             parameters.whole("min_tokens") or 0,
             _stops(parameters),
             parameters.whole("tokens_per_message") or 1,
         )
+
+    def _most_tokens(self, parameters: Parameters) -> int:
+        wanted = parameters.whole("max_tokens")
+        usual = min(_USUAL_TOKENS, self.card.limits["output_tokens"])
+        return usual if wanted is None else wanted
 
     async def infer(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> Told:
         """All tokens in one response."""

@@ -201,6 +201,11 @@ def test_stop_is_a_text_or_a_list(inference, several):
     assert outputs["finish_reason"][0] == "stop"
 
 
+def test_a_request_that_does_not_say_gets_a_usual_number_of_tokens(inference):
+    outputs = inference.infer("letters", {"prompt": ["abc"]}, parameters={"seed": 3})
+    assert outputs["tokens"].size == 256
+
+
 def test_a_request_without_a_seed_is_told_the_one_in_use(inference):
     request = ask("letters", {"prompt": ["abc"]}, parameters={"max_tokens": 30})
     first = inference.stub.ModelInfer(request, timeout=20)
