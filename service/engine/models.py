@@ -108,9 +108,7 @@ class ClassifierModel(ReadingModel):
 
         Raises WrongInput, QueueFull or EngineFailed.
         """
-        for number, ids in enumerate(rows):
-            self.check_ids(ids, f"row {number}")
-        return await run_batch(self.thread, [PredictItem(tuple(ids)) for ids in rows])
+        return await run_batch(self.thread, self.items_of(rows))
 
     def _encode_all(self, texts: Sequence[str]) -> list[Encoded]:
         return [self.read(self.reader, text, f"texts[{i}]") for i, text in enumerate(texts)]

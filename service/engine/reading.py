@@ -83,6 +83,12 @@ class ReadingModel:
                 "tokens; shorten it"
             )
 
+    def items_of(self, rows: Sequence[Sequence[int]]) -> list[PredictItem]:
+        """Rows of ids, each within the limit of the input. Raises WrongInput."""
+        for number, ids in enumerate(rows):
+            self.check_ids(ids, f"row {number}")
+        return [PredictItem(tuple(ids)) for ids in rows]
+
     def check_ids(
         self, ids: Sequence[int], what: str, limit: int | None = None, below: int | None = None
     ) -> None:

@@ -99,9 +99,7 @@ class TaggerModel(ReadingModel):
 
         Raises WrongInput, QueueFull or EngineFailed.
         """
-        for number, ids in enumerate(rows):
-            self.check_ids(ids, f"row {number}")
-        return await run_batch(self.thread, [PredictItem(tuple(ids)) for ids in rows])
+        return await run_batch(self.thread, self.items_of(rows))
 
     def _read_all(self, wishes: Sequence[TagWish]) -> list[_Read]:
         return [self._read(wish, f"items[{number}]") for number, wish in enumerate(wishes)]

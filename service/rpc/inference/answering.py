@@ -106,23 +106,25 @@ class Answering:
         Raises RequestError's kinds.
         """
         with self._begin(request, owner) as (asking, under):
-            async with _Limit(asking.timeout_seconds).watch():
-                ask, told = await self._ask(request, asking, under)
-                if told is None:
-                    told = await under.form.infer(ask.inputs, ask.settings)
-            # Outside: whoever is told that time was up finds the sequence as it was.
-            return await _respond(request, ask, told, under)
+            return await self._whole(request, asking, under)
 
     async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
         """Send each response as it is made; the last one says so. Raises as answer()."""
         with self._begin(request, owner) as (asking, under):
-            if not under.form.is_decoupled:
-                async with _Limit(asking.timeout_seconds).watch():
-                    ask, told = await self._ask(request, asking, under)
-                    told = told or await under.form.infer(ask.inputs, ask.settings)
-                await send(_marked(await _respond(request, ask, told, under), True))
-                return
-            await self._stream_all(request, asking, under, send)
+            if under.form.is_decoupled:
+                await self._stream_all(request, asking, under, send)
+            else:
+                await send(_marked(await self._whole(request, asking, under), True))
+
+    async def _whole(
+        self, request: pb.ModelInferRequest, asking: Asking, under: _Under
+    ) -> pb.ModelInferResponse:
+        async with _Limit(asking.timeout_seconds).watch():
+            ask, told = await self._ask(request, asking, under)
+            if told is None:
+                told = await under.form.infer(ask.inputs, ask.settings)
+        # Outside: whoever is told that time was up finds the sequence as it was.
+        return await _respond(request, ask, told, under)
 
     async def _stream_all(
         self, request: pb.ModelInferRequest, asking: Asking, under: _Under, send: Send
