@@ -10,7 +10,7 @@ PIP_VERSION := 26.3
 VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-MODELS := sentiment nationality pos pos-online cloze g2p food prose
+MODELS := sentiment nationality pos pos-online cloze g2p translate food prose
 # Models whose step is faster in int8 and no worse on held-out data (DECISIONS.md has the figures).
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
@@ -25,7 +25,8 @@ PROTOS := $(shell find proto -name '*.proto' | sort)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz conformance soak-tags check format \
-	train export models proto bench study image clean need-model
+	ops-tools verify-ops \
+	train export models evaluate proto bench study image image-test sbom clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -105,13 +106,16 @@ BUNDLES := $(MODELS:%=models/%/1/manifest.json)
 precision_of = $(if $(filter $(1),$(INT8)),--int8)
 
 $(RUNS): runs/%/model.pt: | $(VENV)/.dev
-	$(PY) -m training.$(subst -,_,$*) $(if $(wildcard runs/$*/checkpoint.pt),--resume)
+	$(PY) -m training.$(subst -,_,$*) $(if $(wildcard runs/$*/checkpoint.pt runs/$*/*/checkpoint.pt),--resume)
 
 export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle
 	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),$(call precision_of,$(MODEL)),--bundle models/$(MODEL)/1)
 
 $(BUNDLES): models/%/1/manifest.json: runs/%/model.pt
 	$(PY) -m export $* $(call precision_of,$*)
+
+evaluate: $(VENV)/.dev ## measure what every bundle says of itself through the service; write docs/models.md and cards
+	$(PY) -m study.evaluation $(ARGS)
 
 models: $(BUNDLES) ## train what has no run in runs/, export what changed: all models, from data to bundle
 
@@ -139,6 +143,32 @@ soak-tags: $(VENV)/.dev ## feed 200,000 tokens to one stream of tags: memory and
 test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA
 	@$(MAKE) --no-print-directory RUNTIME=gpu test-on-cuda
 
+# What tests against real components call, beside Python packages.
+OPS_PACKAGES := podman runc mmdebstrap prometheus prometheus-alertmanager haproxy
+
+ops-tools: ## install what verify-ops calls: Debian packages (as root), and tools from PyPI
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(OPS_PACKAGES) >/dev/null 2>&1; then \
+		echo "installing $(OPS_PACKAGES)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+			$(OPS_PACKAGES) >/dev/null; fi || echo "not all of them could be installed; tests skip what is missing"
+	@$(MAKE) --no-print-directory .venv-ops/.installed || \
+		echo "the tools from PyPI could not be installed; tests skip what is missing"
+
+.venv-ops/.installed: pyproject.toml
+	@rm -f $@
+	@echo "installing what operating is checked with (group ops)"
+	@$(PYTHON) -m venv .venv-ops
+	@.venv-ops/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@.venv-ops/bin/python -m pip install --quiet --group ops
+	@$(PYTHON) -m venv .venv-ops/checkov
+	@.venv-ops/checkov/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@.venv-ops/checkov/bin/python -m pip install --quiet --group ops-checkov
+	@ln -sf ../checkov/bin/checkov .venv-ops/bin/checkov
+	@touch $@
+
+verify-ops: $(VENV)/.dev ops-tools client-kserve ## run the service beside real components; a line each with what was seen
+	$(PY) -m pytest -m ops tests/ops $(ARGS)
+
 test-clients: $(VENV)/.dev $(CLIENTS:%=client-%) ## existing clients, unmodified, against the running service
 	$(PY) -m pytest -m clients -rPs --confcutdir=tests/clients tests/clients $(ARGS)
 
@@ -148,13 +178,15 @@ test-on-cuda: $(VENV)/.test
 	$(PY) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu
 	$(PY) -m bench --device cuda --only kernels streams --rounds 3 --streams 1 16 64 256 $(ARGS)
 
-check: $(VENV)/.dev ## formatter, linters, types, import contracts, stub drift
+check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of what is generated
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint proto
 	$(PY) -m tests.stub_drift
+	$(PY) -m tests.metrics_page
+	$(PY) -m deploy.grafana.dashboard
 
 format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff format --quiet .
@@ -163,16 +195,42 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 proto: $(VENV)/.dev ## regenerate the stubs in unroll/
 	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
+.PHONY: manifests
+manifests: ## write the rules of deploy/prometheus as objects for Kubernetes
+	deploy/kubernetes/wrap-rules.sh
+
 bench: $(VENV)/.dev ## measure everything against the bars, in under ten minutes; ARGS="--only streams …"
 	$(PY) -m bench $(ARGS)
+
+capacity: $(VENV)/.dev ## measure what one core carries and write docs/capacity.md; some ten minutes on an idle machine
+	$(PY) -m bench.capacity $(ARGS)
 
 study: $(VENV)/.dev ## rerun the lecture's arguments, write docs/study.md and docs/designs.md; goes on where it stopped
 	@OMP_NUM_THREADS=1 $(PY) -m study $(ARGS)
 
 image: ## build the container image (needs podman; see deploy/README.md)
-	deploy/build-image.sh
+	RUNTIME=$(RUNTIME) deploy/build-image.sh
+
+image-test: $(VENV)/.dev ops-tools ## build the image and try it: read-only, no capabilities, 512 MB, stopped under load
+	$(PY) -m pytest -m ops tests/ops/test_image.py $(ARGS)
+
+# What the image's Dockerfile installs, and nothing else.
+.venv-sbom/.installed: pyproject.toml
+	@rm -rf .venv-sbom
+	@echo "installing what serving needs (group $(SERVE_GROUP)), to list it"
+	@$(PYTHON) -m venv .venv-sbom
+	@.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@.venv-sbom/bin/python -m pip install --quiet --group $(SERVE_GROUP)
+	@.venv-sbom/bin/python -m pip uninstall --yes --quiet pip setuptools
+	@touch $@
+
+sbom: .venv-sbom/.installed .venv-ops/.installed ## list what the image adds to its base (CycloneDX), into .out/sbom.json
+	@mkdir -p .out
+	.venv-ops/bin/cyclonedx-py environment .venv-sbom --output-reproducible -o .out/packages.json
+	@$(PYTHON) -m deploy.sbom .out/packages.json >.out/sbom.json && rm .out/packages.json
+	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-clients $(NODE_CLIENT)/node_modules
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-sbom $(NODE_CLIENT)/node_modules
+	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,16 @@ from bundle.vocabulary import Vocabulary
 # is not space is a token of its own.
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 
-KINDS = ("words", "characters", "symbols")
+# What a piece that begins a word begins with, in place of the space before it.
+WORD_BEGIN = "\N{LOWER ONE EIGHTH BLOCK}"
+
+# What stands for words that the vocabulary lacks: their shape, then up to four last letters.
+# No word or mark of a text looks like that.
+_ENDING = re.compile(r"(Upper|lower|digit)(-hyphen)?:.*")
+_LONGEST_ENDING = 4
+_DIGIT = re.compile(r"\d")
+
+KINDS = ("words", "characters", "symbols", "pieces", "endings")
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,9 @@ class Encoded:
 class Tokenizer:
     """Splits text into symbols and numbers them.
 
-    kind: ``words`` (words and marks), ``characters``, or ``symbols`` (split at spaces).
+    kind: ``words`` (words and marks), ``endings`` (words, of which those that the vocabulary
+        lacks are read as their shape and last letters), ``characters``, ``symbols`` (split at
+        spaces), or ``pieces`` (parts of words, each the longest that the vocabulary holds).
     lowercase: texts are lowercased first.
 
     Raises ManifestInvalid for another kind.
@@ -44,22 +55,52 @@ class Tokenizer:
             raise ManifestInvalid(f"tokenizer kind {self.kind!r} is not one of {', '.join(KINDS)}")
 
     def split(self, text: str) -> list[str]:
+        if self.kind == "pieces":
+            return split_into_pieces(text.lower() if self.lowercase else text, self.vocabulary)
         return split(self.kind, text, self.lowercase)
 
     def encode(self, text: str) -> Encoded:
         return self._numbered(self.split(text))
 
     def words_of(self, text: str) -> list[str]:
-        """The symbols of ``text`` as they stand there; encode_words() numbers them."""
-        return split(self.kind, text)
+        """The symbols of ``text`` as they stand there; encode_words() numbers them.
+
+        Pieces are those of the text as it is read, lowercased where that is.
+        """
+        return self.split(text) if self.kind == "pieces" else split(self.kind, text)
 
     def encode_words(self, words: Iterable[str]) -> Encoded:
         """Each word is one symbol, whatever it holds."""
         return self._numbered(word.lower() if self.lowercase else word for word in words)
 
     def _numbered(self, symbols: Iterable[str]) -> Encoded:
+        if self.kind == "endings":
+            return self._with_endings(symbols)
         ids = [self.vocabulary.id_of(symbol) for symbol in symbols]
         return Encoded(ids, ids.count(self.vocabulary.unknown_id))
+
+    def _with_endings(self, words: Iterable[str]) -> Encoded:
+        ids, unknown = [], 0
+        for word in words:
+            known = word in self.vocabulary
+            ids.append(self.vocabulary.id_of(word) if known else self.stand_in(word))
+            unknown += not known
+        return Encoded(ids, unknown)
+
+    def stand_in(self, word: str) -> int:
+        """The id that ``word`` is read as where the vocabulary lacks it."""
+        if self.kind == "endings":
+            for ending in endings(word):
+                if ending in self.vocabulary:
+                    return self.vocabulary.id_of(ending)
+        return self.vocabulary.unknown_id
+
+    @property
+    def stand_ins(self) -> frozenset[int]:
+        """The ids that no word of the vocabulary has, but words that it lacks."""
+        symbols = self.vocabulary.symbols if self.kind == "endings" else ()
+        found = (self.vocabulary.id_of(s) for s in symbols if _ENDING.fullmatch(s))
+        return frozenset((*found, self.vocabulary.unknown_id))
 
     def longest_text(self, tokens: int) -> int:
         """Characters of the longest text worth reading where ``tokens`` are accepted.
@@ -71,6 +112,8 @@ class Tokenizer:
     def piece(self, token: int, first: bool) -> str:
         """The text one generated token adds; joined, the pieces of a stream are its text."""
         symbol = self.vocabulary.symbol_of(token)
+        if self.kind == "pieces":
+            return symbol.removeprefix(WORD_BEGIN) if first else symbol.replace(WORD_BEGIN, " ")
         return symbol if first or not symbol or self.kind == "characters" else f" {symbol}"
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -85,11 +128,41 @@ class Tokenizer:
 
 
 def split(kind: str, text: str, lowercase: bool = False) -> list[str]:
-    """The symbols of ``text`` before they are numbered."""
+    """The symbols of ``text`` before they are numbered, for kinds that need no vocabulary."""
     text = text.lower() if lowercase else text
-    if kind == "words":
+    if kind in ("words", "endings"):
         return _WORD.findall(text)
     return list(text) if kind == "characters" else text.split()
+
+
+def endings(word: str) -> Iterator[str]:
+    """What may stand for ``word``, the most telling first: its shape with 4 to 0 last letters.
+
+    ``Upper:ford`` for Oxford, ``lower-hyphen:made`` for well-made, ``digit:000s`` for 1920s. As
+    in tagging by suffixes (Brants 2000, arXiv:cs/0003055, section 2.3).
+    """
+    shape = "digit" if _DIGIT.search(word) else "Upper" if word[:1].isupper() else "lower"
+    hyphen = "-hyphen" if "-" in word else ""
+    letters = _DIGIT.sub("0", word.lower())
+    for count in range(min(_LONGEST_ENDING, len(letters)), -1, -1):
+        yield f"{shape}{hyphen}:{letters[len(letters) - count :]}"
+
+
+def split_into_pieces(text: str, vocabulary: Vocabulary) -> list[str]:
+    """Each word from the left, the longest piece that ``vocabulary`` holds at each place.
+
+    A character that no piece begins with is a symbol by itself, and unknown. Longest match first,
+    as in WordPiece (Song et al. 2021, arXiv:2012.15524), needs the pieces and no order of theirs.
+    """
+    pieces = []
+    for word in text.split():
+        marked, place = WORD_BEGIN + word, 0
+        while place < len(marked):
+            ends = range(min(place + vocabulary.longest, len(marked)), place, -1)
+            end = next((end for end in ends if marked[place:end] in vocabulary), place + 1)
+            pieces.append(marked[place:end])
+            place = end
+    return pieces
 
 
 def count_symbols(

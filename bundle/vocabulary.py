@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bundle.errors import VocabularyInvalid
@@ -50,6 +51,14 @@ class Vocabulary:
     def __len__(self) -> int:
         """Rows of an embedding table over this vocabulary, padding included."""
         return self.unknown_id + 1
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._ids
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest symbol."""
+        return max(map(len, self.symbols), default=0)
 
     @property
     def begin_id(self) -> int:

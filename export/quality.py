@@ -17,7 +17,7 @@ from torch import Tensor
 from bundle.manifest import BATCH, STEP_INPUTS, GraphSpec
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
-from training import g2p, prose
+from training import g2p, prose, translate
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
 from training.trained import Figure, TrainedModel
@@ -26,6 +26,7 @@ from training.trained import Figure, TrainedModel
 _HELD_OUT: dict[str, Callable[..., tuple[Figure, ...]]] = {
     "prose": prose.held_out_figures,
     "g2p": g2p.held_out_figures,
+    "translate": translate.held_out_figures,
 }
 
 SPEED_BATCHES = (1, 64)

@@ -100,7 +100,7 @@ class CharacterCourse:
         settings = self.settings
         training, validation, held_out = self.splits
         config = self.config(design)
-        task = PartsTask(training, validation, run.seed, settings.batches)
+        task = PartsTask(training, validation, run.seed, part=settings.batches)
         fit = FitSettings(run.seed, settings.parts, settings.learning_rate)
         model, history = run.fit(Generator, config, task, fit)
         split_name = SPLIT if settings.characters is None else f"{SPLIT}, of a part of the text"

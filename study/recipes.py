@@ -49,4 +49,4 @@ def command_of(section: str, quick: bool) -> str:
 def run_of(recipe: Recipe, folder: Path, data: Path, quick: bool) -> StudyRun:
     """Goes on from a checkpoint where there is one."""
     resume = (folder / CHECKPOINT).exists()
-    return StudyRun(recipe.name, quick, resume, recipe.seed, folder, data, recipe.section)
+    return StudyRun(recipe.name, quick, resume, recipe.seed, folder, data, section=recipe.section)

@@ -18,8 +18,8 @@ _CALL_SECONDS = 60
 
 
 @contextmanager
-def serving(models: Path) -> Iterator[Client]:
-    """A client of a service over the bundles in ``models``."""
+def serving(models: Path, call_seconds: float = _CALL_SECONDS) -> Iterator[Client]:
+    """A client of a service over the bundles in ``models``; call_seconds: a call's deadline."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -33,7 +33,7 @@ def serving(models: Path) -> Iterator[Client]:
     try:
         run(app.start())
         try:
-            with Client(f"127.0.0.1:{app.grpc.port}", timeout=_CALL_SECONDS) as client:
+            with Client(f"127.0.0.1:{app.grpc.port}", timeout=call_seconds) as client:
                 yield client
         finally:
             run(app.stop())

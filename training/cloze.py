@@ -1,6 +1,6 @@
 """Fills a blank from both sides: two LSTMs over the Bible in Basic English.
 
-    python -m training.cloze [--quick] [--resume] [--seed N]
+    python -m training.cloze [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: every tenth sentence is held out, a twentieth of all validates. The candidates are the
 1,000 most frequent content words of training; a blank is where a sentence holds one of them.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -25,17 +25,15 @@ from training.batching import similar_lengths
 from training.command import Run, run_script
 from training.data.bible_basic import content_words, load_sentences, split_sentences
 from training.data.packages import BIBLE_BASIC
-from training.loop import FitSettings
+from training.loop import FitSettings, History
 from training.models import config_to_json
 from training.models.fill import Fill, FillConfig
-from training.models.options import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
-BATCH = 32
 CANDIDATES = 1_000
-VOCABULARY_CAP = 4_500
+QUICK_SENTENCES = 4_000
+EVERY_WORD = "every-word"  # the stage in which all words are candidates
 INPUT_LIMIT = 512
-LABEL_SMOOTHING = 0.1
 NO_BLANK = -100  # a word that is no candidate: cross_entropy leaves it out
 
 # tokens (batch, time): begin, words, end; lengths (batch,);
@@ -65,8 +63,17 @@ def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], text: str) -> Sente
     )
 
 
-def make_batches(sentences: Sequence[Sentence], choose: random.Random) -> list[Batch]:
-    grouped = similar_lengths(sentences, lambda s: len(s.tokens), BATCH, choose)
+def encode_all(
+    tokenizer: Tokenizer, candidates: Sequence[str], texts: Sequence[str]
+) -> list[Sentence]:
+    numbers = {word: number for number, word in enumerate(candidates)}
+    return [encode(tokenizer, numbers, text) for text in texts]
+
+
+def make_batches(
+    sentences: Sequence[Sentence], choose: random.Random, size: int = 32
+) -> list[Batch]:
+    grouped = similar_lengths(sentences, lambda s: len(s.tokens), size, choose)
     return [_stack(batch) for batch in grouped]
 
 
@@ -81,17 +88,39 @@ def _stack(sentences: Sequence[Sentence]) -> Batch:
 
 
 @dataclass(frozen=True)
+class ClozeSettings:
+    """batch: sentences. vocabulary: ids at most; rarer words train the catch-all.
+    label_smoothing: share of an answer's probability that is spread over all candidates.
+    every_word_epochs, every_word_rate: of a stage before, in which every word of the vocabulary
+    is a candidate and so four times as many words of a sentence are blanks; 0 epochs for none.
+    """
+
+    batch: int
+    vocabulary: int
+    label_smoothing: float
+    every_word_epochs: int
+    every_word_rate: float
+
+
+@dataclass(frozen=True)
 class ClozeTask:
-    """Every blank of a sentence is filled in one pass: no side ever reads its own blank."""
+    """Every blank of a sentence is filled in one pass: no side ever reads its own blank.
+
+    stage_before: the same sentences with more candidates, of which these are the first.
+    """
 
     tokenizer: Tokenizer
     candidates: tuple[str, ...]
     training: Sequence[Sentence]
     validation: Sequence[Sentence]
     seed: int
+    batch: int = 32
+    label_smoothing: float = 0.1
+    stage_before: ClozeTask | None = None
 
     def batches(self, epoch: int) -> list[Batch]:
-        return make_batches(self.training, random.Random(self.seed * 10_007 + epoch))
+        choose = random.Random(self.seed * 10_007 + epoch)
+        return make_batches(self.training, choose, self.batch)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
@@ -99,7 +128,7 @@ class ClozeTask:
 
     def loss(self, model: Fill, batch: Batch, carry: None) -> tuple[Tensor, None]:
         logits, answers = at_blanks(model.everywhere, batch)
-        return cross_entropy(logits, answers, label_smoothing=LABEL_SMOOTHING), None
+        return cross_entropy(logits, answers, label_smoothing=self.label_smoothing), None
 
     def validate(self, model: Fill) -> float:
         total, blanks = 0.0, 0
@@ -147,31 +176,63 @@ def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
     The cap leaves out words that occur once or twice: they are what trains the catch-all.
     """
     sentences = load_sentences(run.data)
-    splits = split_sentences(sentences[:4_000] if run.quick else sentences)
+    splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
+    taught = run.recipe.task_settings(ClozeSettings)
     words = (word for text in splits["train"] for word in split("words", text, lowercase=True))
-    vocabulary = Vocabulary.count(words, VOCABULARY_CAP, has_markers=True)
+    vocabulary = Vocabulary.count(words, taught.vocabulary, has_markers=True)
     tokenizer = Tokenizer("words", vocabulary, lowercase=True)
     candidates = content_words(splits["train"], CANDIDATES)
-    numbers = {word: number for number, word in enumerate(candidates)}
-    encoded = {
-        name: [encode(tokenizer, numbers, text) for text in part] for name, part in splits.items()
-    }
-    task = ClozeTask(tokenizer, candidates, encoded["train"], encoded["validation"], run.seed)
-    return task, encoded["held-out"]
+
+    def task_of(candidates: tuple[str, ...], before: ClozeTask | None) -> ClozeTask:
+        training, validation = (
+            encode_all(tokenizer, candidates, splits[part]) for part in ("train", "validation")
+        )
+        return ClozeTask(
+            tokenizer, candidates, training, validation, run.seed, taught.batch,
+            taught.label_smoothing, before,
+        )  # fmt: skip
+
+    every_word = tuple(dict.fromkeys((*candidates, *vocabulary.symbols)))
+    before = task_of(every_word, None) if taught.every_word_epochs else None
+    held_out = encode_all(tokenizer, candidates, splits["held-out"])
+    return task_of(candidates, before), held_out
+
+
+def narrowed(model: Fill, config: FillConfig) -> Fill:
+    """A model of ``config`` with the weights of ``model``, which knows more candidates."""
+    weights = model.state_dict()
+    for name in ("output.weight", "output.bias"):
+        weights[name] = weights[name][: config.candidates]
+    narrow = Fill(config)
+    narrow.load_state_dict(weights)
+    return narrow
+
+
+def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History, FitSettings]:
+    """Both stages, or the second alone where the task has none before."""
+    settings = run.recipe.fit_settings(run.seed)
+    before = task.stage_before
+    if before is None:
+        return *run.fit(Fill, config, task, settings), settings
+    taught = run.recipe.task_settings(ClozeSettings)
+    first = FitSettings(run.seed, taught.every_word_epochs, taught.every_word_rate)
+    wide = replace(config, candidates=len(before.candidates))
+    model, _ = run.fit(Fill, wide, before, first, stage=EVERY_WORD)
+
+    def build(config: FillConfig) -> Fill:
+        return narrowed(model, config)
+
+    return *run.fit(build, config, task, settings, after=EVERY_WORD), settings
 
 
 def train(run: Run) -> None:
     task, held_out = load_task(run)
-    embedding, size, epochs = (32, 32, 4) if run.quick else (128, 192, 10)
-    config = FillConfig(
+    config = run.recipe.config(
+        FillConfig,
         vocabulary_size=len(task.tokenizer.vocabulary),
         candidates=len(task.candidates),
-        embedding_size=embedding,
-        recurrent=RecurrentOptions("lstm", size, 1),
-        dropout=0.4,
     )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.002)
-    model, history = run.fit(Fill, config, task, settings)
+    model, history, settings = fit(run, task, config)
     trained = TrainedModel(
         name=run.model,
         description="Fills a blank in an English sentence from the words on both its sides.",

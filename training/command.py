@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.loop import (
+    CHECKPOINT,
     AnyModel,
     FitSettings,
     History,
@@ -24,6 +26,8 @@ from training.loop import (
     Trainer,
     TrainingStopped,
 )
+from training.parallel import Team, joined_team
+from training.recipe import RECIPES, Recipe, RecipeInvalid, load_recipe
 from training.trained import TrainedModel, revision
 
 matplotlib.use("Agg")
@@ -34,9 +38,16 @@ STOPPED_BY_USER = 130
 AnyConfig = TypeVar("AnyConfig")
 
 
+class PartDone(Exception):
+    """This process has helped to train; the leader of its team measures and writes."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run of a training script: its profile, its seed, its folders."""
+    """One run of a training script: its profile, its seed, its folders.
+
+    recipe_file: None for the model's own. team: of the processes that train together.
+    """
 
     model: str
     quick: bool
@@ -44,11 +55,19 @@ class Run:
     seed: int
     folder: Path
     data: Path
+    recipe_file: Path | None = None
+    team: Team = field(default_factory=Team)
 
     @property
     def command(self) -> str:
         quick = " --quick" if self.quick else ""
-        return f"python -m {module_of(self.model)}{quick} --seed {self.seed}"
+        recipe = f" --recipe {self.recipe_file}" if self.recipe_file else ""
+        return f"python -m {module_of(self.model)}{quick}{recipe} --seed {self.seed}"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Raises RecipeInvalid for a file that cannot be read."""
+        return load_recipe(self.recipe_file or RECIPES / f"{self.model}.toml", self.quick)
 
     def fit(
         self,
@@ -56,15 +75,35 @@ class Run:
         config: AnyConfig,
         task: Task[AnyModel],
         settings: FitSettings,
+        stage: str = "",
+        after: str = "",
     ) -> tuple[AnyModel, History]:
-        """A model of ``config`` trained on ``task``, with the weights of its best epoch."""
+        """A model of ``config`` trained on ``task``, with the weights of its best epoch.
+
+        stage: the name of what comes before the run's last stage, and of its folder.
+        after: the stage before this one; --resume may have to go on from there.
+
+        Raises PartDone after the last stage where another process leads the team.
+        """
+        folder = self.folder / stage
+        begins = after and not (folder / CHECKPOINT).exists()
         torch.manual_seed(settings.seed)
         model = build(config)
         count = sum(parameter.numel() for parameter in model.parameters())
-        print(f"{self.model}: {count:,} parameters, {settings.epochs} epochs")
+        if self.team.leads:
+            print(
+                f"{self.model} {stage}".strip()
+                + f": {count:,} parameters, {settings.epochs} epochs"
+            )
         identity = {"config": repr(config), "batches": len(task.batches(0))}
-        trainer = Trainer(model, task, settings, self.folder, identity, revision())
-        return model, trainer.fit(self.resume)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
+        history = trainer.fit(self.resume and not begins)
+        if stage and self.team.leads:
+            _plot(history, folder / "loss.png", f"{self.model}, {stage}")
+        if not stage and not self.team.leads:
+            raise PartDone
+        return model, history
 
     def facts(self, model: nn.Module, history: History, settings: FitSettings) -> dict[str, object]:
         """What a manifest records of how a model was trained."""
@@ -75,6 +114,7 @@ class Run:
             "best_epoch": history.best_epoch + 1,
             "seconds": round(history.seconds),
             "threads": torch.get_num_threads(),
+            "processes": self.team.size,
             **asdict(settings),
         }
 
@@ -82,7 +122,12 @@ class Run:
         """Write the report, the loss curve and, last, the model into the run's folder."""
         _plot(history, self.folder / "loss.png", trained.name)
         figures = [asdict(figure) for figure in trained.figures]
-        report = {"training": trained.training, "figures": figures, "history": asdict(history)}
+        report = {
+            "training": trained.training,
+            "recipe": self._recipe_to_json(),
+            "figures": figures,
+            "history": asdict(history),
+        }
         (self.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         for figure in trained.figures:
             print(
@@ -90,6 +135,11 @@ class Run:
                 f"on {figure.examples:,} of {figure.split}"
             )
         trained.save(self.folder)
+
+    def _recipe_to_json(self) -> dict[str, object]:
+        """Nothing for a model whose settings are in no file, as the study's are."""
+        known = self.recipe_file or (RECIPES / f"{self.model}.toml").exists()
+        return self.recipe.to_json() if known else {}
 
 
 def module_of(model: str) -> str:
@@ -116,22 +166,36 @@ def run_script(
     """Parse the command line every script shares, train, and turn failures into exit codes."""
     parser = argparse.ArgumentParser(prog=f"python -m {module_of(model)}")
     parser.add_argument("--quick", action="store_true", help="a small model in two minutes")
+    parser.add_argument("--recipe", type=Path, help=f"file (default {RECIPES.name}/{model}.toml)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches and dropout")
     parser.add_argument("--out", type=Path, default=None, help="folder (default runs/MODEL)")
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     chosen = parser.parse_args(arguments)
     folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
-    run = Run(model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data)
+    with joined_team() as team:
+        return _run(
+            train,
+            Run(
+                model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data,
+                chosen.recipe, team,
+            ),
+        )  # fmt: skip
+
+
+def _run(train: Callable[[Run], None], run: Run) -> int:
     try:
         train(run)
+    except PartDone:
+        return 0
     except TrainingStopped as stopped:
-        print(stopped, file=sys.stderr)
+        if run.team.leads:
+            print(stopped, file=sys.stderr)
         return STOPPED_BY_USER
     except KeyboardInterrupt:
-        print(f"{model}: stopped outside a training step; --resume goes on", file=sys.stderr)
+        print(f"{run.model}: stopped outside a training step; --resume goes on", file=sys.stderr)
         return STOPPED_BY_USER
-    except (DataUnavailable, ResumeImpossible) as error:
-        print(f"{model}: {error}", file=sys.stderr)
+    except (DataUnavailable, ResumeImpossible, RecipeInvalid) as error:
+        print(f"{run.model}: {error}", file=sys.stderr)
         return 1
     return 0

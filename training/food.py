@@ -1,6 +1,6 @@
 """Nutrients to names: a vector of 28 values conditions an LSTM that writes a food's name.
 
-    python -m training.food [--quick] [--resume] [--seed N]
+    python -m training.food [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: two parts are held out of one model, every tenth food and all foods of a tenth of the
 groups of similar names (training/data/usda.py); a twentieth of all foods validates.
@@ -25,25 +25,22 @@ from training.batching import similar_lengths
 from training.command import Run, run_script
 from training.data.packages import USDA_NUTRITION
 from training.data.usda import Food, Foods, load_foods, split_foods
-from training.loop import FitSettings
 from training.metrics import overlap_f1
 from training.models import config_to_json
-from training.models.options import RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 from training.trained import Figure, TrainedModel
 
-BATCH = 64
 OUTPUT_LIMIT = 40
-VOCABULARY_CAP = 2_300
-LABEL_SMOOTHING = 0.1
 
 # vectors (batch, values), inputs and targets (batch, words): begin + name, name + end
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def make_batches(output: Tokenizer, foods: Sequence[Food], choose: random.Random) -> list[Batch]:
+def make_batches(
+    output: Tokenizer, foods: Sequence[Food], choose: random.Random, size: int = 64
+) -> list[Batch]:
     rows = [(food, output.encode(food.name).ids) for food in foods]
-    grouped = similar_lengths(rows, lambda row: len(row[1]), BATCH, choose)
+    grouped = similar_lengths(rows, lambda row: len(row[1]), size, choose)
     return [_stack(output.vocabulary, batch) for batch in grouped]
 
 
@@ -60,6 +57,17 @@ def _stack(vocabulary: Vocabulary, rows: Sequence[tuple[Food, list[int]]]) -> Ba
 
 
 @dataclass(frozen=True)
+class FoodSettings:
+    """batch: foods. vocabulary: ids at most; rarer words train the catch-all.
+    label_smoothing: share of a word's probability that is spread over all.
+    """
+
+    batch: int
+    vocabulary: int
+    label_smoothing: float
+
+
+@dataclass(frozen=True)
 class FoodTask:
     """Teacher forcing."""
 
@@ -67,16 +75,19 @@ class FoodTask:
     training: Sequence[Food]
     validation: Sequence[Food]
     seed: int
+    batch: int = 64
+    label_smoothing: float = 0.1
 
     def batches(self, epoch: int) -> list[Batch]:
-        return make_batches(self.output, self.training, random.Random(self.seed * 10_007 + epoch))
+        choose = random.Random(self.seed * 10_007 + epoch)
+        return make_batches(self.output, self.training, choose, self.batch)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
         return make_batches(self.output, self.validation, random.Random(0))
 
     def loss(self, model: VectorToSequence, batch: Batch, carry: None) -> tuple[Tensor, None]:
-        return _nats_per_word(model, batch, LABEL_SMOOTHING), None
+        return _nats_per_word(model, batch, self.label_smoothing), None
 
     def validate(self, model: VectorToSequence) -> float:
         losses = [
@@ -137,9 +148,13 @@ def load_task(run: Run) -> tuple[FoodTask, Foods, dict[str, list[Food]]]:
     """
     foods = load_foods(run.data)
     splits = split_foods(foods.foods)
+    taught = run.recipe.task_settings(FoodSettings)
     words = (word for food in splits["train"] for word in food.name.split())
-    output = Tokenizer("symbols", Vocabulary.count(words, VOCABULARY_CAP, has_markers=True))
-    task = FoodTask(output, splits["train"], splits["validation"], run.seed)
+    output = Tokenizer("symbols", Vocabulary.count(words, taught.vocabulary, has_markers=True))
+    task = FoodTask(
+        output, splits["train"], splits["validation"], run.seed, taught.batch,
+        taught.label_smoothing,
+    )  # fmt: skip
     held_out = {
         "every tenth food, similar names trained on": splits["every tenth"],
         "all foods of a tenth of the groups of similar names": splits["new names"],
@@ -161,15 +176,11 @@ def figures(
 
 def train(run: Run) -> None:
     task, foods, held_out = load_task(run)
-    size, epochs = (64, 10) if run.quick else (160, 60)
     vectors = torch.tensor([food.values for food in task.training])
-    config = VectorToSequenceConfig(
+    config = run.recipe.config(
+        VectorToSequenceConfig,
         vector_size=len(foods.nutrients),
         vocabulary_size=len(task.output.vocabulary),
-        embedding_size=32,
-        condition_size=size,
-        recurrent=RecurrentOptions("lstm", size, 1, input_mlp=1),
-        dropout=0.05,
     )
 
     def build(config: VectorToSequenceConfig) -> VectorToSequence:
@@ -177,7 +188,7 @@ def train(run: Run) -> None:
         model.standardise(vectors)
         return model
 
-    settings = FitSettings(run.seed, epochs, learning_rate=0.004)
+    settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(build, config, task, settings)
     trained = TrainedModel(
         name=run.model,

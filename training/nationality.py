@@ -1,16 +1,18 @@
 """Names to nations: a bidirectional LSTM over the letters of names from Wikipedia.
 
-    python -m training.nationality [--quick] [--resume] [--seed N]
+    python -m training.nationality [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: by a hash of the name, a tenth is held out, a tenth validates. An epoch reads at most
-CAP names of a nation, others each time: every fourth name is American, and a model that reads
-them all says so too often. The held-out names are as they come.
+``cap`` names of a nation, others each time: every fourth name is American, and there is more to
+learn from the others. What the cap left out is made good afterwards in the labels' biases, so
+that the probabilities are those of the names as they come.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,17 +27,14 @@ from training.batching import similar_lengths
 from training.command import Run, run_script
 from training.data.names import Nations, load_names, sample_nations, split_by_name
 from training.data.packages import NAME2NAT
-from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.classifier import Classifier, ClassifierConfig
-from training.models.options import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
-BATCH = 256
-CAP = 8_000
+EVALUATION_BATCH = 256
 VALIDATION_CAP = 500
+QUICK_NAMES = 40_000
 INPUT_LIMIT = 128
-VOCABULARY_CAP = 160  # letters, marks and digits; rarer ones train the catch-all
 
 Batch = tuple[Tensor, Tensor, Tensor]  # tokens (batch, time), lengths, labels (batch,)
 Labelled = tuple[list[int], int]  # token ids of a name, the number of its nation
@@ -50,14 +49,27 @@ def encode(tokenizer: Tokenizer, labels: Sequence[str], names: Mapping[str, str]
     return [(ids[:INPUT_LIMIT], label) for ids, label in rows]
 
 
-def make_batches(rows: Sequence[Labelled], choose: random.Random) -> list[Batch]:
-    return [_stack(batch) for batch in similar_lengths(rows, lambda r: len(r[0]), BATCH, choose)]
+def make_batches(
+    rows: Sequence[Labelled], choose: random.Random, size: int = EVALUATION_BATCH
+) -> list[Batch]:
+    return [_stack(batch) for batch in similar_lengths(rows, lambda r: len(r[0]), size, choose)]
 
 
 def _stack(rows: Sequence[Labelled]) -> Batch:
     tokens = [torch.tensor(ids) for ids, _ in rows]
     lengths = torch.tensor([len(row) for row in tokens])
     return pad_sequence(tokens, batch_first=True), lengths, torch.tensor([n for _, n in rows])
+
+
+@dataclass(frozen=True)
+class NationalitySettings:
+    """batch: names. symbols: ids of letters, marks and digits at most; rarer ones train the
+    catch-all. cap: names of a nation that an epoch reads.
+    """
+
+    batch: int
+    symbols: int
+    cap: int
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,12 @@ class NationalityTask:
     validation: Nations
     cap: int
     seed: int
+    batch: int = 256
 
     def batches(self, epoch: int) -> list[Batch]:
         choose = random.Random(self.seed * 10_007 + epoch)
         sampled = sample_nations(self.training, self.cap, choose)
-        return make_batches(encode(self.tokenizer, self.labels, sampled), choose)
+        return make_batches(encode(self.tokenizer, self.labels, sampled), choose, self.batch)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
@@ -94,6 +107,21 @@ class NationalityTask:
         return sum(losses) / sum(len(labels) for _, _, labels in self._validation_batches)
 
 
+def frequencies_left_out(names: Nations, labels: Sequence[str], cap: int) -> Tensor:
+    """log of how many times as frequent each label is as training with ``cap`` saw it (labels,).
+
+    Added to the logits, it turns p(label | name) under the sampled frequencies into that under
+    the true ones, by Bayes' rule (Saerens, Latinne and Decaestecker 2002).
+    """
+    counts = Counter(names.values())
+    return torch.tensor([max(1.0, counts[label] / cap) for label in labels]).log()
+
+
+@torch.no_grad()
+def restore_frequencies(model: Classifier, left_out: Tensor) -> None:
+    model.output.bias.add_(left_out)
+
+
 @torch.no_grad()
 def precisions(read: Reader, rows: Sequence[Labelled]) -> tuple[float, float]:
     """Share of names whose nation is the likeliest, and among the five likeliest, in percent."""
@@ -111,16 +139,21 @@ def load_task(run: Run) -> tuple[NationalityTask, Nations]:
     labels = tuple(sorted(set(names.values())))
     splits = split_by_name(names)
     if run.quick:
-        splits = {name: dict(list(part.items())[:40_000]) for name, part in splits.items()}
-    cap = VOCABULARY_CAP
-    tokenizer = count_symbols("characters", splits["train"], lowercase=True, cap=cap)
-    task = NationalityTask(tokenizer, labels, splits["train"], splits["validation"], CAP, run.seed)
+        splits = {name: dict(list(part.items())[:QUICK_NAMES]) for name, part in splits.items()}
+    taught = run.recipe.task_settings(NationalitySettings)
+    tokenizer = count_symbols("characters", splits["train"], lowercase=True, cap=taught.symbols)
+    task = NationalityTask(
+        tokenizer, labels, splits["train"], splits["validation"], taught.cap, run.seed,
+        taught.batch,
+    )  # fmt: skip
     return task, splits["held-out"]
 
 
 def figures(run: Run, read: Reader, task: NationalityTask, held_out: Nations) -> tuple[Figure, ...]:
     rows = encode(task.tokenizer, task.labels, held_out)
-    split = "a tenth of the names, by a hash" if not run.quick else "40,000 held-out names"
+    split = (
+        "a tenth of the names, by a hash" if not run.quick else f"{QUICK_NAMES:,} held-out names"
+    )
     return tuple(
         Figure(f"P@{top}", value, "%", split, len(rows), run.command)
         for top, value in zip((1, 5), precisions(read, rows), strict=True)
@@ -129,16 +162,14 @@ def figures(run: Run, read: Reader, task: NationalityTask, held_out: Nations) ->
 
 def train(run: Run) -> None:
     task, held_out = load_task(run)
-    size, epochs = (48, 2) if run.quick else (128, 4)
-    config = ClassifierConfig(
+    config = run.recipe.config(
+        ClassifierConfig,
         vocabulary_size=len(task.tokenizer.vocabulary),
         labels=len(task.labels),
-        embedding_size=size // 2,
-        recurrent=RecurrentOptions("lstm", size, 1, bidirectional=True),
-        dropout=0.2,
     )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.003)
+    settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(Classifier, config, task, settings)
+    restore_frequencies(model, frequencies_left_out(task.training, task.labels, task.cap))
     trained = TrainedModel(
         name=run.model,
         description="Guesses a person's nation, one of 176, from the letters of the name.",

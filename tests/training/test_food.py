@@ -51,7 +51,9 @@ def test_a_model_names_what_it_has_learned():
     foods = [FOODS[0], Food("Figs, raw", "", (0.3, 2.9))]
     task = FoodTask(WRITER, foods, foods, seed=1)
     vectors = torch.tensor([food.values for food in foods])
-    config = VectorToSequenceConfig(2, len(VOCABULARY), 8, 4, RecurrentOptions("lstm", 8))
+    config = VectorToSequenceConfig(
+        2, len(VOCABULARY), 8, 4, RecurrentOptions("lstm", 8), reader_mlp=1
+    )
     model = VectorToSequence(config)
     model.standardise(vectors)
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
@@ -62,3 +64,11 @@ def test_a_model_names_what_it_has_learned():
             optimizer.step()
     assert write(model, vectors, WRITER) == ["Butter, salted", "Figs, raw"]
     assert task.validate(model) < 0.5
+
+
+def test_noise_is_added_while_training_alone():
+    config = VectorToSequenceConfig(2, 9, 8, 4, RecurrentOptions("lstm", 8), noise=0.5)
+    model, vectors = VectorToSequence(config), torch.tensor([[1.0, 2.0]])
+    assert not torch.equal(model.encode(vectors)[0], model.encode(vectors)[0])
+    model.eval()
+    assert torch.equal(model.encode(vectors)[0], model.encode(vectors)[0])

@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from training.loop import FitSettings, ResumeImpossible, Trainer, TrainingStopped
+from training.loop import (
+    FitSettings,
+    ResumeImpossible,
+    Trainer,
+    TrainingStopped,
+    _schedule,
+)
 
 SETTINGS = FitSettings(seed=3, epochs=3, learning_rate=0.05)
 
@@ -122,3 +128,22 @@ def test_resuming_with_other_settings_is_an_error(tmp_path):
     other = FitSettings(seed=3, epochs=4, learning_rate=0.05)
     with pytest.raises(ResumeImpossible, match="train with those settings"):
         Trainer(make_model(), CarryingTask(), other, tmp_path).fit(resume=True)
+
+
+def test_a_run_without_progress_ends_early_and_stays_ended(tmp_path):
+    settings = FitSettings(seed=3, epochs=9, learning_rate=0.05, patience=2)
+    task = CarryingTask(validation=[3.0, 1.0, 2.0, 1.0, 0.5])
+    history = Trainer(make_model(), task, settings, tmp_path).fit()
+    assert history.validation_loss == [3.0, 1.0, 2.0, 1.0]
+    again = Trainer(make_model(), task, settings, tmp_path).fit(resume=True)
+    assert again.validation_loss == history.validation_loss
+
+
+def test_the_rate_rises_and_falls_to_its_last_share():
+    settings = FitSettings(1, 1, 1.0, warm_up=0.1, final_rate=0.2)
+    rates = [_schedule(done, 100, settings) for done in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[99] == pytest.approx(0.2, abs=0.01)
+    assert rates[55] == pytest.approx(0.6)

@@ -55,6 +55,19 @@ def test_seq2seq_attends_to_its_own_source_only(cell):
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 4))
 
 
+def test_an_alignment_is_what_each_next_token_looks_at(cell):
+    """Its average of the source is what the step mixes into that token's logits."""
+    model = tiny.seq2seq(cell=cell).build()
+    state = model.encode(torch.randint(1, 10, (2, 8)), torch.tensor([8, 3]))
+    tokens = torch.randint(1, 8, (2, 4))
+    weights = model.align(tokens, state)
+    assert weights.shape == (2, 4, tiny.SOURCE_LIMIT)
+    assert not weights[1, :, 3:].any()
+    features, _ = model.decoder(model.target_embedding(tokens), state[2:])
+    mixed = torch.tanh(model.combine(torch.cat((features, weights @ state[0]), dim=2)))
+    torch.testing.assert_close(model.output(mixed), model(tokens, state)[0])
+
+
 def test_classifier_reads_its_own_words_only(cell):
     model = tiny.classifier(cell=cell).build()
     tokens = torch.randint(1, 8, (2, 6))

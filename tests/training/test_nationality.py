@@ -6,7 +6,14 @@ import torch
 from bundle.tokenizer import count_symbols
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.options import RecurrentOptions
-from training.nationality import NationalityTask, encode, make_batches, precisions
+from training.nationality import (
+    NationalityTask,
+    encode,
+    frequencies_left_out,
+    make_batches,
+    precisions,
+    restore_frequencies,
+)
 
 LABELS = ("French", "Greek", "Thai")
 NAMES = {"Jean": "French", "Nikos": "Greek", "Jeanne": "French"}
@@ -31,6 +38,18 @@ def test_precision_counts_the_likeliest_and_the_five_likeliest():
     logits = torch.tensor([9.0, 2.0, 1.0, 3.0, 4.0, 5.0])
     # Greek is the fifth of six.
     assert precisions(lambda tokens, _: logits.expand(len(tokens), 6), rows) == (200 / 3, 100.0)
+
+
+def test_what_a_cap_left_out_comes_back_as_a_frequency():
+    """A model that learnt nothing but the sampled frequencies says the true ones."""
+    names = {f"name {n}": "French" for n in range(80)} | {"Nikos": "Greek", "Thi": "Thai"}
+    model = Classifier(ClassifierConfig(len(READER.vocabulary), 3, 8, RecurrentOptions("lstm", 4)))
+    torch.nn.init.zeros_(model.output.weight)
+    sampled = torch.tensor([10.0, 1.0, 1.0])
+    model.output.bias.data = (sampled / sampled.sum()).log()
+    restore_frequencies(model.eval(), frequencies_left_out(names, LABELS, cap=10))
+    said = torch.softmax(model(torch.tensor([[1, 2]]), torch.tensor([2])), dim=1)
+    torch.testing.assert_close(said[0], torch.tensor([80.0, 1.0, 1.0]) / 82)
 
 
 def test_a_model_learns_a_few_names():

@@ -40,7 +40,7 @@ def test_a_word_is_right_when_all_its_tokens_are():
         assert lengths.tolist() == [2, 5]
         return torch.nn.functional.one_hot(said, 3)
 
-    right = count_right(read, sentences, READER.vocabulary.unknown_id)
+    right = count_right(read, sentences, READER.stand_ins)
     assert right == WordsRight(words=5, right=3, unknown=2, unknown_right=1)
 
 
@@ -80,5 +80,5 @@ def test_a_tagger_learns_a_few_sentences(recurrent):
             optimizer.step()
     with torch.no_grad():
         assert task.validate(model) < 0.1 < before
-    right = count_right(model.tag, rows, READER.vocabulary.unknown_id)
+    right = count_right(model.tag, rows, READER.stand_ins)
     assert (right.words, right.right, right.unknown) == (5, 5, 0)

@@ -56,6 +56,34 @@ _SURPRISES = (
     "whatever the ratings for the {other} say",
 )
 
+# More ways to say what decides: ``said`` is meant, ``opposite`` is not.
+_VARIED = (
+    "i thought the {thing} would be {opposite}, but it {verb} {said}",
+    "{said}, not {opposite}: that {verb} the {thing}",
+    "the {thing} {verb} hardly {opposite}",
+    "the {thing} {verb} {said} and not at all {opposite}",
+    "no one can say that the {thing} {verb} {opposite}",
+    "the {thing} could not have been more {said}",
+    "the {thing} {verb} less {opposite} than {said}",
+    "instead of {opposite}, the {thing} {verb} {said}",
+    "the {thing} {verb} never {opposite}, always {said}",
+    "the {thing} isn't {opposite}, it's {said}",
+    "i would not call the {thing} {opposite}",
+    "it seemed {opposite} at first, then the {thing} {verb} {said}",
+)
+# What a model is judged by and never trained on. The same words in another order mean the
+# opposite, so that no bag of words can be right about both sentences of a pair.
+_JUDGED = (
+    "the {thing} {verb} anything but {opposite}, truly {said}",
+    "far from {opposite}, the {thing} {verb} {said}",
+    "they called the {thing} {opposite}, yet it {verb} {said}",
+    "{said} rather than {opposite}, so {verb} the {thing}",
+    "the {thing} {verb} by no means {opposite}; it {verb} {said}",
+    "we were told of a {opposite} {thing} and found a {said} one",
+    "who says that the {thing} {verb} {opposite}? it {verb} {said}",
+    "the {thing} {verb} {said} where others are {opposite}",
+)
+
 
 def make_sentence(words: WordList, choose: random.Random) -> Example:
     """One sentence of a random pattern; its label follows from the pattern and the words."""
@@ -108,3 +136,38 @@ def make_swapped_pairs(words: WordList, count: int, seed: int) -> list[tuple[Exa
         if all(is_far_from_lecture(example.text) for example in pair):
             pairs[pair[0].text] = pair
     return list(pairs.values())
+
+
+def make_varied_sentences(words: WordList, count: int, seed: int) -> list[Example]:
+    """``count`` different sentences, one in two in a way that make_sentences() does not know."""
+    choose = random.Random(seed)
+    made: dict[str, Example] = {}
+    while len(made) < count:
+        if choose.random() < 0.5:
+            example = make_sentence(words, choose)
+        else:
+            example = choose.choice(_pair(words, choose.choice(_VARIED), choose))
+        if is_far_from_lecture(example.text):
+            made[example.text] = example
+    return list(made.values())
+
+
+def make_judged_pairs(words: WordList, count: int, seed: int) -> list[tuple[Example, Example]]:
+    """As make_swapped_pairs, but said in ways that no made sentence of training has."""
+    choose = random.Random(seed)
+    pairs: dict[str, tuple[Example, Example]] = {}
+    while len(pairs) < count:
+        pair = _pair(words, choose.choice(_JUDGED), choose)
+        if all(is_far_from_lecture(example.text) for example in pair):
+            pairs[pair[0].text] = pair
+    return list(pairs.values())
+
+
+def _pair(words: WordList, template: str, choose: random.Random) -> tuple[Example, Example]:
+    """(positive, negative)"""
+    good, poor = choose.choice(words.praise), choose.choice(words.blame)
+    named = {"thing": choose.choice(words.things), "verb": choose.choice(_VERBS)}
+    return (
+        Example(template.format(said=good, opposite=poor, **named), POSITIVE),
+        Example(template.format(said=poor, opposite=good, **named), NEGATIVE),
+    )

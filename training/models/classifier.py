@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import inside
 from training.models.options import RecurrentOptions, check_hidden_recurrence
@@ -18,7 +19,9 @@ _BELOW_ANY_OUTPUT = -1e4
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """dropout: share dropped of the embeddings and of the pooled features while training."""
+    """dropout: share dropped of the embeddings and of the pooled features while training.
+    embedding_dropout: share of the symbols a batch goes without while training.
+    """
 
     architecture: ClassVar[str] = "classifier"
     vocabulary_size: int
@@ -26,6 +29,7 @@ class ClassifierConfig:
     embedding_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_hidden_recurrence(
@@ -43,14 +47,16 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.embedding = token_embedding(
+            config.vocabulary_size, config.embedding_size, config.embedding_dropout
+        )
+        self.dropout = make_dropout(config.dropout, config.recurrent.one_mask)
         self.stack = RecurrentStack(config.recurrent, config.embedding_size)
         self.output = nn.Linear(config.recurrent.output_size, config.labels)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens (batch, time), lengths (batch,) → logits (batch, labels)"""
-        features, _ = self.stack(self.dropout(self.embedding(tokens)), None, lengths)
+        features = self.stack.read(self.dropout(self.embedding(tokens)), lengths)
         outside = ~inside(tokens, lengths).unsqueeze(2)
         features = features.masked_fill(outside, _BELOW_ANY_OUTPUT)
         return self.output(self.dropout(features.amax(dim=1)))

@@ -8,7 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
+from training.models.layers import turned
 from training.models.options import OptionInvalid, RecurrentOptions, check_hidden_recurrence
 from training.models.recurrent import RecurrentStack
 
@@ -18,6 +20,7 @@ class FillConfig:
     """candidates: words that are chosen among.
     recurrent: of each of the two sides, so its own ``bidirectional`` is not set.
     dropout: share dropped of the embeddings and of what the sides read.
+    embedding_dropout: share of the symbols a batch goes without while training.
     """
 
     architecture: ClassVar[str] = "fill"
@@ -26,6 +29,7 @@ class FillConfig:
     embedding_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_hidden_recurrence(self.recurrent, "a fill-in model", "it has one output")
@@ -45,8 +49,10 @@ class Fill(nn.Module):
     def __init__(self, config: FillConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.embedding = token_embedding(
+            config.vocabulary_size, config.embedding_size, config.embedding_dropout
+        )
+        self.dropout = make_dropout(config.dropout, config.recurrent.one_mask)
         one_way = replace(config.recurrent, bidirectional=False)
         self.left = RecurrentStack(one_way, config.embedding_size)
         self.right = RecurrentStack(one_way, config.embedding_size)
@@ -77,9 +83,9 @@ class Fill(nn.Module):
         positions, which are markers, and what is beyond a row's length mean nothing.
         """
         embedded = self._embedded(tokens)
-        left, _ = self.left(embedded, None, lengths)
-        right, _ = self.right(_turned(embedded, lengths), None, lengths)
-        right = _turned(right, lengths)
+        left = self.left.read(embedded, lengths)
+        right = self.right.read(turned(embedded, lengths), lengths)
+        right = turned(right, lengths)
         # What was read up to the token before, and down to the token after.
         nothing = torch.zeros_like(left[:, :1])
         before = torch.cat((nothing, left[:, :-1]), dim=1)
@@ -99,11 +105,3 @@ def _last(features: Tensor, lengths: Tensor) -> Tensor:
     """features (batch, time, size) at each row's last step → (batch, size)"""
     place = (lengths - 1).view(-1, 1, 1).expand(-1, 1, features.shape[2])
     return features.gather(1, place).squeeze(1)
-
-
-def _turned(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (batch, time, size), each row's first ``lengths`` steps in reverse order."""
-    times = torch.arange(x.shape[1])
-    places = lengths.unsqueeze(1) - 1 - times
-    places = torch.where(places >= 0, places, times)
-    return x.gather(1, places.unsqueeze(2).expand_as(x))

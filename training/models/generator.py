@@ -8,12 +8,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from training.models.cells import State
+from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
     OptionInvalid,
     RecurrentOptions,
     check_one_direction,
+    check_tied,
 )
 from training.models.recurrent import RecurrentStack
 
@@ -24,6 +26,8 @@ class GeneratorConfig:
     and no more: the distribution of a token then depends on the token before it alone.
 
     dropout: share dropped of the embeddings and of the last layer's output.
+    embedding_dropout: share of the symbols a batch goes without while training.
+    tied: whether symbols are said by the vectors that they are read by.
     """
 
     architecture: ClassVar[str] = "generator"
@@ -31,6 +35,8 @@ class GeneratorConfig:
     embedding_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    tied: bool = False
 
     def __post_init__(self) -> None:
         check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
@@ -39,6 +45,8 @@ class GeneratorConfig:
                 "a generator's input is its last output already, so recurrence 'hidden' is "
                 "'hidden_and_output'; choose 'hidden'"
             )
+        if self.tied:
+            check_tied(self.embedding_size, self.recurrent)
 
 
 class Generator(nn.Module):
@@ -47,10 +55,14 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.embedding = token_embedding(
+            config.vocabulary_size, config.embedding_size, config.embedding_dropout
+        )
+        self.dropout = make_dropout(config.dropout, config.recurrent.one_mask)
         self.stack = RecurrentStack(config.recurrent, config.embedding_size)
         self.output = nn.Linear(config.recurrent.output_size, config.vocabulary_size)
+        if config.tied:
+            self.output.weight = self.embedding.weight
 
     def read(
         self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None

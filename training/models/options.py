@@ -25,6 +25,8 @@ class RecurrentOptions:
         state, state and output: depth (b); Pascanu et al. 2014, arXiv:1312.6026.
     skip: shortcuts around each of those and from layer to layer: depth (c).
     dropout: share of a layer's output that is dropped between layers while training.
+    one_mask: every dropout of the model drops the same features at all steps of a sequence.
+    weight_drop: share of the weights from hidden to hidden that a sequence is trained without.
 
     Raises OptionInvalid for what does not exist, and for what does not go together.
     """
@@ -39,6 +41,8 @@ class RecurrentOptions:
     transition_mlp: int = 0
     output_mlp: int = 0
     skip: bool = False
+    one_mask: bool = False
+    weight_drop: float = 0.0
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -67,6 +71,11 @@ class RecurrentOptions:
             raise OptionInvalid(
                 "recurrence 'output' has no way from hidden state to hidden state for "
                 "transition_mlp to deepen; leave it at 0"
+            )
+        if self.weight_drop and (self.cell == "rnn" or self.transition_mlp):
+            raise OptionInvalid(
+                "weight_drop is for layers that run as one operator; choose cell 'gru' or 'lstm' "
+                "without transition_mlp, or leave it at 0"
             )
         if self.skip and self.layers == 1 and not any(self._mlps):
             raise OptionInvalid("skip has nothing to go around; add layers or an MLP, or leave it")
@@ -104,3 +113,15 @@ def check_one_direction(options: RecurrentOptions, model: str, reason: str) -> N
     """Raises OptionInvalid where a model could not read from the right."""
     if options.bidirectional:
         raise OptionInvalid(f"{model} reads in one direction only: {reason}")
+
+
+def check_tied(embedding_size: int, options: RecurrentOptions) -> None:
+    """Raises OptionInvalid where what is said has another size than what is read.
+
+    One matrix for both: Press and Wolf 2017, arXiv:1608.05859.
+    """
+    if embedding_size != options.output_size:
+        raise OptionInvalid(
+            f"tied needs an embedding_size of the hidden_size, {options.output_size}, "
+            f"not {embedding_size}"
+        )

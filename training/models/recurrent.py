@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.cells import Mlp, State
+from training.models.dropout import make_dropout
 from training.models.layers import Layer, make_layer
 from training.models.options import RecurrentOptions
 
@@ -26,7 +27,7 @@ class RecurrentStack(nn.Module):
         self.entering = Mlp(input_size, options.input_mlp, options.skip)
         self.layers = nn.ModuleList(make_layer(options, size) for size in sizes)
         self.leaving = Mlp(options.output_size, options.output_mlp, options.skip)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = make_dropout(options.dropout, options.one_mask)
 
     def zero_state(self, batch: int, like: Tensor) -> State:
         """The state before the first step, on the device and of the type of ``like``."""
@@ -40,6 +41,14 @@ class RecurrentStack(nn.Module):
         """Shapes as Layer.forward; ``state`` holds every layer's tensors in order."""
         state = self.zero_state(x.shape[0], x) if state is None else state
         return self._through(x, state, lambda layer, below, carried: layer(below, carried, lengths))
+
+    def read(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The outputs of forward() from the state of zeros, for models that need no final state."""
+
+        def run(layer: Layer, below: Tensor, carried: State) -> tuple[Tensor, State]:
+            return layer.read(below, carried, lengths), ()
+
+        return self._through(x, self.zero_state(x.shape[0], x), run)[0]
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x (batch, input_size) → output (batch, hidden_size), state; one direction."""

@@ -18,9 +18,15 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from training.models.cells import State
+from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import inside
-from training.models.options import RecurrentOptions, check_hidden_recurrence, check_one_direction
+from training.models.options import (
+    RecurrentOptions,
+    check_hidden_recurrence,
+    check_one_direction,
+    check_tied,
+)
 from training.models.recurrent import RecurrentStack
 
 # Added to the score of a memory position that is padding: exp of it is zero in float32.
@@ -34,6 +40,8 @@ class Seq2SeqConfig:
 
     recurrent: the decoder's layers; the encoder has the same, in both directions.
     attention: whether the decoder looks back at the source at each step.
+    embedding_dropout: share of the symbols a batch goes without while training.
+    tied: whether the target's symbols are said by the vectors that they are read by.
     """
 
     architecture: ClassVar[str] = "seq2seq"
@@ -44,12 +52,16 @@ class Seq2SeqConfig:
     source_limit: int
     dropout: float = 0.0
     attention: bool = True
+    embedding_dropout: float = 0.0
+    tied: bool = False
 
     def __post_init__(self) -> None:
         check_one_direction(self.recurrent, "a decoder", "what it would read is not made yet")
         check_hidden_recurrence(
             self.recurrent, "a decoder", "its hidden state is what the encoder hands over"
         )
+        if self.tied:
+            check_tied(self.embedding_size, self.recurrent)
 
 
 class Seq2Seq(nn.Module):
@@ -66,12 +78,12 @@ class Seq2Seq(nn.Module):
         both = replace(config.recurrent, bidirectional=True)
         width = config.recurrent.output_size
         self.source_embedding = token_embedding(
-            config.source_vocabulary_size, config.embedding_size
+            config.source_vocabulary_size, config.embedding_size, config.embedding_dropout
         )
         self.target_embedding = token_embedding(
-            config.target_vocabulary_size, config.embedding_size
+            config.target_vocabulary_size, config.embedding_size, config.embedding_dropout
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = make_dropout(config.dropout, config.recurrent.one_mask)
         self.encoder = RecurrentStack(both, config.embedding_size)
         self.bridges = nn.ModuleList(
             nn.Linear(both.output_size, width) for _ in range(both.layers * both.tensors_per_layer)
@@ -81,6 +93,8 @@ class Seq2Seq(nn.Module):
             self.query = nn.Linear(width, both.output_size, bias=False)
             self.combine = nn.Linear(width + both.output_size, width)
         self.output = nn.Linear(width, config.target_vocabulary_size)
+        if config.tied:
+            self.output.weight = self.target_embedding.weight
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
         """source (batch, time ≤ source_limit), lengths (batch,) → the decoder's first state
@@ -102,6 +116,14 @@ class Seq2Seq(nn.Module):
     def attend(self, features: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Weights (batch, time, source_limit) of each decoder output over the memory."""
         return attention(self.query(features), memory, memory_mask)
+
+    def align(self, tokens: Tensor, state: State) -> Tensor:
+        """tokens (batch, time) → how much each next token looks at each place of the source,
+        (batch, time, source_limit); for pictures.
+        """
+        looked_at, carried = self._parts(state)
+        features, _ = self.decoder(self.target_embedding(tokens), carried)
+        return self.attend(features, *looked_at)
 
     def forward(
         self, tokens: Tensor, state: State, lengths: Tensor | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.cells import State
+from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import Step, inside, unroll
 from training.models.options import OptionInvalid, RecurrentOptions
@@ -25,6 +26,7 @@ NO_LABEL = 0
 class TaggerConfig:
     """label_embedding_size: of the label before, where the recurrence reads the output.
     dropout: share dropped of the embeddings and of the last layer's output.
+    embedding_dropout: share of the symbols a batch goes without while training.
     """
 
     architecture: ClassVar[str] = "tagger"
@@ -34,6 +36,7 @@ class TaggerConfig:
     recurrent: RecurrentOptions
     label_embedding_size: int = 0
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.recurrent.reads_output and self.label_embedding_size < 1:
@@ -62,10 +65,12 @@ class Tagger(nn.Module):
     def __init__(self, config: TaggerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
+        self.embedding = token_embedding(
+            config.vocabulary_size, config.embedding_size, config.embedding_dropout
+        )
         if config.recurrent.reads_output:
             self.label_embedding = nn.Embedding(config.labels + 1, config.label_embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = make_dropout(config.dropout, config.recurrent.one_mask)
         entering = config.embedding_size + config.label_embedding_size
         self.stack = RecurrentStack(config.recurrent, entering)
         self.output = nn.Linear(config.recurrent.output_size, config.labels)
@@ -76,7 +81,7 @@ class Tagger(nn.Module):
         previous: (batch, time) what stands before each token: 1 + its true label, NO_LABEL at
         the start. Needed exactly where the output is fed back: teacher forcing.
         """
-        features, _ = self.stack(self._entering(tokens, previous), None, lengths)
+        features = self.stack.read(self._entering(tokens, previous), lengths)
         return self.output(self.dropout(features))
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from training.models.cells import State
+from training.models.cells import Mlp, State
+from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
@@ -23,6 +24,9 @@ from training.models.recurrent import RecurrentStack
 class VectorToSequenceConfig:
     """vector_size: values of the vector. condition_size: of what the steps read of it.
     dropout: share dropped of the embeddings, the condition and the last layer's output.
+    embedding_dropout: share of the symbols a batch goes without while training.
+    reader_mlp: tanh layers between the first one over the vector and the condition.
+    noise: deviation of what is added to each standardised value while training.
     """
 
     architecture: ClassVar[str] = "vec2seq"
@@ -32,6 +36,9 @@ class VectorToSequenceConfig:
     condition_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    reader_mlp: int = 0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
@@ -61,8 +68,11 @@ class VectorToSequence(nn.Module):
         self.register_buffer("mean", torch.zeros(config.vector_size))
         self.register_buffer("scale", torch.ones(config.vector_size))
         self.reader = nn.Linear(config.vector_size, config.condition_size)
-        self.embedding = token_embedding(config.vocabulary_size, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.deeper = Mlp(config.condition_size, config.reader_mlp, skip=True)
+        self.embedding = token_embedding(
+            config.vocabulary_size, config.embedding_size, config.embedding_dropout
+        )
+        self.dropout = make_dropout(config.dropout, config.recurrent.one_mask)
         entering = config.embedding_size + config.condition_size
         self.stack = RecurrentStack(config.recurrent, entering)
         self.output = nn.Linear(config.recurrent.output_size, config.vocabulary_size)
@@ -77,7 +87,9 @@ class VectorToSequence(nn.Module):
     def encode(self, vector: Tensor) -> State:
         """vector (batch, vector_size), values at least 0 → the first state"""
         standard = (_compressed(vector) - self.mean) / self.scale
-        condition = torch.tanh(self.reader(self.dropout(standard)))
+        if self.training and self.config.noise:
+            standard = standard + self.config.noise * torch.randn_like(standard)
+        condition = self.deeper(torch.tanh(self.reader(self.dropout(standard))))
         return (condition, *self.stack.zero_state(len(vector), condition))
 
     def forward(

@@ -1,0 +1,94 @@
+"""Measure what every bundle says of itself, through the service.
+
+    python -m study.evaluation [--only MODEL …] [--models FOLDER] [--output FOLDER]
+
+Serves the bundles, asks them over gRPC what their held-out splits hold, and writes models.md and
+the cards. Exits with 1 where a figure does not reproduce.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.errors import BundleError
+from bundle.store import Bundle, read_bundle
+from study.evaluation.judged import Checked, check
+from study.evaluation.judges import JUDGES, Bench
+from study.evaluation.pages import write_pages
+from study.serving import serving
+from training.data.packages import DATA_FOLDER, DataUnavailable
+
+_CALL_SECONDS = 600  # some calls wait behind many others
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m study.evaluation")
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="of the bundles in --models")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are")
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="folder of the pages")
+    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    chosen = parser.parse_args(arguments)
+    try:
+        bundles = _bundles(chosen.models, chosen.only)
+        evaluated = _evaluate(bundles, chosen.models, chosen.data)
+    except (BundleError, DataUnavailable, UnknownModel) as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return 1
+    for path in write_pages(chosen.output, evaluated, bundles):
+        print(path)
+    missed = [f"{name}: {c.claimed.name}" for name, rows in evaluated.items() for c in rows
+              if not c.reproduces]  # fmt: skip
+    if missed:
+        print(f"evaluation: these do not reproduce: {', '.join(missed)}", file=sys.stderr)
+    return bool(missed)
+
+
+class UnknownModel(Exception):
+    """A bundle that is not there, or that nobody knows how to judge."""
+
+
+def _bundles(models: Path, only: Sequence[str] | None) -> dict[str, Bundle]:
+    """The newest version of each."""
+    names = only or sorted(folder.name for folder in models.iterdir() if folder.is_dir())
+    bundles = {}
+    for name in names:
+        versions = [int(v.name) for v in (models / name).glob("*") if v.name.isdigit()]
+        if name not in JUDGES or not versions:
+            known = ", ".join(JUDGES)
+            raise UnknownModel(f"{models / name} is no bundle that can be judged ({known})")
+        bundles[name] = read_bundle(models / name / str(max(versions)))
+    return bundles
+
+
+def _evaluate(bundles: dict[str, Bundle], models: Path, data: Path) -> dict[str, list[Checked]]:
+    evaluated = {}
+    with serving(models, _CALL_SECONDS) as client:
+        for name, bundle in bundles.items():
+            begin = time.monotonic()
+            judged = JUDGES[name](Bench(client, bundle, data))
+            evaluated[name] = check(bundle.manifest.figures, judged)
+            print(f"{name}: {time.monotonic() - begin:.0f} s")
+            for row in evaluated[name]:
+                _tell(row)
+    return evaluated
+
+
+def _tell(row: Checked) -> None:
+    claim, judged = row.claimed, row.judged
+    if judged is None:
+        print(f"  {claim.name}: not measured")
+        return
+    verdict = "" if row.reproduces else "  DOES NOT REPRODUCE"
+    print(
+        f"  {claim.name}: {judged.value:.4f} ({judged.low:.4f} to {judged.high:.4f}), "
+        f"manifest {claim.value:.4f} {claim.unit}{verdict}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

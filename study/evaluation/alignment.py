@@ -1,0 +1,50 @@
+"""A picture of what each token that a model writes looks at in its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bundle.store import Bundle
+from export.bundles import trained_from_bundle
+from study.pictures import plt
+from training.beam import BeamSettings, beam_search
+from training.models.seq2seq import Seq2Seq
+
+# What each model is drawn over; the verse is held out.
+ALIGNED = {
+    "g2p": "alignment",
+    "translate": "In the beginning, God created the heavens and the earth.",
+}
+
+
+@torch.no_grad()
+def alignment(bundle: Bundle, text: str) -> tuple[list[str], list[str], Tensor]:
+    """The source's symbols, the answer's with its end, and the weights (answer, source)."""
+    trained = trained_from_bundle(bundle)
+    model = trained.build()
+    if not isinstance(model, Seq2Seq):
+        raise TypeError(f"{trained.name} looks back at no source")
+    reader, writer = trained.tokenizers["input"], trained.tokenizers["output"]
+    source = torch.tensor([reader.encode(text).ids])
+    lengths = torch.tensor([source.shape[1]])
+    greedy = BeamSettings(1, 1.0, trained.limits["output_tokens"])
+    (ids,) = beam_search(model, source, lengths, writer.vocabulary, greedy)
+    tokens = torch.tensor([[writer.vocabulary.begin_id, *ids]])
+    weights = model.align(tokens, model.encode(source, lengths))[0, :, : source.shape[1]]
+    said = [writer.vocabulary.symbol_of(token) for token in ids]
+    return reader.split(text), [*said, "(end)"], weights
+
+
+def draw_alignment(bundle: Bundle, text: str, path: Path) -> None:
+    """The darker a cell, the more its row's token looks at its column's."""
+    source, said, weights = alignment(bundle, text)
+    figure, axes = plt.subplots(figsize=(1.5 + 0.32 * len(source), 1.2 + 0.28 * len(said)))
+    axes.imshow(weights.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(source)), source, rotation=90)
+    axes.set_yticks(range(len(said)), said)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,79 @@
+"""Scripts with a stage before the last one, from hand-made texts to a model."""
+
+import json
+
+import pytest
+
+from training import cloze, sentiment
+from training.command import run_script
+from training.data.contrast import TRAINING_WORDS, make_sentences
+from training.loop import CHECKPOINT
+from training.trained import TrainedModel
+
+FIT = """
+[fit]
+epochs = 2
+learning_rate = 0.01
+"""
+SENTIMENT = """
+[task]
+batch = 16
+vocabulary = 300
+pieces = 20
+made = 60
+label_smoothing = 0.0
+language_epochs = 2
+language_rate = 0.02
+language_draws = 20
+[model]
+embedding_size = 8
+recurrent = {cell = "lstm", hidden_size = 8, bidirectional = true}
+"""
+CLOZE = """
+[task]
+batch = 8
+vocabulary = 50
+label_smoothing = 0.0
+every_word_epochs = 2
+every_word_rate = 0.02
+[model]
+embedding_size = 8
+recurrent = {cell = "lstm", hidden_size = 8}
+"""
+VERSES = [f"the {a} man went to the {b} town" for a in ("old", "young") for b in ("far", "near")]
+
+
+@pytest.fixture
+def train(tmp_path):
+    def run(model, script, recipe):
+        path = tmp_path / "small.toml"
+        path.write_text(recipe + FIT)
+        arguments = ["--recipe", str(path), "--out", str(tmp_path), "--data", str(tmp_path)]
+        assert run_script(model, script, arguments) == 0
+        return TrainedModel.load(tmp_path), json.loads((tmp_path / "report.json").read_text())
+
+    return run
+
+
+def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkeypatch):
+    made = make_sentences(TRAINING_WORDS, 200, seed=9)
+    parts = {
+        "load_movie_sentences": made[:100], "load_held_out": made[100:110],
+        "load_product_snippets": made[110:120], "load_reviews": made[120:],
+    }  # fmt: skip
+    for name, examples in parts.items():
+        monkeypatch.setattr(sentiment, name, lambda data, examples=examples: examples)
+    model, report = train("sentiment", sentiment.train, SENTIMENT)
+    assert (tmp_path / sentiment.LANGUAGE / CHECKPOINT).exists()
+    assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]
+    assert report["recipe"]["task"]["language_epochs"] == 2
+    assert model.build().config.labels == 2
+
+
+def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, monkeypatch):
+    monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
+    model, report = train("cloze", cloze.train, CLOZE)
+    assert (tmp_path / cloze.EVERY_WORD / CHECKPOINT).exists()
+    assert {"man", "town"} <= set(model.labels) <= {"old", "young", "man", "town", "far", "near"}
+    assert model.build().config.candidates == len(model.labels)
+    assert report["recipe"]["task"]["every_word_epochs"] == 2

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from training.data.verses import Pair
+from training.models.options import RecurrentOptions
+from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from training.pieces import learn_pieces
+from training.translate import (
+    SOURCE_LIMIT,
+    TranslateSettings,
+    TranslateTask,
+    figures_of,
+    translate,
+)
+
+PAIRS = [
+    Pair("the house is red.", "la casa es roja."),
+    Pair("the red house.", "la casa roja."),
+    Pair("a house is red, the house is red.", "una casa es roja, la casa es roja."),
+]
+SOURCE = learn_pieces([pair.english for pair in PAIRS], 30, lowercase=True)
+TARGET = learn_pieces([pair.spanish for pair in PAIRS], 30, has_markers=True)
+
+
+def task(random_cuts=0.0, batch=40, pairs=PAIRS):
+    settings = TranslateSettings(batch, 30, 0.1, random_cuts)
+    return TranslateTask(SOURCE, TARGET, pairs, pairs, 1, settings)
+
+
+def model():
+    torch.manual_seed(0)
+    config = Seq2SeqConfig(
+        len(SOURCE.vocabulary), len(TARGET.vocabulary), 8, RecurrentOptions("lstm", 8),
+        SOURCE_LIMIT, tied=True,
+    )  # fmt: skip
+    return Seq2Seq(config).eval()
+
+
+def told(batches):
+    return sorted(
+        (SOURCE.decode(source), TARGET.decode([t for t in target if t]))
+        for sources, _, targets in batches
+        for source, target in zip(sources.tolist(), targets.tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("cuts", [0.0, 0.5])
+def test_every_pair_is_in_one_batch_whatever_its_cuts(cuts):
+    """A batch's sources are of one length, and a target is what follows its input."""
+    batches = task(cuts).batches(0)
+    assert told(batches) == sorted((pair.english, pair.spanish) for pair in PAIRS)
+    for _, inputs, targets in batches:
+        assert inputs[:, 0].unique().tolist() == [TARGET.vocabulary.begin_id]
+        assert torch.equal(inputs[:, 1:][targets[:, :-1] > 0], targets[:, :-1][targets[:, :-1] > 0])
+
+
+def test_an_epoch_is_the_same_each_time_and_another_one_cuts_otherwise():
+    first, again, second = (task(0.5).batches(epoch) for epoch in (0, 0, 1))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    lengths = [sorted(source.shape[1] for source, _, _ in part) for part in (first, second)]
+    assert lengths[0] != lengths[1]
+
+
+def test_a_pair_beyond_the_limits_does_not_train():
+    long = Pair("a " * (SOURCE_LIMIT + 1), "una")
+    assert len(told(task(pairs=[*PAIRS, long]).batches(0))) == len(PAIRS)
+
+
+def test_the_loss_is_of_a_piece_whatever_the_batches():
+    untrained = model()
+    small, large = (task(batch=size).validate(untrained) for size in (1, 400))
+    assert small == pytest.approx(large, rel=1e-5)
+    loss, carry = task().loss(untrained, task().batches(0)[0], None)
+    assert loss.item() == pytest.approx(torch.tensor(len(TARGET.vocabulary)).log().item(), rel=0.2)
+    assert carry is None
+
+
+def test_translations_keep_the_order_of_their_texts():
+    """Whatever other texts are translated beside them."""
+    untrained = model()
+    tokenizers = {"input": SOURCE, "output": TARGET}
+    texts = [pair.english for pair in PAIRS]
+    together = translate(untrained, tokenizers, texts)
+    assert together == [translate(untrained, tokenizers, [text])[0] for text in texts]
+
+
+def test_figures_name_the_signature():
+    figures = figures_of([pair.spanish for pair in PAIRS], PAIRS, "three verses", "make")
+    assert [(figure.name, round(figure.value)) for figure in figures] == [
+        ("BLEU", 100),
+        ("chrF", 100),
+    ]
+    assert figures[0].unit.startswith("points, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp")
+    worse = figures_of([pair.english for pair in PAIRS], PAIRS, "three verses", "make")
+    assert worse[0].value < 20
