@@ -1,0 +1,6 @@
+"""What the service is measured with."""
+
+import os
+
+# Its wheels report their use to their maker unless they are told not to, before they are loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -17,7 +17,8 @@ from service.engine.arena import Arena, Rows, StateSpec
 from service.engine.generating import GenerateEngine, GenerationModel, Runner
 from service.engine.requests import Generation, Sampling
 from service.engine.statistics import ModelStatistics
-from service.metrics import GenerateMetrics, Metrics
+from service.metrics import Metrics
+from service.observers import GenerateMetrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
 from service.runtime.devices import DEVICES, choose_provider
@@ -81,7 +82,8 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))
     model = GenerationModel(_state(graph.bundle), begin_id=None, end_id=None, pieces=(first, later))
-    metrics = GenerateMetrics(Metrics(CollectorRegistry()), manifest.name, ModelStatistics())
+    told = Metrics(CollectorRegistry())
+    metrics = GenerateMetrics(told, manifest.name, ModelStatistics(), rows)
     runner, state_rows = graph.runner(rows)
     engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)

@@ -1,6 +1,7 @@
 """Python client of unroll.v1: ``Client`` (synchronous) and ``AsyncClient``."""
 
 from client.clients import AsyncClient, Client
+from client.connecting import NO_RETRIES, RETRIES, Retries, TargetInvalid, Tls
 from client.results import (
     Answer,
     Beam,
@@ -20,6 +21,8 @@ from client.results import (
 from client.tag_streams import TagPiece, TagStreamEnd, TagStreamOptions
 
 __all__ = [
+    "NO_RETRIES",
+    "RETRIES",
     "Answer",
     "AsyncClient",
     "Beam",
@@ -30,6 +33,7 @@ __all__ = [
     "Piece",
     "RequestFailed",
     "ResumePoint",
+    "Retries",
     "SampleEnd",
     "Sampling",
     "ScoredText",
@@ -38,5 +42,7 @@ __all__ = [
     "TagStreamOptions",
     "TaggedText",
     "TaggedToken",
+    "TargetInvalid",
+    "Tls",
     "Token",
 ]

@@ -1,26 +1,32 @@
-"""python -m client classify | tag | stream-tag | fill | generate | score | models …
+"""python -m client classify | tag | stream-tag | fill | generate | score | models | top …
 
     python -m client classify --model sentiment "the food is not good"
     python -m client tag --model pos "The man went to the bank"
     tail -f LOG | python -m client stream-tag --model pos-online
     python -m client fill --model cloze "The man went to the ___ to withdraw money"
-    python -m client generate --model prose --prompt "ROMEO:" --max-tokens 200 --seed 7
+    python -m client generate --model prose --prompt $'ROMEO:\\n' --seed 7
     python -m client generate --model g2p --source unrolled
     python -m client generate --model food --vector 22.9,33.3,3.1,…
     python -m client score --model g2p --source unroll "AH N R OW L"
     python -m client models [NAME]
+    python -m client top [--once]
 
-Tokens are printed as they come. A text of "-" is read from standard input.
+Tokens are printed as they come. A text of "-" is read from standard input. Options of the
+connection come before the command, and each can be a variable of the environment instead:
+UNROLL_CLIENT_TARGET, UNROLL_CLIENT_TOKEN (the token itself) and so on.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from client.clients import DEFAULT_TARGET, Client
+from client import top as top_view
+from client.clients import Client
+from client.connecting import DEFAULT_TARGET, TargetInvalid, Tls
 from client.results import Answer, Beam, GenerateOptions, Piece, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
 
@@ -30,20 +36,48 @@ _SAMPLING = (
 )  # fmt: skip
 
 
+PREFIX = "UNROLL_CLIENT_"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = _parser().parse_args(arguments)
+    chosen = _parser(os.environ).parse_args(arguments)
     try:
-        with Client(chosen.target, chosen.timeout) as client:
-            chosen.run(client, chosen)
+        tls, token = _tls(chosen), _token(chosen.token_file, os.environ)
+        with Client(chosen.target, chosen.timeout, tls=tls, token=token) as client:
+            return chosen.run(client, chosen) or 0
     except RequestFailed as error:
         print(error, file=sys.stderr)
         return 1
+    except TargetInvalid as error:
+        print(error, file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"a number is out of range: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+
+
+def _tls(chosen: argparse.Namespace) -> Tls | None:
+    """None unless one of its options is there."""
+    ca, certificate, key, name = (
+        getattr(chosen, option) or None
+        for option in ("ca_certificate", "certificate", "key", "server_name")
+    )
+    if not (chosen.tls or ca or certificate or key or name):
+        return None
+    return Tls.read(ca, certificate, key, name or "")
+
+
+def _token(file: str | None, environment: Mapping[str, str]) -> str | None:
+    """Raises TargetInvalid, which does not tell what was given: it may be the token."""
+    if not file:
+        return environment.get(PREFIX + "TOKEN")
+    try:
+        with open(file) as lines:
+            return lines.read().strip()
+    except (OSError, ValueError) as error:
+        raise TargetInvalid("--token-file names no file that can be read") from error
 
 
 def classify(client: Client, chosen: argparse.Namespace) -> None:
@@ -95,12 +129,14 @@ def generate(client: Client, chosen: argparse.Namespace) -> None:
     }
     if chosen.beam:
         options["beam"] = Beam(chosen.beam, chosen.beam)
+    carry_on = chosen.carry_on
     if max(chosen.samples, chosen.beam) > 1:
-        print_samples(client.generate(chosen.model, **options))
+        print_samples(client.generate(chosen.model, carry_on=carry_on, **options))
         return
     if chosen.prompt is not None and not chosen.log_probabilities:
         print(chosen.prompt, end="", flush=True)
-    print_stream(client.generate(chosen.model, **options), chosen.log_probabilities)
+    pieces = client.generate(chosen.model, carry_on=carry_on, **options)
+    print_stream(pieces, chosen.log_probabilities)
 
 
 def print_samples(pieces: Iterable[Piece]) -> None:
@@ -162,6 +198,11 @@ def models(client: Client, chosen: argparse.Namespace) -> None:
         print(f"{refused.name} {refused.version}  REFUSED: {refused.reason}")
 
 
+def top(client: Client, chosen: argparse.Namespace) -> int:
+    urls = top_view.metrics_urls(chosen.target, chosen.metrics)
+    return top_view.watch(urls, chosen.interval, chosen.once)
+
+
 def _texts(texts: Sequence[str]) -> list[str]:
     return [sys.stdin.read() if text == "-" else text for text in texts]
 
@@ -170,14 +211,45 @@ def numbers(text: str) -> list[float]:
     return [float(number) for number in text.split(",")]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    def variable(name: str, default: str | None = None) -> str | None:
+        return environment.get(PREFIX + name, default)
+
     parser = argparse.ArgumentParser(
         prog="python -m client",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--target", default=DEFAULT_TARGET, help="HOST:PORT of the service")
-    parser.add_argument("--timeout", type=float, help="deadline of the call in seconds")
+    parser.add_argument(
+        "--target",
+        default=variable("TARGET", DEFAULT_TARGET),
+        help="HOST:PORT of the service, several with commas between, or dns:///NAME:PORT; calls "
+        f"go to each in turn ({PREFIX}TARGET, else {DEFAULT_TARGET})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=variable("TIMEOUT"),
+        help=f"deadline of the call in seconds ({PREFIX}TIMEOUT, else none)",
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", help=f"with the bearer token (else {PREFIX}TOKEN holds it)"
+    )
+    parser.add_argument("--tls", action="store_true", help="TLS, by the roots that gRPC comes with")
+    for name, text in (
+        ("ca-certificate", "TLS: PEM file of who signed the server's certificate"),
+        ("certificate", "mutual TLS: PEM file of the client's own"),
+        ("key", "mutual TLS: PEM file of its key"),
+        ("server-name", "TLS: that the server's certificate holds, if not the target's host"),
+    ):
+        is_name = name == "server-name"
+        setting = name.replace("-", "_").upper()
+        parser.add_argument(
+            f"--{name}",
+            metavar="NAME" if is_name else "FILE",
+            default=variable(setting),
+            help=f"{text} ({PREFIX}{setting})",
+        )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("classify", help="label texts")
@@ -224,6 +296,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--beam", type=int, default=0, help="search with so many hypotheses")
     command.add_argument("--stop", action="append", default=[], help="may be given again")
     command.add_argument("--log-probabilities", action="store_true")
+    command.add_argument(
+        "--carry-on",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on elsewhere when the server breaks or stops",
+    )
 
     command = commands.add_parser("score", help="log-probability of texts")
     command.set_defaults(run=score)
@@ -235,6 +313,22 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("models", help="what is served")
     command.set_defaults(run=models)
     command.add_argument("name", nargs="?")
+
+    command = commands.add_parser("top", help="watch what servers do, until Ctrl-C")
+    command.set_defaults(run=top)
+    command.add_argument("--target", default=argparse.SUPPRESS, help="as before the command")
+    command.add_argument(
+        "--metrics",
+        metavar="URL,URL,…",
+        help="pages of metrics (default: http://HOST:8002/metrics of each host of the target)",
+    )
+    command.add_argument(
+        "--interval",
+        type=float,
+        default=1.0,
+        help="seconds from one table to the next (default: 1)",
+    )
+    command.add_argument("--once", action="store_true", help="one table after one interval")
     return parser
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Self, Unpack
+import asyncio
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
 from client import results
+from client.carrying_on import CarriedStream
+from client.carrying_tags import CarriedTags, TagLeg
+from client.connecting import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
+from client.parts import AwaitedParts, ReadParts
 from client.results import (
     Classification,
     FilledBlank,
@@ -17,11 +31,11 @@ from client.results import (
     ScoredText,
     TaggedText,
 )
-from client.tag_streams import Part, Sending, TagPiece, TagStreamOptions, to_tag_piece
+from client.tag_streams import Part, TagPiece, TagStreamOptions, to_start, to_tag_piece
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
-DEFAULT_TARGET = "127.0.0.1:50051"
+Converted = TypeVar("Converted")
 
 
 @contextmanager
@@ -33,17 +47,85 @@ def _failures() -> Iterator[None]:
         raise results.to_failure(error) from error
 
 
-class Client:
+class _Calls:
+    """What both clients know of their calls.
+
+    timeout: deadline of each call in seconds, None for none.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        timeout: float | None,
+        tls: Tls | None,
+        token: str | None,
+        retries: Retries,
+    ) -> None:
+        self.timeout = timeout
+        self.retries = retries
+        self._connection = Connection(target, tls, token, retries)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"timeout": self.timeout, "metadata": self._connection.metadata}
+
+    def _until(self, deadline: float | None) -> dict[str, Any]:
+        """deadline: of a stream that may take several calls."""
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return {**self._how, "timeout": left}
+
+    def _deadline(self) -> float | None:
+        return None if self.timeout is None else time.monotonic() + self.timeout
+
+
+def _each(call: Any, convert: Callable[[Any], Converted]) -> Iterator[Converted]:
+    """Its responses; the call is cancelled when they are not read any more."""
+    try:
+        with _failures():
+            for response in call:
+                yield convert(response)
+    finally:
+        call.cancel()
+
+
+async def _each_of(
+    call: Any, convert: Callable[[Any], Converted]
+) -> AsyncGenerator[Converted, None]:
+    try:
+        with _failures():
+            async for response in call:
+                yield convert(response)
+    finally:
+        call.cancel()
+
+
+def _shorter(seconds: float, deadline: float | None) -> float:
+    """``seconds``, or what is left before the deadline."""
+    return seconds if deadline is None else max(0.0, min(seconds, deadline - time.monotonic()))
+
+
+class Client(_Calls):
     """Use it as a context manager, or close() it.
 
-    target: HOST:PORT. timeout: deadline of each call in seconds, None for none.
+    target: HOST:PORT, several with commas between, or what gRPC resolves (dns:///NAME:PORT);
+    calls go to each address in turn. timeout: deadline of each call in seconds, None for none;
+    of a stream it is that of all the calls it takes. tls: None for a connection in the clear.
+    token: sent as a bearer token. retries: what is done about servers that break or stop.
     version, of each call: of the model; empty for the one that is served.
     Every method raises RequestFailed, and ValueError for a number its field cannot hold.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout: float | None = None) -> None:
-        self.timeout = timeout
-        self.channel = grpc.insecure_channel(target)
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout: float | None = None,
+        *,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retries: Retries = RETRIES,
+    ) -> None:
+        super().__init__(target, timeout, tls, token, retries)
+        self.channel = self._connection.open(grpc)
         self._stub = unroll_pb2_grpc.UnrollServiceStub(self.channel)
 
     def __enter__(self) -> Self:
@@ -60,7 +142,7 @@ class Client:
     ) -> list[Classification]:
         with _failures():
             request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
-            return results.to_classifications(self._stub.Classify(request, timeout=self.timeout))
+            return results.to_classifications(self._stub.Classify(request, **self._how))
 
     def tag(
         self,
@@ -73,23 +155,53 @@ class Client:
         """Each a text, or its words. top: how many of the likeliest labels are told, too."""
         with _failures():
             request = results.tag_request(model, version, texts, top)
-            return results.to_tagged(self._stub.Tag(request, timeout=self.timeout))
+            return results.to_tagged(self._stub.Tag(request, **self._how))
 
     def stream_tag(
-        self, model: str, parts: Iterable[Part], **options: Unpack[TagStreamOptions]
+        self,
+        model: str,
+        parts: Iterable[Part],
+        *,
+        carry_on: bool = True,
+        **options: Unpack[TagStreamOptions],
     ) -> Iterator[TagPiece]:
         """Labels as they come, for texts or words as they come.
 
         ``parts`` is read on another thread, as fast as the server takes them; what it raises
         is raised here, once whatever came before is labelled. Closing the iterator cancels.
+        carry_on: on another server where one breaks or stops; docs/client.md says how far.
         """
-        sending = Sending(model, options)
-        call = self._stub.StreamTag(sending.requests(parts), timeout=self.timeout)
+        read = ReadParts(parts, keeps=carry_on)
+        if carry_on:
+            yield from self._carried_tags(CarriedTags(model, options, self.retries, read), read)
+        else:
+            call = self._stub.StreamTag(
+                read.requests(to_start(model, options), 0, 0, lambda: True), **self._how
+            )
+            yield from _each(call, to_tag_piece)
+        read.check()
+
+    def _carried_tags(self, stream: CarriedTags, parts: ReadParts) -> Iterator[TagPiece]:
+        deadline = self._deadline()
+        while not stream.is_over:
+            time.sleep(_shorter(stream.leg.wait_seconds, deadline))
+            yield from self._tag_leg(stream, stream.leg, parts, deadline)
+
+    def _tag_leg(
+        self, stream: CarriedTags, leg: TagLeg, parts: ReadParts, deadline: float | None
+    ) -> Iterator[TagPiece]:
+        requests = parts.requests(leg.start, leg.first, leg.skip, lambda: stream.leg is leg)
+        call = self._stub.StreamTag(requests, **self._until(deadline))
         try:
-            with _failures():
-                for response in call:
-                    yield to_tag_piece(response)
-            sending.check()
+            for response in call:
+                piece = stream.take(response)
+                if piece:
+                    yield piece
+                if stream.leg is not leg:
+                    return
+            stream.end()
+        except grpc.RpcError as error:
+            stream.fail(results.to_failure(error))
         finally:
             call.cancel()
 
@@ -99,18 +211,46 @@ class Client:
         """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
         with _failures():
             request = results.fill_request(model, version, texts, top)
-            return results.to_filled(self._stub.Fill(request, timeout=self.timeout))
+            return results.to_filled(self._stub.Fill(request, **self._how))
 
-    def generate(self, model: str, **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
-        """Tokens as they come; closing the iterator cancels the call."""
-        request = results.generate_request(model, options)
-        call = self._stub.Generate(request, timeout=self.timeout)
+    def generate(
+        self, model: str, *, carry_on: bool = True, **options: Unpack[GenerateOptions]
+    ) -> Iterator[Piece]:
+        """Tokens as they come; closing the iterator cancels the call.
+
+        carry_on: on another server where one breaks or stops, so that the stream is whole all the
+        same: no token lost or told twice. docs/client.md says what that takes.
+        """
+        if carry_on:
+            yield from self._carried(CarriedStream(model, options, self.retries))
+        else:
+            request = results.generate_request(model, options)
+            yield from _each(self._stub.Generate(request, **self._how), results.to_piece)
+
+    def _carried(self, stream: CarriedStream) -> Iterator[Piece]:
+        deadline, calls = self._deadline(), []
         try:
-            with _failures():
-                for response in call:
-                    yield results.to_piece(response)
+            while stream.legs:
+                made = [leg for leg in stream.legs if leg.call is None]
+                time.sleep(_shorter(max((leg.wait_seconds for leg in made), default=0.0), deadline))
+                for leg in made:
+                    leg.call = self._stub.Generate(leg.request, **self._until(deadline))
+                    calls.append(leg.call)
+                # A message of each in turn: all of them run meanwhile.
+                for leg in [leg for leg in stream.legs if leg.call is not None]:
+                    try:
+                        response = next(leg.call)
+                    except StopIteration:
+                        stream.end(leg)
+                    except grpc.RpcError as error:
+                        stream.fail(leg, results.to_failure(error))
+                    else:
+                        piece = stream.take(leg, response)
+                        if piece:
+                            yield piece
         finally:
-            call.cancel()
+            for call in calls:
+                call.cancel()
 
     def score(
         self,
@@ -123,28 +263,36 @@ class Client:
     ) -> list[ScoredText]:
         with _failures():
             request = results.score_request(model, version, texts, sources, vectors)
-            return results.to_scores(self._stub.Score(request, timeout=self.timeout))
+            return results.to_scores(self._stub.Score(request, **self._how))
 
     def list_models(self) -> pb.ListModelsResponse:
         with _failures():
             response: pb.ListModelsResponse = self._stub.ListModels(
-                pb.ListModelsRequest(), timeout=self.timeout
+                pb.ListModelsRequest(), **self._how
             )
             return response
 
     def get_model(self, name: str, version: str = "", *, with_vocabulary: bool = False) -> pb.Model:
         request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
         with _failures():
-            model: pb.Model = self._stub.GetModel(request, timeout=self.timeout).model
+            model: pb.Model = self._stub.GetModel(request, **self._how).model
             return model
 
 
-class AsyncClient:
+class AsyncClient(_Calls):
     """As Client, for use inside an event loop."""
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout: float | None = None) -> None:
-        self.timeout = timeout
-        self.channel = grpc.aio.insecure_channel(target)
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout: float | None = None,
+        *,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retries: Retries = RETRIES,
+    ) -> None:
+        super().__init__(target, timeout, tls, token, retries)
+        self.channel = self._connection.open(grpc.aio)
         self._stub = unroll_pb2_grpc.UnrollServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:
@@ -161,7 +309,7 @@ class AsyncClient:
     ) -> list[Classification]:
         with _failures():
             request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
-            response = await self._stub.Classify(request, timeout=self.timeout)
+            response = await self._stub.Classify(request, **self._how)
             return results.to_classifications(response)
 
     async def tag(
@@ -175,20 +323,68 @@ class AsyncClient:
         """Each a text, or its words. top: how many of the likeliest labels are told, too."""
         with _failures():
             request = results.tag_request(model, version, texts, top)
-            return results.to_tagged(await self._stub.Tag(request, timeout=self.timeout))
+            return results.to_tagged(await self._stub.Tag(request, **self._how))
 
     async def stream_tag(
-        self, model: str, parts: AsyncIterable[Part], **options: Unpack[TagStreamOptions]
+        self,
+        model: str,
+        parts: AsyncIterable[Part],
+        *,
+        carry_on: bool = True,
+        **options: Unpack[TagStreamOptions],
     ) -> AsyncIterator[TagPiece]:
         """As Client.stream_tag; ``parts`` is read by a task of its own."""
-        sending = Sending(model, options)
-        requests = sending.requests_of(parts, lambda: call.initial_metadata())
-        call = self._stub.StreamTag(requests, timeout=self.timeout)
+        awaited = AwaitedParts(parts, keeps=carry_on)
         try:
-            with _failures():
-                async for response in call:
-                    yield to_tag_piece(response)
-            sending.check()
+            if carry_on:
+                stream = CarriedTags(model, options, self.retries, awaited)
+                pieces = self._carried_tags(stream, awaited)
+            else:
+                start = to_start(model, options)
+                requests = awaited.requests(
+                    start, 0, 0, lambda: True, lambda: call.initial_metadata()
+                )
+                call: Any = self._stub.StreamTag(requests, **self._how)
+                pieces = _each_of(call, to_tag_piece)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+            awaited.check()
+        finally:
+            awaited.close()
+
+    async def _carried_tags(
+        self, stream: CarriedTags, parts: AwaitedParts
+    ) -> AsyncGenerator[TagPiece, None]:
+        deadline = self._deadline()
+        while not stream.is_over:
+            await asyncio.sleep(_shorter(stream.leg.wait_seconds, deadline))
+            pieces = self._tag_leg(stream, stream.leg, parts, deadline)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+
+    async def _tag_leg(
+        self, stream: CarriedTags, leg: TagLeg, parts: AwaitedParts, deadline: float | None
+    ) -> AsyncGenerator[TagPiece, None]:
+        requests = parts.requests(
+            leg.start,
+            leg.first,
+            leg.skip,
+            lambda: stream.leg is leg,
+            lambda: call.initial_metadata(),
+        )
+        call = self._stub.StreamTag(requests, **self._until(deadline))
+        try:
+            async for response in call:
+                piece = stream.take(response)
+                if piece:
+                    yield piece
+                if stream.leg is not leg:
+                    return
+            stream.end()
+        except grpc.RpcError as error:
+            stream.fail(results.to_failure(error))
         finally:
             call.cancel()
 
@@ -198,20 +394,46 @@ class AsyncClient:
         """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
         with _failures():
             request = results.fill_request(model, version, texts, top)
-            return results.to_filled(await self._stub.Fill(request, timeout=self.timeout))
+            return results.to_filled(await self._stub.Fill(request, **self._how))
 
     async def generate(
-        self, model: str, **options: Unpack[GenerateOptions]
+        self, model: str, *, carry_on: bool = True, **options: Unpack[GenerateOptions]
     ) -> AsyncIterator[Piece]:
-        """Tokens as they come; closing the iterator cancels the call."""
-        request = results.generate_request(model, options)
-        call = self._stub.Generate(request, timeout=self.timeout)
+        """As Client.generate."""
+        if carry_on:
+            pieces = self._carried(CarriedStream(model, options, self.retries))
+        else:
+            request = results.generate_request(model, options)
+            pieces = _each_of(self._stub.Generate(request, **self._how), results.to_piece)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def _carried(self, stream: CarriedStream) -> AsyncGenerator[Piece, None]:
+        deadline, calls = self._deadline(), []
         try:
-            with _failures():
-                async for response in call:
-                    yield results.to_piece(response)
+            while stream.legs:
+                made = [leg for leg in stream.legs if leg.call is None]
+                longest = max((leg.wait_seconds for leg in made), default=0.0)
+                await asyncio.sleep(_shorter(longest, deadline))
+                for leg in made:
+                    call = self._stub.Generate(leg.request, **self._until(deadline))
+                    calls.append(call)
+                    leg.call = aiter(call)
+                for leg in [leg for leg in stream.legs if leg.call is not None]:
+                    try:
+                        response = await anext(leg.call)
+                    except StopAsyncIteration:
+                        stream.end(leg)
+                    except grpc.RpcError as error:
+                        stream.fail(leg, results.to_failure(error))
+                    else:
+                        piece = stream.take(leg, response)
+                        if piece:
+                            yield piece
         finally:
-            call.cancel()
+            for call in calls:
+                call.cancel()
 
     async def score(
         self,
@@ -224,12 +446,12 @@ class AsyncClient:
     ) -> list[ScoredText]:
         with _failures():
             request = results.score_request(model, version, texts, sources, vectors)
-            return results.to_scores(await self._stub.Score(request, timeout=self.timeout))
+            return results.to_scores(await self._stub.Score(request, **self._how))
 
     async def list_models(self) -> pb.ListModelsResponse:
         with _failures():
             response: pb.ListModelsResponse = await self._stub.ListModels(
-                pb.ListModelsRequest(), timeout=self.timeout
+                pb.ListModelsRequest(), **self._how
             )
             return response
 
@@ -238,5 +460,5 @@ class AsyncClient:
     ) -> pb.Model:
         request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
         with _failures():
-            model: pb.Model = (await self._stub.GetModel(request, timeout=self.timeout)).model
+            model: pb.Model = (await self._stub.GetModel(request, **self._how)).model
             return model

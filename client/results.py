@@ -144,7 +144,12 @@ class Token:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a stream ended: reason ``end``, ``stop`` or ``length``; times in seconds."""
+    """How a stream ended: reason ``end``, ``stop`` or ``length``; times in seconds.
+
+    handed_over: the server stops, and the stream could go on elsewhere; only where its caller
+    does without carry_on. Of a stream that was carried on with, tokens are those of all its
+    calls; unknown_symbols and times are the first that a server told.
+    """
 
     reason: str
     input_tokens: int
@@ -285,31 +290,35 @@ def to_filled(response: pb.FillResponse) -> list[FilledBlank]:
 
 def to_piece(response: pb.GenerateResponse) -> Piece:
     return Piece(
-        [_to_token(token) for token in response.tokens],
+        [to_token(token) for token in response.tokens],
         response.seed if response.HasField("seed") else None,
         _to_answer(response) if response.finish_reason else None,
-        [_to_token(token) for token in response.echo],
-        [_to_end(end) for end in response.ends],
-        [ResumePoint(p.sample, p.token, p.next_position) for p in response.resume_points],
+        [to_token(token) for token in response.echo],
+        [to_end(end) for end in response.ends],
+        [to_resume_point(point) for point in response.resume_points],
     )
 
 
-def _reason(value: pb.FinishReason) -> str:
+def to_reason(value: pb.FinishReason) -> str:
     name: str = pb.FinishReason.Name(value)
     return name.removeprefix("FINISH_REASON_").lower()
 
 
-def _to_end(end: pb.SampleEnd) -> SampleEnd:
+def to_resume_point(point: pb.ResumePoint) -> ResumePoint:
+    return ResumePoint(point.sample, point.token, point.next_position)
+
+
+def to_end(end: pb.SampleEnd) -> SampleEnd:
     score = end.score if end.HasField("score") else None
     return SampleEnd(
-        end.sample, _reason(end.finish_reason), end.output_tokens, end.log_probability, score
+        end.sample, to_reason(end.finish_reason), end.output_tokens, end.log_probability, score
     )
 
 
 def _to_answer(response: pb.GenerateResponse) -> Answer:
     usage = response.usage
     return Answer(
-        _reason(response.finish_reason),
+        to_reason(response.finish_reason),
         usage.input_tokens,
         usage.output_tokens,
         usage.unknown_symbols,
@@ -320,13 +329,13 @@ def _to_answer(response: pb.GenerateResponse) -> Answer:
 
 def to_scores(response: pb.ScoreResponse) -> list[ScoredText]:
     return [
-        ScoredText([_to_token(t) for t in row.tokens], row.log_probability, row.unknown_symbols)
+        ScoredText([to_token(t) for t in row.tokens], row.log_probability, row.unknown_symbols)
         for row in response.scores
     ]
 
 
-def _to_token(token: pb.Token) -> Token:
-    has = token.HasField("log_probability")
+def to_token(token: pb.Token, tells_log_probability: bool = True) -> Token:
+    has = tells_log_probability and token.HasField("log_probability")
     return Token(
         token.id,
         token.text,

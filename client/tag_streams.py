@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from client.results import ResumePoint, TaggedToken, to_tagged_token
+from client.results import ResumePoint, TaggedToken, to_resume_point, to_tagged_token
 from unroll.v1 import unroll_pb2 as pb
 
 # A text, which the server splits into tokens, or tokens already.
@@ -35,12 +27,20 @@ class TagStreamOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TagStreamEnd:
-    """tokens: that were labelled. Times in seconds, from the first token sent."""
+    """tokens: that were labelled. Times in seconds, from the first token sent.
+
+    handed_over: the server stops before the caller has sent its last token; it has answered
+    requests_read of them. Only where the caller does without carry_on. Of a stream that was
+    carried on with, tokens are those of all its calls, unknown_symbols those that servers told
+    at their ends, and times the first that one told.
+    """
 
     tokens: int
     unknown_symbols: int
     queue_seconds: float
     time_to_first_token_seconds: float
+    handed_over: bool = False
+    requests_read: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,67 +52,39 @@ class TagPiece:
     end: TagStreamEnd | None
 
 
-class Sending:
-    """The requests of one call, made as its parts come.
-
-    What the caller's iterable raises ends what is sent; check() raises it again.
-    """
-
-    def __init__(self, model: str, options: TagStreamOptions) -> None:
-        """Raises ValueError for a number its field cannot hold."""
-        rest: dict[str, Any] = dict(options)
-        self._start = pb.StreamTagStart(
-            model=model,
-            model_version=rest.pop("version", ""),
-            top_labels=rest.pop("top", 0),
-            **rest,
-        )
-        self._failure: Exception | None = None
-
-    def requests(self, parts: Iterable[Part]) -> Iterator[pb.StreamTagRequest]:
-        yield pb.StreamTagRequest(start=self._start)
-        try:
-            for part in parts:
-                yield _request(part)
-        except Exception as error:
-            self._failure = error
-
-    async def requests_of(
-        self, parts: AsyncIterable[Part], answered: Callable[[], Awaitable[object]]
-    ) -> AsyncIterator[pb.StreamTagRequest]:
-        """answered: waits until the server has taken the start or refused it."""
-        yield pb.StreamTagRequest(start=self._start)
-        try:
-            # What is sent into a call that was refused would hide why (grpc#36066).
-            await answered()
-            async for part in parts:
-                yield _request(part)
-        except Exception as error:
-            self._failure = error
-
-    def check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+def to_start(model: str, options: TagStreamOptions) -> pb.StreamTagStart:
+    """Raises ValueError for a number its field cannot hold."""
+    rest: dict[str, Any] = dict(options)
+    return pb.StreamTagStart(
+        model=model,
+        model_version=rest.pop("version", ""),
+        top_labels=rest.pop("top", 0),
+        **rest,
+    )
 
 
-def _request(part: Part) -> pb.StreamTagRequest:
+def to_request(part: Part, skip: int = 0) -> pb.StreamTagRequest:
+    """skip: of its words, how many are not sent."""
     if isinstance(part, str):
         return pb.StreamTagRequest(text=part)
-    return pb.StreamTagRequest(words=pb.Words(words=part))
+    return pb.StreamTagRequest(words=pb.Words(words=part[skip:] if skip else part))
 
 
 def to_tag_piece(response: pb.StreamTagResponse) -> TagPiece:
     return TagPiece(
         [to_tagged_token(token) for token in response.tokens],
-        [ResumePoint(p.sample, p.token, p.next_position) for p in response.resume_points],
-        _to_end(response.usage) if response.HasField("usage") else None,
+        [to_resume_point(point) for point in response.resume_points],
+        to_tag_end(response) if response.HasField("usage") else None,
     )
 
 
-def _to_end(usage: pb.Usage) -> TagStreamEnd:
+def to_tag_end(response: pb.StreamTagResponse) -> TagStreamEnd:
+    usage = response.usage
     return TagStreamEnd(
         usage.output_tokens,
         usage.unknown_symbols,
         usage.queue_seconds,
         usage.time_to_first_token_seconds,
+        response.handed_over,
+        response.requests_read,
     )

@@ -1,65 +1,61 @@
-"""python -m service serve | check
+"""python -m service serve | check | models | token | version
 
 serve: run the service until SIGTERM or Ctrl-C.
 check: verify every bundle and print what each is; exit 1 if one would be refused.
+models: what lies in the models folder: each version, its task, size and figures.
+token: a new bearer token, and its line for the file of tokens.
+version: of this service and of what it runs on.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
-import logging
+import importlib.metadata
+import os
+import platform
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import service
 from bundle.errors import BundleError
 from bundle.manifest import FP32
+from bundle.store import Bundle
 from service.config import Config, ConfigInvalid
+from service.logs import set_up
+from service.settings import PREFIX, add_flags, read_settings
+from service.signals import end_on
 
-_HELP = {
-    "models": "folder of bundles",
-    "address": "HOST:PORT of gRPC, port 0 for any free one",
-    "http_address": "HOST:PORT of metrics and health",
-    "device": "auto, cpu or cuda; cuda refuses to start without CUDA",
-    "precision": "fp32, int8 (models that have it) or NAME=PRECISION,… such as int8,g2p=fp32",
-    "threads": "of one engine for large batches, small ones take one; 0: two, if there are cores",
-    "max_streams": "streams of one model that decode at once",
-    "max_queue": "requests, or texts of Classify and Score, that may wait for a model",
-    "max_batch": "texts of one predict batch",
-    "batch_delay_share": "of a predict batch's time that texts may wait for company under load",
-    "max_message_bytes": "largest request in bytes",
-    "prime_share": "of a step's time that reading prompts may take while streams run",
-    "engine_share": "of a step's time its engine must get a core; with less, tokens go together",
-    "tokens_per_message": "for requests that do not say; 0: one, more under pressure",
-    "stall_seconds": "how long a caller may leave its stream unread",
-    "resume_keys": "file of hexadecimal keys for resume tokens, one a line, signing one first",
-    "resume_seconds": "how long a resume token is good",
-    "grace_seconds": "time for running streams to finish after SIGTERM",
-    "max_sequences": "sequences of one model whose state is kept between requests",
-    "sequence_idle_seconds": "without a request, after which a sequence ends",
-    "model_control": "explicit: callers may load and unload models; none: they may not",
-}
+# What answers depend on, beside the bundles.
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "grpcio", "protobuf", "numpy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    if chosen.command == "check":
-        return check(chosen.models)
-    names = [field.name for field in dataclasses.fields(Config)]
+    run: Callable[[argparse.Namespace], int] = chosen.run
+    return run(chosen)
+
+
+def serve(chosen: argparse.Namespace) -> int:
+    end_on(signal.SIGTERM)
     try:
-        config = Config(**{name: getattr(chosen, name) for name in names})
+        settings = read_settings(vars(chosen), os.environ)
     except ConfigInvalid as error:
         print(f"configuration: {error}", file=sys.stderr)
         return 2
-    return _serve(config)
+    if chosen.print_config:
+        print(settings.as_toml())
+        return 0
+    return _serve(settings.config)
 
 
 def _serve(config: Config) -> int:
+    set_up(config.log_level, config.log_format, config.log_texts)
+    # grpc's core writes lines of its own, of each failed handshake one, which no collector of
+    # JSON can read. It looks when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported late: checking bundles needs neither grpc nor onnxruntime.
     from service.app import NothingToServe, serve
     from service.http import HttpAddressInUse
@@ -69,56 +65,139 @@ def _serve(config: Config) -> int:
 
     try:
         return asyncio.run(serve(config))
+    except ConfigInvalid as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        return 2
     except (
         NoModels, NothingToServe, DeviceUnavailable, AddressInUse, HttpAddressInUse,
     ) as error:  # fmt: skip
         print(f"cannot start: {error}", file=sys.stderr)
+    except KeyboardInterrupt:  # before it was ready
+        return 130
     return 1
 
 
-def check(models: Path) -> int:
-    """Verify the newest version of every model under ``models``; prints a line each."""
-    from service.runtime.repository import NoModels, newest_versions, read_checked
+def check(chosen: argparse.Namespace) -> int:
+    """Verify the newest version of every model; prints a line each."""
+    from service.runtime.repository import NoModels, newest_versions
 
     try:
-        folders = newest_versions(models)
+        folders = newest_versions(chosen.models)
     except NoModels as error:
         print(error, file=sys.stderr)
         return 1
     failures = 0
-    for folder in folders:
-        try:
-            bundle = read_checked(folder)
-        except BundleError as error:
-            print(f"{folder}: REFUSED: {error}")
+    for folder, bundle in _read_all(folders):
+        if isinstance(bundle, BundleError):
+            print(f"{folder}: REFUSED: {bundle}")
             failures += 1
-            continue
-        size = sum(file.bytes for file in bundle.manifest.files.values())
-        precisions = " and ".join((FP32, *bundle.manifest.precisions))
-        print(
-            f"{folder}: {bundle.manifest.task} in {precisions}, {size / 1e6:.1f} MB, "
-            f"{len(bundle.manifest.files)} files verified, digest {bundle.digest[:12]}"
-        )
+        else:
+            print(
+                f"{folder}: {bundle.manifest.task} in {_precisions(bundle)}, {_size(bundle)}, "
+                f"{len(bundle.manifest.files)} files verified, digest {bundle.digest[:12]}"
+            )
     return 1 if failures else 0
 
 
+def models(chosen: argparse.Namespace) -> int:
+    """Every version of every model, what it is and what was measured of it."""
+    from service.runtime.repository import all_versions
+
+    found = all_versions(chosen.models)
+    if not found:
+        print(f"{chosen.models} holds no bundle (NAME/VERSION/manifest.json)", file=sys.stderr)
+        return 1
+    folders = [versions[number] for versions in found.values() for number in sorted(versions)]
+    for folder, bundle in _read_all(folders):
+        name, version = folder.parent.name, folder.name
+        if isinstance(bundle, BundleError):
+            print(f"{name} {version}: cannot be served: {bundle}")
+            continue
+        manifest = bundle.manifest
+        print(f"{name} {version}: {manifest.task} in {_precisions(bundle)}, {_size(bundle)}")
+        print(f"    {manifest.description}")
+        for figure in manifest.figures:
+            print(f"    {figure.name} {figure.value:g} {figure.unit} ({figure.split})")
+    return 0
+
+
+def token(chosen: argparse.Namespace) -> int:
+    """Two lines: the token, which is kept nowhere, and what stands for it in the file."""
+    from service.rpc.tokens import TokenInvalid, new_token
+
+    try:
+        secret, line = new_token(chosen.name, chosen.roles.split(","))
+    except TokenInvalid as error:
+        print(f"no token: {error}", file=sys.stderr)
+        return 2
+    print(secret)
+    print(line)
+    return 0
+
+
+def version(_: argparse.Namespace) -> int:
+    print(f"unroll {service.__version__}")
+    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in _PACKAGES:
+        try:
+            print(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return 0
+
+
+def _read_all(folders: Sequence[Path]) -> Iterator[tuple[Path, Bundle | BundleError]]:
+    from service.runtime.repository import read_checked
+
+    for folder in folders:
+        try:
+            yield folder, read_checked(folder)
+        except BundleError as error:
+            yield folder, error
+
+
+def _size(bundle: Bundle) -> str:
+    return f"{sum(file.bytes for file in bundle.manifest.files.values()) / 1e6:.1f} MB"
+
+
+def _precisions(bundle: Bundle) -> str:
+    return " and ".join((FP32, *bundle.manifest.precisions))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m service", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m service")
     commands = parser.add_subparsers(dest="command", required=True)
     serve_parser = commands.add_parser(
-        "serve", help="run the service", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        "serve",
+        help="run the service",
+        description="Each setting can be given as a flag, as a variable UNROLL_NAME of the "
+        "environment, or in a TOML file; a flag wins over the environment, that over the file.",
     )
-    for field in dataclasses.fields(Config):
-        serve_parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=Path if field.name in ("models", "resume_keys") else type(field.default),
-            default=field.default,
-            help=_HELP[field.name],
+    add_flags(serve_parser)
+    serve_parser.set_defaults(run=serve)
+    for command, text in ((check, "verify every bundle"), (models, "list every bundle")):
+        reading = commands.add_parser(command.__name__, help=text)
+        reading.add_argument(
+            "--models",
+            type=Path,
+            default=Path(os.environ.get(PREFIX + "MODELS") or Config.models),
+            help=f"folder of bundles (default: {Config.models})",
         )
-    check_parser = commands.add_parser("check", help="verify every bundle")
-    check_parser.add_argument("--models", type=Path, default=Config.models, help=_HELP["models"])
+        reading.set_defaults(run=command)
+    token_parser = commands.add_parser(
+        "token",
+        help="make a bearer token",
+        description="Prints a new random token and, below it, the line that stands for it in the "
+        "file of --auth-tokens. The line holds a hash; the token is kept nowhere.",
+    )
+    token_parser.add_argument("name", help="whose it is: letters, digits and . _ @ -")
+    token_parser.add_argument(
+        "--roles", default="infer", help="infer, admin or infer,admin (default: %(default)s)"
+    )
+    token_parser.set_defaults(run=token)
+    commands.add_parser("version", help="of this service and its packages").set_defaults(
+        run=version
+    )
     return parser
 
 

@@ -8,22 +8,41 @@ import signal
 
 from prometheus_client import CollectorRegistry
 
+import service
 from service.assembly import Surroundings
-from service.config import Config, default_threads, read_keys, split_address, split_precision
+from service.config import (
+    Config,
+    default_threads,
+    read_keys,
+    split_address,
+    split_precision,
+    usable_cores,
+)
 from service.control import ModelControl
 from service.engine.catalogue import Catalogue
 from service.engine.pacing import clock_of_this_thread
 from service.engine.resuming import ResumeTokens
 from service.engine.streams import Hand
 from service.http import HttpServer
+from service.instruments import LoopLag
 from service.interpreter import settle
+from service.logs import hear_loop
+from service.memory import memory_limit
 from service.metrics import Metrics
 from service.rpc.server import GrpcServer, GrpcSettings
-from service.runtime.devices import choose_provider
+from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
+from service.security import Security, secure, tell
+from service.signals import end_on
+from service.watching import watch_of
 
 log = logging.getLogger(__name__)
+
+# For the spans of the last requests to be sent.
+_TRACE_SECONDS = 2.0
+
+_ENDS = {True: "every call finished or was handed over", False: "some calls were ended"}
 
 
 class NothingToServe(Exception):
@@ -33,7 +52,7 @@ class NothingToServe(Exception):
 class App:
     """One service: its models' engines, the gRPC server and the HTTP server.
 
-    start() raises NoModels, NothingToServe, DeviceUnavailable, AddressInUse or
+    start() raises ConfigInvalid, NoModels, NothingToServe, DeviceUnavailable, AddressInUse or
     HttpAddressInUse, and then leaves nothing behind.
     """
 
@@ -42,10 +61,13 @@ class App:
         self.metrics = Metrics(registry or CollectorRegistry())
         self.catalogue = Catalogue()
         self.is_ready = False
+        self._loop_lag = LoopLag(self.metrics.loop_lag_seconds.observe)
 
     async def start(self) -> None:
         config = self.config
         self._loop = asyncio.get_running_loop()
+        self.security = self._secure()
+        self._watch = watch_of(config)
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
         self._tell_metrics()
@@ -58,40 +80,66 @@ class App:
             GrpcSettings(
                 config.address,
                 config.max_message_bytes,
+                config.max_metadata_bytes,
+                config.max_calls_per_connection,
                 config.stall_seconds,
                 config.max_sequences,
                 config.sequence_idle_seconds,
             ),
             self._answers_ready,
-            self._count_request,
+            self.metrics.request_ended,
+            self.security.guard,
+            self.security.for_server(),
+            self._watch,
         )
         self.metrics.sequences.set_function(lambda: len(self.grpc.sequences))
+        self.metrics.open_requests.set_function(lambda: self.grpc.gate.calls)
         host, port = split_address(config.http_address, "http_address")
         self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
         for assembled in begun:
             assembled.start()
         self.http.start()
+        self._watch.start()
         await self.grpc.start()
+        self._loop_lag.start()
         self.is_ready = True
         for assembled in begun:
             assembled.warm_reading_later()
-        log.info("ready: gRPC on port %d, HTTP on port %d", self.grpc.port, self.http.port)
+
+    async def announce(self) -> None:
+        """Ready no more, for whoever asks; calls are still taken."""
+        self.is_ready = False
+        await self.grpc.announce()
 
     async def stop(self) -> bool:
-        """Stop taking requests, let streams finish within the grace, end everything.
+        """Stop taking requests, let calls finish within the grace, hand over streams that do
+        not, end everything.
 
-        Returns whether every stream finished.
+        Returns whether every call finished or was handed over.
         """
-        self.is_ready = False
-        finished = await self.grpc.stop(self.config.grace_seconds)
-        await self.control.stop()
+        await self.announce()
+        finished = await self.grpc.stop(self.config.grace_seconds, self.control.hand_over)
+        left_over = await self.control.stop()
+        self._loop_lag.stop()
         self.http.stop()
+        await self._watch.stop(_TRACE_SECONDS)
+        # A call that was ended by force may not have given its rows back yet.
+        assert not (finished and left_over), f"{left_over} requests kept rows beyond their calls"
         return finished
+
+    def _secure(self) -> Security:
+        """Raises ConfigInvalid."""
+        failures = self.metrics.reload_failures
+        security = secure(self.config, lambda files: failures.labels(files).inc())
+        self.metrics.certificate_expiry.set_function(security.certificate_expires)
+        tell(self.config, security)
+        return security
 
     def _make_control(self) -> ModelControl:
         """Raises DeviceUnavailable."""
         config = self.config
         provider = choose_provider(config.device)
+        self._tell_process(DEVICES[provider])
         settings = SessionSettings(config.device, provider, config.threads or default_threads())
         around = Surroundings(
             config,
@@ -116,12 +164,19 @@ class App:
     def _all_well(self) -> bool:
         return not any(served.has_failed for served in self.catalogue.served)
 
-    def _count_request(self, model: str, method: str, code: str) -> None:
-        self.metrics.requests.labels(model, method, code).inc()
-
     def _tell_metrics(self) -> None:
-        cards = [model.card for model in self.catalogue.models]
-        self.metrics.tell_models(cards, self.catalogue.refused)
+        served = self.catalogue.served
+        cards = [version.model.card for version in served]
+        failed = [(version.name, version.version) for version in served if version.has_failed]
+        self.metrics.tell_models(cards, self.catalogue.refused, failed, self.config.max_streams)
+        self.metrics.served.tell(served)
+
+    def _tell_process(self, device: str) -> None:
+        metrics = self.metrics
+        metrics.tell_build(service.__version__, runtime_version(), device)
+        metrics.ready.set_function(self._answers_ready)
+        metrics.usable_cores.set(usable_cores())
+        metrics.memory_limit.set(memory_limit())
 
     async def _changed(self, name: str) -> None:
         """What is served of a model is no longer the same, or one of its engines broke."""
@@ -138,19 +193,36 @@ class App:
 async def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+    asked: asyncio.Future[int] = loop.create_future()
+
+    def ask(number: int) -> None:
+        if not asked.done():
+            asked.set_result(number)
+
+    hear_loop(loop)
     app = App(config)
     await app.start()
     settle()
-    await asked.wait()
+    # Until here a signal ends the process at once: there is nothing to lose.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask, number)
+    log.info("ready: gRPC on port %d, HTTP on port %d", app.grpc.port, app.http.port)
+    await _stop(app, await asked)
+    return 0
+
+
+async def _stop(app: App, number: int) -> None:
+    """number: of the signal. Nobody balances calls away from a service that has a terminal."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(other)
+        end_on(other)
+    config = app.config
+    if number == signal.SIGTERM and config.propagation_seconds:
+        log.info("not ready any more, takes calls for %g s", config.propagation_seconds)
+        await app.announce()
+        await asyncio.sleep(config.propagation_seconds)
     log.info(
         "stopping: %d calls under way, grace %.0f s", app.grpc.gate.calls, config.grace_seconds
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
     finished = await app.stop()
-    log.info("stopped, %s", "every call finished" if finished else "some calls were ended")
-    return 0
+    log.info("stopped, %s", _ENDS[finished])

@@ -26,7 +26,8 @@ from service.engine.streams import Hand
 from service.engine.tag_streams import TagStreams
 from service.engine.tagging import TaggerModel
 from service.engine.threads import Engine, EngineThread
-from service.metrics import BatchMetrics, GenerateMetrics, Metrics
+from service.metrics import Metrics
+from service.observers import BatchMetrics, GenerateMetrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
 from service.runtime.probing import probe
@@ -73,12 +74,14 @@ class Assembled:
     """A model whose graphs have run and whose threads are not started yet.
 
     reading: warm-ups of its priming, of these shapes each, on a thread or before it is started.
+    seconds: from reading its bundle to its being ready.
     """
 
     model: ServedModel
     statistics: ModelStatistics
     threads: list[EngineThread]
     reading: list[tuple[EngineThread, Callable[[Shapes], None], Shapes]]
+    seconds: float = 0.0
 
     @property
     def card(self) -> ModelCard:
@@ -151,7 +154,7 @@ class _Assembly:
             runner,
             self.config.max_streams,
             time.monotonic,
-            GenerateMetrics(self.around.metrics, card.name, self.statistics),
+            self._observer(self.config.max_streams),
             rows,
         )
         engine.warm(_WARM_ROWS)
@@ -212,12 +215,16 @@ class _Assembly:
             runner,
             self.config.max_streams,
             time.monotonic,
-            GenerateMetrics(self.around.metrics, self.manifest.name, self.statistics),
+            self._observer(self.config.max_streams),
             PrimeCredit(self.config.prime_share),
             rows,
         )
         engine.warm(_WARM_ROWS)
         return engine
+
+    def _observer(self, capacity: int) -> GenerateMetrics:
+        around = self.around
+        return GenerateMetrics(around.metrics, self.manifest.name, self.statistics, capacity)
 
     def _batch_thread(self, graph: str, runner: BatchRunner) -> EngineThread:
         config = self.config
@@ -225,7 +232,9 @@ class _Assembly:
             runner,
             config.max_batch,
             time.monotonic,
-            BatchMetrics(self.around.metrics, self.manifest.name, graph, self.statistics),
+            BatchMetrics(
+                self.around.metrics, self.manifest.name, graph, self.statistics, config.max_batch
+            ),
             config.batch_delay_share,
         )
         return self._thread(graph, engine, config.max_batch + config.max_queue)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bundle.manifest import FP32, INT8
 
@@ -16,92 +18,172 @@ class ConfigInvalid(ValueError):
     """A setting that cannot be used; the message names it. Stops the start."""
 
 
+def _setting(default: Any, text: str, *, least: float | None = None, above: float | None = None,
+             among: tuple[str, ...] = ()) -> Any:  # fmt: skip
+    """text: what it is, with its unit. least, above: what its number may not be below, must
+    exceed. among: what it may be."""
+    return field(
+        default=default,
+        metadata={"text": text, "least": least, "above": above, "among": among},
+    )
+
+
 @dataclass(frozen=True)
 class Config:
-    """address, http_address: HOST:PORT, port 0 for any free one.
-    device: auto, cpu or cuda.
-    precision: fp32, int8 (where a bundle has it, else fp32), entries NAME=PRECISION that a model
-        must have, or a default and such entries: ``int8,g2p=fp32``.
-    threads: that a large batch of one engine is computed on; small ones take one. 0 for two
-        where the process may use two cores.
-    max_streams: rows of a generating model, streams that decode at once.
-    max_queue: requests (for Classify and Score: texts) that may wait for a model beyond those
-        that run.
-    max_batch: texts of one predict batch.
-    batch_delay_share: of a predict batch's time that texts which came up during it may wait
-        for more; a text that finds the engine idle never waits.
-    max_message_bytes: the largest request.
-    prime_share: of a decode step's time that reading prompts may take, while streams run.
-    engine_share: of a step's time that its engine must have a core; with less, tokens are
-        sent together.
-    tokens_per_message: for requests that do not say; 0 for one, more under pressure.
-    stall_seconds: how long a caller may leave its stream unread.
-    resume_keys: file of keys for resume tokens, one a line in hexadecimal, the signing one
-        first; none for a key of this process alone.
-    resume_seconds: how long a resume token is good.
-    grace_seconds: how long running streams may take after SIGTERM.
-    max_sequences: sequences of one model whose state is kept between requests.
-    sequence_idle_seconds: without a request, after which a sequence ends.
-    model_control: explicit, where callers may load and unload models, or none.
+    """Every setting with its default; ``settings.py`` reads them from file, environment, flags.
+
+    Raises ConfigInvalid, which names the setting.
     """
 
-    models: Path = Path("models")
-    address: str = "127.0.0.1:50051"
-    http_address: str = "127.0.0.1:8002"
-    device: str = "auto"
-    precision: str = "fp32"
-    threads: int = 0
-    max_streams: int = 256
-    max_queue: int = 4096
-    max_batch: int = 32
-    batch_delay_share: float = 1.0
-    max_message_bytes: int = MEBIBYTE
-    prime_share: float = 0.5
-    engine_share: float = 0.9
-    tokens_per_message: int = 0
-    stall_seconds: float = 300.0
-    resume_keys: Path | None = None
-    resume_seconds: float = 3600.0
-    grace_seconds: float = 30.0
-    max_sequences: int = 1024
-    sequence_idle_seconds: float = 60.0
-    model_control: str = "explicit"
+    models: Path = _setting(Path("models"), "folder of bundles")
+    address: str = _setting("127.0.0.1:50051", "HOST:PORT of gRPC, port 0 for any free one")
+    http_address: str = _setting(
+        "127.0.0.1:8002", "HOST:PORT of metrics and probes, port 0 for any free one"
+    )
+    allow_insecure: bool = _setting(
+        False, "whether gRPC without TLS may listen on more than this machine"
+    )
+    tls_certificate: Path | None = _setting(
+        None, "PEM file of the certificate chain; read again when it changes"
+    )
+    tls_key: Path | None = _setting(None, "PEM file of the certificate's private key")
+    tls_client_ca: Path | None = _setting(
+        None, "PEM file of authorities; callers must show a certificate that one of them signed"
+    )
+    auth_tokens: Path | None = _setting(
+        None, "file of bearer tokens and their roles; without one nobody is asked for a token"
+    )
+    device: str = _setting(
+        "auto",
+        "auto, cpu or cuda; cuda refuses to start without CUDA",
+        among=("auto", "cpu", "cuda"),
+    )
+    precision: str = _setting(
+        FP32, "fp32, int8 (models that have it) or NAME=PRECISION,… such as int8,g2p=fp32"
+    )
+    threads: int = _setting(
+        0, "of one engine for large batches, small ones take one; 0: two, if there are cores",
+        least=0,
+    )  # fmt: skip
+    max_streams: int = _setting(256, "streams of one model that decode at once", least=1)
+    max_queue: int = _setting(
+        4096,
+        "requests, or texts of Classify and Score, that may wait for a model beyond those that run",
+        least=0,
+    )
+    max_batch: int = _setting(32, "texts of one predict batch", least=1)
+    batch_delay_share: float = _setting(
+        1.0,
+        "of a predict batch's time that texts which came up during it may wait for company",
+        least=0,
+    )
+    max_message_bytes: int = _setting(MEBIBYTE, "largest request, in bytes", least=1)
+    max_metadata_bytes: int = _setting(16384, "largest metadata of a call, in bytes", least=1024)
+    max_calls_per_connection: int = _setting(
+        2048, "calls that one connection may have open; further ones wait at the caller's", least=1
+    )
+    prime_share: float = _setting(
+        0.5, "of a step's time that reading prompts may take while streams run", above=0
+    )
+    engine_share: float = _setting(
+        0.9, "of a step's time that its engine must get a core; with less, tokens go together",
+        above=0,
+    )  # fmt: skip
+    tokens_per_message: int = _setting(
+        0, "for requests that do not say; 0: one, more under pressure", least=0
+    )
+    stall_seconds: float = _setting(
+        300.0, "seconds that a caller may leave its stream unread", above=0
+    )
+    resume_keys: Path | None = _setting(
+        None,
+        "file of keys for resume tokens, one a line in hexadecimal, the signing one first; "
+        "replicas that go on with each other's streams share it",
+    )
+    resume_seconds: float = _setting(3600.0, "seconds that a resume token is good", above=0)
+    propagation_seconds: float = _setting(
+        5.0,
+        "seconds after SIGTERM in which health says no, and calls are still taken; Ctrl-C has none",
+        least=0,
+    )
+    grace_seconds: float = _setting(
+        30.0,
+        "seconds that running calls may take after that; then streams are handed over",
+        least=0,
+    )
+    max_sequences: int = _setting(
+        1024, "sequences of one model whose state is kept between requests", least=1
+    )
+    sequence_idle_seconds: float = _setting(
+        60.0, "seconds without a request, after which a sequence ends", above=0
+    )
+    model_control: str = _setting(
+        "explicit",
+        "explicit: callers may load and unload models; none: they may not",
+        among=("explicit", "none"),
+    )
+    log_level: str = _setting(
+        "info", "least grave line that is logged", among=("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting("console", "console or json, a line each", among=("console", "json"))
+    log_requests: bool = _setting(False, "whether each request is logged when it ends")
+    log_texts: bool = _setting(
+        False, "whether that line holds the request's text; it may be private"
+    )
+    trace_endpoint: str = _setting(
+        "", "HOST:PORT or URL of an OTLP collector that gets a span for each request; empty: none"
+    )
+    trace_share: float = _setting(
+        1.0, "of the requests that are traced where the caller's own trace does not say", least=0
+    )
 
     def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigInvalid(f"device is {self.device!r}; choose auto, cpu or cuda")
-        if self.model_control not in ("explicit", "none"):
-            raise ConfigInvalid(f"model_control is {self.model_control!r}; choose explicit or none")
-        for name in ("max_streams", "max_batch", "max_message_bytes", "max_sequences"):
-            if getattr(self, name) < 1:
-                raise ConfigInvalid(f"{name} is {getattr(self, name)}; choose at least 1")
-        for name in (
-            "threads",
-            "max_queue",
-            "tokens_per_message",
-            "batch_delay_share",
-            "grace_seconds",
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigInvalid(f"{name} is {value}; choose at least 0")
-        for name in (
-            "prime_share",
-            "engine_share",
-            "stall_seconds",
-            "resume_seconds",
-            "sequence_idle_seconds",
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigInvalid(f"{name} is {value}; choose more than 0")
+        for setting in self.__dataclass_fields__.values():
+            _check(setting.name, getattr(self, setting.name), setting.metadata)
         if self.threads > usable_cores():
             raise ConfigInvalid(
                 f"threads is {self.threads}, this process may use {usable_cores()} cores"
             )
-        for name in ("address", "http_address"):
-            split_address(getattr(self, name), name)
+        if self.trace_share > 1:
+            raise ConfigInvalid(f"trace_share is {self.trace_share}; choose at most 1")
+        if self.log_texts and not self.log_requests:
+            raise ConfigInvalid("log_texts is on and log_requests is not; turn both on, or none")
+        split_address(self.http_address, "http_address")
         split_precision(self.precision)
+        self._check_security()
+
+    def _check_security(self) -> None:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            given = "tls_certificate" if self.tls_certificate else "tls_key"
+            raise ConfigInvalid(f"{given} is given alone; TLS takes tls_certificate and tls_key")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ConfigInvalid(
+                "tls_client_ca is given without tls_certificate; mutual TLS takes both"
+            )
+        host, _ = split_address(self.address, "address")
+        if not (self.tls_certificate or self.allow_insecure or is_loopback(host)):
+            raise ConfigInvalid(
+                f"address is {self.address!r}, which others can reach, and there is no TLS; "
+                "give tls_certificate and tls_key, or set allow_insecure"
+            )
+
+
+def _check(name: str, value: Any, metadata: Any) -> None:
+    least, above, among = (metadata[key] for key in ("least", "above", "among"))
+    if among and value not in among:
+        raise ConfigInvalid(f"{name} is {value!r}; choose {', '.join(among[:-1])} or {among[-1]}")
+    if least is not None and not (math.isfinite(value) and value >= least):
+        raise ConfigInvalid(f"{name} is {value}; choose at least {least}")
+    if above is not None and not (math.isfinite(value) and value > above):
+        raise ConfigInvalid(f"{name} is {value}; choose more than {above}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_keys(path: Path | None) -> list[bytes]:

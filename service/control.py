@@ -75,17 +75,29 @@ class ModelControl:
             self._refuse(bundle)
         return begun
 
-    async def stop(self) -> None:
-        """End every engine; loads that are under way are given up."""
+    def hand_over(self) -> None:
+        """Have every stream that still runs end with what others go on from."""
+        for served in self._live:
+            for thread in served.threads:
+                thread.hand_over()
+
+    async def stop(self) -> int:
+        """End every engine; loads that are under way are given up.
+
+        Returns how many requests the engines still held: none, once every call has ended.
+        """
         self._is_stopping = True
         for served in self._live:
             for thread in served.threads:
                 thread.close()
+        left_over = 0
         for served, ended in list(self._live.items()):
             await _stop_threads(served)
+            left_over += sum(thread.left_over for thread in served.threads)
             ended.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._workers.shutdown()
+        return left_over
 
     # -- what callers ask for ------------------------------------------------------------------
 
@@ -139,10 +151,12 @@ class ModelControl:
             policy = policy or self._policies.get(name, VersionPolicy())
             folders = self._chosen(name, policy)
             self._loading[name] = list(folders)
+            self.around.metrics.tell_loading(name, list(folders))
             try:
                 ready = await self._prepare(name, folders)
             finally:
                 del self._loading[name]
+                self.around.metrics.tell_loading(name, ())
             if isinstance(ready, RefusedModel):
                 await self._turn_away(ready)
             self._policies[name] = policy
@@ -212,7 +226,9 @@ class ModelControl:
             for number, assembled in ready.items()
         ]
         self.catalogue.replace(name, versions)
-        left = [b for b in self.catalogue.refused_of(name) if int(b.version) not in ready]
+        # What was refused is so until it is served or its folder is gone.
+        on_disk = self.repository.versions().get(name, {}).keys() - ready.keys()
+        left = [b for b in self.catalogue.refused_of(name) if int(b.version) in on_disk]
         self.catalogue.refuse(name, left)
         now = " and ".join(self.catalogue.versions(name))
         log.info("model %s is served in version %s", name, now)
@@ -224,6 +240,7 @@ class ModelControl:
         )
         self._live[served] = asyncio.Event()
         self._count(card.name, "loaded")
+        self.around.metrics.load_seconds.labels(card.name).observe(assembled.seconds)
         log.info(
             "model %s version %s loaded in %s on %s",
             card.name,

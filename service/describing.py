@@ -38,6 +38,7 @@ def card_of(loaded: LoadedModel, probed: Probed) -> ModelCard:
         state=state_of(manifest),
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
+        bundle_bytes=sum(file.bytes for file in manifest.files.values()),
     )
 
 

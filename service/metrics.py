@@ -1,23 +1,64 @@
 """Every metric of the service, in one place. Names carry base units; labels stay few.
 
-Engines report once a step, never once a token, so that measuring costs a step's share.
+What engines report is in ``observers.py``, what is read at a scrape in ``served_metrics.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+import re
+from collections.abc import Collection, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
+from service.engine.arena import StateSpec
 from service.engine.cards import ModelCard
 from service.engine.catalogue import RefusedModel
-from service.engine.requests import FinishReason
-from service.engine.statistics import ModelStatistics
-from service.instruments import CountedHistogram, FactGauge, GaugeShare
+from service.engine.errors import (
+    EngineFailed,
+    ModelNotFound,
+    ReaderStalled,
+    RequestError,
+    ServiceStopping,
+    TimedOut,
+    WrongInput,
+)
+from service.instruments import CountedHistogram, FactGauge
+from service.served_metrics import ServedMetrics
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_STEPS_TOLD_TOGETHER = 16
+# Streams live long, of tags for ever.
+_REQUEST_SECONDS = (*_SECONDS[1:], 30.0, 60.0, 300.0, 1800.0)
+_LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+# States that a version of a model is in, as a label.
+LOADED, LOADING, FAILED, REFUSED, UNLOADED = "loaded", "loading", "failed", "refused", "unloaded"
+
+# What is read again while the service runs, as a label.
+RELOADED = ("tls", "tokens")
+
+# Why a request was given up; any other reason is one to refuse it.
+CALLER_LEFT, DEADLINE, STALLED = "caller_left", "deadline", "reader_stalled"
+# Labels of errors whose names say more than an operator asks; others have their names in lower
+# case.
+_REASONS: dict[type[RequestError], str] = {
+    WrongInput: "invalid",
+    ModelNotFound: "not_found",
+    ServiceStopping: "stopping",
+    ReaderStalled: STALLED,
+    TimedOut: DEADLINE,
+}
 
 
 class Metrics:
@@ -25,212 +66,333 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.requests = Counter(
+        # A scrape would be half as long again, and no question needs them.
+        disable_created_metrics()
+        self._add_requests()
+        self._add_streams()
+        self._add_batches()
+        self._add_models()
+        self.served = ServedMetrics(registry)
+        self._add_process()
+        # By model: versions that are being loaded, and the last one that was served.
+        self._loading: dict[str, Sequence[str]] = {}
+        self._last: dict[str, str] = {}
+        self._cards: Sequence[ModelCard] = ()
+        self._refused_now: Sequence[RefusedModel] = ()
+        self._failed_now: Collection[tuple[str, str]] = ()
+
+    # -- kinds ---------------------------------------------------------------------------------
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS
+    ) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+    def _counted(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS
+    ) -> CountedHistogram:
+        return CountedHistogram(name, text, labels, self.registry, buckets)
+
+    # -- what there is -------------------------------------------------------------------------
+
+    def _add_requests(self) -> None:
+        self.requests = self._counter(
             "unroll_requests_total",
             "Requests answered, by model, method and gRPC status.",
-            ["model", "method", "code"],
-            registry=registry,
+            "model",
+            "method",
+            "code",
         )
-        self.queue_seconds = Histogram(
+        self.request_seconds = self._histogram(
+            "unroll_request_seconds",
+            "Time from a request's admission to its end, of a stream to its last message.",
+            "model",
+            "method",
+            buckets=_REQUEST_SECONDS,
+        )
+        self.rejected = self._counter(
+            "unroll_rejected_total",
+            "Requests refused, by reason: queue_full, stopping, invalid, not_found, ….",
+            "model",
+            "reason",
+        )
+        self.cancelled = self._counter(
+            "unroll_cancelled_total",
+            "Requests given up, by reason: caller_left, deadline, reader_stalled.",
+            "model",
+            "reason",
+        )
+        self.open_requests = self._gauge("unroll_open_requests", "Requests under way.")
+        self.queue_seconds = self._histogram(
             "unroll_queue_seconds",
             "Time from a request's arrival to the start of its computation.",
-            ["model"],
-            registry=registry,
-            buckets=_SECONDS,
+            "model",
         )
-        self.first_token_seconds = Histogram(
+        self.compute_seconds = self._histogram(
+            "unroll_compute_seconds",
+            "Time of the steps or batches that a request took part in, until it was answered.",
+            "model",
+        )
+        self.first_token_seconds = self._histogram(
             "unroll_time_to_first_token_seconds",
             "Time from a request's arrival to its first token.",
-            ["model"],
-            registry=registry,
-            buckets=_SECONDS,
+            "model",
         )
-        self.inter_token_seconds = CountedHistogram(
+        self.inter_token_seconds = self._counted(
             "unroll_inter_token_seconds",
             "Time between two tokens of one stream, as the engine makes them.",
-            registry,
-            _SECONDS,
+            "model",
         )
-        self.tokens = Counter(
+        self.tokens = self._counter(
             "unroll_tokens_total",
             "Tokens of finished requests, read (in) and delivered (out).",
-            ["model", "direction"],
-            registry=registry,
+            "model",
+            "direction",
         )
-        self.finished = Counter(
-            "unroll_streams_finished_total",
-            "Streams that ended, by reason.",
-            ["model", "reason"],
-            registry=registry,
+        self.input_tokens = self._histogram(
+            "unroll_request_input_tokens",
+            "Tokens that a stream's request read, by its prompt, source or pushes.",
+            "model",
+            buckets=_TOKENS,
         )
-        self.active_rows = Gauge(
-            "unroll_active_rows",
-            "Streams in the batch of the last decode step.",
-            ["model"],
-            registry=registry,
-        )
-        self.waiting = Gauge(
-            "unroll_waiting_requests",
-            "Requests that wait for a row.",
-            ["model"],
-            registry=registry,
-        )
-        self.paused = Gauge(
-            "unroll_paused_streams",
-            "Streams that left the batch until their readers catch up or their callers send more.",
-            ["model"],
-            registry=registry,
-        )
-        self.sequences = Gauge(
-            "unroll_open_sequences",
-            "Sequences whose state is kept between requests.",
-            registry=registry,
-        )
-        self.batch_rows = Histogram(
-            "unroll_batch_rows",
-            "Rows of each decode step or predict batch.",
-            ["model", "graph"],
-            registry=registry,
-            buckets=_ROWS,
-        )
-        self.batch_seconds = Histogram(
-            "unroll_batch_seconds",
-            "Time of each decode step, with the priming before it, or predict batch.",
-            ["model", "graph"],
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self.primed_tokens = Counter(
-            "unroll_primed_tokens_total",
-            "Prompt and source tokens read by the prime graph.",
-            ["model"],
-            registry=registry,
-        )
-        self.models = Gauge(
-            "unroll_model_loaded",
-            "1 for each model that is served, with its version, precision and execution provider.",
-            ["model", "version", "precision", "provider"],
-            registry=registry,
-        )
-        self.batch_invariant = Gauge(
-            "unroll_batch_invariant",
-            "1 where rows gave the same bits alone and in any batch, at load; else 0.",
-            ["model", "fingerprint"],
-            registry=registry,
-        )
-        self.refused = Gauge(
-            "unroll_model_refused",
-            "1 for each bundle that was found and not loaded.",
-            ["model", "version"],
-            registry=registry,
-        )
-        self.loads = Counter(
-            "unroll_model_loads_total",
-            "Versions of models that were loaded, kept by a load, refused or unloaded.",
-            ["model", "outcome"],
-            registry=registry,
-        )
-        self._models, self._invariant, self._refused = (
-            FactGauge(gauge) for gauge in (self.models, self.batch_invariant, self.refused)
+        self.output_tokens = self._histogram(
+            "unroll_request_output_tokens",
+            "Tokens that a stream's request was delivered, of all its samples.",
+            "model",
+            buckets=_TOKENS,
         )
 
-    def tell_models(self, served: Sequence[ModelCard], refused: Sequence[RefusedModel]) -> None:
-        """What is served now, and what could not be loaded."""
+    def _add_streams(self) -> None:
+        self.finished = self._counter(
+            "unroll_streams_finished_total", "Streams that ended, by reason.", "model", "reason"
+        )
+        self.resumed = self._counter(
+            "unroll_streams_resumed_total",
+            "Streams that went on from a resume token, of this server or another.",
+            "model",
+        )
+        self.active_rows = self._gauge(
+            "unroll_active_rows", "Streams in the batch of the last decode step.", "model"
+        )
+        self.row_capacity = self._gauge(
+            "unroll_row_capacity", "Rows for streams of the versions that are served.", "model"
+        )
+        self.waiting = self._gauge(
+            "unroll_waiting_requests", "Requests that wait for a row.", "model"
+        )
+        self.paused = self._gauge(
+            "unroll_paused_streams",
+            "Streams that left the batch until their readers catch up or their callers send more.",
+            "model",
+        )
+        self.sequences = self._gauge(
+            "unroll_open_sequences", "Sequences whose state is kept between requests."
+        )
+
+    def _add_batches(self) -> None:
+        self.batch_rows = self._counted(
+            "unroll_batch_rows",
+            "Rows of each decode step or predict batch.",
+            "model",
+            "graph",
+            buckets=_ROWS,
+        )
+        self.batch_capacity = self._gauge(
+            "unroll_batch_capacity",
+            "Rows that a decode step or predict batch holds at most.",
+            "model",
+            "graph",
+        )
+        self.batch_seconds = self._counted(
+            "unroll_batch_seconds",
+            "Time of each decode step, with the priming before it, or predict batch.",
+            "model",
+            "graph",
+        )
+        self.decode_seconds = self._counted(
+            "unroll_decode_seconds", "Time of each decode step, without any priming.", "model"
+        )
+        self.prime_seconds = self._counted(
+            "unroll_prime_seconds",
+            "Time of each run of the prime graph, which reads prompts between two steps.",
+            "model",
+        )
+        self.primed_tokens = self._counter(
+            "unroll_primed_tokens_total",
+            "Prompt and source tokens read by the prime graph.",
+            "model",
+        )
+
+    def _add_models(self) -> None:
+        self._models = self._facts(
+            "unroll_model_loaded",
+            "1 for each model that is served, with its version, precision and execution provider.",
+            "model",
+            "version",
+            "precision",
+            "provider",
+        )
+        self._states = self._facts(
+            "unroll_model_state",
+            "1 for each state a version is in: loaded, loading, failed, refused, unloaded.",
+            "model",
+            "version",
+            "state",
+        )
+        self._invariant = self._facts(
+            "unroll_batch_invariant",
+            "1 where rows gave the same bits alone and in any batch, at load; else 0.",
+            "model",
+            "fingerprint",
+        )
+        self._refused = self._facts(
+            "unroll_model_refused",
+            "1 for each bundle that was found and not loaded.",
+            "model",
+            "version",
+        )
+        self._bundle_bytes = self._facts(
+            "unroll_model_bundle_bytes",
+            "Size of a served bundle's files, weights and graphs.",
+            "model",
+            "version",
+        )
+        self._state_bytes = self._facts(
+            "unroll_model_state_bytes",
+            "Memory of a served version's rows: their state, both sets of what steps change.",
+            "model",
+            "version",
+        )
+        self._row_capacity = FactGauge(self.row_capacity)
+        self.loads = self._counter(
+            "unroll_model_loads_total",
+            "Versions of models that were loaded, kept by a load, refused or unloaded.",
+            "model",
+            "outcome",
+        )
+        self.load_seconds = self._histogram(
+            "unroll_model_load_seconds",
+            "Time to read, verify, open, probe and warm a version that was loaded.",
+            "model",
+            buckets=_LOAD_SECONDS,
+        )
+
+    def _add_process(self) -> None:
+        self.build = self._gauge(
+            "unroll_build_info",
+            "1, with what runs: service, Python, onnxruntime and the device.",
+            "version",
+            "python",
+            "onnxruntime",
+            "device",
+        )
+        self.ready = self._gauge(
+            "unroll_ready", "1 while the service is not stopping and no engine has failed; else 0."
+        )
+        self.usable_cores = self._gauge(
+            "unroll_usable_cores", "Cores that the process may use, by affinity and cgroup."
+        )
+        self.memory_limit = self._gauge(
+            "unroll_memory_limit_bytes",
+            "Memory that the process may use: its cgroup's limit, else the machine's.",
+        )
+        self.loop_lag_seconds = self._histogram(
+            "unroll_event_loop_lag_seconds",
+            "How late the event loop does what is due, looked at four times a second.",
+        )
+        self.certificate_expiry = self._gauge(
+            "unroll_tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in use expires, since 1970; 0 without TLS.",
+        )
+        self.reload_failures = self._counter(
+            "unroll_reload_failures_total",
+            "Changes of certificates (tls) or tokens that cannot be used; the former stay in use.",
+            "files",
+        )
+        for files in RELOADED:
+            self.reload_failures.labels(files)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def _facts(self, name: str, text: str, *labels: str) -> FactGauge:
+        return FactGauge(self._gauge(name, text, *labels))
+
+    # -- what is told --------------------------------------------------------------------------
+
+    def request_ended(
+        self, model: str, method: str, code: str, seconds: float, failure: RequestError | None
+    ) -> None:
+        """As rpc's CountRequest."""
+        self.requests.labels(model, method, code).inc()
+        self.request_seconds.labels(model, method).observe(seconds)
+        reason = reason_of(code, failure)
+        if reason in (CALLER_LEFT, DEADLINE, STALLED):
+            self.cancelled.labels(model, reason).inc()
+        elif reason and not isinstance(failure, EngineFailed):
+            self.rejected.labels(model, reason).inc()
+
+    def tell_build(self, version: str, runtime: str, device: str) -> None:
+        """runtime: the version of onnxruntime."""
+        self.build.labels(version, platform.python_version(), runtime, device).set(1)
+
+    def tell_models(
+        self,
+        served: Sequence[ModelCard],
+        refused: Sequence[RefusedModel],
+        failed: Collection[tuple[str, str]] = (),
+        rows: int = 0,
+    ) -> None:
+        """What is served now, and what could not be loaded.
+
+        failed: names and versions of what is served and broke. rows: of one version's streams.
+        """
+        self._cards, self._refused_now, self._failed_now = served, refused, failed
+        self._last |= {card.name: card.version for card in served}
         self._models.tell({(c.name, c.version, c.precision, c.provider): 1 for c in served})
         self._invariant.tell({(c.name, c.fingerprint[:12]): c.batch_invariant for c in served})
         self._refused.tell({(bundle.name, bundle.version): 1 for bundle in refused})
+        self._bundle_bytes.tell({(c.name, c.version): c.bundle_bytes for c in served})
+        streaming = [card for card in served if card.state]
+        self._state_bytes.tell({(c.name, c.version): rows * _row_bytes(c.state) for c in streaming})
+        names = [card.name for card in streaming]
+        self._row_capacity.tell({(name,): rows * names.count(name) for name in names})
+        self._tell_states()
+
+    def tell_loading(self, model: str, versions: Sequence[int]) -> None:
+        """These versions are being loaded; none once that is over."""
+        self._loading[model] = [str(version) for version in versions]
+        self._tell_states()
+
+    def _tell_states(self) -> None:
+        states: list[tuple[str, str, str]] = []
+        for card in self._cards:
+            has_failed = (card.name, card.version) in self._failed_now
+            states.append((card.name, card.version, FAILED if has_failed else LOADED))
+        states += [(bundle.name, bundle.version, REFUSED) for bundle in self._refused_now]
+        states += [(m, v, LOADING) for m, versions in self._loading.items() for v in versions]
+        known = {name for name, _, _ in states}
+        states += [(m, v, UNLOADED) for m, v in self._last.items() if m not in known]
+        self._states.tell(dict.fromkeys(states, 1))
 
 
-class GenerateMetrics:
-    """What one generating engine reports; the labels are looked up once."""
+def reason_of(code: str, failure: RequestError | None) -> str:
+    """Why a request was refused or given up, for a label; empty for one that was answered.
 
-    def __init__(self, metrics: Metrics, model: str, statistics: ModelStatistics) -> None:
-        self.model = model
-        self._statistics = statistics
-        self._steps: list[tuple[int, int, int, float]] = []
-        self._gaps: list[tuple[int, float]] = []
-        self._inter_token = metrics.inter_token_seconds
-        self._queue = metrics.queue_seconds.labels(model)
-        self._first_token = metrics.first_token_seconds.labels(model)
-        self._tokens_in = metrics.tokens.labels(model, "in")
-        self._tokens_out = metrics.tokens.labels(model, "out")
-        self._finished = {r: metrics.finished.labels(model, r.value) for r in FinishReason}
-        self._active = GaugeShare(metrics.active_rows.labels(model))
-        self._waiting = GaugeShare(metrics.waiting.labels(model))
-        self._paused = GaugeShare(metrics.paused.labels(model))
-        self._rows = metrics.batch_rows.labels(model, "step")
-        self._seconds = metrics.batch_seconds.labels(model, "step")
-        self._primed = metrics.primed_tokens.labels(model)
-
-    def stepped(self, rows: int, waiting: int, primed_tokens: int, seconds: float) -> None:
-        self._steps.append((rows, waiting, primed_tokens, seconds))
-        if len(self._steps) == _STEPS_TOLD_TOGETHER:
-            self._tell()
-
-    def tokens_followed(self, count: int, seconds: float) -> None:
-        if count:
-            self._gaps.append((count, seconds))
-
-    def _tell(self) -> None:
-        """Of several steps at once: between two steps there is no time to lose."""
-        steps, self._steps = self._steps, []
-        gaps, self._gaps = self._gaps, []
-        for count, seconds in gaps:
-            self._inter_token.observe(self.model, seconds, count)
-        ran = [(rows, seconds) for rows, _, _, seconds in steps if rows]
-        for rows, seconds in ran:
-            self._rows.observe(rows)
-            self._seconds.observe(seconds)
-        if ran:
-            self._statistics.executed(ran)
-        if steps:
-            self._primed.inc(sum(primed for _, _, primed, _ in steps))
-            self._active.set(steps[-1][0])
-            self._waiting.set(steps[-1][1])
-
-    def paused(self, count: int) -> None:
-        self._paused.set(count)
-
-    def idle(self) -> None:
-        self._tell()
-        self._active.set(0)
-        self._waiting.set(0)
-
-    def began(self, queue_seconds: float) -> None:
-        self._queue.observe(queue_seconds)
-
-    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
-        self._statistics.answered(queue_seconds, compute_seconds)
-
-    def first_token(self, seconds: float) -> None:
-        self._first_token.observe(seconds)
-
-    def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None:
-        self._finished[reason].inc()
-        self._tokens_in.inc(input_tokens)
-        self._tokens_out.inc(output_tokens)
+    code: of its gRPC status, which alone tells of a caller that left and of its deadline.
+    """
+    if failure is not None:
+        name = type(failure).__name__
+        return _REASONS.get(type(failure)) or re.sub(r"\B[A-Z]", r"_\g<0>", name).lower()
+    return {"CANCELLED": CALLER_LEFT, "DEADLINE_EXCEEDED": DEADLINE}.get(code, "")
 
 
-class BatchMetrics:
-    """What one batching engine reports. graph: predict or score."""
-
-    def __init__(
-        self, metrics: Metrics, model: str, graph: str, statistics: ModelStatistics
-    ) -> None:
-        self._statistics = statistics
-        self._queue = metrics.queue_seconds.labels(model)
-        self._rows = metrics.batch_rows.labels(model, graph)
-        self._seconds = metrics.batch_seconds.labels(model, graph)
-        self._tokens_in = metrics.tokens.labels(model, "in")
-
-    def batch_ran(self, rows: int, tokens: int, seconds: float) -> None:
-        self._rows.observe(rows)
-        self._seconds.observe(seconds)
-        self._tokens_in.inc(tokens)
-        self._statistics.executed([(rows, seconds)])
-
-    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
-        self._statistics.answered(queue_seconds, compute_seconds)
-
-    def began(self, queue_seconds: float) -> None:
-        self._queue.observe(queue_seconds)
+def _row_bytes(state: Sequence[StateSpec]) -> int:
+    """Of one row; what a step changes is there twice."""
+    return sum(spec.row_bytes * (2 if spec.carried else 1) for spec in state)

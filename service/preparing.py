@@ -5,6 +5,8 @@ A refusal is a value: an exception would keep what was opened alive in its trace
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from bundle.errors import BundleError
@@ -32,11 +34,12 @@ def run_once(
     loaded: LoadedModel, around: Surroundings, reads: bool = False
 ) -> Assembled | RefusedModel:
     """The model, whose graphs have run. reads: whether prompts are to have been read, too."""
+    started = time.monotonic()
     try:
         assembled = assemble(loaded, around)
         if reads:
             assembled.warm_reading()
-        return assembled
+        return replace(assembled, seconds=loaded.seconds + time.monotonic() - started)
     except Exception as error:  # whatever it is, it is this bundle's own
         bundle = loaded.bundle
         reason = f"{bundle.folder}: its graphs do not run ({error}); export the bundle again"

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.onnx._internal.exporter._registration
 
-from client import Client
+from client import NO_RETRIES, Client
 from service.app import App
 from service.config import Config
 from tests import tiny
@@ -218,5 +218,6 @@ def service(start_service: Callable[..., RunningService]) -> RunningService:
 
 @pytest.fixture
 def client(service: RunningService) -> Iterator[Client]:
-    with Client(service.target, timeout=30) as client:
+    # What the service says is to be seen, and not what another attempt brings.
+    with Client(service.target, timeout=30, retries=NO_RETRIES) as client:
         yield client

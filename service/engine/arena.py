@@ -6,6 +6,7 @@ writes beside it is always here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +28,10 @@ class StateSpec:
     dtype: str
     shape: tuple[int, ...]
     carried: bool
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 # What a step reads of a row beside its state, by the graph's names: type, and the value that

@@ -57,6 +57,7 @@ class Job:
     left: int  # items without a result
     queue_seconds: float | None = None  # until its first batch began; None before that
     compute_seconds: float = 0.0  # of the batches that held any of its items
+    finished: float | None = None  # when its last batch did
     is_gone: bool = False
 
 
@@ -152,6 +153,10 @@ class BatchEngine:
             job.compute_seconds += self._last_batch
         return self._hand_out(batch, results)
 
+    def hand_over(self, error: RequestError) -> list[Any]:
+        """Nothing: whole texts are answered soon."""
+        return []
+
     def fail(self, error: RequestError) -> list[Any]:
         """Give up every job; each gets ``error``."""
         running = self._batch.entries if self._batch else []
@@ -206,6 +211,7 @@ class BatchEngine:
             job.results[number] = result
             job.left -= 1
             if not (job.left or job.is_gone):
+                job.finished = self._ended
                 self.observer.answered(job.queue_seconds or 0.0, job.compute_seconds)
                 job.sink.put(BatchDone(job.results))
                 answered.append(job.sink)

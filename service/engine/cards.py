@@ -40,6 +40,7 @@ class ModelCard:
         stepped, none for a model that is not.
     batch_invariant: whether rows were found to give the same bits in any batch, at load.
     fingerprint: hash of what was computed then, equal where kernels round alike.
+    bundle_bytes: of all its files.
     """
 
     name: str
@@ -62,3 +63,4 @@ class ModelCard:
     state: tuple[StateSpec, ...]
     batch_invariant: bool
     fingerprint: str
+    bundle_bytes: int = 0

@@ -1,6 +1,8 @@
 """Why a request cannot be served. No transport's codes here: rpc maps these to its own.
 
 RequestError
+├── Unauthenticated    it does not say whose it is, or nobody is known by that
+├── PermissionDenied   its caller is known and may not do this
 ├── ModelNotFound      no such model or version
 ├── ModelRefused       its bundle was found and not loaded
 ├── ControlDisabled    models are not loaded and unloaded on request here
@@ -20,6 +22,14 @@ from __future__ import annotations
 
 class RequestError(Exception):
     """The message tells the caller what to do."""
+
+
+class Unauthenticated(RequestError):
+    pass
+
+
+class PermissionDenied(RequestError):
+    pass
 
 
 class ModelNotFound(RequestError):

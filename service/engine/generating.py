@@ -53,9 +53,12 @@ class Runner(Protocol):
 class Observer(Protocol):
     """Hears of each step, once, for the metrics."""
 
-    def stepped(self, rows: int, waiting: int, primed_tokens: int, seconds: float) -> None: ...
+    def stepped(
+        self, rows: int, waiting: int, primed_tokens: int, seconds: float, prime_seconds: float
+    ) -> None:
+        """seconds: of the whole step, prime_seconds of them for reading prompts."""
 
-    def began(self, queue_seconds: float) -> None: ...
+    def began(self, queue_seconds: float, is_resumed: bool) -> None: ...
 
     def answered(self, queue_seconds: float, compute_seconds: float) -> None:
         """Of a request: until it began, and in steps from then on, unless all of it paused."""
@@ -104,7 +107,8 @@ class Stream(Place):
 
     token: what its next step reads; in the arena while it runs. is_plain: every token goes
     out as it is, with nothing to look up, hold back, count or tell. is_fast: it is plain and its
-    first token is out, so that sink and max_tokens are all that a token needs: after a step
+    first token is out, so that until its token number ``until``, which ends it or is followed by
+    a checkpoint, the sink is all that a token needs: after a step
     little of Python is left in the caches, and each further object that is touched costs.
     """
 
@@ -120,7 +124,7 @@ class Stream(Place):
     is_plain: bool = True
     is_fast: bool = False
     sink: Sink = None  # type: ignore[assignment]
-    max_tokens: int = 0
+    until: int = 0
 
 
 class GenerateEngine:
@@ -151,6 +155,7 @@ class GenerateEngine:
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
         self._sinks: list[Sink] = []  # that got something in this step
+        self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
         runner.attach(self.arena.sides())
 
     @property
@@ -207,7 +212,6 @@ class GenerateEngine:
             gang=request.beam.width if request.beam else 1,
             progress=progress,
             sink=progress.sink,
-            max_tokens=request.max_tokens,
             sample=request.first_sample + number,
             token=first,
             made=resumed.made if resumed else 0,
@@ -226,9 +230,7 @@ class GenerateEngine:
                 self.model.end_id,
                 request.min_tokens,
             )
-        stream.is_plain = not (
-            stream.stops or stream.adjustments or request.top or request.checkpoints.every
-        )
+        stream.is_plain = not (stream.stops or stream.adjustments or request.top)
         return stream
 
     def _search(self, request: Generation) -> BeamSearch:
@@ -270,6 +272,40 @@ class GenerateEngine:
         self.observer.idle()
         return [progress.sink for progress in failed]
 
+    def hand_over(self, error: RequestError) -> list[Sink]:
+        """End every request, for an engine that is about to stop.
+
+        One that asked for it gets where each of its streams is, to go on elsewhere; the others,
+        and those whose input was not read yet, get ``error``.
+        """
+        requests = list(dict.fromkeys(s.progress for s in self.scheduler.everyone()))
+        for progress in requests:
+            unfinished = [s for s in progress.streams if s.phase is not Phase.GONE]
+            checkpoints = self._last_checkpoints(progress, unfinished)
+            self._leave(progress)
+            if not checkpoints:
+                progress.sink.put(Failed(error))
+                continue
+            for checkpoint in checkpoints:
+                progress.sink.put(checkpoint)
+            progress.output_tokens += sum(map(delivered_here, unfinished))
+            self._end(progress, FinishReason.HANDED_OVER)
+        self._tell_answered()
+        self.observer.paused(len(self.scheduler.paused))
+        self.observer.idle()
+        return [progress.sink for progress in requests]
+
+    def _last_checkpoints(
+        self, progress: Progress, unfinished: Sequence[Stream]
+    ) -> list[Checkpoint]:
+        """Where each of the streams is; none for a request that cannot go on elsewhere."""
+        request = progress.request
+        if request.beam or request.only_reads or not request.checkpoints.on_stop:
+            return []
+        if any(self._where(stream) is None for stream in unfinished):
+            return []
+        return [Checkpoint(stream.sample, self.snapshot(stream)) for stream in unfinished]
+
     # -- one step ------------------------------------------------------------------------------
 
     def step(self) -> list[Sink]:
@@ -280,10 +316,9 @@ class GenerateEngine:
         plan = self.scheduler.schedule(self.credit.seconds * urgency)
         if plan.begins:
             self._begin(plan, started)
-        if plan.prime:
-            seconds = self._prime(plan.prime)
-            if self.scheduler.rows:
-                self.credit.spend(seconds / urgency)
+        priming = self._prime(plan.prime) if plan.prime else 0.0
+        if priming and self.scheduler.rows:
+            self.credit.spend(priming / urgency)
         for stream in plan.admits:
             self._admit(stream)
         rows = len(self.scheduler.rows)
@@ -295,7 +330,7 @@ class GenerateEngine:
         seconds = self.clock() - started
         self._step_seconds += seconds
         self._tell_answered()
-        self.observer.stepped(rows, queue, primed, seconds)
+        self.observer.stepped(rows, queue, primed, seconds, priming)
         if self.is_idle:
             self.observer.idle()
         return self._sinks
@@ -314,7 +349,8 @@ class GenerateEngine:
             if progress.started is None:
                 progress.started = now
                 progress.computing.start(self._step_seconds)
-                self.observer.began(now - progress.request.arrived)
+                request = progress.request
+                self.observer.began(now - request.arrived, request.resumed is not None)
 
     def _prime(self, chunks: Sequence[PrimeChunk]) -> float:
         """Read the chunks; returns the seconds that took."""
@@ -333,8 +369,11 @@ class GenerateEngine:
 
     def _admit(self, stream: Stream) -> None:
         """Into the next row: from where it paused, was resumed, or was primed to."""
-        row, request = self.scheduler.admit(stream), stream.progress.request
-        stream.progress.computing.start(self._step_seconds)
+        progress = stream.progress
+        row, request = self.scheduler.admit(stream), progress.request
+        if progress.primed is None:
+            progress.primed = self.clock()
+        progress.computing.start(self._step_seconds)
         state, stream.saved = stream.saved, None
         if state is None:
             state = self._first_state(stream)
@@ -394,14 +433,14 @@ class GenerateEngine:
             self.scheduler.rows, tokens, log_probabilities, strict=True
         ):
             sink = stream.sink
-            if stream.is_fast and token != end_id:
+            made = stream.made
+            if stream.is_fast and token != end_id and made + 1 != stream.until:
                 # What most tokens of most streams take; _hand_out does the same and more.
-                made = stream.made
                 stream.made = made + 1
                 stream.delivered += 1
                 stream.log_probability += log_probability
                 sink.put(TokenMade(token, pieces[token], made, log_probability, stream.sample))
-                reason = FinishReason.LENGTH if made + 1 == stream.max_tokens else None
+                reason = None
             elif stream.search:
                 searches[stream.search] = stream.progress
                 stream.made += 1
@@ -436,6 +475,7 @@ class GenerateEngine:
         position = stream.made
         stream.made += 1
         stream.is_fast = stream.is_plain
+        stream.until = _next_stop(stream.made, request)
         if token == self.model.end_id:
             self._deliver(stream, stream.stops.flush() if stream.stops else [])
             return FinishReason.END
@@ -479,8 +519,10 @@ class GenerateEngine:
             stream.progress.sink.put(made)
 
     def snapshot(self, stream: Stream) -> Snapshot:
-        """Where a running stream is, after what the last step drew for it."""
-        request = stream.progress.request
+        """Where a stream is, after what the last step drew for it; its input must be read."""
+        request, where = stream.progress.request, self._where(stream)
+        assert where is not None, "its input is read"
+        token, state = where
         needs_tokens = self.model.reads_source or request.sampling.repetition_penalty != 1.0
         resumed = request.resumed
         return Snapshot(
@@ -491,17 +533,34 @@ class GenerateEngine:
             stop=request.stop,
             input_tokens=resumed.input_tokens if resumed else len(request.tokens),
             tokens=request.tokens if needs_tokens else (),
-            token=int(self.arena.controls["token"][stream.row]),
+            token=token,
             made=stream.made,
             delivered=stream.delivered,
             held=stream.stops.held if stream.stops else (),
             counts=dict(stream.adjustments.counts) if stream.adjustments else {},
-            state=self.arena.save_carried(stream.row),
+            state=state,
         )
+
+    def _where(self, stream: Stream) -> tuple[int, State] | None:
+        """The token that a stream reads next, and its carried state; None before it has one."""
+        if stream.phase is Phase.RUNNING:
+            token = int(self.arena.controls["token"][stream.row])
+            return token, self.arena.save_carried(stream.row)
+        resumed, state = stream.progress.request.resumed, stream.saved
+        if state is None and resumed:
+            state = resumed.state
+        elif state is None and not stream.prompt.left:
+            state = stream.prompt.state or self._zeros
+        if state is None:
+            return None
+        return stream.token, {
+            spec.name: state[spec.name] for spec in self.model.state if spec.carried
+        }
 
     def _finish(self, stream: Stream, reason: FinishReason) -> None:
         progress = stream.progress
-        if progress.request.checkpoints.at_end and reason is not FinishReason.END:
+        wants_one = progress.request.checkpoints.at_end or reason is FinishReason.HANDED_OVER
+        if wants_one and reason is not FinishReason.END:
             progress.sink.put(Checkpoint(stream.sample, self.snapshot(stream)))
         self._vacate(stream)
         self._end_sample(
@@ -520,6 +579,7 @@ class GenerateEngine:
 
     def _end(self, progress: Progress, reason: FinishReason) -> None:
         request = progress.request
+        progress.finished = self.clock()
         self._note_answered(progress)
         waited = 0.0 if progress.started is None else progress.started - request.arrived
         first = progress.first_token
@@ -616,3 +676,9 @@ def delivered_here(stream: Stream) -> int:
     """Without what an earlier stream, which this one goes on with, had delivered."""
     resumed = stream.progress.request.resumed
     return stream.delivered - (resumed.delivered if resumed else 0)
+
+
+def _next_stop(made: int, request: Generation) -> int:
+    """The next token that ends a stream which has made so many, or is followed by a checkpoint."""
+    every = request.checkpoints.every
+    return min(request.max_tokens, made - made % every + every) if every else request.max_tokens

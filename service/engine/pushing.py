@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from service.engine.arena import Rows
+from service.engine.errors import RequestError
 from service.engine.generating import (
     GenerateEngine,
     GenerationModel,
@@ -26,7 +25,6 @@ from service.engine.requests import (
     Sampling,
     Sink,
     Snapshot,
-    State,
     TokenMade,
 )
 from service.engine.scheduler import Phase, Prompt
@@ -41,6 +39,7 @@ TURN = 256
 class PushedStream(Stream):
     """inbox: ids that were pushed and are not read yet. is_closed: no further ones come.
 
+    ends_as: why it ends once it is closed.
     is_held_up: its reader is behind.
     asked: when what it reads now was pushed, since it last had nothing to read; None between.
     waited: from then until its row, in seconds; None before that.
@@ -48,6 +47,7 @@ class PushedStream(Stream):
 
     inbox: deque[int] = field(default_factory=deque)
     is_closed: bool = False
+    ends_as: FinishReason = FinishReason.CLOSED
     is_held_up: bool = False
     asked: float | None = None
     waited: float | None = None
@@ -70,9 +70,6 @@ class PushEngine(GenerateEngine):
         rows: Rows | None = None,
     ) -> None:
         super().__init__(model, runner, capacity, clock, observer, rows=rows)
-        self._first_state_of_all: State = {
-            spec.name: np.zeros(spec.shape, spec.dtype) for spec in model.state
-        }
         self._closed: list[PushedStream] = []  # that end without another token
 
     @property
@@ -87,7 +84,7 @@ class PushEngine(GenerateEngine):
         resumed = request.resumed
         stream = PushedStream(
             Prompt(()),
-            saved=resumed.state if resumed else self._first_state_of_all,
+            saved=resumed.state if resumed else self._zeros,
             progress=progress,
             made=resumed.made if resumed else 0,
             delivered=resumed.made if resumed else 0,
@@ -110,10 +107,17 @@ class PushEngine(GenerateEngine):
         stream.inbox.extend(tokens)
         self._go_on(stream)
 
-    def close_input(self, progress: Progress) -> None:
-        """No further tokens come: the stream ends once those that it has are answered."""
+    def close_input(self, progress: Progress, is_handed_over: bool = False) -> None:
+        """No further tokens come: the stream ends once those that it has are answered.
+
+        is_handed_over: further ones go elsewhere, so it tells where it is then.
+        """
         stream: PushedStream = progress.streams[0]
+        if stream.is_closed:
+            return
         stream.is_closed = True
+        if is_handed_over:
+            stream.ends_as = FinishReason.HANDED_OVER
         if stream.phase is Phase.PAUSED and not stream.inbox:
             self._closed.append(stream)
 
@@ -128,6 +132,10 @@ class PushEngine(GenerateEngine):
             self.scheduler.resume(stream)
             self._tell_paused()
 
+    def hand_over(self, error: RequestError) -> list[Sink]:
+        """Nothing: what their callers have sent is answered, then they close their streams."""
+        return []
+
     # -- one step ------------------------------------------------------------------------------
 
     def step(self) -> list[Sink]:
@@ -138,7 +146,7 @@ class PushEngine(GenerateEngine):
         closed, self._closed = self._closed, []
         left = [stream for stream in closed if stream.phase is Phase.PAUSED]
         for stream in left:
-            self._finish(stream, FinishReason.CLOSED)
+            self._finish(stream, stream.ends_as)
             self._tell_paused()
         return [stream.sink for stream in left]
 
@@ -147,7 +155,9 @@ class PushEngine(GenerateEngine):
         progress = stream.progress
         if progress.started is None:
             progress.started = self.clock()
-            self.observer.began(progress.started - progress.request.arrived)
+            request = progress.request
+            waited = progress.started - request.arrived
+            self.observer.began(waited, request.resumed is not None)
         if stream.waited is None and stream.asked is not None:
             stream.waited = self.clock() - stream.asked
         stream.token = stream.inbox.popleft()
@@ -197,7 +207,7 @@ class PushEngine(GenerateEngine):
         if not stream.inbox:
             self._note_turn(stream)
             if stream.is_closed:
-                self._finish(stream, FinishReason.CLOSED)
+                self._finish(stream, stream.ends_as)
                 return
             stream.sink.put(CAUGHT_UP)
         self._pause(stream)

@@ -22,6 +22,7 @@ class FinishReason(enum.Enum):
     LENGTH = "length"  # max_tokens were made
     CLOSED = "closed"  # the caller pushed its last token, and it was answered
     READ = "read"  # what was to be read was read; nothing was to be made
+    HANDED_OVER = "handed_over"  # the engine stops first; it can go on elsewhere
     CANCELLED = "cancelled"  # the caller left; nobody reads this one
 
 
@@ -82,10 +83,19 @@ class Beam:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When a stream tells where it is: every so many tokens (0: never), and at its end."""
+    """When a stream tells where it is: every so many tokens (0: never), and at its end.
+
+    on_stop: also when its engine stops before it is done; it ends with that, not with an error.
+    """
 
     every: int = 0
     at_end: bool = False
+    on_stop: bool = False
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether its caller wants any while all goes well."""
+        return bool(self.every or self.at_end)
 
 
 NO_CHECKPOINTS = Checkpoints()
@@ -252,6 +262,8 @@ class Progress:
     running: int
     output_tokens: int = 0
     started: float | None = None  # when priming began, on the engine's clock
+    primed: float | None = None  # when its first stream got a row
     first_token: float | None = None
+    finished: float | None = None
     computing: Stopwatch = field(default_factory=Stopwatch)  # on the engine's time in steps
     streams: list[Any] = field(default_factory=list)

@@ -36,11 +36,13 @@ class SequenceKey:
     """owner: whose end is the sequence's too, such as an open call; None for none.
 
     model: the name it was asked for by. number: as the caller chose it; 1 and "1" are two.
+    caller: whose it is, as far as it is known; nobody reaches another one's.
     """
 
     owner: Hashable
     model: str
     number: int | str
+    caller: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from service.engine.batching import BatchDone, BatchFailed
 from service.engine.pacing import Pace
 from service.engine.requests import Event, Failed, Finished, TokenMade
 from service.engine.threads import EngineThread
+from service.engine.timeline import TIMELINE
 
 # Events that may wait for the reader of one stream before it pauses, and the share of them
 # that lets it go on. What waits is kept in memory, so a stream that nobody reads costs little.
@@ -63,6 +64,8 @@ class TokenStream:
         self._was_full = False
         self._thread: EngineThread | None = None
         self.work: Any = None  # as the engine knows it
+        self._ended: Finished | None = None
+        self._timeline = TIMELINE.get()
         self._size = size
         self._full = max(FULL * min(size, 4), 2 * self._tokens_per_message)
 
@@ -112,10 +115,13 @@ class TokenStream:
             self._ready.clear()
             events = self._take()
             if events:
-                if isinstance(events[-1], Failed):
-                    raise events[-1].error
+                last = events[-1]
+                if isinstance(last, Failed):
+                    raise last.error
+                if isinstance(last, Finished):
+                    self._ended = last
                 yield events
-                if isinstance(events[-1], Finished):
+                if self._ended:
                     return
             self._let_go_on()
 
@@ -135,6 +141,8 @@ class TokenStream:
                 self._others_taken += 1
             events.append(self._events.popleft())
         self._has_begun |= bool(events)
+        if tokens and self._thread is not None:
+            self._thread.count_message(tokens)
         return events
 
     def _let_go_on(self) -> None:
@@ -151,6 +159,8 @@ class TokenStream:
         if self._thread is not None:
             self._thread.release(self.work, self._size)
             self._thread = None
+            if self._timeline:
+                self._timeline.note_stream(self.work, self._ended)
 
 
 class _Answer:
@@ -179,6 +189,8 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
         event: BatchDone | BatchFailed = await answer.future
     finally:
         thread.release(work, len(items))
+        if timeline := TIMELINE.get():
+            timeline.note_batch(work)
     if isinstance(event, BatchFailed):
         raise event.error
     return event.results

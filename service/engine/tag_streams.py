@@ -73,7 +73,7 @@ class TagMessage:
 class TagStream:
     """A stream under way: push words, close_input(), read messages; close() it in any case.
 
-    seal: makes a resume token of a snapshot.
+    seal: makes a resume token of a snapshot. requests_read: how often words were pushed.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class TagStream:
         seal: Callable[[Snapshot], bytes],
     ) -> None:
         self.unknown_symbols = 0
+        self.requests_read = 0
         self.seal = seal
         self._model = model
         self._events = events
@@ -110,11 +111,14 @@ class TagStream:
 
     async def _push(self, words: Sequence[str]) -> None:
         if not words:
+            self.requests_read += 1
             return
         arrived = self._model.clock()
         size = sum(map(len, words))
         encoded = await off_loop(size, lambda: self._model.reader.encode_words(words))
+        # What is counted is pushed, wherever this is cancelled.
         self.unknown_symbols += encoded.unknown
+        self.requests_read += 1
         self.push_ids(encoded.ids, words, arrived)
         await self._has_room.wait()
 
@@ -134,9 +138,13 @@ class TagStream:
         else:
             self._has_room.clear()
 
-    def close_input(self) -> None:
-        """No further words come; the stream ends once every word has its label."""
-        self._model.thread.do(self._model.engine.close_input, self._events.work)
+    def close_input(self, is_handed_over: bool = False) -> None:
+        """No further words come; the stream ends once every word has its label.
+
+        is_handed_over: further ones go elsewhere, and its last message tells where it is.
+        """
+        close = partial(self._model.engine.close_input, is_handed_over=is_handed_over)
+        self._model.thread.do(close, self._events.work)
 
     async def __aiter__(self) -> AsyncIterator[TagMessage]:
         """Raises EngineFailed or ServiceStopping when the engine gives the stream up."""

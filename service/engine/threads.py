@@ -36,6 +36,9 @@ class Engine(Protocol):
 
     def step(self) -> Sequence[Any]: ...
 
+    def hand_over(self, error: RequestError) -> Sequence[Any]:
+        """End what can go on elsewhere; ``error`` for what cannot, and is not soon done."""
+
     def fail(self, error: RequestError) -> Sequence[Any]: ...
 
 
@@ -48,7 +51,8 @@ class EngineThread:
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
     pace: learns from each step how much the engine is held up.
 
-    submit(), resume(), release() and close() are called from one other thread, the event loop's.
+    submit(), resume(), release(), count_message() and close() are called from one other thread,
+    the event loop's.
     """
 
     def __init__(
@@ -65,12 +69,17 @@ class EngineThread:
         self.engine = engine
         self.limit = limit
         self.open_work = 0
+        self.messages = 0  # with tokens, that its streams were read as
+        self.message_tokens = 0
         self.failure: EngineFailed | None = None
         self._deliver = deliver
         self._on_failure = on_failure
         self.pace = pace or Pace(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
+        # Requests that were still open when it was told to end.
+        self.left_over = 0
         self._stopping = False
+        self._has_handed_over = False
         self._is_closed = False
         self.purpose = purpose
         # Made when it starts: until then nothing holds on to an engine that is given up.
@@ -84,6 +93,12 @@ class EngineThread:
     def do(self, action: Callable[[Any], None], subject: Any) -> None:
         """Call ``action(subject)`` on the engine's thread, between two steps."""
         self._inbox.put((action, subject))
+
+    def hand_over(self) -> None:
+        """Have what still runs end with what others go on from, and take no more work."""
+        self._has_handed_over = True
+        error = ServiceStopping("the server is stopping; send the request to another one")
+        self._inbox.put((self._hand_over, error))
 
     def close(self) -> None:
         """Take no more work, let the step under way end and give up what is left."""
@@ -105,13 +120,16 @@ class EngineThread:
 
         size: how much of the limit it takes. Work of any size is let in when none is open.
 
-        Raises QueueFull, EngineFailed or, once it is closed, ServiceStopping.
+        Raises QueueFull, EngineFailed or, once it is closed or has handed over, ServiceStopping.
         """
         if self.failure:
             raise self.failure
         if self._is_closed:
             # Nobody reads the inbox any more: what is put there would never be answered.
             raise ServiceStopping(f"model {self.name!r} has stopped; send the request again")
+        if self._has_handed_over:
+            # It came too late to be handed over, and would run until it is cut off.
+            raise ServiceStopping("the server is stopping; send the request to another one")
         if self.open_work and self.open_work + size > self.limit:
             raise QueueFull(
                 f"model {self.name!r} has {self.open_work} requests running or waiting and takes "
@@ -131,6 +149,11 @@ class EngineThread:
         """The caller is done with ``work``, finished or not; what still runs is cancelled."""
         self.open_work -= size
         self._inbox.put((self.engine.cancel, work))
+
+    def count_message(self, tokens: int) -> None:
+        """A message of so many tokens leaves one of its streams."""
+        self.messages += 1
+        self.message_tokens += tokens
 
     def _run(self) -> None:
         try:
@@ -154,7 +177,9 @@ class EngineThread:
 
     def _give_up(self, error: RequestError) -> None:
         """Tell whoever is left, and after a failure whoever was already on the way."""
-        self._deliver(self.engine.fail(error))
+        left = self.engine.fail(error)
+        self.left_over = 0 if self.failure else len(left)
+        self._deliver(left)
         while not self._stopping:
             self._handle(self._inbox.get())
             self._deliver(self.engine.fail(error))
@@ -177,6 +202,9 @@ class EngineThread:
     def _handle(self, message: tuple[Callable[[Any], None], Any]) -> None:
         action, work = message
         action(work)
+
+    def _hand_over(self, error: ServiceStopping) -> None:
+        self._deliver(self.engine.hand_over(error))
 
     def _stop(self, _: None) -> None:
         self._stopping = True

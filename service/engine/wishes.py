@@ -258,7 +258,7 @@ class GenerationRules:
             *(["stop"] if wish.stop else []),
             *(["samples"] if wish.samples != 1 else []),
             *(["top_log_probabilities"] if wish.top else []),
-            *(["resume tokens"] if wish.checkpoints != NO_CHECKPOINTS else []),
+            *(["resume tokens"] if wish.checkpoints.is_asked_for else []),
         )
         if others:
             raise WrongInput(f"beam search goes without {others[0]}; leave one of the two")

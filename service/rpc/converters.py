@@ -37,10 +37,11 @@ _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
     FinishReason.STOP: pb.FINISH_REASON_STOP,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.HANDED_OVER: pb.FINISH_REASON_HANDED_OVER,
 }
 
 
-def to_wish(request: pb.GenerateRequest) -> GenerationWish:
+def to_wish(request: pb.GenerateRequest, subject: str) -> GenerationWish:
     kind = request.WhichOneof("input")
     return GenerationWish(
         prompt=request.prompt if kind == "prompt" else None,
@@ -57,8 +58,9 @@ def to_wish(request: pb.GenerateRequest) -> GenerationWish:
         log_probabilities=request.log_probabilities,
         top=request.top_log_probabilities,
         echo=request.echo,
-        checkpoints=Checkpoints(request.resume_every, request.resume_at_end),
+        checkpoints=Checkpoints(request.resume_every, request.resume_at_end, on_stop=True),
         tokens_per_message=request.tokens_per_message,
+        subject=subject,
     )
 
 
@@ -180,13 +182,14 @@ def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
         token.top.add(label=label, probability=probability)
 
 
-def to_tag_stream_wish(start: pb.StreamTagStart) -> TagStreamWish:
+def to_tag_stream_wish(start: pb.StreamTagStart, subject: str) -> TagStreamWish:
     return TagStreamWish(
         top=start.top_labels,
         tokens_per_message=start.tokens_per_message,
         checkpoints=Checkpoints(start.resume_every, start.resume_at_end),
         resume_token=start.resume_token or None,
         allow_inexact=start.allow_inexact,
+        subject=subject,
     )
 
 
@@ -199,6 +202,9 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
         response.resume_points.add(token=stream.seal(snapshot), next_position=snapshot.made)
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
+        if message.finished.reason is FinishReason.HANDED_OVER:
+            response.handed_over = True
+            response.requests_read = stream.requests_read
     return response
 
 

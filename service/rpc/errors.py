@@ -17,6 +17,7 @@ from service.engine.errors import (
     ModelNotFound,
     ModelRefused,
     NotOffered,
+    PermissionDenied,
     QueueFull,
     ReaderStalled,
     RequestError,
@@ -24,10 +25,13 @@ from service.engine.errors import (
     ResumeRefused,
     ServiceStopping,
     TimedOut,
+    Unauthenticated,
     WrongInput,
 )
 
 STATUS_OF = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
     ControlDisabled: grpc.StatusCode.FAILED_PRECONDITION,
@@ -48,7 +52,9 @@ _MOST_MESSAGE_BYTES = 2048
 
 async def abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
     """End the call with the error's status; a full queue says when to come back."""
-    trailers = _retry_trailers(error) if isinstance(error, QueueFull) else ()
+    trailers = tuple(context.trailing_metadata() or ())
+    if isinstance(error, QueueFull):
+        trailers += _retry_trailers(error)
     await context.abort(STATUS_OF[type(error)], told(error), trailers)
     raise AssertionError("abort() does not return")
 

@@ -16,7 +16,8 @@ from service.rpc.inference.answering import Answering
 from service.rpc.inference.forms import base_name
 from service.rpc.inference.servicer import InferenceServicer
 from service.rpc.inference.streaming import METHOD as STREAM_INFER
-from service.rpc.interceptors import CallCounter, CallInterceptor, CountRequest, Gate
+from service.rpc.interceptors import CallInterceptor
+from service.rpc.reception import CountRequest, Gate, Guard, Open, Reception, Unwatched, Watch
 from service.rpc.servicer import UnrollServicer
 from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2, unroll_pb2_grpc
@@ -26,6 +27,14 @@ INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# For the last message of streams that are handed over to be read.
+_HAND_OVER_SECONDS = 5.0
+# A connection that is silent for so long is asked whether anybody is there, and closed if nobody
+# answers in time.
+_KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
+# Callers may ask the same of us this often, with or without calls.
+_LEAST_PING_SECONDS = 10.0
 
 
 class AddressInUse(Exception):
@@ -38,6 +47,8 @@ class GrpcSettings:
 
     address: str
     max_message_bytes: int
+    max_metadata_bytes: int
+    max_calls_per_connection: int
     stall_seconds: float
     max_sequences: int
     sequence_idle_seconds: float
@@ -47,7 +58,8 @@ class GrpcServer:
     """Health: "" and the services' names speak for all, each model's name for itself.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    count: hears of each request.
+    count: hears of each request. guard: knows who may call what. credentials: None for no TLS.
+    watch: hears more of each request.
     """
 
     def __init__(
@@ -57,32 +69,29 @@ class GrpcServer:
         settings: GrpcSettings,
         is_ready: Callable[[], bool],
         count: CountRequest,
+        guard: Guard = Open(),
+        credentials: grpc.ServerCredentials | None = None,
+        watch: Watch = Unwatched(),
     ) -> None:
         self.catalogue = catalogue
         self.gate = Gate()
+        self.is_leaving = False
         self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds)
-        counter = CallCounter(count, self._label)
+        reception = Reception(self.gate, count, self._label, guard, watch)
         self._server = grpc.aio.server(
-            interceptors=[
-                CallInterceptor((SERVICE, INFERENCE), self.gate, counter, (STREAM_INFER,))
-            ],
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                # Two servers on one port would split the calls between them in silence.
-                ("grpc.so_reuseport", 0),
-            ],
+            interceptors=[CallInterceptor((SERVICE, INFERENCE), reception, (STREAM_INFER,))],
+            options=_options(settings),
         )
         self._health = health.aio.HealthServicer()
         unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(catalogue, settings.stall_seconds), self._server
+            UnrollServicer(catalogue, self.gate, settings.stall_seconds), self._server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(
                 Answering(catalogue, self.sequences),
                 control,
                 is_ready,
-                self.gate,
-                counter,
+                reception,
                 settings.stall_seconds,
             ),
             self._server,
@@ -92,7 +101,11 @@ class GrpcServer:
             [SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )
         try:
-            self.port: int = self._server.add_insecure_port(settings.address)
+            self.port: int = (
+                self._server.add_secure_port(settings.address, credentials)
+                if credentials
+                else self._server.add_insecure_port(settings.address)
+            )
         except RuntimeError as error:
             raise AddressInUse(
                 f"cannot listen on {settings.address}: {error}; stop the other server or give "
@@ -104,14 +117,23 @@ class GrpcServer:
         await self._report(self._every_name(), SERVING)
         await self._report((bundle.name for bundle in self.catalogue.refused), NOT_SERVING)
 
-    async def stop(self, grace_seconds: float) -> bool:
-        """Not ready, no new calls, running ones finish within the grace.
+    async def announce(self) -> None:
+        """Tell whoever watches that this server is about to stop; it still takes calls."""
+        self.is_leaving = True
+        await self._report(self._every_name(), NOT_SERVING)
 
-        Returns whether they all did; those that did not are ended.
+    async def stop(self, grace_seconds: float, hand_over: Callable[[], None]) -> bool:
+        """No new calls; running ones finish within the grace, or are handed over.
+
+        hand_over: has every stream that still runs end with what others go on from.
+        Returns whether all ended so; those that did not are ended.
         """
         self.gate.close()
-        await self._report(self._every_name(), NOT_SERVING)
         finished = await self.gate.wait_until_empty(grace_seconds)
+        if not finished:
+            self.gate.handing_over.set()
+            hand_over()
+            finished = await self.gate.wait_until_empty(_HAND_OVER_SECONDS)
         await self._server.stop(None if not finished else 0.2)
         return finished
 
@@ -120,7 +142,7 @@ class GrpcServer:
 
         all_well: whether no model that is served has broken.
         """
-        if self.gate.closed.is_set():
+        if self.is_leaving:
             return
         await self._report((name,), SERVING if is_served else NOT_SERVING)
         await self._report(("", SERVICE, INFERENCE), SERVING if all_well else NOT_SERVING)
@@ -136,3 +158,20 @@ class GrpcServer:
     async def _report(self, names: Iterable[str], status: int) -> None:
         for name in names:
             await self._health.set(name, status)
+
+
+def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # The limit and where grpc begins to refuse by chance are one, so that none is by chance.
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        ("grpc.keepalive_time_ms", round(_KEEPALIVE_SECONDS * 1000)),
+        # grpc.keepalive_timeout_ms closes no connection: it would take a minute.
+        ("grpc.http2.ping_timeout_ms", round(_KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(_LEAST_PING_SECONDS * 1000)),
+        # Two servers on one port would split the calls between them in silence.
+        ("grpc.so_reuseport", 0),
+    ]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
 from service.engine.catalogue import Catalogue
-from service.engine.errors import RequestError, WrongInput
+from service.engine.errors import RequestError, ServiceStopping, WrongInput
 from service.engine.reading import off_loop
 from service.engine.tag_streams import TagStream
 from service.rpc import converters
+from service.rpc.reception import CALLER, Gate
 from service.rpc.writing import write
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -21,11 +23,13 @@ from unroll.v1 import unroll_pb2_grpc
 class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     """Raises domain errors; the interceptor around it turns them into statuses.
 
+    gate: tells when streams are to go on elsewhere.
     stall_seconds: how long one message may wait for its caller to read.
     """
 
-    def __init__(self, catalogue: Catalogue, stall_seconds: float) -> None:
+    def __init__(self, catalogue: Catalogue, gate: Gate, stall_seconds: float) -> None:
         self.catalogue = catalogue
+        self.gate = gate
         self.stall_seconds = stall_seconds
 
     async def Classify(
@@ -47,10 +51,23 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def StreamTag(
         self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
     ) -> None:
-        start = await _start_of(requests)
+        start = await self._start_of(requests)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
-            stream = call.model.open(converters.to_tag_stream_wish(start))
+            stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
             await self._tell_tags(stream, requests, context)
+
+    async def _start_of(self, requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
+        """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
+        reading = asyncio.ensure_future(_start_of(requests))
+        moving = asyncio.ensure_future(self.gate.handing_over.wait())
+        try:
+            await asyncio.wait((reading, moving), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+        finally:
+            reading.cancel()
+            moving.cancel()
+        raise ServiceStopping("the server is stopping; send the request to another one")
 
     async def _tell_tags(
         self,
@@ -59,16 +76,25 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
+        moving = asyncio.ensure_future(self._hand_over(stream, feeding))
         try:
             # So that a caller can wait for a refusal before it sends more.
             await context.send_initial_metadata(())
             async for message in stream:
                 await self._write(context, converters.from_tag_message(message, stream))
-            if error := await feeding:
+            if not feeding.cancelled() and (error := await feeding):
                 raise error
         finally:
             feeding.cancel()
+            moving.cancel()
             stream.close()
+
+    async def _hand_over(self, stream: TagStream, feeding: asyncio.Future[Any]) -> None:
+        """Once it is time: read no further requests, and have the stream end where it is."""
+        await self.gate.handing_over.wait()
+        feeding.cancel()
+        await asyncio.wait((feeding,))
+        stream.close_input(is_handed_over=True)
 
     async def Fill(
         self, request: pb.FillRequest, context: grpc.aio.ServicerContext
@@ -84,7 +110,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.catalogue.generator(request.model, request.model_version) as call:
-            wish = converters.to_wish(request)
+            wish = converters.to_wish(request, CALLER.get().name)
             stream = await call.model.generate(wish)
             try:
                 is_first = True
@@ -135,14 +161,18 @@ async def _feed(
 
     Returns why it was refused: by then the caller is still owed the labels of what it sent before.
     """
+    failure: RequestError | None = None
     try:
         async for request in requests:
             await _push(stream, request)
     except RequestError as error:
-        return error
-    finally:
+        failure = error
+    except Exception:
         stream.close_input()
-    return None
+        raise
+    # One that is cancelled leaves it to whoever cancels.
+    stream.close_input()
+    return failure
 
 
 async def _push(stream: TagStream, request: pb.StreamTagRequest) -> None:

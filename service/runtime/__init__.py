@@ -1,0 +1,6 @@
+"""The only place of the service that knows onnxruntime."""
+
+import os
+
+# Its wheels report their use to their maker unless they are told not to, before they are loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

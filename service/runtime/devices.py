@@ -28,6 +28,11 @@ class DeviceUnavailable(Exception):
     """The device that was asked for cannot run graphs here."""
 
 
+def runtime_version() -> str:
+    """Of onnxruntime."""
+    return str(onnxruntime.__version__)
+
+
 def choose_provider(device: str) -> str:
     """The provider for ``device``; whether it really loads shows when a session opens.
 

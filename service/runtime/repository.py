@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,7 @@ class LoadedModel:
     in another precision reads prompts too, so such a generator has no ``prime``.
     wide: the sessions of steps and primes once more, on several threads; none where one is all.
     rows: of the graph that moves state between rows, which only a device needs.
+    seconds: that reading, verifying and opening took.
     """
 
     bundle: Bundle
@@ -64,6 +66,7 @@ class LoadedModel:
     sessions: Mapping[str, onnxruntime.InferenceSession]
     wide: Mapping[str, onnxruntime.InferenceSession] = field(default_factory=dict)
     rows: onnxruntime.InferenceSession | None = None
+    seconds: float = 0.0
 
     @property
     def provider(self) -> str:
@@ -104,10 +107,12 @@ class Repository:
 
         Raises BundleError's kinds, and DeviceUnavailable.
         """
+        started = time.monotonic()
         bundle = read_checked(folder)
         if bundle.digest == known:
             return None
-        return open_bundle(bundle, self.settings, self.precisions)
+        loaded = open_bundle(bundle, self.settings, self.precisions)
+        return replace(loaded, seconds=time.monotonic() - started)
 
 
 def newest_versions(root: Path) -> list[Path]:
@@ -163,7 +168,9 @@ def load_models(
     loaded, refused = [], []
     for folder in folders:
         try:
-            loaded.append(open_bundle(read_checked(folder), settings, precisions))
+            started = time.monotonic()
+            opened = open_bundle(read_checked(folder), settings, precisions)
+            loaded.append(replace(opened, seconds=time.monotonic() - started))
         except BundleError as error:
             refused.append(RefusedBundle(folder.parent.name, folder.name, str(error)))
     return loaded, refused

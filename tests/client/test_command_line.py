@@ -6,6 +6,7 @@ import pytest
 from client import AsyncClient, RequestFailed, Sampling
 from client.__main__ import main
 from tests import tiny
+from tests.client.fakes import FakeServer
 from tests.tiny import NAMES
 
 
@@ -112,6 +113,45 @@ def test_a_version_can_be_asked_for(client):
     assert client.classify("mood", ["good"], version="1")
     with pytest.raises(RequestFailed, match="NOT_FOUND"):
         client.classify("mood", ["good"], version="2")
+
+
+def test_top_prints_a_row_for_each_model(run, service):
+    url = f"http://127.0.0.1:{service.app.http.port}/metrics"
+    code, printed = run("top", "--once", "--interval", 0.1, "--metrics", url)
+    assert code == 0
+    assert "ready, 0 requests under way" in printed.out
+    shown = [line.split()[1] for line in printed.out.splitlines() if line.startswith("127.0.0.1")]
+    assert shown == ["ready,", *NAMES]
+
+
+def test_the_connection_can_be_set_by_the_environment(service, capsys, monkeypatch):
+    monkeypatch.setenv("UNROLL_CLIENT_TARGET", service.target)
+    assert main(["models", "mood"]) == 0
+    monkeypatch.setenv("UNROLL_CLIENT_CA_CERTIFICATE", "absent.crt")
+    assert main(["models", "mood"]) == 2
+    assert "absent.crt cannot be read" in capsys.readouterr().err
+    assert main(["--ca-certificate", "", "models", "mood"]) == 0
+
+
+def test_a_token_comes_from_a_file_or_the_environment_and_is_never_shown(
+    capsys, monkeypatch, tmp_path
+):
+    server = FakeServer(token="secret-1")
+    try:
+        ask = ["--target", server.target, "models"]
+        (tmp_path / "token").write_text("secret-1\n")
+        assert main(["--token-file", str(tmp_path / "token"), *ask]) == 0
+        assert main(ask) == 1
+        assert main(["--token-file", "secret-1", *ask]) == 2
+        monkeypatch.setenv("UNROLL_CLIENT_TOKEN", "secret-1")
+        assert main(ask) == 0
+        monkeypatch.setenv("UNROLL_CLIENT_TOKEN", "secret 2")
+        assert main(ask) == 2
+    finally:
+        server.stop()
+    printed = capsys.readouterr()
+    assert "--token-file names no file" in printed.err
+    assert "secret" not in printed.out + printed.err
 
 
 def test_a_refusal_is_printed_and_exits_with_one(run):

@@ -15,6 +15,7 @@ from tests.clients.environments import ROOT
 READY = "ready: gRPC on port "
 STOP_SECONDS = 60
 FREE_PORTS = ("--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
+AT_ONCE = ("--propagation-seconds", "0")
 
 
 class Service:
@@ -48,7 +49,8 @@ class Service:
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
     """One service for every client; whatever they did, it ends well."""
-    command = [sys.executable, "-m", "service", "serve", "--models", "models", *FREE_PORTS]
+    serve = [sys.executable, "-m", "service", "serve", "--models", "models"]
+    command = [*serve, *FREE_PORTS, *AT_ONCE]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
         try:

@@ -85,6 +85,7 @@ def both(models: Path, folder: Path, precision: str, threads: int) -> Iterator[t
     command = ["service", "serve", "--models", str(models), "--device", "cpu"]
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
     command += ["--resume-keys", str(keys), "--threads", str(threads)]
+    command += ["--propagation-seconds", "0"]
     command += ["--precision", precision]
     crowded = {
         "max_streams": ROWS, "threads": threads, "resume_keys": keys, "precision": precision,

@@ -1,13 +1,18 @@
 """The service as a process: its start, its refusals to start, its end."""
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
 from client import Client, RequestFailed
+from tests.authority import Authority
 from tests.tiny import NAMES
 
 
@@ -52,7 +57,8 @@ def run():
 
 def serve(run, models, *arguments):
     free_ports = ("--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
-    return run("serve", "--models", models, *free_ports, *arguments)
+    at_once = ("--propagation-seconds", "0")
+    return run("serve", "--models", models, *free_ports, *at_once, *arguments)
 
 
 def port_of(process):
@@ -70,7 +76,38 @@ def test_sigterm_finishes_streams_and_exits_zero(run, tiny_models):
             last = [first, *stream][-1]
             assert last.answer.output_tokens == 400
     assert process.end() == 0
-    assert "stopped, every call finished" in process.output
+    assert "stopped, every call finished or was handed over" in process.output
+
+
+def test_sigterm_tells_first_and_refuses_later(run, tiny_models):
+    """Not ready, and still taking calls; then refused; what runs finishes; exit 0."""
+    process = run(
+        "serve", "--models", tiny_models, "--address", "127.0.0.1:0", "--http-address",
+        "127.0.0.1:0", "--propagation-seconds", "3",
+    )  # fmt: skip
+    line = process.read_until("ready: gRPC on port")
+    port, http = (part.split(",")[0].strip() for part in line.split("on port ")[1:])
+    ready = f"http://127.0.0.1:{http}/readyz"
+    with Client(f"127.0.0.1:{port}", timeout=20) as client:
+        assert urllib.request.urlopen(ready, timeout=5).status == 200
+        process.process.send_signal(signal.SIGTERM)
+        process.read_until("not ready any more, takes calls for 3 s")
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(ready, timeout=5)
+        assert len(client.classify("mood", ["good"])) == 1
+    assert process.end() == 0
+
+
+def test_a_second_signal_ends_at_once(run, tiny_models):
+    process = run(
+        "serve", "--models", tiny_models, "--address", "127.0.0.1:0", "--http-address",
+        "127.0.0.1:0", "--propagation-seconds", "600",
+    )  # fmt: skip
+    port_of(process)
+    process.process.send_signal(signal.SIGTERM)
+    process.read_until("not ready any more, takes calls for 600 s")
+    process.process.send_signal(signal.SIGTERM)
+    assert process.end() == -signal.SIGTERM
 
 
 def test_ctrl_c_exits_zero(run, tiny_models):
@@ -89,11 +126,27 @@ def test_the_port_is_not_shared_with_another_server(run, tiny_models):
     assert f"cannot listen on {address}" in second.output
 
 
+def test_a_caller_without_tls_leaves_no_line_that_is_not_of_the_log(run, tiny_models, tmp_path):
+    certificate, key = Authority().issue().write(tmp_path)
+    secured = ("--tls-certificate", certificate, "--tls-key", key)
+    process = serve(run, tiny_models, "--log-format", "json", *secured)
+    with socket.create_connection(("127.0.0.1", int(port_of(process)))) as caller:
+        caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert caller.recv(1024) == b""  # turned away
+    process.process.send_signal(signal.SIGTERM)
+    assert process.end() == 0
+    for line in process.output.splitlines():
+        json.loads(line)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("--device", "cuda"), 1, "cannot start: --device cuda"),
         (("--device", "tpu"), 2, "device is 'tpu'; choose auto, cpu or cuda"),
+        (("--threads", "two"), 2, "--threads is 'two'; threads takes a whole number"),
+        (("--address", "0.0.0.0:0"), 2, "which others can reach, and there is no TLS"),
+        (("--config", "/no/such/file"), 2, "config: /no/such/file cannot be read"),
         (("--threads", "1000"), 2, "threads is 1000, this process may use"),
         (("--max-streams", "0"), 2, "max_streams is 0; choose at least 1"),
         (("--grace-seconds", "nan"), 2, "grace_seconds is nan"),

@@ -13,6 +13,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_END: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+    FINISH_REASON_HANDED_OVER: _ClassVar[FinishReason]
 
 class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -27,6 +28,7 @@ FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+FINISH_REASON_HANDED_OVER: FinishReason
 TASK_UNSPECIFIED: Task
 TASK_CLASSIFY: Task
 TASK_GENERATE: Task
@@ -154,14 +156,18 @@ class Words(_message.Message):
     def __init__(self, words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StreamTagResponse(_message.Message):
-    __slots__ = ("tokens", "resume_points", "usage")
+    __slots__ = ("tokens", "resume_points", "usage", "handed_over", "requests_read")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     RESUME_POINTS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_READ_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[TaggedToken]
     resume_points: _containers.RepeatedCompositeFieldContainer[ResumePoint]
     usage: Usage
-    def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    handed_over: bool
+    requests_read: int
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., handed_over: _Optional[bool] = ..., requests_read: _Optional[int] = ...) -> None: ...
 
 class FillRequest(_message.Message):
     __slots__ = ("model", "model_version", "texts", "top_words")

@@ -28,6 +28,7 @@ from service.rpc.inference.tensors import (
     refuse_parameter,
     write_outputs,
 )
+from service.rpc.reception import CALLER
 from unroll.inference import grpc_service_pb2 as pb
 
 _MICROSECONDS = 1e6
@@ -268,7 +269,7 @@ def _sequence(
         if flags.start or flags.end:
             raise WrongInput("parameter 'sequence_id' is missing; sequences have one")
         return None
-    return SequenceKey(owner, request.model_name, number), flags
+    return SequenceKey(owner, request.model_name, number, CALLER.get().name), flags
 
 
 def _wanted(request: pb.ModelInferRequest, form: Form) -> dict[str, int]:

@@ -18,7 +18,7 @@ from service.rpc.inference.forms import TENSORS, base_name
 from service.rpc.inference.logs import change_log_settings, log_settings
 from service.rpc.inference.policies import read_policy
 from service.rpc.inference.streaming import InferStream
-from service.rpc.interceptors import CallCounter, Gate
+from service.rpc.reception import Reception
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference import grpc_service_pb2_grpc
 
@@ -35,7 +35,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Raises domain errors; the interceptor around it turns them into statuses.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    gate, count: of the requests within a stream; those of other calls are the interceptor's.
+    reception: of the requests within a stream; those of other calls pass the interceptor's.
     stall_seconds: how long a response may wait for its caller to read.
     """
 
@@ -44,15 +44,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         answering: Answering,
         control: Control,
         is_ready: Callable[[], bool],
-        gate: Gate,
-        count: CallCounter,
+        reception: Reception,
         stall_seconds: float,
     ) -> None:
         self.answering = answering
         self.control = control
         self.is_ready = is_ready
-        self.gate = gate
-        self.count = count
+        self.reception = reception
         self.stall_seconds = stall_seconds
 
     @property
@@ -129,7 +127,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
     ) -> None:
-        stream = InferStream(self.answering, context, self.gate, self.count, self.stall_seconds)
+        stream = InferStream(self.answering, context, self.reception, self.stall_seconds)
         await stream.serve(requests)
 
     # -- control -------------------------------------------------------------------------------
@@ -176,8 +174,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.TraceSettingRequest, context: grpc.aio.ServicerContext
     ) -> NoReturn:
         raise NotOffered(
-            "this server traces nothing; ModelStatistics and the metrics at /metrics tell queue "
-            "and compute times"
+            "traces are set up when the server starts, and a request is traced where its "
+            "traceparent says so; ModelStatistics and /metrics tell queue and compute times"
         )
 
     async def SystemSharedMemoryStatus(

@@ -12,7 +12,8 @@ from service.engine.errors import RequestError, ServiceStopping
 from service.rpc.errors import told
 from service.rpc.inference.answering import Answering
 from service.rpc.inference.outbox import Outbox
-from service.rpc.interceptors import Admission, CallCounter, Gate, checked
+from service.rpc.interceptors import checked
+from service.rpc.reception import Admission, Reception
 from service.rpc.writing import write
 from unroll.inference import grpc_service_pb2 as pb
 
@@ -35,14 +36,12 @@ class InferStream:
         self,
         answering: Answering,
         context: grpc.aio.ServicerContext,
-        gate: Gate,
-        count: CallCounter,
+        reception: Reception,
         stall_seconds: float,
     ) -> None:
         self.answering = answering
         self.context = context
-        self.gate = gate
-        self.count = count
+        self.reception = reception
         self.stall_seconds = stall_seconds
         self.ends_with_status = any(
             (key, value.lower()) == STATUS_HEADER
@@ -90,7 +89,7 @@ class InferStream:
         return is_cut_off
 
     async def _until_read_or_stopping(self, reading: asyncio.Task[None]) -> None:
-        stopping = asyncio.create_task(self.gate.closed.wait())
+        stopping = asyncio.create_task(self.reception.gate.closed.wait())
         try:
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -103,7 +102,7 @@ class InferStream:
 
     async def _answer(self, request: Any) -> None:
         try:
-            with Admission(self.gate, self.count, METHOD, self.context) as admission:
+            with Admission(self.reception, METHOD, self.context) as admission:
                 admission.enter(request)
                 await self.answering.stream(checked(request), self, self._send)
                 await self._outbox.written()

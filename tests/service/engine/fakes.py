@@ -77,10 +77,10 @@ class Heard:
         self.waiting_for_readers = 0
         self.answers = []
 
-    def stepped(self, rows, waiting, primed_tokens, seconds):
+    def stepped(self, rows, waiting, primed_tokens, seconds, prime_seconds):
         self.rows.append(rows)
 
-    def began(self, queue_seconds):
+    def began(self, queue_seconds, is_resumed):
         pass
 
     def answered(self, queue_seconds, compute_seconds):

@@ -20,6 +20,7 @@ class Thread:
     def __init__(self):
         self.pace = Pace(0.0)
         self.resumed, self.released = [], []
+        self.messages = []
 
     def submit(self, request, sink, size):
         return request
@@ -29,6 +30,9 @@ class Thread:
 
     def release(self, work, size):
         self.released.append((work, size))
+
+    def count_message(self, tokens):
+        self.messages.append(tokens)
 
 
 @pytest.fixture
@@ -64,6 +68,7 @@ def test_the_first_token_and_the_end_wait_for_no_other(thread):
         return await reader
 
     assert asyncio.run(run()) == [[0], [1, 2, 3, 4], [5, 6, "end"]]
+    assert thread.messages == [1, 4, 2]
 
 
 def test_one_token_a_message_can_be_forced(thread):

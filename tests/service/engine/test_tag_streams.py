@@ -37,6 +37,9 @@ class Thread:
         self.released += size
         self.engine.cancel(work)
 
+    def count_message(self, tokens):
+        pass
+
     def step(self):
         for sink in self.engine.step():
             if sink.is_due:

@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from bundle.store import MANIFEST_FILE
-from client import Client, RequestFailed, Sampling
+from client import NO_RETRIES, Client, RequestFailed, Sampling
+from service.rpc import server
 from tests.tiny import NAMES, names_without
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -677,12 +678,35 @@ def test_shutdown_lets_running_streams_finish(service, client, monkeypatch):
     assert stopping.result(20) is True
 
 
-def test_shutdown_ends_what_outlasts_the_grace(start_service, monkeypatch):
+def test_shutdown_hands_over_what_outlasts_the_grace(start_service, monkeypatch):
     service = start_service(grace_seconds=0.2)
     slow_engine(service, monkeypatch, seconds=0.02)
     with Client(service.target) as client:
-        stream = client.generate("letters", prompt="a", max_tokens=LONG)
+        stream = client.generate("letters", prompt="a", max_tokens=LONG, carry_on=False)
         next(stream)
+        assert service.stop() is True
+        *_, last = stream
+    assert last.answer.reason == "handed_over"
+    assert last.answer.output_tokens < LONG
+    assert [point.next_position for point in last.resume_points] == [last.answer.output_tokens]
+
+
+def test_shutdown_ends_what_outlasts_the_hand_over_too(start_service, monkeypatch):
+    """An engine that does not come back from a batch: its callers are told, and it ends."""
+    monkeypatch.setattr(server, "_HAND_OVER_SECONDS", 0.1)
+    service = start_service(grace_seconds=0.1)
+    engine = service.app.catalogue.get("mood").thread.engine
+    step, begun = engine.step, threading.Event()
+
+    def stuck():
+        begun.set()
+        time.sleep(2)
+        return step()
+
+    monkeypatch.setattr(engine, "step", stuck)
+    with Client(service.target, timeout=30, retries=NO_RETRIES) as client:
+        answer = ThreadPoolExecutor(1).submit(client.classify, "mood", ["good"])
+        assert begun.wait(10)
         assert service.stop() is False
         with pytest.raises(RequestFailed, match=r"UNAVAILABLE|CANCELLED"):
-            list(stream)
+            answer.result(10)

@@ -417,13 +417,17 @@ def test_a_stop_lets_callers_finish_within_the_grace(start):
         stopping.join(20)
 
 
-def test_a_stop_ends_callers_that_are_silent(start):
+def test_a_stop_hands_over_callers_that_are_silent(start):
     service = start(grace_seconds=0.2)
-    with Client(service.target, timeout=30) as client, conversation(client) as talk:
+    with (
+        Client(service.target, timeout=30) as client,
+        conversation(client, carry_on=False) as talk,
+    ):
         assert talk.ask("good")
-        assert service.stop() is False
-        with pytest.raises(RequestFailed, match=r"UNAVAILABLE|CANCELLED"):
-            talk.end()
+        assert service.stop() is True
+        last = talk.end()
+    assert [point.next_position for point in last.points] == [1]
+    assert (last.end.handed_over, last.end.requests_read) == (True, 1)
 
 
 def test_a_broken_engine_fails_its_streams_and_no_whole_texts(start, monkeypatch, caplog):
@@ -474,6 +478,7 @@ def test_a_soaked_stream_costs_a_token_the_same_from_first_to_last(models, soak)
     """Fed as fast as it takes, read as fast as it comes: nothing of a token stays behind."""
     command = ["service", "serve", "--models", str(models), "--device", "cpu"]
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--threads", "1"]
+    command += ["--propagation-seconds", "0"]
     words = random.Random(1).choices(tiny.WORDS, k=_WORDS_A_MESSAGE)
     quarter, told, places = soak.tokens // 4, 0, []
     with Server("soaked", command) as server, Client(server.target, timeout=280) as client:

@@ -143,6 +143,21 @@ def test_a_load_that_fails_keeps_what_is_served(changing, models_copy):
     }
 
 
+def test_a_version_that_was_refused_is_forgotten_with_its_folder(
+    models_service, changing, models_copy
+):
+    """Else its alert would fire until the next start."""
+    folder = add_version(models_copy, "mood", 2)
+    (folder / "weights.bin").write_bytes(b"")
+    with pytest.raises(grpc.RpcError, match="FAILED_PRECONDITION"):
+        load(changing, "mood")
+    state = {"model": "mood", "version": "2", "state": "refused"}
+    assert models_service.metric("unroll_model_state", **state) == 1
+    shutil.rmtree(folder)
+    load(changing, "mood")
+    assert models_service.metric("unroll_model_state", **state) == 0
+
+
 def test_what_is_unloaded_is_gone_by_both_names_until_it_is_loaded(changing):
     unload(changing, "mood.tensors")
     for name in ("mood", "mood.tensors"):

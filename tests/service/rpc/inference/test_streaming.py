@@ -12,7 +12,7 @@ from service.engine.catalogue import Catalogue
 from service.engine.sequences import Sequences
 from service.rpc.inference.answering import Answering
 from service.rpc.inference.streaming import MOST_AT_ONCE, InferStream
-from service.rpc.interceptors import CallCounter, Gate
+from service.rpc.reception import Gate, Reception
 from tests.service.rpc.inference.calls import Inference, ask, read
 from tests.service.rpc.test_service import wait_until
 from unroll.inference import grpc_service_pb2 as pb
@@ -222,9 +222,9 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
             await asyncio.Event().wait()
 
     async def run():
-        counter = CallCounter(lambda *_: None, str)
+        reception = Reception(Gate(), lambda *_: None, str)
         answering = Answering(Catalogue(), Sequences(1, 1.0))
-        stream = InferStream(answering, Unread(), Gate(), counter, 300.0)
+        stream = InferStream(answering, Unread(), reception, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))
         for _ in range(20 * MOST_AT_ONCE):
             await asyncio.sleep(0)

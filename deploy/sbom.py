@@ -1,0 +1,69 @@
+"""Completes a list of Python packages to one of all that the image adds to its base.
+
+    python -m deploy.sbom PACKAGES.json > SBOM.json
+
+PACKAGES.json is what cyclonedx-py says of the environment that serves, in CycloneDX 1.6. The
+project, its models and the data they were trained on are added from their manifests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def complete(packages: dict[str, Any], models: Path) -> dict[str, Any]:
+    """The document with the project as its subject, and a component for each model."""
+    service = (ROOT / "service" / "__init__.py").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^__version__ = "(.+)"$', service, re.MULTILINE)
+    project = {"bom-ref": "unroll", "type": "application", "name": "unroll", "version": version}
+    components = packages["components"] + [
+        model_component(path) for path in sorted(models.glob("*/*/manifest.json"))
+    ]
+    needed = [component["bom-ref"] for component in components]
+    return packages | {
+        "metadata": packages["metadata"] | {"component": project},
+        "components": components,
+        "dependencies": [{"ref": "unroll", "dependsOn": needed}, *packages["dependencies"]],
+    }
+
+
+def model_component(path: Path) -> dict[str, Any]:
+    """Of the bundle of the manifest ``path``; its hash is the digest that the service tells."""
+    raw = path.read_bytes()
+    manifest = json.loads(raw)
+    return {
+        "bom-ref": f"model/{manifest['name']}/{manifest['version']}",
+        "type": "machine-learning-model",
+        "name": manifest["name"],
+        "version": str(manifest["version"]),
+        "description": manifest["description"],
+        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(raw).hexdigest()}],
+        "modelCard": {
+            "modelParameters": {
+                "task": manifest["task"],
+                "datasets": [
+                    {
+                        "type": "dataset",
+                        "name": f"{data['package']} {data['version']}",
+                        "description": data["licence"],
+                    }
+                    for data in manifest["data"]
+                ],
+            }
+        },
+    }
+
+
+if __name__ == "__main__":
+    json.dump(
+        complete(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), ROOT / "models"),
+        sys.stdout,
+        indent=1,
+    )
