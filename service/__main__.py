@@ -1,7 +1,7 @@
 """python -m service serve | check | models | token | version
 
 serve: run the service until SIGTERM or Ctrl-C.
-check: verify every bundle and print what each is; exit 1 if one would be refused.
+check: verify every version of every model and print what each is; exit 1 if one would be refused.
 models: what lies in the models folder: each version, its task, size and figures.
 token: a new bearer token, and its line for the file of tokens.
 version: of this service and of what it runs on.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.metadata
+import logging
 import os
 import platform
 import signal
@@ -25,8 +26,10 @@ from bundle.manifest import FP32
 from bundle.store import Bundle
 from service.config import Config, ConfigInvalid
 from service.logs import set_up
-from service.settings import PREFIX, add_flags, read_settings
+from service.settings import add_flags, read_settings
 from service.signals import end_on
+
+log = logging.getLogger(__name__)
 
 # What answers depend on, beside the bundles.
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "grpcio", "protobuf", "numpy")
@@ -35,16 +38,20 @@ _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "grpcio", "protobuf", "numpy")
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = chosen.run
-    return run(chosen)
+    try:
+        return run(chosen)
+    except ConfigInvalid as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever read the output has left; what is still to be flushed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def serve(chosen: argparse.Namespace) -> int:
     end_on(signal.SIGTERM)
-    try:
-        settings = read_settings(vars(chosen), os.environ)
-    except ConfigInvalid as error:
-        print(f"configuration: {error}", file=sys.stderr)
-        return 2
+    settings = read_settings(vars(chosen), os.environ)
     if chosen.print_config:
         print(settings.as_toml())
         return 0
@@ -66,27 +73,20 @@ def _serve(config: Config) -> int:
     try:
         return asyncio.run(serve(config))
     except ConfigInvalid as error:
-        print(f"configuration: {error}", file=sys.stderr)
+        log.error("configuration: %s", error)
         return 2
     except (
         NoModels, NothingToServe, DeviceUnavailable, AddressInUse, HttpAddressInUse,
     ) as error:  # fmt: skip
-        print(f"cannot start: {error}", file=sys.stderr)
+        log.error("cannot start: %s", error)
     except KeyboardInterrupt:  # before it was ready
         return 130
     return 1
 
 
 def check(chosen: argparse.Namespace) -> int:
-    """Verify the newest version of every model; prints a line each."""
-    from service.runtime.repository import NoModels, newest_versions
-
-    try:
-        folders = newest_versions(chosen.models)
-    except NoModels as error:
-        print(error, file=sys.stderr)
-        return 1
-    failures = 0
+    """Verify every version of every model; prints a line each."""
+    folders, failures = _folders(chosen), 0
     for folder, bundle in _read_all(folders):
         if isinstance(bundle, BundleError):
             print(f"{folder}: REFUSED: {bundle}")
@@ -96,18 +96,12 @@ def check(chosen: argparse.Namespace) -> int:
                 f"{folder}: {bundle.manifest.task} in {_precisions(bundle)}, {_size(bundle)}, "
                 f"{len(bundle.manifest.files)} files verified, digest {bundle.digest[:12]}"
             )
-    return 1 if failures else 0
+    return 1 if failures or not folders else 0
 
 
 def models(chosen: argparse.Namespace) -> int:
     """Every version of every model, what it is and what was measured of it."""
-    from service.runtime.repository import all_versions
-
-    found = all_versions(chosen.models)
-    if not found:
-        print(f"{chosen.models} holds no bundle (NAME/VERSION/manifest.json)", file=sys.stderr)
-        return 1
-    folders = [versions[number] for versions in found.values() for number in sorted(versions)]
+    folders = _folders(chosen)
     for folder, bundle in _read_all(folders):
         name, version = folder.parent.name, folder.name
         if isinstance(bundle, BundleError):
@@ -118,7 +112,7 @@ def models(chosen: argparse.Namespace) -> int:
         print(f"    {manifest.description}")
         for figure in manifest.figures:
             print(f"    {figure.name} {figure.value:g} {figure.unit} ({figure.split})")
-    return 0
+    return 0 if folders else 1
 
 
 def token(chosen: argparse.Namespace) -> int:
@@ -144,6 +138,17 @@ def version(_: argparse.Namespace) -> int:
         except importlib.metadata.PackageNotFoundError:
             continue
     return 0
+
+
+def _folders(chosen: argparse.Namespace) -> list[Path]:
+    """Every version of every model, where the settings have them; says so where there is none."""
+    from service.runtime.repository import all_versions
+
+    root = read_settings({"models": chosen.models}, os.environ).config.models
+    found = all_versions(root)
+    if not found:
+        print(f"{root} holds no bundle (NAME/VERSION/manifest.json)", file=sys.stderr)
+    return [versions[number] for versions in found.values() for number in sorted(versions)]
 
 
 def _read_all(folders: Sequence[Path]) -> Iterator[tuple[Path, Bundle | BundleError]]:
@@ -178,10 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     for command, text in ((check, "verify every bundle"), (models, "list every bundle")):
         reading = commands.add_parser(command.__name__, help=text)
         reading.add_argument(
-            "--models",
-            type=Path,
-            default=Path(os.environ.get(PREFIX + "MODELS") or Config.models),
-            help=f"folder of bundles (default: {Config.models})",
+            "--models", metavar="PATH", help=f"folder of bundles (default: {Config.models})"
         )
         reading.set_defaults(run=command)
     token_parser = commands.add_parser(

@@ -2,6 +2,10 @@
 
 import argparse
 import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from service.__main__ import main
 from service.config import Config, ConfigInvalid
 from service.settings import add_flags, read_settings
+from tests.tiny import edit_manifest
 
 
 def flags(*arguments):
@@ -165,3 +170,36 @@ def test_models_lists_each_bundle_and_version_says_what_runs(tiny_models, capsys
     assert main(["models", "--models", "/none"]) == 1
     assert main(["version"]) == 0
     assert "onnxruntime " in capsys.readouterr().out
+
+
+def test_commands_that_read_models_find_them_where_the_service_would(
+    tiny_models, tmp_path, file, capsys, monkeypatch
+):
+    monkeypatch.setenv("UNROLL_CONFIG", file(f'models = "{tiny_models}"'))
+    assert main(["models"]) == 0
+    assert "letters 1: generate" in capsys.readouterr().out
+    assert main(["models", "--models", str(tmp_path / "none")]) == 1
+    monkeypatch.setenv("UNROLL_MODLES", "x")
+    assert main(["check"]) == 2
+    assert "is 'models' meant?" in capsys.readouterr().err
+
+
+def test_check_verifies_the_versions_that_a_roll_back_would_need(models_copy, capsys):
+    newer = models_copy / "letters" / "2"
+    shutil.copytree(models_copy / "letters" / "1", newer)
+    edit_manifest(newer, lambda manifest: manifest.update(version=2))
+    assert main(["check", "--models", str(models_copy)]) == 0
+    assert f"{newer}: generate" in capsys.readouterr().out
+    (models_copy / "letters" / "1" / "weights.bin").write_bytes(b"other")
+    assert main(["check", "--models", str(models_copy)]) == 1
+    assert f"{models_copy / 'letters' / '1'}: REFUSED" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_early_is_no_error(tiny_models):
+    """As head does: no traceback, and the exit code of a broken pipe."""
+    command = [sys.executable, "-m", "service", "models", "--models", str(tiny_models)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 128 + signal.SIGPIPE
