@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from tqdm import tqdm
 
@@ -24,15 +25,17 @@ from bench.callers import Caller, wish
 from bench.capacity_page import Findings, page
 from bench.machine import this_machine
 from bench.medians import alternate
-from bench.memory import measure_memory
+from bench.memory import Memory, measure_memory
 from bench.servers import Server, start_service
 from bench.settings import Settings, quick
+from bundle.manifest import Manifest
 from bundle.store import read_bundle, read_weights
 from unroll.v1 import unroll_pb2 as pb
 
 PRECISIONS = ("fp32", "int8")
 STREAMS = (1, 4, 16, 64, 256, 1024)
 TOKENS = 128
+SIZED_MODELS = ("food", "g2p", "prose")
 SIZED = 64  # streams of each model that is compared by size
 # 100 g of something, as food's vector: only the cost of a step counts here.
 _VECTOR = 28
@@ -152,9 +155,10 @@ class Run:
 
     def by_model(self, servers: dict[str, Server]) -> dict[str, dict[str, float]]:
         contestants = {}
-        for model in ("food", "g2p", "prose"):
-            manifest = read_bundle(self.models / model / "1").manifest
-            tokens = min(self.tokens, manifest.limits["output_tokens"])
+        manifests = {m: read_bundle(self.models / m / "1").manifest for m in SIZED_MODELS}
+        # As many of each, so that what a stream costs once is shared out alike.
+        tokens = min(self.tokens, *(m.limits["output_tokens"] for m in manifests.values()))
+        for model, manifest in manifests.items():
             for precision in ("fp32", *manifest.precisions):
                 name = f"{model} {precision}"
                 contestants[name] = self.cost([servers[precision]], model, SIZED, tokens)
@@ -175,21 +179,33 @@ class Run:
             pairs = {p: (servers[p], self.start(p, children)) for p in PRECISIONS}
             replicas = self.by_replicas(pairs)
         manifest = read_bundle(self.models / "prose" / "1").manifest
+        looks = [self._memory(manifest, settings) for _ in range(self.rounds)]
+        stream_bytes = median(look.resident_bytes_per_stream for look, _ in looks)
+        return Findings(
+            streams, models, replicas, self.parameters(), self.vocabularies(), stream_bytes,
+            looks[0][0].state_bytes, int(median(base for _, base in looks)),
+        )  # fmt: skip
+
+    def _memory(self, manifest: Manifest, settings: Settings) -> tuple[Memory, int]:
+        """What a stream takes in a process that has served nothing yet, and what that takes."""
         with start_service(self.models) as fresh:
-            base = fresh.ready_rss_bytes
             memory = measure_memory(fresh, manifest, settings)
         # So few streams as a quick look opens come to rest too soon to be seen.
         if not (memory.is_valid or self.is_quick):
             raise RuntimeError("streams did not come to rest, so what one takes is not known")
-        return Findings(
-            streams, models, replicas, self.parameters(), memory.resident_bytes_per_stream,
-            memory.state_bytes, base,
-        )  # fmt: skip
+        return memory, fresh.ready_rss_bytes
+
+    def vocabularies(self) -> dict[str, int]:
+        """Tokens that each model chooses among."""
+        return {
+            model: len(read_bundle(self.models / model / "1").tokenizers["output"].vocabulary)
+            for model in SIZED_MODELS
+        }
 
     def parameters(self) -> dict[str, int]:
         """Of each model, in fp32."""
         found = {}
-        for model in ("food", "g2p", "prose"):
+        for model in SIZED_MODELS:
             weights = read_weights(read_bundle(self.models / model / "1"))
             found[model] = sum(
                 tensor.size for name, tensor in weights.items() if not name.startswith("int8.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ FLEETS = (1_000, 10_000, 100_000, 1_000_000)
 # Of a core, beyond which queues grow faster than they empty when load comes in bursts.
 BUSY = 0.6
 _CORES_OF_A_MACHINE = 16
+_WIDTH = 140
 
 Costs = Mapping[str, Mapping[str, float]]
 
@@ -21,85 +23,92 @@ Costs = Mapping[str, Mapping[str, float]]
 @dataclass(frozen=True)
 class Findings:
     """streams: by their number and precision. models: by name and precision. replicas: by their
-    number and precision. Each a Cost. parameters: of each model. stream_bytes: that a further
-    open stream takes. state_bytes: of them, its state. process_bytes: without any stream.
+    number and precision. Each a Cost. parameters, vocabularies: of each model. stream_bytes: that
+    a further open stream takes. state_bytes: of them, its state. process_bytes: without any stream.
     """
 
     streams: Mapping[str, Costs]
     models: Costs
     replicas: Costs
     parameters: Mapping[str, int]
+    vocabularies: Mapping[str, int]
     stream_bytes: float
     state_bytes: int
     process_bytes: int
 
 
 def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
-    """The whole page in Markdown."""
+    """The whole page in Markdown, its prose at most 140 characters wide."""
     most = max(found.streams, key=int)
     best = {p: cost["cpu_us"] for p, cost in found.streams[most].items()}
-    return "\n".join(
-        (
-            "# Capacity",
-            "",
-            "Written by `make capacity`; do not edit. The server has one core and its callers "
-            f"another; medians of {rounds} rounds in turns. {machine.sentence()}.",
-            "",
-            "## What one core carries",
-            "",
-            f"`prose` (2 × 512 LSTM), {tokens} tokens a stream, all opened at once. Server CPU is "
-            "what the process used, from /proc, everything included: gRPC, batching, priming.",
-            "",
-            *_by_streams(found),
-            "",
-            "The batch is what makes a token cheap: one stream pays for reading all weights, a "
-            "thousand share it. Above some 64 streams what is left is the network's side of a "
-            "message and the product itself.",
-            "",
-            "## How cost grows with the model",
-            "",
-            *_by_model(found),
-            "",
-            "## How cost grows with replicas",
-            "",
-            "The same 64 streams of `prose`, all in one replica or shared between two on the same "
-            "core. Two replicas step half the rows each: more processes on one machine cost, and "
-            "pay only where they have cores of their own, or for the sake of a rollout.",
-            "",
-            *_by_replicas(found),
-            "",
-            "## What an open stream takes",
-            "",
-            f"{found.stream_bytes / 1e3:.0f} kB of resident memory a further stream that nobody "
-            f"reads ({found.state_bytes / 1e3:.1f} kB of it are its state, the rest are gRPC's "
-            f"buffers and a task), beside {found.process_bytes / 1e6:.0f} MB for a process with "
-            "every bundled model. Rows are set aside at start: `--max-streams` decode at once, "
-            "further streams wait their turn; a stream whose reader is behind gives its row up.",
-            "",
-            "## Up to a million streams",
-            "",
-            "    cores  = streams × tokens a second of one stream × CPU seconds a token / "
-            f"{BUSY:g}",
-            "    memory = streams × what an open stream takes",
-            "",
-            f"CPU a token: {_sentence(best)}, as measured with {most} streams on a core; {BUSY:g} "
-            "is how busy a core may be on the average. Cores here are cores like the measured one.",
-            "",
-            *_fleets(found, best),
-            "",
-            f"A million streams of int8 that make five tokens a second need "
-            f"{_cores(1_000_000, 5, best['int8']):,.0f} cores, which are "
-            f"{_machines(1_000_000, 5, best['int8']):,.0f} machines of {_CORES_OF_A_MACHINE}, and "
-            f"{1e6 * found.stream_bytes / 1e9:,.0f} GB of memory between them: "
-            f"{1e6 / _machines(1_000_000, 5, best['int8']):,.0f} streams and "
-            f"{1e6 * found.stream_bytes / 1e9 / _machines(1_000_000, 5, best['int8']):.1f} GB "
-            "each. Nothing is shared between replicas but the key of resume tokens, so they add "
-            "up; what balances the calls must hold a million of them too, or the clients balance "
-            "by themselves (`round_robin` over a headless service). Not measured: more than two "
-            "replicas, and more than one machine.",
-            "",
-        )
+    lines = (
+        "# Capacity",
+        "",
+        "Written by `make capacity`; do not edit. The server has one core and its callers "
+        f"another; medians of {rounds} rounds in turns. {machine.sentence()}.",
+        "",
+        "## What one core carries",
+        "",
+        f"`prose` (2 × 512 LSTM), {tokens} tokens a stream, all opened at once. Server CPU is "
+        "what the process used, from /proc, everything included: gRPC, batching, priming.",
+        "",
+        *_by_streams(found),
+        "",
+        "The batch is what makes a token cheap: one stream pays for reading all weights, a "
+        "thousand share it. Above some 64 streams what is left is the network's side of a "
+        "message and the product itself.",
+        "",
+        "## How cost grows with the model",
+        "",
+        *_by_model(found),
+        "",
+        "A large vocabulary costs more than weights: top-p sorts the probabilities of every word, "
+        "in each row and step.",
+        "",
+        "## How cost grows with replicas",
+        "",
+        "The same 64 streams of `prose`, all in one replica or shared between two on the same "
+        "core. Two replicas step half the rows each: more processes on one machine cost, and "
+        "pay only where they have cores of their own, or for the sake of a rollout.",
+        "",
+        *_by_replicas(found),
+        "",
+        "## What an open stream takes",
+        "",
+        f"{found.stream_bytes / 1e3:.0f} kB of resident memory a further stream that nobody "
+        f"reads ({found.state_bytes / 1e3:.1f} kB of it are its state, the rest are gRPC's "
+        f"buffers and a task), beside {found.process_bytes / 1e6:.0f} MB for a process with "
+        "every bundled model. Rows are set aside at start: `--max-streams` decode at once, "
+        "further streams wait their turn; a stream whose reader is behind gives its row up.",
+        "",
+        "## Up to a million streams",
+        "",
+        f"    cores  = streams × tokens a second of one stream × CPU seconds a token / {BUSY:g}",
+        "    memory = streams × what an open stream takes",
+        "",
+        f"CPU a token: {_sentence(best)}, as measured with {most} streams on a core; {BUSY:g} "
+        "is how busy a core may be on the average. Cores here are cores like the measured one.",
+        "",
+        *_fleets(found, best),
+        "",
+        f"A million streams of int8 that make five tokens a second need "
+        f"{_cores(1_000_000, 5, best['int8']):,.0f} cores, which are "
+        f"{_machines(1_000_000, 5, best['int8']):,.0f} machines of {_CORES_OF_A_MACHINE}, and "
+        f"{1e6 * found.stream_bytes / 1e9:,.0f} GB of memory between them: "
+        f"{1e6 / _machines(1_000_000, 5, best['int8']):,.0f} streams and "
+        f"{1e6 * found.stream_bytes / 1e9 / _machines(1_000_000, 5, best['int8']):.1f} GB "
+        "each. Nothing is shared between replicas but the key of resume tokens, so they add "
+        "up; what balances the calls must hold a million of them too, or the clients balance "
+        "by themselves (`round_robin` over a headless service). Not measured: more than two "
+        "replicas, and more than one machine.",
+        "",
     )
+    return "\n".join(map(_wrapped, lines))
+
+
+def _wrapped(line: str) -> str:
+    """Tables and formulas stay as they are."""
+    return line if line.startswith(("|", " ", "#")) else textwrap.fill(line, _WIDTH)
 
 
 def _by_streams(found: Findings) -> Iterable[str]:
@@ -117,11 +126,15 @@ def _by_streams(found: Findings) -> Iterable[str]:
 
 
 def _by_model(found: Findings) -> Iterable[str]:
-    yield from _head("model, 64 streams", "weights", "tokens/s", "CPU µs a token")
+    yield from _head("model, 64 streams", "weights", "vocabulary", "tokens/s", "CPU µs a token")
     for name, cost in found.models.items():
-        weights = found.parameters[name.split()[0]] / 1e6
+        model = name.split()[0]
         yield _row(
-            name, f"{weights:.1f} M", f"{cost['tokens_per_second']:,.0f}", f"{cost['cpu_us']:,.0f}"
+            name,
+            f"{found.parameters[model] / 1e6:.1f} M",
+            f"{found.vocabularies[model]:,}",
+            f"{cost['tokens_per_second']:,.0f}",
+            f"{cost['cpu_us']:,.0f}",
         )
 
 
