@@ -112,6 +112,8 @@ class Run:
             "revision": history.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "best_epoch": history.best_epoch + 1,
+            "train_loss": [round(loss, 4) for loss in history.train_loss],
+            "validation_loss": [round(loss, 4) for loss in history.validation_loss],
             "seconds": round(history.seconds),
             "threads": torch.get_num_threads(),
             "processes": self.team.size,
