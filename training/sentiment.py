@@ -69,7 +69,8 @@ Batch = tuple[Tensor, Tensor, Tensor]  # tokens (batch, time), lengths, labels (
 @dataclass(frozen=True)
 class SentimentSettings:
     """batch: texts. vocabulary: ids at most; rarer words train the catch-all.
-    pieces: of reviews that an epoch reads, 0 for no reviews at all. made: sentences made by rule.
+    pieces: of reviews that the first epoch reads, 0 for no reviews at all; each later epoch reads
+    fewer and the last none. made: sentences made by rule.
     language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
     0 epochs for none. language_draws: words of noise a batch.
     label_smoothing: share of a label's probability that is spread over all.
@@ -89,6 +90,8 @@ class SentimentSettings:
 class SentimentTask:
     """Each epoch: every sentence, and another sample of the reviews' pieces.
 
+    Reviews teach words, sentences are what is judged: so the sample of ``pieces_per_epoch``
+    becomes smaller from epoch to epoch and is empty in the last of ``epochs``.
     language: token ids of texts without labels, for pretraining.
     """
 
@@ -99,12 +102,15 @@ class SentimentTask:
     seed: int
     batch: int = 64
     pieces_per_epoch: int = 30_000
+    epochs: int = 1
     label_smoothing: float = 0.05
     language: Sequence[Sequence[int]] = ()
 
     def batches(self, epoch: int) -> list[Batch]:
         choose = random.Random(self.seed * 10_007 + epoch)
-        sampled = choose.sample(self.pieces, min(self.pieces_per_epoch, len(self.pieces)))
+        left = 1 - epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
+        wanted = min(round(left * self.pieces_per_epoch), len(self.pieces))
+        sampled = choose.sample(self.pieces, wanted)
         return make_batches(self.tokenizer, [*self.sentences, *sampled], choose, self.batch)
 
     @cached_property
@@ -223,7 +229,7 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
     rows = language_rows(tokenizer, [*reviews, *sentences]) if taught.language_epochs else []
     task = SentimentTask(
         tokenizer, sentences, pieces, validation, run.seed, taught.batch, taught.pieces,
-        taught.label_smoothing, rows,
+        run.recipe.fit_settings(run.seed).epochs, taught.label_smoothing, rows,
     )  # fmt: skip
     return task, held_out
 

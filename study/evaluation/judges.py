@@ -27,7 +27,12 @@ from training import food, g2p, nationality, prose, translate
 from training.data.bible_basic import load_sentences, split_sentences
 from training.data.brown import load_sentences as load_brown
 from training.data.brown import split_sentences as split_brown
-from training.data.contrast import HELD_OUT_WORDS, make_sentences, make_swapped_pairs
+from training.data.contrast import (
+    HELD_OUT_WORDS,
+    make_judged_pairs,
+    make_sentences,
+    make_swapped_pairs,
+)
 from training.data.names import load_names, split_by_name
 from training.data.sentiment import LECTURE_SENTENCES, Example, load_held_out
 from training.data.usda import load_foods, split_foods
@@ -82,13 +87,16 @@ def judge_sentiment(bench: Bench) -> list[Judged]:
             best[0] == labels[example.label] for best, example in zip(said, examples, strict=True)
         ]
 
-    pairs = make_swapped_pairs(HELD_OUT_WORDS, 200, seed)
-    both = right([example for pair in pairs for example in pair])
+    def both_right(pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
+        each = right([example for pair in pairs for example in pair])
+        return [a and b for a, b in zip(each[::2], each[1::2], strict=True)]
+
     parts = (
         right(load_held_out(bench.data)),
         right(make_sentences(HELD_OUT_WORDS, 400, seed)),
         right([Example(text, label) for text, label in LECTURE_SENTENCES]),
-        [a and b for a, b in zip(both[::2], both[1::2], strict=True)],
+        both_right(make_swapped_pairs(HELD_OUT_WORDS, 200, seed)),
+        both_right(make_judged_pairs(HELD_OUT_WORDS, 200, seed)),
     )
     return [share(claim, part) for claim, part in zip(bench.claims, parts, strict=True)]
 
