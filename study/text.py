@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from statistics import median
 
@@ -21,6 +22,11 @@ def middle(values: Sequence[float], digits: int = 1) -> str:
 def listed(items: Sequence[str]) -> str:
     """one, two and three"""
     return " and ".join([*[", ".join(items[:-1])] * (len(items) > 1), *items[-1:]])
+
+
+def as_text(word: str) -> str:
+    """A word whose characters mean nothing to Markdown."""
+    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", word)
 
 
 def plural(count: int, noun: str) -> str:

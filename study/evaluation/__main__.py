@@ -3,7 +3,7 @@
     python -m study.evaluation [--only MODEL …] [--models FOLDER] [--output FOLDER]
 
 Serves the bundles, asks them over gRPC what their held-out splits hold, and writes models.md and
-the cards. Exits with 1 where a figure does not reproduce.
+the cards with their pictures. Exits with 1 where a figure does not reproduce.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bundle.errors import BundleError
 from bundle.store import Bundle, read_bundle
+from study.evaluation.confusion import Confusion
 from study.evaluation.judged import Checked, check
 from study.evaluation.judges import JUDGES, Bench
 from study.evaluation.pages import write_pages
@@ -34,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         bundles = _bundles(chosen.models, chosen.only)
-        evaluated = _evaluate(bundles, chosen.models, chosen.data)
+        evaluated, confusions = _evaluate(bundles, chosen.models, chosen.data)
     except (BundleError, DataUnavailable, UnknownModel) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 1
-    for path in write_pages(chosen.output, evaluated, bundles):
+    for path in write_pages(chosen.output, evaluated, bundles, confusions, chosen.data):
         print(path)
     missed = [f"{name}: {c.claimed.name}" for name, rows in evaluated.items() for c in rows
               if not c.reproduces]  # fmt: skip
@@ -64,17 +65,21 @@ def _bundles(models: Path, only: Sequence[str] | None) -> dict[str, Bundle]:
     return bundles
 
 
-def _evaluate(bundles: dict[str, Bundle], models: Path, data: Path) -> dict[str, list[Checked]]:
-    evaluated = {}
+def _evaluate(
+    bundles: dict[str, Bundle], models: Path, data: Path
+) -> tuple[dict[str, list[Checked]], dict[str, Confusion]]:
+    """The figures of each model, and which labels it took for which."""
+    evaluated, confusions = {}, {}
     with serving(models, _CALL_SECONDS) as client:
         for name, bundle in bundles.items():
             begin = time.monotonic()
-            judged = JUDGES[name](Bench(client, bundle, data))
-            evaluated[name] = check(bundle.manifest.figures, judged)
+            bench = Bench(client, bundle, data)
+            evaluated[name] = check(bundle.manifest.figures, JUDGES[name](bench))
+            confusions[name] = bench.confusion
             print(f"{name}: {time.monotonic() - begin:.0f} s")
             for row in evaluated[name]:
                 _tell(row)
-    return evaluated
+    return evaluated, confusions
 
 
 def _tell(row: Checked) -> None:

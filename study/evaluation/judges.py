@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from bundle.store import Bundle
 from bundle.tokenizer import split as split_text
 from client import Client
 from study.evaluation.calls import in_calls, written
+from study.evaluation.confusion import Confusion
 from study.evaluation.intervals import ROUNDS
 from study.evaluation.judged import Judged, ratio, share
 from training import food, g2p, nationality, prose, translate
@@ -45,11 +46,15 @@ _BLANK = "___"
 
 @dataclass(frozen=True)
 class Bench:
-    """What a judge has: a client of the service, the bundle's own files, the data packages."""
+    """What a judge has: a client of the service, the bundle's own files, the data packages.
+
+    confusion: where a judge of labels counts them, beside its figures.
+    """
 
     client: Client
     bundle: Bundle
     data: Path
+    confusion: Confusion = field(default_factory=Confusion)
 
     @property
     def name(self) -> str:
@@ -109,6 +114,7 @@ def judge_nationality(bench: Bench) -> list[Judged]:
         labels.index(wanted) if wanted in labels else len(labels)
         for labels, wanted in zip(said, held_out.values(), strict=True)
     ]
+    bench.confusion.update(zip(held_out.values(), (best for best, *_ in said), strict=True))
     return [
         share(claim, [place < top for place in places])
         for claim, top in zip(bench.claims, (1, 5), strict=True)
@@ -116,7 +122,10 @@ def judge_nationality(bench: Bench) -> list[Judged]:
 
 
 def judge_tags(bench: Bench) -> list[Judged]:
-    """A word of the corpus is right when all tokens it is made of are."""
+    """A word of the corpus is right when all tokens it is made of are.
+
+    A word that is not counts as taken for the label of its last wrong token.
+    """
     vocabulary = bench.bundle.tokenizers["input"].vocabulary
     sentences = split_brown(load_brown(bench.data))["held-out"]
     tokens = [
@@ -135,10 +144,14 @@ def judge_tags(bench: Bench) -> list[Judged]:
     said = in_calls(ask, tokens, lambda row: sum(len(token) for token, _ in row))
     words, right, unknown, unknown_right = (np.zeros(len(sentences)) for _ in range(4))
     for place, (sentence, row, labels) in enumerate(zip(sentences, tokens, said, strict=True)):
-        is_right, is_unknown = [True] * len(sentence), [False] * len(sentence)
+        tags = [tag for _, tag in sentence]
+        taken_for, is_unknown = tags.copy(), [False] * len(tags)
         for (token, number), label in zip(row, labels, strict=True):
-            is_right[number] &= label == sentence[number][1]
+            if label != tags[number]:
+                taken_for[number] = label
             is_unknown[number] |= token not in vocabulary
+        is_right = [a == b for a, b in zip(tags, taken_for, strict=True)]
+        bench.confusion.update(zip(tags, taken_for, strict=True))
         words[place], right[place] = len(sentence), sum(is_right)
         unknown[place] = sum(is_unknown)
         unknown_right[place] = sum(a and b for a, b in zip(is_right, is_unknown, strict=True))

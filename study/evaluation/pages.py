@@ -8,8 +8,10 @@ from typing import Any
 
 from bundle.manifest import Manifest
 from bundle.store import Bundle
-from study.evaluation.alignment import ALIGNED, draw_alignment
+from study.evaluation.confusion import Confusion
+from study.evaluation.illustrations import Picture, illustrate
 from study.evaluation.judged import Checked, tolerance_of
+from study.evaluation.losses import CURVES
 from study.text import plural, table
 
 PAGE, CARDS = "models.md", "models"
@@ -91,8 +93,10 @@ def size_of(manifest: Manifest) -> int:
     return sum(file.bytes for file in manifest.files.values())
 
 
-def card_of(manifest: Manifest, figures: Sequence[Checked], picture: str = "") -> str:
-    """A model card (Mitchell et al. 2019, arXiv:1810.03993), in brief; picture: its file."""
+def card_of(
+    manifest: Manifest, figures: Sequence[Checked], pictures: Sequence[Picture] = ()
+) -> str:
+    """A model card (Mitchell et al. 2019, arXiv:1810.03993), in brief."""
     data = "\n".join(
         f"- {source.package} {source.version} (sha256 {source.sha256[:12]}…): {source.licence}"
         for source in manifest.data
@@ -100,14 +104,15 @@ def card_of(manifest: Manifest, figures: Sequence[Checked], picture: str = "") -
     measured = table(
         ("figure", "served", "95 %", "manifest", "examples, split"), [_row(f) for f in figures]
     )
-    settings = ", ".join(f"{key} {value}" for key, value in manifest.training.items())
+    settings = ", ".join(f"{k} {v}" for k, v in manifest.training.items() if k not in CURVES)
+    drawn = [f"![{p.title}]({p.file})\n\n{p.caption}" for p in pictures]
     weakness = WEAKNESSES.get(manifest.name, "")
     parts = [
         f"# {manifest.name}",
         manifest.description,
         f"Architecture: {_architecture(manifest.model)}. {training_minutes(manifest)}",
         f"## Figures\n\n{measured}",
-        *([f"![What it looks at]({picture})"] if picture else []),
+        *(["## Pictures", *drawn] if drawn else []),
         *([f"## Known weaknesses\n\n{weakness}"] if weakness else []),
         f"## Data\n\n{data}",
         f"## Training\n\n{settings}",
@@ -133,18 +138,21 @@ def training_minutes(manifest: Manifest) -> str:
 
 
 def write_pages(
-    output: Path, evaluated: Mapping[str, Sequence[Checked]], bundles: Mapping[str, Bundle]
+    output: Path,
+    evaluated: Mapping[str, Sequence[Checked]],
+    bundles: Mapping[str, Bundle],
+    confusions: Mapping[str, Confusion],
+    data: Path,
 ) -> list[Path]:
-    (output / CARDS).mkdir(parents=True, exist_ok=True)
+    """confusions: of each model, empty for one that gives no labels."""
+    cards = output / CARDS
+    cards.mkdir(parents=True, exist_ok=True)
     manifests = {name: bundle.manifest for name, bundle in bundles.items()}
     written = [output / PAGE]
     written[0].write_text(page_of(evaluated, manifests), encoding="utf8")
     for name, figures in evaluated.items():
-        picture = ""
-        if name in ALIGNED:
-            picture = f"{name}-alignment.png"
-            draw_alignment(bundles[name], ALIGNED[name], output / CARDS / picture)
-            written.append(output / CARDS / picture)
-        written.append(output / CARDS / f"{name}.md")
-        written[-1].write_text(card_of(manifests[name], figures, picture), encoding="utf8")
+        pictures = illustrate(bundles[name], confusions[name], data, cards)
+        written += [cards / picture.file for picture in pictures]
+        written.append(cards / f"{name}.md")
+        written[-1].write_text(card_of(manifests[name], figures, pictures), encoding="utf8")
     return written

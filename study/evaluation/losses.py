@@ -1,0 +1,43 @@
+"""The loss of every epoch of a bundle's training, as its manifest records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.ticker import MaxNLocator
+
+from study.pictures import plt
+
+# What a manifest calls the two curves: a number an epoch each.
+TRAINING, VALIDATION = CURVES = ("train_loss", "validation_loss")
+
+CAPTION = (
+    "The mean loss of each epoch: of its training batches, with all that training adds (dropout, "
+    "smoothing) and while the weights move, and of the validation split after it. The bundle "
+    "holds the weights of the epoch that is marked."
+)
+_MOST_MARKED = 30  # epochs whose points are told apart
+
+
+def has_losses(training: Mapping[str, Any]) -> bool:
+    """Whether a manifest's training facts hold both curves; those of older bundles do not."""
+    return all(training.get(name) for name in CURVES)
+
+
+def draw_losses(training: Mapping[str, Any], path: Path) -> None:
+    """training: a manifest's, with both curves and ``best_epoch``, counted from 1."""
+    epochs = range(1, len(training[VALIDATION]) + 1)
+    figure, axes = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
+    marker = "o" if len(epochs) <= _MOST_MARKED else ""
+    for name, label in ((TRAINING, "training"), (VALIDATION, "validation")):
+        axes.plot(epochs, training[name], marker=marker, markersize=4, label=label)
+    kept = training["best_epoch"]
+    axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
+    axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
+    axes.set(xlabel="epoch", ylabel="loss (nats)", xlim=(0.5, len(epochs) + 0.5))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=140)
+    plt.close(figure)
