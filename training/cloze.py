@@ -217,12 +217,12 @@ def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History, F
     taught = run.recipe.task_settings(ClozeSettings)
     first = FitSettings(run.seed, taught.every_word_epochs, taught.every_word_rate)
     wide = replace(config, candidates=len(before.candidates))
-    model, _ = run.fit(Fill, wide, before, first, stage=EVERY_WORD)
+    model, history = run.fit(Fill, wide, before, first, stage=EVERY_WORD)
 
     def build(config: FillConfig) -> Fill:
         return narrowed(model, config)
 
-    return *run.fit(build, config, task, settings, after=EVERY_WORD), settings
+    return *run.fit(build, config, task, settings, after=history), settings
 
 
 def train(run: Run) -> None:

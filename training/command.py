@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -76,17 +76,17 @@ class Run:
         task: Task[AnyModel],
         settings: FitSettings,
         stage: str = "",
-        after: str = "",
+        after: History | None = None,
     ) -> tuple[AnyModel, History]:
         """A model of ``config`` trained on ``task``, with the weights of its best epoch.
 
         stage: the name of what comes before the run's last stage, and of its folder.
-        after: the stage before this one; --resume may have to go on from there.
+        after: of the stage before this one; its time counts, and --resume may begin here.
 
         Raises PartDone after the last stage where another process leads the team.
         """
         folder = self.folder / stage
-        begins = after and not (folder / CHECKPOINT).exists()
+        begins = after is not None and not (folder / CHECKPOINT).exists()
         torch.manual_seed(settings.seed)
         model = build(config)
         count = sum(parameter.numel() for parameter in model.parameters())
@@ -99,6 +99,8 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
         history = trainer.fit(self.resume and not begins)
+        if after is not None:
+            history = replace(history, seconds=after.seconds + history.seconds)
         if stage and self.team.leads:
             _plot(history, folder / "loss.png", f"{self.model}, {stage}")
         if not stage and not self.team.leads:

@@ -2,10 +2,11 @@
 
     python -m training.nationality [--quick] [--resume] [--seed N] [--recipe FILE]
 
-Split: by a hash of the name, a tenth is held out, a tenth validates. An epoch reads at most
-``cap`` names of a nation, others each time: every fourth name is American, and there is more to
-learn from the others. What the cap left out is made good afterwards in the labels' biases, so
-that the probabilities are those of the names as they come.
+Split: by a hash of the name, a tenth is held out, a tenth validates. At first an epoch reads at
+most ``cap`` names of a nation, others each time: every fourth name is American, and there is more
+to learn from the others. What the cap left out is then made good in the labels' biases, and the
+last stage reads all names as they come (Kang et al. 2020, arXiv:1910.09217, likewise learn
+features and frequencies one after the other).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -27,12 +28,15 @@ from training.batching import similar_lengths
 from training.command import Run, run_script
 from training.data.names import Nations, load_names, sample_nations, split_by_name
 from training.data.packages import NAME2NAT
+from training.loop import FitSettings, History
 from training.models import config_to_json
 from training.models.classifier import Classifier, ClassifierConfig
 from training.trained import Figure, TrainedModel
 
 EVALUATION_BATCH = 256
 VALIDATION_CAP = 500
+VALIDATION_NAMES = 20_000
+CAPPED = "capped"  # the stage in which frequent nations are held back
 QUICK_NAMES = 40_000
 INPUT_LIMIT = 128
 
@@ -64,34 +68,47 @@ def _stack(rows: Sequence[Labelled]) -> Batch:
 @dataclass(frozen=True)
 class NationalitySettings:
     """batch: names. symbols: ids of letters, marks and digits at most; rarer ones train the
-    catch-all. cap: names of a nation that an epoch reads.
+    catch-all. cap: names of a nation that an epoch of the first stage reads.
+    capped_epochs, capped_rate: of that stage.
     """
 
     batch: int
     symbols: int
     cap: int
+    capped_epochs: int
+    capped_rate: float
 
 
 @dataclass(frozen=True)
 class NationalityTask:
-    """Each epoch: another sample of the frequent nations' names, all names of the others."""
+    """Each epoch: another sample of the frequent nations' names, all names of the others.
+
+    cap: names of a nation at most; None for all names, and a validation on names as they come.
+    """
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     training: Nations
     validation: Nations
-    cap: int
+    cap: int | None
     seed: int
     batch: int = 256
 
     def batches(self, epoch: int) -> list[Batch]:
         choose = random.Random(self.seed * 10_007 + epoch)
-        sampled = sample_nations(self.training, self.cap, choose)
+        sampled = self.training
+        if self.cap is not None:
+            sampled = sample_nations(self.training, self.cap, choose)
         return make_batches(encode(self.tokenizer, self.labels, sampled), choose, self.batch)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
-        sampled = sample_nations(self.validation, VALIDATION_CAP, random.Random(0))
+        choose = random.Random(0)
+        if self.cap is None:
+            count = min(VALIDATION_NAMES, len(self.validation))
+            sampled = dict(choose.sample(list(self.validation.items()), count))
+        else:
+            sampled = sample_nations(self.validation, VALIDATION_CAP, choose)
         rows = encode(self.tokenizer, self.labels, sampled)
         return make_batches(rows, random.Random(0))
 
@@ -160,6 +177,21 @@ def figures(run: Run, read: Reader, task: NationalityTask, held_out: Nations) ->
     )
 
 
+def fit(
+    run: Run, task: NationalityTask, config: ClassifierConfig, settings: FitSettings
+) -> tuple[Classifier, History]:
+    """Both stages; ``settings`` are the last one's, and the first has its average."""
+    taught = run.recipe.task_settings(NationalitySettings)
+    first = replace(settings, epochs=taught.capped_epochs, learning_rate=taught.capped_rate)
+    capped, history = run.fit(Classifier, config, task, first, stage=CAPPED)
+    restore_frequencies(capped, frequencies_left_out(task.training, task.labels, taught.cap))
+
+    def build(config: ClassifierConfig) -> Classifier:
+        return capped
+
+    return run.fit(build, config, replace(task, cap=None), settings, after=history)
+
+
 def train(run: Run) -> None:
     task, held_out = load_task(run)
     config = run.recipe.config(
@@ -168,8 +200,7 @@ def train(run: Run) -> None:
         labels=len(task.labels),
     )
     settings = run.recipe.fit_settings(run.seed)
-    model, history = run.fit(Classifier, config, task, settings)
-    restore_frequencies(model, frequencies_left_out(task.training, task.labels, task.cap))
+    model, history = fit(run, task, config, settings)
     trained = TrainedModel(
         name=run.model,
         description="Guesses a person's nation, one of 176, from the letters of the name.",

@@ -46,7 +46,7 @@ from training.data.sentiment import (
     load_reviews,
     words_of,
 )
-from training.loop import FitSettings
+from training.loop import FitSettings, History
 from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
@@ -187,8 +187,15 @@ def language_rows(tokenizer: Tokenizer, texts: Sequence[Example]) -> list[list[i
     return rows
 
 
-def pretrain(run: Run, task: SentimentTask, config: ClassifierConfig) -> dict[str, Tensor]:
-    """The weights of an encoder that has read the texts without labels, named as a classifier's."""
+def pretrain(
+    run: Run, task: SentimentTask, config: ClassifierConfig
+) -> tuple[dict[str, Tensor], History | None]:
+    """The weights of an encoder that has read the texts without labels, named as a classifier's.
+
+    Nothing where the recipe has no epochs for it.
+    """
+    if not task.language:
+        return {}, None
     taught = run.recipe.task_settings(SentimentSettings)
     settings = FitSettings(run.seed, taught.language_epochs, taught.language_rate)
     language = LanguageTask(
@@ -198,8 +205,9 @@ def pretrain(run: Run, task: SentimentTask, config: ClassifierConfig) -> dict[st
     def build(config: ClassifierConfig) -> LanguageReader:
         return LanguageReader(Classifier(config))
 
-    reader, _ = run.fit(build, config, language, settings, stage=LANGUAGE)
-    return {k: v for k, v in reader.state_dict().items() if k.startswith(("embedding.", "stack."))}
+    reader, history = run.fit(build, config, language, settings, stage=LANGUAGE)
+    kept = {k: v for k, v in reader.state_dict().items() if k.startswith(("embedding.", "stack."))}
+    return kept, history
 
 
 def validates(example: Example) -> bool:
@@ -266,15 +274,14 @@ def train(run: Run) -> None:
         labels=len(LABELS),
     )
     settings = run.recipe.fit_settings(run.seed)
-    pretrained = pretrain(run, task, config) if task.language else {}
+    pretrained, before = pretrain(run, task, config)
 
     def build(config: ClassifierConfig) -> Classifier:
         model = Classifier(config)
         model.load_state_dict(model.state_dict() | pretrained)
         return model
 
-    after = LANGUAGE if pretrained else ""
-    model, history = run.fit(build, config, task, settings, after=after)
+    model, history = run.fit(build, config, task, settings, after=before)
     trained = TrainedModel(
         name=run.model,
         description="Tells whether a sentence praises or blames.",

@@ -62,18 +62,18 @@ def test_stages_have_folders_of_their_own_and_go_on_where_they_stopped(run, tmp_
     assert (tmp_path / "first" / CHECKPOINT).exists()
     assert (tmp_path / "first" / "loss.png").exists()
     resumed = replace(run, resume=True)
-    resumed.fit(build, None, TowardsOne(), SETTINGS, stage="first")
-    model, history = resumed.fit(build, None, TowardsOne(), SETTINGS, after="first")
-    again, same = resumed.fit(build, None, TowardsOne(), SETTINGS, after="first")
+    _, first = resumed.fit(build, None, TowardsOne(), SETTINGS, stage="first")
+    model, history = resumed.fit(build, None, TowardsOne(), SETTINGS, after=first)
+    again, same = resumed.fit(build, None, TowardsOne(), SETTINGS, after=first)
     assert torch.equal(model.weight, again.weight)
     assert history.validation_loss == same.validation_loss
 
 
 def test_who_does_not_lead_ends_after_the_last_stage(run, tmp_path):
     helper = replace(run, team=Team(rank=1, size=1))
-    helper.fit(build, None, TowardsOne(), SETTINGS, stage="first")
+    _, first = helper.fit(build, None, TowardsOne(), SETTINGS, stage="first")
     with pytest.raises(PartDone):
-        helper.fit(build, None, TowardsOne(), SETTINGS, after="first")
+        helper.fit(build, None, TowardsOne(), SETTINGS, after=first)
     assert not list(tmp_path.rglob(CHECKPOINT))
 
 

@@ -33,6 +33,12 @@ def test_an_epoch_reads_no_more_of_a_nation_than_the_cap():
     assert labels == {0: 1, 1: 1}
 
 
+def test_without_a_cap_an_epoch_reads_all_names():
+    task = NationalityTask(READER, LABELS, NAMES, NAMES, cap=None, seed=1)
+    labels = Counter(n for _, _, batch in task.batches(0) for n in batch.tolist())
+    assert labels == {0: 2, 1: 1}
+
+
 def test_precision_counts_the_likeliest_and_the_five_likeliest():
     rows = encode(READER, LABELS, NAMES)
     logits = torch.tensor([9.0, 2.0, 1.0, 3.0, 4.0, 5.0])

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from training import cloze, sentiment
+from training import cloze, nationality, sentiment
 from training.command import run_script
 from training.data.contrast import TRAINING_WORDS, make_sentences
 from training.loop import CHECKPOINT
@@ -39,6 +40,17 @@ every_word_rate = 0.02
 [model]
 embedding_size = 8
 recurrent = {cell = "lstm", hidden_size = 8}
+"""
+NATIONALITY = """
+[task]
+batch = 8
+symbols = 30
+cap = 5
+capped_epochs = 2
+capped_rate = 0.02
+[model]
+embedding_size = 8
+recurrent = {cell = "lstm", hidden_size = 8, bidirectional = true}
 """
 VERSES = [f"the {a} man went to the {b} town" for a in ("old", "young") for b in ("far", "near")]
 
@@ -77,3 +89,20 @@ def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, 
     assert {"man", "town"} <= set(model.labels) <= {"old", "young", "man", "town", "far", "near"}
     assert model.build().config.candidates == len(model.labels)
     assert report["recipe"]["task"]["every_word_epochs"] == 2
+
+
+def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(
+    tmp_path, train, monkeypatch
+):
+    """The time of both stages counts."""
+    names = {f"jean {n}": "French" for n in range(90)} | {f"nikos {n}": "Greek" for n in range(9)}
+    monkeypatch.setattr(nationality, "load_names", lambda data: names)
+    model, report = train("nationality", nationality.train, NATIONALITY)
+    capped = torch.load(tmp_path / nationality.CAPPED / CHECKPOINT, weights_only=True)
+    last = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    spent = [checkpoint["progress"]["history"]["seconds"] for checkpoint in (capped, last)]
+    assert min(spent) > 0
+    assert report["history"]["seconds"] == pytest.approx(sum(spent))
+    assert len(model.training["train_loss"]) == len(model.training["validation_loss"]) == 2
+    begun, ended = capped["best"]["output.weight"], model.weights["output.weight"]
+    assert 0 < (begun - ended).abs().max() < 0.2
