@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bundle.manifest import FP32
 from client import Client
 from service.app import App
 from service.config import Config
@@ -18,8 +19,13 @@ _CALL_SECONDS = 60
 
 
 @contextmanager
-def serving(models: Path, call_seconds: float = _CALL_SECONDS) -> Iterator[Client]:
-    """A client of a service over the bundles in ``models``; call_seconds: a call's deadline."""
+def serving(
+    models: Path, call_seconds: float = _CALL_SECONDS, precision: str = FP32
+) -> Iterator[Client]:
+    """A client of a service over the bundles in ``models``.
+
+    call_seconds: a call's deadline. precision: as the service's setting.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -27,8 +33,11 @@ def serving(models: Path, call_seconds: float = _CALL_SECONDS) -> Iterator[Clien
     def run(work: Coroutine[Any, Any, object]) -> None:
         asyncio.run_coroutine_threadsafe(work, loop).result(_START_SECONDS)
 
+    address = "127.0.0.1:0"
     app = App(
-        Config(models=models, address="127.0.0.1:0", http_address="127.0.0.1:0", device="cpu")
+        Config(
+            models=models, address=address, http_address=address, device="cpu", precision=precision
+        )
     )
     try:
         run(app.start())

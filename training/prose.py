@@ -9,7 +9,7 @@ validates. The package's 29 other plays join the training only.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,13 @@ Reader = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
 @torch.no_grad()
 def nats_per_character(model: Reader, text: Tensor) -> float:
-    """Mean -log p of every character of ``text`` (characters,) but its first.
+    """Mean -log p of every character of ``text`` (characters,) but its first."""
+    return sum(nats for nats, _ in nats_of_windows(model, text)) / (len(text) - 1)
+
+
+@torch.no_grad()
+def nats_of_windows(model: Reader, text: Tensor) -> Iterator[tuple[float, int]]:
+    """-log p and how many characters, window by window: all of ``text`` but its first.
 
     The text is read in EVALUATION_LANES pieces side by side, each after CONTEXT characters
     that precede it and are only read.
@@ -110,13 +116,13 @@ def nats_per_character(model: Reader, text: Tensor) -> float:
             for begin, start, end in zip(begins, edges[:-1], edges[1:], strict=True)
         ]
     )
-    total, state = 0.0, None
+    state = None
     windows = (part.split(EVALUATION_WINDOW, 1) for part in (inputs, targets))
     for window, target in zip(*windows, strict=True):
         logits, state = model(window, state)
         flat = logits.flatten(0, 1), target.flatten()
-        total += cross_entropy(*flat, ignore_index=_NOT_SCORED, reduction="sum").item()
-    return total / (len(text) - 1)
+        nats = cross_entropy(*flat, ignore_index=_NOT_SCORED, reduction="sum").item()
+        yield nats, int((target != _NOT_SCORED).sum())
 
 
 def _side_by_side(pieces: list[Tensor]) -> Tensor:

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.errors import BundleError
+from bundle.manifest import FP32, INT8, FigureSpec
 from bundle.store import Bundle, read_bundle
+from client import Client
 from study.evaluation.confusion import Confusion
 from study.evaluation.judged import Checked, check
-from study.evaluation.judges import JUDGES, Bench
+from study.evaluation.judges import JUDGES, PRECISION_JUDGES, Bench, Judges
 from study.evaluation.pages import write_pages
 from study.serving import serving
 from training.data.packages import DATA_FOLDER, DataUnavailable
@@ -69,17 +71,37 @@ def _evaluate(
     bundles: dict[str, Bundle], models: Path, data: Path
 ) -> tuple[dict[str, list[Checked]], dict[str, Confusion]]:
     """The figures of each model, and which labels it took for which."""
-    evaluated, confusions = {}, {}
+    evaluated: dict[str, list[Checked]] = {name: [] for name in bundles}
+    confusions: dict[str, Confusion] = {}
+
+    def judge(name: str, client: Client, claims: Sequence[FigureSpec], judges: Judges) -> None:
+        begin = time.monotonic()
+        bench = Bench(client, bundles[name], data, tuple(claims))
+        rows = check(claims, judges[name](bench) if name in judges else [])
+        evaluated[name] += rows
+        confusions.setdefault(name, bench.confusion)
+        print(f"{name}: {time.monotonic() - begin:.0f} s")
+        for row in rows:
+            _tell(row)
+
     with serving(models, _CALL_SECONDS) as client:
         for name, bundle in bundles.items():
-            begin = time.monotonic()
-            bench = Bench(client, bundle, data)
-            evaluated[name] = check(bundle.manifest.figures, JUDGES[name](bench))
-            confusions[name] = bench.confusion
-            print(f"{name}: {time.monotonic() - begin:.0f} s")
-            for row in evaluated[name]:
-                _tell(row)
+            judge(name, client, bundle.manifest.figures, JUDGES)
+            if claims := _of_precision(bundle, FP32):
+                judge(name, client, claims, PRECISION_JUDGES)
+    small = [name for name, bundle in bundles.items() if _of_precision(bundle, INT8)]
+    if small:
+        chosen = ",".join(f"{name}={INT8}" for name in small)
+        with serving(models, _CALL_SECONDS, chosen) as client:
+            for name in small:
+                judge(name, client, _of_precision(bundles[name], INT8), PRECISION_JUDGES)
     return evaluated, confusions
+
+
+def _of_precision(bundle: Bundle, precision: str) -> list[FigureSpec]:
+    """What an int8 bundle says of its step graphs, of one of the two."""
+    spec = bundle.manifest.precisions.get(INT8)
+    return [f for f in spec.figures if f.name.endswith(f", {precision}")] if spec else []
 
 
 def _tell(row: Checked) -> None:

@@ -1,25 +1,27 @@
 """Each model judged on its whole held-out split by what the service answers over gRPC.
 
 Data, splits and measures are training's own; the model is the bundle that is served, and no
-PyTorch model takes part. A judge measures the figures of the bundle's manifest, in their order.
+PyTorch model takes part. A judge measures the figures that it is given, in the manifest's order.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from sacrebleu.metrics import BLEU, CHRF
 
-from bundle.manifest import FigureSpec
+from bundle.manifest import INT8, FigureSpec
 from bundle.store import Bundle
 from bundle.tokenizer import split as split_text
 from client import Client
+from export.quality import SteppedModel
 from study.evaluation.calls import in_calls, written
 from study.evaluation.confusion import Confusion
 from study.evaluation.intervals import ROUNDS
@@ -48,24 +50,22 @@ _BLANK = "___"
 class Bench:
     """What a judge has: a client of the service, the bundle's own files, the data packages.
 
-    confusion: where a judge of labels counts them, beside its figures.
+    claims: the figures to measure. confusion: where a judge of labels counts them beside these.
     """
 
     client: Client
     bundle: Bundle
     data: Path
+    claims: tuple[FigureSpec, ...]
     confusion: Confusion = field(default_factory=Confusion)
 
     @property
     def name(self) -> str:
         return self.bundle.manifest.name
 
-    @property
-    def claims(self) -> tuple[FigureSpec, ...]:
-        return self.bundle.manifest.figures
-
 
 Judge = Callable[[Bench], list[Judged]]
+Judges = Mapping[str, Judge]
 
 
 def _length(text: str) -> int:
@@ -273,7 +273,23 @@ def judge_prose(bench: Bench) -> list[Judged]:
     return [ratio(claim, sums, sizes, len(nats), groups)]
 
 
-JUDGES: dict[str, Judge] = {
+def judge_prose_steps(bench: Bench) -> list[Judged]:
+    """Through the very step graphs that are served: Score reads in fp32 whatever is served."""
+    *_, held_out = prose.split(
+        torch.tensor(
+            bench.bundle.tokenizers["input"].encode(prose.read_text(bench.data, False)).ids
+        )
+    )
+    figures = []
+    for claim in bench.claims:
+        graph = "step_int8" if claim.name.endswith(INT8) else "step"
+        windows = prose.nats_of_windows(SteppedModel(bench.bundle.folder, graph), held_out)
+        sums, sizes = zip(*windows, strict=True)
+        figures.append(ratio(claim, sums, sizes, sum(sizes), "windows"))
+    return figures
+
+
+JUDGES: Judges = {
     "sentiment": judge_sentiment,
     "nationality": judge_nationality,
     "pos": judge_tags,
@@ -283,4 +299,11 @@ JUDGES: dict[str, Judge] = {
     "translate": judge_translate,
     "food": judge_food,
     "prose": judge_prose,
+}
+
+# Those of which the service may run another precision than fp32; it is served in each.
+PRECISION_JUDGES: Judges = {
+    "g2p": judge_g2p,
+    "translate": judge_translate,
+    "prose": judge_prose_steps,
 }

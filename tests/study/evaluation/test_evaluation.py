@@ -10,7 +10,7 @@ from study.evaluation import __main__ as evaluation
 from study.evaluation.alignment import alignment, draw_alignment
 from study.evaluation.calls import in_calls, written
 from study.evaluation.judged import ratio, share
-from study.evaluation.judges import JUDGES
+from study.evaluation.judges import JUDGES, PRECISION_JUDGES
 from study.serving import serving
 from tests import tiny
 from training.beam import BeamSettings, beam_search
@@ -62,6 +62,34 @@ def test_pages_are_written_and_what_does_not_reproduce_fails(models, tmp_path, c
     card = (docs / "models" / "mood.md").read_text()
     assert card.startswith("# mood\n\na tiny mood\n\nArchitecture: classifier, 1 × 9 lstm")
     assert "- none 0 (sha256 0…): none" in card
+
+
+def judge_precision(bench):
+    """Whether what is served is what each claim is of."""
+    (model,) = (m for m in bench.client.list_models().models if m.name == bench.name)
+    return [share(claim, [claim.name.endswith(model.precision)]) for claim in bench.claims]
+
+
+def test_a_precisions_figures_are_measured_where_it_is_served(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(JUDGES, "letters", judge_precision)
+    monkeypatch.setitem(PRECISION_JUDGES, "letters", judge_precision)
+    served, int8, fp32 = (
+        Figure(name, 100.0, "%", "a text", 1, "none")
+        for name in ("served in fp32", "served, int8", "served, fp32")
+    )
+    facts = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
+    trained = replace(
+        tiny.generator("letters"), figures=(served,), training=facts,
+        precisions={"int8": (int8, fp32)},
+    )  # fmt: skip
+    export_bundle(trained, tmp_path / "models" / "letters" / "1")
+    arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
+    assert evaluation.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert [said.index(f"  {figure.name}: 100.0000") for figure in (served, fp32, int8)]
+    monkeypatch.delitem(PRECISION_JUDGES, "letters")
+    assert evaluation.main(arguments) == 1
+    assert "not reproduce: letters: served, fp32, letters: served, int8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [1, 3])
