@@ -18,6 +18,7 @@ from bundle.errors import BundleError
 from bundle.manifest import FP32, INT8, FigureSpec
 from bundle.store import Bundle, read_bundle
 from client import Client
+from study.evaluation import goals
 from study.evaluation.confusion import Confusion
 from study.evaluation.judged import Checked, check
 from study.evaluation.judges import JUDGES, PRECISION_JUDGES, Bench, Judges
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for path in write_pages(chosen.output, evaluated, bundles, confusions, chosen.data):
         print(path)
+    for sentence in goals.missed(evaluated):
+        print(f"evaluation: goal missed: {sentence}")
     missed = [f"{name}: {c.claimed.name}" for name, rows in evaluated.items() for c in rows
               if not c.reproduces]  # fmt: skip
     if missed:

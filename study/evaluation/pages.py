@@ -9,6 +9,7 @@ from typing import Any
 from bundle.manifest import Manifest
 from bundle.store import Bundle
 from study.evaluation.confusion import Confusion
+from study.evaluation.goals import goals_table
 from study.evaluation.illustrations import Picture, illustrate
 from study.evaluation.judged import Checked, tolerance_of
 from study.evaluation.losses import CURVES
@@ -35,6 +36,16 @@ WEAKNESSES: dict[str, str] = {
 }
 
 
+SEARCH = """\
+`training/recipes/NAME.toml` holds a model's settings; with a seed they fix the run, whose folder \
+under `runs/` keeps settings, figures and curve. Each model is the weights of the epoch with the \
+lowest loss on its validation split, which is apart from what is held out. Settings were chosen \
+by the validation losses of a few short runs, one seed each: what was tried, kept and rejected \
+stands in [DECISIONS.md](../DECISIONS.md). There was no automatic search. Held-out figures were \
+looked at when a training had ended; where one led to another training of the same model, \
+DECISIONS.md says so."""
+
+
 def page_of(evaluated: Mapping[str, Sequence[Checked]], manifests: Mapping[str, Manifest]) -> str:
     """The whole of models.md."""
     rows = [
@@ -47,15 +58,32 @@ def page_of(evaluated: Mapping[str, Sequence[Checked]], manifests: Mapping[str, 
         ("model", "parameters", "MB", "minutes to train", "seed", "command"),
         [(name, *_facts(manifest)) for name, manifest in manifests.items()],
     )
+    weaknesses = "\n".join(
+        f"- {name}: {WEAKNESSES[name]}" for name in manifests if name in WEAKNESSES
+    )
     return f"""# Models
 
 `make evaluate` measures every figure below on its whole split through the served bundle, over \
 gRPC, and writes this page and the cards. A figure further from its manifest's than 0.2 points, \
-or 0.002 of another unit, fails it. Nothing was tuned on these splits.
+or 0.002 of another unit, fails it.
+
+## Goals
+
+{goals_table(evaluated)}
+
+## Figures
 
 {figures}
 
+## Training
+
 {models}
+
+{SEARCH}
+
+## Known weaknesses
+
+{weaknesses}
 """
 
 

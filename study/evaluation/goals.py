@@ -1,0 +1,125 @@
+"""What each model was to reach on its held-out split, and what simpler or published ones reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from study.evaluation.judged import Checked, tolerance_of
+from study.text import table
+
+
+@dataclass(frozen=True)
+class Goal:
+    """figure, split: the name of a figure, and how its split begins.
+
+    bar: a value in the figure's unit. is_error: whether lower is better. beside: what to compare
+    with, and where that is from.
+    """
+
+    figure: str
+    split: str
+    bar: float
+    beside: str
+    is_error: bool = False
+
+    def concerns(self, checked: Checked) -> bool:
+        claim = checked.claimed
+        return claim.name == self.figure and claim.split.startswith(self.split)
+
+    def is_met(self, value: float) -> bool:
+        return value <= self.bar if self.is_error else value >= self.bar
+
+
+_BROWN = "each word's most frequent tag: 91.6 %"
+GOALS: Mapping[str, tuple[Goal, ...]] = {
+    "sentiment": (
+        Goal(
+            "accuracy",
+            "held-out Rotten Tomatoes",
+            80.5,
+            "naive Bayes over word pairs 78.9 %; on other splits of this corpus a convolutional "
+            "network with pretrained vectors 81.5 % (Kim 2014)",
+        ),
+        Goal("pairs right", "pairs made by rules", 80, "a bag of words: 0 %"),
+        Goal("accuracy", "the lecture's", 100, "a bag of words: 50 % at most"),
+    ),
+    "g2p": (
+        Goal("word error rate", "a tenth", 27, "Phonetisaurus 33.9 %, on a split of its own", True),
+        Goal("phone error rate", "a tenth", 7, "", True),
+    ),
+    "prose": (
+        Goal(
+            "loss",
+            "the last tenth",
+            1.43,
+            "a transformer of 10 million parameters 1.4697, taught the nine plays alone (nanoGPT, "
+            "on an edition that agrees in 99.8 % of the lines)",
+            True,
+        ),
+    ),
+    "pos": (Goal("accuracy", "every tenth", 95.5, _BROWN),),
+    "pos-online": (Goal("accuracy", "every tenth", 94.5, _BROWN),),
+    "cloze": (
+        Goal("top-1 accuracy", "", 38, "the words left and right, counted: 30.3 %"),
+        Goal("top-5 accuracy", "", 60, "the words left and right, counted: 50.5 %"),
+    ),
+    "food": (
+        Goal("first word right", "every tenth", 74.2, "the nearest food's name: 74.2 %"),
+        Goal("F1 of words", "every tenth", 0.573, "the nearest food's name: 0.573"),
+    ),
+    "nationality": (
+        Goal("P@1", "", 55, "name2nat's GRU 55.1 %, on a split of its own"),
+        Goal("P@5", "", 86, "name2nat's GRU 86.8 %, on a split of its own"),
+    ),
+    "translate": (Goal("BLEU", "every tenth", 15, ""),),
+}
+
+
+def reached(evaluated: Mapping[str, Sequence[Checked]]) -> list[tuple[str, Goal, Checked]]:
+    """Every goal with the figure it is of, those that were measured."""
+    return [
+        (name, goal, checked)
+        for name, figures in evaluated.items()
+        for goal in GOALS.get(name, ())
+        for checked in figures
+        if goal.concerns(checked) and checked.judged is not None
+    ]
+
+
+def missed(evaluated: Mapping[str, Sequence[Checked]]) -> list[str]:
+    """A sentence for each goal that is not met."""
+    return [
+        f"{name}: {goal.figure} is {_shown(checked)}, the goal is {_sign(goal)} {goal.bar:g}"
+        for name, goal, checked in reached(evaluated)
+        if not _is_met(goal, checked)
+    ]
+
+
+def goals_table(evaluated: Mapping[str, Sequence[Checked]]) -> str:
+    rows = [
+        (
+            name,
+            f"{goal.figure}, {checked.claimed.split}",
+            f"{_sign(goal)} {goal.bar:g}",
+            _shown(checked) if _is_met(goal, checked) else f"**{_shown(checked)}, missed**",
+            goal.beside,
+        )
+        for name, goal, checked in reached(evaluated)
+    ]
+    return table(("model", "figure", "goal", "served", "to compare with"), rows)
+
+
+def _is_met(goal: Goal, checked: Checked) -> bool:
+    assert checked.judged is not None, "reached() leaves out what was not measured"
+    return goal.is_met(checked.judged.value)
+
+
+def _sign(goal: Goal) -> str:
+    return "≤" if goal.is_error else "≥"
+
+
+def _shown(checked: Checked) -> str:
+    assert checked.judged is not None, "reached() leaves out what was not measured"
+    digits = 2 if tolerance_of(checked.claimed.unit) > 0.01 else 4
+    return f"{checked.judged.value:.{digits}f}"
