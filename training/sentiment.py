@@ -43,6 +43,7 @@ from training.data.sentiment import (
     load_held_out,
     load_movie_sentences,
     load_product_snippets,
+    load_rated_words,
     load_reviews,
     words_of,
 )
@@ -70,7 +71,8 @@ Batch = tuple[Tensor, Tensor, Tensor]  # tokens (batch, time), lengths, labels (
 class SentimentSettings:
     """batch: texts. vocabulary: ids at most; rarer words train the catch-all.
     pieces: of reviews that the first epoch reads, 0 for no reviews at all; each later epoch reads
-    fewer and the last none. made: sentences made by rule.
+    fewer and the last none. made: sentences made by rule. rated_words: whether words that people
+    rated are read as texts too.
     language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
     0 epochs for none. language_draws: words of noise a batch.
     label_smoothing: share of a label's probability that is spread over all.
@@ -80,6 +82,7 @@ class SentimentSettings:
     vocabulary: int
     pieces: int
     made: int
+    rated_words: bool
     label_smoothing: float
     language_epochs: int
     language_rate: float
@@ -229,6 +232,8 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
     real += [e for e in load_product_snippets(run.data) if not validates(e)]
     taught = run.recipe.task_settings(SentimentSettings)
     made = make_varied_sentences(TRAINING_WORDS, taught.made, run.seed)
+    if taught.rated_words:
+        real += load_rated_words(run.data)
     reviews = load_reviews(run.data) if taught.pieces else []
     sentences = [e for e in [*real, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]

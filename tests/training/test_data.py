@@ -22,6 +22,7 @@ from training.data.sentiment import (
     is_far_from_lecture,
     load_held_out,
     load_movie_sentences,
+    parse_rated_words,
     parse_reviews,
     parse_snippets,
     words_of,
@@ -78,6 +79,11 @@ def test_headwords_are_split_by_themselves_alone():
 def test_reviews_of_one_source_are_read():
     lines = ["text,label,source", '"Fine,<br />really",1,imdb', "dull,0,rotten_tomatoes"]
     assert parse_reviews(lines, "imdb") == [Example("Fine, really", 1)]
+
+
+def test_rated_words_are_those_that_people_were_sure_of():
+    lines = "dull\t-1.7\t0.4\t[-2, -1]\n:-)\t2.0\t0.5\t[2]\nglad\t2.0\t0\t[2]\nodd\t-0.9\t1\t[0]"
+    assert parse_rated_words(lines, least=1.0) == [Example("dull", 0), Example("glad", 1)]
 
 
 def test_snippets_are_numbered_and_rated():

@@ -8,6 +8,7 @@ import torch
 from training import cloze, nationality, sentiment
 from training.command import run_script
 from training.data.contrast import TRAINING_WORDS, make_sentences
+from training.data.sentiment import Example
 from training.loop import CHECKPOINT
 from training.trained import TrainedModel
 
@@ -22,6 +23,7 @@ batch = 16
 vocabulary = 300
 pieces = 20
 made = 60
+rated_words = true
 label_smoothing = 0.0
 language_epochs = 2
 language_rate = 0.02
@@ -72,6 +74,7 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkey
     parts = {
         "load_movie_sentences": made[:100], "load_held_out": made[100:110],
         "load_product_snippets": made[110:120], "load_reviews": made[120:],
+        "load_rated_words": [Example("splendid", 1)],
     }  # fmt: skip
     for name, examples in parts.items():
         monkeypatch.setattr(sentiment, name, lambda data, examples=examples: examples)
@@ -80,6 +83,7 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkey
     assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]
     assert report["recipe"]["task"]["language_epochs"] == 2
     assert model.build().config.labels == 2
+    assert "splendid" in model.tokenizers["input"].vocabulary
 
 
 def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, monkeypatch):

@@ -86,6 +86,20 @@ def load_product_snippets(data: Path = DATA_FOLDER, least: float = 0.5) -> list[
     return [Example(text, int(rating > 0)) for _, rating, text in rows if abs(rating) >= least]
 
 
+def load_rated_words(data: Path = DATA_FOLDER, least: float = 1.0) -> list[Example]:
+    """Words whose mean human rating (-4 … 4) is at least ``least`` from neutral, each a text."""
+    with zipfile.ZipFile(VADER_SENTIMENT.fetch(data)) as package:
+        lines = package.read("vaderSentiment-0.5/vaderSentiment/vader_sentiment_lexicon.txt")
+    return parse_rated_words(lines.decode("utf8", "replace"), least)
+
+
+def parse_rated_words(text: str, least: float) -> list[Example]:
+    """Tab-separated lines that begin with a word and its mean rating; signs are left out."""
+    rows = (line.split("\t") for line in text.splitlines())
+    rated = [(row[0], float(row[1])) for row in rows if len(row) > 1 and row[0].isalpha()]
+    return [Example(word, int(mean > 0)) for word, mean in rated if abs(mean) >= least]
+
+
 def _snippets(which: str, data: Path) -> list[tuple[int, float, str]]:
     with zipfile.ZipFile(VADER_SENTIMENT.fetch(data)) as package:
         inner = package.read("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz")
