@@ -99,8 +99,9 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
         history = trainer.fit(self.resume and not begins)
+        history = replace(history, stage=stage, before=after)
         if after is not None:
-            history = replace(history, seconds=after.seconds + history.seconds)
+            history.seconds += after.seconds
         if stage and self.team.leads:
             _plot(history, folder / "loss.png", f"{self.model}, {stage}")
         if not stage and not self.team.leads:
@@ -113,9 +114,8 @@ class Run:
             "command": self.command,
             "revision": history.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "best_epoch": history.best_epoch + 1,
-            "train_loss": [round(loss, 4) for loss in history.train_loss],
-            "validation_loss": [round(loss, 4) for loss in history.validation_loss],
+            **history.curves(),
+            "earlier_stages": history.earlier(),
             "seconds": round(history.seconds),
             "threads": torch.get_num_threads(),
             "processes": self.team.size,

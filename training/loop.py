@@ -80,13 +80,30 @@ class Task(Protocol[TaughtModel]):
 class History:
     """A point of each curve an epoch; losses in nats, seconds of wall time.
 
-    revision: of the code when the run began.
+    revision: of the code when the run began. stage: its name, of one that others follow.
+    before: of the stage before; ``seconds`` holds its time too.
     """
 
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     seconds: float = 0.0
     revision: str = ""
+    stage: str = ""
+    before: History | None = None
+
+    def curves(self) -> dict[str, Any]:
+        """Both losses of each epoch, rounded, and the number of the best one, from 1."""
+        return {
+            "best_epoch": self.best_epoch + 1,
+            "train_loss": [round(loss, 4) for loss in self.train_loss],
+            "validation_loss": [round(loss, 4) for loss in self.validation_loss],
+        }
+
+    def earlier(self) -> dict[str, dict[str, Any]]:
+        """The curves of each stage before this one, the first one first."""
+        if self.before is None:
+            return {}
+        return {**self.before.earlier(), self.before.stage: self.before.curves()}
 
     @property
     def best_epoch(self) -> int:

@@ -12,7 +12,7 @@ from study.evaluation.confusion import Confusion
 from study.evaluation.goals import goals_table
 from study.evaluation.illustrations import Picture, illustrate
 from study.evaluation.judged import Checked, tolerance_of
-from study.evaluation.losses import CURVES
+from study.evaluation.losses import CURVES, EARLIER
 from study.text import plural, table
 
 PAGE, CARDS = "models.md", "models"
@@ -132,7 +132,8 @@ def card_of(
     measured = table(
         ("figure", "served", "95 %", "manifest", "examples, split"), [_row(f) for f in figures]
     )
-    settings = ", ".join(f"{k} {v}" for k, v in manifest.training.items() if k not in CURVES)
+    told = {k: v for k, v in manifest.training.items() if k not in (*CURVES, EARLIER)}
+    settings = ", ".join(f"{key} {value}" for key, value in told.items())
     drawn = [f"![{p.title}]({p.file})\n\n{p.caption}" for p in pictures]
     weakness = WEAKNESSES.get(manifest.name, "")
     parts = [

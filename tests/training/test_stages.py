@@ -108,5 +108,7 @@ def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(
     assert min(spent) > 0
     assert report["history"]["seconds"] == pytest.approx(sum(spent))
     assert len(model.training["train_loss"]) == len(model.training["validation_loss"]) == 2
+    assert list(model.training["earlier_stages"]) == [nationality.CAPPED]
+    assert len(model.training["earlier_stages"][nationality.CAPPED]["train_loss"]) == 2
     begun, ended = capped["best"]["output.weight"], model.weights["output.weight"]
     assert 0 < (begun - ended).abs().max() < 0.2

@@ -75,6 +75,14 @@ def test_losses_are_drawn(tmp_path, epochs):
     assert width > height > 100
 
 
+def test_each_stage_has_a_plot_beside_the_last_ones(tmp_path):
+    draw_losses(LOSSES, tmp_path / "one.png")
+    draw_losses(LOSSES | {"earlier_stages": {"first": LOSSES}}, tmp_path / "two.png")
+    (one, height), (two, same) = size_of(tmp_path / "one.png"), size_of(tmp_path / "two.png")
+    assert two > one
+    assert height == same
+
+
 def test_a_card_shows_the_losses_and_does_not_print_them(mood, tmp_path):
     bundle = having(mood, training=FACTS | LOSSES)
     pictures = illustrate(bundle, Counter(), tmp_path, tmp_path)
