@@ -86,6 +86,9 @@ class Run:
         Raises PartDone after the last stage where another process leads the team.
         """
         folder = self.folder / stage
+        if stage and not self.resume and self.team.leads:
+            # What an earlier run left of the last stage does not go on from this one.
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         begins = after is not None and not (folder / CHECKPOINT).exists()
         torch.manual_seed(settings.seed)
         model = build(config)

@@ -9,7 +9,7 @@ validates. The package's 29 other plays join the training only.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +94,14 @@ class ProseTask:
 Reader = Callable[[Tensor, State | None], tuple[Tensor, State]]
 
 
-@torch.no_grad()
 def nats_per_character(model: Reader, text: Tensor) -> float:
     """Mean -log p of every character of ``text`` (characters,) but its first."""
-    return sum(nats for nats, _ in nats_of_windows(model, text)) / (len(text) - 1)
+    return float(nats_of_characters(model, text).mean())
 
 
 @torch.no_grad()
-def nats_of_windows(model: Reader, text: Tensor) -> Iterator[tuple[float, int]]:
-    """-log p and how many characters, window by window: all of ``text`` but its first.
+def nats_of_characters(model: Reader, text: Tensor) -> Tensor:
+    """-log p of each character of ``text`` (characters,) but its first: (characters - 1,) float64
 
     The text is read in EVALUATION_LANES pieces side by side, each after CONTEXT characters
     that precede it and are only read.
@@ -116,13 +115,13 @@ def nats_of_windows(model: Reader, text: Tensor) -> Iterator[tuple[float, int]]:
             for begin, start, end in zip(begins, edges[:-1], edges[1:], strict=True)
         ]
     )
-    state = None
+    state, found = None, []
     windows = (part.split(EVALUATION_WINDOW, 1) for part in (inputs, targets))
     for window, target in zip(*windows, strict=True):
         logits, state = model(window, state)
-        flat = logits.flatten(0, 1), target.flatten()
-        nats = cross_entropy(*flat, ignore_index=_NOT_SCORED, reduction="sum").item()
-        yield nats, int((target != _NOT_SCORED).sum())
+        found.append(cross_entropy(logits.transpose(1, 2), target, reduction="none"))
+    # Row by row is the order of the text.
+    return torch.cat(found, dim=1)[targets != _NOT_SCORED].double()
 
 
 def _side_by_side(pieces: list[Tensor]) -> Tensor:
@@ -133,6 +132,12 @@ def _side_by_side(pieces: list[Tensor]) -> Tensor:
 def read_text(data: Path, quick: bool) -> str:
     text = load_text(data)
     return text[:100_000] if quick else text
+
+
+def held_out_text(data: Path) -> str:
+    """What split() holds out of the whole text, as characters."""
+    text = read_text(data, quick=False)
+    return text[len(text) * 9 // 10 :]
 
 
 def split(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:

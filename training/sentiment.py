@@ -233,7 +233,8 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
     taught = run.recipe.task_settings(SentimentSettings)
     made = make_varied_sentences(TRAINING_WORDS, taught.made, run.seed)
     if taught.rated_words:
-        real += load_rated_words(run.data)
+        apart = {*HELD_OUT_WORDS.praise, *HELD_OUT_WORDS.blame}
+        real += [e for e in load_rated_words(run.data) if e.text not in apart]
     reviews = load_reviews(run.data) if taught.pieces else []
     sentences = [e for e in [*real, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]

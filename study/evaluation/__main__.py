@@ -21,7 +21,7 @@ from client import Client
 from study.evaluation import goals
 from study.evaluation.confusion import Confusion
 from study.evaluation.judged import Checked, check
-from study.evaluation.judges import JUDGES, PRECISION_JUDGES, Bench, Judges
+from study.evaluation.judges import JUDGES, PRECISION_JUDGES, STEP_JUDGES, Bench, Judges
 from study.evaluation.pages import write_pages
 from study.serving import serving
 from training.data.packages import DATA_FOLDER, DataUnavailable
@@ -90,9 +90,12 @@ def _evaluate(
     with serving(models, _CALL_SECONDS) as client:
         for name, bundle in bundles.items():
             judge(name, client, bundle.manifest.figures, JUDGES)
-            if claims := _of_precision(bundle, FP32):
-                judge(name, client, claims, PRECISION_JUDGES)
-    small = [name for name, bundle in bundles.items() if _of_precision(bundle, INT8)]
+            fp32, int8 = (_of_precision(bundle, precision) for precision in (FP32, INT8))
+            if name in STEP_JUDGES:
+                judge(name, client, fp32 + int8, STEP_JUDGES)
+            elif fp32:
+                judge(name, client, fp32, PRECISION_JUDGES)
+    small = [n for n, b in bundles.items() if _of_precision(b, INT8) and n not in STEP_JUDGES]
     if small:
         chosen = ",".join(f"{name}={INT8}" for name in small)
         with serving(models, _CALL_SECONDS, chosen) as client:

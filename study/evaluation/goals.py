@@ -76,22 +76,23 @@ GOALS: Mapping[str, tuple[Goal, ...]] = {
 }
 
 
-def reached(evaluated: Mapping[str, Sequence[Checked]]) -> list[tuple[str, Goal, Checked]]:
-    """Every goal with the figure it is of, those that were measured."""
-    return [
-        (name, goal, checked)
-        for name, figures in evaluated.items()
-        for goal in GOALS.get(name, ())
-        for checked in figures
-        if goal.concerns(checked) and checked.judged is not None
-    ]
+def measured(
+    evaluated: Mapping[str, Sequence[Checked]],
+) -> list[tuple[str, Goal, Checked | None]]:
+    """Every goal of the models with the first figure that it concerns; None: not measured."""
+    found = []
+    for name, figures in evaluated.items():
+        known = [checked for checked in figures if checked.judged is not None]
+        for goal in GOALS.get(name, ()):
+            found.append((name, goal, next(filter(goal.concerns, known), None)))
+    return found
 
 
 def missed(evaluated: Mapping[str, Sequence[Checked]]) -> list[str]:
     """A sentence for each goal that is not met."""
     return [
         f"{name}: {goal.figure} is {_shown(checked)}, the goal is {_sign(goal)} {goal.bar:g}"
-        for name, goal, checked in reached(evaluated)
+        for name, goal, checked in measured(evaluated)
         if not _is_met(goal, checked)
     ]
 
@@ -100,26 +101,27 @@ def goals_table(evaluated: Mapping[str, Sequence[Checked]]) -> str:
     rows = [
         (
             name,
-            f"{goal.figure}, {checked.claimed.split}",
+            f"{goal.figure}, {checked.claimed.split if checked else goal.split}",
             f"{_sign(goal)} {goal.bar:g}",
             _shown(checked) if _is_met(goal, checked) else f"**{_shown(checked)}, missed**",
             goal.beside,
         )
-        for name, goal, checked in reached(evaluated)
+        for name, goal, checked in measured(evaluated)
     ]
     return table(("model", "figure", "goal", "served", "to compare with"), rows)
 
 
-def _is_met(goal: Goal, checked: Checked) -> bool:
-    assert checked.judged is not None, "reached() leaves out what was not measured"
-    return goal.is_met(checked.judged.value)
+def _is_met(goal: Goal, checked: Checked | None) -> bool:
+    judged = checked.judged if checked else None
+    return judged is not None and goal.is_met(judged.value)
 
 
 def _sign(goal: Goal) -> str:
     return "≤" if goal.is_error else "≥"
 
 
-def _shown(checked: Checked) -> str:
-    assert checked.judged is not None, "reached() leaves out what was not measured"
+def _shown(checked: Checked | None) -> str:
+    if checked is None or checked.judged is None:
+        return "not measured"
     digits = 2 if tolerance_of(checked.claimed.unit) > 0.01 else 4
     return f"{checked.judged.value:.{digits}f}"

@@ -1,7 +1,8 @@
 """Each model judged on its whole held-out split by what the service answers over gRPC.
 
 Data, splits and measures are training's own; the model is the bundle that is served, and no
-PyTorch model takes part. A judge measures the figures that it is given, in the manifest's order.
+PyTorch model takes part. What prose's step graphs reach is measured with the graphs themselves.
+A judge measures the figures that it is given, in the manifest's order.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def judge_sentiment(bench: Bench) -> list[Judged]:
         both_right(make_swapped_pairs(HELD_OUT_WORDS, 200, seed)),
         both_right(make_judged_pairs(HELD_OUT_WORDS, 200, seed)),
     )
-    return [share(claim, part) for claim, part in zip(bench.claims, parts, strict=True)]
+    # A bundle of before says nothing of the last part.
+    return [share(claim, part) for claim, part in zip(bench.claims, parts, strict=False)]
 
 
 def judge_nationality(bench: Bench) -> list[Judged]:
@@ -253,8 +255,7 @@ def judge_food(bench: Bench) -> list[Judged]:
 
 def judge_prose(bench: Bench) -> list[Judged]:
     """Read in the pieces that training reads, each after the same characters before it."""
-    text = prose.read_text(bench.data, quick=False)
-    held_out = text[len(text) * 9 // 10 :]
+    held_out = prose.held_out_text(bench.data)
     edges = np.linspace(1, len(held_out), prose.EVALUATION_LANES + 1).astype(int).tolist()
     spans = [(max(0, begin - 1 - prose.CONTEXT), begin, end) for begin, end in pairwise(edges)]
 
@@ -265,28 +266,28 @@ def judge_prose(bench: Bench) -> list[Judged]:
             for (first, begin, _), row in zip(part, scored, strict=True)
         ]
 
-    nats = [n for lane in in_calls(ask, spans, lambda span: span[2] - span[0]) for n in lane]
-    blocks = [nats[start : start + _BLOCK] for start in range(0, len(nats), _BLOCK)]
-    sums, sizes = [sum(block) for block in blocks], [len(block) for block in blocks]
-    groups = f"blocks of {_BLOCK:,} characters"
+    lanes = in_calls(ask, spans, lambda span: span[2] - span[0])
     (claim,) = bench.claims
-    return [ratio(claim, sums, sizes, len(nats), groups)]
+    return [_in_blocks(claim, [nats for lane in lanes for nats in lane])]
 
 
 def judge_prose_steps(bench: Bench) -> list[Judged]:
-    """Through the very step graphs that are served: Score reads in fp32 whatever is served."""
-    *_, held_out = prose.split(
-        torch.tensor(
-            bench.bundle.tokenizers["input"].encode(prose.read_text(bench.data, False)).ids
-        )
-    )
+    """Through the step graphs that are served, in this process: Score reads in fp32 always."""
+    reader = bench.bundle.tokenizers["input"]
+    ids = torch.tensor(reader.encode(prose.held_out_text(bench.data)).ids)
     figures = []
     for claim in bench.claims:
         graph = "step_int8" if claim.name.endswith(INT8) else "step"
-        windows = prose.nats_of_windows(SteppedModel(bench.bundle.folder, graph), held_out)
-        sums, sizes = zip(*windows, strict=True)
-        figures.append(ratio(claim, sums, sizes, sum(sizes), "windows"))
+        nats = prose.nats_of_characters(SteppedModel(bench.bundle.folder, graph), ids)
+        figures.append(_in_blocks(claim, nats.tolist()))
     return figures
+
+
+def _in_blocks(claim: FigureSpec, nats: Sequence[float]) -> Judged:
+    """The mean, and an interval over blocks of neighbours."""
+    blocks = [nats[start : start + _BLOCK] for start in range(0, len(nats), _BLOCK)]
+    sums, sizes = [sum(block) for block in blocks], [len(block) for block in blocks]
+    return ratio(claim, sums, sizes, len(nats), f"blocks of {_BLOCK:,} characters")
 
 
 JUDGES: Judges = {
@@ -301,9 +302,7 @@ JUDGES: Judges = {
     "prose": judge_prose,
 }
 
-# Those of which the service may run another precision than fp32; it is served in each.
-PRECISION_JUDGES: Judges = {
-    "g2p": judge_g2p,
-    "translate": judge_translate,
-    "prose": judge_prose_steps,
-}
+# What a bundle says of its step graphs in each precision: measured where that is served, or with
+# the graphs themselves where no call of the service reads with them.
+PRECISION_JUDGES: Judges = {"g2p": judge_g2p, "translate": judge_translate}
+STEP_JUDGES: Judges = {"prose": judge_prose_steps}

@@ -31,8 +31,8 @@ WEAKNESSES: dict[str, str] = {
     "pos-online": "As pos; what only the words to the right could tell, it cannot know.",
     "cloze": "It chooses among 1,000 words of one book's English.",
     "food": "Near twins: foods of like nutrients and other names.",
-    "nationality": "A name does not tell a nation: use it for nothing that matters to anyone. It "
-    "was taught a part of the frequent nations' names, so it guesses rare ones more often.",
+    "nationality": "A name does not tell a nation: use it for nothing that matters to anyone. "
+    "It knows the nations of Wikipedia's people, of whom every fourth is American.",
 }
 
 
@@ -65,7 +65,8 @@ def page_of(evaluated: Mapping[str, Sequence[Checked]], manifests: Mapping[str, 
 
 `make evaluate` measures every figure below on its whole split through the served bundle, over \
 gRPC, and writes this page and the cards. A figure further from its manifest's than 0.2 points, \
-or 0.002 of another unit, fails it.
+or 0.002 of another unit, fails it. Figures of prose "step by step" are of its step graphs \
+themselves, run beside the service: no call reads a given text with them.
 
 ## Goals
 

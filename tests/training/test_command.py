@@ -69,6 +69,14 @@ def test_stages_have_folders_of_their_own_and_go_on_where_they_stopped(run, tmp_
     assert history.validation_loss == same.validation_loss
 
 
+def test_a_stage_begun_anew_leaves_nothing_of_a_last_stage_to_resume(run, tmp_path):
+    _, first = run.fit(build, None, TowardsOne(), SETTINGS, stage="first")
+    run.fit(build, None, TowardsOne(), SETTINGS, after=first)
+    assert (tmp_path / CHECKPOINT).exists()
+    run.fit(build, None, TowardsOne(), SETTINGS, stage="first")
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_who_does_not_lead_ends_after_the_last_stage(run, tmp_path):
     helper = replace(run, team=Team(rank=1, size=1))
     _, first = helper.fit(build, None, TowardsOne(), SETTINGS, stage="first")

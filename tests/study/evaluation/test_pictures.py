@@ -200,9 +200,8 @@ class Token:
 
 @pytest.fixture
 def bench_of(mood, tmp_path):
-    """A bench whose service says what it is told to, of a bundle with two figures."""
-    bundle = having(mood, figures=mood.manifest.figures * 2)
-    return lambda said: Bench(Service(said), bundle, tmp_path)
+    """A bench whose service says what it is told to, and that measures two figures."""
+    return lambda said: Bench(Service(said), mood, tmp_path, mood.manifest.figures * 2)
 
 
 def test_a_judge_of_names_counts_what_was_said_of_which(bench_of, monkeypatch):
