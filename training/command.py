@@ -81,7 +81,7 @@ class Run:
         """A model of ``config`` trained on ``task``, with the weights of its best epoch.
 
         stage: the name of what comes before the run's last stage, and of its folder.
-        after: of the stage before this one; its time counts, and --resume may begin here.
+        after: the history of the stage before; its time counts, and --resume may begin here.
 
         Raises PartDone after the last stage where another process leads the team.
         """

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ from training.models import config_to_json
 from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
 from training.trained import Figure, TrainedModel
+
+Text = TypeVar("Text", str, Tensor)
 
 EVALUATION_LANES = 32
 EVALUATION_WINDOW = 64
@@ -136,12 +139,11 @@ def read_text(data: Path, quick: bool) -> str:
 
 def held_out_text(data: Path) -> str:
     """What split() holds out of the whole text, as characters."""
-    text = read_text(data, quick=False)
-    return text[len(text) * 9 // 10 :]
+    return split(read_text(data, quick=False))[2]
 
 
-def split(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """ids (characters,) → what trains, what validates, what is held out"""
+def split(ids: Text) -> tuple[Text, Text, Text]:
+    """Characters, or their ids (characters,) → what trains, what validates, what is held out"""
     held_out_from = len(ids) * 9 // 10
     validation_from = held_out_from - len(ids) // 25
     return ids[:validation_from], ids[validation_from:held_out_from], ids[held_out_from:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from study.evaluation.judged import Checked, tolerance_of
+from study.evaluation.judged import Checked, digits_of
 from study.text import table
 
 
@@ -123,5 +123,4 @@ def _sign(goal: Goal) -> str:
 def _shown(checked: Checked | None) -> str:
     if checked is None or checked.judged is None:
         return "not measured"
-    digits = 2 if tolerance_of(checked.claimed.unit) > 0.01 else 4
-    return f"{checked.judged.value:.{digits}f}"
+    return f"{checked.judged.value:.{digits_of(checked.claimed.unit)}f}"

@@ -50,6 +50,11 @@ def tolerance_of(unit: str) -> float:
     return POINTS if unit == "%" or unit.startswith("points") else NATS
 
 
+def digits_of(unit: str) -> int:
+    """How many digits of a figure are written after the point."""
+    return 2 if tolerance_of(unit) == POINTS else 4
+
+
 def check(claims: Sequence[FigureSpec], judged: Sequence[Judged]) -> list[Checked]:
     """Each claim with the figure of its name and split."""
     found = {(figure.name, figure.split): figure for figure in judged}

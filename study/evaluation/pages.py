@@ -11,7 +11,7 @@ from bundle.store import Bundle
 from study.evaluation.confusion import Confusion
 from study.evaluation.goals import goals_table
 from study.evaluation.illustrations import Picture, illustrate
-from study.evaluation.judged import Checked, tolerance_of
+from study.evaluation.judged import Checked, digits_of
 from study.evaluation.losses import CURVES, EARLIER
 from study.text import plural, table
 
@@ -90,7 +90,7 @@ themselves, run beside the service: no call reads a given text with them.
 
 def _row(checked: Checked) -> tuple[str, str, str, str, str]:
     claim, judged = checked.claimed, checked.judged
-    digits = 2 if tolerance_of(claim.unit) > 0.01 else 4
+    digits = digits_of(claim.unit)
     what = f"{claim.name}{_unit(claim.unit)}"
     asked = f"{claim.examples:,} · {claim.split}"
     manifest = f"{claim.value:.{digits}f}"

@@ -53,8 +53,7 @@ class Watched:
 
 def watch_units(bundle: Bundle, data: Path) -> Watched:
     """The bundle's model over the beginning of prose's held-out text."""
-    text = prose.read_text(data, quick=False)
-    return watch(trained_from_bundle(bundle), text[len(text) * 9 // 10 :][:_CHARACTERS])
+    return watch(trained_from_bundle(bundle), prose.held_out_text(data)[:_CHARACTERS])
 
 
 def watch(trained: TrainedModel, text: str) -> Watched:
