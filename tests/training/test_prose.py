@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.training.real import real
-from training.data.shakespeare import load_other_plays, load_text
-from training.prose import ProseTask, split
+from training.data.shakespeare import load_other_plays, load_play, load_text
+from training.prose import VALIDATION_PLAY, ProseTask, split
 
 
 class Recorder(nn.Module):
@@ -46,8 +46,19 @@ def test_without_cold_starts_every_lane_goes_on_and_nothing_is_drawn():
 def test_the_other_plays_hold_nothing_of_what_is_held_out():
     """29 plays; one line of more than 25 characters is in both, a greeting."""
     others, nine = real(load_other_plays), real(load_text)
-    assert len(others) == 3_602_487
+    assert len(others) == 3_602_130
+    assert set(others) <= set(nine)
     *_, held_out = split(torch.arange(len(nine)))
     known = set(others.split("\n"))
     lines = {line for line in nine[int(held_out[0]) :].split("\n") if len(line) > 25}
     assert lines & known == {"How now! what's the matter?"}
+
+
+@pytest.mark.real_data
+def test_the_play_that_validates_is_not_among_those_that_are_trained_on():
+    validating = real(lambda: load_play(VALIDATION_PLAY))
+    rest = real(lambda: load_other_plays(without=(VALIDATION_PLAY,)))
+    assert len(validating) == 110_838
+    assert len(rest) + len("\n") + len(validating) == len(real(load_other_plays))
+    assert "If music be the food of love, play on" in validating
+    assert "If music be the food of love, play on" not in rest

