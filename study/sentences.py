@@ -194,7 +194,7 @@ class SentenceCourse:
                 ),
             ),
             data=(MOVIE_REVIEWS.describe(), VADER_SENTIMENT.describe()),
-            training=run.facts(model, history, fit),
+            training=run.facts(model, history),
         )  # fmt: skip
         run.finish(trained, history)
 

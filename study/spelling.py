@@ -88,7 +88,7 @@ class SpellingCourse:
             limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
             figures=(Figure("word accuracy", accuracy, "%", SPLIT, len(judged), run.command),),
             data=(CMUDICT.describe(),),
-            training=run.facts(model, history, fit),
+            training=run.facts(model, history),
         )
         run.finish(trained, history)
 

@@ -208,12 +208,12 @@ def narrowed(model: Fill, config: FillConfig) -> Fill:
     return narrow
 
 
-def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History, FitSettings]:
+def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History]:
     """Both stages, or the second alone where the task has none before."""
     settings = run.recipe.fit_settings(run.seed)
     before = task.stage_before
     if before is None:
-        return *run.fit(Fill, config, task, settings), settings
+        return run.fit(Fill, config, task, settings)
     taught = run.recipe.task_settings(ClozeSettings)
     first = FitSettings(run.seed, taught.every_word_epochs, taught.every_word_rate)
     wide = replace(config, candidates=len(before.candidates))
@@ -222,7 +222,7 @@ def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History, F
     def build(config: FillConfig) -> Fill:
         return narrowed(model, config)
 
-    return *run.fit(build, config, task, settings, after=history), settings
+    return run.fit(build, config, task, settings, after=history)
 
 
 def train(run: Run) -> None:
@@ -232,7 +232,7 @@ def train(run: Run) -> None:
         vocabulary_size=len(task.tokenizer.vocabulary),
         candidates=len(task.candidates),
     )
-    model, history, settings = fit(run, task, config)
+    model, history = fit(run, task, config)
     trained = TrainedModel(
         name=run.model,
         description="Fills a blank in an English sentence from the words on both its sides.",
@@ -243,7 +243,7 @@ def train(run: Run) -> None:
         limits={"input_tokens": INPUT_LIMIT},
         figures=figures(run, ranks(model.everywhere, held_out)),
         data=(BIBLE_BASIC.describe(),),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

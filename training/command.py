@@ -102,7 +102,7 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
         history = trainer.fit(self.resume and not begins)
-        history = replace(history, stage=stage, before=after)
+        history = replace(history, stage=stage, before=after, settings=asdict(settings))
         if after is not None:
             history.seconds += after.seconds
         if stage and self.team.leads:
@@ -111,7 +111,7 @@ class Run:
             raise PartDone
         return model, history
 
-    def facts(self, model: nn.Module, history: History, settings: FitSettings) -> dict[str, object]:
+    def facts(self, model: nn.Module, history: History) -> dict[str, object]:
         """What a manifest records of how a model was trained."""
         return {
             "command": self.command,
@@ -122,7 +122,7 @@ class Run:
             "seconds": round(history.seconds),
             "threads": torch.get_num_threads(),
             "processes": self.team.size,
-            **asdict(settings),
+            **history.settings,
         }
 
     def finish(self, trained: TrainedModel, history: History) -> None:

@@ -200,7 +200,7 @@ def train(run: Run) -> None:
         vector=foods.nutrients,
         figures=figures(run, model, task.output, held_out),
         data=(USDA_NUTRITION.describe(),),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

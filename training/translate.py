@@ -222,7 +222,7 @@ def train(run: Run) -> None:
         limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
         figures=held_out_figures(model, tokenizers, run.data, run.quick, run.command),
         data=(WORLD_ENGLISH.describe(), REINA_VALERA.describe()),
-        training=run.facts(model, history, settings),
+        training=run.facts(model, history),
     )
     run.finish(trained, history)
 

@@ -133,8 +133,6 @@ def card_of(
     measured = table(
         ("figure", "served", "95 %", "manifest", "examples, split"), [_row(f) for f in figures]
     )
-    told = {k: v for k, v in manifest.training.items() if k not in (*CURVES, EARLIER)}
-    settings = ", ".join(f"{key} {value}" for key, value in told.items())
     drawn = [f"![{p.title}]({p.file})\n\n{p.caption}" for p in pictures]
     weakness = WEAKNESSES.get(manifest.name, "")
     parts = [
@@ -145,9 +143,24 @@ def card_of(
         *(["## Pictures", *drawn] if drawn else []),
         *([f"## Known weaknesses\n\n{weakness}"] if weakness else []),
         f"## Data\n\n{data}",
-        f"## Training\n\n{settings}",
+        f"## Training\n\n{_settings(manifest.training)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _settings(training: Mapping[str, Any]) -> str:
+    """A paragraph; one more for each earlier stage, of what it did otherwise."""
+    told = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER)}
+    paragraphs = [_listed(told)]
+    for stage, facts in training.get(EARLIER, {}).items():
+        otherwise = {k: v for k, v in facts.items() if k not in CURVES and v != training.get(k)}
+        if otherwise:
+            paragraphs.append(f"Stage {stage}, before that: {_listed(otherwise)}")
+    return "\n\n".join(paragraphs)
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def _architecture(model: Mapping[str, Any]) -> str:

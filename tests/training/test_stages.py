@@ -115,7 +115,8 @@ def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(
     assert report["history"]["seconds"] == pytest.approx(sum(spent))
     assert len(model.training["train_loss"]) == len(model.training["validation_loss"]) == 2
     assert list(model.training["earlier_stages"]) == [nationality.CAPPED]
-    assert len(model.training["earlier_stages"][nationality.CAPPED]["train_loss"]) == 2
+    told = model.training["earlier_stages"][nationality.CAPPED]
+    assert len(told["train_loss"]) == told["epochs"] == 2
     begun = capped["best"]
     torch.testing.assert_close(
         model.weights["output.weight"], begun["output.weight"], atol=1e-5, rtol=0

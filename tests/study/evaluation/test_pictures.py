@@ -95,6 +95,15 @@ def test_a_card_shows_the_losses_and_does_not_print_them(mood, tmp_path):
     assert "2.375" not in card
 
 
+def test_a_card_tells_what_an_earlier_stage_did_otherwise(mood):
+    before = LOSSES | {"epochs": 5, "learning_rate": 0.003, "seed": 1}
+    last = {"epochs": 2, "learning_rate": 0.001, "seed": 1, "earlier_stages": {"capped": before}}
+    card = card_of(having(mood, training=FACTS | LOSSES | last).manifest, [])
+    assert "Stage capped, before that: epochs 5, learning_rate 0.003\n" in card
+    older = last | {"earlier_stages": {"capped": LOSSES}}
+    assert "Stage" not in card_of(having(mood, training=FACTS | LOSSES | older).manifest, [])
+
+
 def test_without_losses_there_is_nothing_to_draw(mood, tmp_path):
     assert not has_losses(FACTS | {"train_loss": [1.0]})
     assert illustrate(mood, Counter(), tmp_path, tmp_path) == []
