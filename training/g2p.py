@@ -106,8 +106,7 @@ class G2PTask:
 
 def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Tensor:
     source, inputs, targets = batch
-    lengths = torch.full((len(source),), source.shape[1], device=source.device)
-    logits, _ = model(inputs, model.encode(source, lengths))
+    logits, _ = model(inputs, model.encode(source, None))
     return cross_entropy(
         logits.flatten(0, 1),
         targets.flatten(),

@@ -134,8 +134,7 @@ def _encoder(
 def _nats(model: Seq2Seq, batch: Batch, label_smoothing: float) -> tuple[Tensor, int]:
     """The sum over the batch, and of how many pieces."""
     source, inputs, targets = batch
-    lengths = torch.full((len(source),), source.shape[1], device=source.device)
-    logits, _ = model(inputs, model.encode(source, lengths))
+    logits, _ = model(inputs, model.encode(source, None))
     total = cross_entropy(
         logits.flatten(0, 1),
         targets.flatten(),
