@@ -187,7 +187,7 @@ class _FromTable(nn.Module):
     def __init__(self, layer: _Weights, embedding: nn.Embedding) -> None:
         super().__init__()
         entering, recurrent = _biases(layer)
-        weight = embedding.weight.detach()
+        weight = embedding.weight.detach().float()
         size = len(weight) * len(layer.w) * weight.element_size()
         if size > _TABLE_LIMIT_BYTES:
             raise NoInt8Step(

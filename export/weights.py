@@ -1,7 +1,8 @@
 """A trained model's weights in ONNX's layout, and back: the only place that knows both.
 
 PyTorch orders an LSTM's gates i, f, g, o and ONNX i, o, f, c; a GRU's r, z, n and z, r, h. A
-linear layer is stored as (in, out), the way a matrix product reads it.
+linear layer is stored as (in, out), the way a matrix product reads it. A large embedding that half
+precision holds exactly is stored in it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
+from torch.nn.functional import embedding
 
 from export import operators
 from training.models import Model
 from training.models.cells import State
+from training.models.embedding import LARGE
 from training.models.layers import (
     FusedLayer,
     Layer,
@@ -43,7 +46,14 @@ def for_export(model: Model) -> nn.Module:
             copy.set_submodule(name, ScannedLayer(module))
         elif isinstance(module, nn.Linear):
             copy.set_submodule(name, ExportedLinear(module))
+        elif isinstance(module, nn.Embedding) and _is_half(module.weight):
+            copy.set_submodule(name, HalfEmbedding(module))
     return copy
+
+
+def _is_half(weight: Tensor) -> bool:
+    """Whether it is large and half precision loses nothing of it."""
+    return weight.numel() >= LARGE and torch.equal(weight.half().float(), weight)
 
 
 def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,8 +67,21 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
             if module.bias is not None:
                 weights[f"{name}.bias"] = tensors[f"{name}.bias"]
         elif isinstance(module, nn.Embedding):
-            weights[f"{name}.weight"] = tensors[f"{name}.weight"]
+            weights[f"{name}.weight"] = tensors[f"{name}.weight"].float()
     return weights | {name: tensors[name] for name, _ in model.named_buffers()}
+
+
+class HalfEmbedding(nn.Module):
+    """An embedding whose table is float16; its rows are float32, as of the table it was."""
+
+    weight: Tensor
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self.register_buffer("weight", table.weight.detach().half())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return embedding(tokens, self.weight).float()
 
 
 class ExportedLinear(nn.Module):

@@ -26,6 +26,7 @@ from training.loop import (
     Trainer,
     TrainingStopped,
 )
+from training.models.embedding import round_large_embeddings
 from training.parallel import Team, joined_team
 from training.recipe import RECIPES, Recipe, RecipeInvalid, load_recipe
 from training.trained import TrainedModel, revision
@@ -78,7 +79,8 @@ class Run:
         stage: str = "",
         after: History | None = None,
     ) -> tuple[AnyModel, History]:
-        """A model of ``config`` trained on ``task``, with the weights of its best epoch.
+        """A model of ``config`` trained on ``task``, with the weights of its best epoch; after the
+        last stage its large embeddings are rounded.
 
         stage: the name of what comes before the run's last stage, and of its folder.
         after: the history of the stage before; its time counts, and --resume may begin here.
@@ -102,6 +104,8 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
         history = trainer.fit(self.resume and not begins)
+        if not stage:
+            round_large_embeddings(model)
         history = replace(history, stage=stage, before=after, settings=asdict(settings))
         if after is not None:
             history.seconds += after.seconds

@@ -81,9 +81,10 @@ def _id_of(vocabulary: Vocabulary, word: str) -> int:
 
 
 def embedding_of(bundle: Bundle) -> NDArray[Any]:
-    """The table (rows, size) of the symbols that the bundle's model reads."""
+    """The table (rows, size), float32, of the symbols that the bundle's model reads."""
     tensors = read_weights(bundle)
-    return next(tensors[name] for name in _INPUT_TABLES if name in tensors)
+    table = next(tensors[name] for name in _INPUT_TABLES if name in tensors)
+    return table.astype(np.float32, copy=False)
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer:

@@ -3,11 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+import export.weights
+import training.models.embedding
 from export.bundles import export_bundle, trained_from_bundle
 from export.weights import for_export, to_pytorch
 from tests import tiny
 from training.models import build, config_to_json
 from training.models.cells import CELLS
+from training.models.embedding import round_large_embeddings
 
 MAKERS = (tiny.generator, tiny.seq2seq, tiny.classifier)
 
@@ -41,3 +44,43 @@ def test_a_tied_model_is_exported_and_comes_back_tied(make, tmp_path):
     assert back.output.weight is table.weight
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, back.state_dict()[name]), name
+
+
+@pytest.fixture
+def every_table_is_large(monkeypatch):
+    monkeypatch.setattr(export.weights, "LARGE", 1)
+    monkeypatch.setattr(training.models.embedding, "LARGE", 1)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_rounded_embedding_takes_half_its_bytes_and_comes_back_as_it_was(
+    make, tmp_path, every_table_is_large
+):
+    """The gate compares its graphs with PyTorch's; what is not rounded stays whole."""
+    trained = make()
+    model = trained.build()
+    round_large_embeddings(model)
+    rounded = replace(trained, weights=model.state_dict())
+    for given, dtype in ((rounded, "float16"), (trained, "float32")):
+        bundle = export_bundle(given, tmp_path / dtype / "1")
+        stored = {n: t.dtype for n, t in bundle.manifest.weights.tensors.items()}
+        tables = [name for name in stored if name.endswith("embedding.weight")]
+        assert tables
+        assert {stored.pop(name) for name in tables} == {dtype}
+        assert "float16" not in stored.values()
+        for name, tensor in trained_from_bundle(bundle).weights.items():
+            assert torch.equal(tensor, given.weights[name]), name
+
+
+def test_rounding_is_within_half_precision_and_leaves_small_tables_alone(
+    every_table_is_large, monkeypatch
+):
+    model = tiny.generator().build()
+    before = model.embedding.weight.detach().clone()
+    round_large_embeddings(model)
+    moved = (model.embedding.weight - before).abs()
+    assert 0 < moved.max() <= before.abs().max() / 2048
+    monkeypatch.setattr(training.models.embedding, "LARGE", before.numel() + 1)
+    small = tiny.generator().build()
+    round_large_embeddings(small)
+    assert torch.equal(small.embedding.weight, before)

@@ -10,6 +10,7 @@ from training.command import run_script
 from training.data.contrast import TRAINING_WORDS, make_sentences
 from training.data.sentiment import Example
 from training.loop import CHECKPOINT
+from training.models import embedding
 from training.trained import TrainedModel
 
 FIT = """
@@ -99,6 +100,15 @@ def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, 
     assert {"man", "town"} <= set(model.labels) <= {"old", "young", "man", "town", "far", "near"}
     assert model.build().config.candidates == len(model.labels)
     assert report["recipe"]["task"]["every_word_epochs"] == 2
+
+
+def test_large_embeddings_are_rounded_after_the_last_stage(tmp_path, train, monkeypatch):
+    monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
+    monkeypatch.setattr(embedding, "LARGE", 1)
+    model, _ = train("cloze", cloze.train, CLOZE)
+    last = torch.load(tmp_path / CHECKPOINT, weights_only=True)["best"]["embedding.weight"]
+    assert not torch.equal(last, last.half().float())
+    assert torch.equal(model.weights["embedding.weight"], last.half().float())
 
 
 def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(

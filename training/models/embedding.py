@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from bundle.vocabulary import PADDING_ID
@@ -10,6 +11,9 @@ from training.models.dropout import dropped_rows
 # PyTorch's own start, deviation 1, drowns what a rare word's few gradients say: with 0.1 the
 # sentiment model and the bag of words found 5 and 18 points more on held-out sentences.
 _DEVIATION = 0.1
+
+# Half precision saves a table half its bytes and costs a step one cast: large tables are worth it.
+LARGE = 250_000
 
 
 class TokenEmbedding(nn.Embedding):
@@ -34,3 +38,15 @@ class TokenEmbedding(nn.Embedding):
 def token_embedding(symbols: int, size: int, dropped: float = 0.0) -> TokenEmbedding:
     """``symbols`` rows of ``size``, normal around zero; padding's row is zero."""
     return TokenEmbedding(symbols, size, dropped)
+
+
+@torch.no_grad()
+def round_large_embeddings(model: nn.Module) -> None:
+    """Round the tables of at least LARGE numbers to half precision, IEEE 754's binary16.
+
+    What is rounded once is stored in half its bytes and read back as it was, so a model's figures
+    are those of its bundle. Its 11 bits keep a number to one part in 2,000, near 0 to 6e-8.
+    """
+    for module in model.modules():
+        if isinstance(module, TokenEmbedding) and module.weight.numel() >= LARGE:
+            module.weight.copy_(module.weight.half().float())
