@@ -3,14 +3,16 @@
     python -m training.sentiment [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: 2,055 Rotten Tomatoes sentences are held out, a tenth of the other 8,530 validates (by a
-hash of the text). Pieces of IMDB reviews, rated product snippets and sentences made by rule
-join the training only; before it the encoder reads the reviews as a language, without their
-labels. The made sentences are measured on words of their own, apart.
+hash of the text). Pieces of IMDB reviews, rated product snippets and words, and sentences made by
+rule join the training only. Two numbers of each word's embedding begin with what the reviews'
+labels and people's ratings say of the word; the encoder may read the reviews as a language first,
+without their labels. The made sentences are measured on words of their own, apart.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ from training.command import Run, run_script
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
+    WordList,
     make_judged_pairs,
     make_sentences,
     make_swapped_pairs,
@@ -45,6 +48,7 @@ from training.data.sentiment import (
     load_product_snippets,
     load_rated_words,
     load_reviews,
+    with_ratings,
     words_of,
 )
 from training.loop import FitSettings, History
@@ -58,13 +62,15 @@ LANGUAGE = "language"  # the stage of pretraining
 LANGUAGE_WORDS = 64  # of a row that is pretrained on
 PIECE_WORDS = 48  # a review is trained on in pieces of about a long sentence
 INPUT_LIMIT = 512
+STRONG = 1.5  # the least rating, of -4 … 4, of a word that sentences are made of
 WORDS_APART = "of words training's did not use"
 JUDGED = "pairs made by rules that training's sentences did not use"
 
 # What gives a text's logits: tokens (batch, time), lengths (batch,) → (batch, labels).
 TextClassifier = Classifier | Baseline
 
-Batch = tuple[Tensor, Tensor, Tensor]  # tokens (batch, time), lengths, labels (batch,)
+# tokens (batch, time), lengths (batch,), probability of praise (batch,)
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,9 @@ class SentimentSettings:
     """batch: texts. vocabulary: ids at most; rarer words train the catch-all.
     pieces: of reviews that the first epoch reads, 0 for no reviews at all; each later epoch reads
     fewer and the last none. made: sentences made by rule. rated_words: whether words that people
-    rated are read as texts too.
+    rated are read as texts too. made_anew: sentences made of those words for each epoch.
+    rating_slope: k of the probability of praise 1 / (1 + exp(-k·rating)) that a rated text is
+    taught with, 0 for its label alone. prior: of word_priors, 0 for none.
     language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
     0 epochs for none. language_draws: words of noise a batch.
     label_smoothing: share of a label's probability that is spread over all.
@@ -82,7 +90,10 @@ class SentimentSettings:
     vocabulary: int
     pieces: int
     made: int
+    made_anew: int
     rated_words: bool
+    rating_slope: float
+    prior: float
     label_smoothing: float
     language_epochs: int
     language_rate: float
@@ -95,6 +106,7 @@ class SentimentTask:
 
     Reviews teach words, sentences are what is judged: so the sample of ``pieces_per_epoch``
     becomes smaller from epoch to epoch and is empty in the last of ``epochs``.
+    rated: words of which each epoch makes ``made_anew`` sentences.
     language: token ids of texts without labels, for pretraining.
     """
 
@@ -108,36 +120,51 @@ class SentimentTask:
     epochs: int = 1
     label_smoothing: float = 0.05
     language: Sequence[Sequence[int]] = ()
+    rated: WordList = TRAINING_WORDS
+    made_anew: int = 0
+    rating_slope: float = 0.0
 
     def batches(self, epoch: int) -> list[Batch]:
         choose = random.Random(self.seed * 10_007 + epoch)
         left = 1 - epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
         wanted = min(round(left * self.pieces_per_epoch), len(self.pieces))
         sampled = choose.sample(self.pieces, wanted)
-        return make_batches(self.tokenizer, [*self.sentences, *sampled], choose, self.batch)
+        made = make_varied_sentences(self.rated, self.made_anew, self.seed * 10_007 + epoch)
+        examples = [*self.sentences, *sampled, *made]
+        return make_batches(self.tokenizer, examples, choose, self.batch, self.rating_slope)
 
     @cached_property
     def _validation_batches(self) -> list[Batch]:
         return make_batches(self.tokenizer, self.validation, random.Random(0))
 
     def loss(self, model: TextClassifier, batch: Batch, carry: None) -> tuple[Tensor, None]:
-        tokens, lengths, labels = batch
-        logits = model(tokens, lengths)
-        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing), None
+        return _nats(model, batch, self.label_smoothing), None
 
     def validate(self, model: TextClassifier) -> float:
         losses = [
-            cross_entropy(model(tokens, lengths), labels, reduction="sum").item()
-            for tokens, lengths, labels in self._validation_batches
+            _nats(model, batch, 0.0).item() * len(batch[0]) for batch in self._validation_batches
         ]
         return sum(losses) / len(self.validation)
 
 
+def _nats(model: TextClassifier, batch: Batch, label_smoothing: float) -> Tensor:
+    """The mean over a batch."""
+    tokens, lengths, praise = batch
+    wanted = torch.stack((1 - praise, praise), dim=1)
+    return cross_entropy(model(tokens, lengths), wanted, label_smoothing=label_smoothing)
+
+
 def make_batches(
-    tokenizer: Tokenizer, examples: Sequence[Example], choose: random.Random, size: int = 64
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    choose: random.Random,
+    size: int = 64,
+    rating_slope: float = 0.0,
 ) -> list[Batch]:
     """Batches of texts of similar length, in random order."""
-    encoded = [(tokenizer.encode(e.text).ids[:INPUT_LIMIT], e.label) for e in examples]
+    encoded = [
+        (tokenizer.encode(e.text).ids[:INPUT_LIMIT], _praise(e, rating_slope)) for e in examples
+    ]
     encoded = [row for row in encoded if row[0]]
     batches = []
     for rows in similar_lengths(encoded, lambda row: len(row[0]), size, choose):
@@ -145,6 +172,12 @@ def make_batches(
         tokens = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
         batches.append((tokens, torch.tensor([len(row) for row in ids]), torch.tensor(labels)))
     return batches
+
+
+def _praise(example: Example, rating_slope: float) -> float:
+    if example.rating is None or not rating_slope:
+        return float(example.label)
+    return 1 / (1 + math.exp(-rating_slope * example.rating))
 
 
 @torch.no_grad()
@@ -178,6 +211,27 @@ def review_pieces(reviews: Sequence[Example]) -> list[Example]:
         texts = (" ".join(words[start : start + PIECE_WORDS]) for start in starts)
         pieces.extend(Example(text, review.label) for text in texts)
     return pieces
+
+
+def word_priors(
+    tokenizer: Tokenizer, reviews: Sequence[Example], words: Sequence[Example]
+) -> Tensor:
+    """(vocabulary, 2) of each word what labels and people say of it before it is trained, in
+    about -1 … 1.
+
+    The logarithm of how much oftener reviews that praise hold it than reviews that blame, by
+    Wang and Manning 2012, section 2.1, with their smoothing of 1; and its rating, 0 without one.
+    """
+    vocabulary = tokenizer.vocabulary
+    counts = torch.ones(2, len(vocabulary))
+    for review in reviews:
+        counts[review.label, list(set(tokenizer.encode(review.text).ids))] += 1
+    blame, praise = (counts / counts.sum(dim=1, keepdim=True)).log()
+    ratings = torch.zeros(len(vocabulary))
+    for word in words:
+        ratings[vocabulary.id_of(word.text)] = word.rating or 0.0
+    ratings[vocabulary.unknown_id] = 0.0
+    return torch.stack(((praise - blame).clamp(-3, 3) / 3, ratings / 4), dim=1)
 
 
 def language_rows(tokenizer: Tokenizer, texts: Sequence[Example]) -> list[list[int]]:
@@ -217,8 +271,10 @@ def validates(example: Example) -> bool:
     return hashlib.sha256(fingerprint(example.text).encode()).digest()[0] < 26
 
 
-def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
-    """What is trained on and validated with, and the held-out sentences."""
+def load_task(run: Run) -> tuple[SentimentTask, Tensor | None, list[Example]]:
+    """What is trained on and validated with, word_priors where the recipe wants them, and the
+    held-out sentences.
+    """
     held_out = load_held_out(run.data)
     unseen = {fingerprint(example.text) for example in held_out}
 
@@ -231,21 +287,45 @@ def load_task(run: Run) -> tuple[SentimentTask, list[Example]]:
     real = [e for e in movie_sentences if not validates(e)]
     real += [e for e in load_product_snippets(run.data) if not validates(e)]
     taught = run.recipe.task_settings(SentimentSettings)
+    if taught.rating_slope:
+        real = with_ratings(real, run.data)
     made = make_varied_sentences(TRAINING_WORDS, taught.made, run.seed)
-    if taught.rated_words:
-        apart = {*HELD_OUT_WORDS.praise, *HELD_OUT_WORDS.blame}
-        real += [e for e in load_rated_words(run.data) if e.text not in apart]
+    words = rated_words(run) if taught.rated_words else []
     reviews = load_reviews(run.data) if taught.pieces else []
-    sentences = [e for e in [*real, *made] if may_train(e)]
+    sentences = [e for e in [*real, *words, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
     texts = (e.text for e in [*sentences, *pieces])
     tokenizer = count_symbols("words", texts, lowercase=True, cap=taught.vocabulary)
-    rows = language_rows(tokenizer, [*reviews, *sentences]) if taught.language_epochs else []
     task = SentimentTask(
-        tokenizer, sentences, pieces, validation, run.seed, taught.batch, taught.pieces,
-        run.recipe.fit_settings(run.seed).epochs, taught.label_smoothing, rows,
-    )  # fmt: skip
-    return task, held_out
+        tokenizer,
+        sentences,
+        pieces,
+        validation,
+        run.seed,
+        taught.batch,
+        taught.pieces,
+        run.recipe.fit_settings(run.seed).epochs,
+        taught.label_smoothing,
+        language_rows(tokenizer, [*reviews, *sentences]) if taught.language_epochs else (),
+        _strong(words) if taught.made_anew else TRAINING_WORDS,
+        taught.made_anew,
+        taught.rating_slope,
+    )
+    priors = taught.prior * word_priors(tokenizer, reviews, words) if taught.prior else None
+    return task, priors, held_out
+
+
+def rated_words(run: Run) -> list[Example]:
+    """The words that people rated, but those that made sentences are judged with."""
+    apart = {*HELD_OUT_WORDS.praise, *HELD_OUT_WORDS.blame}
+    return [e for e in load_rated_words(run.data) if e.text not in apart]
+
+
+def _strong(words: Sequence[Example]) -> WordList:
+    """TRAINING_WORDS' things, and those of ``words`` that praise or blame without doubt."""
+    strong = [word for word in words if abs(word.rating or 0.0) >= STRONG]
+    praise, blame = (tuple(w.text for w in strong if w.label == label) for label in (1, 0))
+    return WordList(TRAINING_WORDS.things, praise, blame)
 
 
 def measure(
@@ -273,7 +353,7 @@ def measure(
 
 
 def train(run: Run) -> None:
-    task, held_out = load_task(run)
+    task, priors, held_out = load_task(run)
     config = run.recipe.config(
         ClassifierConfig,
         vocabulary_size=len(task.tokenizer.vocabulary),
@@ -285,6 +365,8 @@ def train(run: Run) -> None:
     def build(config: ClassifierConfig) -> Classifier:
         model = Classifier(config)
         model.load_state_dict(model.state_dict() | pretrained)
+        if priors is not None:
+            model.embedding.weight.data[:, : priors.shape[1]] = priors
         return model
 
     model, history = run.fit(build, config, task, settings, after=before)

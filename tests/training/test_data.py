@@ -83,7 +83,10 @@ def test_reviews_of_one_source_are_read():
 
 def test_rated_words_are_those_that_people_were_sure_of():
     lines = "dull\t-1.7\t0.4\t[-2, -1]\n:-)\t2.0\t0.5\t[2]\nglad\t2.0\t0\t[2]\nodd\t-0.9\t1\t[0]"
-    assert parse_rated_words(lines, least=1.0) == [Example("dull", 0), Example("glad", 1)]
+    assert parse_rated_words(lines, least=1.0) == [
+        Example("dull", 0, -1.7),
+        Example("glad", 1, 2.0),
+    ]
 
 
 def test_snippets_are_numbered_and_rated():

@@ -1,8 +1,15 @@
-"""What an epoch of the sentiment script reads."""
+"""What an epoch of the sentiment script reads, and what it knows before the first."""
+
+import math
+
+import pytest
+import torch
 
 from tests import tiny
-from training.data.sentiment import Example
-from training.sentiment import SentimentTask
+from tests.training.real import real
+from training.data.contrast import WordList
+from training.data.sentiment import Example, load_held_out, load_movie_sentences, with_ratings
+from training.sentiment import SentimentTask, word_priors
 
 
 def test_each_epoch_reads_fewer_pieces_of_reviews_and_the_last_none():
@@ -17,3 +24,53 @@ def test_each_epoch_reads_fewer_pieces_of_reviews_and_the_last_none():
         sum(int((labels == 0).sum()) for _, _, labels in task.batches(n)) for n in range(5)
     ]
     assert pieces_read == [40, 30, 20, 10, 0]
+
+
+def test_each_epoch_makes_other_sentences_of_the_rated_words():
+    rated = WordList(("food", "man"), ("great", "good"), ("bad", "grim"))
+    task = SentimentTask(tiny.WORD_READER, [], [], [], 1, batch=50, rated=rated, made_anew=20)
+    first, again, second = (task.batches(epoch) for epoch in (0, 0, 1))
+    assert sum(len(labels) for _, _, labels in first) == 20
+    assert torch.equal(first[0][0], again[0][0])
+    assert first[0][0].shape != second[0][0].shape or not torch.equal(first[0][0], second[0][0])
+
+
+def test_a_rating_says_how_sure_the_label_is_and_validation_counts_labels_alone():
+    examples = [Example("the food is good", 1, 0.5), Example("the food is bad", 0)]
+    task = SentimentTask(
+        tiny.WORD_READER, examples, [], examples, 1, rating_slope=2.0, label_smoothing=0.0
+    )
+
+    def sure(tokens, lengths):
+        return torch.tensor([[0.0, math.log(9)]]).expand(len(tokens), 2)
+
+    wanted = 1 / (1 + math.exp(-1))
+    loss, _ = task.loss(sure, task.batches(0)[0], None)
+    nats = -wanted * math.log(0.9) - (1 - wanted) * math.log(0.1)
+    assert float(loss) == pytest.approx((nats - math.log(0.1)) / 2, rel=1e-5)
+    assert task.validate(sure) == pytest.approx(-(math.log(0.9) + math.log(0.1)) / 2, rel=1e-5)
+
+
+def test_a_words_priors_are_its_reviews_and_its_rating():
+    reviews = [Example("good good food", 1)] * 3 + [Example("bad food", 0)] * 3
+    priors = word_priors(
+        tiny.WORD_READER, reviews, [Example("great", 1, 3.0), Example("odd", 0, -2.0)]
+    )
+    vocabulary = tiny.WORD_READER.vocabulary
+    good, bad, food, great = (priors[vocabulary.id_of(w)] for w in ("good", "bad", "food", "great"))
+    # Three reviews of each kind and one more for smoothing, of as many words on either side.
+    assert good.tolist() == pytest.approx([math.log(4) / 3, 0])
+    assert bad.tolist() == pytest.approx([-math.log(4) / 3, 0])
+    assert food.tolist() == pytest.approx([0, 0])
+    assert great.tolist() == pytest.approx([0, 0.75])
+    assert priors[vocabulary.unknown_id, 1] == 0
+
+
+@pytest.mark.real_data
+def test_ratings_agree_with_labels_and_no_held_out_one_is_read():
+    sentences = real(lambda: with_ratings(load_movie_sentences()))
+    rated = [e for e in sentences if e.rating is not None]
+    assert (len(sentences), len(rated)) == (8_530, 8_469)
+    agreeing = sum((e.rating > 0) == (e.label == 1) for e in rated)
+    assert round(100 * agreeing / len(rated), 1) == 97.1
+    assert not {e.text for e in rated} & {e.text for e in real(load_held_out)}

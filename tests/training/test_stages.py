@@ -24,7 +24,10 @@ batch = 16
 vocabulary = 300
 pieces = 20
 made = 60
+made_anew = 10
 rated_words = true
+rating_slope = 1.0
+prior = 0.5
 label_smoothing = 0.0
 language_epochs = 2
 language_rate = 0.02
@@ -79,10 +82,13 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkey
     parts = {
         "load_movie_sentences": made[:100], "load_held_out": made[100:110],
         "load_product_snippets": made[110:120], "load_reviews": made[120:],
-        "load_rated_words": [Example("glorious", 1), Example("splendid", 1)],
+        "load_rated_words": [
+            Example("glorious", 1, 3.1), Example("splendid", 1, 2.8), Example("grim", 0, -2.7),
+        ],
     }  # fmt: skip
     for name, examples in parts.items():
         monkeypatch.setattr(sentiment, name, lambda data, examples=examples: examples)
+    monkeypatch.setattr(sentiment, "with_ratings", lambda examples, data: examples)
     model, report = train("sentiment", sentiment.train, SENTIMENT)
     assert (tmp_path / sentiment.LANGUAGE / CHECKPOINT).exists()
     assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]

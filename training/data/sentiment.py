@@ -8,7 +8,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundle.tokenizer import split
@@ -42,8 +42,11 @@ csv.field_size_limit(1 << 30)
 
 @dataclass(frozen=True)
 class Example:
+    """rating: the mean of what people said of it, -4 … 4, where some were asked."""
+
     text: str
     label: int
+    rating: float | None = None
 
 
 def load_movie_sentences(data: Path = DATA_FOLDER) -> list[Example]:
@@ -86,6 +89,20 @@ def load_product_snippets(data: Path = DATA_FOLDER, least: float = 0.5) -> list[
     return [Example(text, int(rating > 0)) for _, rating, text in rows if abs(rating) >= least]
 
 
+def with_ratings(examples: Iterable[Example], data: Path = DATA_FOLDER) -> list[Example]:
+    """``examples`` with what 20 people said of each that is a movie or product snippet.
+
+    Hutto and Gilbert 2014, section 3.3.2. Of 8,469 movie sentences the sign agrees with the label
+    in 97 %; how far it is from 0 is what a label does not tell.
+    """
+    snippets = (
+        row for which in ("movieReviewSnippets", "amazonReviewSnippets")
+        for row in _snippets(which, data)
+    )  # fmt: skip
+    mean = {fingerprint(text): rating for _, rating, text in snippets}
+    return [replace(e, rating=mean.get(fingerprint(e.text))) for e in examples]
+
+
 def load_rated_words(data: Path = DATA_FOLDER, least: float = 1.0) -> list[Example]:
     """Words whose mean human rating (-4 … 4) is at least ``least`` from neutral, each a text."""
     with zipfile.ZipFile(VADER_SENTIMENT.fetch(data)) as package:
@@ -97,7 +114,7 @@ def parse_rated_words(text: str, least: float) -> list[Example]:
     """Tab-separated lines that begin with a word and its mean rating; signs are left out."""
     rows = (line.split("\t") for line in text.splitlines())
     rated = [(row[0], float(row[1])) for row in rows if len(row) > 1 and row[0].isalpha()]
-    return [Example(word, int(mean > 0)) for word, mean in rated if abs(mean) >= least]
+    return [Example(word, int(mean > 0), mean) for word, mean in rated if abs(mean) >= least]
 
 
 def _snippets(which: str, data: Path) -> list[tuple[int, float, str]]:
