@@ -92,7 +92,7 @@ def load_product_snippets(data: Path = DATA_FOLDER, least: float = 0.5) -> list[
 def with_ratings(examples: Iterable[Example], data: Path = DATA_FOLDER) -> list[Example]:
     """``examples`` with what 20 people said of each that is a movie or product snippet.
 
-    Hutto and Gilbert 2014, section 3.3.2. Of 8,469 movie sentences the sign agrees with the label
+    Hutto and Gilbert 2014 (VADER). Of 8,469 movie sentences the sign agrees with the label
     in 97 %; how far it is from 0 is what a label does not tell.
     """
     snippets = (
