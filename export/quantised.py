@@ -83,7 +83,7 @@ class QuantisedSeq2Seq(nn.Module):
 class QuantisedLinear(nn.Module):
     """x (batch, in) within [-1, 1] → (batch, out); column j of the weights is scale_j * weight_j.
 
-    weight: (in, out) int8. scale: (out,) float32.
+    weight: (in, out) int8, what is beyond ±WEIGHT_LIMIT cut to it. scale: (out,) float32.
     """
 
     weight: Tensor
@@ -92,9 +92,8 @@ class QuantisedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        scale = weight.abs().amax(dim=0) / WEIGHT_LIMIT
-        scale[scale == 0] = 1.0
-        self.register_buffer("weight", torch.round(weight / scale).to(torch.int8).contiguous())
+        scale = _scale_of(weight)
+        self.register_buffer("weight", _whole(weight, scale).to(torch.int8).contiguous())
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if bias is None else bias.clone())
 
@@ -104,6 +103,28 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return quantized_product(x, self.weight, self.scale, self.bias)
+
+
+# Of a column's largest weight, what the largest whole number may stand for.
+_SHARES = [hundredths / 100 for hundredths in range(50, 101, 2)]
+
+
+def _scale_of(weight: Tensor) -> Tensor:
+    """weight (in, out) → (out,) the scale of each column that loses the least, in squares.
+
+    A column's few large weights would make the steps of all its others coarse (Banner, Nahshan and
+    Soudry 2019, arXiv:1810.05723).
+    """
+    largest = weight.abs().amax(dim=0)
+    largest[largest == 0] = WEIGHT_LIMIT
+    scales = torch.stack([largest * share / WEIGHT_LIMIT for share in _SHARES])
+    lost = [(_whole(weight, scale) * scale - weight).double().square().sum(0) for scale in scales]
+    best = torch.stack(lost).argmin(dim=0)
+    return scales.gather(0, best.unsqueeze(0)).squeeze(0)
+
+
+def _whole(weight: Tensor, scale: Tensor) -> Tensor:
+    return torch.round(weight / scale).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
 
 
 @dataclass(frozen=True)

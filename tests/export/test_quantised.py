@@ -123,14 +123,31 @@ def test_products_are_of_seven_bit_weights_in_the_weights_file(bundles, kind):
     assert not used
 
 
-def test_a_weight_is_rounded_by_half_a_step_at_most():
+def test_a_weight_is_cut_or_rounded_by_half_a_step_at_most():
     """Each column has its own scale; a column of zeros keeps a usable one."""
+    torch.manual_seed(1)
     weight = torch.randn(40, 7) * torch.logspace(-3, 3, 7)
     weight[:, 3] = 0
     product = QuantisedLinear(weight, None)
     error = (product.weight * product.scale - weight).abs()
-    assert (error <= product.scale * 0.5001).all()
+    cut = product.weight.abs() == WEIGHT_LIMIT
+    assert (error[~cut] <= (product.scale * 0.5001).expand(40, 7)[~cut]).all()
+    assert (weight.abs()[cut] >= (product.scale * (WEIGHT_LIMIT - 0.5)).expand(40, 7)[cut]).all()
     assert product.weight[:, 3].abs().max() == 0
+    assert product.scale[3] > 0
+
+
+def test_a_column_with_one_large_weight_keeps_the_others_apart():
+    """By the largest weight alone a step would be 0.016, and the squares that are lost more."""
+    torch.manual_seed(1)
+    weight = torch.randn(2_000, 1) * 0.1
+    weight[0] = 1.0
+    product = QuantisedLinear(weight, None)
+    lost = (product.weight * product.scale - weight).square().sum()
+    step = 1.0 / WEIGHT_LIMIT
+    by_the_largest = (torch.round(weight / step) * step - weight).square().sum()
+    assert lost < by_the_largest
+    assert product.scale[0] < step
 
 
 @pytest.mark.parametrize("kind", ["letters of lstm", "letters of gru"])
