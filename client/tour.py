@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import tee
 
 from client.__main__ import print_stream
 from client.clients import Client
@@ -73,6 +74,8 @@ CHEDDAR = {
     "Fatty acids, total polyunsaturated (g)": 1.421,
 }
 WORD = "unrolled"
+# The first of the verses that no translator here was trained on, with a word it is to say.
+VERSE = ("In the beginning, God created the heavens and the earth.", "Dios")
 PROMPT = "ROMEO:\n"
 PROSE_CHARACTERS = 200
 SEED = 7
@@ -101,6 +104,7 @@ def tour(client: Client) -> None:
         ("pos-online", _tag_as_they_come),
         ("cloze", _fill),
         ("g2p", _pronounce),
+        ("translate", _translate),
         ("food", _name_food),
         ("prose", _write),
     )
@@ -184,6 +188,19 @@ def _pronounce(client: Client) -> None:
     answer = print_stream(client.generate("g2p", source=WORD))
     if answer is None or answer.reason != "end":
         raise TourFailed(f"g2p did not come to the end of {WORD!r}: {answer}")
+
+
+def _translate(client: Client) -> None:
+    verse, expected = VERSE
+    _show(
+        f"python -m client generate --model translate --source {shlex.quote(verse)} --temperature 0"
+    )
+    greedy = Sampling(temperature=0)
+    shown, kept = tee(client.generate("translate", source=verse, sampling=greedy))
+    answer = print_stream(shown)
+    written = "".join(piece.text for piece in kept)
+    if answer is None or answer.reason != "end" or expected not in written:
+        raise TourFailed(f"translate wrote {written!r}, which does not say {expected!r}: {answer}")
 
 
 def _write(client: Client) -> None:

@@ -22,7 +22,7 @@ MODELS = ROOT / "models"
 BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
 LIMIT_BYTES = 60e6
 NAMES = (
-    "sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "food", "prose",
+    "sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "translate", "food", "prose",
 )  # fmt: skip
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 TWO_THREADS = SessionSettings("cpu", "CPUExecutionProvider", 2)

@@ -25,7 +25,9 @@ MOST_MEGABYTES = 250
 USER = "10001"
 STREAMS = 24
 # What the bundled models hold, a call for each task.
-MODELS = {"cloze", "food", "g2p", "nationality", "pos", "pos-online", "prose", "sentiment"}
+MODELS = {
+    "cloze", "food", "g2p", "nationality", "pos", "pos-online", "prose", "sentiment", "translate",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ import sys
 from refusals import refused
 from tritonclient.grpc import InferenceServerClient
 
-MODELS = {"sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "food", "prose"}
+MODELS = {
+    "sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "translate", "food", "prose",
+}  # fmt: skip
 
 
 def tell_of_the_server(client: InferenceServerClient) -> None:
