@@ -28,6 +28,10 @@ def test_a_table_has_a_line_a_row():
     assert table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
+def test_a_bar_in_a_cell_does_not_divide_it():
+    assert table(("a",), [("case:mixed|tok:13a",)]).endswith("\n| case:mixed\\|tok:13a |")
+
+
 def test_figures_as_a_page_writes_them():
     assert middle([81.26]) == middle([81.26, 81.34]) == "81.3"
     assert middle([3.0, 1.0, 2.0]) == "2.0 (1.0–3.0)"
