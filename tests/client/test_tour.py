@@ -68,7 +68,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     assert printed.count("python -m client ") == len(NEW)
     assert "The/at man/nn went/vbd" in printed
     assert client.vectors == [[22.87, 404, 0.0]]
-    assert "Not here, so not shown: sentiment, g2p, prose." in printed
+    assert "Not here, so not shown: sentiment, g2p, translate, prose." in printed
 
 
 @pytest.mark.parametrize(
