@@ -187,7 +187,16 @@ def _before_the_stack(config: Config) -> tuple[StateTensor, ...]:
             StateTensor("memory_mask", "float32", (config.source_limit,), carried=False),
         )
     if isinstance(config, VectorToSequenceConfig):
-        return (StateTensor("condition", "float32", (config.condition_size,), carried=False),)
+        condition = StateTensor("condition", "float32", (config.condition_size,), carried=False)
+        if not config.examples:
+            return (condition,)
+        slots = config.nearest * config.example_tokens
+        return (
+            condition,
+            StateTensor("memory", "float32", (slots, config.key_size), carried=False),
+            StateTensor("memory_tokens", "int64", (slots,), carried=False),
+            StateTensor("memory_scores", "float32", (slots,), carried=False),
+        )
     if isinstance(config, TaggerConfig) and config.recurrent.reads_output:
         return (StateTensor("previous_label", "int64", (), carried=True),)
     return ()

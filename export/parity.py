@@ -202,6 +202,8 @@ class _GraphCheck:
             return (np.arange(shape[1]) < inside).astype(np.float32)
         if port.name == "previous_label":
             return self.random.integers(0, self.vocabulary_sizes["labels"] + 1, shape)
+        if port.name == "memory_tokens":
+            return self.random.integers(0, self.vocabulary_sizes["token"], shape)
         return self.random.uniform(-1, 1, shape).astype(np.float32)
 
     def _random_input(self, port: Port, sizes: dict[str, int]) -> NDArray[Any]:

@@ -68,7 +68,9 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
                 weights[f"{name}.bias"] = tensors[f"{name}.bias"]
         elif isinstance(module, nn.Embedding):
             weights[f"{name}.weight"] = tensors[f"{name}.weight"].float()
-    return weights | {name: tensors[name] for name, _ in model.named_buffers()}
+    # What is left belongs to no layer: it has one layout.
+    own = (*model.named_parameters(), *model.named_buffers())
+    return weights | {name: tensors[name] for name, _ in own if name not in weights}
 
 
 class HalfEmbedding(nn.Module):

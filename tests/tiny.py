@@ -30,6 +30,7 @@ LETTERS = "abcdefghij klmn"
 WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
 SOURCE_LIMIT = 10
 TAGS = ("DET", "NOUN", "VERB", "ADJ", "NOT")
+EXAMPLES = 20
 NUTRIENTS = ("Water (g)", "Energy (kcal)", "Protein (g)")
 
 # Exported with an int8 step, as if its figures had been measured.
@@ -161,15 +162,24 @@ def fill(name: str = "blank", cell: str = "lstm") -> TrainedModel:
 
 
 def vec2seq(name: str = "foods", recurrent: RecurrentOptions | None = None) -> TrainedModel:
+    """Copies from two of EXAMPLES examples."""
     config = VectorToSequenceConfig(
         vector_size=len(NUTRIENTS),
         vocabulary_size=len(PHONE_WRITER.vocabulary),
         embedding_size=6,
         condition_size=5,
         recurrent=recurrent or RecurrentOptions("lstm", 11),
+        examples=EXAMPLES,
+        example_tokens=4,
+        nearest=2,
+        key_size=7,
     )
     limits = {"output_tokens": 60}
-    return trained(name, config, {"output": PHONE_WRITER}, limits=limits, vector=NUTRIENTS)
+    model = trained(name, config, {"output": PHONE_WRITER}, limits=limits, vector=NUTRIENTS)
+    tokens = torch.randint(1, PHONE_WRITER.vocabulary.end_id + 1, (EXAMPLES, 5))
+    model.weights["examples.vectors"] = torch.randn(len(NUTRIENTS), EXAMPLES)
+    model.weights["examples.tokens"] = tokens.to(torch.int32)
+    return model
 
 
 def export_all(root: Path) -> Path:

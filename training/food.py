@@ -141,6 +141,25 @@ def compare(written: Sequence[str], foods: Sequence[Food]) -> tuple[float, float
     return 100 * first / len(pairs), f1 / len(pairs)
 
 
+def distinct(foods: Sequence[Food]) -> list[Food]:
+    """The first of all that hold the same."""
+    first: dict[tuple[float, ...], Food] = {}
+    for food in foods:
+        first.setdefault(food.values, food)
+    return list(first.values())
+
+
+def remember(model: VectorToSequence, output: Tokenizer, foods: Sequence[Food]) -> None:
+    """Let ``model`` copy from the names of ``foods``, of whom no two hold the same."""
+    vocabulary = output.vocabulary
+    names = [
+        [PADDING_ID if token == vocabulary.unknown_id else token for token in ids]
+        for ids in (output.encode(food.name).ids for food in foods)
+    ]
+    vectors = torch.tensor([food.values for food in foods])
+    model.remember(vectors, vocabulary.begin_id, [[*n, vocabulary.end_id] for n in names])
+
+
 def load_task(run: Run) -> tuple[FoodTask, Foods, dict[str, list[Food]]]:
     """What is trained on and validated with, all foods, and the held-out parts by their split.
 
@@ -177,15 +196,18 @@ def figures(
 def train(run: Run) -> None:
     task, foods, held_out = load_task(run)
     vectors = torch.tensor([food.values for food in task.training])
+    remembered = distinct(task.training)
     config = run.recipe.config(
         VectorToSequenceConfig,
         vector_size=len(foods.nutrients),
         vocabulary_size=len(task.output.vocabulary),
+        examples=len(remembered),
     )
 
     def build(config: VectorToSequenceConfig) -> VectorToSequence:
         model = VectorToSequence(config)
         model.standardise(vectors)
+        remember(model, task.output, remembered)
         return model
 
     settings = run.recipe.fit_settings(run.seed)

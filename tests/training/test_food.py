@@ -6,9 +6,9 @@ import torch
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from training.data.usda import Food
-from training.food import FoodTask, compare, make_batches, words_of, write
+from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
 from training.metrics import overlap_f1
-from training.models.options import RecurrentOptions
+from training.models.options import OptionInvalid, RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
 VOCABULARY = Vocabulary(("Butter,", "salted", "Figs,", "raw"), has_markers=True)
@@ -56,14 +56,89 @@ def test_a_model_names_what_it_has_learned():
     )
     model = VectorToSequence(config)
     model.standardise(vectors)
+    teach(model, task, 40)
+    assert write(model, vectors, WRITER) == ["Butter, salted", "Figs, raw"]
+    assert task.validate(model) < 0.5
+
+
+def teach(model: VectorToSequence, task: FoodTask, epochs: int) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
-    for epoch in range(40):
+    for epoch in range(epochs):
         for batch in task.batches(epoch):
             optimizer.zero_grad()
             task.loss(model, batch, None)[0].backward()
             optimizer.step()
-    assert write(model, vectors, WRITER) == ["Butter, salted", "Figs, raw"]
-    assert task.validate(model) < 0.5
+    model.eval()
+
+
+COPIER = VectorToSequenceConfig(
+    2, len(VOCABULARY), 8, 4, RecurrentOptions("lstm", 8),
+    examples=4, example_tokens=3, nearest=2, key_size=6, condition_dropout=1.0,
+)  # fmt: skip
+# Each kind twice: what is copied from is another food than the one that is taught.
+TWINS = [
+    Food("Butter, salted", "", (81.0, 0.1)), Food("Butter, salted", "", (60.0, 0.1)),
+    Food("Figs, raw", "", (0.3, 2.9)), Food("Figs, raw", "", (0.3, 2.0)),
+]  # fmt: skip
+
+
+def test_a_name_is_copied_from_the_nearest_food():
+    """Without a condition it knows a food by its neighbours alone, so other names in its memory
+    are other answers, of words that it was never taught in that place.
+    """
+    torch.manual_seed(0)
+    model = VectorToSequence(COPIER)
+    model.standardise(torch.tensor([food.values for food in TWINS]))
+    remember(model, WRITER, TWINS)
+    teach(model, FoodTask(WRITER, TWINS, TWINS, seed=1), 60)
+    model.reader.weight.data.zero_()
+    asked = torch.tensor([[82.0, 0.1], [0.2, 2.9]])
+    assert write(model, asked, WRITER) == ["Butter, salted", "Figs, raw"]
+    names = [food.name for food in reversed(TWINS)]
+    swapped = [Food(n, "", food.values) for n, food in zip(names, TWINS, strict=True)]
+    remember(model, WRITER, swapped)
+    assert write(model, asked, WRITER) == ["Figs, raw", "Butter, salted"]
+
+
+def test_a_food_is_not_copied_from_itself_while_training():
+    model = VectorToSequence(COPIER)
+    vectors = torch.tensor([food.values for food in TWINS])
+    model.standardise(vectors)
+    remember(model, WRITER, TWINS)
+    standard = model.examples.vectors.T
+    for training, own in ((True, []), (False, [1])):
+        model.train(training)
+        model.examples.tokens[:, 0] = torch.arange(4)  # so that each is known
+        found, closeness = model.examples.nearest_to(standard[1:2])
+        assert [n for n in found[0, :, 0].tolist() if n == 1] == own
+        assert (closeness <= 0).all()
+
+
+def test_what_is_not_to_be_copied_is_not():
+    """An unknown word and padding; and a name is cut at the memory's length."""
+    model = VectorToSequence(COPIER).eval()
+    foods = [Food("Figs, ripe raw", "", (float(n), 1.0)) for n in range(4)]
+    remember(model, WRITER, foods)
+    assert model.examples.tokens[0].tolist() == [BEGIN, 3, 0, 4]
+    remember(model, WRITER, [Food("Figs,", "", food.values) for food in foods])
+    assert model.examples.tokens[0].tolist() == [BEGIN, 3, END, 0]
+    _, keys, tokens, scores, *_ = model.encode(torch.tensor([[1.0, 1.0]]))
+    assert keys.shape == (1, 6, 6)
+    assert tokens.tolist() == [[3, END, 0, 3, END, 0]]
+    assert (scores > -1e8).tolist() == [[True, True, False] * 2]
+
+
+def test_foods_that_hold_the_same_are_remembered_once():
+    assert distinct([FOODS[0], FOODS[1], Food("Margarine", "", FOODS[0].values)]) == FOODS
+
+
+@pytest.mark.parametrize(
+    "memory", [{"examples": 4}, {"nearest": 2, "key_size": 3}, {"examples": 2, "nearest": 2}]
+)
+def test_a_memory_is_given_whole_or_not_at_all(memory):
+    sizes = {"example_tokens": 3, "key_size": 3} if memory.get("nearest") == 2 else {}
+    with pytest.raises(OptionInvalid, match="nearest below examples"):
+        VectorToSequenceConfig(2, 9, 8, 4, RecurrentOptions("lstm", 8), **{**sizes, **memory})
 
 
 def test_noise_is_added_while_training_alone():

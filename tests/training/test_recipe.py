@@ -116,7 +116,7 @@ SEQ2SEQ_DATA = ("source_vocabulary_size", "target_vocabulary_size", "source_limi
 SCRIPTS = {
     "cloze": (ClozeSettings, FillConfig, ("vocabulary_size", "candidates")),
     "g2p": (G2PSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
-    "food": (FoodSettings, VectorToSequenceConfig, ("vector_size", "vocabulary_size")),
+    "food": (FoodSettings, VectorToSequenceConfig, ("vector_size", "vocabulary_size", "examples")),
     "nationality": (NationalitySettings, ClassifierConfig, ("vocabulary_size", "labels")),
     "pos": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
     "pos-online": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),

@@ -1,7 +1,12 @@
-"""Vector to sequence: one vector of fixed size conditions every step of a generator."""
+"""Vector to sequence: one vector of fixed size conditions every step of a generator.
+
+With examples it also copies from what training wrote for the nearest vectors
+(training/models/examples.py).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +16,7 @@ from torch import Tensor, nn
 from training.models.cells import Mlp, State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
+from training.models.examples import Examples, Remembered
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
     OptionInvalid,
@@ -27,6 +33,10 @@ class VectorToSequenceConfig:
     embedding_dropout: share of the symbols a batch goes without while training.
     reader_mlp: tanh layers between the first one over the vector and the condition.
     noise: deviation of what is added to each standardised value while training.
+    condition_dropout: share of the condition dropped while training.
+    examples: of training that are remembered to be copied from, 0 for none; example_tokens: of
+    each at most, its end marker counted. nearest: examples that a vector is written from.
+    key_size: numbers that each of their tokens is found by.
     """
 
     architecture: ClassVar[str] = "vec2seq"
@@ -39,8 +49,19 @@ class VectorToSequenceConfig:
     embedding_dropout: float = 0.0
     reader_mlp: int = 0
     noise: float = 0.0
+    condition_dropout: float = 0.0
+    examples: int = 0
+    example_tokens: int = 0
+    nearest: int = 0
+    key_size: int = 0
 
     def __post_init__(self) -> None:
+        memory = (self.examples, self.example_tokens, self.nearest, self.key_size)
+        if any(memory) and (min(memory) < 1 or self.nearest >= self.examples):
+            raise OptionInvalid(
+                "examples, example_tokens, nearest and key_size are all 0 or all given, nearest "
+                f"below examples; they are {memory}"
+            )
         check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
         if self.recurrent.recurrence == HIDDEN_AND_OUTPUT:
             raise OptionInvalid(
@@ -50,7 +71,8 @@ class VectorToSequenceConfig:
 
 
 class VectorToSequence(nn.Module):
-    """Its state is the condition (batch, condition_size), made once, then its stack's tensors.
+    """Its state is the condition (batch, condition_size), made once, then its stack's tensors;
+    with examples what is remembered (keys, tokens, scores: Remembered) stands between them.
 
     The condition stands beside each step's input, which is a term R·x in the sum that makes
     the hidden units (Goodfellow, Bengio and Courville 2016, section 10.2.4).
@@ -76,6 +98,18 @@ class VectorToSequence(nn.Module):
         entering = config.embedding_size + config.condition_size
         self.stack = RecurrentStack(config.recurrent, entering)
         self.output = nn.Linear(config.recurrent.output_size, config.vocabulary_size)
+        self.condition_dropout = make_dropout(config.condition_dropout, False)
+        self.examples = None
+        if config.examples:
+            self.examples = Examples(
+                config.examples,
+                config.example_tokens,
+                config.nearest,
+                config.key_size,
+                config.vector_size,
+                config.embedding_size,
+                config.recurrent.output_size,
+            )
 
     def standardise(self, vectors: Tensor) -> None:
         """Take mean and scale from ``vectors`` (examples, vector_size) of values at least 0."""
@@ -84,30 +118,71 @@ class VectorToSequence(nn.Module):
         spread = roots.std(dim=0)
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
+    def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
+        """Fill the memory: vectors (examples, vector_size) as they are given to ``encode``, no
+        two alike; of each the tokens that were written for it, padding for those not to be
+        copied.
+        """
+        assert self.examples is not None, "the configuration has no examples"
+        self.examples.remember(self._standard(vectors), begin_id, sequences)
+
     def encode(self, vector: Tensor) -> State:
         """vector (batch, vector_size), values at least 0 → the first state"""
-        standard = (_compressed(vector) - self.mean) / self.scale
+        standard = self._standard(vector)
+        noisy = standard
         if self.training and self.config.noise:
-            standard = standard + self.config.noise * torch.randn_like(standard)
-        condition = self.deeper(torch.tanh(self.reader(self.dropout(standard))))
-        return (condition, *self.stack.zero_state(len(vector), condition))
+            noisy = standard + self.config.noise * torch.randn_like(standard)
+        condition = self.deeper(torch.tanh(self.reader(self.dropout(noisy))))
+        condition = self.condition_dropout(condition)
+        remembered = self._look_up(standard)
+        return (condition, *remembered, *self.stack.zero_state(len(vector), condition))
 
     def forward(
         self, tokens: Tensor, state: State, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
-        condition, *carried = state
-        beside = condition.unsqueeze(1).expand(-1, tokens.shape[1], -1)
-        entering = torch.cat((self.dropout(self.embedding(tokens)), beside), dim=2)
-        features, after = self.stack(entering, tuple(carried), lengths)
-        return self.output(self.dropout(features)), (condition, *after)
+        fixed, carried = self._parts(state)
+        entering = self._entering(tokens, fixed[0])
+        features, after = self.stack(entering, carried, lengths)
+        return self._logits(features, fixed), (*fixed, *after)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """token (batch,) → logits of the next one (batch, vocabulary), state"""
-        condition, *carried = state
-        entering = torch.cat((self.dropout(self.embedding(token)), condition), dim=1)
-        features, after = self.stack.step(entering, tuple(carried))
-        return self.output(self.dropout(features)), (condition, *after)
+        fixed, carried = self._parts(state)
+        entering = torch.cat((self.dropout(self.embedding(token)), fixed[0]), dim=1)
+        features, after = self.stack.step(entering, carried)
+        return self._logits(features.unsqueeze(1), fixed).squeeze(1), (*fixed, *after)
+
+    def _parts(self, state: State) -> tuple[State, State]:
+        """What a stream keeps, and what it carries."""
+        count = 1 if self.examples is None else 4
+        return state[:count], state[count:]
+
+    def _standard(self, vector: Tensor) -> Tensor:
+        return (_compressed(vector) - self.mean) / self.scale
+
+    def _entering(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        beside = condition.unsqueeze(1).expand(-1, tokens.shape[1], -1)
+        return torch.cat((self.dropout(self.embedding(tokens)), beside), dim=2)
+
+    def _look_up(self, standard: Tensor) -> State:
+        """An example is read as the writer would have written it, but under no condition."""
+        if self.examples is None:
+            return ()
+        tokens, scores = self.examples.nearest_to(standard)
+        before = tokens[:, :, :-1].flatten(0, 1)
+        nothing = standard.new_zeros(len(before), self.config.condition_size)
+        features, _ = self.stack(self._entering(before, nothing))
+        embedded = self.embedding(tokens[:, :, 1:])
+        return self.examples.look_at(tokens, scores, self.dropout(features), embedded).state
+
+    def _logits(self, features: Tensor, fixed: State) -> Tensor:
+        """features (batch, time, hidden) → (batch, time, vocabulary)"""
+        features = self.dropout(features)
+        logits: Tensor = self.output(features)
+        if self.examples is None:
+            return logits
+        return self.examples.copy(logits, features, Remembered(*fixed[1:]))
 
 
 def _compressed(values: Tensor) -> Tensor:

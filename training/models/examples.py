@@ -1,0 +1,139 @@
+"""What training wrote for the vectors most like one, for a writer to copy from.
+
+A memory of whole examples, found by their distance and read by attention. Guu et al. 2018,
+arXiv:1709.08878, write from one example's wording; Khandelwal et al. 2020, arXiv:1911.00172,
+look for prefixes that the writer itself reads alike. A token is copied as See, Liu and Manning
+2017, arXiv:1704.04368, equation 9, copy it, but the share of attention is added to its logit,
+not to its probability: that needs no logarithm, which onnxruntime rounds otherwise at the end of
+an array than in its middle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bundle.vocabulary import PADDING_ID
+from training.models.cells import State
+
+# Added to the score of a slot that holds nothing to copy: exp of it is zero in float32.
+_NOTHING = -1e9
+
+# Squared distance, in deviations of the values, of a training vector from itself at most.
+_ITSELF = 1e-3
+
+# How much farther apart examples lie, before training, than their values' deviations say:
+# likelihood alone is slow to learn that words of several names, mixed, make no name.
+_SHARPNESS = 4.0
+
+# What a logit gains, before training, where all attention is on its token.
+_STRENGTH = 5.0
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Every token of the nearest examples: nearest * length slots of each row.
+
+    keys: (batch, slots, size). tokens: (batch, slots) int64. scores: (batch, slots), minus the
+    distance of the slot's example, or _NOTHING for padding.
+    """
+
+    keys: Tensor
+    tokens: Tensor
+    scores: Tensor
+
+    @property
+    def state(self) -> State:
+        return self.keys, self.tokens, self.scores
+
+
+class Examples(nn.Module):
+    """The memory; ``remember`` fills it.
+
+    vectors: (vector_size, examples), standardised. tokens: (examples, 1 + length) int32, begin,
+    then what was written. log_weights: (vector_size,) of how much each value tells of nearness.
+    """
+
+    vectors: Tensor
+    tokens: Tensor
+
+    def __init__(
+        self,
+        examples: int,
+        length: int,
+        nearest: int,
+        size: int,
+        vector_size: int,
+        embedding_size: int,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.nearest = nearest
+        self.register_buffer("vectors", torch.zeros(vector_size, examples))
+        self.register_buffer("tokens", torch.zeros(examples, 1 + length, dtype=torch.int32))
+        self.log_weights = nn.Parameter(torch.full((vector_size,), math.log(_SHARPNESS)))
+        self.key = nn.Linear(features + embedding_size, size)
+        self.query = nn.Linear(features, size, bias=False)
+        self.strength = nn.Linear(features + size, 1)
+        nn.init.constant_(self.strength.bias, _STRENGTH)
+
+    def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
+        """vectors (examples, vector_size), standardised, no two alike; of each the tokens that
+        were written for it, padding for what is not to be copied. What is longer than the
+        memory's length is cut.
+        """
+        self.vectors.copy_(vectors.T)
+        self.tokens.fill_(PADDING_ID)
+        for row, sequence in zip(self.tokens, sequences, strict=True):
+            kept = [begin_id, *sequence][: len(row)]
+            row[: len(kept)] = torch.tensor(kept, dtype=torch.int32)
+
+    def nearest_to(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """vector (batch, vector_size), standardised → the nearest examples' tokens (batch,
+        nearest, 1 + length) int64 and minus their distances (batch, nearest)
+
+        While training, an example is not found by its own vector.
+        """
+        weights = torch.exp(2 * self.log_weights)
+        # Minus the squared distance but for a term that all of a row's examples share.
+        closeness = 2 * (vector * weights) @ self.vectors - weights @ self.vectors.square()
+        if self.training:
+            closeness = closeness.masked_fill(self._is_itself(vector), -torch.inf)
+        chosen = closeness.topk(self.nearest, dim=1).indices
+        apart = vector.unsqueeze(1) - self.vectors.T[chosen]
+        squared = (apart * apart * weights).sum(dim=2)
+        return self.tokens[chosen].long(), -torch.sqrt(squared + _ITSELF)
+
+    def _is_itself(self, vector: Tensor) -> Tensor:
+        """(batch, examples)"""
+        squared = vector.square().sum(dim=1, keepdim=True) + self.vectors.square().sum(dim=0)
+        return squared - 2 * vector @ self.vectors < _ITSELF
+
+    def look_at(
+        self, tokens: Tensor, scores: Tensor, features: Tensor, embedded: Tensor
+    ) -> Remembered:
+        """What a stream keeps of nearest_to's tokens and scores.
+
+        features (batch * nearest, length, features): of a writer that has read each example up
+        to the token before. embedded (batch, nearest, length, embedding): of each token.
+        """
+        copied = tokens[:, :, 1:]
+        read = features.view(*embedded.shape[:3], -1)
+        keys = self.key(torch.cat((read, embedded), dim=3))
+        scores = scores.unsqueeze(2).expand_as(copied)
+        scores = scores.masked_fill(copied == PADDING_ID, _NOTHING)
+        return Remembered(keys.flatten(1, 2), copied.flatten(1), scores.flatten(1))
+
+    def copy(self, logits: Tensor, features: Tensor, memory: Remembered) -> Tensor:
+        """logits (batch, time, vocabulary) of a writer's features (batch, time, features) → those
+        with what it copies
+        """
+        scores = self.query(features) @ memory.keys.transpose(1, 2) + memory.scores.unsqueeze(1)
+        share = torch.softmax(scores, dim=2)
+        strength = self.strength(torch.cat((features, share @ memory.keys), dim=2))
+        tokens = memory.tokens.unsqueeze(1).expand_as(share)
+        return logits.scatter_add(2, tokens, share * strength)
