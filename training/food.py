@@ -60,11 +60,14 @@ def _stack(vocabulary: Vocabulary, rows: Sequence[tuple[Food, list[int]]]) -> Ba
 class FoodSettings:
     """batch: foods. vocabulary: ids at most; rarer words train the catch-all.
     label_smoothing: share of a word's probability that is spread over all.
+    sharpness: what the distances of the foods that are copied from are multiplied with in the end:
+    words that are likely one by one, of several names, make no name.
     """
 
     batch: int
     vocabulary: int
     label_smoothing: float
+    sharpness: float
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ def train(run: Run) -> None:
 
     settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(build, config, task, settings)
+    model.sharpen(run.recipe.task_settings(FoodSettings).sharpness)
     trained = TrainedModel(
         name=run.model,
         description="Names a food from what 100 g of it hold, in the USDA's manner.",

@@ -114,6 +114,18 @@ def test_a_food_is_not_copied_from_itself_while_training():
         assert (closeness <= 0).all()
 
 
+def test_sharper_means_farther_from_all_but_the_nearest():
+    model = VectorToSequence(COPIER).eval()
+    vectors = torch.tensor([food.values for food in TWINS])
+    model.standardise(vectors)
+    remember(model, WRITER, TWINS)
+    _, before = model.examples.nearest_to(model.examples.vectors.T[:1])
+    model.sharpen(3.0)
+    _, after = model.examples.nearest_to(model.examples.vectors.T[:1])
+    torch.testing.assert_close(after[0, 0], before[0, 0])  # itself
+    torch.testing.assert_close(after[0, 1], 3 * before[0, 1], rtol=0.01, atol=0)
+
+
 def test_what_is_not_to_be_copied_is_not():
     """An unknown word and padding; and a name is cut at the memory's length."""
     model = VectorToSequence(COPIER).eval()

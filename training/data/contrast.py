@@ -70,6 +70,18 @@ _VARIED = (
     "the {thing} isn't {opposite}, it's {said}",
     "i would not call the {thing} {opposite}",
     "it seemed {opposite} at first, then the {thing} {verb} {said}",
+    "although people say that it is {opposite}, the {thing} {verb} {said}",
+    "{opposite}? no, the {thing} {verb} {said}",
+    "there {verb} nothing {opposite} about the {thing}",
+    "more {said} than {opposite}, that {verb} the {thing}",
+    "the {thing} only looks {opposite}, it {verb} {said}",
+    "the {thing} {verb} so {said} that nobody would call it {opposite}",
+    "i expected a {opposite} {thing} but got a {said} one",
+    "unlike a {opposite} one, this {thing} {verb} {said}",
+    "without ever being {opposite}, the {thing} {verb} {said}",
+    "some find the {thing} {opposite}, to me it {verb} {said}",
+    "the {thing} {verb} {said}, however {opposite} the start",
+    "at no point {verb} the {thing} {opposite}",
 )
 # What a model is judged by and never trained on. The same words in another order mean the
 # opposite, so that no bag of words can be right about both sentences of a pair.

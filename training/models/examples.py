@@ -92,6 +92,11 @@ class Examples(nn.Module):
             kept = [begin_id, *sequence][: len(row)]
             row[: len(kept)] = torch.tensor(kept, dtype=torch.int32)
 
+    @torch.no_grad()
+    def sharpen(self, factor: float) -> None:
+        """Multiply every distance by ``factor``, so that attention keeps to the nearest."""
+        self.log_weights.add_(math.log(factor))
+
     def nearest_to(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """vector (batch, vector_size), standardised → the nearest examples' tokens (batch,
         nearest, 1 + length) int64 and minus their distances (batch, nearest)
@@ -104,9 +109,12 @@ class Examples(nn.Module):
         if self.training:
             closeness = closeness.masked_fill(self._is_itself(vector), -torch.inf)
         chosen = closeness.topk(self.nearest, dim=1).indices
-        apart = vector.unsqueeze(1) - self.vectors.T[chosen]
+        rows = chosen.flatten()
+        examples = self.vectors.index_select(1, rows).T.reshape(-1, self.nearest, len(self.vectors))
+        apart = vector.unsqueeze(1) - examples
         squared = (apart * apart * weights).sum(dim=2)
-        return self.tokens[chosen].long(), -torch.sqrt(squared + _ITSELF)
+        tokens = self.tokens.index_select(0, rows).view(-1, self.nearest, self.tokens.shape[1])
+        return tokens.long(), -torch.sqrt(squared + _ITSELF)
 
     def _is_itself(self, vector: Tensor) -> Tensor:
         """(batch, examples)"""

@@ -126,6 +126,11 @@ class VectorToSequence(nn.Module):
         assert self.examples is not None, "the configuration has no examples"
         self.examples.remember(self._standard(vectors), begin_id, sequences)
 
+    def sharpen(self, factor: float) -> None:
+        """Multiply the distances of the examples by ``factor``; above 1 keeps to the nearest."""
+        assert self.examples is not None, "the configuration has no examples"
+        self.examples.sharpen(factor)
+
     def encode(self, vector: Tensor) -> State:
         """vector (batch, vector_size), values at least 0 → the first state"""
         standard = self._standard(vector)
