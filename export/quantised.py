@@ -99,7 +99,7 @@ class QuantisedLinear(nn.Module):
 
     @classmethod
     def of(cls, linear: ExportedLinear) -> QuantisedLinear:
-        return cls(linear.weight, linear.bias)
+        return cls(linear.weight.float(), linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return quantized_product(x, self.weight, self.scale, self.bias)

@@ -1,8 +1,8 @@
 """A trained model's weights in ONNX's layout, and back: the only place that knows both.
 
 PyTorch orders an LSTM's gates i, f, g, o and ONNX i, o, f, c; a GRU's r, z, n and z, r, h. A
-linear layer is stored as (in, out), the way a matrix product reads it. A large embedding that half
-precision holds exactly is stored in it.
+linear layer is stored as (in, out), the way a matrix product reads it. A large embedding or linear
+layer that half precision holds exactly is stored in it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
         if isinstance(module, FusedLayer):
             weights.update(_unfold_recurrent(module, name, tensors))
         elif isinstance(module, nn.Linear):
-            weights[f"{name}.weight"] = tensors[f"{name}.weight"].T.contiguous()
+            weights[f"{name}.weight"] = tensors[f"{name}.weight"].float().T.contiguous()
             if module.bias is not None:
                 weights[f"{name}.bias"] = tensors[f"{name}.bias"]
         elif isinstance(module, nn.Embedding):
@@ -87,17 +87,20 @@ class HalfEmbedding(nn.Module):
 
 
 class ExportedLinear(nn.Module):
+    """weight: (in, out), float16 where that is exact; a session makes it float32 at its start."""
+
     weight: Tensor
     bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.register_buffer("weight", linear.weight.detach().T.contiguous())
+        weight = linear.weight.detach().T.contiguous()
+        self.register_buffer("weight", weight.half() if _is_half(weight) else weight)
         bias = None if linear.bias is None else linear.bias.detach().clone()
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        product = x @ self.weight
+        product = x @ self.weight.float()
         return product if self.bias is None else product + self.bias
 
 

@@ -26,7 +26,7 @@ from training.loop import (
     Trainer,
     TrainingStopped,
 )
-from training.models.embedding import round_large_embeddings
+from training.models.embedding import round_large_tables
 from training.parallel import Team, joined_team
 from training.recipe import RECIPES, Recipe, RecipeInvalid, load_recipe
 from training.trained import TrainedModel, revision
@@ -80,7 +80,7 @@ class Run:
         after: History | None = None,
     ) -> tuple[AnyModel, History]:
         """A model of ``config`` trained on ``task``, with the weights of its best epoch; after the
-        last stage its large embeddings are rounded.
+        last stage its large tables are rounded.
 
         stage: the name of what comes before the run's last stage, and of its folder.
         after: the history of the stage before; its time counts, and --resume may begin here.
@@ -105,7 +105,7 @@ class Run:
         trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
         history = trainer.fit(self.resume and not begins)
         if not stage:
-            round_large_embeddings(model)
+            round_large_tables(model)
         history = replace(history, stage=stage, before=after, settings=asdict(settings))
         if after is not None:
             history.seconds += after.seconds

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import export.weights
 import training.models.embedding
@@ -10,7 +11,7 @@ from export.weights import for_export, to_pytorch
 from tests import tiny
 from training.models import build, config_to_json
 from training.models.cells import CELLS
-from training.models.embedding import round_large_embeddings
+from training.models.embedding import round_large_tables
 
 MAKERS = (tiny.generator, tiny.seq2seq, tiny.classifier)
 
@@ -53,19 +54,21 @@ def every_table_is_large(monkeypatch):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_rounded_embedding_takes_half_its_bytes_and_comes_back_as_it_was(
+def test_a_rounded_table_takes_half_its_bytes_and_comes_back_as_it_was(
     make, tmp_path, every_table_is_large
 ):
     """The gate compares its graphs with PyTorch's; what is not rounded stays whole."""
     trained = make()
     model = trained.build()
-    round_large_embeddings(model)
+    round_large_tables(model)
     rounded = replace(trained, weights=model.state_dict())
     for given, dtype in ((rounded, "float16"), (trained, "float32")):
         bundle = export_bundle(given, tmp_path / dtype / "1")
         stored = {n: t.dtype for n, t in bundle.manifest.weights.tensors.items()}
-        tables = [name for name in stored if name.endswith("embedding.weight")]
-        assert tables
+        linear = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        tables = [n for n in stored if n.endswith("embedding.weight") or n in linear]
+        assert linear
+        assert len(tables) > len(linear)
         assert {stored.pop(name) for name in tables} == {dtype}
         assert "float16" not in stored.values()
         for name, tensor in trained_from_bundle(bundle).weights.items():
@@ -77,10 +80,10 @@ def test_rounding_is_within_half_precision_and_leaves_small_tables_alone(
 ):
     model = tiny.generator().build()
     before = model.embedding.weight.detach().clone()
-    round_large_embeddings(model)
+    round_large_tables(model)
     moved = (model.embedding.weight - before).abs()
     assert 0 < moved.max() <= before.abs().max() / 2048
     monkeypatch.setattr(training.models.embedding, "LARGE", before.numel() + 1)
     small = tiny.generator().build()
-    round_large_embeddings(small)
+    round_large_tables(small)
     assert torch.equal(small.embedding.weight, before)

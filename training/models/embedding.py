@@ -41,12 +41,13 @@ def token_embedding(symbols: int, size: int, dropped: float = 0.0) -> TokenEmbed
 
 
 @torch.no_grad()
-def round_large_embeddings(model: nn.Module) -> None:
-    """Round the tables of at least LARGE numbers to half precision, IEEE 754's binary16.
+def round_large_tables(model: nn.Module) -> None:
+    """Round the embeddings and linear layers of at least LARGE numbers to half precision, IEEE
+    754's binary16.
 
     What is rounded once is stored in half its bytes and read back as it was, so a model's figures
     are those of its bundle. Its 11 bits keep a number to one part in 2,000, near 0 to 6e-8.
     """
     for module in model.modules():
-        if isinstance(module, TokenEmbedding) and module.weight.numel() >= LARGE:
+        if isinstance(module, TokenEmbedding | nn.Linear) and module.weight.numel() >= LARGE:
             module.weight.copy_(module.weight.half().float())
