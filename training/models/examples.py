@@ -28,7 +28,7 @@ _ITSELF = 1e-3
 
 # How much farther apart examples lie, before training, than their values' deviations say:
 # likelihood alone is slow to learn that words of several names, mixed, make no name.
-_SHARPNESS = 12.0
+_SHARPNESS = 4.0
 
 # What a logit gains, before training, where all attention is on its token.
 _STRENGTH = 5.0
