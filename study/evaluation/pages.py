@@ -22,7 +22,8 @@ WEAKNESSES: dict[str, str] = {
     "sentiment": "It knows sentences of films. Irony, comparisons and negations further apart "
     "than in its generated contrasts mislead it.",
     "g2p": "Names and loan words; it was taught no stress. It hears one pronunciation where the "
-    "dictionary lists several.",
+    "dictionary lists several. Its attention does not align, as the picture shows: what it "
+    "writes comes from the states that the encoder hands over.",
     "translate": "It knows verses and nothing else: other sentences come out as verses. Names that "
     "it has not read are spelled by guess, and some chapters' verses are numbered otherwise in the "
     "two Bibles, so that a few pairs are no translations of each other.",
@@ -30,7 +31,8 @@ WEAKNESSES: dict[str, str] = {
     "pos": "Words that it has not read, which it tags by their neighbours and endings.",
     "pos-online": "As pos; what only the words to the right could tell, it cannot know.",
     "cloze": "It chooses among 1,000 words of one book's English.",
-    "food": "Near twins: foods of like nutrients and other names.",
+    "food": "Near twins: foods of like nutrients and other names. It copies: where no "
+    "training food is near, the name is of what is least far.",
     "nationality": "A name does not tell a nation: use it for nothing that matters to anyone. "
     "It knows the nations of Wikipedia's people, of whom every fourth is American.",
 }

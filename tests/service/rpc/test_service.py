@@ -568,7 +568,7 @@ def test_a_bundle_whose_graphs_do_not_run_is_refused_alone(start_service, monkey
     step = runners.GenerateRunner.step
 
     def broken(self, side, rows):
-        if "memory" in self.sides[0].inputs:
+        if "memory_mask" in self.sides[0].inputs:
             raise RuntimeError("no such kernel")
         step(self, side, rows)
 
