@@ -8,6 +8,7 @@ from bundle.vocabulary import Vocabulary
 from training.data.usda import Food
 from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
 from training.metrics import overlap_f1
+from training.models.examples import Examples
 from training.models.options import OptionInvalid, RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
@@ -112,6 +113,26 @@ def test_a_food_is_not_copied_from_itself_while_training():
         found, closeness = model.examples.nearest_to(standard[1:2])
         assert [n for n in found[0, :, 0].tolist() if n == 1] == own
         assert (closeness <= 0).all()
+
+
+def test_copying_is_taught_in_mixed_precision_too():
+    """As on a GPU: what is copied joins logits of bfloat16, and no example is its own neighbour."""
+    torch.manual_seed(0)
+    examples = Examples(
+        4, length=3, nearest=2, size=6, vector_size=2, embedding_size=8, features=8
+    ).train()
+    vectors = 30 * torch.randn(4, 2)
+    examples.remember(vectors, BEGIN, [[1, 2, END]] * 4)
+    examples.tokens[:, 0] = torch.arange(4)  # so that each is known
+    features = torch.randn(4, 5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens, scores = examples.nearest_to(vectors)
+        memory = examples.look_at(tokens, scores, torch.randn(8, 3, 8), torch.randn(4, 2, 3, 8))
+        logits = examples.copy(torch.zeros(4, 5, 9, dtype=torch.bfloat16), features, memory)
+    logits.sum().backward()
+    assert examples.strength.weight.grad.abs().max() > 0
+    for own, others in enumerate(tokens[:, :, 0].tolist()):
+        assert own not in others
 
 
 def test_sharper_means_farther_from_all_but_the_nearest():

@@ -114,12 +114,16 @@ class Examples(nn.Module):
         apart = vector.unsqueeze(1) - examples
         squared = (apart * apart * weights).sum(dim=2)
         tokens = self.tokens.index_select(0, rows).view(-1, self.nearest, self.tokens.shape[1])
+        # Not zero for an example's own vector: there a square root has no gradient.
         return tokens.long(), -torch.sqrt(squared + _ITSELF)
 
     def _is_itself(self, vector: Tensor) -> Tensor:
-        """(batch, examples)"""
-        squared = vector.square().sum(dim=1, keepdim=True) + self.vectors.square().sum(dim=0)
-        return squared - 2 * vector @ self.vectors < _ITSELF
+        """(batch, examples). In full precision whatever a GPU trains in: bfloat16 loses so much of
+        a difference of squares that no vector would be near itself.
+        """
+        with torch.autocast(vector.device.type, enabled=False):
+            squared = vector.square().sum(dim=1, keepdim=True) + self.vectors.square().sum(dim=0)
+            return squared - 2 * vector @ self.vectors < _ITSELF
 
     def look_at(
         self, tokens: Tensor, scores: Tensor, features: Tensor, embedded: Tensor
@@ -144,4 +148,5 @@ class Examples(nn.Module):
         share = torch.softmax(scores, dim=2)
         strength = self.strength(torch.cat((features, share @ memory.keys), dim=2))
         tokens = memory.tokens.unsqueeze(1).expand_as(share)
-        return logits.scatter_add(2, tokens, share * strength)
+        # In mixed precision the logits are the narrower ones.
+        return logits.scatter_add(2, tokens, (share * strength).to(logits.dtype))
