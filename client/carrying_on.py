@@ -43,7 +43,8 @@ _SEEDS = 2**64
 REFUSALS = ("NOT_FOUND", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 # What gRPC says in other codes: of a connection, of the server behind a proxy, and, while it sends,
 # of any end at all (grpc#36066).
-_BROKEN = ("RST_STREAM", "Stream removed", "GOAWAY", "Internal error from Core")
+_WHILE_SENDING = "Internal error from Core"
+_BROKEN = ("RST_STREAM", "Stream removed", "GOAWAY", _WHILE_SENDING)
 _CLOSED = "Channel closed"  # by our own caller
 # Options of the request that a resumed stream says anew; all others are in its token.
 _KEPT_OPTIONS = (
@@ -52,6 +53,15 @@ _KEPT_OPTIONS = (
 )  # fmt: skip
 
 NO_LAST_MESSAGE = RequestFailed("UNAVAILABLE", "the stream ended without its last message")
+REASON_LOST = RequestFailed(
+    "UNAVAILABLE",
+    "the server ended the stream while more was sent to it; gRPC did not keep its reason",
+)
+
+
+def has_lost_its_reason(failure: RequestFailed) -> bool:
+    """Whether gRPC put an error of its own in the place of the server's status."""
+    return failure.code == "INTERNAL" and _WHILE_SENDING in failure.message
 
 
 def is_broken(failure: RequestFailed) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 
 from client import results
-from client.carrying_on import CarriedStream
+from client.carrying_on import REASON_LOST, CarriedStream, has_lost_its_reason
 from client.carrying_tags import CarriedTags, TagLeg
 from client.connecting import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
 from client.parts import AwaitedParts, ReadParts
@@ -95,6 +95,28 @@ async def _each_of(
         with _failures():
             async for response in call:
                 yield convert(response)
+    finally:
+        call.cancel()
+
+
+async def _tags_of(call: Any) -> AsyncGenerator[TagPiece, None]:
+    """As _each_of, for a call into which is still sent.
+
+    gRPC ends such a call by an error of its own where the server ends it while a message is sent,
+    and drops the server's status (grpc#36066). What the server told comes whole all the same, so
+    its last message says whether it ended well.
+    """
+    piece = None
+    try:
+        async for response in call:
+            piece = to_tag_piece(response)
+            yield piece
+    except grpc.RpcError as error:
+        failure = results.to_failure(error)
+        if not has_lost_its_reason(failure):
+            raise failure from error
+        if piece is None or piece.end is None:
+            raise REASON_LOST from error
     finally:
         call.cancel()
 
@@ -345,7 +367,7 @@ class AsyncClient(_Calls):
                     start, 0, 0, lambda: True, lambda: call.initial_metadata()
                 )
                 call: Any = self._stub.StreamTag(requests, **self._how)
-                pieces = _each_of(call, to_tag_piece)
+                pieces = _tags_of(call)
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece

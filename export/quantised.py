@@ -20,7 +20,7 @@ from export.weights import ExportedLinear, ExportedRecurrentLayer, ScannedLayer
 from training.models.cells import State
 from training.models.generator import Generator
 from training.models.options import RecurrentOptions
-from training.models.seq2seq import Seq2Seq, attention
+from training.models.seq2seq import Seq2Seq, attention, query_scale
 
 # Seven bits: a CPU without VNNI adds two products of 255 * 63 in 16 bits and does not saturate.
 WEIGHT_LIMIT = 63
@@ -70,11 +70,13 @@ class QuantisedSeq2Seq(nn.Module):
         self.query = QuantisedLinear.of(exported.query)
         self.combine = QuantisedLinear.of(exported.combine)
         self.output = QuantisedLinear.of(exported.output)
+        self.query_scale = query_scale(exported.config)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         memory, memory_mask, *carried = state
         features, after = self.decoder(token, tuple(carried))
-        weights = attention(self.query(features).unsqueeze(1), memory, memory_mask)
+        query = self.query(features).unsqueeze(1)
+        weights = attention(query, memory, memory_mask, self.query_scale)
         context = (weights @ memory).squeeze(1)
         combined = torch.tanh(self.combine(torch.cat((features, context), dim=1)))
         return self.output(combined), (memory, memory_mask, *after)

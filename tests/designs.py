@@ -50,9 +50,11 @@ _PHONES = len(tiny.PHONE_WRITER.vocabulary)
 
 
 def _seq2seq(recurrent: RecurrentOptions, attention: bool) -> Seq2SeqConfig:
+    # Attention of scores that are not scaled is in tiny.seq2seq().
     return Seq2SeqConfig(
-        _LETTERS, _PHONES, _EMBEDDING, recurrent, tiny.SOURCE_LIMIT, attention=attention
-    )
+        _LETTERS, _PHONES, _EMBEDDING, recurrent, tiny.SOURCE_LIMIT,
+        attention=attention, scaled=attention,
+    )  # fmt: skip
 
 
 _CONFIGS: dict[object, Callable[[RecurrentOptions], Config]] = {

@@ -98,13 +98,14 @@ def memoryless(name: str = "bigrams") -> TrainedModel:
     return trained(name, config, {"input": LETTER_READER, "output": LETTER_READER})
 
 
-def seq2seq(name: str = "speller", cell: str = "lstm") -> TrainedModel:
+def seq2seq(name: str = "speller", cell: str = "lstm", scaled: bool = False) -> TrainedModel:
     config = Seq2SeqConfig(
         source_vocabulary_size=len(LETTER_READER.vocabulary),
         target_vocabulary_size=len(PHONE_WRITER.vocabulary),
         embedding_size=6,
         recurrent=RecurrentOptions(cell, 11),
         source_limit=SOURCE_LIMIT,
+        scaled=scaled,
     )
     limits = {"input_tokens": SOURCE_LIMIT, "output_tokens": 60}
     return trained(name, config, {"input": LETTER_READER, "output": PHONE_WRITER}, limits=limits)

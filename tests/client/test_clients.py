@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import queue
 import threading
 import time
 from contextlib import aclosing
 
+import grpc
 import pytest
 
-from client import AsyncClient, Client, RequestFailed, Retries, Sampling
+from client import AsyncClient, Client, RequestFailed, Retries, Sampling, clients
 from tests.client.fakes import Act, FakeServer, label
+from unroll.v1 import unroll_pb2 as pb
 
 RETRIES = Retries(attempts=4, first_seconds=0.01, longest_seconds=0.05)
 ASKED = {"prompt": "abc", "max_tokens": 33, "resume_every": 8, "sampling": Sampling(seed=5)}
@@ -116,6 +119,65 @@ def test_without_carry_on_it_ends_as_the_server_ends_it(start, ask):
     (*_, last) = ask(server.target, "stream_tag", ["a b"] * 9, carry_on=False)
     assert (last.end.handed_over, last.end.requests_read, last.end.tokens) == (True, 2, 4)
     assert [request.resume_every for request in server.requests[:2]] == [8, 8]
+
+
+@pytest.mark.parametrize("act", [HANDS_OVER, BREAKS])
+def test_what_is_sent_while_the_server_ends_hides_no_answer(start, act):
+    """gRPC then puts an error of its own in the place of the status, one time of seven or so."""
+    server = start()
+
+    async def words():
+        for _ in range(50):
+            yield ["a"]
+            await asyncio.sleep(0)
+
+    async def told():
+        pieces = []
+        async with AsyncClient(server.target, 20, retries=RETRIES) as client:
+            with contextlib.suppress(RequestFailed):
+                async for piece in client.stream_tag("m", words(), carry_on=False):
+                    pieces.append(piece)
+        return len(pieces), pieces[-1].end is not None
+
+    for _ in range(60):
+        server.acts = [act]
+        assert asyncio.run(told()) == ((8, True) if act is HANDS_OVER else (5, False))
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "details", "expected"),
+    [
+        (True, "INTERNAL", "Internal error from Core", None),
+        (False, "INTERNAL", "Internal error from Core", "UNAVAILABLE: .* did not keep its reason"),
+        (True, "INTERNAL", "it broke", "INTERNAL: it broke"),
+        (False, "RESOURCE_EXHAUSTED", "later", "RESOURCE_EXHAUSTED: later"),
+    ],
+)
+def test_a_last_message_stands_for_a_status_that_was_lost(ended, code, details, expected):
+    class Ended:
+        def __init__(self):
+            self.is_cancelled = False
+
+        def cancel(self):
+            self.is_cancelled = True
+
+        async def __aiter__(self):
+            yield pb.StreamTagResponse(tokens=[pb.TaggedToken(text="a", label="x")])
+            if ended:
+                yield pb.StreamTagResponse(usage=pb.Usage(output_tokens=1))
+            status, none = grpc.StatusCode[code], grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(status, none, none, details)
+
+    call, pieces = Ended(), []
+
+    async def read():
+        async for piece in clients._tags_of(call):
+            pieces.append(piece)
+
+    with pytest.raises(RequestFailed, match=expected) if expected else contextlib.nullcontext():
+        asyncio.run(read())
+    assert [piece.end is not None for piece in pieces] == ([False, True] if ended else [False])
+    assert call.is_cancelled
 
 
 def test_what_is_given_up_fails_with_the_last_reason(start, ask):

@@ -29,6 +29,7 @@ MODELS = {
     "letters of gru": tiny.generator(cell="gru"),
     "letters of rnn": tiny.generator(cell="rnn"),
     "speller of lstm": replace(tiny.seq2seq(), precisions=tiny.INT8),
+    "scaled speller": replace(tiny.seq2seq(scaled=True), precisions=tiny.INT8),
 }
 
 

@@ -55,6 +55,18 @@ def test_seq2seq_attends_to_its_own_source_only(cell):
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 4))
 
 
+def test_scaled_scores_are_those_over_the_root_of_their_width():
+    """Vaswani et al. 2017, section 3.2.1: softmax(q k / sqrt(d))."""
+    plain, scaled = (tiny.seq2seq(scaled=is_scaled).build() for is_scaled in (False, True))
+    scaled.load_state_dict(plain.state_dict())
+    state = plain.encode(torch.randint(1, 10, (2, 8)), torch.tensor([8, 3]))
+    features = torch.randn(2, 4, 11)
+    weights = plain.attend(features, state[0], state[1])
+    width = state[0].shape[2]
+    expected = torch.softmax(torch.log(weights) / width**0.5, dim=2)
+    torch.testing.assert_close(scaled.attend(features, state[0], state[1]), expected)
+
+
 def test_an_alignment_is_what_each_next_token_looks_at(cell):
     """Its average of the source is what the step mixes into that token's logits."""
     model = tiny.seq2seq(cell=cell).build()

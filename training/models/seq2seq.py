@@ -6,10 +6,15 @@ Le 2014, arXiv:1409.3215; Cho et al. 2014, arXiv:1406.1078): a lossy summary of 
 Attention is Luong's "general" score over the decoder's output (Luong, Pham and Manning 2015,
 arXiv:1508.04025, equations 5 to 8), without input feeding: the decoder's recurrence then does
 not wait for the attention, so training and scoring run it as one sequence operator.
+
+Its scores may be divided by the root of their width (Vaswani et al. 2017, arXiv:1706.03762, section
+3.2.1). A score is a sum over the width: with a wide or deep encoder the first are so far apart that
+the softmax looks at one place whatever is said, where its gradient is close to zero.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -40,6 +45,7 @@ class Seq2SeqConfig:
 
     recurrent: the decoder's layers; the encoder has the same, in both directions.
     attention: whether the decoder looks back at the source at each step.
+    scaled: whether the attention's scores are divided by the root of their width.
     embedding_dropout: share of the symbols a batch goes without while training.
     tied: whether the target's symbols are said by the vectors that they are read by.
     """
@@ -54,6 +60,7 @@ class Seq2SeqConfig:
     attention: bool = True
     embedding_dropout: float = 0.0
     tied: bool = False
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         check_one_direction(self.recurrent, "a decoder", "what it would read is not made yet")
@@ -119,7 +126,8 @@ class Seq2Seq(nn.Module):
 
     def attend(self, features: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Weights (batch, time, source_limit) of each decoder output over the memory."""
-        return attention(self.query(features), memory, memory_mask)
+        query = self.query(features)
+        return attention(query, memory, memory_mask, query_scale(self.config))
 
     def align(self, tokens: Tensor, state: State) -> Tensor:
         """tokens (batch, time) → how much each next token looks at each place of the source,
@@ -160,7 +168,19 @@ class Seq2Seq(nn.Module):
         return self.output(self.dropout(combined))
 
 
-def attention(query: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
-    """query (batch, time, 2 * hidden) → its weights (batch, time, source_limit) over the memory"""
+def query_scale(config: Seq2SeqConfig) -> float:
+    """What a query is multiplied by before it is compared with the memory."""
+    if not config.scaled:
+        return 1.0
+    return 1.0 / math.sqrt(2 * config.recurrent.output_size)
+
+
+def attention(query: Tensor, memory: Tensor, memory_mask: Tensor, scale: float = 1.0) -> Tensor:
+    """query (batch, time, 2 * hidden) → its weights (batch, time, source_limit) over the memory
+
+    scale: of the scores; see ``query_scale``.
+    """
+    if scale != 1.0:
+        query = query * scale
     scores = query @ memory.transpose(1, 2)
     return torch.softmax(scores + (memory_mask.unsqueeze(1) - 1) * -_MASKED, dim=2)
