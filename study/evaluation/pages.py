@@ -22,8 +22,7 @@ WEAKNESSES: dict[str, str] = {
     "sentiment": "It knows sentences of films. Irony, comparisons and negations further apart "
     "than in its generated contrasts mislead it.",
     "g2p": "Names and loan words; it was taught no stress. It hears one pronunciation where the "
-    "dictionary lists several. Its attention does not align, as the picture shows: what it "
-    "writes comes from the states that the encoder hands over.",
+    "dictionary lists several.",
     "translate": "It knows verses and nothing else: other sentences come out as verses. Names that "
     "it has not read are spelled by guess, and some chapters' verses are numbered otherwise in the "
     "two Bibles, so that a few pairs are no translations of each other.",
