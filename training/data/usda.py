@@ -93,7 +93,7 @@ def similar_names(name: str) -> str:
 
 
 def split_foods(foods: Sequence[Food]) -> dict[str, list[Food]]:
-    """``train``, ``validation`` and two held-out parts, disjoint; nothing else trains on them.
+    """``train``, ``validation`` and two held-out parts, disjoint.
 
     ``new names``: a tenth of the groups of similar names, by a hash, with all their foods.
     ``every tenth``: of all foods from the first, those that are in no such group. Foods much

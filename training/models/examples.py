@@ -30,6 +30,8 @@ _ITSELF = 1e-3
 # likelihood alone is slow to learn that words of several names, mixed, make no name.
 _SHARPNESS = 4.0
 
+_SMALL_IDS = 2**15  # so many fit into int16
+
 # What a logit gains, before training, where all attention is on its token.
 _STRENGTH = 5.0
 
@@ -54,8 +56,9 @@ class Remembered:
 class Examples(nn.Module):
     """The memory; ``remember`` fills it.
 
-    vectors: (vector_size, examples), standardised. tokens: (examples, 1 + length) int32, begin,
-    then what was written. log_weights: (vector_size,) of how much each value tells of nearness.
+    vectors: (vector_size, examples), standardised. tokens: (examples, 1 + length), begin, then
+    what was written; int16 where the vocabulary's ids are that small, else int32. log_weights:
+    (vector_size,) of how much each value tells of nearness.
     """
 
     vectors: Tensor
@@ -70,11 +73,13 @@ class Examples(nn.Module):
         vector_size: int,
         embedding_size: int,
         features: int,
+        vocabulary_size: int,
     ) -> None:
         super().__init__()
         self.nearest = nearest
         self.register_buffer("vectors", torch.zeros(vector_size, examples))
-        self.register_buffer("tokens", torch.zeros(examples, 1 + length, dtype=torch.int32))
+        kind = torch.int16 if vocabulary_size <= _SMALL_IDS else torch.int32
+        self.register_buffer("tokens", torch.zeros(examples, 1 + length, dtype=kind))
         self.log_weights = nn.Parameter(torch.full((vector_size,), math.log(_SHARPNESS)))
         self.key = nn.Linear(features + embedding_size, size)
         self.query = nn.Linear(features, size, bias=False)
@@ -84,13 +89,13 @@ class Examples(nn.Module):
     def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
         """vectors (examples, vector_size), standardised, no two alike; of each the tokens that
         were written for it, padding for what is not to be copied. What is longer than the
-        memory's length is cut.
+        memory's length is cut. There may be more or fewer than before.
         """
-        self.vectors.copy_(vectors.T)
-        self.tokens.fill_(PADDING_ID)
+        self.vectors = vectors.T.contiguous()
+        self.tokens = self.tokens.new_full((len(vectors), self.tokens.shape[1]), PADDING_ID)
         for row, sequence in zip(self.tokens, sequences, strict=True):
             kept = [begin_id, *sequence][: len(row)]
-            row[: len(kept)] = torch.tensor(kept, dtype=torch.int32)
+            row[: len(kept)] = torch.tensor(kept, dtype=self.tokens.dtype)
 
     @torch.no_grad()
     def sharpen(self, factor: float) -> None:

