@@ -31,6 +31,7 @@ class Goal:
         return value <= self.bar if self.is_error else value >= self.bar
 
 
+_NEAREST = "the nearest food's name: "  # on these foods: tests/training/test_food.py
 _BROWN = "each word's most frequent tag: 91.6 %"
 GOALS: Mapping[str, tuple[Goal, ...]] = {
     "sentiment": (
@@ -65,8 +66,8 @@ GOALS: Mapping[str, tuple[Goal, ...]] = {
         Goal("top-5 accuracy", "", 60, "the words left and right, counted: 50.5 %"),
     ),
     "food": (
-        Goal("first word right", "every tenth", 74.2, "the nearest food's name: 74.2 %"),
-        Goal("F1 of words", "every tenth", 0.573, "the nearest food's name: 0.573"),
+        Goal("first word right", "every tenth", 74.2, _NEAREST + "74.2 %, on these foods 75.0 %"),
+        Goal("F1 of words", "every tenth", 0.573, _NEAREST + "0.573, on these foods 0.570"),
     ),
     "nationality": (
         Goal("P@1", "", 55, "name2nat's GRU 55.1 %, on a split of its own"),

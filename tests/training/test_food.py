@@ -5,7 +5,8 @@ import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from training.data.usda import Food
+from tests.training.real import real
+from training.data.usda import Food, load_foods, split_foods
 from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
@@ -208,3 +209,22 @@ def test_noise_is_added_while_training_alone():
     assert not torch.equal(model.encode(vectors)[0], model.encode(vectors)[0])
     model.eval()
     assert torch.equal(model.encode(vectors)[0], model.encode(vectors)[0])
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("split", "first", "f1"), [("every tenth", 75.0, 0.570), ("new names", 49.7, 0.343)]
+)
+def test_the_nearest_foods_own_name_is_this_good(split, first, f1):
+    """By all values alike, among what the model remembers: what it is to be better than."""
+    splits = split_foods(real(load_foods).foods)
+    remembered, asked = [*splits["train"], *splits["validation"]], splits[split]
+    known, wanted = (
+        torch.tensor([food.values for food in foods]).log1p().double()
+        for foods in (remembered, asked)
+    )
+    scale = known.std(dim=0)
+    exact = "donot_use_mm_for_euclid_dist"
+    nearest = torch.cdist(wanted / scale, known / scale, compute_mode=exact).argmin(dim=1)
+    found = compare([remembered[number].name for number in nearest], asked)
+    assert (round(found[0], 1), round(found[1], 3)) == (first, f1)
