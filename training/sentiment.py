@@ -5,7 +5,8 @@
 Split: 2,055 Rotten Tomatoes sentences are held out, a tenth of the other 8,530 validates (by a
 hash of the text). Pieces of IMDB reviews, rated product snippets and words, and sentences made by
 rule join the training only. Two numbers of each word's embedding begin with what the reviews'
-labels and people's ratings say of the word; the encoder may read the reviews as a language first,
+labels and people's ratings say of the word, the others with its vector from far more texts
+(training/data/word_vectors.py); the encoder may read the reviews as a language first,
 without their labels. The made sentences are measured on words of their own, apart.
 """
 
