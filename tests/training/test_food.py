@@ -85,16 +85,22 @@ TWINS = [
 ]  # fmt: skip
 
 
-def test_a_name_is_copied_from_the_nearest_food():
-    """Without a condition it knows a food by its neighbours alone, so other names in its memory
-    are other answers, of words that it was never taught in that place.
-    """
+def taught_copier() -> VectorToSequence:
+    """Knows TWINS, and a food by its neighbours alone."""
     torch.manual_seed(0)
     model = VectorToSequence(COPIER)
     model.standardise(torch.tensor([food.values for food in TWINS]))
     remember(model, WRITER, TWINS)
     teach(model, FoodTask(WRITER, TWINS, TWINS, seed=1), 60)
     model.reader.weight.data.zero_()
+    return model
+
+
+def test_a_name_is_copied_from_the_nearest_food():
+    """Without a condition it knows a food by its neighbours alone, so other names in its memory
+    are other answers, of words that it was never taught in that place.
+    """
+    model = taught_copier()
     asked = torch.tensor([[82.0, 0.1], [0.2, 2.9]])
     assert write(model, asked, WRITER) == ["Butter, salted", "Figs, raw"]
     names = [food.name for food in reversed(TWINS)]
@@ -105,12 +111,7 @@ def test_a_name_is_copied_from_the_nearest_food():
 
 def test_more_foods_can_be_remembered_when_training_is_over():
     """A food that has none like it in the memory is named as soon as one is there."""
-    torch.manual_seed(0)
-    model = VectorToSequence(COPIER)
-    model.standardise(torch.tensor([food.values for food in TWINS]))
-    remember(model, WRITER, TWINS)
-    teach(model, FoodTask(WRITER, TWINS, TWINS, seed=1), 60)
-    model.reader.weight.data.zero_()
+    model = taught_copier()
     asked = torch.tensor([[82.0, 2.9]])
     assert write(model, asked, WRITER) != ["Figs, salted"]
     added = [Food("Figs, salted", "", (82.0, 2.8)), Food("Figs, salted", "", (82.0, 3.0))]
