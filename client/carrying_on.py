@@ -53,10 +53,7 @@ _KEPT_OPTIONS = (
 )  # fmt: skip
 
 NO_LAST_MESSAGE = RequestFailed("UNAVAILABLE", "the stream ended without its last message")
-REASON_LOST = RequestFailed(
-    "UNAVAILABLE",
-    "the server ended the stream while more was sent to it; gRPC did not keep its reason",
-)
+REASON_LOST = "the server ended the stream while more was sent to it; gRPC did not keep its reason"
 
 
 def has_lost_its_reason(failure: RequestFailed) -> bool:

@@ -28,6 +28,7 @@ from client.results import (
     FilledBlank,
     GenerateOptions,
     Piece,
+    RequestFailed,
     ScoredText,
     TaggedText,
 )
@@ -108,17 +109,14 @@ async def _tags_of(call: Any) -> AsyncGenerator[TagPiece, None]:
     """
     piece = None
     try:
-        async for response in call:
-            piece = to_tag_piece(response)
-            yield piece
-    except grpc.RpcError as error:
-        failure = results.to_failure(error)
+        async with aclosing(_each_of(call, to_tag_piece)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except RequestFailed as failure:
         if not has_lost_its_reason(failure):
-            raise failure from error
+            raise
         if piece is None or piece.end is None:
-            raise REASON_LOST from error
-    finally:
-        call.cancel()
+            raise RequestFailed("UNAVAILABLE", REASON_LOST) from failure
 
 
 def _shorter(seconds: float, deadline: float | None) -> float:

@@ -83,6 +83,7 @@ class SentimentSettings:
     rated are read as texts too. made_anew: sentences made of those words for each epoch.
     rating_slope: k of the probability of praise 1 / (1 + exp(-k·rating)) that a rated text is
     taught with, 0 for its label alone. prior: of word_priors, 0 for none.
+    vectors: the spread of word_vectors, 0 for none.
     language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
     0 epochs for none. language_draws: words of noise a batch.
     label_smoothing: share of a label's probability that is spread over all.

