@@ -10,7 +10,9 @@ RequestError
 ├── ResumeInvalid      its resume token is none, was changed, or is too large
 ├── ResumeRefused      its resume token is good elsewhere, for another caller, or no more
 ├── ReaderStalled      its caller has not read for too long
-├── QueueFull          as many requests wait as may; carries when to try again
+├── TryLater           what it needs is taken; carries when to try again
+│   ├── QueueFull      as many requests wait as may
+│   └── Overloaded     memory or a caller's share is used up
 ├── TimedOut           it took longer than the request itself allows
 ├── NotOffered         the protocol has it, this service does not
 ├── ServiceStopping    the service takes no new work
@@ -60,10 +62,18 @@ class ReaderStalled(RequestError):
     pass
 
 
-class QueueFull(RequestError):
+class TryLater(RequestError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(TryLater):
+    pass
+
+
+class Overloaded(TryLater):
+    pass
 
 
 class TimedOut(RequestError):

@@ -17,6 +17,7 @@ from service.engine.errors import (
     ModelNotFound,
     ModelRefused,
     NotOffered,
+    Overloaded,
     PermissionDenied,
     QueueFull,
     ReaderStalled,
@@ -25,6 +26,7 @@ from service.engine.errors import (
     ResumeRefused,
     ServiceStopping,
     TimedOut,
+    TryLater,
     Unauthenticated,
     WrongInput,
 )
@@ -40,6 +42,7 @@ STATUS_OF = {
     ResumeRefused: grpc.StatusCode.FAILED_PRECONDITION,
     ReaderStalled: grpc.StatusCode.ABORTED,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     ServiceStopping: grpc.StatusCode.UNAVAILABLE,
@@ -53,7 +56,7 @@ _MOST_MESSAGE_BYTES = 2048
 async def abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
     """End the call with the error's status; a full queue says when to come back."""
     trailers = tuple(context.trailing_metadata() or ())
-    if isinstance(error, QueueFull):
+    if isinstance(error, TryLater):
         trailers += _retry_trailers(error)
     await context.abort(STATUS_OF[type(error)], told(error), trailers)
     raise AssertionError("abort() does not return")
@@ -67,7 +70,7 @@ def told(error: RequestError) -> str:
     return cut if len(data) <= _MOST_MESSAGE_BYTES else f"{cut} …"
 
 
-def _retry_trailers(error: QueueFull) -> tuple[tuple[str, bytes], ...]:
+def _retry_trailers(error: TryLater) -> tuple[tuple[str, bytes], ...]:
     nanos, seconds = math.modf(error.retry_after_seconds)
     delay = Duration(seconds=int(seconds), nanos=int(nanos * 1e9))
     detail = any_pb2.Any()
