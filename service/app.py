@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 
 from prometheus_client import CollectorRegistry
 
@@ -20,6 +21,7 @@ from service.config import (
 )
 from service.control import ModelControl
 from service.engine.catalogue import Catalogue
+from service.engine.memory_budget import MemoryBudget
 from service.engine.pacing import clock_of_this_thread
 from service.engine.resuming import ResumeTokens
 from service.engine.streams import Hand
@@ -29,6 +31,7 @@ from service.interpreter import settle
 from service.logs import hear_loop
 from service.memory import memory_limit
 from service.metrics import Metrics
+from service.overload import OverloadManager, resident_bytes, trim_memory
 from service.rpc.server import GrpcServer, GrpcSettings
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
@@ -61,6 +64,16 @@ class App:
         self.metrics = Metrics(registry or CollectorRegistry())
         self.catalogue = Catalogue()
         self.is_ready = False
+        limit = memory_limit()
+        self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
+        self.overload = OverloadManager(
+            limit,
+            config.overload_share,
+            resident_bytes,
+            self._shrink_buffers,
+            self._trim_memory,
+            time.monotonic,
+        )
         self._loop_lag = LoopLag(self.metrics.loop_lag_seconds.observe)
 
     async def start(self) -> None:
@@ -81,19 +94,27 @@ class App:
                 config.address,
                 config.max_message_bytes,
                 config.max_metadata_bytes,
+                config.max_connections,
                 config.max_calls_per_connection,
+                config.max_calls_per_caller,
+                config.handshake_seconds,
+                config.body_seconds,
+                config.idle_connection_seconds,
                 config.stall_seconds,
                 config.max_sequences,
                 config.sequence_idle_seconds,
             ),
             self._answers_ready,
             self.metrics.request_ended,
+            self.budget,
             self.security.guard,
             self.security.for_server(),
             self._watch,
+            self.overload.check,
         )
         self.metrics.sequences.set_function(lambda: len(self.grpc.sequences))
         self.metrics.open_requests.set_function(lambda: self.grpc.gate.calls)
+        self.metrics.watch_memory(self.budget, self.overload)
         host, port = split_address(config.http_address, "http_address")
         self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
         for assembled in begun:
@@ -102,6 +123,7 @@ class App:
         self._watch.start()
         await self.grpc.start()
         self._loop_lag.start()
+        self._polling = self._loop.create_task(self.overload.run())
         self.is_ready = True
         for assembled in begun:
             assembled.warm_reading_later()
@@ -109,7 +131,7 @@ class App:
     async def announce(self) -> None:
         """Ready no more, for whoever asks; calls are still taken."""
         self.is_ready = False
-        await self.grpc.announce()
+        self.grpc.announce()
 
     async def stop(self) -> bool:
         """Stop taking requests, let calls finish within the grace, hand over streams that do
@@ -121,6 +143,7 @@ class App:
         finished = await self.grpc.stop(self.config.grace_seconds, self.control.hand_over)
         left_over = await self.control.stop()
         self._loop_lag.stop()
+        self._polling.cancel()
         self.http.stop()
         await self._watch.stop(_TRACE_SECONDS)
         # A call that was ended by force may not have given its rows back yet.
@@ -150,6 +173,7 @@ class App:
                 read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes
             ),
             self._failed,
+            self.budget,
         )
         repository = Repository(
             config.models, settings, Precisions(*split_precision(config.precision))
@@ -183,7 +207,14 @@ class App:
         self._tell_metrics()
         served = [served for served in self.catalogue.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
-        await self.grpc.tell_health(name, is_served, self._all_well)
+        self.grpc.report_health(name, is_served, self._all_well)
+
+    def _shrink_buffers(self, are_small: bool) -> None:
+        """What streams may leave unread shrinks, or is as before."""
+        self.control.shrink_buffers(are_small)
+
+    def _trim_memory(self) -> None:
+        self._loop.run_in_executor(None, trim_memory)
 
     def _failed(self, name: str) -> None:
         """An engine broke; called on its thread."""

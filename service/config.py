@@ -79,8 +79,37 @@ class Config:
     )
     max_message_bytes: int = _setting(MEBIBYTE, "largest request, in bytes", least=1)
     max_metadata_bytes: int = _setting(16384, "largest metadata of a call, in bytes", least=1024)
+    max_connections: int = _setting(
+        1024, "gRPC connections at once; further ones are closed", least=1
+    )
     max_calls_per_connection: int = _setting(
-        2048, "calls that one connection may have open; further ones wait at the caller's", least=1
+        100, "calls that one connection may have open; further ones wait at the caller's", least=1
+    )
+    max_calls_per_caller: int = _setting(
+        4096,
+        "requests that one caller may have under way: those of its tokens, or of its connection",
+        least=1,
+    )
+    handshake_seconds: float = _setting(
+        10.0, "seconds that a new connection may take until it speaks HTTP/2", above=0
+    )
+    body_seconds: float = _setting(
+        10.0, "seconds that a request may take to arrive while many are on their way", above=0
+    )
+    idle_connection_seconds: float = _setting(
+        1800.0, "seconds without a call, after which a connection is closed", above=0
+    )
+    memory_budget_bytes: int = _setting(
+        0,
+        "bytes that requests, unread answers, sequences and words of callers may take together; "
+        "0: a quarter of the memory limit",
+        least=0,
+    )
+    overload_share: float = _setting(
+        0.85,
+        "share of the memory limit from which new streams are refused; at a third and two thirds "
+        "of the rest buffers shrink, then everything new is refused",
+        above=0,
     )
     prime_share: float = _setting(
         0.5, "of a step's time that reading prompts may take while streams run", above=0
@@ -146,6 +175,8 @@ class Config:
             )
         if self.trace_share > 1:
             raise ConfigInvalid(f"trace_share is {self.trace_share}; choose at most 1")
+        if self.overload_share > 1:
+            raise ConfigInvalid(f"overload_share is {self.overload_share}; choose at most 1")
         if self.log_texts and not self.log_requests:
             raise ConfigInvalid("log_texts is on and log_requests is not; turn both on, or none")
         split_address(self.http_address, "http_address")

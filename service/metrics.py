@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,7 +33,9 @@ from service.engine.errors import (
     TimedOut,
     WrongInput,
 )
+from service.engine.memory_budget import KINDS, MemoryBudget
 from service.instruments import CountedHistogram, FactGauge
+from service.overload import OverloadManager
 from service.served_metrics import ServedMetrics
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -74,6 +77,7 @@ class Metrics:
         self._add_models()
         self.served = ServedMetrics(registry)
         self._add_process()
+        self._add_memory()
         # By model: versions that are being loaded, and the last one that was served.
         self._loading: dict[str, Sequence[str]] = {}
         self._last: dict[str, str] = {}
@@ -320,6 +324,27 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def _add_memory(self) -> None:
+        self.budget_bytes = self._gauge(
+            "unroll_memory_budget_used_bytes",
+            "Bytes that callers' data takes, by kind: requests, answers, sequences, words.",
+            "kind",
+        )
+        self.budget_limit = self._gauge(
+            "unroll_memory_budget_bytes", "Bytes that callers' data may take together."
+        )
+        self.overload_stage = self._gauge(
+            "unroll_overload_stage",
+            "0 normal, 1 no new streams, 2 small buffers too, 3 nothing new at all.",
+        )
+
+    def watch_memory(self, budget: MemoryBudget, overload: OverloadManager) -> None:
+        """Read them at each scrape from now on."""
+        self.budget_limit.set(budget.limit)
+        for kind in KINDS:
+            self.budget_bytes.labels(kind).set_function(partial(budget.used_of, kind))
+        self.overload_stage.set_function(lambda: overload.stage)
 
     def _facts(self, name: str, text: str, *labels: str) -> FactGauge:
         return FactGauge(self._gauge(name, text, *labels))

@@ -69,6 +69,7 @@ class EngineThread:
         self.engine = engine
         self.limit = limit
         self.open_work = 0
+        self.are_buffers_small = False  # of its streams, while memory is short
         self.messages = 0  # with tokens, that its streams were read as
         self.message_tokens = 0
         self.failure: EngineFailed | None = None
