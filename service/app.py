@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
@@ -25,19 +26,22 @@ from service.engine.memory_budget import MemoryBudget
 from service.engine.pacing import clock_of_this_thread
 from service.engine.resuming import ResumeTokens
 from service.engine.streams import Hand
+from service.engine.threads import EngineThread
 from service.http import HttpServer
 from service.instruments import LoopLag
 from service.interpreter import settle
-from service.logs import hear_loop
+from service.liveness import Liveness
+from service.logs import flush, hear_loop
 from service.memory import memory_limit
 from service.metrics import Metrics
 from service.overload import OverloadManager, resident_bytes, trim_memory
+from service.reloading import Reloading
 from service.rpc.server import GrpcServer, GrpcSettings
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
 from service.security import Security, secure, tell
-from service.signals import end_on
+from service.signals import end_after, on_hang_up
 from service.watching import watch_of
 
 log = logging.getLogger(__name__)
@@ -74,7 +78,7 @@ class App:
             self._trim_memory,
             time.monotonic,
         )
-        self._loop_lag = LoopLag(self.metrics.loop_lag_seconds.observe)
+        self._loop_lag = LoopLag(self._loop_ran)
 
     async def start(self) -> None:
         config = self.config
@@ -116,7 +120,10 @@ class App:
         self.metrics.open_requests.set_function(lambda: self.grpc.gate.calls)
         self.metrics.watch_memory(self.budget, self.overload)
         host, port = split_address(config.http_address, "http_address")
-        self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
+        self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
+        self.http = HttpServer(
+            host, port, self.metrics.registry, self.liveness.why_dead, self._why_not_ready
+        )
         for assembled in begun:
             assembled.start()
         self.http.start()
@@ -184,6 +191,18 @@ class App:
     def _answers_ready(self) -> bool:
         return self.is_ready and self._all_well
 
+    def _why_not_ready(self) -> str:
+        if not self.is_ready:
+            return "it starts or stops"
+        return self.liveness.why_not_ready() if self._all_well else "an engine has failed"
+
+    def _engine_threads(self) -> list[EngineThread]:
+        return [thread for served in self.catalogue.served for thread in served.threads]
+
+    def _loop_ran(self, late_seconds: float) -> None:
+        self.metrics.loop_lag_seconds.observe(late_seconds)
+        self.liveness.beat()
+
     @property
     def _all_well(self) -> bool:
         return not any(served.has_failed for served in self.catalogue.served)
@@ -221,8 +240,11 @@ class App:
         asyncio.run_coroutine_threadsafe(self._changed(name), self._loop)
 
 
-async def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
+async def serve(config: Config, read_again: Callable[[], Config]) -> int:
+    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code.
+
+    read_again: the configuration as SIGHUP finds it; raises ConfigInvalid.
+    """
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[int] = loop.create_future()
 
@@ -237,6 +259,9 @@ async def serve(config: Config) -> int:
     # Until here a signal ends the process at once: there is nothing to lose.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
+    failed = app.metrics.reload_failures.labels("settings").inc
+    reloading = Reloading(config, read_again, app.security, failed)
+    on_hang_up(lambda: loop.call_soon_threadsafe(reloading.begin))
     log.info("ready: gRPC on port %d, HTTP on port %d", app.grpc.port, app.http.port)
     await _stop(app, await asked)
     return 0
@@ -244,9 +269,10 @@ async def serve(config: Config) -> int:
 
 async def _stop(app: App, number: int) -> None:
     """number: of the signal. Nobody balances calls away from a service that has a terminal."""
+    on_hang_up(None)
     for other in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(other)
-        end_on(other)
+    end_after(flush, (signal.SIGTERM, signal.SIGINT))
     config = app.config
     if number == signal.SIGTERM and config.propagation_seconds:
         log.info("not ready any more, takes calls for %g s", config.propagation_seconds)

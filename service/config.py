@@ -140,6 +140,12 @@ class Config:
         "seconds that running calls may take after that; then streams are handed over",
         least=0,
     )
+    liveness_seconds: float = _setting(
+        30.0,
+        "seconds that the event loop or an engine's step may take until /livez says no; /readyz "
+        "does after a third of them",
+        above=0,
+    )
     max_sequences: int = _setting(
         1024, "sequences of one model whose state is kept between requests", least=1
     )
@@ -158,6 +164,11 @@ class Config:
     log_requests: bool = _setting(False, "whether each request is logged when it ends")
     log_texts: bool = _setting(
         False, "whether that line holds the request's text; it may be private"
+    )
+    log_queue_bytes: int = _setting(
+        4 * MEBIBYTE,
+        "bytes of log lines that may wait for their reader; further ones are dropped and counted",
+        least=65_536,
     )
     trace_endpoint: str = _setting(
         "", "HOST:PORT or URL of an OTLP collector that gets a span for each request; empty: none"

@@ -34,7 +34,8 @@ from service.engine.errors import (
     WrongInput,
 )
 from service.engine.memory_budget import KINDS, MemoryBudget
-from service.instruments import CountedHistogram, FactGauge
+from service.instruments import CountedHistogram, FactGauge, ReadCounter
+from service.logs import dropped_lines
 from service.overload import OverloadManager
 from service.served_metrics import ServedMetrics
 
@@ -49,7 +50,7 @@ _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 LOADED, LOADING, FAILED, REFUSED, UNLOADED = "loaded", "loading", "failed", "refused", "unloaded"
 
 # What is read again while the service runs, as a label.
-RELOADED = ("tls", "tokens")
+RELOADED = ("tls", "tokens", "settings")
 
 # Why a request was given up; any other reason is one to refuse it.
 CALLER_LEFT, DEADLINE, STALLED = "caller_left", "deadline", "reader_stalled"
@@ -316,11 +317,19 @@ class Metrics:
         )
         self.reload_failures = self._counter(
             "unroll_reload_failures_total",
-            "Changes of certificates (tls) or tokens that cannot be used; the former stay in use.",
+            "Changes of certificates (tls), tokens or settings that cannot be used; the former "
+            "stay in use.",
             "files",
         )
         for files in RELOADED:
             self.reload_failures.labels(files)
+        ReadCounter(
+            "unroll_log_lines_dropped",
+            "Lines of the log that were lost since nobody read them in time, by level.",
+            "level",
+            self.registry,
+            dropped_lines,
+        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

@@ -87,6 +87,7 @@ UNITS = {
     "unroll_open_sequences": "sequences",
     "unroll_usable_cores": "cores",
     "unroll_reload_failures_total": "changes",
+    "unroll_log_lines_dropped_total": "lines",
     "unroll_model_loads_total": "versions",
     "unroll_model_calls_total": "calls",
     "unroll_model_inferences_total": "inputs",

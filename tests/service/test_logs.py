@@ -29,6 +29,18 @@ CANARY = 'canary\n{"level": "error"}\r\x1b[31m\x85\u2028\x04'
 LISTENED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
 
 
+class Written:
+    """Where the log goes; what was logged before it is read is in it."""
+
+    def __init__(self, **settings):
+        self._content = io.BytesIO()
+        self._handler = set_up(write=self._content.write, **settings)
+
+    def getvalue(self):
+        self._handler.flush()
+        return self._content.getvalue().decode()
+
+
 @pytest.fixture
 def written():
     """Sets the log up and returns where it goes; all is as it was afterwards."""
@@ -36,9 +48,7 @@ def written():
     before = root.handlers[:], root.level, grpc_log.level
 
     def start(level="info", form="json", shows_texts=False):
-        stream = io.StringIO()
-        set_up(level, form, shows_texts, stream)
-        return stream
+        return Written(level=level, form=form, shows_texts=shows_texts)
 
     yield start
     root.handlers[:], level, grpc_level = before
