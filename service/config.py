@@ -144,7 +144,7 @@ class Config:
         30.0,
         "seconds that the event loop or an engine's step may take until /livez says no; /readyz "
         "does after a third of them",
-        above=0,
+        least=3,
     )
     max_sequences: int = _setting(
         1024, "sequences of one model whose state is kept between requests", least=1

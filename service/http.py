@@ -118,16 +118,28 @@ class HttpServer:
     # -- connections ---------------------------------------------------------------------------
 
     async def _accept_all(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await self._wait_for_one()
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = self._socket.accept()
+            except BlockingIOError:  # it has left
+                continue
             except OSError:
                 await self._make_room()
                 continue
+            connection.setblocking(False)
             self._attend_to(connection)
             if len(self._connections) > _MOST_CONNECTIONS:
                 await self._end_oldest()
+
+    async def _wait_for_one(self) -> None:
+        """accept() cannot say that nobody comes where the process may open no other file."""
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._socket, came.set)
+        try:
+            await came.wait()
+        finally:
+            loop.remove_reader(self._socket)
 
     async def _make_room(self) -> None:
         """No connection can be accepted, mostly since the process may open no other file."""
