@@ -1,6 +1,7 @@
 """The log: one line whatever is in it, with the ids of its request, and without its text."""
 
 import asyncio
+import fcntl
 import gc
 import io
 import json
@@ -287,6 +288,29 @@ def test_what_nobody_catches_is_in_the_log_and_nowhere_else():
     assert told[1][1].endswith("KeyError")
     assert "take care" in told[2][1]
     assert told[3][1].endswith("ValueError: at the end")
+
+
+FAILING = """
+import logging
+from service.logs import log_uncaught, set_up
+set_up("info", "json")
+log_uncaught()
+logging.info("x" * 20_000)
+raise ValueError("at the end")
+"""
+
+
+def test_a_process_that_fails_ends_though_nobody_reads_its_log():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    environment = os.environ | {"PYTHONPATH": "."}
+    try:
+        command = [sys.executable, "-c", FAILING]
+        with subprocess.Popen(command, stderr=writing, env=environment) as process:
+            assert process.wait(30) == 1
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 # -- requests ----------------------------------------------------------------------------------
