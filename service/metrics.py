@@ -191,6 +191,11 @@ class Metrics:
         self.waiting = self._gauge(
             "unroll_waiting_requests", "Requests that wait for a row.", "model"
         )
+        self.preempted = self._counter(
+            "unroll_preempted_streams_total",
+            "Streams that lost their row to a caller below its share, to go on later.",
+            "model",
+        )
         self.paused = self._gauge(
             "unroll_paused_streams",
             "Streams that left the batch until their readers catch up or their callers send more.",

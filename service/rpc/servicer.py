@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 
 from service.engine.catalogue import Catalogue
 from service.engine.errors import RequestError, ServiceStopping, WrongInput
@@ -18,7 +17,7 @@ from service.engine.tag_streams import TagStream
 from service.engine.wishes import GenerationWish, unread_bytes
 from service.rpc import converters
 from service.rpc.reception import CALLER, Gate
-from service.rpc.writing import write
+from service.rpc.writing import Writer
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -60,9 +59,10 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
     ) -> None:
         start = await self._start_of(requests)
+        writer = Writer(context, self.stall_seconds)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
             stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
-            await self._tell_tags(stream, requests, context)
+            await self._tell_tags(stream, requests, context, writer)
 
     async def _start_of(self, requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
         """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
@@ -82,6 +82,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         stream: TagStream,
         requests: AsyncIterator[pb.StreamTagRequest],
         context: grpc.aio.ServicerContext,
+        writer: Writer,
     ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
         moving = asyncio.ensure_future(self._hand_over(stream, feeding))
@@ -89,7 +90,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
             # So that a caller can wait for a refusal before it sends more.
             await context.send_initial_metadata(())
             async for message in stream:
-                await self._write(context, converters.from_tag_message(message, stream))
+                await writer.write(converters.from_tag_message(message, stream))
             if not feeding.cancelled() and (error := await feeding):
                 raise error
         finally:
@@ -126,18 +127,16 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def _generate(
         self, model: GeneratorModel, wish: GenerationWish, context: grpc.aio.ServicerContext
     ) -> None:
+        writer = Writer(context, self.stall_seconds)
         stream = await model.generate(wish)
         try:
             is_first = True
             async for events in stream.tokens:
                 response = converters.from_events(events, wish, stream, is_first)
                 is_first = False
-                await self._write(context, response)
+                await writer.write(response)
         finally:
             stream.tokens.close()
-
-    async def _write(self, context: grpc.aio.ServicerContext, response: Message) -> None:
-        await write(context, response, self.stall_seconds)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
