@@ -199,7 +199,7 @@ class EngineThread:
             return
         raise QueueFull(
             f"model {self.name!r} has {work.size} requests running or waiting and takes "
-            f"{self.limit}, of which {work.fair_size(share):.0f} are your share and "
+            f"{self.limit}, of which {int(work.fair_size(share))} are your share and "
             f"{work.ahead(share).size} are yours; try again later",
             RETRY_AFTER_SECONDS,
         )
