@@ -164,12 +164,11 @@ class BatchEngine:
 
     def step(self) -> list[Any]:
         """Run one piece of the batch under way, or of the next one."""
-        if self._batch is None:
-            self._batch = self._begin()
-        results = next(self._batch.pieces)
+        batch = self._batch or self._begin()
+        results = next(batch.pieces)
         if results is None:
             return []
-        batch, self._batch = self._batch, None
+        self._batch = None
         self._learn(batch)
         tokens = sum(text.length for text in batch.entries)
         self.observer.batch_ran(len(batch.entries), tokens, self._last_batch)
@@ -202,8 +201,10 @@ class BatchEngine:
             if job.queue_seconds is None:
                 job.queue_seconds = started - job.arrived
                 self.observer.began(job.queue_seconds)
-        pieces = self.runner.run([text.job.items[text.number] for text in entries])
-        return _Batch(entries, pieces, started)
+        # Kept before it runs: where the runner raises, fail() still knows whose texts these were.
+        self._batch = _Batch(entries, iter(()), started)
+        self._batch.pieces = self.runner.run([text.job.items[text.number] for text in entries])
+        return self._batch
 
     def _learn(self, batch: _Batch) -> None:
         """How dense arrivals are: what came up during this batch, and how long that took."""
