@@ -133,6 +133,11 @@ class Metrics:
             "model",
             "reason",
         )
+        self.not_finite = self._counter(
+            "unroll_not_finite_total",
+            "Requests that failed since the model computed NaN or infinity for them.",
+            "model",
+        )
         self.open_requests = self._gauge("unroll_open_requests", "Requests under way.")
         self.queue_seconds = self._histogram(
             "unroll_queue_seconds",

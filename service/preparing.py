@@ -13,6 +13,7 @@ from bundle.errors import BundleError
 from service.assembly import Assembled, Surroundings, assemble
 from service.engine.catalogue import RefusedModel
 from service.runtime.devices import DeviceUnavailable
+from service.runtime.probing import OutputNotFinite
 from service.runtime.repository import LoadedModel, Repository
 
 
@@ -40,8 +41,13 @@ def run_once(
         if reads:
             assembled.warm_reading()
         return replace(assembled, seconds=loaded.seconds + time.monotonic() - started)
+    except OutputNotFinite as error:
+        return _refused(loaded, f"{error}; train the model again, or export an earlier checkpoint")
     except Exception as error:  # whatever it is, it is this bundle's own
-        bundle = loaded.bundle
-        reason = f"{bundle.folder}: its graphs do not run ({error}); export the bundle again"
-        manifest = bundle.manifest
-        return RefusedModel(manifest.name, str(manifest.version), reason)
+        return _refused(loaded, f"its graphs do not run ({error}); export the bundle again")
+
+
+def _refused(loaded: LoadedModel, reason: str) -> RefusedModel:
+    bundle = loaded.bundle
+    manifest = bundle.manifest
+    return RefusedModel(manifest.name, str(manifest.version), f"{bundle.folder}: {reason}")
