@@ -291,6 +291,14 @@ class Metrics:
             "model",
             "outcome",
         )
+        self.live_versions = self._gauge(
+            "unroll_model_live_versions",
+            "Versions of a model in memory: served, and replaced ones that are still used.",
+            "model",
+        )
+        self.waiting_loads = self._gauge(
+            "unroll_waiting_loads", "Loads and unloads of models that wait for others."
+        )
         self.load_seconds = self._histogram(
             "unroll_model_load_seconds",
             "Time to read, verify, open, probe and warm a version that was loaded.",

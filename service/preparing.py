@@ -6,6 +6,8 @@ A refusal is a value: an exception would keep what was opened alive in its trace
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,19 @@ def make_ready(
     except (BundleError, DeviceUnavailable) as error:
         return RefusedModel(folder.parent.name, folder.name, str(error))
     return None if loaded is None else run_once(loaded, around, reads=True)
+
+
+def others_of(
+    repository: Repository, folders: Mapping[int, Path], known: Mapping[int, str]
+) -> set[int]:
+    """The versions that hold another bundle than the ``known`` one, by their manifests; not those
+    that would be refused."""
+    others = set()
+    for number, folder in folders.items():
+        with suppress(BundleError):
+            if repository.differs(folder, known.get(number)):
+                others.add(number)
+    return others
 
 
 def run_once(
