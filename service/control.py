@@ -104,7 +104,7 @@ class ModelControl:
     def drop_loads(self) -> None:
         """Refuse every load and unload that has not begun, and those that come from now on."""
         self._is_stopping = True
-        self._queue.close(_stopping())
+        self._queue.close(_stopping)
 
     async def stop(self) -> int:
         """End every engine; loads that are under way are given up.
@@ -127,7 +127,7 @@ class ModelControl:
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=max(0.1, deadline - loop.time()))
             if late:
-                log.error("%d loads have not ended and are left behind", len(late))
+                log.error("%d loads or ends of versions hang and are left behind", len(late))
         return left_over
 
     # -- what callers ask for ------------------------------------------------------------------
