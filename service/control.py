@@ -22,6 +22,7 @@ from service.engine.errors import (
 )
 from service.engine.lifecycle import IndexEntry, VersionPolicy
 from service.engine.serving import ServedVersion
+from service.failpoints import failpoint
 from service.indexing import Known, index_of
 from service.interpreter import collect_freed
 from service.load_queue import LoadQueue
@@ -274,6 +275,7 @@ class ModelControl:
         return [served for served in self._live if served.name == name]
 
     def _take_over(self, name: str, ready: Mapping[int, Assembled | None]) -> None:
+        failpoint("model.take_over")
         served = self._served(name)
         for assembled in ready.values():
             if assembled is None:

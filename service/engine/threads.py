@@ -20,6 +20,7 @@ from service.engine.errors import (
 from service.engine.open_work import Ahead, OpenWork
 from service.engine.pacing import Clock, Pace
 from service.engine.shares import SHARE, Share
+from service.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -258,6 +259,7 @@ class EngineThread:
                 self.pace.begin()
                 sinks = self.engine.step()
                 self.pace.end()
+                failpoint("engine.deliver")
                 self._deliver(sinks)
 
     def _give_up(self, error: RequestError) -> None:
@@ -293,6 +295,7 @@ class EngineThread:
         action(work)
 
     def _hand_over(self, error: ServiceStopping) -> None:
+        failpoint("engine.hand_over")
         self._deliver(self.engine.hand_over(error))
 
     def _stop(self, _: None) -> None:
