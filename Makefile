@@ -28,7 +28,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz conformance soak-tags check format \
+.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz robustness conformance soak-tags check format \
 	ops-tools verify-ops \
 	train export models evaluate proto bench study locks image image-test release sbom clean need-model
 
@@ -136,6 +136,9 @@ proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count,
 
 fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both services; ARGS="--fuzz-name 2" draws others
 	$(PY) -m pytest --fuzz tests/fuzz $(ARGS)
+
+robustness: $(VENV)/.dev ## fail at named points under random callers, check 20 histories; ARGS="--robustness-name 2" draws others
+	$(PY) -m pytest --robustness 20 tests/robustness $(ARGS)
 
 conformance: $(VENV)/.dev ## test any endpoint of the Open Inference Protocol, TARGET=host:port; see docs/conformance.md
 	@test -n "$(TARGET)" || { echo "say which: TARGET=host:port"; exit 2; }
