@@ -193,6 +193,33 @@ class Caller:
             call.answer = requests.part_answer(response)
         await self._mend(call, TAGGER)
 
+    async def streamed_sequence(self) -> None:
+        """A sequence whose requests are those of one call, and which ends with that."""
+        group, count = self.history.group(), self.choose.randint(3, 6)
+        stream = self._inference.ModelStreamInfer(timeout=SECONDS)
+        for place in range(count):
+            call = await self._streamed_part(stream, group, place == 0, place == count - 1)
+            if call.status != OK:
+                break
+        stream.cancel()
+        await self._mend(call, TAGGER)
+
+    async def _streamed_part(self, stream: Any, group: int, is_first: bool, is_last: bool) -> Call:
+        part = self.choose.choice(requests.PARTS)
+        with self.history.call(SEQUENCE, (part, is_first, is_last), group) as call:
+            call.may_be_unread = True
+            await stream.write(requests.part_request(group, part, is_first, is_last))
+            response = await stream.read()
+            if response is grpc.aio.EOF:
+                call.status = "no answer"
+                return call
+            call.may_be_unread = False
+            if response.error_message:
+                call.status, call.detail = BROKEN, response.error_message
+            else:
+                call.answer = requests.part_answer(response.infer_response)
+        return call
+
     async def load(self, name: str, versions: Iterable[str] = ()) -> Call:
         """versions: those that are to be served; none for what was before."""
         request = inference_pb.RepositoryModelLoadRequest(model_name=name)
@@ -233,4 +260,5 @@ async def all_of(callers: Sequence[Caller]) -> AsyncIterator[Sequence[Caller]]:
 Way = Callable[[Caller], Coroutine[Any, Any, None]]
 WAYS: Sequence[Way] = (
     Caller.generate, Caller.generate, Caller.tag, Caller.classify, Caller.sequence,
+    Caller.streamed_sequence,
 )  # fmt: skip

@@ -13,7 +13,7 @@ WHILE_SERVING = (
     "resume.open", "bundle.read", "session.open", "model.take_over", "rpc.write",
 )  # fmt: skip
 # So often that an engine that breaks there would be all that is tested.
-_OFTEN = {"engine.decode": 60, "rpc.write": 40, "engine.deliver": 80, "engine.predict": 20}
+_OFTEN = {"engine.decode": 60, "rpc.write": 40, "engine.deliver": 40, "engine.predict": 3}
 
 
 class InjectedFault(Exception):

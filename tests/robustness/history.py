@@ -31,7 +31,8 @@ class Call:
     a stream goes on. group: of what it is a part: a sequence, or a stream with those that went on
     with it. began, ended: monotonic seconds; ended is None for a call that never did.
     status: OK, LEFT, HANDED_OVER, or the name of the status. answer: of a stream, what was read
-    until then. finishes: how often it was told that it is finished.
+    until then. finishes: how often it was told that it is finished. may_be_unread: the way to
+    the service broke, maybe before the service knew of it.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Call:
     detail: str = ""
     answer: Any = None
     finishes: int = 0
+    may_be_unread: bool = False
 
 
 @dataclass
