@@ -175,13 +175,14 @@ class BatchEngine:
         results = next(batch.pieces)
         if results is None:
             return []
-        self._batch = None
         self._learn(batch)
         tokens = sum(text.length for text in batch.entries)
         self.observer.batch_ran(len(batch.entries), tokens, self._last_batch)
         for job in {id(text.job): text.job for text in batch.entries}.values():
             job.compute_seconds += self._last_batch
-        return self._hand_out(batch, results)
+        answered = self._hand_out(batch, results)
+        self._batch = None  # not before: what breaks on the way is given up with its jobs
+        return answered
 
     def hand_over(self, error: RequestError) -> list[Any]:
         """Nothing: whole texts are answered soon."""

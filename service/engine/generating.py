@@ -170,7 +170,8 @@ class GenerateEngine:
         # Of requests that pause or are answered in this step, which counts for them as a whole:
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
-        self._sinks: list[Sink] = []  # that got something in this step
+        # That got something in this step; after one that broke they are still to be delivered.
+        self._sinks: list[Sink] = []
         self._throughput = Throughput()
         self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
         runner.attach(self.arena.sides())
@@ -302,7 +303,8 @@ class GenerateEngine:
             progress.sink.put(Failed(error))
         self.observer.paused(0)
         self.observer.idle()
-        return [progress.sink for progress in failed]
+        answered, self._sinks = self._sinks, []
+        return [*answered, *(progress.sink for progress in failed)]
 
     def hand_over(self, error: RequestError) -> list[Sink]:
         """End every request, for an engine that is about to stop.
@@ -343,7 +345,6 @@ class GenerateEngine:
     def step(self) -> list[Sink]:
         """Prime what is due, make one token for every row, and say who got something."""
         started = self.clock()
-        self._sinks = []
         for stream in self.scheduler.preemptions():
             self._preempt(stream)
         urgency = self.scheduler.urgency
@@ -370,7 +371,8 @@ class GenerateEngine:
         self.observer.stepped(rows, queue, primed, seconds, priming)
         if self.is_idle:
             self.observer.idle()
-        return self._sinks
+        sinks, self._sinks = self._sinks, []
+        return sinks
 
     def _tell_answered(self) -> None:
         stops, self._stops = self._stops, []

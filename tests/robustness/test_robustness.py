@@ -85,20 +85,20 @@ def models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Build]]:
     """Starts test builds that share their resume keys; all are stopped.
 
-    step_seconds: that each decode step takes longer.
+    step_seconds: that each decode step takes longer. idle_seconds: after which a sequence ends.
     """
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("00112233445566778899aabbccddeeff\n")
     with ExitStack() as stack:
 
-        def start(step_seconds: float = 0.0005) -> Build:
+        def start(step_seconds: float = 0.0005, idle_seconds: float = IDLE_SECONDS) -> Build:
             service = Build(
                 tmp_path_factory.mktemp("build") / "log",
                 models=models,
                 resume_keys=keys,
                 max_streams=ROWS,
                 step_seconds=step_seconds,
-                sequence_idle_seconds=IDLE_SECONDS,
+                sequence_idle_seconds=idle_seconds,
                 grace_seconds=0.2,
             )
             stack.enter_context(service)
@@ -126,7 +126,7 @@ def spoilt(build: Callable[..., Build]) -> Build:
 
 @pytest.fixture(scope="module")
 def model(build: Callable[..., Build]) -> Iterator[Model]:
-    references = References(build().target, VERSIONS)
+    references = References(build(idle_seconds=600.0).target, VERSIONS)
     yield Model(
         references.generated,
         references.tagged,

@@ -231,3 +231,13 @@ def test_what_came_up_during_a_batch_waits_for_company(timed):
     submit(timed, "d", "x", "y", "z")
     timed.clock_of_test.now -= 9.0
     assert timed.patience == 0, "the batch is full"
+
+
+def test_jobs_whose_results_are_lost_on_their_way_are_told():
+    engine = make_engine()
+    job = submit(engine, "a", "x")
+    engine.observer.batch_ran = None
+    with pytest.raises(TypeError):
+        drain(engine)
+    assert engine.fail(BROKEN) == [job.sink]
+    assert job.sink.answer == BatchFailed(BROKEN)
