@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# A pause between two steps takes so long at most, or PrimeCredit.burst_steps where those are longer.
+# The longest pause between two steps; PrimeCredit.burst_steps where those are longer.
 # Beside one stream of the prose model (its own p99 1.6 ms) 4 ms let it have 6.3 ms, and a queue of
 # long prompts is read in 1.9 times the time that unbounded pauses of 0.5 s take; with 3 ms it is
 # 2.4 times, with 8 ms 1.3 times: fewer prompts side by side cost more each.

@@ -284,7 +284,7 @@ def test_a_polite_text_of_another_length_has_the_batch_after():
     submit_as(engine, Share("polite"), "p", "p" * 100)
     engine.step()
     engine.step()
-    assert "p" * 100 in sum(engine.runner.batches[-2:], [])
+    assert any("p" * 100 in batch for batch in engine.runner.batches[-2:])
 
 
 def test_a_higher_priority_of_one_caller_runs_first():

@@ -652,7 +652,7 @@ def test_unread_streams_give_up_their_places_to_whoever_comes(start_service):
     service = start_service(max_streams=8, max_queue=12)
     thread = service.app.catalogue.get("letters").thread
     with (
-        reading_slowly(service, much(1)) as (first, call),
+        reading_slowly(service, much(1)) as (_, call),
         reading_slowly(service, much(2)),
         Client(service.target, timeout=30) as client,
     ):
