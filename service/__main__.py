@@ -27,6 +27,7 @@ from bundle.store import Bundle
 from service.config import Config, ConfigInvalid
 from service.file_limit import raise_file_limit
 from service.logs import log_uncaught, set_up
+from service.memory import share_arenas
 from service.settings import add_flags, read_settings
 from service.signals import end_on, on_hang_up
 
@@ -62,6 +63,7 @@ def serve(chosen: argparse.Namespace) -> int:
 
 def _serve(config: Config, read_again: Callable[[], Config]) -> int:
     """read_again: the configuration as its sources have it now; raises ConfigInvalid."""
+    share_arenas()
     set_up(config.log_level, config.log_format, config.log_texts, config.log_queue_bytes)
     log_uncaught()
     raise_file_limit()

@@ -32,9 +32,9 @@ from service.instruments import LoopLag
 from service.interpreter import settle
 from service.liveness import Liveness
 from service.logs import flush, hear_loop
-from service.memory import memory_limit
+from service.memory import memory_limit, resident_bytes, trim_memory
 from service.metrics import Metrics
-from service.overload import OverloadManager, resident_bytes, trim_memory
+from service.overload import OverloadManager
 from service.reloading import Reloading
 from service.rpc.server import GrpcServer, GrpcSettings
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
@@ -237,8 +237,8 @@ class App:
         """What streams may leave unread shrinks, or is as before."""
         self.control.shrink_buffers(are_small)
 
-    def _trim_memory(self) -> None:
-        self._loop.run_in_executor(None, trim_memory)
+    def _trim_memory(self, collect: bool) -> None:
+        self._loop.run_in_executor(None, trim_memory, collect)
 
     def _failed(self, name: str) -> None:
         """An engine broke; called on its thread."""

@@ -1,15 +1,20 @@
-"""How much memory this process may use: by its cgroup's limit, else what the machine has."""
+"""How much memory this process may use, how much it uses, and how it gives some back."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 
+# Of glibc's mallopt(3).
+_M_ARENA_MAX, _ARENAS = -8, 2
 _FILES = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes. A limit above what the machine has is none."""
+    """Bytes: the cgroup's limit, else what the machine has; a limit above that is none."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_cgroup_limits(root)])
 
@@ -22,3 +27,29 @@ def _cgroup_limits(root: Path) -> list[int]:
         except (OSError, ValueError):  # not this kind of cgroup, or "max"
             continue
     return limits
+
+
+def resident_bytes() -> int:
+    """Of this process; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def share_arenas() -> None:
+    """Before there are threads: few of glibc's arenas, each of which keeps what it once took."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def trim_memory(collect: bool) -> None:
+    """Have the C library give back what it keeps for later; a few milliseconds.
+
+    collect: what is unreachable, too, which takes the interpreter from all who run meanwhile.
+    """
+    if collect:
+        gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import gc
 import logging
-import os
 from collections.abc import Callable
-from contextlib import suppress
-from ctypes import CDLL
 
 from service.engine.errors import Overloaded
 
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 0.1
-# Between two times that freed memory is given back to the system: it takes tens of milliseconds.
-_TRIM_SECONDS = 5.0
+# Freed memory is given back where so much more is used than when it was last: what a burst took
+# is no reason to refuse anything once the burst is over. At most so often, and rarer with a
+# collection, which only a stage is worth.
+_TRIM_BYTES = 48 << 20
+_TRIM_SECONDS, _COLLECT_SECONDS = 1.0, 5.0
 # Below a threshold by so much of the limit, a stage is over: no flutter at the edge.
 _HYSTERESIS = 0.02
 _RETRY_AFTER_SECONDS = 2.0
@@ -41,7 +40,8 @@ class OverloadManager:
     at a third and two thirds of what is left above it.
 
     resident: bytes that the process takes now. shrink: called with whether buffers are to be small,
-    when that changes. trim: gives freed memory back. clock: seconds.
+    when that changes. trim: gives freed memory back, and collects first where it is called with
+    True. clock: seconds.
 
     Used from the event loop; poll() is called every so often by run().
     """
@@ -52,7 +52,7 @@ class OverloadManager:
         first_share: float,
         resident: Callable[[], int],
         shrink: Callable[[bool], None],
-        trim: Callable[[], None],
+        trim: Callable[[bool], None],
         clock: Callable[[], float],
     ) -> None:
         step = (1.0 - first_share) / 3
@@ -63,7 +63,8 @@ class OverloadManager:
         self._shrink = shrink
         self._trim = trim
         self._clock = clock
-        self._trimmed: float | None = None
+        self._trimmed = self._collected = clock()
+        self._least = resident()  # since memory was last given back
 
     def check(self, method: str) -> None:
         """Raises Overloaded for a request of ``method`` that is not taken on at this stage."""
@@ -79,8 +80,7 @@ class OverloadManager:
     def poll(self) -> None:
         used = self._resident()
         stage = self._stage_at(used)
-        if stage is not Stage.NORMAL:
-            self._trim_now_and_then()
+        self._give_back(used, stage)
         if stage is self.stage:
             return
         was_small, is_small = (s >= Stage.SHRINK_BUFFERS for s in (self.stage, stage))
@@ -105,30 +105,18 @@ class OverloadManager:
         clear = used + _HYSTERESIS * self.limit
         return Stage(min(self.stage, sum(clear >= threshold for threshold in self.thresholds)))
 
-    def _trim_now_and_then(self) -> None:
-        now = self._clock()
-        if self._trimmed is None or now - self._trimmed >= _TRIM_SECONDS:
-            self._trimmed = now
-            self._trim()
+    def _give_back(self, used: int, stage: Stage) -> None:
+        now, self._least = self._clock(), min(self._least, used)
+        if stage is not Stage.NORMAL and now - self._collected >= _COLLECT_SECONDS:
+            self._collected = self._trimmed = now
+            self._trim(True)
+        elif used - self._least >= _TRIM_BYTES and now - self._trimmed >= _TRIM_SECONDS:
+            # What is left of it after that is in use.
+            self._trimmed, self._least = now, used
+            self._trim(False)
 
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
             self.poll()
             await asyncio.sleep(_EVERY_SECONDS)
-
-
-def resident_bytes() -> int:
-    """Of this process; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def trim_memory() -> None:
-    """Collect what is unreachable, and have the C library give back what it keeps for later."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library
-        CDLL(None).malloc_trim(0)

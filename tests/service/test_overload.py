@@ -3,21 +3,24 @@
 import pytest
 
 from service.engine.errors import Overloaded
-from service.overload import OverloadManager, Stage, resident_bytes
+from service.memory import resident_bytes
+from service.overload import OverloadManager, Stage
 
-LIMIT = 1000
+LIMIT = 1000 << 20
 
 
 class Memory:
     def __init__(self):
         self.used, self.now = 0, 0.0
-        self.trims, self.shrunk = 0, []
+        self.trims, self.shrunk = [], []
         self.manager = OverloadManager(
-            LIMIT, 0.85, lambda: self.used, self.shrunk.append, self.trim, lambda: self.now
+            LIMIT,
+            0.85,
+            lambda: self.used << 20,
+            self.shrunk.append,
+            self.trims.append,
+            lambda: self.now,
         )
-
-    def trim(self):
-        self.trims += 1
 
     def at(self, used):
         self.used = used
@@ -76,15 +79,25 @@ def test_buffers_are_small_from_the_second_stage_on(memory):
     assert memory.shrunk == [True, False]
 
 
-def test_memory_is_given_back_now_and_then_while_it_is_short(memory):
+def test_what_a_burst_took_is_given_back_at_most_once_a_second(memory):
+    """Calm or not; what is still used after that is no reason to try again."""
+    for tenth in range(40):
+        memory.now = tenth / 10
+        memory.at(100 if tenth < 15 else 200)
+    assert memory.trims == [False]
+    memory.now = 10.0
+    memory.at(120)
+    memory.at(160)
+    assert memory.trims == [False]
+    memory.at(170)
+    assert memory.trims == [False, False]
+
+
+def test_while_memory_is_short_it_is_collected_now_and_then(memory):
     for second in range(12):
         memory.now = float(second)
         memory.at(860)
-    assert memory.trims == 3
-    memory.at(10)
-    memory.now = 100.0
-    memory.at(10)
-    assert memory.trims == 3
+    assert memory.trims.count(True) == 2
 
 
 def test_a_process_knows_what_it_takes():
