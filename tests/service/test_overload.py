@@ -11,7 +11,7 @@ LIMIT = 1000 << 20
 
 class Memory:
     def __init__(self):
-        self.used, self.now = 0, 0.0
+        self.used, self.now = 100, 0.0
         self.trims, self.shrunk = [], []
         self.manager = OverloadManager(
             LIMIT,
