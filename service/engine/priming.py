@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# The longest pause between two steps; PrimeCredit.burst_steps where those are longer.
-# Beside one stream of the prose model (its own p99 1.6 ms) 4 ms let it have 6.3 ms, and a queue of
-# long prompts is read in 1.9 times the time that unbounded pauses of 0.5 s take; with 3 ms it is
-# 2.4 times, with 8 ms 1.3 times: fewer prompts side by side cost more each.
+# The longest pause between two steps; PrimeCredit.burst_steps where those are longer. With 4 ms a
+# queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
+# in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (DECISIONS.md).
 LEAST_PAUSE_SECONDS = 0.004
 # Before anything was measured: a token of one prompt, in seconds. Too much rather than too
 # little, so that the first prompt beside running streams is read in small chunks.

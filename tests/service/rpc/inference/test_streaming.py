@@ -4,11 +4,12 @@ import asyncio
 import queue
 import time
 from collections import defaultdict
+from contextlib import suppress
 
 import grpc
 import pytest
 
-from client import Sampling
+from client import Client, RequestFailed, Sampling
 from service.engine.catalogue import Catalogue
 from service.engine.generating import GenerateEngine
 from service.engine.memory_budget import MemoryBudget
@@ -294,6 +295,35 @@ def test_a_stop_finishes_what_runs_and_ends_an_open_call(start_service):
         waiting.put(None)
     assert failure.code() is grpc.StatusCode.UNAVAILABLE
     assert finals(answers) == [False] * 299 + [True]
+
+
+def test_an_unread_call_gives_up_its_places_to_whoever_comes(start_service):
+    """All of its requests wait for one reader, so all of them go."""
+    service = start_service(max_streams=8, max_queue=32)
+    thread = service.app.catalogue.get("letters").thread
+    options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0)]
+    with (
+        Inference(service.target) as inference,
+        Client(service.target, timeout=30) as client,
+        grpc.insecure_channel(service.target, options) as channel,
+    ):
+        stub = type(inference.stub)(channel)
+        requests = [letters(n, count=400, tokens_per_message=1) for n in range(40)]
+        call = stub.ModelStreamInfer(iter(requests), timeout=60)
+        next(call)
+
+        def answered():
+            with suppress(RequestFailed):
+                return len(list(client.generate("letters", prompt="a", max_tokens=9))) > 0
+
+        wait_until(lambda: thread.open_work == 40 and thread.engine.is_idle, 30)
+        wait_until(answered, 30)
+        assert thread.given_up
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert "while others waited for a place" in caught.value.details()
+    wait_until(lambda: thread.open_work == 0)
 
 
 def test_a_reader_that_stalls_loses_its_call_and_nothing_else(start_service):
