@@ -20,6 +20,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -158,9 +159,12 @@ class Raw:
         self._socket = socket.create_connection(("127.0.0.1", service.port), 5)
         config = h2.config.H2Configuration(header_encoding="utf-8", validate_inbound_headers=False)
         self._h2 = h2.connection.H2Connection(config)
-        self._h2.local_settings.initial_window_size = window
         self._h2.initiate_connection()
+        self._h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
         self._flush()
+        # Calls that begin before the window is agreed on would have the usual one.
+        self._agreed = 0
+        self.pump(5, lambda: self._agreed == 2)
 
     def call(
         self,
@@ -243,6 +247,8 @@ class Raw:
         answer = self.answers.get(getattr(event, "stream_id", None) or 0)
         if isinstance(event, h2.events.ConnectionTerminated):
             self.is_closed = True
+        if isinstance(event, h2.events.SettingsAcknowledged):
+            self._agreed += 1
         if answer is None:
             return
         if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
