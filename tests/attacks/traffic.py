@@ -134,7 +134,7 @@ class Answered:
 
     headers: dict[str, str] = field(default_factory=dict)
     length: int = 0
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     ended: bool = False
 
     @property
