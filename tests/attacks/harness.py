@@ -1,5 +1,9 @@
 """The real service as a process of its own, what it uses, and the witness beside it.
 
+    def test_attack(attacked):                        # a fixture, which makes every check below
+        with attacked(callers=("ann",), caller="ann", max_queue=100) as (service, witness):
+            ...                                       # the attack, on service.target
+
     with Service(tmp_path, models=("pos", "prose"), callers=("ann",), max_queue=100) as service:
         with Witness(service, "ann") as witness:      # its answers were taken before this line
             ...                                       # the attack, on service.target
@@ -156,7 +160,7 @@ class Service:
     folder: an empty one for its log, its tokens and its models. models: names of bundled ones,
     or a folder of bundles. callers: names that get a token each, both roles; none: nobody is
     asked for one. files: its limit of open files. unread_log: whether its log is a pipe that
-    nobody reads once it is ready. settings: of Config.
+    nobody reads once it is ready. module: what runs with its command line. settings: of Config.
     Raises AssertionError, with its log, when it does not become ready.
     """
 
@@ -169,6 +173,7 @@ class Service:
         files: int = 1024,
         memory_bytes: int = MEMORY_BYTES,
         unread_log: bool = False,
+        module: str = "service",
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +194,7 @@ class Service:
         self.grace_seconds = float(chosen["grace_seconds"])
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve", *_flags(chosen)],
+                [sys.executable, "-m", module, "serve", *_flags(chosen)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE if unread_log else log,
@@ -434,25 +439,71 @@ class Witness:
         self.close()
 
 
-@contextmanager
-def attacked(
-    folder: Path,
-    models: Sequence[str] | Path = MODELS,
-    *,
-    caller: str = "",
-    seconds: float = 10.0,
-    **how: Any,
-) -> Iterator[tuple[Service, Witness]]:
-    """A service with a witness beside it, and every check of the two behind the attack.
+class Stages:
+    """Services with witnesses beside them, each of which is attacked and checked; close() ends all.
 
-    It runs and answers; the witness (of ``caller``) missed nothing and waited ``seconds`` at
-    most; everything is given back; SIGTERM ends it with 0. ``how`` goes to Service.
+    folder: an empty one. shares: whether a service that stood an attack stands the next one that
+    asks for the same, which saves its start.
     """
-    with Service(folder, models, **how) as service:
-        with Witness(service, caller) as witness:
+
+    def __init__(self, folder: Path, *, shares: bool = False) -> None:
+        self._folder, self._shares = folder, shares
+        self._begun = 0
+        self._idle: dict[str, tuple[Service, Witness]] = {}
+
+    @contextmanager
+    def attacked(
+        self,
+        models: Sequence[str] | Path = MODELS,
+        *,
+        caller: str = "",
+        seconds: float = 10.0,
+        **how: Any,
+    ) -> Iterator[tuple[Service, Witness]]:
+        """A service, its witness, and every check of the two behind the attack.
+
+        It runs and answers; the witness (of ``caller``) missed nothing and waited ``seconds`` at
+        most; everything is given back; SIGTERM ends it with 0. ``how`` goes to Service.
+        """
+        key = repr((models, caller, how))
+        service, witness = self._idle.pop(key, None) or self._begin(models, caller, how)
+        try:
             service.usage.restart()
             yield service, witness
             service.check_answers()
             witness.report().check(seconds)
-        service.check_at_rest()
-        assert service.terminate() == 0, service.log()[-2000:]
+            service.check_at_rest()
+            if self._shares:
+                self._idle[key] = service, witness
+            else:
+                _end(service, witness)
+        finally:
+            if key not in self._idle:
+                witness.close()
+                service.close()
+
+    def _begin(
+        self, models: Sequence[str] | Path, caller: str, how: dict[str, Any]
+    ) -> tuple[Service, Witness]:
+        self._begun += 1
+        service = Service(self._folder / str(self._begun), models, **how)
+        try:
+            return service, Witness(service, caller)
+        except BaseException:
+            service.close()
+            raise
+
+    def close(self) -> None:
+        """Raises AssertionError for a service that SIGTERM did not end with 0."""
+        try:
+            for service, witness in self._idle.values():
+                _end(service, witness)
+        finally:
+            for service, witness in self._idle.values():
+                witness.close()
+                service.close()
+
+
+def _end(service: Service, witness: Witness) -> None:
+    witness.close()
+    assert service.terminate() == 0, service.log()[-2000:]

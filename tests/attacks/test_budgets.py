@@ -6,24 +6,14 @@ import asyncio
 
 import pytest
 
-from tests.attacks.harness import MEBIBYTE, Threat, attacked, wait_until
+from tests.attacks.harness import MEBIBYTE, Threat, wait_until
+from tests.attacks.messages import step_of, tensors_of
 from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, is_refusal_with_a_delay
 from tests.attacks.traffic import statuses as counted
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
 
 RESOURCE_EXHAUSTED, INVALID_ARGUMENT = "8", "3"
-
-
-def tensors_of(model: str, rows: int, time_: int) -> inference.ModelInferRequest:
-    """Zeros for tokens; zipped they are a few hundred bytes, answered with megabytes."""
-    request = inference.ModelInferRequest(model_name=f"{model}.tensors")
-    for name, shape in (("tokens", (rows, time_)), ("lengths", (rows,))):
-        tensor = request.inputs.add(name=name, datatype="INT64", shape=shape)
-        tensor.contents.int64_contents.extend(
-            [1] * (rows * time_) if name == "tokens" else [time_] * rows
-        )
-    return request
 
 
 class TestUnreadAnswers:
@@ -39,11 +29,11 @@ class TestUnreadAnswers:
         ("memory_budget_bytes", "stall_seconds"),
     )
 
-    def test_of_tensors(self, tmp_path, attacks):
+    def test_of_tensors(self, attacked, attacks):
         calls = attacks.amount(10, 40)
         # 128 x 170 tokens with 185 labels each: 16 MiB an output.
         request = tensors_of("pos", 128, 170).SerializeToString()
-        with attacked(tmp_path, seconds=30) as (service, _), Raw(service) as unread:
+        with attacked(seconds=30) as (service, _), Raw(service) as unread:
             for _ in range(calls):
                 unread.call(f"{INFERENCE}/ModelInfer", request, zipped=True)
             unread.pump(attacks.amount(6, 60), unread.all_ended)
@@ -70,24 +60,14 @@ class TestLongNames:
     )
     LONG = "x" * 900_000
 
-    def _step(self, **parameters):
-        request = inference.ModelInferRequest(model_name="prose.tensors")
-        for name, shape in (("tokens", (1, 1)), ("lengths", (1,))):
-            tensor = request.inputs.add(name=name, datatype="INT64", shape=shape)
-            tensor.contents.int64_contents.append(1)
-        request.parameters["sequence_start"].bool_param = True
-        for name, value in parameters.items():
-            request.parameters[name].string_param = value
-        return request
-
-    def test_of_sequences(self, tmp_path, attacks):
+    def test_of_sequences(self, attacked, attacks):
         calls = attacks.amount(40, 172)
 
         async def step(channel, number):
-            request = self._step(sequence_id=f"{number}{self.LONG}")
+            request = step_of("prose", sequence_start=True, sequence_id=f"{number}{self.LONG}")
             return await ask(channel, f"{INFERENCE}/ModelInfer", request)
 
-        with attacked(tmp_path) as (service, _):
+        with attacked() as (service, _):
             outcomes = asyncio.run(at_once(service, calls, step, side_by_side=2))
             attacks.report(
                 f"{calls} sequence ids of 900 KB: {counted(outcomes)}, "
@@ -97,13 +77,13 @@ class TestLongNames:
             assert all("sequence_id" in outcome.details for outcome in outcomes)
             assert service.usage.grown() < 60 * MEBIBYTE
 
-    def test_of_requests(self, tmp_path, attacks):
+    def test_of_requests(self, attacked, attacks):
         request = inference.ModelInferRequest(model_name="prose", id=self.LONG)
         tensor = request.inputs.add(name="prompt", datatype="BYTES", shape=(1,))
         tensor.contents.bytes_contents.append(b"In the")
         request.parameters["max_tokens"].int64_param = 2000
         with (
-            attacked(tmp_path, seconds=20) as (service, _),
+            attacked(seconds=20) as (service, _),
             Raw(service, window=2**20, reads=True) as caller,
         ):
             number = caller.call(f"{INFERENCE}/ModelStreamInfer", request)
@@ -127,11 +107,11 @@ class TestUnreadTags:
         ("memory_budget_bytes", "max_message_bytes"),
     )
 
-    def test_keep_few_words(self, tmp_path, attacks):
+    def test_keep_few_words(self, attacked, attacks):
         calls = attacks.amount(40, 100)
         start = pb.StreamTagRequest(start=pb.StreamTagStart(model="pos-online", top_labels=20))
         words = pb.StreamTagRequest(words=pb.Words(words=["the", "old", "man", "b"] * 32_768))
-        with attacked(tmp_path, seconds=20) as (service, _), Raw(service) as unread:
+        with attacked(seconds=20) as (service, _), Raw(service) as unread:
             for _ in range(calls):
                 unread.call(f"{UNROLL}/StreamTag", start, words, end=False, seconds=3.0)
             unread.pump(2)
@@ -154,7 +134,7 @@ class TestUnreadStreams:
         ("stall_seconds", "max_queue"),
     )
 
-    def test_give_up_their_place(self, tmp_path, attacks):
+    def test_give_up_their_place(self, attacked, attacks):
         # With the usual limits, 68 calls of 64 samples take all that the engine takes.
         how = {} if attacks.is_full else {"max_streams": 16, "max_queue": 112}
         calls = attacks.amount(5, 75)
@@ -164,7 +144,7 @@ class TestUnreadStreams:
         async def ask_politely(channel, _):
             return await ask(channel, f"{UNROLL}/Generate", polite, streams=True, timeout=30)
 
-        with attacked(tmp_path, seconds=25, **how) as (service, witness), Raw(service) as unread:
+        with attacked(seconds=25, **how) as (service, witness), Raw(service) as unread:
             for _ in range(calls):
                 unread.call(f"{UNROLL}/Generate", request)
                 unread.pump(0.01)
@@ -196,15 +176,15 @@ class TestManySequences:
         ("max_sequences", "sequence_idle_seconds"),
     )
 
-    def test_are_bounded(self, tmp_path, attacks):
+    def test_are_bounded(self, attacked, attacks):
         calls = attacks.amount(100, 3_000)
 
         async def step(channel, number):
-            request = TestLongNames()._step(sequence_id=f"of {number}")
+            request = step_of("prose", sequence_start=True, sequence_id=f"of {number}")
             return await ask(channel, f"{INFERENCE}/ModelInfer", request)
 
         how = {"max_sequences": 64, "sequence_idle_seconds": 2}
-        with attacked(tmp_path, **how) as (service, _):
+        with attacked(**how) as (service, _):
             outcomes = asyncio.run(at_once(service, calls, step, side_by_side=4))
             refused = [o for o in outcomes if o.status != "OK"]
             assert 0 < len(refused) < calls, counted(outcomes)
@@ -225,7 +205,7 @@ class TestLeavingCallers:
         ("max_calls_per_connection",),
     )
 
-    def test_take_everything_with_them(self, tmp_path, attacks):
+    def test_take_everything_with_them(self, attacked, attacks):
         generate = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=500)
         start = pb.StreamTagRequest(start=pb.StreamTagStart(model="pos-online"))
         words = pb.StreamTagRequest(words=pb.Words(words=["the"] * 50))
@@ -236,7 +216,7 @@ class TestLeavingCallers:
             (f"{UNROLL}/Tag", (tag,)),
             (f"{INFERENCE}/ModelStreamInfer", (tensors_of("pos", 2, 5),)),
         ]
-        with attacked(tmp_path, seconds=30) as (service, _):
+        with attacked(seconds=30) as (service, _):
             for round_ in range(50):
                 with Raw(service, window=65535 * (round_ % 2), reads=True) as caller:
                     for number in range(100):

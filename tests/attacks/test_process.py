@@ -11,9 +11,17 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from service.rpc.tokens import new_token
-from tests.attacks.harness import MODELS, Service, Threat, Witness, attacked, wait_until
-from tests.attacks.test_models import LOAD, UNLOAD
-from tests.attacks.traffic import HEALTH, UNROLL, Raw, ask, at_once, is_refusal_with_a_delay
+from tests.attacks.harness import MODELS, Service, Threat, Witness, wait_until
+from tests.attacks.traffic import (
+    HEALTH,
+    LOAD,
+    UNLOAD,
+    UNROLL,
+    Raw,
+    ask,
+    at_once,
+    is_refusal_with_a_delay,
+)
 from tests.attacks.traffic import statuses as counted
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
@@ -98,13 +106,13 @@ class TestBursts:
     )
 
     @pytest.mark.parametrize("calls", CALLS)
-    def test_are_answered_or_refused(self, tmp_path, attacks, calls):
+    def test_are_answered_or_refused(self, attacked, attacks, calls):
         request = pb.ClassifyRequest(model="nationality", texts=["Ada Lovelace"])
 
         async def classify(channel, _):
             return await ask(channel, f"{UNROLL}/Classify", request)
 
-        with attacked(tmp_path, seconds=30) as (service, _):
+        with attacked(seconds=30) as (service, _):
             before = service.metrics()
             outcomes = asyncio.run(at_once(service, calls, classify, channels=8))
             attacks.report(f"{calls} Classify at once: {counted(outcomes)}")
@@ -206,8 +214,8 @@ class TestHangUp:
         ("auth_tokens", "tls_certificate"),
     )
 
-    def test_ends_nothing_and_reads_tokens_again(self, tmp_path):
-        with attacked(tmp_path, callers=("ann",), caller="ann") as (service, witness):
+    def test_ends_nothing_and_reads_tokens_again(self, attacked, tmp_path):
+        with attacked(callers=("ann",), caller="ann") as (service, witness):
             secret, line = new_token("bob", ["infer"])
             path = tmp_path / "tokens"
             path.write_text(f"{path.read_text()}{line}\n")

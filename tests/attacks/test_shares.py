@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.attacks.harness import Service, Threat, attacked
-from tests.attacks.test_refusals import EMPTY_ITEMS, empty_items
+from tests.attacks.harness import Service, Threat
+from tests.attacks.messages import EMPTY_ITEMS, empty_items
 from tests.attacks.traffic import (
     UNROLL,
     ask,
@@ -44,9 +44,9 @@ class TestLongPrompts:
         ("prime_share", "max_queue"),
     )
 
-    def test_leave_a_running_stream_its_pace(self, tmp_path, attacks):
+    def test_leave_a_running_stream_its_pace(self, attacked, attacks):
         prompts, repeats = attacks.amount(20, 300), attacks.amount(1, 3)
-        with attacked(tmp_path, seconds=60) as (service, _):
+        with attacked(seconds=60) as (service, _):
             found = [asyncio.run(self._gaps(service, prompts)) for _ in range(repeats)]
             quiet, beside = (statistics.median(gaps) for gaps in zip(*found, strict=True))
             attacks.report(
@@ -132,11 +132,11 @@ class TestEventLoop:
             f"Fill-{EMPTY_ITEMS}", "Classify-1024", "Tag-200",
         ],
     )  # fmt: skip
-    def test_goes_on(self, tmp_path, attacks, method, body, expected):
+    def test_goes_on(self, attacked, attacks, method, body, expected):
         async def once(channel, _):
             return await ask(channel, f"{UNROLL}/{method}", body, zipped=True)
 
-        with attacked(tmp_path) as (service, witness):
+        with attacked() as (service, witness):
             lags = []
             for _ in range(5):
                 witness.report()
@@ -166,11 +166,11 @@ class TestGreedyCaller:
     )
 
     @pytest.mark.parametrize("callers", [(), ("ann", "bob")], ids=["connections", "tokens"])
-    def test_leaves_a_polite_one_its_share(self, tmp_path, attacks, callers):
+    def test_leaves_a_polite_one_its_share(self, attacked, attacks, callers):
         """In order, not in time: few of the greedy caller's streams end before the polite one."""
         streams, tokens = attacks.amount(100, 500), attacks.amount(100, 2000)
         how = {"callers": callers, "max_streams": attacks.amount(8, 256)}
-        with attacked(tmp_path, caller=callers[-1] if callers else "", seconds=20, **how) as (
+        with attacked(caller=callers[-1] if callers else "", seconds=20, **how) as (
             service,
             _,
         ):
@@ -230,11 +230,11 @@ class TestDeadlines:
         ("max_streams", "max_queue"),
     )
 
-    def test_that_cannot_be_met_are_refused_at_once(self, tmp_path, attacks):
+    def test_that_cannot_be_met_are_refused_at_once(self, attacked, attacks):
         streams, tokens = attacks.amount(200, 600), attacks.amount(400, 4000)
         seconds = attacks.amount(3, 8)
         how = {} if attacks.is_full else {"max_streams": 4}
-        with attacked(tmp_path, seconds=25, **how) as (service, _):
+        with attacked(seconds=25, **how) as (service, _):
             asyncio.run(self._warm(service))
             found = asyncio.run(self._ask(service, streams, tokens, seconds))
             done = [took for outcome, took in found if outcome.status == "OK"]

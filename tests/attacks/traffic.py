@@ -30,6 +30,8 @@ from tests.attacks.harness import Service
 UNROLL = "/unroll.v1.UnrollService"
 INFERENCE = "/inference.GRPCInferenceService"
 HEALTH = "/grpc.health.v1.Health"
+LOAD = f"{INFERENCE}/RepositoryModelLoad"
+UNLOAD = f"{INFERENCE}/RepositoryModelUnload"
 
 _LARGEST = [
     ("grpc.max_receive_message_length", -1),
