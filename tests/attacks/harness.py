@@ -286,13 +286,15 @@ class Service:
         work (asyncio's, grpc's) keep their threads.
         """
         allowed = {"files": files, "threads": threads}
+        left: dict[str, float] = {}
 
-        def left() -> dict[str, float]:
+        def is_at_rest() -> bool:
             now, start = self.resting(), self._at_start
-            return {what: n for what, n in now.items() if n > start[what] + allowed.get(what, 0)}
+            left.clear()
+            left.update((w, n) for w, n in now.items() if n > start[w] + allowed.get(w, 0))
+            return not left
 
-        wait_until(lambda: not left(), seconds)
-        assert not left(), f"not given back: {left()}, at the start {self._at_start}"
+        assert wait_until(is_at_rest, seconds), f"not given back: {left}, was: {self._at_start}"
 
     def check_answers(self, seconds: float = 5.0) -> None:
         """It runs and its probes say so."""
@@ -414,6 +416,15 @@ class Witness:
         self._say("report")
         return Seen(**self._read())
 
+    def pause(self) -> None:
+        """Until resume(), with no call under way."""
+        self._say("pause")
+        self._read()
+
+    def resume(self) -> None:
+        self._say("resume")
+        self._read()
+
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None, "it is a pipe"
         self._process.stdin.write(f"{line}\n".encode())
@@ -468,10 +479,12 @@ class Stages:
         key = repr((models, caller, how))
         service, witness = self._idle.pop(key, None) or self._begin(models, caller, how)
         try:
+            witness.resume()
             service.usage.restart()
             yield service, witness
             service.check_answers()
             witness.report().check(seconds)
+            witness.pause()
             service.check_at_rest()
             if self._shares:
                 self._idle[key] = service, witness
