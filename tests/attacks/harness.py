@@ -14,9 +14,10 @@
         assert service.terminate() == 0               # SIGTERM, within the grace
 
 ``Service`` starts ``python -m service serve`` over bundled models (or any folder), with its
-settings as keywords, on free ports, and waits until it is ready. It kills only the process that
-it started: at the end of the ``with``, or when its resident memory passes ``memory_bytes``, as a
-container's limit does (``usage.out_of_memory``). ``Witness`` is another process
+settings as keywords, on free ports and as if in a container of 1 GiB (as deploy/kubernetes/base
+has it), and waits until it is ready. It kills only the process that it started: at the end of
+the ``with``, or when its resident memory passes ``memory_bytes``, as a container's limit does
+(``usage.out_of_memory``). ``Witness`` is another process
 (tests/attacks/witness.py). ``Threat`` is what a class of attacks says of itself for the table in
 docs/security.md (tests/attacks/table.py).
 """
@@ -43,10 +44,9 @@ from typing import Any, Self
 
 from client.exposition import Page
 from service.rpc.tokens import new_token
+from tests.attacks.contained import MEMORY_BYTES
 
 MEBIBYTE = 1024 * 1024
-# Of deploy/kubernetes/base.
-MEMORY_BYTES = 1024 * MEBIBYTE
 BUNDLES = Path(__file__).parents[2] / "models"
 # What a witness asks of: small, one of each kind of engine.
 MODELS = ("nationality", "pos", "pos-online", "prose")
@@ -173,7 +173,7 @@ class Service:
         files: int = 1024,
         memory_bytes: int = MEMORY_BYTES,
         unread_log: bool = False,
-        module: str = "service",
+        module: str = "tests.attacks.contained",
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +274,7 @@ class Service:
             "work": page.sum("unroll_engine_work"),
             "requests": page.sum("unroll_open_requests"),
             "sequences": page.sum("unroll_open_sequences"),
-            "budget bytes": page.sum("unroll_budget_bytes"),
+            "budget bytes": page.sum("unroll_memory_budget_used_bytes"),
             "files": now.files,
             "threads": now.threads,
         }
