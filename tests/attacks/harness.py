@@ -390,13 +390,13 @@ class Seen:
 class Witness:
     """A well-behaved caller in a process of its own, asking all the while; ``with`` ends it.
 
-    It asks each served model again and again what it asked before the attack, one call at a
-    time, as a caller with the project's own client does: that one tries again what was refused
-    for want of room, after the delay it is told.
+    It asks those of MODELS that are served again and again what it asked before the attack, one
+    call at a time, as a caller with the project's own client does: that one tries again what was
+    refused for want of room, after the delay it is told.
     """
 
-    def __init__(self, service: Service, caller: str = "", *, pause_seconds: float = 0.02) -> None:
-        how = {"target": service.target, "pause_seconds": pause_seconds}
+    def __init__(self, service: Service, caller: str = "", *, pause_seconds: float = 0.04) -> None:
+        how = {"target": service.target, "models": MODELS, "pause_seconds": pause_seconds}
         if caller:
             how["token"] = service.tokens[caller]
         self._process = subprocess.Popen(

@@ -7,13 +7,6 @@ import pytest
 from tests.attacks.harness import MEBIBYTE, Seen, Service, Witness
 
 
-def test_nothing_happens_beside_a_service_that_nobody_attacks(attacked):
-    with attacked(callers=("ann",), caller="ann") as (service, witness):
-        seen = witness.report()
-        assert seen.calls.keys() == {"Classify", "Tag", "StreamTag", "Generate", "Score"}
-        assert service.usage.samples[-1].files > 0
-
-
 def test_a_service_that_outgrows_its_memory_is_killed(tmp_path):
     with Service(tmp_path, ("nationality",), memory_bytes=MEBIBYTE) as service:
         assert service.process.wait(10) == -signal.SIGKILL

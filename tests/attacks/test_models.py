@@ -17,6 +17,7 @@ from tests.attacks.harness import (
     MODELS,
     Service,
     Threat,
+    Witness,
     copy_of,
     wait_until,
 )
@@ -175,22 +176,19 @@ class TestDepartedLoads:
         ("max_waiting_loads", "grace_seconds"),
     )
 
-    def test_are_dropped(self, attacked, tmp_path, attacks):
-        models = copy_of(MODELS, tmp_path / "models")
-        with attacked(models, grace_seconds=2) as (service, witness):
-            refused = asyncio.run(self._leave(service))
-            assert set(refused) <= {"RESOURCE_EXHAUSTED"}
-            # What had begun may end, and what had not never begins.
-            time.sleep(1.0)
-            done = self._done(service)
-            time.sleep(1.0)
-            assert self._done(service) - done <= 2, "loads go on whose callers have left"
-            assert load(service, "nationality").status == "OK"
-            witness.report().check(10)
-
-    def test_hold_up_no_stop(self, tmp_path, attacks):
+    def test_are_dropped_and_hold_up_no_stop(self, tmp_path, attacks):
         models = copy_of(MODELS, tmp_path / "models")
         with Service(tmp_path / "run", models, grace_seconds=2) as service:
+            with Witness(service) as witness:
+                refused = asyncio.run(self._leave(service))
+                assert set(refused) <= {"RESOURCE_EXHAUSTED"}
+                # What had begun may end, and what had not never begins.
+                time.sleep(1.0)
+                done = self._done(service)
+                time.sleep(1.0)
+                assert self._done(service) - done <= 2, "loads go on whose callers have left"
+                assert load(service, "nationality").status == "OK"
+                witness.report().check(10)
             asyncio.run(self._leave(service))
             began = time.monotonic()
             assert service.terminate(30) == 0

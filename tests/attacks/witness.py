@@ -1,6 +1,6 @@
 """A well-behaved caller: python -m tests.attacks.witness, the process behind harness.Witness.
 
-The first line in, JSON: target, token, pause_seconds. It asks every served model something,
+The first line in, JSON: target, token, models, pause_seconds. It asks each of these something,
 keeps the answers and says so; from then on it asks again and compares, bit by bit. A line in that
 says report is answered with what was seen since the last one, as JSON; pause, once no call is
 under way; resume, at once. The end of the input ends it.
@@ -187,7 +187,7 @@ def ask_the_loop(target: str, notes: Notes, calls: Calls) -> None:
 
         while True:
             calls.one(1, call)
-            time.sleep(0.01)
+            time.sleep(0.02)
 
 
 def main() -> None:
@@ -195,7 +195,7 @@ def main() -> None:
     client = Client(how["target"], DEADLINE_SECONDS, token=how.get("token"))
     asks: dict[str, Ask] = {}
     for model in client.list_models().models:
-        asks |= asks_of(model)
+        asks |= asks_of(model) if model.name in how["models"] else {}
     calls = Calls()
     rounds = Rounds(client, asks, how["pause_seconds"], calls)
     for work in (rounds.run, lambda: ask_the_loop(how["target"], rounds.notes, calls)):
