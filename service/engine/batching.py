@@ -11,6 +11,7 @@ from service.engine.finiteness import not_finite
 from service.engine.open_work import Ahead
 from service.engine.shares import NOBODY, Share
 from service.engine.text_queue import Text, TextQueue
+from service.failpoints import failpoint
 
 # Padded tokens of a batch for each token of text.
 _PADDING_LIMIT = 2.0
@@ -170,16 +171,18 @@ class BatchEngine:
     def step(self) -> list[Any]:
         """Run one piece of the batch under way, or of the next one."""
         batch = self._batch or self._begin()
+        failpoint("engine.predict")
         results = next(batch.pieces)
         if results is None:
             return []
-        self._batch = None
         self._learn(batch)
         tokens = sum(text.length for text in batch.entries)
         self.observer.batch_ran(len(batch.entries), tokens, self._last_batch)
         for job in {id(text.job): text.job for text in batch.entries}.values():
             job.compute_seconds += self._last_batch
-        return self._hand_out(batch, results)
+        answered = self._hand_out(batch, results)
+        self._batch = None  # not before: what breaks on the way is given up with its jobs
+        return answered
 
     def hand_over(self, error: RequestError) -> list[Any]:
         """Nothing: whole texts are answered soon."""

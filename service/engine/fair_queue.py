@@ -33,20 +33,22 @@ class CallerQueue(Generic[Stream]):
     """The streams of one caller.
 
     order: among callers, by their first stream. streams: all that are not gone. waiting: those
-    that wait for a row, the members of groups among them counted again. begun: those that have a
-    row set aside. held: rows, the ones that are set aside among them. granted: when it got its
-    last one, in steps. prefill_seconds: what was read of its prompts, for its weight, estimated.
+    that wait for a row. grouped: of these, the ones that take rows together. begun: those that
+    have a row set aside. held: rows, the ones that are set aside among them.
+    served: the last step in which it got or gave back a row, or came. Whoever has waited for
+    longest since is first among equals: no newcomer passes one that lost its only row.
+    prefill_seconds: what was read of its prompts, for its weight, estimated.
     """
 
     name: str
     weight: float
     order: int
+    served: int
     streams: int = 0
     waiting: int = 0
     grouped: int = 0
     begun: int = 0
     held: int = 0
-    granted: int = 0
     prefill_seconds: float = 0.0
     _heap: list[tuple[int, bool, int, Stream]] = field(default_factory=list)
 
@@ -89,7 +91,7 @@ def turn_of(caller: CallerQueue[Stream], taken: int = 0) -> Turn[Stream]:
 
     taken: rows that it is to get already.
     """
-    return caller.level(taken + 1), caller.granted, caller.order, caller
+    return caller.level(taken + 1), caller.served, caller.order, caller
 
 
 @dataclass(eq=False)

@@ -36,6 +36,7 @@ from service.engine.shares import NOBODY, Share
 from service.engine.statistics import Stopwatch
 from service.engine.stopping import StopMatcher
 from service.engine.throughput import Throughput
+from service.failpoints import failpoint
 
 # Ends by which streams show how much they make of what they may.
 _COMPLETE = (FinishReason.END, FinishReason.STOP, FinishReason.LENGTH)
@@ -169,7 +170,8 @@ class GenerateEngine:
         # Of requests that pause or are answered in this step, which counts for them as a whole:
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
-        self._sinks: list[Sink] = []  # that got something in this step
+        # That got something in this step; after one that broke they are still to be delivered.
+        self._sinks: list[Sink] = []
         self._throughput = Throughput()
         self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
         runner.attach(self.arena.sides())
@@ -301,7 +303,8 @@ class GenerateEngine:
             progress.sink.put(Failed(error))
         self.observer.paused(0)
         self.observer.idle()
-        return [progress.sink for progress in failed]
+        answered, self._sinks = self._sinks, []
+        return [*answered, *(progress.sink for progress in failed)]
 
     def hand_over(self, error: RequestError) -> list[Sink]:
         """End every request, for an engine that is about to stop.
@@ -342,7 +345,6 @@ class GenerateEngine:
     def step(self) -> list[Sink]:
         """Prime what is due, make one token for every row, and say who got something."""
         started = self.clock()
-        self._sinks = []
         for stream in self.scheduler.preemptions():
             self._preempt(stream)
         urgency = self.scheduler.urgency
@@ -369,7 +371,8 @@ class GenerateEngine:
         self.observer.stepped(rows, queue, primed, seconds, priming)
         if self.is_idle:
             self.observer.idle()
-        return self._sinks
+        sinks, self._sinks = self._sinks, []
+        return sinks
 
     def _tell_answered(self) -> None:
         stops, self._stops = self._stops, []
@@ -395,6 +398,7 @@ class GenerateEngine:
         tokens = [
             p.tokens[p.primed : p.primed + c.count] for p, c in zip(prompts, chunks, strict=True)
         ]
+        failpoint("engine.prefill")
         states = self.runner.prime(tokens, [prompt.state for prompt in prompts])
         for chunk, state in zip(chunks, states, strict=True):
             chunk.prompt.state = state
@@ -444,6 +448,7 @@ class GenerateEngine:
     def _run(self, rows: int) -> None:
         used_up = self.arena.draw_uniforms(rows)
         started = self.clock()
+        failpoint("engine.decode")
         self.runner.step(self.arena.side, rows)
         self.credit.earn(self.clock() - started)
         self.arena.swap()

@@ -151,16 +151,17 @@ class PushEngine(GenerateEngine):
     # -- one step ------------------------------------------------------------------------------
 
     def step(self) -> list[Sink]:
-        return [*self._finish_closed(), *super().step()]
+        self._finish_closed()
+        return super().step()
 
-    def _finish_closed(self) -> list[Sink]:
+    def _finish_closed(self) -> None:
         """End the streams whose last token was answered before they were closed."""
         closed, self._closed = self._closed, []
         left = [stream for stream in closed if stream.phase is Phase.PAUSED]
         for stream in left:
             self._finish(stream, stream.ends_as)
+            self._sinks.append(stream.sink)
             self._tell_paused()
-        return [stream.sink for stream in left]
 
     def _admit(self, stream: Stream) -> None:
         assert isinstance(stream, PushedStream), "all of this engine's are"

@@ -184,7 +184,7 @@ class Scheduler(Generic[Stream]):
         caller = self._callers.get(share.caller)
         if caller is None:
             self._order += 1
-            caller = CallerQueue(share.caller, share.weight, self._order)
+            caller = CallerQueue(share.caller, share.weight, self._order, self._now)
             self._callers[share.caller] = caller
         caller.weight = share.weight  # the latest, should it change
         caller.streams += 1
@@ -230,7 +230,7 @@ class Scheduler(Generic[Stream]):
     def _put_back(self, stream: Stream) -> None:
         del self.begun[stream]
         stream.queue.begun -= 1
-        stream.queue.held -= 1
+        self._give_back(stream.queue)
         self._wait(stream, Phase.RETURNING)
 
     def preempt(self, stream: Stream) -> tuple[int, int]:
@@ -279,7 +279,7 @@ class Scheduler(Generic[Stream]):
             begins.append(stream)
         self._wait_no_more(stream)
         stream.phase = Phase.BEGUN
-        stream.since = caller.granted = self._now
+        stream.since = caller.served = self._now
         self.begun[stream] = None
         caller.begun += 1
         caller.held += 1
@@ -385,7 +385,7 @@ class Scheduler(Generic[Stream]):
         elif phase is Phase.BEGUN:
             del self.begun[stream]
             stream.queue.begun -= 1
-            stream.queue.held -= 1
+            self._give_back(stream.queue)
         elif phase is not Phase.RUNNING:
             self._wait_no_more(stream)
         stream.phase = Phase.GONE
@@ -401,8 +401,12 @@ class Scheduler(Generic[Stream]):
         self.rows[row].row = row
         self.rows.pop()
         stream.row = NO_ROW
-        stream.queue.held -= 1
+        self._give_back(stream.queue)
         return row, last
+
+    def _give_back(self, caller: CallerQueue[Stream]) -> None:
+        caller.held -= 1
+        caller.served = self._now
 
     @property
     def waiting(self) -> list[Stream]:

@@ -79,7 +79,7 @@ class Simulation:
         self.scheduler: Scheduler[Request] = Scheduler(CAPACITY, PrimePolicy(whole=False))
         self.scheduler.cost.observe(1, 1, _TOKEN_SECONDS)
         self.told = {caller.name: Told() for caller in callers}
-        self.now = self.preemptions = self.ended = 0
+        self.now = self.preemptions = self.ended = self.longest_wait = 0
         self._random = random.Random(seed)
         self._due: dict[int, list[Caller]] = defaultdict(list)  # by the step in which they send
         self._ends: dict[int, list[Request]] = defaultdict(list)
@@ -167,6 +167,8 @@ class Simulation:
         assert len(scheduler.rows) + len(scheduler.begun) <= CAPACITY
         for name, caller in scheduler._callers.items():
             self.told[name].row_steps += caller.held * _SAMPLED_EVERY
+            if caller.waiting and not caller.held:
+                self.longest_wait = max(self.longest_wait, scheduler._now - caller.first.since)
 
     def _stop(self) -> None:
         """Nothing is lost: what has not ended is still there, once."""
@@ -232,6 +234,7 @@ def many_callers(requests: int, seed: int) -> Simulation:
     simulation = Simulation(callers, requests, seed)
     simulation.run()
     simulation.assert_waits([caller.name for caller in callers], 1.0, 6 * TURN)
+    assert simulation.longest_wait <= 6 * TURN, f"one waited for {simulation.longest_wait} steps"
     return simulation
 
 
@@ -269,7 +272,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
         print(
             f"{mix.__name__}: {simulation.ended} requests, {simulation.now} steps, "
-            f"{simulation.preemptions} preemptions, {seconds:.1f} s"
+            f"{simulation.preemptions} preemptions, longest wait without a row "
+            f"{simulation.longest_wait} steps, {seconds:.1f} s"
         )
         for name, told in list(simulation.told.items())[:5]:
             print(
