@@ -49,7 +49,7 @@ class TestReplacedFiles:
         ("models",),
     )
 
-    def test_identical_ones_copied_over(self, attacked, tmp_path, attacks):
+    def test_copied_over_and_overwritten(self, attacked, tmp_path, attacks):
         models = copy_of(MODELS, tmp_path / "models")
         with attacked(models) as (service, witness):
             for _ in range(attacks.amount(20, 200)):
@@ -57,10 +57,6 @@ class TestReplacedFiles:
                     spoiling.copy_over(BUNDLES / name / "1", models / name / "1")
             witness.report().check(10)
             assert all(load(service, name).status == "OK" for name in MODELS)
-
-    def test_other_weights_in_place(self, attacked, tmp_path):
-        models = copy_of(MODELS, tmp_path / "models")
-        with attacked(models) as (service, witness):
             for name in MODELS:
                 spoiling.overwrite(models / name / "1")
             witness.report().check(10)
@@ -109,6 +105,7 @@ class TestWeightsThatAreNoNumbers:
                 assert "still is" in refused.details
             witness.report().check(10)
 
+    @pytest.mark.attacks
     def test_of_a_word_that_no_probe_reads(self, attacked, tmp_path):
         """Refused, or else the requests that read it fail, and no others."""
         models = copy_of(("pos", "sentiment"), tmp_path / "models")

@@ -188,34 +188,29 @@ class TestStoppedProcess:
         ("stall_seconds",),
     )
 
-    def test_goes_on(self, tmp_path, attacks):
+    def test_goes_on(self, attacked, attacks):
         seconds = attacks.amount(3, 75)
         request = pb.GenerateRequest(
             model="prose", prompt="In the", max_tokens=1000, sampling=pb.Sampling(seed=1)
         )
 
-        async def stream(channel, _):
-            return await ask(
-                channel, f"{UNROLL}/Generate", request, streams=True, timeout=seconds + 60
-            )
-
         async def stopped(service):
-            calls = asyncio.ensure_future(at_once(service, 4, stream))
+            how = {"token": service.tokens["ann"], "streams": True, "timeout": seconds + 60}
+            calls = asyncio.ensure_future(
+                at_once(service, 4, lambda c, _: ask(c, f"{UNROLL}/Generate", request, **how))
+            )
             await asyncio.sleep(0.3)
             service.signal(signal.SIGSTOP)
             await asyncio.sleep(seconds)
             service.signal(signal.SIGCONT)
             return await calls
 
-        with Service(tmp_path) as service:
+        with attacked(callers=("ann",), caller="ann") as (service, witness):
+            witness.pause()  # its calls have deadlines
             outcomes = asyncio.run(stopped(service))
+            witness.resume()
             assert counted(outcomes) == {"OK": 4}
             assert len({_tokens(outcome.answer) for outcome in outcomes}) == 1
-            with Witness(service) as witness:
-                witness.report().check(10)
-            service.check_answers()
-            service.check_at_rest()
-            assert service.terminate() == 0
 
 
 def _tokens(answer):

@@ -244,9 +244,10 @@ class TestDeadlines:
                 f"{streams} streams of {tokens} tokens with {seconds} s: {len(done)} finished, "
                 f"{len(refused)} refused, {len(late)} late"
             )
-            assert done, "nothing was finished"
             assert len(refused) > streams // 2, counted([outcome for outcome, _ in found])
-            assert statistics.median(refused) < seconds / 2
+            if attacks.is_full:  # times, so no test of correctness
+                assert done, "nothing was finished"
+                assert statistics.median(refused) < seconds / 2
 
     @staticmethod
     async def _warm(service):
