@@ -28,7 +28,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz robustness conformance soak-tags check format \
+.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks robustness conformance soak-tags check format \
 	ops-tools verify-ops \
 	train export models evaluate proto bench study locks image image-test release sbom clean need-model
 
@@ -137,6 +137,9 @@ proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count,
 fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both services; ARGS="--fuzz-name 2" draws others
 	$(PY) -m pytest --fuzz tests/fuzz $(ARGS)
 
+attacks: $(VENV)/.dev ## attack the service as a process of its own, a well-behaved caller beside it: some ten minutes
+	$(PY) -m pytest --attacks -m "attacks or not attacks" tests/attacks $(ARGS)
+
 robustness: $(VENV)/.dev ## fail at named points under random callers, check 20 histories; ARGS="--robustness-name 2" draws others
 	$(PY) -m pytest --robustness 20 tests/robustness $(ARGS)
 
@@ -193,6 +196,7 @@ check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of wha
 	$(BIN)/buf lint proto
 	$(PY) -m tests.stub_drift
 	$(PY) -m tests.metrics_page
+	$(PY) -m tests.attacks.table
 	$(PY) -m deploy.grafana.dashboard
 	$(PY) -m tests.lock_drift
 
