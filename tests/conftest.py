@@ -177,9 +177,9 @@ class RunningService:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_models() -> Path:
     """A folder with a tiny bundle of each task; do not change it."""
-    return tiny.export_all(tmp_path_factory.mktemp("models"))
+    return tiny.export_once(Path(__file__).parents[1] / ".pytest_cache")
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,6 +194,28 @@ def export_all(root: Path) -> Path:
     ):  # fmt: skip
         export_bundle(model, root / model.name / "1")
     return root
+
+
+def export_once(cache: Path) -> Path:
+    """As export_all(), in a folder of ``cache``; anew where what makes them has changed."""
+    cache.mkdir(exist_ok=True)
+    root = cache / f"tiny-{_digest_of_sources()[:16]}"
+    with (cache / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that run tests side by side, one exports
+        if not root.exists():
+            made = Path(tempfile.mkdtemp(dir=cache))
+            export_all(made).rename(root)
+    return root
+
+
+def _digest_of_sources() -> str:
+    project = Path(__file__).parents[1]
+    folders = ("bundle", "export", "training")
+    sources = sorted(path for name in folders for path in (project / name).rglob("*.py"))
+    digest = hashlib.sha256()
+    for path in (project / "pyproject.toml", Path(__file__), *sources):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def names_without(*left_out: str) -> list[str]:
