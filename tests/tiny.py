@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -212,8 +213,11 @@ def _digest_of_sources() -> str:
     project = Path(__file__).parents[1]
     folders = ("bundle", "export", "training")
     sources = sorted(path for name in folders for path in (project / name).rglob("*.py"))
-    digest = hashlib.sha256()
-    for path in (project / "pyproject.toml", Path(__file__), *sources):
+    versions = [
+        importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxscript", "torch")
+    ]
+    digest = hashlib.sha256(repr(versions).encode())
+    for path in (Path(__file__), *sources):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
