@@ -17,6 +17,8 @@ from service.engine.timeline import TIMELINE
 # that lets it go on. What waits is kept in memory, so a stream that nobody reads costs little.
 FULL = 64
 _LOW_SHARE = 0.25
+# Of that, what is left while memory is short.
+_SMALL_SHARE = 0.25
 
 
 class Hand:
@@ -95,7 +97,10 @@ class TokenStream:
     @property
     def is_full(self) -> bool:
         """Asked by the engine's thread, which then pauses the stream."""
-        if len(self._events) < self._full:
+        full = self._full
+        if self._thread is not None and self._thread.are_buffers_small:
+            full = max(1, int(_SMALL_SHARE * full))
+        if len(self._events) < full:
             return False
         self._was_full = True
         return True

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,6 +70,7 @@ class EngineThread:
         self.engine = engine
         self.limit = limit
         self.open_work = 0
+        self.are_buffers_small = False  # of its streams, while memory is short
         self.messages = 0  # with tokens, that its streams were read as
         self.message_tokens = 0
         self.failure: EngineFailed | None = None
@@ -79,6 +81,9 @@ class EngineThread:
         # Requests that were still open when it was told to end.
         self.left_over = 0
         self._stopping = False
+        # When it last began to take its inbox or a step, in seconds, monotonic; None while it
+        # waits for work. Any thread may read it.
+        self.busy_since: float | None = None
         self._has_handed_over = False
         self._is_closed = False
         self.purpose = purpose
@@ -168,6 +173,7 @@ class EngineThread:
 
     def _work(self) -> None:
         while not self._stopping:
+            self.busy_since = time.monotonic()
             self._take_messages()
             if not (self._stopping or self.engine.is_idle):
                 self.pace.begin()
@@ -180,6 +186,7 @@ class EngineThread:
         left = self.engine.fail(error)
         self.left_over = 0 if self.failure else len(left)
         self._deliver(left)
+        self.busy_since = None
         while not self._stopping:
             self._handle(self._inbox.get())
             self._deliver(self.engine.fail(error))
@@ -189,7 +196,10 @@ class EngineThread:
         or when the engine thinks that more is about to come."""
         if self.engine.is_idle:
             self.pace.rest()
-            self._handle(self._inbox.get())
+            self.busy_since = None
+            message = self._inbox.get()
+            self.busy_since = time.monotonic()
+            self._handle(message)
         elif patience := self.engine.patience:
             self._wait(patience)
         while not self._inbox.empty():
