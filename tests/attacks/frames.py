@@ -9,6 +9,7 @@ Everything goes to a port of this machine, is bounded in count and time, and end
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import struct
@@ -18,6 +19,7 @@ from contextlib import ExitStack
 from typing import Self
 
 import hpack
+import pytest
 from hyperframe import frame as h2frame
 from hyperframe.frame import Frame
 
@@ -174,6 +176,14 @@ def header_block(path: str, extra: Sequence[tuple[str, str]] = ()) -> bytes:
     return hpack.Encoder().encode(
         [hpack.NeverIndexedHeaderTuple(name, value) for name, value in headers]
     )
+
+
+def allow_files(count: int) -> None:
+    """Let this process hold so many connections; skips the test where it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count:
+        pytest.skip(f"this process may open {hard} files, not {count} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
 def connected(

@@ -14,6 +14,7 @@ from tests.attacks.frame_fuzzer import FrameFuzzer
 from tests.attacks.frames import (
     FLOODS,
     FrameConnection,
+    allow_files,
     closed,
     header_bombs,
     silent_connections,
@@ -196,6 +197,7 @@ class TestSilentConnections:
 
     @contextmanager
     def _attacked(self, folder):
+        allow_files(2048)
         how = {"handshake_seconds": HANDSHAKE_SECONDS, "max_connections": 500, "files": 1024}
         with attacked(folder, **SECURED, **how) as both:
             yield both
@@ -213,7 +215,7 @@ class TestMutatedFrames:
     )
 
     def test_end_their_own_connection_at_most(self, tmp_path, attacks, request):
-        connections = attacks.amount(150, 10_000)
+        connections = attacks.amount(150, 5_000)
         fuzzer = FrameFuzzer(request.config.getoption("--fuzz-name"))
         with attacked(tmp_path) as (service, witness):
             for number in range(connections):

@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ class Proxy:
     """A proxy process on this machine; stop() it.
 
     kind: haproxy, envoy, or edge for Envoy at the edge. replicas: (gRPC port, HTTP port) of both,
-    or of the one behind the edge. variables: further ones of its template.
+    or of the one behind the edge. edit: of Envoy's rendered file. variables: further ones of it.
     Raises RuntimeError if it does not start.
     """
 
@@ -40,9 +41,12 @@ class Proxy:
         program: str,
         replicas: tuple[tuple[int, int], ...],
         folder: Path,
+        *,
+        edit: Callable[[str], str] = str,
         **variables: str,
     ) -> None:
         self.port, self.admin_port = free_ports(2)
+        self._edit = edit
         self.log = folder / f"{kind}.log"
         environment = os.environ | {
             "PROXY_HOST": "127.0.0.1",
@@ -75,14 +79,13 @@ class Proxy:
     def _edge(self, program: str, folder: Path, environment: dict[str, str]) -> list[str]:
         return self._rendered("edge.yaml", program, folder, environment)
 
-    @staticmethod
     def _rendered(
-        template: str, program: str, folder: Path, environment: dict[str, str]
+        self, template: str, program: str, folder: Path, environment: dict[str, str]
     ) -> list[str]:
         config = folder / template
         render = [str(ROOT / "deploy" / "envoy" / "render.sh"), template]
         text = subprocess.run(render, env=environment, capture_output=True, check=True, text=True)
-        config.write_text(text.stdout)
+        config.write_text(self._edit(text.stdout))
         # Two cores and no other Envoy: no shared memory, one worker.
         return [program, "-c", str(config), "--disable-hot-restart", "--concurrency", "1"]
 

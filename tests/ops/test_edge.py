@@ -18,6 +18,7 @@ from tests.attacks.frame_fuzzer import FrameFuzzer
 from tests.attacks.frames import (
     FLOODS,
     FrameConnection,
+    allow_files,
     closed,
     header_block,
     header_bombs,
@@ -26,6 +27,7 @@ from tests.attacks.frames import (
 )
 from tests.attacks.harness import MEBIBYTE, Service, Usage, Witness
 from tests.attacks.test_frames import send_steps
+from tests.attacks.traffic import Raw
 from tests.ops.proxies import Proxy
 from unroll.v1 import unroll_pb2 as pb
 
@@ -71,6 +73,10 @@ class Edge:
         # What its heap cannot count: code, stacks, and pages that are not given back yet.
         assert self.envoy.peak() < HEAP_BYTES + 128 * MEBIBYTE
 
+    def strangers(self):
+        """Calls without a token that reached the service."""
+        return self.service.metrics().sum("unroll_requests_total", code="UNAUTHENTICATED")
+
     def said(self):
         of_service, of_envoy = self.service.usage, self.envoy
         return (
@@ -86,14 +92,14 @@ def start_edge(need, tmp_path):
     (program,) = need("envoy")
     with ExitStack() as stack:
 
-        def start(connections=CONNECTIONS):
+        def start(connections=CONNECTIONS, edit=str):
             service = stack.enter_context(Service(tmp_path / "service", callers=("ann",)))
             limits = {
                 "PROXY_HEAP_BYTES": str(HEAP_BYTES),
                 "PROXY_MAX_CONNECTIONS": str(connections),
             }
             replicas = ((service.port, service.http_port),)
-            proxy = Proxy("edge", program, replicas, tmp_path, **limits)
+            proxy = Proxy("edge", program, replicas, tmp_path, edit=edit, **limits)
             stack.callback(proxy.stop)
             proxy.wait_for(1)
             envoy = Usage(proxy.process, 2 * HEAP_BYTES)
@@ -137,6 +143,7 @@ def test_unfinished_bodies_stay_at_the_edge(start_edge, saw, calls, connections)
         edge.check(witness)
         reset = sum(len(one.resets) for one in held)
         assert sent > 50e6, "the attack is one"
+        assert edge.strangers() == 0
     saw(
         f"{calls} bodies of 1 MB on {connections} connections, {sent / 1e6:.0f} MB sent, "
         f"{reset} reset: {edge.said()}"
@@ -152,6 +159,7 @@ def test_header_bombs_are_refused_as_they_are_decoded(start_edge, saw):
         refused = sum(len(one.resets) for one in held)
         edge.check(witness)
         assert refused > 1100, "what builds the table is no bomb yet"
+        assert edge.strangers() == 0
     saw(f"1,200 header bombs on 12 connections, {refused} reset: {edge.said()}")
 
 
@@ -168,6 +176,7 @@ def test_floods_end_at_the_edge(start_edge, saw):
 
 def test_silent_connections_keep_nobody_out(start_edge, saw):
     """1,100 of them, where the service by itself may open 1,024 files: none reaches it."""
+    allow_files(4096)
     edge = start_edge()
     edge.begin()
     with ExitStack() as stack:
@@ -190,6 +199,35 @@ def test_connections_beyond_the_limit_are_refused(start_edge, saw):
         assert refused >= 200
         assert edge.proxy.serving() == 1, "operators reach it"
     saw(f"300 connections where 100 may be: {refused} refused, the witness went on")
+
+
+def test_what_takes_too_long_is_ended(start_edge, saw):
+    """Bodies that never end and connections that never speak, with a minute cut to 2 seconds."""
+
+    def cut(text):
+        assert text.count("60s") == 3
+        return text.replace("60s", "2s")
+
+    edge = start_edge(edit=cut)
+    with Raw(edge, window=65_535, reads=True) as caller, ExitStack() as stack:
+        (silent,) = silent_connections(stack, edge.port, 1)
+        number = caller.call(CLASSIFY, end=False)
+        assert caller.pump(10, caller.all_ended)
+        status = caller.answers[number].status
+        assert status == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+        assert closed([silent], 10) == 1
+    saw("a body without an end: DEADLINE_EXCEEDED; a silent connection: closed")
+
+
+def test_a_body_far_beyond_the_largest_ends_at_the_edge(start_edge, saw):
+    edge = start_edge()
+    before = edge.service.metrics().sum("unroll_requests_total")
+    with Raw(edge, window=65_535, reads=True) as caller:
+        number = caller.call(CLASSIFY, bytes(3 * MEBIBYTE))
+        caller.pump(10, caller.all_ended)
+        assert caller.answers[number].status == str(grpc.StatusCode.UNKNOWN.value[0])
+    assert edge.service.metrics().sum("unroll_requests_total") == before
+    saw("3 MiB: UNKNOWN, and the service saw nothing")
 
 
 REFUSED = {
