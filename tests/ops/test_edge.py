@@ -71,7 +71,7 @@ class Edge:
         self.service.check_answers()
         assert self.service.usage.grown() < service_mebibytes * MEBIBYTE
         # What its heap cannot count: code, stacks, and pages that are not given back yet.
-        assert self.envoy.peak() < HEAP_BYTES + 128 * MEBIBYTE
+        assert self.envoy.peak() < HEAP_BYTES + 64 * MEBIBYTE
 
     def strangers(self):
         """Calls without a token that reached the service."""
