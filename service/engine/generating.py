@@ -13,6 +13,8 @@ from service.engine.adjusting import Adjustments
 from service.engine.arena import Arena, Rows, Side, StateSpec
 from service.engine.beams import BeamSearch
 from service.engine.errors import RequestError
+from service.engine.finiteness import broken_rows, not_finite
+from service.engine.open_work import Ahead
 from service.engine.priming import PrimeCredit
 from service.engine.ranking import largest
 from service.engine.requests import (
@@ -30,11 +32,16 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.scheduler import Phase, Place, Plan, PrimeChunk, PrimePolicy, Prompt, Scheduler
+from service.engine.shares import NOBODY, Share
 from service.engine.statistics import Stopwatch
 from service.engine.stopping import StopMatcher
+from service.engine.throughput import Throughput
+from service.failpoints import failpoint
 
+# Ends by which streams show how much they make of what they may.
+_COMPLETE = (FinishReason.END, FinishReason.STOP, FinishReason.LENGTH)
 # Streams for which nothing is computed.
-_RESTING = (Phase.PAUSED, Phase.GONE)
+_RESTING = (Phase.PAUSED, Phase.RETURNING, Phase.GONE)
 
 
 class Runner(Protocol):
@@ -70,7 +77,13 @@ class Observer(Protocol):
     def paused(self, count: int) -> None:
         """So many streams wait for their readers."""
 
+    def preempted(self) -> None:
+        """A stream lost its row to another caller's."""
+
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None: ...
+
+    def not_finite(self) -> None:
+        """A request failed since the model computed NaN or infinity for it."""
 
     def idle(self) -> None:
         """Nothing runs or waits any more."""
@@ -131,6 +144,7 @@ class GenerateEngine:
     """Owns the rows of one model. Used from one thread; knows time only through ``clock``."""
 
     patience = 0.0  # a step never waits: who comes later joins the next one
+    waits_for = "a row"
 
     def __init__(
         self,
@@ -146,7 +160,9 @@ class GenerateEngine:
         self.runner = runner
         self.clock = clock
         self.observer = observer
-        self.scheduler = Scheduler(capacity, PrimePolicy(whole=model.reads_source))
+        self.scheduler: Scheduler[Stream] = Scheduler(
+            capacity, PrimePolicy(whole=model.reads_source)
+        )
         self.arena = Arena(model.state, capacity, model.vocabulary, rows)
         self.credit = credit or PrimeCredit()
         self._last_step = 0.0
@@ -154,7 +170,9 @@ class GenerateEngine:
         # Of requests that pause or are answered in this step, which counts for them as a whole:
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
-        self._sinks: list[Sink] = []  # that got something in this step
+        # That got something in this step; after one that broke they are still to be delivered.
+        self._sinks: list[Sink] = []
+        self._throughput = Throughput()
         self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
         runner.attach(self.arena.sides())
 
@@ -179,10 +197,10 @@ class GenerateEngine:
 
     # -- from the thread: open, arrive, resume, cancel ---------------------------------------
 
-    def open(self, request: Generation, sink: Sink) -> Progress:
+    def open(self, request: Generation, sink: Sink, share: Share = NOBODY) -> Progress:
         """The streams of ``request``; they run once they have arrived."""
         count = request.beam.width if request.beam else request.samples
-        progress = Progress(request, sink, count)
+        progress = Progress(request, sink, count, share)
         prompt = Prompt(self._to_prime(request), count, state=request.start)
         search = self._search(request) if request.beam else None
         for number in range(count):
@@ -210,6 +228,7 @@ class GenerateEngine:
         stream = Stream(
             prompt,
             gang=request.beam.width if request.beam else 1,
+            share=progress.share,
             progress=progress,
             sink=progress.sink,
             sample=request.first_sample + number,
@@ -242,6 +261,20 @@ class GenerateEngine:
             request.beam, request.max_tokens, request.min_tokens, self.model.end_id, masked
         )
 
+    def cost(self, request: Generation) -> float:
+        """Tokens that it will make, by how much of what they may others made."""
+        if request.only_reads:
+            return float(request.samples)
+        count = request.beam.width if request.beam else request.samples
+        left = request.max_tokens - (request.resumed.made if request.resumed else 0)
+        return count * left * self._throughput.made_share
+
+    def wait_seconds(self, ahead: Ahead, coming: int) -> float:
+        scheduler = self.scheduler
+        if scheduler.free_rows > scheduler.queue_length + coming:
+            return 0.0
+        return self._throughput.wait_seconds(ahead, scheduler.capacity)
+
     def arrive(self, progress: Progress) -> None:
         for stream in progress.streams:
             self.scheduler.arrive(stream)
@@ -270,7 +303,8 @@ class GenerateEngine:
             progress.sink.put(Failed(error))
         self.observer.paused(0)
         self.observer.idle()
-        return [progress.sink for progress in failed]
+        answered, self._sinks = self._sinks, []
+        return [*answered, *(progress.sink for progress in failed)]
 
     def hand_over(self, error: RequestError) -> list[Sink]:
         """End every request, for an engine that is about to stop.
@@ -311,9 +345,11 @@ class GenerateEngine:
     def step(self) -> list[Sink]:
         """Prime what is due, make one token for every row, and say who got something."""
         started = self.clock()
-        self._sinks = []
+        for stream in self.scheduler.preemptions():
+            self._preempt(stream)
         urgency = self.scheduler.urgency
-        plan = self.scheduler.schedule(self.credit.seconds * urgency)
+        most = min(self.credit.seconds * urgency, self.credit.longest_pause)
+        plan = self.scheduler.schedule(most)
         if plan.begins:
             self._begin(plan, started)
         priming = self._prime(plan.prime) if plan.prime else 0.0
@@ -329,11 +365,14 @@ class GenerateEngine:
         queue = self.scheduler.queue_length
         seconds = self.clock() - started
         self._step_seconds += seconds
+        if rows:
+            self._throughput.stepped(self.scheduler.rows, seconds)
         self._tell_answered()
         self.observer.stepped(rows, queue, primed, seconds, priming)
         if self.is_idle:
             self.observer.idle()
-        return self._sinks
+        sinks, self._sinks = self._sinks, []
+        return sinks
 
     def _tell_answered(self) -> None:
         stops, self._stops = self._stops, []
@@ -343,7 +382,7 @@ class GenerateEngine:
                 self.observer.answered(waited, computing.seconds)
                 computing.seconds = 0.0
 
-    def _begin(self, plan: Plan, now: float) -> None:
+    def _begin(self, plan: Plan[Stream], now: float) -> None:
         for stream in plan.begins:
             progress = stream.progress
             if progress.started is None:
@@ -359,6 +398,7 @@ class GenerateEngine:
         tokens = [
             p.tokens[p.primed : p.primed + c.count] for p, c in zip(prompts, chunks, strict=True)
         ]
+        failpoint("engine.prefill")
         states = self.runner.prime(tokens, [prompt.state for prompt in prompts])
         for chunk, state in zip(chunks, states, strict=True):
             chunk.prompt.state = state
@@ -408,6 +448,7 @@ class GenerateEngine:
     def _run(self, rows: int) -> None:
         used_up = self.arena.draw_uniforms(rows)
         started = self.clock()
+        failpoint("engine.decode")
         self.runner.step(self.arena.side, rows)
         self.credit.earn(self.clock() - started)
         self.arena.swap()
@@ -425,6 +466,7 @@ class GenerateEngine:
         tokens = arena.next_token[:rows].tolist()
         log_probabilities = arena.log_probability[:rows].tolist()
         arena.controls["token"][:rows] = arena.next_token[:rows]
+        broken = self._find_broken(log_probabilities)
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
         done: list[tuple[Stream, FinishReason]] = []
         behind: list[Stream] = []
@@ -441,6 +483,8 @@ class GenerateEngine:
                 stream.log_probability += log_probability
                 sink.put(TokenMade(token, pieces[token], made, log_probability, stream.sample))
                 reason = None
+            elif broken and stream.progress in broken:
+                continue
             elif stream.search:
                 searches[stream.search] = stream.progress
                 stream.made += 1
@@ -460,6 +504,24 @@ class GenerateEngine:
             self._finish(stream, reason)
         for stream in behind:
             self._pause(stream)
+        self._fail_alone(broken)
+
+    def _find_broken(self, log_probabilities: Sequence[float]) -> set[Progress]:
+        """The requests for which this step computed NaN: nothing of them may go out."""
+        rows = self.scheduler.rows
+        broken = {rows[row].progress for row in broken_rows(log_probabilities)}
+        for progress in broken:
+            for stream in progress.streams:
+                stream.is_fast = False
+        return broken
+
+    def _fail_alone(self, broken: set[Progress]) -> None:
+        """Whoever shares the batch with them goes on."""
+        for progress in broken:
+            self._leave(progress)
+            self.observer.not_finite()
+            progress.sink.put(Failed(not_finite()))
+            self._sinks.append(progress.sink)
 
     def _hand_out(
         self, stream: Stream, token: int, log_probability: float, now: float
@@ -583,6 +645,9 @@ class GenerateEngine:
         self._note_answered(progress)
         waited = 0.0 if progress.started is None else progress.started - request.arrived
         first = progress.first_token
+        if reason in _COMPLETE and request.max_tokens:
+            count = request.beam.best if request.beam else request.samples
+            self._throughput.ended(progress.output_tokens / (count * request.max_tokens))
         progress.sink.put(
             Finished(
                 reason,
@@ -644,14 +709,24 @@ class GenerateEngine:
     # -- leaving -------------------------------------------------------------------------------
 
     def _pause(self, stream: Stream) -> None:
-        stream.token = int(self.arena.controls["token"][stream.row])
-        stream.saved = self.arena.save(stream.row)
+        self._save(stream)
         self.arena.give(*self.scheduler.pause(stream))
         self._stop_if_paused(stream.progress)
         self.observer.paused(len(self.scheduler.paused))
 
+    def _preempt(self, stream: Stream) -> None:
+        """Its row is another caller's turn; it goes on from here once it has one again."""
+        self._save(stream)
+        self.arena.give(*self.scheduler.preempt(stream))
+        self._stop_if_paused(stream.progress)
+        self.observer.preempted()
+
+    def _save(self, stream: Stream) -> None:
+        stream.token = int(self.arena.controls["token"][stream.row])
+        stream.saved = self.arena.save(stream.row)
+
     def _stop_if_paused(self, progress: Progress) -> None:
-        """Nothing is computed for a request whose streams all wait for their reader."""
+        """Nothing is computed for a request whose streams all wait for their reader, or a row."""
         # Backwards: streams pause in order, so the first one looked at mostly still runs.
         if all(s.phase in _RESTING for s in reversed(progress.streams)):
             self._stops.append((progress.computing, None))

@@ -14,7 +14,7 @@ from service.engine.memory_budget import Reservation
 from service.rpc.bodies import Bodies
 from service.rpc.errors import STATUS_OF, end_with, without_frames
 from service.rpc.reception import Admission, Parse, Reception, failure_of
-from service.rpc.writing import write
+from service.rpc.writing import Writer
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -96,6 +96,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Reads nothing of the call, whatever kind its method is of."""
 
         async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+            if name in self.itself:
+                self.reception.watch.open(context)
             watched = self.reception.watch.begin(name, context)
             code = STATUS_OF[type(failure)]
             self.reception.count("", name, code.name, 0.0, failure)
@@ -150,7 +152,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         response = await self._one(name, behaviour, parse, self.bodies.read(context), context)
         if response is not None:
-            await write(context, response, self.stall_seconds)
+            await Writer(context, self.stall_seconds).write(response)
 
     async def _one(
         self,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 
 from service.engine.catalogue import Catalogue
 from service.engine.errors import RequestError, ServiceStopping, WrongInput
@@ -17,8 +16,9 @@ from service.engine.reading import off_loop
 from service.engine.tag_streams import TagStream
 from service.engine.wishes import GenerationWish, unread_bytes
 from service.rpc import converters
+from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.reception import CALLER, Gate
-from service.rpc.writing import write
+from service.rpc.writing import Writer
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -43,26 +43,29 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.ClassifyResponse:
         with self.catalogue.classifier(request.model, request.model_version) as call:
             call.inferences = len(request.texts)
-            rows = await call.model.classify(request.texts)
-            count = len(rows) * len(call.model.card.labels)
-            return await off_loop(count, lambda: converters.from_classified(rows))
+            labels = len(call.model.card.labels)
+            with self.budget.hold(ANSWERS, classify_bytes(request, labels)):
+                rows = await call.model.classify(request.texts)
+                return await off_loop(len(rows) * labels, lambda: converters.from_classified(rows))
 
     async def Tag(
         self, request: pb.TagRequest, context: grpc.aio.ServicerContext
     ) -> pb.TagResponse:
         with self.catalogue.tagger(request.model, request.model_version) as call:
             call.inferences = len(request.items)
-            texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
-            told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
-            return await off_loop(told, lambda: converters.from_tagged(texts))
+            with self.budget.hold(ANSWERS, tag_bytes(request)):
+                texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
+                told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
+                return await off_loop(told, lambda: converters.from_tagged(texts))
 
     async def StreamTag(
         self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
     ) -> None:
         start = await self._start_of(requests)
+        writer = Writer(context, self.stall_seconds)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
             stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
-            await self._tell_tags(stream, requests, context)
+            await self._tell_tags(stream, requests, context, writer)
 
     async def _start_of(self, requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
         """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
@@ -82,6 +85,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         stream: TagStream,
         requests: AsyncIterator[pb.StreamTagRequest],
         context: grpc.aio.ServicerContext,
+        writer: Writer,
     ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
         moving = asyncio.ensure_future(self._hand_over(stream, feeding))
@@ -89,7 +93,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
             # So that a caller can wait for a refusal before it sends more.
             await context.send_initial_metadata(())
             async for message in stream:
-                await self._write(context, converters.from_tag_message(message, stream))
+                await writer.write(converters.from_tag_message(message, stream))
             if not feeding.cancelled() and (error := await feeding):
                 raise error
         finally:
@@ -126,18 +130,16 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def _generate(
         self, model: GeneratorModel, wish: GenerationWish, context: grpc.aio.ServicerContext
     ) -> None:
+        writer = Writer(context, self.stall_seconds)
         stream = await model.generate(wish)
         try:
             is_first = True
             async for events in stream.tokens:
                 response = converters.from_events(events, wish, stream, is_first)
                 is_first = False
-                await self._write(context, response)
+                await writer.write(response)
         finally:
             stream.tokens.close()
-
-    async def _write(self, context: grpc.aio.ServicerContext, response: Message) -> None:
-        await write(context, response, self.stall_seconds)
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
@@ -145,7 +147,11 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.generator(request.model, request.model_version) as call:
             call.inferences = len(request.items)
             wishes = converters.to_score_wishes(request)
-            return converters.from_scored(await call.model.score(wishes))
+            with self.budget.hold(ANSWERS, score_bytes(request)):
+                rows = await call.model.score(wishes)
+                return await off_loop(
+                    sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)
+                )
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext

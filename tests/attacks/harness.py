@@ -1,5 +1,9 @@
 """The real service as a process of its own, what it uses, and the witness beside it.
 
+    def test_attack(attacked):                        # a fixture, which makes every check below
+        with attacked(callers=("ann",), caller="ann", max_queue=100) as (service, witness):
+            ...                                       # the attack, on service.target
+
     with Service(tmp_path, models=("pos", "prose"), callers=("ann",), max_queue=100) as service:
         with Witness(service, "ann") as witness:      # its answers were taken before this line
             ...                                       # the attack, on service.target
@@ -10,9 +14,10 @@
         assert service.terminate() == 0               # SIGTERM, within the grace
 
 ``Service`` starts ``python -m service serve`` over bundled models (or any folder), with its
-settings as keywords, on free ports, and waits until it is ready. It kills only the process that
-it started: at the end of the ``with``, or when its resident memory passes ``memory_bytes``, as a
-container's limit does (``usage.out_of_memory``). ``Witness`` is another process
+settings as keywords, on free ports and as if in a container of 1 GiB (as deploy/kubernetes/base
+has it), and waits until it is ready. It kills only the process that it started: at the end of
+the ``with``, or when its resident memory passes ``memory_bytes``, as a container's limit does
+(``usage.out_of_memory``). ``Witness`` is another process
 (tests/attacks/witness.py). ``Threat`` is what a class of attacks says of itself for the table in
 docs/security.md (tests/attacks/table.py).
 """
@@ -39,10 +44,9 @@ from typing import Any, Self
 
 from client.exposition import Page
 from service.rpc.tokens import new_token
+from tests.attacks.contained import MEMORY_BYTES
 
 MEBIBYTE = 1024 * 1024
-# Of deploy/kubernetes/base.
-MEMORY_BYTES = 1024 * MEBIBYTE
 BUNDLES = Path(__file__).parents[2] / "models"
 # What a witness asks of: small, one of each kind of engine.
 MODELS = ("nationality", "pos", "pos-online", "prose")
@@ -156,7 +160,7 @@ class Service:
     folder: an empty one for its log, its tokens and its models. models: names of bundled ones,
     or a folder of bundles. callers: names that get a token each, both roles; none: nobody is
     asked for one. files: its limit of open files. unread_log: whether its log is a pipe that
-    nobody reads once it is ready. settings: of Config.
+    nobody reads once it is ready. module: what runs with its command line. settings: of Config.
     Raises AssertionError, with its log, when it does not become ready.
     """
 
@@ -169,6 +173,7 @@ class Service:
         files: int = 1024,
         memory_bytes: int = MEMORY_BYTES,
         unread_log: bool = False,
+        module: str = "tests.attacks.contained",
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +194,7 @@ class Service:
         self.grace_seconds = float(chosen["grace_seconds"])
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve", *_flags(chosen)],
+                [sys.executable, "-m", module, "serve", *_flags(chosen)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE if unread_log else log,
@@ -269,7 +274,7 @@ class Service:
             "work": page.sum("unroll_engine_work"),
             "requests": page.sum("unroll_open_requests"),
             "sequences": page.sum("unroll_open_sequences"),
-            "budget bytes": page.sum("unroll_budget_bytes"),
+            "budget bytes": page.sum("unroll_memory_budget_used_bytes"),
             "files": now.files,
             "threads": now.threads,
         }
@@ -281,13 +286,15 @@ class Service:
         work (asyncio's, grpc's) keep their threads.
         """
         allowed = {"files": files, "threads": threads}
+        left: dict[str, float] = {}
 
-        def left() -> dict[str, float]:
+        def is_at_rest() -> bool:
             now, start = self.resting(), self._at_start
-            return {what: n for what, n in now.items() if n > start[what] + allowed.get(what, 0)}
+            left.clear()
+            left.update((w, n) for w, n in now.items() if n > start[w] + allowed.get(w, 0))
+            return not left
 
-        wait_until(lambda: not left(), seconds)
-        assert not left(), f"not given back: {left()}, at the start {self._at_start}"
+        assert wait_until(is_at_rest, seconds), f"not given back: {left}, was: {self._at_start}"
 
     def check_answers(self, seconds: float = 5.0) -> None:
         """It runs and its probes say so."""
@@ -383,13 +390,13 @@ class Seen:
 class Witness:
     """A well-behaved caller in a process of its own, asking all the while; ``with`` ends it.
 
-    It asks each served model again and again what it asked before the attack, one call at a
-    time, as a caller with the project's own client does: that one tries again what was refused
-    for want of room, after the delay it is told.
+    It asks those of MODELS that are served again and again what it asked before the attack, one
+    call at a time, as a caller with the project's own client does: that one tries again what was
+    refused for want of room, after the delay it is told.
     """
 
-    def __init__(self, service: Service, caller: str = "", *, pause_seconds: float = 0.02) -> None:
-        how = {"target": service.target, "pause_seconds": pause_seconds}
+    def __init__(self, service: Service, caller: str = "", *, pause_seconds: float = 0.04) -> None:
+        how = {"target": service.target, "models": MODELS, "pause_seconds": pause_seconds}
         if caller:
             how["token"] = service.tokens[caller]
         self._process = subprocess.Popen(
@@ -408,6 +415,15 @@ class Witness:
         """Of the time since the last report, once the calls under way have ended."""
         self._say("report")
         return Seen(**self._read())
+
+    def pause(self) -> None:
+        """Until resume(), with no call under way."""
+        self._say("pause")
+        self._read()
+
+    def resume(self) -> None:
+        self._say("resume")
+        self._read()
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None, "it is a pipe"
@@ -434,25 +450,73 @@ class Witness:
         self.close()
 
 
-@contextmanager
-def attacked(
-    folder: Path,
-    models: Sequence[str] | Path = MODELS,
-    *,
-    caller: str = "",
-    seconds: float = 10.0,
-    **how: Any,
-) -> Iterator[tuple[Service, Witness]]:
-    """A service with a witness beside it, and every check of the two behind the attack.
+class Stages:
+    """Services with witnesses beside them, each of which is attacked and checked; close() ends all.
 
-    It runs and answers; the witness (of ``caller``) missed nothing and waited ``seconds`` at
-    most; everything is given back; SIGTERM ends it with 0. ``how`` goes to Service.
+    folder: an empty one. shares: whether a service that stood an attack stands the next one that
+    asks for the same, which saves its start.
     """
-    with Service(folder, models, **how) as service:
-        with Witness(service, caller) as witness:
+
+    def __init__(self, folder: Path, *, shares: bool = False) -> None:
+        self._folder, self._shares = folder, shares
+        self._begun = 0
+        self._idle: dict[str, tuple[Service, Witness]] = {}
+
+    @contextmanager
+    def attacked(
+        self,
+        models: Sequence[str] | Path = MODELS,
+        *,
+        caller: str = "",
+        seconds: float = 10.0,
+        **how: Any,
+    ) -> Iterator[tuple[Service, Witness]]:
+        """A service, its witness, and every check of the two behind the attack.
+
+        It runs and answers; the witness (of ``caller``) missed nothing and waited ``seconds`` at
+        most; everything is given back; SIGTERM ends it with 0. ``how`` goes to Service.
+        """
+        key = repr((models, caller, how))
+        service, witness = self._idle.pop(key, None) or self._begin(models, caller, how)
+        try:
+            witness.resume()
             service.usage.restart()
             yield service, witness
             service.check_answers()
             witness.report().check(seconds)
-        service.check_at_rest()
-        assert service.terminate() == 0, service.log()[-2000:]
+            witness.pause()
+            service.check_at_rest()
+            if self._shares:
+                self._idle[key] = service, witness
+            else:
+                _end(service, witness)
+        finally:
+            if key not in self._idle:
+                witness.close()
+                service.close()
+
+    def _begin(
+        self, models: Sequence[str] | Path, caller: str, how: dict[str, Any]
+    ) -> tuple[Service, Witness]:
+        self._begun += 1
+        service = Service(self._folder / str(self._begun), models, **how)
+        try:
+            return service, Witness(service, caller)
+        except BaseException:
+            service.close()
+            raise
+
+    def close(self) -> None:
+        """Raises AssertionError for a service that SIGTERM did not end with 0."""
+        try:
+            for service, witness in self._idle.values():
+                _end(service, witness)
+        finally:
+            for service, witness in self._idle.values():
+                witness.close()
+                service.close()
+
+
+def _end(service: Service, witness: Witness) -> None:
+    witness.close()
+    assert service.terminate() == 0, service.log()[-2000:]

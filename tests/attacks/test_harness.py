@@ -4,14 +4,7 @@ import signal
 
 import pytest
 
-from tests.attacks.harness import MEBIBYTE, Seen, Service, Witness, attacked
-
-
-def test_nothing_happens_beside_a_service_that_nobody_attacks(tmp_path):
-    with attacked(tmp_path, callers=("ann",), caller="ann") as (service, witness):
-        seen = witness.report()
-        assert seen.calls.keys() == {"Classify", "Tag", "StreamTag", "Generate", "Score"}
-        assert service.usage.samples[-1].files > 0
+from tests.attacks.harness import MEBIBYTE, Seen, Service, Witness
 
 
 def test_a_service_that_outgrows_its_memory_is_killed(tmp_path):

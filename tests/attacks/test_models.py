@@ -17,16 +17,13 @@ from tests.attacks.harness import (
     MODELS,
     Service,
     Threat,
-    attacked,
+    Witness,
     copy_of,
     wait_until,
 )
-from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, opened, statuses
+from tests.attacks.traffic import LOAD, UNLOAD, UNROLL, Raw, ask, at_once, opened, statuses
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
-
-LOAD = f"{INFERENCE}/RepositoryModelLoad"
-UNLOAD = f"{INFERENCE}/RepositoryModelUnload"
 
 
 async def _load(channel, name, timeout=60.0):
@@ -52,18 +49,18 @@ class TestReplacedFiles:
         ("models",),
     )
 
-    def test_identical_ones_copied_over(self, tmp_path, attacks):
+    def test_identical_ones_copied_over(self, attacked, tmp_path, attacks):
         models = copy_of(MODELS, tmp_path / "models")
-        with attacked(tmp_path / "run", models) as (service, witness):
+        with attacked(models) as (service, witness):
             for _ in range(attacks.amount(20, 200)):
                 for name in MODELS:
                     spoiling.copy_over(BUNDLES / name / "1", models / name / "1")
             witness.report().check(10)
             assert all(load(service, name).status == "OK" for name in MODELS)
 
-    def test_other_weights_in_place(self, tmp_path):
+    def test_other_weights_in_place(self, attacked, tmp_path):
         models = copy_of(MODELS, tmp_path / "models")
-        with attacked(tmp_path / "run", models) as (service, witness):
+        with attacked(models) as (service, witness):
             for name in MODELS:
                 spoiling.overwrite(models / name / "1")
             witness.report().check(10)
@@ -72,9 +69,10 @@ class TestReplacedFiles:
                 assert refused.status == "FAILED_PRECONDITION", refused
                 assert "sha256" in refused.details
 
-    def test_all_removed(self, tmp_path):
+    @pytest.mark.attacks
+    def test_all_removed(self, attacked, tmp_path):
         models = copy_of(MODELS, tmp_path / "models")
-        with attacked(tmp_path / "run", models) as (service, witness):
+        with attacked(models) as (service, witness):
             for name in MODELS:
                 shutil.rmtree(models / name)
             witness.report().check(10)
@@ -93,10 +91,17 @@ class TestWeightsThatAreNoNumbers:
         "refused at load, the version before it stays; a NaN that comes up later fails its request",
     )
 
-    @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-    def test_are_refused(self, tmp_path, number):
+    @pytest.mark.parametrize(
+        "number",
+        [
+            math.nan,
+            pytest.param(math.inf, marks=pytest.mark.attacks),
+            pytest.param(-math.inf, marks=pytest.mark.attacks),
+        ],
+    )
+    def test_are_refused(self, attacked, tmp_path, number):
         models = copy_of(MODELS, tmp_path / "models")
-        with attacked(tmp_path / "run", models) as (service, witness):
+        with attacked(models) as (service, witness):
             for name in MODELS:
                 spoiling.with_number(models / name / "1", number)
                 refused = load(service, name)
@@ -104,7 +109,7 @@ class TestWeightsThatAreNoNumbers:
                 assert "still is" in refused.details
             witness.report().check(10)
 
-    def test_of_a_word_that_no_probe_reads(self, tmp_path):
+    def test_of_a_word_that_no_probe_reads(self, attacked, tmp_path):
         """Refused, or else the requests that read it fail, and no others."""
         models = copy_of(("pos", "sentiment"), tmp_path / "models")
         bundle = models / "sentiment" / "1"
@@ -112,7 +117,7 @@ class TestWeightsThatAreNoNumbers:
         word = next(word for word in symbols[5000:] if word.isalpha())
         row = symbols.index(word) + 1  # the first is padding
         spoiling.with_number(bundle, math.nan, tensor="embedding", row=row)
-        with attacked(tmp_path / "run", models) as (service, _):
+        with attacked(models) as (service, _):
             words = pb.ClassifyRequest(model="sentiment", texts=["a film", f"a {word} film"])
 
             async def one(channel, _):
@@ -136,10 +141,10 @@ class TestReloads:
         ("max_live_versions",),
     )
 
-    def test_each_held_by_a_stream(self, tmp_path, attacks):
+    def test_each_held_by_a_stream(self, attacked, tmp_path, attacks):
         models = copy_of(MODELS, tmp_path / "models")
         request = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=8000)
-        with attacked(tmp_path / "run", models) as (service, _):
+        with attacked(models) as (service, _):
             outcomes = []
             with Raw(service, window=1000) as caller:
                 for number in range(15):
@@ -153,7 +158,7 @@ class TestReloads:
             )
             assert {o.status for o in outcomes} <= {"OK", "RESOURCE_EXHAUSTED"}
             assert outcomes[0].status == "OK"
-            assert service.usage.grown() < 400 * MEBIBYTE
+            assert service.usage.grown() < 600 * MEBIBYTE
             # Once the streams have ended, loads are taken again.
             assert wait_until(lambda: load(service, "prose").status == "OK", 10)
 
@@ -162,37 +167,34 @@ class TestDepartedLoads:
     """Loads whose callers leave before their turn.
 
     Bound: those that have not begun are dropped; a stop waits for none of them. Setting:
-    max_queued_loads.
+    max_waiting_loads.
     """
 
     threat = Threat(
         "1,500 loads whose callers leave at once",
         "what has not begun is dropped with its caller; a stop takes the grace, not the queue",
-        ("max_queued_loads", "grace_seconds"),
+        ("max_waiting_loads", "grace_seconds"),
     )
 
-    def test_are_dropped(self, tmp_path, attacks):
-        models = copy_of(MODELS, tmp_path / "models")
-        with attacked(tmp_path / "run", models, grace_seconds=2) as (service, witness):
-            refused = asyncio.run(self._leave(service))
-            assert set(refused) <= {"RESOURCE_EXHAUSTED"}
-            # What had begun may end, and what had not never begins.
-            time.sleep(1.0)
-            done = self._done(service)
-            time.sleep(1.0)
-            assert self._done(service) - done <= 2, "loads go on whose callers have left"
-            assert load(service, "nationality").status == "OK"
-            witness.report().check(10)
-
-    def test_hold_up_no_stop(self, tmp_path, attacks):
+    def test_are_dropped_and_hold_up_no_stop(self, tmp_path, attacks):
         models = copy_of(MODELS, tmp_path / "models")
         with Service(tmp_path / "run", models, grace_seconds=2) as service:
+            with Witness(service) as witness:
+                refused = asyncio.run(self._leave(service))
+                assert set(refused) <= {"RESOURCE_EXHAUSTED"}
+                # What had begun may end, and what had not never begins.
+                time.sleep(1.0)
+                done = self._done(service)
+                time.sleep(1.0)
+                assert self._done(service) - done <= 2, "loads go on whose callers have left"
+                assert load(service, "nationality").status == "OK"
+                witness.report().check(10)
             asyncio.run(self._leave(service))
             began = time.monotonic()
             assert service.terminate(30) == 0
             took = time.monotonic() - began
             attacks.report(f"a stop behind 1,500 departed loads: {took:.1f} s at a grace of 2 s")
-            assert took < 8
+            assert took < 6
 
     @staticmethod
     async def _leave(service):
@@ -219,6 +221,7 @@ class TestDepartedLoads:
         return page.sum("unroll_model_loads_total")
 
 
+@pytest.mark.attacks
 class TestRacingLoads:
     """Loads and unloads of one model against each other, calls in between.
 
@@ -228,10 +231,10 @@ class TestRacingLoads:
     threat = Threat(
         "loads and unloads against each other, and calls in between",
         "a call is answered by a whole version or NOT_FOUND; other models' answers keep their bits",
-        ("model_control", "max_queued_loads"),
+        ("model_control", "max_waiting_loads"),
     )
 
-    def test_leave_whole_versions(self, tmp_path, attacks):
+    def test_leave_whole_versions(self, attacked, tmp_path):
         models = copy_of((*MODELS, "sentiment"), tmp_path / "models")
         texts = pb.ClassifyRequest(model="sentiment", texts=["a good film"])
         kinds = [
@@ -244,9 +247,9 @@ class TestRacingLoads:
         async def each(channel, number):
             return await ask(channel, *kinds[number % len(kinds)])
 
-        with attacked(tmp_path / "run", copy_of(MODELS, tmp_path / "others")) as (service, _):
+        with attacked(copy_of(MODELS, tmp_path / "others")) as (service, _):
             shutil.copytree(models / "sentiment", tmp_path / "others" / "sentiment")
-            calls = attacks.amount(80, 2_000)
+            calls = 2_000
             outcomes = asyncio.run(at_once(service, calls, each, channels=2, side_by_side=16))
             assert {o.status for o in outcomes} <= {"OK", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
             answers = {

@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 import time
+from contextlib import suppress
+from typing import Self
 
+import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.rpc.tokens import new_token
-from tests.attacks.harness import MODELS, Service, Threat, Witness, attacked, wait_until
-from tests.attacks.test_models import LOAD, UNLOAD
-from tests.attacks.traffic import HEALTH, UNROLL, Raw, ask, at_once, is_refusal_with_a_delay
+from tests.attacks.harness import MODELS, Service, Threat, Witness, wait_until
+from tests.attacks.traffic import (
+    HEALTH,
+    LOAD,
+    UNLOAD,
+    UNROLL,
+    Raw,
+    ask,
+    at_once,
+    is_refusal_with_a_delay,
+)
 from tests.attacks.traffic import statuses as counted
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
@@ -24,14 +36,33 @@ SERVING, NOT_SERVING = (
 )
 
 
-def heard(watcher, number):
-    """The statuses that a Raw connection's Watch was sent, in their order."""
-    data, found = watcher.answers[number].data, []
-    while len(data) >= 5:
-        length = int.from_bytes(data[1:5], "big")
-        found.append(health_pb2.HealthCheckResponse.FromString(data[5 : 5 + length]).status)
-        data = data[5 + length :]
-    return found
+class Watcher:
+    """A well-behaved Health.Watch call; ``with`` ends it. statuses: what it was sent so far."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.statuses: list[int] = []
+        self._channel = grpc.insecure_channel(service.target)
+        request = health_pb2.HealthCheckRequest(service=name)
+        self._call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def hears(self, status: int, seconds: float = 5.0) -> bool:
+        """Whether its last one is ``status``, within ``seconds``."""
+        return wait_until(lambda: self.statuses[-1:] == [status], seconds)
+
+    def _read(self) -> None:
+        with suppress(grpc.RpcError):
+            for response in self._call:
+                self.statuses.append(response.status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call.cancel()
+        self._thread.join()
+        self._channel.close()
 
 
 class TestUnreadWatches:
@@ -51,21 +82,19 @@ class TestUnreadWatches:
             Service(tmp_path, (*MODELS, "sentiment"), callers=("ann",)) as service,
             Witness(service, "ann") as witness,
             Raw(service) as unread,
-            Raw(service, window=65535, reads=True) as other,
+            Watcher(service, "sentiment") as other,
         ):
             for name in ("", "sentiment", "sentiment", "pos"):
                 unread.call(f"{HEALTH}/Watch", health_pb2.HealthCheckRequest(service=name))
-            asked = health_pb2.HealthCheckRequest(service="sentiment")
-            watch = other.call(f"{HEALTH}/Watch", asked)
-            assert other.pump(5, lambda: heard(other, watch) == [SERVING])
+            assert other.hears(SERVING)
             for _ in range(3):
-                assert self._change(service, UNLOAD) == self._change(service, LOAD) == "OK"
-            assert other.pump(5, lambda: heard(other, watch)[-1:] == [SERVING])
-            assert NOT_SERVING in heard(other, watch)
+                for method, status in ((UNLOAD, NOT_SERVING), (LOAD, SERVING)):
+                    assert self._change(service, method) == "OK"
+                    assert other.hears(status)
             witness.report().check(10)
             service.check_answers()
             service.signal(signal.SIGTERM)
-            assert other.pump(5, lambda: heard(other, watch)[-1:] == [NOT_SERVING])
+            assert other.hears(NOT_SERVING)
             assert service.process.wait(service.grace_seconds + 8) == 0
 
     @staticmethod
@@ -98,14 +127,15 @@ class TestBursts:
     )
 
     @pytest.mark.parametrize("calls", CALLS)
-    def test_are_answered_or_refused(self, tmp_path, attacks, calls):
+    def test_are_answered_or_refused(self, attacked, attacks, calls):
         request = pb.ClassifyRequest(model="nationality", texts=["Ada Lovelace"])
 
-        async def classify(channel, _):
-            return await ask(channel, f"{UNROLL}/Classify", request)
+        with attacked(callers=("ann",), caller="ann", seconds=30) as (service, _):
+            before, token = service.metrics(), service.tokens["ann"]
 
-        with attacked(tmp_path, seconds=30) as (service, _):
-            before = service.metrics()
+            async def classify(channel, _):
+                return await ask(channel, f"{UNROLL}/Classify", request, token=token)
+
             outcomes = asyncio.run(at_once(service, calls, classify, channels=8))
             attacks.report(f"{calls} Classify at once: {counted(outcomes)}")
             refused = [o for o in outcomes if o.status != "OK"]
@@ -130,7 +160,7 @@ class TestUnreadLog:
 
     def test_holds_up_nothing(self, tmp_path, attacks):
         calls = attacks.amount(600, 20_000)
-        request = pb.ClassifyRequest(model="nationality", texts=["Ada " * 100])
+        request = pb.ClassifyRequest(model="nationality", texts=["Ada " * 25])
         how = {"log_requests": True, "log_texts": True, "log_format": "json"}
 
         async def classify(channel, _):
@@ -161,7 +191,7 @@ class TestStoppedProcess:
     def test_goes_on(self, tmp_path, attacks):
         seconds = attacks.amount(3, 75)
         request = pb.GenerateRequest(
-            model="prose", prompt="In the", max_tokens=3000, sampling=pb.Sampling(seed=1)
+            model="prose", prompt="In the", max_tokens=1000, sampling=pb.Sampling(seed=1)
         )
 
         async def stream(channel, _):
@@ -206,10 +236,10 @@ class TestHangUp:
         ("auth_tokens", "tls_certificate"),
     )
 
-    def test_ends_nothing_and_reads_tokens_again(self, tmp_path):
-        with attacked(tmp_path, callers=("ann",), caller="ann") as (service, witness):
+    def test_ends_nothing_and_reads_tokens_again(self, attacked):
+        with attacked(callers=("ann",), caller="ann") as (service, witness):
             secret, line = new_token("bob", ["infer"])
-            path = tmp_path / "tokens"
+            path = service.log_path.with_name("tokens")
             path.write_text(f"{path.read_text()}{line}\n")
             for _ in range(5):
                 service.signal(signal.SIGHUP)
@@ -235,7 +265,7 @@ class TestStopUnderLoad:
     """
 
     threat = Threat(
-        "SIGTERM while 200 streams run that nobody reads",
+        "SIGTERM while 90 streams run that nobody reads",
         "ends with 0 within the grace and the seconds of handing over",
         ("grace_seconds",),
     )

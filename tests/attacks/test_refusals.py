@@ -10,7 +10,8 @@ import secrets
 import pytest
 
 from service.rpc.roles import NEEDED
-from tests.attacks.harness import MEBIBYTE, Threat, attacked
+from tests.attacks.harness import MEBIBYTE, Threat
+from tests.attacks.messages import empty_items
 from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, statuses
 from unroll.inference import grpc_service_pb2
 from unroll.inference import grpc_service_pb2 as inference
@@ -18,7 +19,6 @@ from unroll.v1 import unroll_pb2 as pb
 
 # Beyond what a few refused calls need while they last.
 FLAT_BYTES = 150 * MEBIBYTE
-EMPTY_ITEMS = 524_000
 SERVICES = {
     UNROLL: pb.DESCRIPTOR.services_by_name["UnrollService"],
     INFERENCE: grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
@@ -29,12 +29,6 @@ METHODS = [
     for method in service.methods
     if NEEDED[method.name]
 ]
-
-
-def empty_items(model: str, field: int, count: int = EMPTY_ITEMS) -> bytes:
-    """A Tag or a Score of so many empty items: ``field`` of its messages, two bytes each."""
-    head = pb.TagRequest(model=model).SerializeToString()
-    return head + bytes([field << 3 | 2, 0]) * count
 
 
 def bodies(model: str) -> dict[str, tuple[bytes, bool]]:
@@ -61,8 +55,8 @@ class TestRefusedCalls:
         ("max_message_bytes",),
     )
 
-    def test_of_callers_without_a_token(self, tmp_path, attacks):
-        calls = attacks.amount(400, 10_000)
+    def test_of_callers_without_a_token(self, attacked, attacks):
+        calls = attacks.amount(150, 10_000)
         kinds = list(itertools.product(METHODS, bodies("pos").items()))
 
         async def refused(channel, number):
@@ -70,7 +64,7 @@ class TestRefusedCalls:
             forged = secrets.token_urlsafe(32) if number % 3 else ""
             return await ask(channel, method, body, token=forged, zipped=zipped, streams=streams)
 
-        with attacked(tmp_path, callers=("ann",), caller="ann") as (service, _):
+        with attacked(callers=("ann",), caller="ann") as (service, _):
             outcomes = asyncio.run(at_once(service, calls, refused, channels=2, side_by_side=4))
             attacks.report(
                 f"{calls} refused without a token: {statuses(outcomes)}, "
@@ -80,8 +74,8 @@ class TestRefusedCalls:
             assert {o.status for o in outcomes} <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
             assert service.usage.grown() < FLAT_BYTES
 
-    def test_of_wrong_requests(self, tmp_path, attacks):
-        calls = attacks.amount(60, 3_000)
+    def test_of_wrong_requests(self, attacked, attacks):
+        calls = attacks.amount(30, 3_000)
         wrong = {
             "empty items": (f"{UNROLL}/Tag", empty_items("pos", 3), True),
             "empty items to score": (f"{UNROLL}/Score", empty_items("prose", 3), True),
@@ -106,7 +100,7 @@ class TestRefusedCalls:
             method, body, zipped = kinds[number % len(kinds)]
             return await ask(channel, method, body, zipped=zipped)
 
-        with attacked(tmp_path) as (service, _):
+        with attacked() as (service, _):
             outcomes = asyncio.run(at_once(service, calls, refused, side_by_side=2))
             attacks.report(
                 f"{calls} wrong requests: {statuses(outcomes)}, "
@@ -129,9 +123,9 @@ class TestForgedTokens:
         ("auth_tokens", "max_metadata_bytes"),
     )
 
-    def test_are_refused_and_forgotten(self, tmp_path, attacks):
-        calls = attacks.amount(500, 10_000)
-        with attacked(tmp_path, callers=("ann",), caller="ann") as (service, _):
+    def test_are_refused_and_forgotten(self, attacked, attacks):
+        calls = attacks.amount(200, 10_000)
+        with attacked(callers=("ann",), caller="ann") as (service, _):
             right = service.tokens["ann"]
             forged = [
                 lambda n: secrets.token_urlsafe(32),
@@ -161,16 +155,16 @@ class TestZipBombs:
     """
 
     threat = Threat(
-        "zipped messages of 256 MiB in 256 KB, without a token",
+        "zipped messages of 64 MiB in 64 KB, without a token",
         "read up to the largest message and refused",
         ("max_message_bytes",),
     )
 
-    def test_are_read_up_to_the_largest_message(self, tmp_path, attacks):
-        bomb = gzip.compress(bytes(256 * MEBIBYTE), 1)
+    def test_are_read_up_to_the_largest_message(self, attacked, attacks):
+        bomb = gzip.compress(bytes(64 * MEBIBYTE), 6)
         frame = b"\1" + len(bomb).to_bytes(4, "big") + bomb
-        with attacked(tmp_path, callers=("ann",), caller="ann") as (service, _):
-            for _ in range(attacks.amount(2, 20)):
+        with attacked(callers=("ann",), caller="ann") as (service, _):
+            for _ in range(attacks.amount(2, 40)):
                 with Raw(service, window=65535, reads=True) as caller:
                     number = caller.call(f"{UNROLL}/Classify", end=False, zipped=True)
                     caller._send(number, frame, True, 20.0)
@@ -197,8 +191,10 @@ class TestNamesThatArePaths:
         "\u2028forged", "po\u200bs", "", ".", "pos/", "C:\\", "file:///etc/passwd",
     )  # fmt: skip
 
-    @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_load_nothing_and_forge_no_line(self, tmp_path, log_format):
+    @pytest.mark.parametrize(
+        "log_format", ["json", pytest.param("console", marks=pytest.mark.attacks)]
+    )
+    def test_load_nothing_and_forge_no_line(self, attacked, log_format):
         methods = {
             "RepositoryModelLoad": lambda n: inference.RepositoryModelLoadRequest(model_name=n),
             "RepositoryModelUnload": lambda n: inference.RepositoryModelUnloadRequest(model_name=n),
@@ -212,7 +208,7 @@ class TestNamesThatArePaths:
             return await ask(channel, f"{INFERENCE}/{method}", methods[method](name))
 
         how = {"log_requests": True, "log_texts": True, "log_format": log_format}
-        with attacked(tmp_path, ("pos",), **how) as (service, _):
+        with attacked(("pos",), **how) as (service, _):
             outcomes = asyncio.run(at_once(service, len(asked), refused, side_by_side=4))
             assert {o.status for o in outcomes} <= {"NOT_FOUND", "INVALID_ARGUMENT"}, statuses(
                 outcomes

@@ -20,6 +20,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
@@ -30,6 +31,8 @@ from tests.attacks.harness import Service
 UNROLL = "/unroll.v1.UnrollService"
 INFERENCE = "/inference.GRPCInferenceService"
 HEALTH = "/grpc.health.v1.Health"
+LOAD = f"{INFERENCE}/RepositoryModelLoad"
+UNLOAD = f"{INFERENCE}/RepositoryModelUnload"
 
 _LARGEST = [
     ("grpc.max_receive_message_length", -1),
@@ -134,7 +137,7 @@ class Answered:
 
     headers: dict[str, str] = field(default_factory=dict)
     length: int = 0
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     ended: bool = False
 
     @property
@@ -232,12 +235,14 @@ class Raw:
                 continue
             except OSError:
                 received = b""
-            if not received:
-                self.is_closed = True
-            else:
-                for event in self._h2.receive_data(received):
-                    self._take(event)
-                self._flush()
+            try:
+                events = self._h2.receive_data(received) if received else None
+            except h2.exceptions.ProtocolError:  # what follows a GOAWAY is none for h2
+                events = None
+            self.is_closed |= events is None
+            for event in events or ():
+                self._take(event)
+            self._flush()
         return True
 
     def all_ended(self) -> bool:

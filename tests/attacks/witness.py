@@ -1,9 +1,9 @@
 """A well-behaved caller: python -m tests.attacks.witness, the process behind harness.Witness.
 
-The first line in, JSON: target, token, pause_seconds. It asks every served model something,
-keeps the answers and says so; from then on it asks again and compares, bit by bit. Each further
-line in is answered with what was seen since the last one, as JSON. The end of the input, or of
-its parent, ends it.
+The first line in, JSON: target, token, models, pause_seconds. It asks each of these something,
+keeps the answers and says so; from then on it asks again and compares, bit by bit. A line in that
+says report is answered with what was seen since the last one, as JSON; pause, once no call is
+under way; resume, at once. The end of the input ends it.
 """
 
 from __future__ import annotations
@@ -108,11 +108,39 @@ class Notes:
             return taken
 
 
+class Calls:
+    """Whether calls are made: those that are go through ``one``."""
+
+    def __init__(self) -> None:
+        self._may_go = threading.Event()
+        self._may_go.set()
+        self._under_way = threading.Lock(), threading.Lock()
+
+    def one(self, caller: int, call: Callable[[], None]) -> None:
+        """Wait for resume() if need be. caller: 0 or 1, one for each thread."""
+        self._may_go.wait()
+        with self._under_way[caller]:
+            if self._may_go.is_set():
+                call()
+
+    def pause(self) -> None:
+        self._may_go.clear()
+        for lock in self._under_way:
+            with lock:
+                pass
+
+    def resume(self) -> None:
+        self._may_go.set()
+
+
 class Rounds:
     """Calls one after the other, of each kind in turn, counted as whole rounds."""
 
-    def __init__(self, client: Client, asks: dict[str, Ask], pause_seconds: float) -> None:
+    def __init__(
+        self, client: Client, asks: dict[str, Ask], pause_seconds: float, calls: Calls
+    ) -> None:
         self.ended = 0
+        self._calls = calls
         self.notes = Notes(list(asks))
         self._client, self._asks, self._pause = client, asks, pause_seconds
         self._expected = {kind: repr(ask(client)) for kind, ask in asks.items()}
@@ -121,7 +149,7 @@ class Rounds:
     def run(self) -> None:
         while True:
             for kind, ask in self._asks.items():
-                self._call(kind, ask)
+                self._calls.one(0, lambda kind=kind, ask=ask: self._call(kind, ask))
                 time.sleep(self._pause)
             with self._round_ended:
                 self.ended += 1
@@ -144,18 +172,22 @@ class Rounds:
         self.notes.call(kind, seconds, failure, repr(answer) == self._expected[kind])
 
 
-def ask_the_loop(target: str, notes: Notes) -> None:
+def ask_the_loop(target: str, notes: Notes, calls: Calls) -> None:
     """A call that needs the event loop and nothing else, again and again."""
     with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        while True:
+
+        def call() -> None:
             failure, began = "", time.monotonic()
             try:
                 stub.ServerLive(inference.ServerLiveRequest(), timeout=DEADLINE_SECONDS)
             except grpc.RpcError as error:
                 failure = f"{error.code().name}: {error.details()}"
             notes.lag(time.monotonic() - began, failure)
-            time.sleep(0.01)
+
+        while True:
+            calls.one(1, call)
+            time.sleep(0.02)
 
 
 def main() -> None:
@@ -163,14 +195,22 @@ def main() -> None:
     client = Client(how["target"], DEADLINE_SECONDS, token=how.get("token"))
     asks: dict[str, Ask] = {}
     for model in client.list_models().models:
-        asks |= asks_of(model)
-    rounds = Rounds(client, asks, how["pause_seconds"])
-    for work in (rounds.run, lambda: ask_the_loop(how["target"], rounds.notes)):
+        asks |= asks_of(model) if model.name in how["models"] else {}
+    calls = Calls()
+    rounds = Rounds(client, asks, how["pause_seconds"], calls)
+    for work in (rounds.run, lambda: ask_the_loop(how["target"], rounds.notes, calls)):
         threading.Thread(target=work, daemon=True).start()
     print(json.dumps("ready"), flush=True)
-    for _ in sys.stdin:
-        rounds.wait()
-        print(json.dumps(rounds.notes.take()), flush=True)
+    for line in sys.stdin:
+        answer: Any = line.strip()
+        if answer == "report":
+            rounds.wait()
+            answer = rounds.notes.take()
+        elif answer == "pause":
+            calls.pause()
+        else:
+            calls.resume()
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from service.rpc.errors import told
 from service.rpc.inference.answering import MOST_ID_CHARACTERS, Answering
 from service.rpc.inference.outbox import Outbox
 from service.rpc.reception import Admission, Reception
-from service.rpc.writing import write
+from service.rpc.writing import Writer
 from unroll.inference import grpc_service_pb2 as pb
 
 METHOD = "ModelStreamInfer"
@@ -46,9 +46,7 @@ class InferStream:
             for key, value in context.invocation_metadata() or ()
         )
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._outbox = Outbox(
-            lambda response: write(context, response, stall_seconds), MOST_UNWRITTEN
-        )
+        self._outbox = Outbox(Writer(context, stall_seconds).write, MOST_UNWRITTEN)
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Until the caller has sent all and has all, or the server stops.

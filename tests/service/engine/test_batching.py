@@ -1,9 +1,11 @@
+import random
 from dataclasses import dataclass
 
 import pytest
 
 from service.engine.batching import BatchDone, BatchEngine, BatchFailed
 from service.engine.errors import EngineFailed
+from service.engine.shares import Share
 
 BROKEN = EngineFailed("broken")
 
@@ -231,3 +233,100 @@ def test_what_came_up_during_a_batch_waits_for_company(timed):
     submit(timed, "d", "x", "y", "z")
     timed.clock_of_test.now -= 9.0
     assert timed.patience == 0, "the batch is full"
+
+
+def test_jobs_whose_results_are_lost_on_their_way_are_told():
+    engine = make_engine()
+    job = submit(engine, "a", "x")
+    engine.observer.batch_ran = None
+    with pytest.raises(TypeError):
+        drain(engine)
+    assert engine.fail(BROKEN) == [job.sink]
+    assert job.sink.answer == BatchFailed(BROKEN)
+
+
+def submit_as(engine, share, name, *texts):
+    job = engine.open([Item(text) for text in texts], Asker(name), share)
+    engine.arrive(job)
+    return job
+
+
+def rows_of(batch):
+    return {
+        letter: sum(text[0] == letter for text in batch) for text in batch for letter in text[0]
+    }
+
+
+def test_callers_share_batches_in_proportion_to_their_weights():
+    engine = make_engine(max_rows=8)
+    submit_as(engine, Share("greedy"), "g", *["g"] * 100)
+    submit_as(engine, Share("heavy", weight=3.0), "h", *["h"] * 100)
+    for _ in range(4):
+        engine.step()
+    assert [rows_of(batch) for batch in engine.runner.batches] == [{"g": 2, "h": 6}] * 4
+
+
+def test_a_polite_text_is_in_the_next_batch():
+    engine = make_engine(max_rows=4)
+    submit_as(engine, Share("greedy"), "g", *["g"] * 1000)
+    for _ in range(5):
+        engine.step()
+    submit_as(engine, Share("polite"), "p", "p")
+    engine.step()
+    assert rows_of(engine.runner.batches[-1]) == {"g": 3, "p": 1}
+
+
+def test_a_polite_text_of_another_length_has_the_batch_after():
+    engine = make_engine(max_rows=4)
+    submit_as(engine, Share("greedy"), "g", *["g"] * 1000)
+    for _ in range(5):
+        engine.step()
+    submit_as(engine, Share("polite"), "p", "p" * 100)
+    engine.step()
+    engine.step()
+    assert any("p" * 100 in batch for batch in engine.runner.batches[-2:])
+
+
+def test_a_higher_priority_of_one_caller_runs_first():
+    engine = make_engine(max_rows=2)
+    submit_as(engine, Share("a"), "low", "l", "l")
+    submit_as(engine, Share("a", priority=1), "high", "h", "h")
+    engine.step()
+    assert engine.runner.batches == [["h", "h"]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_lives_of_texts(seed):
+    """Arrivals of callers and priorities, cancels and steps: each text runs once, or never when
+    its job was cancelled first; batches keep their limits; nothing is left over."""
+    choose = random.Random(seed)
+    engine, jobs, cancelled = make_engine(max_rows=4), [], set()
+    for number in range(200):
+        if choose.random() < 0.6:
+            share = Share(choose.choice("abc"), choose.choice((1.0, 2.5)), choose.randint(0, 2))
+            texts = ["x" * choose.randint(1, 40) for _ in range(choose.randint(1, 5))]
+            jobs.append(submit_as(engine, share, number, *texts))
+        elif choose.random() < 0.3 and jobs:
+            job = choose.choice(jobs)
+            if job.sink.answer is None:
+                cancelled.add(job)
+            engine.cancel(job)
+        elif not engine.is_idle:
+            engine.step()
+    drain(engine)
+    assert len(engine._waiting) == 0
+    for job in jobs:
+        wanted = None if job in cancelled else BatchDone([i.text * 2 for i in job.items])
+        assert job.sink.answer == wanted
+    for batch in engine.runner.batches:
+        assert len(batch) <= 4
+        assert max(map(len, batch)) * len(batch) <= 2 * sum(map(len, batch))
+
+
+def test_a_burst_that_leaves_is_forgotten():
+    engine = make_engine()
+    jobs = [submit_as(engine, Share(f"{n % 5}"), n, "x" * (n % 50 + 1)) for n in range(5000)]
+    for job in reversed(jobs):
+        engine.cancel(job)
+    assert engine.is_idle
+    assert not engine._waiting.everything()

@@ -10,6 +10,7 @@ from service.engine.requests import (
     Checkpoint,
     Checkpoints,
     Failed,
+    Finished,
     FinishReason,
     SampleFinished,
 )
@@ -393,3 +394,17 @@ def test_warming_leaves_no_trace():
     assert engine.runner.step_rows == [1, 1, 2, 2, 4, 4]
     for side in engine.arena.sides():
         assert not any(array.any() for array in (*side.inputs.values(), *side.outputs.values()))
+
+
+def test_a_stream_that_ended_in_a_step_that_broke_is_still_to_be_delivered():
+    """It is no work of the engine's any more, and its reader waits."""
+    engine, ended, running = make_engine(), Reader(), Reader()
+    for reader, tokens in ((ended, 1), (running, 9)):
+        engine.arrive(engine.open(request(max_tokens=tokens), reader))
+    engine.observer.stepped = None
+    with pytest.raises(TypeError):
+        run(engine)
+    assert set(engine.fail(EngineFailed("broken"))) == {ended, running}
+    assert isinstance(ended.last, Finished)
+    assert isinstance(running.last, Failed)
+    assert engine.fail(EngineFailed("broken")) == []

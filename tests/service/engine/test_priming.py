@@ -1,6 +1,6 @@
 import pytest
 
-from service.engine.priming import PrimeCost, PrimeCredit
+from service.engine.priming import LEAST_PAUSE_SECONDS, PrimeCost, PrimeCredit
 
 
 def test_cost_is_learned_for_each_size_of_batch():
@@ -8,7 +8,7 @@ def test_cost_is_learned_for_each_size_of_batch():
     cost.observe(1, 10, 10.0)
     cost.observe(16, 10, 40.0)
     assert cost.seconds(1, 5) == pytest.approx(5.0)
-    assert cost.seconds(20, 5) == pytest.approx(20.0)
+    assert cost.seconds(20, 5) == pytest.approx(25.0)
 
 
 def test_unknown_sizes_are_never_taken_for_cheaper_than_they_can_be():
@@ -36,3 +36,13 @@ def test_in_the_long_run_no_more_than_the_share_is_spent():
             credit.spend(3.0)
             spent += 3.0
     assert 480 <= spent <= 510
+
+
+def test_a_pause_is_bounded_however_many_wait():
+    """In seconds where steps are short, in steps where they are long."""
+    credit = PrimeCredit(burst_steps=2.5)
+    credit.earn(0.0001)
+    assert credit.longest_pause == LEAST_PAUSE_SECONDS
+    for _ in range(50):
+        credit.earn(1.0)
+    assert credit.longest_pause == pytest.approx(2.5)

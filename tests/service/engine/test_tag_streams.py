@@ -36,8 +36,11 @@ class Thread:
     def resume(self, work):
         self.engine.resume(work)
 
-    def release(self, work, size):
-        self.released += size
+    def clock(self):
+        return 0.0
+
+    def release(self, work):
+        self.released += 1
         self.engine.cancel(work)
 
     def count_message(self, tokens):

@@ -647,6 +647,33 @@ def test_a_reader_that_stalls_is_given_up(start_service):
     assert paused(service) == 0
 
 
+def test_unread_streams_give_up_their_places_to_whoever_comes(start_service):
+    """Long before they would have stalled; the caller is told why, even in the midst of a write."""
+    service = start_service(max_streams=8, max_queue=12)
+    thread = service.app.catalogue.get("letters").thread
+    with (
+        reading_slowly(service, much(1)) as (_, call),
+        reading_slowly(service, much(2)),
+        Client(service.target, timeout=30) as client,
+    ):
+        wait_until(lambda: paused(service) == 20)
+        assert thread.open_work == thread.limit
+
+        def answered():
+            with suppress(RequestFailed):
+                return len(Answer(client.generate("letters", prompt="a", max_tokens=9)).tokens)
+
+        wait_until(lambda: answered() == 9)
+        assert thread.given_up == 1
+        wait_until(lambda: stalled(service) == 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.ABORTED
+        assert "while others waited for a place" in caught.value.details()
+        assert service.app.grpc.gate.calls == 1
+    wait_until(lambda: thread.open_work == 0)
+
+
 def test_a_stop_waits_for_no_reader_that_was_given_up(start_service):
     service = start_service(stall_seconds=0.2)
     with reading_slowly(service, much(1)) as (_, call):
