@@ -110,6 +110,8 @@ def start_service(
     command = ["service", "serve", "--models", str(models), "--device", device]
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
     command += ["--propagation-seconds", "0"]
+    # The bench's callers share one connection.
+    command += ["--max-calls-per-connection", "2048"]
     if precision != "fp32":
         command += ["--precision", precision]
     if queue is not None:

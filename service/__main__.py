@@ -25,9 +25,10 @@ from bundle.errors import BundleError
 from bundle.manifest import FP32
 from bundle.store import Bundle
 from service.config import Config, ConfigInvalid
-from service.logs import set_up
+from service.file_limit import raise_file_limit
+from service.logs import log_uncaught, set_up
 from service.settings import add_flags, read_settings
-from service.signals import end_on
+from service.signals import end_on, on_hang_up
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(chosen: argparse.Namespace) -> int:
     end_on(signal.SIGTERM)
+    on_hang_up(None)
     settings = read_settings(vars(chosen), os.environ)
     if chosen.print_config:
         print(settings.as_toml())
         return 0
-    return _serve(settings.config)
+    return _serve(settings.config, lambda: read_settings(vars(chosen), os.environ).config)
 
 
-def _serve(config: Config) -> int:
-    set_up(config.log_level, config.log_format, config.log_texts)
+def _serve(config: Config, read_again: Callable[[], Config]) -> int:
+    """read_again: the configuration as its sources have it now; raises ConfigInvalid."""
+    set_up(config.log_level, config.log_format, config.log_texts, config.log_queue_bytes)
+    log_uncaught()
+    raise_file_limit()
     # grpc's core writes lines of its own, of each failed handshake one, which no collector of
     # JSON can read. It looks when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -71,7 +76,7 @@ def _serve(config: Config) -> int:
     from service.runtime.repository import NoModels
 
     try:
-        return asyncio.run(serve(config))
+        return asyncio.run(serve(config, read_again))
     except ConfigInvalid as error:
         log.error("configuration: %s", error)
         return 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
@@ -20,21 +22,26 @@ from service.config import (
 )
 from service.control import ModelControl
 from service.engine.catalogue import Catalogue
+from service.engine.memory_budget import MemoryBudget
 from service.engine.pacing import clock_of_this_thread
 from service.engine.resuming import ResumeTokens
 from service.engine.streams import Hand
+from service.engine.threads import EngineThread
 from service.http import HttpServer
 from service.instruments import LoopLag
 from service.interpreter import settle
-from service.logs import hear_loop
+from service.liveness import Liveness
+from service.logs import flush, hear_loop
 from service.memory import memory_limit
 from service.metrics import Metrics
+from service.overload import OverloadManager, resident_bytes, trim_memory
+from service.reloading import Reloading
 from service.rpc.server import GrpcServer, GrpcSettings
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
 from service.security import Security, secure, tell
-from service.signals import end_on
+from service.signals import end_after, on_hang_up
 from service.watching import watch_of
 
 log = logging.getLogger(__name__)
@@ -61,7 +68,17 @@ class App:
         self.metrics = Metrics(registry or CollectorRegistry())
         self.catalogue = Catalogue()
         self.is_ready = False
-        self._loop_lag = LoopLag(self.metrics.loop_lag_seconds.observe)
+        limit = memory_limit()
+        self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
+        self.overload = OverloadManager(
+            limit,
+            config.overload_share,
+            resident_bytes,
+            self._shrink_buffers,
+            self._trim_memory,
+            time.monotonic,
+        )
+        self._loop_lag = LoopLag(self._loop_ran)
 
     async def start(self) -> None:
         config = self.config
@@ -81,27 +98,39 @@ class App:
                 config.address,
                 config.max_message_bytes,
                 config.max_metadata_bytes,
+                config.max_connections,
                 config.max_calls_per_connection,
+                config.max_calls_per_caller,
+                config.handshake_seconds,
+                config.body_seconds,
+                config.idle_connection_seconds,
                 config.stall_seconds,
                 config.max_sequences,
                 config.sequence_idle_seconds,
             ),
             self._answers_ready,
             self.metrics.request_ended,
+            self.budget,
             self.security.guard,
             self.security.for_server(),
             self._watch,
+            self.overload.check,
         )
         self.metrics.sequences.set_function(lambda: len(self.grpc.sequences))
         self.metrics.open_requests.set_function(lambda: self.grpc.gate.calls)
+        self.metrics.watch_memory(self.budget, self.overload)
         host, port = split_address(config.http_address, "http_address")
-        self.http = HttpServer(host, port, self.metrics.registry, self._answers_ready)
+        self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
+        self.http = HttpServer(
+            host, port, self.metrics.registry, self.liveness.why_dead, self._why_not_ready
+        )
         for assembled in begun:
             assembled.start()
         self.http.start()
         self._watch.start()
         await self.grpc.start()
         self._loop_lag.start()
+        self._polling = self._loop.create_task(self.overload.run())
         self.is_ready = True
         for assembled in begun:
             assembled.warm_reading_later()
@@ -109,7 +138,7 @@ class App:
     async def announce(self) -> None:
         """Ready no more, for whoever asks; calls are still taken."""
         self.is_ready = False
-        await self.grpc.announce()
+        self.grpc.announce()
 
     async def stop(self) -> bool:
         """Stop taking requests, let calls finish within the grace, hand over streams that do
@@ -121,6 +150,7 @@ class App:
         finished = await self.grpc.stop(self.config.grace_seconds, self.control.hand_over)
         left_over = await self.control.stop()
         self._loop_lag.stop()
+        self._polling.cancel()
         self.http.stop()
         await self._watch.stop(_TRACE_SECONDS)
         # A call that was ended by force may not have given its rows back yet.
@@ -150,6 +180,7 @@ class App:
                 read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes
             ),
             self._failed,
+            self.budget,
         )
         repository = Repository(
             config.models, settings, Precisions(*split_precision(config.precision))
@@ -159,6 +190,18 @@ class App:
 
     def _answers_ready(self) -> bool:
         return self.is_ready and self._all_well
+
+    def _why_not_ready(self) -> str:
+        if not self.is_ready:
+            return "it starts or stops"
+        return self.liveness.why_not_ready() if self._all_well else "an engine has failed"
+
+    def _engine_threads(self) -> list[EngineThread]:
+        return [thread for served in self.catalogue.served for thread in served.threads]
+
+    def _loop_ran(self, late_seconds: float) -> None:
+        self.metrics.loop_lag_seconds.observe(late_seconds)
+        self.liveness.beat()
 
     @property
     def _all_well(self) -> bool:
@@ -183,15 +226,25 @@ class App:
         self._tell_metrics()
         served = [served for served in self.catalogue.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
-        await self.grpc.tell_health(name, is_served, self._all_well)
+        self.grpc.report_health(name, is_served, self._all_well)
+
+    def _shrink_buffers(self, are_small: bool) -> None:
+        """What streams may leave unread shrinks, or is as before."""
+        self.control.shrink_buffers(are_small)
+
+    def _trim_memory(self) -> None:
+        self._loop.run_in_executor(None, trim_memory)
 
     def _failed(self, name: str) -> None:
         """An engine broke; called on its thread."""
         asyncio.run_coroutine_threadsafe(self._changed(name), self._loop)
 
 
-async def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
+async def serve(config: Config, read_again: Callable[[], Config]) -> int:
+    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code.
+
+    read_again: the configuration as SIGHUP finds it; raises ConfigInvalid.
+    """
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[int] = loop.create_future()
 
@@ -206,6 +259,9 @@ async def serve(config: Config) -> int:
     # Until here a signal ends the process at once: there is nothing to lose.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
+    failed = app.metrics.reload_failures.labels("settings").inc
+    reloading = Reloading(config, read_again, app.security, failed)
+    on_hang_up(lambda: loop.call_soon_threadsafe(reloading.begin))
     log.info("ready: gRPC on port %d, HTTP on port %d", app.grpc.port, app.http.port)
     await _stop(app, await asked)
     return 0
@@ -213,9 +269,10 @@ async def serve(config: Config) -> int:
 
 async def _stop(app: App, number: int) -> None:
     """number: of the signal. Nobody balances calls away from a service that has a terminal."""
+    on_hang_up(None)
     for other in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(other)
-        end_on(other)
+    end_after(flush, (signal.SIGTERM, signal.SIGINT))
     config = app.config
     if number == signal.SIGTERM and config.propagation_seconds:
         log.info("not ready any more, takes calls for %g s", config.propagation_seconds)

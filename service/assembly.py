@@ -15,6 +15,7 @@ from service.engine.batching import BatchEngine, BatchRunner
 from service.engine.cards import ModelCard
 from service.engine.filling import FillModel, Markers
 from service.engine.generating import GenerateEngine, GenerationModel
+from service.engine.memory_budget import MemoryBudget
 from service.engine.models import ClassifierModel, GeneratorModel, Writer
 from service.engine.pacing import Clock, Pace
 from service.engine.priming import PrimeCredit
@@ -59,6 +60,7 @@ class Surroundings:
     """What the engines of all models share.
 
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
+    budget: of the bytes that callers' data takes.
     """
 
     config: Config
@@ -67,6 +69,7 @@ class Surroundings:
     loop_cpu: Clock
     resume_tokens: ResumeTokens
     on_failure: Callable[[str], None]
+    budget: MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class _Assembly:
             engine,
             self._thread("stream", engine, self.config.max_streams + self.config.max_queue),
             self.around.resume_tokens,
+            self.around.budget,
             self.config.tokens_per_message,
         )
 

@@ -79,8 +79,37 @@ class Config:
     )
     max_message_bytes: int = _setting(MEBIBYTE, "largest request, in bytes", least=1)
     max_metadata_bytes: int = _setting(16384, "largest metadata of a call, in bytes", least=1024)
+    max_connections: int = _setting(
+        1024, "gRPC connections at once; further ones are closed", least=1
+    )
     max_calls_per_connection: int = _setting(
-        2048, "calls that one connection may have open; further ones wait at the caller's", least=1
+        100, "calls that one connection may have open; further ones wait at the caller's", least=1
+    )
+    max_calls_per_caller: int = _setting(
+        4096,
+        "requests that one caller may have under way: those of its tokens, or of its connection",
+        least=1,
+    )
+    handshake_seconds: float = _setting(
+        10.0, "seconds that a new connection may take until it speaks HTTP/2", above=0
+    )
+    body_seconds: float = _setting(
+        10.0, "seconds that a request may take to arrive while many are on their way", above=0
+    )
+    idle_connection_seconds: float = _setting(
+        1800.0, "seconds without a call, after which a connection is closed", above=0
+    )
+    memory_budget_bytes: int = _setting(
+        0,
+        "bytes that requests, unread answers, sequences and words of callers may take together; "
+        "0: a quarter of the memory limit",
+        least=0,
+    )
+    overload_share: float = _setting(
+        0.85,
+        "share of the memory limit from which new streams are refused; at a third and two thirds "
+        "of the rest buffers shrink, then everything new is refused",
+        above=0,
     )
     prime_share: float = _setting(
         0.5, "of a step's time that reading prompts may take while streams run", above=0
@@ -111,6 +140,12 @@ class Config:
         "seconds that running calls may take after that; then streams are handed over",
         least=0,
     )
+    liveness_seconds: float = _setting(
+        30.0,
+        "seconds that the event loop or an engine's step may take until /livez says no; /readyz "
+        "does after a third of them",
+        least=3,
+    )
     max_sequences: int = _setting(
         1024, "sequences of one model whose state is kept between requests", least=1
     )
@@ -130,6 +165,11 @@ class Config:
     log_texts: bool = _setting(
         False, "whether that line holds the request's text; it may be private"
     )
+    log_queue_bytes: int = _setting(
+        4 * MEBIBYTE,
+        "bytes of log lines that may wait for their reader; further ones are dropped and counted",
+        least=65_536,
+    )
     trace_endpoint: str = _setting(
         "", "HOST:PORT or URL of an OTLP collector that gets a span for each request; empty: none"
     )
@@ -146,6 +186,8 @@ class Config:
             )
         if self.trace_share > 1:
             raise ConfigInvalid(f"trace_share is {self.trace_share}; choose at most 1")
+        if self.overload_share > 1:
+            raise ConfigInvalid(f"overload_share is {self.overload_share}; choose at most 1")
         if self.log_texts and not self.log_requests:
             raise ConfigInvalid("log_texts is on and log_requests is not; turn both on, or none")
         split_address(self.http_address, "http_address")

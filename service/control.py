@@ -81,6 +81,12 @@ class ModelControl:
             for thread in served.threads:
                 thread.hand_over()
 
+    def shrink_buffers(self, are_small: bool) -> None:
+        """Of every stream: what its reader may leave unread; or as before."""
+        for served in self._live:
+            for thread in served.threads:
+                thread.are_buffers_small = are_small
+
     async def stop(self) -> int:
         """End every engine; loads that are under way are given up.
 

@@ -1,82 +1,253 @@
-"""Metrics and health over HTTP, for scrapers and probes that do not speak gRPC."""
+"""Metrics and health over HTTP, for scrapers and probes that do not speak gRPC.
+
+One thread with an event loop of its own: it answers while the service's loop stands still. What
+anybody can do to it is bounded: connections, and for each of them bytes and time.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import os
 import socket
 import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+log = logging.getLogger(__name__)
+
+# Probes and scrapers need a few; the oldest one makes room for a new one.
+_MOST_CONNECTIONS = 32
+# For the whole of a request, and for all of an answer to be read.
+_REQUEST_SECONDS, _ANSWER_SECONDS = 5.0, 10.0
+_MOST_REQUEST_BYTES = 8192
+# A process that has just gone on after it was stopped has late beats: it gets a second to show
+# that it lives.
+_SECOND_LOOK_SECONDS = 1.0
+# While no connection can be accepted.
+_PAUSE_SECONDS = 0.2
+_STOP_SECONDS = 2.0
+
+# Why not; empty for all is well.
+Probe = Callable[[], str]
 
 
 class HttpAddressInUse(Exception):
     """The server cannot listen on the address it was given."""
 
 
+@dataclass(frozen=True)
+class _Answer:
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "text/plain"
+
+    def __bytes__(self) -> bytes:
+        allow = "Allow: GET\r\n" if self.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+        return (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"Content-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\n"
+            f"{allow}Connection: close\r\n\r\n"
+        ).encode() + self.body
+
+
 class HttpServer:
-    """``/metrics``, ``/livez`` (the process answers), ``/readyz`` (it takes requests)."""
+    """``/metrics``, ``/livez`` (nothing stands still), ``/readyz`` (it takes requests).
+
+    why_dead, why_not_ready: asked on the server's own thread.
+
+    Raises HttpAddressInUse.
+    """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, is_ready: Callable[[], bool]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        why_dead: Probe,
+        why_not_ready: Probe,
     ) -> None:
+        self._registry = registry
+        self._why_dead, self._why_not_ready = why_dead, why_not_ready
         try:
-            self._server = _server_class(host)((host, port), _handler(registry, is_ready))
+            self._socket = _listen(host, port)
         except OSError as error:
             raise HttpAddressInUse(
                 f"cannot listen on {host}:{port}: {error.strerror}; "
                 "stop the other server or give --http-address"
             ) from error
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            name="http",
-            daemon=True,
-            kwargs={"poll_interval": 0.1},
-        )
+        self.port: int = self._socket.getsockname()[1]
+        # By age.
+        self._connections: dict[asyncio.Task[None], None] = {}
+        # Given up for a connection where the process may open no other file.
+        self._spare: int | None = None
+        self._stopping = asyncio.Event()
+        # One scrape at a time, so that probes come between two of them.
+        self._scraping = asyncio.Lock()
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        """Ends connections, answered or not."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(_STOP_SECONDS)
+
+    def _run(self) -> None:
+        with contextlib.closing(self._loop), self._socket:
+            self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        self._take_spare()
+        accepting = asyncio.create_task(self._accept_all())
+        await self._stopping.wait()
+        tasks = [accepting, *self._connections]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        self._give_spare()
+
+    # -- connections ---------------------------------------------------------------------------
+
+    async def _accept_all(self) -> None:
+        while True:
+            await self._wait_for_one()
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:  # it has left
+                continue
+            except OSError:
+                await self._make_room()
+                continue
+            connection.setblocking(False)
+            self._attend_to(connection)
+            if len(self._connections) > _MOST_CONNECTIONS:
+                await self._end_oldest()
+
+    async def _wait_for_one(self) -> None:
+        """accept() cannot say that nobody comes where the process may open no other file."""
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._socket, came.set)
+        try:
+            await came.wait()
+        finally:
+            loop.remove_reader(self._socket)
+
+    async def _make_room(self) -> None:
+        """No connection can be accepted, mostly since the process may open no other file."""
+        if self._spare is not None:
+            self._give_spare()
+        elif self._connections:
+            await self._end_oldest()
+        else:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _end_oldest(self) -> None:
+        """It had time to ask and to be answered; a newer one may be a probe."""
+        oldest = next(iter(self._connections))
+        oldest.cancel()
+        await asyncio.wait((oldest,))
+
+    def _attend_to(self, connection: socket.socket) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            connection.close()
+            del self._connections[task]
+            if self._spare is None:
+                self._take_spare()
+
+        task = asyncio.create_task(self._attend(connection))
+        self._connections[task] = None
+        task.add_done_callback(ended)
+
+    def _take_spare(self) -> None:
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def _give_spare(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+    async def _attend(self, connection: socket.socket) -> None:
+        # It left, or took too long: a timeout is an OSError too.
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                head = await _read_head(connection)
+            answer = await self._answer(head)
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await asyncio.get_running_loop().sock_sendall(connection, bytes(answer))
+
+    # -- answers -------------------------------------------------------------------------------
+
+    async def _answer(self, head: bytes) -> _Answer:
+        if len(head) > _MOST_REQUEST_BYTES:
+            return _Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"the request is too long\n")
+        line, *headers = head.decode("latin-1").splitlines()
+        method, target, version = (*line.split(" "), "", "", "")[:3]
+        if not version.startswith("HTTP/1."):
+            return _Answer(HTTPStatus.BAD_REQUEST, b"this is no request of HTTP/1\n")
+        if method != "GET":
+            return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"try GET\n")
+        try:
+            return await self._page(target.partition("?")[0], headers)
+        except Exception:
+            log.exception("an HTTP request failed")
+            return _Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the server's log\n")
+
+    async def _page(self, path: str, headers: Sequence[str]) -> _Answer:
+        if path == "/metrics":
+            encode, content_type = choose_encoder(_value_of("accept", headers))
+            async with self._scraping:
+                return _Answer(HTTPStatus.OK, encode(self._registry), content_type)
+        if path == "/livez":
+            if self._why_dead():
+                await asyncio.sleep(_SECOND_LOOK_SECONDS)
+            return _verdict("alive", self._why_dead())
+        if path == "/readyz":
+            return _verdict("ready", self._why_not_ready())
+        return _Answer(HTTPStatus.NOT_FOUND, b"try /metrics, /livez or /readyz\n")
 
 
-def _server_class(host: str) -> type[ThreadingHTTPServer]:
-    class Server(ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _verdict(good: str, why_not: str) -> _Answer:
+    if why_not:
+        return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"not {good}: {why_not}\n".encode())
+    return _Answer(HTTPStatus.OK, f"{good}\n".encode())
 
-    return Server
+
+async def _read_head(connection: socket.socket) -> bytes:
+    """A request's line and headers, or more than they may be.
+
+    Raises ConnectionError where the caller leaves before.
+    """
+    loop, head = asyncio.get_running_loop(), b""
+    while not (b"\r\n\r\n" in head or len(head) > _MOST_REQUEST_BYTES):
+        if not (part := await loop.sock_recv(connection, _MOST_REQUEST_BYTES)):
+            raise ConnectionError("the caller left before its request was whole")
+        head += part
+    return head
 
 
-def _handler(
-    registry: CollectorRegistry, is_ready: Callable[[], bool]
-) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.split("?")[0]
-            if path == "/metrics":
-                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                self._answer(200, encode(registry), content_type)
-            elif path == "/livez":
-                self._answer(200, b"alive\n")
-            elif path == "/readyz":
-                ready = is_ready()
-                self._answer(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
-            else:
-                self._answer(404, b"try /metrics, /livez or /readyz\n")
+def _value_of(name: str, headers: Sequence[str]) -> str:
+    """Of a header, empty without it; name: in lower case."""
+    pairs = (header.partition(":") for header in headers)
+    return ",".join(value.strip() for key, _, value in pairs if key.lower() == name)
 
-        def _answer(self, code: int, body: bytes, content_type: str = "text/plain") -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Scrapes are not worth a line each."""
-
-    return Handler
+def _listen(host: str, port: int) -> socket.socket:
+    is_six = ":" in host
+    made = socket.create_server(
+        (host, port),
+        family=socket.AF_INET6 if is_six else socket.AF_INET,
+        backlog=128,
+        dualstack_ipv6=is_six and socket.has_dualstack_ipv6(),
+    )
+    made.setblocking(False)
+    return made

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 
@@ -81,6 +81,31 @@ class CountedHistogram(Collector):
             tallies = list(self._tallies.items())
         for values, tally in tallies:
             family.add_metric(values, *tally.read())
+        yield family
+
+
+class ReadCounter(Collector):
+    """A counter that is kept elsewhere and read at a scrape.
+
+    read: by the values of its one label.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        label: str,
+        registry: CollectorRegistry,
+        read: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self.name, self.documentation, self.label = name, documentation, label
+        self._read = read
+        registry.register(self)
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        family = CounterMetricFamily(self.name, self.documentation, labels=(self.label,))
+        for value, count in self._read().items():
+            family.add_metric((value,), count)
         yield family
 
 

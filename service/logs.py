@@ -7,17 +7,29 @@ the message only where texts are asked for.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import logging
+import os
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
+
+from service.config import MEBIBYTE
+from service.log_queue import LogQueue, writer_to
 
 log = logging.getLogger(__name__)
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+# Of a message, and of each field beside it; a request's text has fewer.
+_MOST_CHARACTERS = 20_000
+# For what is not written yet when the process ends.
+_FLUSH_SECONDS = 1.0
 
 # What would break a line, move the cursor, or show a line in another order than it has.
 _BREAKING = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F),
@@ -37,19 +49,113 @@ class Ids:
 IDS: ContextVar[Ids | None] = ContextVar("ids", default=None)
 
 
-def set_up(level: str, form: str, shows_texts: bool = False, stream: TextIO | None = None) -> None:
-    """Write what is as grave as ``level`` to ``stream`` (standard error), and nowhere else.
+class QueuedHandler(logging.Handler):
+    """Makes lines where they are logged, of what is known there, and has a thread write them."""
+
+    def __init__(self, write: Callable[[bytes], object], limit_bytes: int) -> None:
+        super().__init__()
+        self._queue = LogQueue(write, limit_bytes, self._gap_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:
+            # logging's own way out of this writes to standard error, and waits for its reader.
+            place = (record.name, record.lineno, type(error).__name__)
+            line = self.format(_plain("a line of %s:%d cannot be made: %s", *place))
+        self._queue.put(_encoded(line), record.levelname.lower())
+
+    def flush(self) -> None:
+        """Wait for what is not written yet, but not for a reader that has stopped."""
+        self._queue.flush(_FLUSH_SECONDS)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Counts by level."""
+        return self._queue.dropped
+
+    def _gap_line(self, lines: int) -> bytes:
+        return _encoded(
+            self.format(_plain("%d lines of the log were dropped: nobody read them in time", lines))
+        )
+
+
+def set_up(
+    level: str,
+    form: str,
+    shows_texts: bool = False,
+    limit_bytes: int = MEBIBYTE,
+    write: Callable[[bytes], object] | None = None,
+) -> QueuedHandler:
+    """Write what is as grave as ``level`` with ``write`` (to standard error), and nowhere else.
 
     form: console or json. shows_texts: whether messages of errors may hold what callers sent.
+    limit_bytes: of lines that may wait for ``write``, which is called on a thread of its own.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = QueuedHandler(write or writer_to(_standard_error()), limit_bytes)
     handler.addFilter(_with_ids)
     handler.setFormatter((JsonLines if form == "json" else ConsoleLines)(shows_texts))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
     # It tells of each call that it is at work.
     logging.getLogger("grpc").setLevel(logging.INFO)
+    return handler
+
+
+def set_level(level: str) -> None:
+    logging.getLogger().setLevel(level.upper())
+
+
+def flush() -> None:
+    """Have what was logged written, where its reader takes it within a second."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+def dropped_lines() -> dict[str, int]:
+    """How many lines of the log were lost, by level."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, QueuedHandler)]
+    return {level: sum(handler.dropped[level] for handler in handlers) for level in LEVELS}
+
+
+def log_uncaught() -> None:
+    """Log what ends the process or a thread, and warnings, as all else is logged.
+
+    Python itself would write to standard error, and wait there for whoever should read it. A
+    crash of the process is written to it at once: nothing else could be.
+    """
+    crashes = logging.getLogger("service")
+
+    def ended(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        crashes.critical("the process ends by an error", exc_info=(kind, error, trace))
+
+    def thread_ended(args: threading.ExceptHookArgs) -> None:
+        name = args.thread.name if args.thread else "?"
+        if args.exc_type is not SystemExit:
+            crashes.error("the thread %s ended by an error", name, exc_info=args.exc_value)
+
+    def ignored(args: Any) -> None:
+        # Of whatever was freed; what it held may be of a request.
+        log.error("an error that nobody can catch", exc_info=args.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = ended, thread_ended, ignored
+    logging.captureWarnings(True)
+    if sys.stderr:
+        faulthandler.enable()
+
+
+def _standard_error() -> int:
+    """Nowhere, for a process that was started without one."""
+    return sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode(errors="backslashreplace") + b"\n"
+
+
+def _plain(message: str, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord(__name__, logging.WARNING, "", 0, message, arguments, None)
 
 
 def hear_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -72,6 +178,13 @@ def one_line(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
+def bounded(text: str) -> str:
+    """``text``, or its beginning and how long it is."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    return f"{text[:_MOST_CHARACTERS]}… ({len(text)} characters)"
+
+
 class _Lines(logging.Formatter):
     def __init__(self, shows_texts: bool) -> None:
         super().__init__()
@@ -91,10 +204,10 @@ class ConsoleLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        known = dict(fields_of(record))
+        known = fields_of(record)
         if ids := ids_of(record):
             known |= {"request_id": ids.request} | ({"trace_id": ids.trace} if ids.trace else {})
-        parts = [record.getMessage(), *(f"{name}={_shown(known[name])}" for name in known)]
+        parts = [bounded(record.getMessage()), *(f"{name}={_shown(known[name])}" for name in known)]
         head = f"{stamp},{record.msecs:03.0f} {record.levelname}"
         line = one_line(" ".join((head, *parts)))
         told = self.told(record)
@@ -110,7 +223,7 @@ class JsonLines(_Lines):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": bounded(record.getMessage()),
         }
         if ids := ids_of(record):
             line |= {"request_id": ids.request} | ({"trace_id": ids.trace} if ids.trace else {})
@@ -124,9 +237,12 @@ def ids_of(record: logging.LogRecord) -> Ids | None:
     return getattr(record, "ids", None)
 
 
-def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """What was logged with ``extra={"fields": …}``."""
-    return getattr(record, "fields", {})
+    fields: Mapping[str, Any] = getattr(record, "fields", {})
+    return {
+        name: bounded(value) if isinstance(value, str) else value for name, value in fields.items()
+    }
 
 
 def _shown(value: Any) -> str:
@@ -147,4 +263,4 @@ def _story(error: BaseException, shows_messages: bool) -> Iterator[str]:
     yield "Traceback (most recent call last):"
     yield from "".join(traceback.format_tb(error.__traceback__)).splitlines()
     kind = type(error).__qualname__
-    yield f"{kind}: {one_line(str(error))}" if shows_messages else kind
+    yield f"{kind}: {one_line(bounded(str(error)))}" if shows_messages else kind

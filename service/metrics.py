@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,7 +33,10 @@ from service.engine.errors import (
     TimedOut,
     WrongInput,
 )
-from service.instruments import CountedHistogram, FactGauge
+from service.engine.memory_budget import KINDS, MemoryBudget
+from service.instruments import CountedHistogram, FactGauge, ReadCounter
+from service.logs import dropped_lines
+from service.overload import OverloadManager
 from service.served_metrics import ServedMetrics
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -46,7 +50,7 @@ _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 LOADED, LOADING, FAILED, REFUSED, UNLOADED = "loaded", "loading", "failed", "refused", "unloaded"
 
 # What is read again while the service runs, as a label.
-RELOADED = ("tls", "tokens")
+RELOADED = ("tls", "tokens", "settings")
 
 # Why a request was given up; any other reason is one to refuse it.
 CALLER_LEFT, DEADLINE, STALLED = "caller_left", "deadline", "reader_stalled"
@@ -74,6 +78,7 @@ class Metrics:
         self._add_models()
         self.served = ServedMetrics(registry)
         self._add_process()
+        self._add_memory()
         # By model: versions that are being loaded, and the last one that was served.
         self._loading: dict[str, Sequence[str]] = {}
         self._last: dict[str, str] = {}
@@ -185,6 +190,11 @@ class Metrics:
         )
         self.waiting = self._gauge(
             "unroll_waiting_requests", "Requests that wait for a row.", "model"
+        )
+        self.preempted = self._counter(
+            "unroll_preempted_streams_total",
+            "Streams that lost their row to a caller below its share, to go on later.",
+            "model",
         )
         self.paused = self._gauge(
             "unroll_paused_streams",
@@ -312,14 +322,43 @@ class Metrics:
         )
         self.reload_failures = self._counter(
             "unroll_reload_failures_total",
-            "Changes of certificates (tls) or tokens that cannot be used; the former stay in use.",
+            "Changes of certificates (tls), tokens or settings that cannot be used; the former "
+            "stay in use.",
             "files",
         )
         for files in RELOADED:
             self.reload_failures.labels(files)
+        ReadCounter(
+            "unroll_log_lines_dropped",
+            "Lines of the log that were lost since nobody read them in time, by level.",
+            "level",
+            self.registry,
+            dropped_lines,
+        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def _add_memory(self) -> None:
+        self.budget_bytes = self._gauge(
+            "unroll_memory_budget_used_bytes",
+            "Bytes that callers' data takes, by kind: requests, answers, sequences, words.",
+            "kind",
+        )
+        self.budget_limit = self._gauge(
+            "unroll_memory_budget_bytes", "Bytes that callers' data may take together."
+        )
+        self.overload_stage = self._gauge(
+            "unroll_overload_stage",
+            "0 normal, 1 no new streams, 2 small buffers too, 3 nothing new at all.",
+        )
+
+    def watch_memory(self, budget: MemoryBudget, overload: OverloadManager) -> None:
+        """Read them at each scrape from now on."""
+        self.budget_limit.set(budget.limit)
+        for kind in KINDS:
+            self.budget_bytes.labels(kind).set_function(partial(budget.used_of, kind))
+        self.overload_stage.set_function(lambda: overload.stage)
 
     def _facts(self, name: str, text: str, *labels: str) -> FactGauge:
         return FactGauge(self._gauge(name, text, *labels))

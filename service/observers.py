@@ -35,6 +35,7 @@ class GenerateMetrics:
         self._active = GaugeShare(metrics.active_rows.labels(model))
         self._waiting = GaugeShare(metrics.waiting.labels(model))
         self._paused = GaugeShare(metrics.paused.labels(model))
+        self._preempted = metrics.preempted.labels(model)
         self._rows = metrics.batch_rows.labels(model, "step")
         self._seconds = metrics.batch_seconds.labels(model, "step")
         self._decode = metrics.decode_seconds.labels(model)
@@ -80,6 +81,9 @@ class GenerateMetrics:
 
     def paused(self, count: int) -> None:
         self._paused.set(count)
+
+    def preempted(self) -> None:
+        self._preempted.inc()
 
     def idle(self) -> None:
         self._tell()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import grpc
 
@@ -14,17 +15,19 @@ from service.config import Config, ConfigInvalid, is_loopback, split_address
 from service.rpc.credentials import Credentials, TlsFiles
 from service.rpc.reception import Guard, Open
 from service.rpc.renewal import FileUnusable, Renewed
-from service.rpc.tokens import BearerTokens, read_tokens
+from service.rpc.tokens import BearerTokens, Token, read_tokens
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Security:
-    """credentials: None for no TLS. guard: who may call what."""
+    """credentials: None for no TLS. guard: who may call what. reload_tokens: reads their file
+    now."""
 
     credentials: Credentials | None
     guard: Guard
+    reload_tokens: Callable[[], None] = lambda: None
 
     def for_server(self) -> grpc.ServerCredentials | None:
         return self.credentials.for_server() if self.credentials else None
@@ -33,6 +36,12 @@ class Security:
         """In seconds since 1970; 0 without TLS."""
         return self.credentials.expires() if self.credentials else 0.0
 
+    def reload(self) -> None:
+        """Read certificates and tokens now; what cannot be used leaves those from before."""
+        if self.credentials:
+            self.credentials.reload()
+        self.reload_tokens()
+
 
 def secure(config: Config, failed: Callable[[str], None]) -> Security:
     """Raises ConfigInvalid for files that cannot be used.
@@ -40,9 +49,11 @@ def secure(config: Config, failed: Callable[[str], None]) -> Security:
     failed: called once for each later change that cannot be used, with "tls" or "tokens".
     """
     try:
-        return Security(
-            _credentials(config, partial(failed, "tls")), _guard(config, partial(failed, "tokens"))
-        )
+        credentials = _credentials(config, partial(failed, "tls"))
+        if not config.auth_tokens:
+            return Security(credentials, Open())
+        tokens = _tokens(config.auth_tokens, partial(failed, "tokens"))
+        return Security(credentials, BearerTokens(tokens.get), tokens.reload)
     except FileUnusable as error:
         raise ConfigInvalid(str(error)) from error
 
@@ -54,11 +65,8 @@ def _credentials(config: Config, failed: Callable[[], None]) -> Credentials | No
     return Credentials(files, failed)
 
 
-def _guard(config: Config, failed: Callable[[], None]) -> Guard:
-    if not config.auth_tokens:
-        return Open()
-    tokens = Renewed([config.auth_tokens], partial(read_tokens, config.auth_tokens), failed)
-    return BearerTokens(tokens.get)
+def _tokens(file: Path, failed: Callable[[], None]) -> Renewed[list[Token]]:
+    return Renewed([file], partial(read_tokens, file), failed)
 
 
 def tell(config: Config, security: Security) -> None:

@@ -34,6 +34,7 @@ class ServedMetrics(Collector):
         snapshots = [((v.name, v.version), v.statistics.snapshot()) for v in served]
         yield from _calls(snapshots)
         yield from _work(served)
+        yield from _refusals(served)
         yield _messages(served)
 
 
@@ -105,6 +106,24 @@ def _work(served: Sequence[ServedVersion]) -> Iterable[Metric]:
         limit.add_metric(key, limits[key])
         pace.add_metric(key, paces[key])
     yield from (work, limit, pace)
+
+
+def _refusals(served: Sequence[ServedVersion]) -> Iterable[Metric]:
+    unread = CounterMetricFamily(
+        "unroll_unread_streams_given_up",
+        "Streams that were given up unread since others waited for their places.",
+        labels=_VERSION,
+    )
+    too_late = CounterMetricFamily(
+        "unroll_deadline_refusals",
+        "Requests refused at once since they would have waited past their deadline.",
+        labels=_VERSION,
+    )
+    for version in served:
+        labels = (version.name, version.version)
+        unread.add_metric(labels, sum(thread.given_up for thread in version.threads))
+        too_late.add_metric(labels, sum(thread.too_late for thread in version.threads))
+    yield from (unread, too_late)
 
 
 def _messages(served: Sequence[ServedVersion]) -> Metric:

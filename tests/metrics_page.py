@@ -16,12 +16,14 @@ from prometheus_client.metrics_core import Metric
 
 from service.engine.catalogue import RefusedModel
 from service.engine.errors import QueueFull
+from service.engine.memory_budget import MemoryBudget
 from service.engine.requests import FinishReason
 from service.engine.serving import ServedVersion
 from service.engine.statistics import ModelStatistics
 from service.engine.threads import EngineThread
 from service.metrics import Metrics
 from service.observers import BatchMetrics, GenerateMetrics
+from service.overload import OverloadManager
 from tests.service.engine.fakes import HIDDEN, card
 
 PAGE = Path("docs/metrics.md")
@@ -70,6 +72,7 @@ UNITS = {
     "unroll_rejected_total": "requests",
     "unroll_cancelled_total": "requests",
     "unroll_open_requests": "requests",
+    "unroll_overload_stage": "stage",
     "unroll_waiting_requests": "requests",
     "unroll_engine_work": "requests",
     "unroll_engine_work_limit": "requests",
@@ -79,11 +82,15 @@ UNITS = {
     "unroll_streams_finished_total": "streams",
     "unroll_streams_resumed_total": "streams",
     "unroll_paused_streams": "streams",
+    "unroll_preempted_streams_total": "streams",
+    "unroll_unread_streams_given_up_total": "streams",
+    "unroll_deadline_refusals_total": "requests",
     "unroll_row_capacity": "rows",
     "unroll_batch_capacity": "rows",
     "unroll_open_sequences": "sequences",
     "unroll_usable_cores": "cores",
     "unroll_reload_failures_total": "changes",
+    "unroll_log_lines_dropped_total": "lines",
     "unroll_model_loads_total": "versions",
     "unroll_model_calls_total": "calls",
     "unroll_model_inferences_total": "inputs",
@@ -151,6 +158,7 @@ def told_everything() -> Metrics:
     metrics.tell_models([model], [RefusedModel("tags", "1", "")], rows=8)
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)
     served = type("Model", (), {"card": model})()
+    metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, print, print, float))
     metrics.served.tell([ServedVersion(served, statistics, [thread])])
     return metrics
 

@@ -367,6 +367,19 @@ ROWS: dict[str, list[Panel]] = {
             "bytes",
         ),
         Panel(
+            "Callers' data, of its budget",
+            [
+                Query(f"unroll_memory_budget_used_bytes{{{HERE}}}", "{{instance}}: {{kind}}"),
+                Query(f"unroll_memory_budget_bytes{{{HERE}}}", "{{instance}}: budget"),
+            ],
+            "bytes",
+        ),
+        Panel(
+            "Overload stage",
+            [Query(f"unroll_overload_stage{{{HERE}}}", "{{instance}}")],
+            text="1: no new streams; 2: small buffers too; 3: nothing new.",
+        ),
+        Panel(
             "Open files",
             [Query(f'process_open_fds{{{HERE}, job="unroll"}}', "{{instance}}")],
         ),

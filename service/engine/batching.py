@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.engine.errors import RequestError
+from service.engine.open_work import Ahead
+from service.engine.shares import NOBODY, Share
+from service.engine.text_queue import Text, TextQueue
 
 # Padded tokens of a batch for each token of text.
 _PADDING_LIMIT = 2.0
@@ -55,6 +58,8 @@ class Job:
     arrived: float
     results: list[Any]
     left: int  # items without a result
+    share: Share = NOBODY
+    waiting: int = 0  # items that have not begun to run
     queue_seconds: float | None = None  # until its first batch began; None before that
     compute_seconds: float = 0.0  # of the batches that held any of its items
     finished: float | None = None  # when its last batch did
@@ -63,25 +68,29 @@ class Job:
 
 @dataclass
 class _Batch:
-    """What runs now: (job, place of the item in it), and the runner's pieces."""
+    """What runs now, and the runner's pieces."""
 
-    entries: list[tuple[Job, int]]
+    entries: list[Text[Job]]
     pieces: Iterator[Sequence[Any] | None]
     started: float
 
     @property
     def is_wanted(self) -> bool:
-        return not all(job.is_gone for job, _ in self.entries)
+        return not all(text.job.is_gone for text in self.entries)
 
 
 class BatchEngine:
     """Runs everything that waits, longest batch ``max_rows``; idle means nothing waits.
+
+    Callers share batches by the lengths of their texts, in proportion to their weights.
 
     delay_share: of a batch's time that what came up during it may wait for company. Whoever
     finds the engine idle never waits.
 
     Used from one thread; knows time only through ``clock``.
     """
+
+    waits_for = "a batch"
 
     def __init__(
         self,
@@ -96,7 +105,9 @@ class BatchEngine:
         self.clock = clock
         self.observer = observer
         self.delay_share = delay_share
-        self._waiting: list[tuple[Job, int]] = []
+        self._waiting: TextQueue[Job] = TextQueue()
+        self._text_seconds = 0.0  # of one text of a batch, smoothed
+        self._came = 0  # requests during the batch under way
         self._batch: _Batch | None = None
         self._ended = 0.0  # when the last batch did
         self._gap = 0.0  # seconds between two arrivals while batches ran, smoothed
@@ -106,8 +117,18 @@ class BatchEngine:
     def is_idle(self) -> bool:
         return not (self._waiting or self._batch)
 
-    def open(self, items: Sequence[BatchItem], sink: Any) -> Job:
-        return Job(items, sink, self.clock(), [None] * len(items), len(items))
+    def open(self, items: Sequence[BatchItem], sink: Any, share: Share = NOBODY) -> Job:
+        return Job(items, sink, self.clock(), [None] * len(items), len(items), share)
+
+    def cost(self, items: Sequence[BatchItem]) -> float:
+        return float(len(items))
+
+    def wait_seconds(self, ahead: Ahead, coming: int) -> float:
+        """Until the caller's texts that wait have run, in the batches that are its share."""
+        if ahead.size < self.max_rows:
+            return 0.0
+        share = max(ahead.share, 1 - ahead.others / self.max_rows)
+        return ahead.size * self._text_seconds / share
 
     @property
     def patience(self) -> float:
@@ -124,17 +145,20 @@ class BatchEngine:
         return max(0.0, self._ended + most - self.clock())
 
     def arrive(self, job: Job) -> None:
-        self._waiting.extend((job, number) for number in range(len(job.items)))
+        job.waiting = len(job.items)
+        for number, item in enumerate(job.items):
+            self._waiting.push(job, number, item.length, job.share)
+        self._came += self._batch is not None and job.arrived > self._batch.started
 
     def resume(self, job: Job) -> None:
         """A job has one answer; there is nothing to pause."""
 
     def cancel(self, job: Job) -> None:
         """Drop what has not run yet; the job gets no result."""
-        if not job.left:
+        if not job.left or job.is_gone:
             return
         job.is_gone = True
-        self._waiting = [entry for entry in self._waiting if entry[0] is not job]
+        self._waiting.forget(job, job.waiting)
         if self._batch and not self._batch.is_wanted:
             self._batch = None
 
@@ -147,9 +171,9 @@ class BatchEngine:
             return []
         batch, self._batch = self._batch, None
         self._learn(batch)
-        tokens = sum(job.items[number].length for job, number in batch.entries)
+        tokens = sum(text.length for text in batch.entries)
         self.observer.batch_ran(len(batch.entries), tokens, self._last_batch)
-        for job in {id(job): job for job, _ in batch.entries}.values():
+        for job in {id(text.job): text.job for text in batch.entries}.values():
             job.compute_seconds += self._last_batch
         return self._hand_out(batch, results)
 
@@ -160,55 +184,41 @@ class BatchEngine:
     def fail(self, error: RequestError) -> list[Any]:
         """Give up every job; each gets ``error``."""
         running = self._batch.entries if self._batch else []
-        jobs = {id(job): job for job, _ in (*running, *self._waiting)}
-        self._waiting, self._batch = [], None
+        jobs = {id(text.job): text.job for text in (*running, *self._waiting.everything())}
+        self._waiting, self._batch = TextQueue(), None
         failed = [job for job in jobs.values() if not job.is_gone]
         for job in failed:
+            job.is_gone = True
             job.sink.put(BatchFailed(error))
         return [job.sink for job in failed]
 
     def _begin(self) -> _Batch:
-        entries = self._choose()
+        entries = self._waiting.take(self.max_rows, _PADDING_LIMIT)
         started = self.clock()
-        for job, _ in entries:
+        self._came = 0
+        for text in entries:
+            job = text.job
+            job.waiting -= 1
             if job.queue_seconds is None:
                 job.queue_seconds = started - job.arrived
                 self.observer.began(job.queue_seconds)
-        pieces = self.runner.run([job.items[number] for job, number in entries])
-        taken = set(entries)
-        self._waiting = [entry for entry in self._waiting if entry not in taken]
+        pieces = self.runner.run([text.job.items[text.number] for text in entries])
         return _Batch(entries, pieces, started)
 
     def _learn(self, batch: _Batch) -> None:
         """How dense arrivals are: what came up during this batch, and how long that took."""
         self._ended = self.clock()
         self._last_batch = self._ended - batch.started
-        came = len({id(job) for job, _ in self._waiting if job.arrived > batch.started})
-        gap = self._last_batch / came if came else 0.0
+        each = self._last_batch / len(batch.entries)
+        self._text_seconds = each if not self._text_seconds else 0.5 * (each + self._text_seconds)
+        gap = self._last_batch / self._came if self._came else 0.0
         self._gap = gap if not (gap and self._gap) else 0.5 * (gap + self._gap)
-
-    def _choose(self) -> list[tuple[Job, int]]:
-        """The oldest item's batch is filled by likeness of length.
-
-        Padding costs as much as text, so a batch is at most half padding: what would add more
-        waits for a batch of its own kind.
-        """
-        lengths = [job.items[number].length for job, number in self._waiting]
-        oldest = lengths[0]
-        places = sorted(range(len(lengths)), key=lambda place: abs(lengths[place] - oldest))
-        chosen: list[int] = []
-        longest = total = 0
-        for place in places[: self.max_rows]:
-            longest, total = max(longest, lengths[place]), total + lengths[place]
-            if longest * (len(chosen) + 1) > _PADDING_LIMIT * total:
-                break
-            chosen.append(place)
-        return [self._waiting[place] for place in chosen]
 
     def _hand_out(self, batch: _Batch, results: Sequence[Any]) -> list[Any]:
         answered = []
-        for (job, number), result in zip(batch.entries, results, strict=True):
-            job.results[number] = result
+        for text, result in zip(batch.entries, results, strict=True):
+            job = text.job
+            job.results[text.number] = result
             job.left -= 1
             if not (job.left or job.is_gone):
                 job.finished = self._ended

@@ -13,6 +13,7 @@ from service.engine.adjusting import Adjustments
 from service.engine.arena import Arena, Rows, Side, StateSpec
 from service.engine.beams import BeamSearch
 from service.engine.errors import RequestError
+from service.engine.open_work import Ahead
 from service.engine.priming import PrimeCredit
 from service.engine.ranking import largest
 from service.engine.requests import (
@@ -30,11 +31,15 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.scheduler import Phase, Place, Plan, PrimeChunk, PrimePolicy, Prompt, Scheduler
+from service.engine.shares import NOBODY, Share
 from service.engine.statistics import Stopwatch
 from service.engine.stopping import StopMatcher
+from service.engine.throughput import Throughput
 
+# Ends by which streams show how much they make of what they may.
+_COMPLETE = (FinishReason.END, FinishReason.STOP, FinishReason.LENGTH)
 # Streams for which nothing is computed.
-_RESTING = (Phase.PAUSED, Phase.GONE)
+_RESTING = (Phase.PAUSED, Phase.RETURNING, Phase.GONE)
 
 
 class Runner(Protocol):
@@ -69,6 +74,9 @@ class Observer(Protocol):
 
     def paused(self, count: int) -> None:
         """So many streams wait for their readers."""
+
+    def preempted(self) -> None:
+        """A stream lost its row to another caller's."""
 
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None: ...
 
@@ -131,6 +139,7 @@ class GenerateEngine:
     """Owns the rows of one model. Used from one thread; knows time only through ``clock``."""
 
     patience = 0.0  # a step never waits: who comes later joins the next one
+    waits_for = "a row"
 
     def __init__(
         self,
@@ -146,7 +155,9 @@ class GenerateEngine:
         self.runner = runner
         self.clock = clock
         self.observer = observer
-        self.scheduler = Scheduler(capacity, PrimePolicy(whole=model.reads_source))
+        self.scheduler: Scheduler[Stream] = Scheduler(
+            capacity, PrimePolicy(whole=model.reads_source)
+        )
         self.arena = Arena(model.state, capacity, model.vocabulary, rows)
         self.credit = credit or PrimeCredit()
         self._last_step = 0.0
@@ -155,6 +166,7 @@ class GenerateEngine:
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
         self._sinks: list[Sink] = []  # that got something in this step
+        self._throughput = Throughput()
         self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
         runner.attach(self.arena.sides())
 
@@ -179,10 +191,10 @@ class GenerateEngine:
 
     # -- from the thread: open, arrive, resume, cancel ---------------------------------------
 
-    def open(self, request: Generation, sink: Sink) -> Progress:
+    def open(self, request: Generation, sink: Sink, share: Share = NOBODY) -> Progress:
         """The streams of ``request``; they run once they have arrived."""
         count = request.beam.width if request.beam else request.samples
-        progress = Progress(request, sink, count)
+        progress = Progress(request, sink, count, share)
         prompt = Prompt(self._to_prime(request), count, state=request.start)
         search = self._search(request) if request.beam else None
         for number in range(count):
@@ -210,6 +222,7 @@ class GenerateEngine:
         stream = Stream(
             prompt,
             gang=request.beam.width if request.beam else 1,
+            share=progress.share,
             progress=progress,
             sink=progress.sink,
             sample=request.first_sample + number,
@@ -241,6 +254,20 @@ class GenerateEngine:
         return BeamSearch(
             request.beam, request.max_tokens, request.min_tokens, self.model.end_id, masked
         )
+
+    def cost(self, request: Generation) -> float:
+        """Tokens that it will make, by how much of what they may others made."""
+        if request.only_reads:
+            return float(request.samples)
+        count = request.beam.width if request.beam else request.samples
+        left = request.max_tokens - (request.resumed.made if request.resumed else 0)
+        return count * left * self._throughput.made_share
+
+    def wait_seconds(self, ahead: Ahead, coming: int) -> float:
+        scheduler = self.scheduler
+        if scheduler.free_rows > scheduler.queue_length + coming:
+            return 0.0
+        return self._throughput.wait_seconds(ahead, scheduler.capacity)
 
     def arrive(self, progress: Progress) -> None:
         for stream in progress.streams:
@@ -312,8 +339,11 @@ class GenerateEngine:
         """Prime what is due, make one token for every row, and say who got something."""
         started = self.clock()
         self._sinks = []
+        for stream in self.scheduler.preemptions():
+            self._preempt(stream)
         urgency = self.scheduler.urgency
-        plan = self.scheduler.schedule(self.credit.seconds * urgency)
+        most = min(self.credit.seconds * urgency, self.credit.longest_pause)
+        plan = self.scheduler.schedule(most)
         if plan.begins:
             self._begin(plan, started)
         priming = self._prime(plan.prime) if plan.prime else 0.0
@@ -329,6 +359,8 @@ class GenerateEngine:
         queue = self.scheduler.queue_length
         seconds = self.clock() - started
         self._step_seconds += seconds
+        if rows:
+            self._throughput.stepped(self.scheduler.rows, seconds)
         self._tell_answered()
         self.observer.stepped(rows, queue, primed, seconds, priming)
         if self.is_idle:
@@ -343,7 +375,7 @@ class GenerateEngine:
                 self.observer.answered(waited, computing.seconds)
                 computing.seconds = 0.0
 
-    def _begin(self, plan: Plan, now: float) -> None:
+    def _begin(self, plan: Plan[Stream], now: float) -> None:
         for stream in plan.begins:
             progress = stream.progress
             if progress.started is None:
@@ -583,6 +615,9 @@ class GenerateEngine:
         self._note_answered(progress)
         waited = 0.0 if progress.started is None else progress.started - request.arrived
         first = progress.first_token
+        if reason in _COMPLETE and request.max_tokens:
+            count = request.beam.best if request.beam else request.samples
+            self._throughput.ended(progress.output_tokens / (count * request.max_tokens))
         progress.sink.put(
             Finished(
                 reason,
@@ -644,14 +679,24 @@ class GenerateEngine:
     # -- leaving -------------------------------------------------------------------------------
 
     def _pause(self, stream: Stream) -> None:
-        stream.token = int(self.arena.controls["token"][stream.row])
-        stream.saved = self.arena.save(stream.row)
+        self._save(stream)
         self.arena.give(*self.scheduler.pause(stream))
         self._stop_if_paused(stream.progress)
         self.observer.paused(len(self.scheduler.paused))
 
+    def _preempt(self, stream: Stream) -> None:
+        """Its row is another caller's turn; it goes on from here once it has one again."""
+        self._save(stream)
+        self.arena.give(*self.scheduler.preempt(stream))
+        self._stop_if_paused(stream.progress)
+        self.observer.preempted()
+
+    def _save(self, stream: Stream) -> None:
+        stream.token = int(self.arena.controls["token"][stream.row])
+        stream.saved = self.arena.save(stream.row)
+
     def _stop_if_paused(self, progress: Progress) -> None:
-        """Nothing is computed for a request whose streams all wait for their reader."""
+        """Nothing is computed for a request whose streams all wait for their reader, or a row."""
         # Backwards: streams pause in order, so the first one looked at mostly still runs.
         if all(s.phase in _RESTING for s in reversed(progress.streams)):
             self._stops.append((progress.computing, None))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# A pause between two steps is no longer than this, or than so many steps where those are longer
+# (PrimeCredit.burst_steps): shorter ones would read few prompts side by side, of which each token
+# costs several times as much, and nobody who reads a text notices it.
+LEAST_PAUSE_SECONDS = 0.008
 # Before anything was measured: a token of one prompt, in seconds. Too much rather than too
 # little, so that the first prompt beside running streams is read in small chunks.
 _FIRST_GUESS = 0.001
@@ -14,15 +18,16 @@ _SMOOTHING = 0.3
 class PrimeCost:
     """Seconds of one more token in each row of a batch, learned from what batches took.
 
-    Rows are grouped by powers of two: a batch costs about its length, times little more than
-    its largest weights for few rows, times its rows for many.
+    Rows are grouped by powers of two, and within a group each row costs the same: of 63 rows
+    nobody must be told what 32 took, or a pause between two steps is twice what it may be.
     """
 
+    # By group, of one token of one row.
     _seconds: dict[int, float] = field(default_factory=dict)
 
     def observe(self, rows: int, length: int, seconds: float) -> None:
         key = rows.bit_length()
-        each = seconds / length
+        each = seconds / (length * rows)
         before = self._seconds.get(key, each)
         self._seconds[key] = before + _SMOOTHING * (each - before)
 
@@ -30,13 +35,15 @@ class PrimeCost:
         """Of ``rows`` prompts, ``length`` tokens of each."""
         key = rows.bit_length()
         if key in self._seconds:
-            return length * self._seconds[key]
+            return length * rows * self._seconds[key]
         fewer = [k for k in self._seconds if k < key]
         if fewer:  # at most as much as one by one
-            nearest = max(fewer)
-            return float(length * self._seconds[nearest] * 2 ** (key - nearest))
+            return length * rows * self._seconds[max(fewer)]
         more = [k for k in self._seconds if k > key]
-        return length * (self._seconds[min(more)] if more else _FIRST_GUESS * rows)
+        if more:  # no more than the least of the next larger ones
+            nearest = min(more)
+            return length * self._seconds[nearest] * 2.0 ** (nearest - 1)
+        return length * rows * _FIRST_GUESS
 
 
 @dataclass
@@ -52,6 +59,11 @@ class PrimeCredit:
     burst_steps: float = 2.5
     seconds: float = 0.0
     _step_seconds: float = 0.0
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds that priming may take between two steps, however many wait."""
+        return max(LEAST_PAUSE_SECONDS, self.burst_steps * self._step_seconds)
 
     def earn(self, step_seconds: float) -> None:
         """A decode step took this long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from service.engine.arena import Rows
 from service.engine.errors import RequestError
@@ -16,6 +17,7 @@ from service.engine.generating import (
     Stream,
     delivered_here,
 )
+from service.engine.open_work import Ahead
 from service.engine.requests import (
     CAUGHT_UP,
     Checkpoint,
@@ -28,6 +30,7 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.scheduler import Phase, Prompt
+from service.engine.shares import NOBODY, Share
 
 # The likeliest label: nothing is drawn, so no seed matters.
 LIKELIEST = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
@@ -78,13 +81,14 @@ class PushEngine(GenerateEngine):
 
     # -- from the thread: open, arrive, push, close_input, resume ------------------------------
 
-    def open(self, request: Generation, sink: Sink) -> Progress:
+    def open(self, request: Generation, sink: Sink, share: Share = NOBODY) -> Progress:
         """The stream of ``request``, which begins with its first token."""
-        progress = Progress(request, sink, 1)
+        progress = Progress(request, sink, 1, share)
         resumed = request.resumed
         stream = PushedStream(
             Prompt(()),
             saved=resumed.state if resumed else self._zeros,
+            share=share,
             progress=progress,
             made=resumed.made if resumed else 0,
             delivered=resumed.made if resumed else 0,
@@ -92,6 +96,14 @@ class PushEngine(GenerateEngine):
         )
         progress.streams.append(stream)
         return progress
+
+    def cost(self, request: Generation) -> float:
+        """Nothing: nobody knows how much its caller will push."""
+        return 0.0
+
+    def wait_seconds(self, ahead: Ahead, coming: int) -> float:
+        """None: a row changes hands after a turn."""
+        return 0.0
 
     def arrive(self, progress: Progress) -> None:
         self.scheduler.park(progress.streams[0])
@@ -163,16 +175,22 @@ class PushEngine(GenerateEngine):
         stream.token = stream.inbox.popleft()
         super()._admit(stream)
 
+    def _preempt(self, stream: Stream) -> None:
+        assert isinstance(stream, PushedStream), "all of this engine's are"
+        super()._preempt(stream)
+        stream.inbox.appendleft(stream.token)  # it was to be read in this step
+
     def _commit(self, rows: int, joined: int) -> None:
         """Answer each row's token and give it its next; streams without one leave."""
         now = self.clock()
         self.observer.tokens_followed(rows - joined, now - self._last_step)
         self._last_step = now
-        arena, others_wait = self.arena, bool(self.scheduler.returning)
+        arena, others_wait = self.arena, self.scheduler.has_returning
         labels = arena.next_token[:rows].tolist()
         log_probabilities = arena.log_probability[:rows].tolist()
         leaving: list[PushedStream] = []
-        for row, stream in enumerate(self.scheduler.rows):
+        running = cast("list[PushedStream]", self.scheduler.rows)
+        for row, stream in enumerate(running):
             self._answer_token(stream, labels[row], log_probabilities[row], now)
             if self._stays(stream, others_wait):
                 labels[row] = stream.inbox.popleft()  # what this row reads next

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from service.engine.errors import RequestError
+from service.engine.shares import NOBODY, Share
 from service.engine.statistics import Stopwatch
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
@@ -260,6 +261,7 @@ class Progress:
     request: Generation
     sink: Sink
     running: int
+    share: Share = NOBODY
     output_tokens: int = 0
     started: float | None = None  # when priming began, on the engine's clock
     primed: float | None = None  # when its first stream got a row

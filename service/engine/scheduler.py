@@ -2,19 +2,22 @@
 
 A stream waits, is primed in chunks together with those that share its prompt, holds a row,
 may pause and come back, and is gone. Rows are dense: a leaving stream's row is taken by the
-last one.
+last one. Rows and priming are shared between callers; a stream may lose its row to a caller
+that holds fewer, keeps its state, and returns.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
 from service.engine.priming import PrimeCost
 from service.engine.requests import State
+from service.engine.shares import NOBODY, Share
 
 NO_ROW = -1
 
@@ -22,8 +25,14 @@ NO_ROW = -1
 # time that there is, the next steps earn back.
 _LEAST_CHUNK = 4
 _LEAST_TOKENS = 8
+_NO_TIME = 1e-9  # seconds: what a clock may say of a token
 # As many waiting as running streams make priming this much more urgent.
 _URGENCY = 8.0
+# Steps after which streams that take rows together are passed over no more: rows that come
+# free are kept for them.
+_OVERDUE = TURN
+# Where nothing has changed, rows are looked at again after so many steps.
+_SETTLED_STEPS = 8
 
 
 class Phase(enum.Enum):
@@ -31,7 +40,7 @@ class Phase(enum.Enum):
     BEGUN = "begun"  # a row is set aside; its prompt is being primed
     RUNNING = "running"  # holds a row
     PAUSED = "paused"  # its reader is behind, or it has nothing to read; its state is kept
-    RETURNING = "returning"  # waits for a row again
+    RETURNING = "returning"  # had a row and waits for one again
     GONE = "gone"
 
 
@@ -55,13 +64,24 @@ class Prompt:
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """A stream as the scheduler sees it. Streams of one ``gang`` take rows together or wait."""
+    """A stream as the scheduler sees it. Streams of one ``gang`` take rows together or wait.
+
+    The scheduler alone writes the rest. order: among those that wait; -1 for one that does not.
+    since: the step in which it got its row.
+    """
 
     prompt: Prompt
     gang: int = 1
     phase: Phase = Phase.WAITING
     row: int = NO_ROW
     saved: State | None = None  # while paused
+    share: Share = NOBODY
+    queue: CallerQueue[Any] = None  # type: ignore[assignment]
+    order: int = -1
+    since: int = 0
+
+
+Stream = TypeVar("Stream", bound=Place)
 
 
 @dataclass(frozen=True)
@@ -77,40 +97,54 @@ class PrimePolicy:
     """How priming is cut.
 
     whole: the prime graph reads a source in one piece, not in chunks as a prompt.
-    chunk_tokens: the most of one prompt at once, which bounds how late a cancel is heard.
+    chunk_tokens: the most of one prompt at once.
     rows: the most prompts that are read together.
+    idle_seconds: what reading takes at once while no stream runs, by estimate: so long a stream
+        that arrives meanwhile waits at most, and so late a cancel is heard.
     """
 
     whole: bool
     chunk_tokens: int = 256
     rows: int = 64
+    idle_seconds: float = 0.05
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[Stream]):
     """What happens before and in the next decode step.
 
     begins: streams that leave the queue. prime: chunks to read. admits: streams that are
     primed once those chunks are read, or come back; they take rows and decode in this step.
     """
 
-    begins: list[Any] = field(default_factory=list)
+    begins: list[Stream] = field(default_factory=list)
     prime: list[PrimeChunk] = field(default_factory=list)
-    admits: list[Any] = field(default_factory=list)
+    admits: list[Stream] = field(default_factory=list)
 
 
-class Scheduler:
-    """capacity: rows. A stream whose prompt is being primed has a row set aside for it."""
+class Scheduler(Generic[Stream]):
+    """capacity: rows. A stream whose prompt is being primed has a row set aside for it.
+
+    Before each step: preemptions(), then preempt() for each of them; schedule(), then primed()
+    and admit() for what it says.
+    """
 
     def __init__(self, capacity: int, policy: PrimePolicy) -> None:
         self.capacity = capacity
         self.policy = policy
         self.cost = PrimeCost()
-        self.waiting: deque[Any] = deque()
-        self.begun: list[Any] = []
-        self.rows: list[Any] = []
-        self.returning: deque[Any] = deque()
-        self.paused: set[Any] = set()
+        self.begun: dict[Stream, None] = {}
+        self.rows: list[Stream] = []
+        self.paused: set[Stream] = set()
+        self.queue_length = 0  # streams that wait for a row, new ones and returning ones
+        self._returning = 0
+        self._callers: dict[str, CallerQueue[Stream]] = {}  # whose streams are not all gone
+        self._waiting: dict[CallerQueue[Stream], None] = {}  # those of them with waiting streams
+        self._order = 0  # of streams that wait, and of callers
+        self._now = 0  # in steps
+        self._look_at = 0  # the step in which rows are to be looked at, if nothing changes
+        self._priming: frozenset[CallerQueue[Stream]] = frozenset()  # whose prompts were read last
+        self._primed_seconds = 0.0  # of the one of them of whose prompts least was read
 
     @property
     def free_rows(self) -> int:
@@ -119,11 +153,12 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Nothing to do now; streams that pause need none."""
-        return not (self.rows or self.begun or self.waiting or self.returning)
+        return not (self.rows or self.begun or self.queue_length)
 
     @property
-    def queue_length(self) -> int:
-        return len(self.waiting) + len(self.returning)
+    def has_returning(self) -> bool:
+        """Whether a stream waits for a row that has held one."""
+        return self._returning > 0
 
     @property
     def urgency(self) -> float:
@@ -131,127 +166,261 @@ class Scheduler:
 
         A pause for priming costs those that run and serves those that wait.
         """
-        waiting = len(self.waiting) + len(self.begun)
+        waiting = self.queue_length - self._returning + len(self.begun)
         return 1.0 + _URGENCY * waiting / max(1, len(self.rows))
 
-    def arrive(self, stream: Any) -> None:
-        self.waiting.append(stream)
+    def arrive(self, stream: Stream) -> None:
+        self._welcome(stream)
+        self._wait(stream, Phase.WAITING)
 
-    def park(self, stream: Any) -> None:
+    def park(self, stream: Stream) -> None:
         """A new stream has nothing to read yet: it pauses from the start."""
+        self._welcome(stream)
         stream.phase = Phase.PAUSED
         self.paused.add(stream)
 
-    def schedule(self, seconds: float) -> Plan:
-        """Begin what there are rows for, and choose what to prime, oldest first.
+    def _welcome(self, stream: Stream) -> None:
+        share = stream.share
+        caller = self._callers.get(share.caller)
+        if caller is None:
+            self._order += 1
+            caller = CallerQueue(share.caller, share.weight, self._order)
+            self._callers[share.caller] = caller
+        caller.weight = share.weight  # the latest, should it change
+        caller.streams += 1
+        stream.queue = caller
+
+    def _wait(self, stream: Stream, phase: Phase) -> None:
+        stream.phase = phase
+        self._order += 1
+        self.queue_length += 1
+        self._returning += phase is Phase.RETURNING
+        stream.since = self._now
+        stream.queue.push(stream, self._order, phase is Phase.WAITING)
+        self._waiting[stream.queue] = None
+        self._look_at = self._now
+
+    def _wait_no_more(self, stream: Stream) -> None:
+        self.queue_length -= 1
+        self._returning -= stream.phase is Phase.RETURNING
+        stream.queue.remove(stream)
+        if not stream.queue.waiting:
+            del self._waiting[stream.queue]
+
+    # -- before a step ------------------------------------------------------------------------
+
+    def preemptions(self) -> Sequence[Stream]:
+        """Running streams that are to give up their rows now, to callers that hold fewer.
+
+        A stream that has a row set aside and is still being read gives it up here.
+        """
+        self._now += 1
+        if not self.queue_length or len(self._callers) == 1 or self._now < self._look_at:
+            return _NOBODY
+        free = self.free_rows
+        if free and all(caller.first.gang <= free for caller in self._waiting):
+            return _NOBODY
+        chosen = Exchange(self._waiting, self.rows, self.begun, free, self._now).choose()
+        self._look_at = self._now if chosen else self._now + _SETTLED_STEPS
+        for stream in chosen:
+            if stream.phase is Phase.BEGUN:
+                self._put_back(stream)
+        return [stream for stream in chosen if stream.phase is Phase.RUNNING]
+
+    def _put_back(self, stream: Stream) -> None:
+        del self.begun[stream]
+        stream.queue.begun -= 1
+        stream.queue.held -= 1
+        self._wait(stream, Phase.RETURNING)
+
+    def preempt(self, stream: Stream) -> tuple[int, int]:
+        """Take a running stream out of the batch, to wait again; returns rows as leave() does."""
+        moved = self._vacate(stream)
+        self._wait(stream, Phase.RETURNING)
+        return moved
+
+    def schedule(self, seconds: float) -> Plan[Stream]:
+        """Begin what there are rows for, and choose what to prime.
 
         seconds: what priming may take, by this scheduler's own estimate, while streams run.
         """
-        if not self.begun and not self.waiting and not self.returning:
+        if not self.begun and not self.queue_length:
             return _NOTHING
-        self._come_back()
-        begins = self._begin()
+        begins = self._begin() if self.queue_length and self.free_rows else []
         prime = self._choose_chunks(seconds)
         read = {chunk.prompt: chunk.count for chunk in prime}
         done = [s for s in self.begun if s.prompt.left == read.get(s.prompt, 0)]
         return Plan(begins, prime, done)
 
-    def _come_back(self) -> None:
-        for _ in range(min(self.free_rows, len(self.returning))):
-            stream = self.returning.popleft()
-            stream.phase = Phase.BEGUN
-            self.begun.append(stream)
-
-    def _begin(self) -> list[Any]:
-        begins: list[Any] = []
-        while self.waiting and self.waiting[0].gang <= self.free_rows:
-            for _ in range(self.waiting[0].gang):
-                stream = self.waiting.popleft()
-                stream.phase = Phase.BEGUN
-                self.begun.append(stream)
-                begins.append(stream)
+    def _begin(self) -> list[Stream]:
+        """Set rows aside, each for the caller whose turn it is; returns the new streams."""
+        begins: list[Stream] = []
+        turns = [turn_of(caller) for caller in self._waiting]
+        heapq.heapify(turns)
+        while turns and self.free_rows:
+            caller = turns[0][3]
+            first = caller.first
+            if first.gang > self.free_rows:
+                if self._now - first.since >= _OVERDUE:
+                    break
+                heapq.heappop(turns)  # smaller ones pass it, for a while
+                continue
+            for _ in range(first.gang):
+                self._set_row_aside(caller, begins)
+            if caller.waiting:
+                heapq.heapreplace(turns, turn_of(caller))
+            else:
+                heapq.heappop(turns)
         return begins
 
-    def _choose_chunks(self, seconds: float) -> list[PrimeChunk]:
-        """Prompts in order of arrival, cut so that together they take ``seconds`` at most.
+    def _set_row_aside(self, caller: CallerQueue[Stream], begins: list[Stream]) -> None:
+        stream = caller.first
+        if stream.phase is Phase.WAITING:
+            begins.append(stream)
+        self._wait_no_more(stream)
+        stream.phase = Phase.BEGUN
+        stream.since = caller.granted = self._now
+        self.begun[stream] = None
+        caller.begun += 1
+        caller.held += 1
 
-        Without running streams nobody is held up, and there is no such limit.
-        """
-        unread = {s.prompt: s.prompt.left for s in self.begun if s.prompt.left}
-        prompts = list(unread)[: self.policy.rows]
-        if not prompts:
+    # -- priming ------------------------------------------------------------------------------
+
+    def _choose_chunks(self, seconds: float) -> list[PrimeChunk]:
+        """Prompts of all callers in turn, cut so that together they take ``seconds`` at most."""
+        callers = {s.prompt: s.queue for s in self._by_priority() if s.prompt.left}
+        if not callers:
             return []
         if not self.rows:
-            return self._cut(prompts, self.policy.chunk_tokens)
-        if seconds <= 0:
+            seconds = self.policy.idle_seconds
+        elif seconds <= 0:
             return []
-        # Side by side: a few rows more cost little, and nobody waits behind a long prompt.
-        count = len(prompts)
-        while count > 1 and self.cost.seconds(count, _LEAST_CHUNK) > seconds:
-            count -= 1
-        length = int(seconds / self.cost.seconds(count, 1))
-        least = max(_LEAST_CHUNK, _LEAST_TOKENS // count)
-        return self._cut(prompts[:count], max(least, length))
+        prompts = self._in_turn(callers, seconds)[: self.policy.rows]
+        chunks = self._cut(prompts, seconds)
+        each = self.cost.seconds(len(chunks), max(c.count for c in chunks)) / len(chunks)
+        for chunk in chunks:
+            caller = callers[chunk.prompt]
+            caller.prefill_seconds += each / caller.weight
+        return chunks
 
-    def _cut(self, prompts: Sequence[Prompt], length: int) -> list[PrimeChunk]:
-        if self.policy.whole:
-            return [PrimeChunk(prompt, prompt.left) for prompt in prompts]
-        most = min(length, self.policy.chunk_tokens)
-        return [PrimeChunk(prompt, min(most, prompt.left)) for prompt in prompts]
+    def _by_priority(self) -> Sequence[Stream]:
+        return sorted(self.begun, key=_priority)
+
+    def _in_turn(self, callers: dict[Prompt, CallerQueue[Stream]], seconds: float) -> list[Prompt]:
+        """One prompt of each caller, then a second of each, …: of those who had least so far.
+
+        Whoever has had more than the others is left out until they have had as much: a short
+        prompt is not read slowly since many long ones are read beside it.
+        """
+        of: dict[CallerQueue[Stream], list[Prompt]] = {}
+        for prompt, caller in callers.items():
+            of.setdefault(caller, []).append(prompt)
+        for caller in of.keys() - self._priming:
+            # Time in which it wanted nothing is not made up for.
+            caller.prefill_seconds = max(caller.prefill_seconds, self._primed_seconds)
+        self._priming = frozenset(of)
+        self._primed_seconds = least = min(caller.prefill_seconds for caller in of)
+        due = [caller for caller in of if caller.prefill_seconds <= least + 0.5 * seconds]
+        due.sort(key=lambda caller: caller.prefill_seconds)
+        longest = max(len(of[caller]) for caller in due)
+        return [of[c][n] for n in range(longest) for c in due if n < len(of[c])]
+
+    def _cut(self, prompts: Sequence[Prompt], seconds: float) -> list[PrimeChunk]:
+        """Side by side: a few rows more cost little, and nobody waits behind a long prompt."""
+        is_whole, count = self.policy.whole, len(prompts)
+        while count > 1 and self._least_seconds(prompts[:count]) > seconds:
+            count -= 1
+        if is_whole:
+            return [PrimeChunk(prompt, prompt.left) for prompt in prompts[:count]]
+        length = int(seconds / max(self.cost.seconds(count, 1), _NO_TIME))
+        least = max(_LEAST_CHUNK, _LEAST_TOKENS // count)
+        most = min(max(least, length), self.policy.chunk_tokens)
+        return [PrimeChunk(prompt, min(most, prompt.left)) for prompt in prompts[:count]]
+
+    def _least_seconds(self, prompts: Sequence[Prompt]) -> float:
+        """What reading something of all of these takes."""
+        length = max(p.left for p in prompts) if self.policy.whole else _LEAST_CHUNK
+        return self.cost.seconds(len(prompts), length)
 
     def primed(self, chunk: PrimeChunk) -> None:
         """The chunk was read."""
         chunk.prompt.primed += chunk.count
 
-    def admit(self, stream: Any) -> int:
+    # -- rows ---------------------------------------------------------------------------------
+
+    def admit(self, stream: Stream) -> int:
         """Move a primed or returning stream into the next free row; returns that row."""
-        self.begun.remove(stream)
+        del self.begun[stream]
+        stream.queue.begun -= 1
         stream.phase = Phase.RUNNING
+        stream.since = self._now
         stream.row = len(self.rows)
         self.rows.append(stream)
-        return int(stream.row)
+        return stream.row
 
-    def pause(self, stream: Any) -> tuple[int, int]:
+    def pause(self, stream: Stream) -> tuple[int, int]:
         """Take a running stream out of the batch; returns rows as leave() does."""
         moved = self._vacate(stream)
         stream.phase = Phase.PAUSED
         self.paused.add(stream)
         return moved
 
-    def resume(self, stream: Any) -> None:
-        """A paused stream goes on as soon as there is a row, before any new one."""
+    def resume(self, stream: Stream) -> None:
+        """A paused stream goes on as soon as there is a row, before any new one of its caller."""
         self.paused.remove(stream)
-        stream.phase = Phase.RETURNING
-        self.returning.append(stream)
+        self._wait(stream, Phase.RETURNING)
 
-    def leave(self, stream: Any) -> tuple[int, int] | None:
+    def leave(self, stream: Stream) -> tuple[int, int] | None:
         """Take a stream out wherever it is.
 
         Returns (its row, the last row), which the stream of the last row takes over, or None
         for one that held no row.
         """
-        phase, stream.phase = stream.phase, Phase.GONE
-        stream.saved = None
-        if phase is Phase.RUNNING:
-            return self._vacate(stream)
+        phase = stream.phase
+        if phase is Phase.GONE:
+            return None
+        moved = self._vacate(stream) if phase is Phase.RUNNING else None
         if phase is Phase.PAUSED:
             self.paused.remove(stream)
         elif phase is Phase.BEGUN:
-            self.begun.remove(stream)
-        elif phase is not Phase.GONE:
-            (self.waiting if phase is Phase.WAITING else self.returning).remove(stream)
-        return None
+            del self.begun[stream]
+            stream.queue.begun -= 1
+            stream.queue.held -= 1
+        elif phase is not Phase.RUNNING:
+            self._wait_no_more(stream)
+        stream.phase = Phase.GONE
+        stream.saved = None
+        stream.queue.streams -= 1
+        if not stream.queue.streams:
+            del self._callers[stream.queue.name]
+        return moved
 
-    def _vacate(self, stream: Any) -> tuple[int, int]:
+    def _vacate(self, stream: Stream) -> tuple[int, int]:
         row, last = stream.row, len(self.rows) - 1
         self.rows[row] = self.rows[last]
         self.rows[row].row = row
         self.rows.pop()
         stream.row = NO_ROW
+        stream.queue.held -= 1
         return row, last
 
-    def everyone(self) -> list[Any]:
-        return [*self.waiting, *self.begun, *self.rows, *self.returning, *self.paused]
+    @property
+    def waiting(self) -> list[Stream]:
+        """Those that never had a row, as they came."""
+        return self._all_in(Phase.WAITING)
+
+    def everyone(self) -> list[Stream]:
+        waiting, returning = self.waiting, self._all_in(Phase.RETURNING)
+        return [*waiting, *self.begun, *self.rows, *returning, *self.paused]
+
+    def _all_in(self, phase: Phase) -> list[Stream]:
+        found = [s for caller in self._waiting for s in caller.all_waiting() if s.phase is phase]
+        return sorted(found, key=lambda stream: stream.order)
 
 
-_NOTHING = Plan()
+def _priority(stream: Place) -> int:
+    return -stream.share.priority
+
+
+_NOBODY: Sequence[Any] = ()
+_NOTHING: Plan[Any] = Plan()

@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from service.engine.errors import QueueFull, WrongInput
+from service.engine.memory_budget import SEQUENCES, MemoryBudget, Reservation
 from service.engine.threads import RETRY_AFTER_SECONDS
+
+# Beside its state: its key, its lock, its timer.
+_SEQUENCE_BYTES = 4096
 
 
 class Version(Protocol):
@@ -26,6 +30,10 @@ class Version(Protocol):
     def take(self) -> None: ...
 
     def give(self) -> None: ...
+
+    @property
+    def state_bytes(self) -> int:
+        """What one sequence keeps between requests."""
 
     def when_withdrawn(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have it called when the model is unloaded; returns what takes that back."""
@@ -70,7 +78,7 @@ class _Sequence:
 
     state: what the last request left, None for nothing. version: whose state that is.
     heading: the version that requests which come now are for. forget: takes back what the version
-    was asked to tell. users: requests that have a turn or wait for one.
+    was asked to tell. held: of the budget. users: requests that have a turn or wait for one.
     """
 
     name: str
@@ -78,6 +86,7 @@ class _Sequence:
     version: Any = None
     heading: Any = None
     forget: Callable[[], None] = _nothing
+    held: Reservation | None = None
     users: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     expiry: asyncio.TimerHandle | None = None
@@ -85,13 +94,15 @@ class _Sequence:
 
 class Sequences:
     """most: sequences of one model at once. idle_seconds: without a request, then one ends.
+    budget: of the bytes that their states take.
 
     Used from the event loop alone.
     """
 
-    def __init__(self, most: int, idle_seconds: float) -> None:
+    def __init__(self, most: int, idle_seconds: float, budget: MemoryBudget) -> None:
         self.most = most
         self.idle_seconds = idle_seconds
+        self.budget = budget
         self._open: dict[SequenceKey, _Sequence] = {}
         self._counts: Counter[str] = Counter()
 
@@ -110,7 +121,8 @@ class Sequences:
         The block sets ``state``; when it raises, the sequence stays as it was before it.
         version: what the request is for, as version_of() says or, for a first one, any.
 
-        Raises WrongInput for a sequence that was not begun, QueueFull for one too many.
+        Raises WrongInput for a sequence that was not begun, QueueFull for one too many, Overloaded
+        for one whose state finds no room.
         """
         sequence = self._expected(key, flags, version)
         sequence.users += 1
@@ -145,7 +157,9 @@ class Sequences:
                     "one, or try again later",
                     RETRY_AFTER_SECONDS,
                 )
-            sequence = self._open[key] = _Sequence(version.name)
+            size = version.state_bytes + _SEQUENCE_BYTES
+            held = self.budget.reserve(SEQUENCES, size)
+            sequence = self._open[key] = _Sequence(version.name, held=held)
             self._counts[version.name] += 1
         sequence.heading = version
         return sequence
@@ -189,6 +203,8 @@ class Sequences:
         if not sequence.users:
             self._stop_waiting(sequence)
             self._let_go(sequence)
+            if sequence.held:
+                sequence.held.release()
 
 
 def _state_for(sequence: _Sequence, key: SequenceKey, version: Version) -> Any:

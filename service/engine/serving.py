@@ -71,6 +71,11 @@ class ServedVersion:
         return self.model.card.version
 
     @property
+    def state_bytes(self) -> int:
+        """Of one stream, as it is kept between two requests."""
+        return sum(spec.row_bytes for spec in self.model.card.state)
+
+    @property
     def has_failed(self) -> bool:
         """Whether one of its engines broke: it answers some calls no more."""
         return any(thread.failure for thread in self.threads)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from service.engine.batching import BatchDone, BatchFailed
+from service.engine.errors import RequestError
 from service.engine.pacing import Pace
 from service.engine.requests import Event, Failed, Finished, TokenMade
 from service.engine.threads import EngineThread
@@ -17,6 +19,15 @@ from service.engine.timeline import TIMELINE
 # that lets it go on. What waits is kept in memory, so a stream that nobody reads costs little.
 FULL = 64
 _LOW_SHARE = 0.25
+# Of that, what is left while memory is short.
+_SMALL_SHARE = 0.25
+
+
+# What is to be called when a stream is given up while its messages are being written: whoever
+# writes them waits for a caller that does not read. None where nothing is written meanwhile.
+ON_GIVEN_UP: ContextVar[Callable[[RequestError], None] | None] = ContextVar(
+    "on_given_up", default=None
+)
 
 
 class Hand:
@@ -66,7 +77,9 @@ class TokenStream:
         self.work: Any = None  # as the engine knows it
         self._ended: Finished | None = None
         self._timeline = TIMELINE.get()
-        self._size = size
+        self._on_given_up = ON_GIVEN_UP.get()
+        self._error: RequestError | None = None  # it was given up for
+        self._handed_at: float | None = None  # when its reader got what it has not written yet
         self._full = max(FULL * min(size, 4), 2 * self._tokens_per_message)
 
     @classmethod
@@ -95,7 +108,10 @@ class TokenStream:
     @property
     def is_full(self) -> bool:
         """Asked by the engine's thread, which then pauses the stream."""
-        if len(self._events) < self._full:
+        full = self._full
+        if self._thread is not None and self._thread.are_buffers_small:
+            full = max(1, int(_SMALL_SHARE * full))
+        if len(self._events) < full:
             return False
         self._was_full = True
         return True
@@ -109,9 +125,12 @@ class TokenStream:
         self._ready.set()
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        """Raises EngineFailed or ServiceStopping when the engine gives the request up."""
+        """Raises EngineFailed or ServiceStopping when the engine gives the request up, and what
+        give_up() was called with."""
         while True:
             await self._ready.wait()
+            if self._error:
+                raise self._error
             self._ready.clear()
             events = self._take()
             if events:
@@ -120,7 +139,10 @@ class TokenStream:
                     raise last.error
                 if isinstance(last, Finished):
                     self._ended = last
+                if self._thread is not None:
+                    self._handed_at = self._thread.clock()
                 yield events
+                self._handed_at = None
                 if self._ended:
                     return
             self._let_go_on()
@@ -155,9 +177,24 @@ class TokenStream:
             self._was_full = False
             self._thread.resume(self.work)
 
+    @property
+    def unread_since(self) -> float | None:
+        """Since when its reader has been writing one message while its streams pause, on the
+        engines' clock; None for one that is not behind."""
+        return self._handed_at if self._was_full else None
+
+    def give_up(self, error: RequestError) -> None:
+        """Free its place now; its reader gets ``error``, even in the midst of a write."""
+        self._error = error
+        self.close()
+        self._events.clear()
+        self._ready.set()
+        if self._on_given_up:
+            self._on_given_up(error)
+
     def close(self) -> None:
         if self._thread is not None:
-            self._thread.release(self.work, self._size)
+            self._thread.release(self.work)
             self._thread = None
             if self._timeline:
                 self._timeline.note_stream(self.work, self._ended)
@@ -168,6 +205,7 @@ class _Answer:
 
     is_due = is_urgent = True
     is_full = False
+    unread_since = None
 
     def __init__(self) -> None:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -188,7 +226,7 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
     try:
         event: BatchDone | BatchFailed = await answer.future
     finally:
-        thread.release(work, len(items))
+        thread.release(work)
         if timeline := TIMELINE.get():
             timeline.note_batch(work)
     if isinstance(event, BatchFailed):

@@ -12,6 +12,7 @@ from functools import partial
 
 from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
+from service.engine.memory_budget import WORDS, MemoryBudget
 from service.engine.pushing import LIKELIEST, PushEngine
 from service.engine.reading import MAX_REQUEST_CHARACTERS, WordCodec, off_loop
 from service.engine.requests import (
@@ -32,6 +33,8 @@ from service.engine.wishes import check_checkpoints, check_tokens_per_message
 
 # Tokens that may wait for their labels before no more of a caller's requests are read.
 MOST_WAITING = 1024
+# Of a word that waits, its id and its label.
+_WORD_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class TagStream:
         self._events = events
         # As they were sent; a label takes the first one.
         self._words: deque[str] = deque()
+        self._held = model.budget.reserve(WORDS, 0)
         self._has_room = asyncio.Event()
         self._has_room.set()
 
@@ -103,7 +107,10 @@ class TagStream:
         await self._push(await off_loop(len(text), lambda: self._model.reader.words_of(text)))
 
     async def push(self, words: Sequence[str]) -> None:
-        """Have each word labelled; returns once there is room for more. Raises WrongInput."""
+        """Have each word labelled; returns once there is room for more.
+
+        Raises WrongInput, or Overloaded where the words of all streams take too much.
+        """
         _check_characters("words", sum(map(len, words)))
         if "" in words:
             raise WrongInput(f"words[{list(words).index('')}] is empty; leave it out")
@@ -119,8 +126,25 @@ class TagStream:
         # What is counted is pushed, wherever this is cancelled.
         self.unknown_symbols += encoded.unknown
         self.requests_read += 1
-        self.push_ids(encoded.ids, words, arrived)
-        await self._has_room.wait()
+        await self._push_by_and_by(encoded.ids, words, arrived)
+
+    async def _push_by_and_by(
+        self, ids: Sequence[int], words: Sequence[str], arrived: float
+    ) -> None:
+        """As many at once as may wait: of a stream that is not read, little is kept."""
+        place = 0
+        try:
+            while place < len(ids):
+                end = min(place + MOST_WAITING, len(ids))
+                self._model.budget.check(WORDS, (end - place) * _WORD_BYTES)
+                self.push_ids(ids[place:end], words[place:end], arrived)
+                place = end
+                await self._has_room.wait()
+        except asyncio.CancelledError:
+            # A stop does not cut a request in two: what was counted goes on as a whole.
+            if place < len(ids):
+                self.push_ids(ids[place:], words[place:], arrived)
+            raise
 
     def push_ids(self, ids: Sequence[int], words: Sequence[str], arrived: float) -> None:
         """Have each id, which stands for a word, labelled.
@@ -128,6 +152,7 @@ class TagStream:
         arrived: when they came, on the engine's clock.
         """
         model = self._model
+        self._held.change(len(words) * _WORD_BYTES)
         self._words.extend(words)
         self._watch_room()
         model.thread.do(partial(model.engine.push, tokens=ids, arrived=arrived), self._events.work)
@@ -166,15 +191,18 @@ class TagStream:
         labels = self._model.card.labels
         top = tuple((labels[label], math.exp(value)) for label, value in made.top)
         probability = math.exp(made.log_probability)
+        self._held.change(-_WORD_BYTES)
         return TaggedToken(self._words.popleft(), made.text, probability, made.position, top)
 
     def close(self) -> None:
         self._events.close()
+        self._held.release()
 
 
 class TagStreams:
     """Opens the streams of one tagger.
 
+    budget: of the bytes that words which wait for their labels take.
     tokens_per_message: for callers that do not say; 0 leaves it to the pace of the thread.
     clock: the engine's, in seconds.
     """
@@ -186,9 +214,11 @@ class TagStreams:
         engine: PushEngine,
         thread: EngineThread,
         resume_tokens: ResumeTokens,
+        budget: MemoryBudget,
         tokens_per_message: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.budget = budget
         self.card = card
         self.reader = reader
         self.engine = engine

@@ -6,11 +6,20 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from service.engine.errors import EngineFailed, QueueFull, RequestError, ServiceStopping
-from service.engine.pacing import Pace
+from service.engine.errors import (
+    EngineFailed,
+    QueueFull,
+    ReaderStalled,
+    RequestError,
+    ServiceStopping,
+)
+from service.engine.open_work import Ahead, OpenWork
+from service.engine.pacing import Clock, Pace
+from service.engine.shares import SHARE, Share
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +28,10 @@ RETRY_AFTER_SECONDS = 0.5
 
 
 class Engine(Protocol):
+    """waits_for: what new work gets when its turn comes, in a caller's words."""
+
+    waits_for: str
+
     @property
     def is_idle(self) -> bool: ...
 
@@ -26,7 +39,16 @@ class Engine(Protocol):
     def patience(self) -> float:
         """Seconds that the next step may wait for more work."""
 
-    def open(self, request: Any, sink: Any) -> Any: ...
+    def open(self, request: Any, sink: Any, share: Share) -> Any: ...
+
+    def cost(self, request: Any) -> float:
+        """What ``request`` will take, by what was seen so far, in a unit of the engine's own."""
+
+    def wait_seconds(self, ahead: Ahead, coming: int) -> float:
+        """How long new work would wait; 0 where that is not known, or not at all.
+
+        coming: pieces of work that are on their way to the engine.
+        """
 
     def arrive(self, work: Any) -> None: ...
 
@@ -50,6 +72,7 @@ class EngineThread:
     deliver: called on this thread with the sinks that got events in a step.
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
     pace: learns from each step how much the engine is held up.
+    clock: the engines', in seconds.
 
     submit(), resume(), release(), count_message() and close() are called from one other thread,
     the event loop's.
@@ -64,11 +87,16 @@ class EngineThread:
         deliver: Callable[[Sequence[Any]], None],
         on_failure: Callable[[], None],
         pace: Pace | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.name = name
         self.engine = engine
         self.limit = limit
-        self.open_work = 0
+        self.are_buffers_small = False  # of its streams, while memory is short
+        self.clock = clock
+        self.given_up = 0  # streams whose places were taken since nobody read them
+        self.too_late = 0  # requests that were refused since their deadline could not be met
+        self._open_work = OpenWork(limit, clock)
         self.messages = 0  # with tokens, that its streams were read as
         self.message_tokens = 0
         self.failure: EngineFailed | None = None
@@ -79,6 +107,9 @@ class EngineThread:
         # Requests that were still open when it was told to end.
         self.left_over = 0
         self._stopping = False
+        # When it last began to take its inbox or a step, in seconds, monotonic; None while it
+        # waits for work. Any thread may read it.
+        self.busy_since: float | None = None
         self._has_handed_over = False
         self._is_closed = False
         self.purpose = purpose
@@ -119,9 +150,24 @@ class EngineThread:
         """Open work for ``request``; its events go to ``sink``. Pair with release().
 
         size: how much of the limit it takes. Work of any size is let in when none is open.
+        Whose it is, is what SHARE says.
 
         Raises QueueFull, EngineFailed or, once it is closed or has handed over, ServiceStopping.
         """
+        self._check_open()
+        share = SHARE.get()
+        self._check_deadline(share)
+        self._make_room(share, size)
+        work = self.engine.open(request, sink, share)
+        self._open_work.open(work, sink, share, size, self.engine.cost(request))
+        self._inbox.put((self.engine.arrive, work))
+        return work
+
+    @property
+    def open_work(self) -> int:
+        return self._open_work.size
+
+    def _check_open(self) -> None:
         if self.failure:
             raise self.failure
         if self._is_closed:
@@ -130,24 +176,56 @@ class EngineThread:
         if self._has_handed_over:
             # It came too late to be handed over, and would run until it is cut off.
             raise ServiceStopping("the server is stopping; send the request to another one")
-        if self.open_work and self.open_work + size > self.limit:
+
+    def _check_deadline(self, share: Share) -> None:
+        if share.deadline is None:
+            return
+        wait = self.engine.wait_seconds(self._open_work.ahead(share), self._inbox.qsize())
+        left = max(0.0, share.deadline - self.clock())
+        if wait > left:
+            self.too_late += 1
             raise QueueFull(
-                f"model {self.name!r} has {self.open_work} requests running or waiting and takes "
-                f"{self.limit}; try again later",
-                RETRY_AFTER_SECONDS,
+                f"the request would wait about {_rounded(wait)} s for {self.engine.waits_for} of "
+                f"model {self.name!r}, and its deadline is in {_rounded(left)} s; try again later, "
+                "give it more time, or ask another server",
+                wait,
             )
-        self.open_work += size
-        work = self.engine.open(request, sink)
-        self._inbox.put((self.engine.arrive, work))
-        return work
+
+    def _make_room(self, share: Share, size: int) -> None:
+        work = self._open_work
+        if not work.has_room(size):
+            self._give_up_unread(size)
+        if work.has_room(size) or work.has_reserve(share, size):
+            return
+        raise QueueFull(
+            f"model {self.name!r} has {work.size} requests running or waiting and takes "
+            f"{self.limit}, of which {int(work.fair_size(share))} are your share and "
+            f"{work.ahead(share).size} are yours; try again later",
+            RETRY_AFTER_SECONDS,
+        )
+
+    def _give_up_unread(self, size: int) -> None:
+        """Streams that nobody reads give up their places first."""
+        for sink in self._open_work.unread():
+            if self._open_work.has_room(size):
+                return
+            self.given_up += 1
+            seconds = self.clock() - sink.unread_since
+            sink.give_up(
+                ReaderStalled(
+                    f"nothing was read for {_rounded(seconds)} s while others waited for a place "
+                    f"at model {self.name!r}, so the stream was given up; read as it comes, send "
+                    "the request again, or go on from its last resume token"
+                )
+            )
 
     def resume(self, work: Any) -> None:
         """The reader of ``work`` has caught up."""
         self._inbox.put((self.engine.resume, work))
 
-    def release(self, work: Any, size: int = 1) -> None:
+    def release(self, work: Any) -> None:
         """The caller is done with ``work``, finished or not; what still runs is cancelled."""
-        self.open_work -= size
+        self._open_work.close(work)
         self._inbox.put((self.engine.cancel, work))
 
     def count_message(self, tokens: int) -> None:
@@ -168,6 +246,7 @@ class EngineThread:
 
     def _work(self) -> None:
         while not self._stopping:
+            self.busy_since = time.monotonic()
             self._take_messages()
             if not (self._stopping or self.engine.is_idle):
                 self.pace.begin()
@@ -180,6 +259,7 @@ class EngineThread:
         left = self.engine.fail(error)
         self.left_over = 0 if self.failure else len(left)
         self._deliver(left)
+        self.busy_since = None
         while not self._stopping:
             self._handle(self._inbox.get())
             self._deliver(self.engine.fail(error))
@@ -189,7 +269,10 @@ class EngineThread:
         or when the engine thinks that more is about to come."""
         if self.engine.is_idle:
             self.pace.rest()
-            self._handle(self._inbox.get())
+            self.busy_since = None
+            message = self._inbox.get()
+            self.busy_since = time.monotonic()
+            self._handle(message)
         elif patience := self.engine.patience:
             self._wait(patience)
         while not self._inbox.empty():
@@ -208,3 +291,7 @@ class EngineThread:
 
     def _stop(self, _: None) -> None:
         self._stopping = True
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"

@@ -16,7 +16,10 @@ from service.engine.requests import (
     Sampling,
     Snapshot,
 )
+from service.engine.streams import FULL
 
+# Of a token that waits to be read, and of each likelier one that is sent beside it.
+_TOKEN_BYTES, _TOP_BYTES = 256, 160
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_SAMPLES = 64
@@ -75,6 +78,19 @@ class GenerationWish:
     checkpoints: Checkpoints = NO_CHECKPOINTS
     tokens_per_message: int = 0
     subject: str = ""
+
+
+def unread_bytes(wish: GenerationWish, longest: int) -> int:
+    """What the answer takes at most while nobody reads it.
+
+    longest: tokens that the model makes at most. A beam's tokens come all at once; of a stream
+    only so many wait, and as many may be in the message that is being sent.
+    """
+    if wish.beam:
+        waiting = wish.beam.best * min(wish.max_tokens or longest, longest)
+    else:
+        waiting = max(FULL * min(wish.samples, 4), 2 * wish.tokens_per_message)
+    return waiting * (_TOKEN_BYTES + _TOP_BYTES * min(wish.top, MAX_TOP))
 
 
 @dataclass(frozen=True)

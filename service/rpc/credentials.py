@@ -66,6 +66,10 @@ class Credentials:
         """When the certificate that new connections get ends to be good, in seconds since 1970."""
         return self._certificate.get().expires
 
+    def reload(self) -> None:
+        """Read the files now; new connections get what they hold."""
+        self._certificate.reload()
+
     def _renewed(self) -> Any:
         """None for as before. grpc asks at each handshake, one at a time, on its own threads."""
         found = self._certificate.get()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NoReturn
 
 import grpc
 from google.protobuf import any_pb2
@@ -53,13 +52,28 @@ STATUS_OF = {
 _MOST_MESSAGE_BYTES = 2048
 
 
-async def abort(context: grpc.aio.ServicerContext, error: RequestError) -> NoReturn:
-    """End the call with the error's status; a full queue says when to come back."""
+def end_with(context: grpc.aio.ServicerContext, error: RequestError) -> None:
+    """Have the call end with the error's status once its handler returns; one to try later says
+    when.
+
+    Unlike abort(), which leaves an exception and a frame that hold each other and all that the
+    call was sent, until a full collection.
+    """
     trailers = tuple(context.trailing_metadata() or ())
     if isinstance(error, TryLater):
         trailers += _retry_trailers(error)
-    await context.abort(STATUS_OF[type(error)], told(error), trailers)
-    raise AssertionError("abort() does not return")
+    context.set_code(STATUS_OF[type(error)])
+    context.set_details(told(error))
+    context.set_trailing_metadata(trailers)
+
+
+def without_frames(error: RequestError) -> RequestError:
+    """``error``, with no traceback of itself or of what led to it: the frames hold the request."""
+    part: BaseException | None = error
+    while part is not None:
+        part.__traceback__ = None
+        part = part.__cause__ or part.__context__
+    return error
 
 
 def told(error: RequestError) -> str:
@@ -70,12 +84,14 @@ def told(error: RequestError) -> str:
     return cut if len(data) <= _MOST_MESSAGE_BYTES else f"{cut} …"
 
 
-def _retry_trailers(error: TryLater) -> tuple[tuple[str, bytes], ...]:
+def _retry_trailers(error: TryLater) -> tuple[tuple[str, str | bytes], ...]:
     nanos, seconds = math.modf(error.retry_after_seconds)
     delay = Duration(seconds=int(seconds), nanos=int(nanos * 1e9))
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
-        code=code_pb2.RESOURCE_EXHAUSTED, message=str(error), details=[detail]
+        code=code_pb2.RESOURCE_EXHAUSTED, message=told(error), details=[detail]
     )
-    return tuple(rpc_status.to_status(status).trailing_metadata)
+    # grpc's own clients wait so long where they retry; others read the detail.
+    pushback = (("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_seconds * 1e3))),)
+    return (*rpc_status.to_status(status).trailing_metadata, *pushback)

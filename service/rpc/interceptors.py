@@ -1,64 +1,36 @@
-"""Around every call of our services: who may, how many, domain errors to statuses."""
+"""Around every call of our services: whose it is, how much it may take, errors to statuses."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from service.engine.errors import RequestError, WrongInput
-from service.rpc.errors import STATUS_OF, abort
-from service.rpc.reception import Admission, Reception, failure_of
+from service.engine.errors import RequestError
+from service.engine.memory_budget import Reservation
+from service.rpc.bodies import Bodies
+from service.rpc.errors import STATUS_OF, end_with, without_frames
+from service.rpc.reception import Admission, Parse, Reception, failure_of
+from service.rpc.writing import Writer
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """In the place of a request: bytes that are no message of its kind, and why."""
-
-    reason: str
-
-
-def _reader_of(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """``deserialize`` that gives an Unreadable where it would raise.
-
-    grpc tells a caller of what is raised there as of a failure of the server, and a stream's
-    handler gets it in the midst of its work.
-    """
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError as error:
-            return Unreadable(str(error))
-
-    return read
-
-
-def checked(request: Any) -> Any:
-    """Raises WrongInput for what could not be read."""
-    if isinstance(request, Unreadable):
-        raise WrongInput(
-            f"the request cannot be read ({request.reason}); send a message of the method's type"
-        )
-    return request
-
-
 class CallRequests:
-    """The requests of a call that sends several, as they come.
+    """The requests of a call that sends several, as they come; each is held until the next.
 
     model: what the first one names, once it was read.
     """
 
-    def __init__(self, requests: AsyncIterable[Any]) -> None:
+    def __init__(self, requests: AsyncIterable[bytes], admission: Admission, parse: Parse) -> None:
         self.model = ""
         self._requests = requests
-        self._iterator: AsyncIterator[Any] | None = None
+        self._admission = admission
+        self._parse = parse
+        self._iterator: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -67,7 +39,8 @@ class CallRequests:
         # Not before: grpc complains of a receiver that was made and never asked.
         if self._iterator is None:
             self._iterator = aiter(self._requests)
-        request = checked(await anext(self._iterator))
+        self._admission.release()
+        request = self._admission.read(await anext(self._iterator), self._parse)
         if request.HasField("start"):
             self.model = request.start.model
         return request
@@ -76,17 +49,27 @@ class CallRequests:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """services: full names whose methods are wrapped; others pass as they are.
 
-    itself: methods whose handlers get each request as it came, Unreadable ones too, and let it
-    in, since a call of theirs holds many that are answered side by side. Whose call it is, is
-    known before its first request.
+    itself: methods whose handlers get each request as bytes and let it in themselves, since a
+    call of theirs holds many that are answered side by side.
+
+    Whose call it is, is known before any of its body is read.
     """
 
     def __init__(
-        self, services: Sequence[str], reception: Reception, itself: Sequence[str] = ()
+        self,
+        services: Sequence[str],
+        reception: Reception,
+        bodies: Bodies,
+        stall_seconds: float,
+        itself: Sequence[str] = (),
     ) -> None:
         self.services = frozenset(services)
         self.reception = reception
+        self.bodies = bodies
+        self.stall_seconds = stall_seconds
         self.itself = frozenset(itself)
+        # By method, made once: whose body grpc reads, and whose body is read here.
+        self._handlers: dict[str, tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]] = {}
 
     async def intercept_service(
         self,
@@ -98,58 +81,132 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service, _, name = method.removeprefix("/").partition("/")
         if handler is None or service not in self.services:
             return handler
-        if handler.request_streaming:
-            wrap = grpc.stream_stream_rpc_method_handler
-        elif handler.response_streaming:
-            wrap = grpc.unary_stream_rpc_method_handler
-        else:
-            wrap = grpc.unary_unary_rpc_method_handler
+        try:
+            self.reception.identify(name, handler_call_details.invocation_metadata or ())
+        except RequestError as error:
+            return self._refusal(name, without_frames(error))
+        if method not in self._handlers:
+            self._handlers[method] = self._wrapped(name, handler)
+        read_by_grpc, read_here = self._handlers[method]
+        if handler.request_streaming or self.bodies.expect():
+            return read_by_grpc
+        return read_here
+
+    def _refusal(self, name: str, failure: RequestError) -> grpc.RpcMethodHandler:
+        """Reads nothing of the call, whatever kind its method is of."""
+
+        async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+            watched = self.reception.watch.begin(name, context)
+            code = STATUS_OF[type(failure)]
+            self.reception.count("", name, code.name, 0.0, failure)
+            watched.end(None, "", code, failure)
+            end_with(context, failure)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _wrapped(
+        self, name: str, handler: grpc.RpcMethodHandler
+    ) -> tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]:
         behaviour = handler.stream_stream or handler.unary_stream or handler.unary_unary
-        if name in self.itself:
-            around = self._with_status(name, behaviour)
-        else:
-            around = self._around(name, behaviour, handler.request_streaming)
-        return wrap(
-            around,
-            request_deserializer=_reader_of(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+        serializer, parse = handler.response_serializer, handler.request_deserializer
+        if handler.request_streaming:
+            around = (
+                self._with_status(name, behaviour)
+                if name in self.itself
+                else partial(self._several, name, behaviour, parse)
+            )
+            wrapped = grpc.stream_stream_rpc_method_handler(around, None, serializer)
+            return wrapped, wrapped
+        wrap = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return (
+            wrap(partial(self._arrived, name, behaviour, parse), None, serializer),
+            grpc.stream_stream_rpc_method_handler(
+                partial(self._timed, name, behaviour, parse), None, serializer
+            ),
         )
 
-    def _around(self, method: str, behaviour: Behaviour, takes_several: bool) -> Behaviour:
-        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            if takes_several:
-                request = CallRequests(request)
-            with Admission(self.reception, method, context) as admission:
-                admission.identify()
-                admission.enter(request)
-                return await behaviour(request if takes_several else checked(request), context)
-            # The call is over before its status is sent: behind messages that nobody reads, a
-            # status waits for as long as its caller likes.
-            assert admission.failure, "any other end is returned or raised above"
-            return await abort(context, admission.failure)
+    async def _arrived(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        parse: Parse,
+        body: bytes,
+        context: grpc.aio.ServicerContext,
+    ) -> Any:
+        self.bodies.arrived()
+        return await self._one(name, behaviour, parse, body, context)
 
-        return call
+    async def _timed(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        parse: Parse,
+        _: Any,
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        response = await self._one(name, behaviour, parse, self.bodies.read(context), context)
+        if response is not None:
+            await Writer(context, self.stall_seconds).write(response)
+
+    async def _one(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        parse: Parse,
+        body: bytes | Awaitable[bytes],
+        context: grpc.aio.ServicerContext,
+    ) -> Any:
+        """Answer a call with one request; None where what there is to say has been written."""
+        with Admission(self.reception, name, context) as admission:
+            data = body if isinstance(body, bytes) else await body
+            request = admission.read(data, parse)
+            admission.enter(request)
+            response = await behaviour(request, context)
+            if held := self.reception.hold_answer(response):
+                _release_with_call(held)
+            return response
+        # The call is over before its status is sent: behind messages that nobody reads, a
+        # status waits for as long as its caller likes.
+        assert admission.failure, "any other end is returned or raised above"
+        return end_with(context, admission.failure)
+
+    async def _several(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        parse: Parse,
+        requests: AsyncIterable[bytes],
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        with Admission(self.reception, name, context) as admission:
+            reading = CallRequests(requests, admission, parse)
+            admission.enter(reading)
+            await behaviour(reading, context)
+            return
+        assert admission.failure, "any other end is returned or raised above"
+        end_with(context, admission.failure)
 
     def _with_status(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def call(requests: Any, context: grpc.aio.ServicerContext) -> Any:
             self.reception.watch.open(context)
+            self.reception.share(context)
             try:
-                self._identify(method, context)
                 return await behaviour(requests, context)
             except grpc.aio.InternalError as error:
                 raise asyncio.CancelledError from error
             except Exception as error:
-                failure = failure_of(error, method)
-            return await abort(context, failure)
+                failure = without_frames(failure_of(error, method))
+            return end_with(context, failure)
 
         return call
 
-    def _identify(self, method: str, context: grpc.aio.ServicerContext) -> None:
-        """Counts, and tells of, a call that is refused before any request of it was read."""
-        try:
-            self.reception.identify(method, context)
-        except RequestError as error:
-            code = STATUS_OF[type(error)]
-            self.reception.count("", method, code.name, 0.0, error)
-            self.reception.watch.begin(method, context).end(None, "", code, error)
-            raise
+
+def _release_with_call(held: Reservation) -> None:
+    """Once the answer has been read: a call's task ends when the status behind it was taken."""
+    task = asyncio.current_task()
+    assert task is not None, "a call is a task"
+    task.add_done_callback(lambda _: held.release())

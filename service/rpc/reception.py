@@ -1,33 +1,57 @@
-"""Who is let in, and what is told of each request: gate, guard, watch and count in one place."""
+"""Who is let in, and what is told of each request: gate, guard, watch, count and budget in one
+place."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
-from service.engine.errors import EngineFailed, RequestError, ServiceStopping
-from service.rpc.errors import STATUS_OF
+from service.engine.errors import (
+    EngineFailed,
+    Overloaded,
+    RequestError,
+    ServiceStopping,
+    WrongInput,
+)
+from service.engine.memory_budget import ANSWERS, REQUESTS, MemoryBudget, Reservation
+from service.engine.shares import SHARE, Share
+from service.rpc.errors import STATUS_OF, without_frames
+from service.rpc.measure import resident_bytes
 
 log = logging.getLogger(__name__)
+
+_RETRY_AFTER_SECONDS = 0.5
 
 # (model, method, gRPC status, seconds, why it failed); the model is empty where a call names none
 # that is known.
 CountRequest = Callable[[str, str, str, float, "RequestError | None"], None]
 Metadata = Sequence[tuple[str, str | bytes]]
+Parse = Callable[[bytes], Any]
+
+# Answers that are smaller leave at once, into the buffers of the connection.
+_LARGE_ANSWER_BYTES = 16_384
+
+# RFC 9218, "Extensible Prioritization Scheme for HTTP": urgency 0 comes first, 3 is the default.
+_PRIORITY = re.compile(r"(?:.*[,;\s])?u=([0-7])(?:[,;\s].*)?")
+_DEFAULT_URGENCY = 3
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a call is from. name: empty for callers without one."""
+    """Whom a call is from. name: empty for callers without one. weight: of its share."""
 
     name: str = ""
+    weight: float = 1.0
 
 
 ANYONE = Caller()
@@ -92,13 +116,16 @@ class Unwatched:
 
 
 class Gate:
-    """Counts the calls under way and, once closed, lets no further one in.
+    """Counts the requests under way and, once closed, lets no further one in.
 
+    most_of_caller: requests that one caller may have under way.
     handing_over: set when those that are still under way are to go on elsewhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_of_caller: int) -> None:
         self.calls = 0
+        self.most_of_caller = most_of_caller
+        self._calls_of: Counter[str] = Counter()
         self.closed = asyncio.Event()
         self.handing_over = asyncio.Event()
         self._empty = asyncio.Event()
@@ -111,14 +138,24 @@ class Gate:
     def close(self) -> None:
         self.closed.set()
 
-    def enter(self) -> None:
-        """Raises ServiceStopping when closed."""
+    def enter(self, caller: str) -> None:
+        """Raises ServiceStopping when closed, Overloaded for a caller that has too many."""
         if self.is_closed:
             raise ServiceStopping("the server is stopping; send the request to another one")
+        if self._calls_of[caller] >= self.most_of_caller:
+            raise Overloaded(
+                f"you have {self.most_of_caller} requests under way, and may have no more; wait "
+                "for one to end",
+                _RETRY_AFTER_SECONDS,
+            )
+        self._calls_of[caller] += 1
         self.calls += 1
         self._empty.clear()
 
-    def leave(self) -> None:
+    def leave(self, caller: str) -> None:
+        self._calls_of[caller] -= 1
+        if not self._calls_of[caller]:
+            del self._calls_of[caller]
         self.calls -= 1
         if not self.calls:
             self._empty.set()
@@ -134,53 +171,108 @@ class Gate:
         return True
 
 
+def admit_all(method: str) -> None:
+    """Nothing is short."""
+
+
 @dataclass(frozen=True)
 class Reception:
     """What every request passes.
 
     count: hears of each request. label: the label of a model's name, empty for one that is not
-    known: callers could invent any number of names.
+    known: callers could invent any number of names. budget: of the bytes that requests and
+    answers take. check_load: raises Overloaded for a request of a method that cannot be taken on
+    now.
     """
 
     gate: Gate
     count: CountRequest
     label: Callable[[str], str]
+    budget: MemoryBudget
     guard: Guard = Open()
     watch: Watch = Unwatched()
+    check_load: Callable[[str], None] = admit_all
 
-    def identify(self, method: str, context: grpc.aio.ServicerContext) -> None:
+    def identify(self, method: str, metadata: Metadata) -> None:
         """Know whose call it is from now on. Raises what the guard raises."""
-        CALLER.set(self.guard.caller(method, context.invocation_metadata() or ()))
+        CALLER.set(self.guard.caller(method, metadata))
+        SHARE.set(Share(priority=_priority(metadata)))
+
+    def share(self, context: grpc.aio.ServicerContext) -> None:
+        """Know from now on what engines and budgets count it to: its name, or its connection."""
+        caller, left = CALLER.get(), context.time_remaining()
+        SHARE.set(
+            Share(
+                caller.name or context.peer(),
+                caller.weight,
+                SHARE.get().priority,
+                None if left is None else time.monotonic() + left,
+            )
+        )
+
+    def hold_answer(self, response: Message | None) -> Reservation | None:
+        """What a large answer takes until it has been read; None for a small one.
+
+        Raises Overloaded.
+        """
+        size = 0 if response is None else response.ByteSize()
+        return self.budget.reserve(ANSWERS, size) if size > _LARGE_ANSWER_BYTES else None
+
+
+def _priority(metadata: Metadata) -> int:
+    """Of the header ``priority``; what cannot be read is the default, as RFC 9218 has it."""
+    for key, value in metadata:
+        if key == "priority" and isinstance(value, str):
+            urgency = _PRIORITY.fullmatch(value)
+            return _DEFAULT_URGENCY - int(urgency[1]) if urgency else 0
+    return 0
 
 
 class Admission:
     """Around one request: lets it in, counts it by what becomes of it, keeps why it failed.
 
-    failure: what its caller is to be told; None where it went well.
+    failure: what its caller is to be told; None where it went well. request: once it was read.
     """
 
     def __init__(
         self, reception: Reception, method: str, context: grpc.aio.ServicerContext
     ) -> None:
         self.failure: RequestError | None = None
+        self.request: Any = None
         self._reception = reception
         self._method = method
         self._context = context
-        self._request: Any = None
-        self._has_entered = False
+        self._caller: str | None = None  # whom it was let in for
+        self._held: Reservation | None = None
         self._began = time.monotonic()
         self._watched = reception.watch.begin(method, context)
+        reception.share(context)
 
-    def identify(self) -> None:
-        """As Reception.identify()."""
-        self._reception.identify(self._method, self._context)
+    def read(self, data: bytes, parse: Parse) -> Any:
+        """The message in ``data``, which counts until release(). Raises Overloaded, WrongInput."""
+        try:
+            message = parse(data)
+        except DecodeError as error:
+            raise WrongInput(
+                f"the request cannot be read ({error}); send a message of the method's type"
+            ) from error
+        size = resident_bytes(message, len(data))
+        self._held = self._reception.budget.reserve(REQUESTS, size)
+        return message
+
+    def release(self) -> None:
+        """What was read last is needed no more."""
+        if self._held:
+            self._held.release()
 
     def enter(self, request: Any) -> None:
-        """Raises ServiceStopping."""
-        self._request = request
+        """Raises ServiceStopping or Overloaded."""
+        self.request = request
         self._watched.asks(request)
-        self._reception.gate.enter()
-        self._has_entered = True
+        self._reception.check_load(self._method)
+        caller = SHARE.get().caller
+        self._reception.gate.enter(caller)
+        self._caller = caller
 
     def __enter__(self) -> Self:
         return self
@@ -189,15 +281,19 @@ class Admission:
         """Domain errors and failures of the server end here; that the caller left does not."""
         code = self._code_of(error)
         reception = self._reception
-        if self._has_entered:
-            reception.gate.leave()
-        model = reception.label(_model_of(self._request))
+        self.release()
+        if self._caller is not None:
+            reception.gate.leave(self._caller)
+        model = reception.label(_model_of(self.request))
         seconds = time.monotonic() - self._began
         reception.count(model, self._method, code.name, seconds, self.failure)
-        self._watched.end(self._request, model, code, self.failure)
+        self._watched.end(self.request, model, code, self.failure)
+        self.request = None
         if isinstance(error, grpc.aio.InternalError):
             # A message cannot be sent: the caller left, and we have yet to hear of it.
             raise asyncio.CancelledError from error
+        if self.failure:
+            without_frames(self.failure)
         return self.failure is not None
 
     def _code_of(self, error: BaseException | None) -> grpc.StatusCode:

@@ -59,10 +59,15 @@ class Renewed(Generic[Content]):
                 self._lock.release()
         return self._content
 
-    def _renew(self) -> None:
+    def reload(self) -> None:
+        """Read the files now, whether they look changed or not."""
+        with self._lock:
+            self._renew(is_asked=True)
+
+    def _renew(self, is_asked: bool = False) -> None:
         self._looked = self._clock()
         looks = self._look()
-        if looks == self._looks:
+        if looks == self._looks and not is_asked:
             return
         try:
             content = self._read()

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.engine.catalogue import Catalogue
 from service.engine.lifecycle import Control
+from service.engine.memory_budget import MemoryBudget
 from service.engine.sequences import Sequences
+from service.rpc.bodies import Bodies
+from service.rpc.health import NOT_SERVING, SERVING, HealthServicer
 from service.rpc.inference.answering import Answering
 from service.rpc.inference.forms import base_name
 from service.rpc.inference.servicer import InferenceServicer
 from service.rpc.inference.streaming import METHOD as STREAM_INFER
 from service.rpc.interceptors import CallInterceptor
-from service.rpc.reception import CountRequest, Gate, Guard, Open, Reception, Unwatched, Watch
+from service.rpc.reception import (
+    CountRequest,
+    Gate,
+    Guard,
+    Open,
+    Reception,
+    Unwatched,
+    Watch,
+    admit_all,
+)
 from service.rpc.servicer import UnrollServicer
 from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2, unroll_pb2_grpc
 
 SERVICE = unroll_pb2.DESCRIPTOR.services_by_name["UnrollService"].full_name
 INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # For the last message of streams that are handed over to be read.
 _HAND_OVER_SECONDS = 5.0
@@ -35,6 +46,13 @@ _HAND_OVER_SECONDS = 5.0
 _KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
 # Callers may ask the same of us this often, with or without calls.
 _LEAST_PING_SECONDS = 10.0
+# Beyond that grpc's own end of a stop is not waited for.
+_CLOSE_SECONDS = 5.0
+# Calls that have come and are not taken up yet. Without a limit of its own grpc cancels bursts of
+# more than a thousand, which no metric sees.
+_MOST_PENDING_CALLS = 16_384
+# Of the budget, what bodies that are on their way may take.
+_BODIES_SHARE = 0.5
 
 
 class AddressInUse(Exception):
@@ -48,7 +66,12 @@ class GrpcSettings:
     address: str
     max_message_bytes: int
     max_metadata_bytes: int
+    max_connections: int
     max_calls_per_connection: int
+    max_calls_per_caller: int
+    handshake_seconds: float
+    body_seconds: float
+    idle_connection_seconds: float
     stall_seconds: float
     max_sequences: int
     sequence_idle_seconds: float
@@ -58,8 +81,9 @@ class GrpcServer:
     """Health: "" and the services' names speak for all, each model's name for itself.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    count: hears of each request. guard: knows who may call what. credentials: None for no TLS.
-    watch: hears more of each request.
+    count: hears of each request. budget: of the bytes that callers' data takes. guard: knows who
+    may call what. credentials: None for no TLS. watch: hears more of each request. check_load:
+    refuses what cannot be taken on now.
     """
 
     def __init__(
@@ -69,26 +93,33 @@ class GrpcServer:
         settings: GrpcSettings,
         is_ready: Callable[[], bool],
         count: CountRequest,
+        budget: MemoryBudget,
         guard: Guard = Open(),
         credentials: grpc.ServerCredentials | None = None,
         watch: Watch = Unwatched(),
+        check_load: Callable[[str], None] = admit_all,
     ) -> None:
         self.catalogue = catalogue
-        self.gate = Gate()
+        self.gate = Gate(settings.max_calls_per_caller)
         self.is_leaving = False
-        self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds)
-        reception = Reception(self.gate, count, self._label, guard, watch)
-        self._server = grpc.aio.server(
-            interceptors=[CallInterceptor((SERVICE, INFERENCE), reception, (STREAM_INFER,))],
-            options=_options(settings),
+        self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds, budget)
+        reception = Reception(self.gate, count, self._label, budget, guard, watch, check_load)
+        most_bodies = max(1, int(_BODIES_SHARE * budget.limit) // settings.max_message_bytes)
+        interceptor = CallInterceptor(
+            (SERVICE, INFERENCE),
+            reception,
+            Bodies(most_bodies, settings.body_seconds),
+            settings.stall_seconds,
+            (STREAM_INFER,),
         )
-        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
+        self._health = HealthServicer()
         unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(catalogue, self.gate, settings.stall_seconds), self._server
+            UnrollServicer(catalogue, self.gate, budget, settings.stall_seconds), self._server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(
-                Answering(catalogue, self.sequences),
+                Answering(catalogue, self.sequences, budget),
                 control,
                 is_ready,
                 reception,
@@ -114,13 +145,13 @@ class GrpcServer:
 
     async def start(self) -> None:
         await self._server.start()
-        await self._report(self._every_name(), SERVING)
-        await self._report((bundle.name for bundle in self.catalogue.refused), NOT_SERVING)
+        self._health.set(self._every_name(), SERVING)
+        self._health.set((bundle.name for bundle in self.catalogue.refused), NOT_SERVING)
 
-    async def announce(self) -> None:
-        """Tell whoever watches that this server is about to stop; it still takes calls."""
+    def announce(self) -> None:
+        """Say to whoever watches that this server is about to stop; it still takes calls."""
         self.is_leaving = True
-        await self._report(self._every_name(), NOT_SERVING)
+        self._health.set(self._every_name(), NOT_SERVING)
 
     async def stop(self, grace_seconds: float, hand_over: Callable[[], None]) -> bool:
         """No new calls; running ones finish within the grace, or are handed over.
@@ -134,18 +165,20 @@ class GrpcServer:
             self.gate.handing_over.set()
             hand_over()
             finished = await self.gate.wait_until_empty(_HAND_OVER_SECONDS)
-        await self._server.stop(None if not finished else 0.2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._server.stop(None if not finished else 0.2)
         return finished
 
-    async def tell_health(self, name: str, is_served: bool, all_well: bool) -> None:
+    def report_health(self, name: str, is_served: bool, all_well: bool) -> None:
         """name: of a model that was loaded or unloaded, or whose engine broke.
 
         all_well: whether no model that is served has broken.
         """
         if self.is_leaving:
             return
-        await self._report((name,), SERVING if is_served else NOT_SERVING)
-        await self._report(("", SERVICE, INFERENCE), SERVING if all_well else NOT_SERVING)
+        self._health.set((name,), SERVING if is_served else NOT_SERVING)
+        self._health.set(("", SERVICE, INFERENCE), SERVING if all_well else NOT_SERVING)
 
     def _label(self, name: str) -> str:
         """Of a model that a request names: both of its names count as one."""
@@ -155,10 +188,6 @@ class GrpcServer:
     def _every_name(self) -> list[str]:
         return ["", SERVICE, INFERENCE, *(model.card.name for model in self.catalogue.models)]
 
-    async def _report(self, names: Iterable[str], status: int) -> None:
-        for name in names:
-            await self._health.set(name, status)
-
 
 def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
     return [
@@ -167,6 +196,13 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server.max_pending_requests", _MOST_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING_CALLS),
+        # A call that nobody reads yet may send 64 KiB, not the 4 MiB that grpc grants by probing.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.server_handshake_timeout_ms", round(settings.handshake_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", round(settings.idle_connection_seconds * 1000)),
         ("grpc.keepalive_time_ms", round(_KEEPALIVE_SECONDS * 1000)),
         # grpc.keepalive_timeout_ms closes no connection: it would take a minute.
         ("grpc.http2.ping_timeout_ms", round(_KEEPALIVE_TIMEOUT_SECONDS * 1000)),

@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 
 from service.engine.catalogue import Catalogue
 from service.engine.errors import RequestError, ServiceStopping, WrongInput
+from service.engine.memory_budget import ANSWERS, MemoryBudget
+from service.engine.models import GeneratorModel
 from service.engine.reading import off_loop
 from service.engine.tag_streams import TagStream
+from service.engine.wishes import GenerationWish, unread_bytes
 from service.rpc import converters
 from service.rpc.reception import CALLER, Gate
-from service.rpc.writing import write
+from service.rpc.writing import Writer
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -23,13 +25,16 @@ from unroll.v1 import unroll_pb2_grpc
 class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     """Raises domain errors; the interceptor around it turns them into statuses.
 
-    gate: tells when streams are to go on elsewhere.
+    gate: tells when streams are to go on elsewhere. budget: of the bytes that answers take.
     stall_seconds: how long one message may wait for its caller to read.
     """
 
-    def __init__(self, catalogue: Catalogue, gate: Gate, stall_seconds: float) -> None:
+    def __init__(
+        self, catalogue: Catalogue, gate: Gate, budget: MemoryBudget, stall_seconds: float
+    ) -> None:
         self.catalogue = catalogue
         self.gate = gate
+        self.budget = budget
         self.stall_seconds = stall_seconds
 
     async def Classify(
@@ -37,7 +42,9 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.ClassifyResponse:
         with self.catalogue.classifier(request.model, request.model_version) as call:
             call.inferences = len(request.texts)
-            return converters.from_classified(await call.model.classify(request.texts))
+            rows = await call.model.classify(request.texts)
+            count = len(rows) * len(call.model.card.labels)
+            return await off_loop(count, lambda: converters.from_classified(rows))
 
     async def Tag(
         self, request: pb.TagRequest, context: grpc.aio.ServicerContext
@@ -52,9 +59,10 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
     ) -> None:
         start = await self._start_of(requests)
+        writer = Writer(context, self.stall_seconds)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
             stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
-            await self._tell_tags(stream, requests, context)
+            await self._tell_tags(stream, requests, context, writer)
 
     async def _start_of(self, requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
         """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
@@ -74,6 +82,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         stream: TagStream,
         requests: AsyncIterator[pb.StreamTagRequest],
         context: grpc.aio.ServicerContext,
+        writer: Writer,
     ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
         moving = asyncio.ensure_future(self._hand_over(stream, feeding))
@@ -81,7 +90,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
             # So that a caller can wait for a refusal before it sends more.
             await context.send_initial_metadata(())
             async for message in stream:
-                await self._write(context, converters.from_tag_message(message, stream))
+                await writer.write(converters.from_tag_message(message, stream))
             if not feeding.cancelled() and (error := await feeding):
                 raise error
         finally:
@@ -111,18 +120,23 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.catalogue.generator(request.model, request.model_version) as call:
             wish = converters.to_wish(request, CALLER.get().name)
-            stream = await call.model.generate(wish)
-            try:
-                is_first = True
-                async for events in stream.tokens:
-                    response = converters.from_events(events, wish, stream, is_first)
-                    is_first = False
-                    await self._write(context, response)
-            finally:
-                stream.tokens.close()
+            longest = call.model.card.limits["output_tokens"]
+            with self.budget.hold(ANSWERS, unread_bytes(wish, longest)):
+                await self._generate(call.model, wish, context)
 
-    async def _write(self, context: grpc.aio.ServicerContext, response: Message) -> None:
-        await write(context, response, self.stall_seconds)
+    async def _generate(
+        self, model: GeneratorModel, wish: GenerationWish, context: grpc.aio.ServicerContext
+    ) -> None:
+        writer = Writer(context, self.stall_seconds)
+        stream = await model.generate(wish)
+        try:
+            is_first = True
+            async for events in stream.tokens:
+                response = converters.from_events(events, wish, stream, is_first)
+                is_first = False
+                await writer.write(response)
+        finally:
+            stream.tokens.close()
 
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext

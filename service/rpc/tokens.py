@@ -22,6 +22,7 @@ from service.rpc.roles import NEEDED, ROLES
 _HEADER = "authorization"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_WEIGHT = re.compile(r"weight=([0-9]{1,4}(?:\.[0-9]{1,4})?)")
 _TOKEN_BYTES = 32
 
 
@@ -91,7 +92,7 @@ def _sent(metadata: Metadata) -> bytes:
 
 
 def read_tokens(file: Path) -> list[Token]:
-    """Lines of NAME ROLE[,ROLE] sha256:HEX; # begins a comment.
+    """Lines of NAME ROLE[,ROLE] [weight=NUMBER] sha256:HEX; # begins a comment.
 
     Raises FileUnusable, which quotes no line: a token in the clear may stand there by mistake.
     """
@@ -115,10 +116,20 @@ def read_tokens(file: Path) -> list[Token]:
 
 def _token_of(words: Sequence[str]) -> Token:
     digest = _DIGEST.fullmatch(words[-1])
-    if len(words) != 3 or digest is None:
-        raise TokenInvalid("it is not NAME ROLE[,ROLE] sha256:HEX")
-    name, roles, _ = words
-    return Token(Caller(_checked(name)), _roles(roles.split(",")), bytes.fromhex(digest[1]))
+    if len(words) not in (3, 4) or digest is None:
+        raise TokenInvalid("it is not NAME ROLE[,ROLE] [weight=NUMBER] sha256:HEX")
+    name, roles, *weight = words[:-1]
+    caller = Caller(_checked(name), _weight(weight[0]) if weight else 1.0)
+    return Token(caller, _roles(roles.split(",")), bytes.fromhex(digest[1]))
+
+
+def _weight(text: str) -> float:
+    """Of a caller's share. Raises TokenInvalid."""
+    found = _WEIGHT.fullmatch(text)
+    weight = float(found[1]) if found else 0.0
+    if not weight:
+        raise TokenInvalid("its weight is not weight=NUMBER, above 0 and below 10000")
+    return weight
 
 
 def new_token(name: str, roles: Iterable[str]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Writes a message, and gives a caller up who reads nothing."""
+"""Writes the messages of a call, and gives a caller up who reads nothing."""
 
 from __future__ import annotations
 
@@ -7,19 +7,40 @@ import asyncio
 import grpc
 from google.protobuf.message import Message
 
-from service.engine.errors import ReaderStalled
+from service.engine.errors import ReaderStalled, RequestError
+from service.engine.streams import ON_GIVEN_UP
 
 
-async def write(context: grpc.aio.ServicerContext, response: Message, stall_seconds: float) -> None:
-    """stall_seconds: how long the message may wait for its caller to read.
+class Writer:
+    """The messages of one call; streams that are opened after it interrupt its writes.
 
-    Raises ReaderStalled.
+    stall_seconds: how long a message may wait for its caller to read.
     """
-    try:
-        async with asyncio.timeout(stall_seconds):
-            await context.write(response)
-    except TimeoutError as error:
-        raise ReaderStalled(
-            f"nothing was read for {stall_seconds:g} s, so the stream was given up; "
-            "send the request again, or go on from its last resume token"
-        ) from error
+
+    def __init__(self, context: grpc.aio.ServicerContext, stall_seconds: float) -> None:
+        self._context = context
+        self._stall_seconds = stall_seconds
+        self._limit: asyncio.Timeout | None = None  # of the write under way
+        self._given_up: RequestError | None = None
+        ON_GIVEN_UP.set(self._interrupt)
+
+    async def write(self, response: Message) -> None:
+        """Raises ReaderStalled."""
+        if self._given_up:
+            raise self._given_up
+        try:
+            async with asyncio.timeout(self._stall_seconds) as self._limit:
+                await self._context.write(response)
+        except TimeoutError as error:
+            raise self._given_up or ReaderStalled(
+                f"nothing was read for {self._stall_seconds:g} s, so the stream was given up; "
+                "send the request again, or go on from its last resume token"
+            ) from error
+        finally:
+            self._limit = None
+
+    def _interrupt(self, error: RequestError) -> None:
+        """Its caller does not read, and its place is wanted: the write under way ends now."""
+        self._given_up = error
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())

@@ -1,18 +1,23 @@
 """The log: one line whatever is in it, with the ids of its request, and without its text."""
 
 import asyncio
+import fcntl
 import gc
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
+import threading
 
 import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from service.engine.errors import Unauthenticated
-from service.logs import IDS, Ids, hear_loop, set_up
+from service.logs import IDS, LEVELS, Ids, dropped_lines, hear_loop, set_up
 from service.rpc.reception import Open
 from tests.fuzz.methods import INFERENCE, UNROLL
 from tests.fuzz.unroll_seeds import unroll_seeds
@@ -29,6 +34,18 @@ CANARY = 'canary\n{"level": "error"}\r\x1b[31m\x85\u2028\x04'
 LISTENED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
 
 
+class Written:
+    """Where the log goes; what was logged before it is read is in it."""
+
+    def __init__(self, **settings):
+        self._content = io.BytesIO()
+        self._handler = set_up(write=self._content.write, **settings)
+
+    def getvalue(self):
+        self._handler.flush()
+        return self._content.getvalue().decode()
+
+
 @pytest.fixture
 def written():
     """Sets the log up and returns where it goes; all is as it was afterwards."""
@@ -36,9 +53,7 @@ def written():
     before = root.handlers[:], root.level, grpc_log.level
 
     def start(level="info", form="json", shows_texts=False):
-        stream = io.StringIO()
-        set_up(level, form, shows_texts, stream)
-        return stream
+        return Written(level=level, form=form, shows_texts=shows_texts)
 
     yield start
     root.handlers[:], level, grpc_level = before
@@ -134,6 +149,51 @@ def test_a_console_line_quotes_what_holds_a_space(written):
     assert "request_id" not in line
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_whatever_is_logged_is_a_line_of_bounded_length(written, form):
+    stream = written(form=form)
+    long = CANARY * 50_000
+    try:
+        fail(long)
+    except ValueError as error:
+        fields = {"model": long, "n": 3}
+        logging.getLogger("service.test").error(long, exc_info=error, extra={"fields": fields})
+    told = stream.getvalue()
+    assert told.count(f"({len(long)} characters)") == 3
+    assert len(told) < 300_000
+    assert not LISTENED.search(told)
+
+
+def test_a_line_that_cannot_be_made_is_told_of(written, capfd):
+    """logging itself would write to standard error, whoever reads that."""
+    stream = written()
+    logging.getLogger("service.test").info("%d", CANARY)
+    (line,) = lines_of(stream)
+    assert re.fullmatch(r"a line of service.test:\d+ cannot be made: TypeError", line["message"])
+    assert capfd.readouterr().err == ""
+
+
+def test_lost_lines_are_counted_by_level_and_told_of(written):
+    may_write, content = threading.Event(), io.BytesIO()
+
+    def write(line):
+        may_write.wait()
+        content.write(line)
+
+    written()  # which puts the log back at the end
+    handler = set_up("info", "json", limit_bytes=2000, write=write)
+    log = logging.getLogger("service.test")
+    for _ in range(3):
+        log.info("x" * 1000)
+        log.error("x" * 1000)
+    assert dropped_lines() == dict.fromkeys(LEVELS, 0) | {"info": 2, "error": 3}
+    may_write.set()
+    handler.flush()
+    lines = [json.loads(line) for line in content.getvalue().splitlines()]
+    assert lines[1]["message"] == "5 lines of the log were dropped: nobody read them in time"
+    assert (lines[1]["level"], len(lines)) == ("warning", 2)
+
+
 def test_less_grave_lines_are_not_written(written):
     stream = written(level="warning")
     logging.getLogger("service.test").info("nothing")
@@ -193,6 +253,66 @@ def test_an_error_that_nobody_waits_for_is_told_without_its_message(written):
     assert "canary" not in stream.getvalue()
 
 
+UNCAUGHT = """
+import sys, threading, warnings
+from service.logs import log_uncaught, set_up
+set_up("info", "json")
+log_uncaught()
+class Dying:
+    def __del__(self):
+        raise KeyError("of a request")
+def fail():
+    raise OSError("in a thread")
+thread = threading.Thread(target=fail, name="worker")
+thread.start()
+thread.join()
+Dying()
+warnings.warn("take care")
+raise ValueError("at the end")
+"""
+
+
+def test_what_nobody_catches_is_in_the_log_and_nowhere_else():
+    done = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    told = [(line["level"], line.get("exception", line["message"])) for line in lines]
+    assert [level for level, _ in told] == ["error", "error", "warning", "critical"]
+    assert told[0][1].endswith("OSError: in a thread")
+    assert told[1][1].endswith("KeyError")
+    assert "take care" in told[2][1]
+    assert told[3][1].endswith("ValueError: at the end")
+
+
+FAILING = """
+import logging
+from service.logs import log_uncaught, set_up
+set_up("info", "json")
+log_uncaught()
+logging.info("x" * 20_000)
+raise ValueError("at the end")
+"""
+
+
+def test_a_process_that_fails_ends_though_nobody_reads_its_log():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    environment = os.environ | {"PYTHONPATH": "."}
+    try:
+        command = [sys.executable, "-c", FAILING]
+        with subprocess.Popen(command, stderr=writing, env=environment) as process:
+            assert process.wait(30) == 1
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 # -- requests ----------------------------------------------------------------------------------
 
 
@@ -241,6 +361,33 @@ def test_an_id_that_cannot_be_used_is_replaced(written, calling, given):
     assert re.fullmatch(r"[0-9a-f]{16}", line["request_id"])
     assert dict(call.trailing_metadata())["x-request-id"] == line["request_id"]
     assert "trace_id" not in line
+
+
+@pytest.mark.parametrize("shows_texts", [False, True])
+def test_a_caller_cannot_make_lines_long_or_many(written, calling, shows_texts):
+    """Ids, names and texts of a megabyte, with all that breaks a line."""
+    stream = written(shows_texts=shows_texts)
+    service, caller = calling(log_requests=True, log_texts=shows_texts)
+    long = CANARY * 8000
+    sent = [
+        (UNROLL["Classify"], pb.ClassifyRequest(model=long, texts=["good"])),
+        (UNROLL["Classify"], pb.ClassifyRequest(model="mood", texts=[long])),
+        (UNROLL["Generate"], pb.GenerateRequest(model=long, prompt=long)),
+        (INFERENCE["ModelInfer"], ask(long, {"text": [["good"]]}, id=long)),
+        (INFERENCE["ModelStreamInfer"], ask("mood", {"text": [["good"]]}, id=long)),
+        (
+            INFERENCE["ModelInfer"],
+            ask("mood", {"text": [["good"]]}, parameters={"sequence_id": long}),
+        ),
+    ]
+    for method, message in sent:
+        caller.call(method, [message])
+    service.stop()
+    lines = [line for line in stream.getvalue().split("\n") if '"service.requests"' in line]
+    assert len(lines) == len(sent)
+    assert max(map(len, lines)) < (300_000 if shows_texts else 600)
+    for line in lines:
+        assert re.fullmatch(r"[0-9a-f]{16}", json.loads(line)["request_id"])
 
 
 def test_requests_of_the_open_inference_protocol_bring_their_ids(written, calling):

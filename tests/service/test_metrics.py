@@ -191,6 +191,7 @@ class Thread:
 
     purpose, failure = "generate", None
     open_work, limit, messages, message_tokens = 5, 12, 4, 10
+    given_up, too_late = 2, 7
 
 
 def test_what_is_served_is_read_at_the_scrape(metrics):
@@ -212,6 +213,8 @@ def test_what_is_served_is_read_at_the_scrape(metrics):
     assert value(metrics, "unroll_model_phase_seconds_total", phase="queue", **of) == 0.0625
     assert value(metrics, "unroll_message_tokens_count", **of) == 4
     assert value(metrics, "unroll_message_tokens_sum", **of) == 10
+    assert value(metrics, "unroll_unread_streams_given_up_total", **of) == 2
+    assert value(metrics, "unroll_deadline_refusals_total", **of) == 7
     engine = {"model": "letters", "engine": "generate"}
     assert value(metrics, "unroll_engine_work", **engine) == 10
     assert value(metrics, "unroll_engine_work_limit", **engine) == 24

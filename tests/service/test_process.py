@@ -1,6 +1,8 @@
 """The service as a process: its start, its refusals to start, its end."""
 
+import fcntl
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import urllib.request
 import pytest
 
 from client import Client, RequestFailed
+from service.rpc.tokens import new_token
 from tests.authority import Authority
 from tests.tiny import NAMES
 
@@ -62,8 +65,13 @@ def serve(run, models, *arguments):
 
 
 def port_of(process):
+    return ports_of(process)[0]
+
+
+def ports_of(process):
+    """Of gRPC and of HTTP."""
     line = process.read_until("ready: gRPC on port")
-    return line.split("gRPC on port ")[1].split(",")[0]
+    return re.findall(r"on port (\d+)", line)
 
 
 def test_sigterm_finishes_streams_and_exits_zero(run, tiny_models):
@@ -98,7 +106,7 @@ def test_sigterm_tells_first_and_refuses_later(run, tiny_models):
     assert process.end() == 0
 
 
-def test_a_second_signal_ends_at_once(run, tiny_models):
+def test_a_second_signal_ends_at_once_and_a_hang_up_does_nothing(run, tiny_models):
     process = run(
         "serve", "--models", tiny_models, "--address", "127.0.0.1:0", "--http-address",
         "127.0.0.1:0", "--propagation-seconds", "600",
@@ -106,8 +114,73 @@ def test_a_second_signal_ends_at_once(run, tiny_models):
     port_of(process)
     process.process.send_signal(signal.SIGTERM)
     process.read_until("not ready any more, takes calls for 600 s")
+    process.process.send_signal(signal.SIGHUP)
+    time.sleep(0.1)  # it would have ended it
     process.process.send_signal(signal.SIGTERM)
-    assert process.end() == -signal.SIGTERM
+    assert process.end() == 128 + signal.SIGTERM
+
+
+def list_models(port, times):
+    with Client(f"127.0.0.1:{port}", timeout=20) as client:
+        for _ in range(times):
+            client.list_models()
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(run, tiny_models):
+    """Calls, probes, a stop; and the log says what it lost once somebody reads it."""
+    process = run(
+        "serve", "--models", tiny_models, "--address", "127.0.0.1:0", "--http-address",
+        "127.0.0.1:0", "--propagation-seconds", "0", "--log-requests", "--log-queue-bytes", "65536",
+    )  # fmt: skip
+    fcntl.fcntl(process.process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    port, http = ports_of(process)
+    list_models(port, 500)
+    assert page_of(http, "/livez") == "alive\n"
+    assert 0 < dropped_of(http) < 500
+    assert re.search(r" \d+ lines of the log were dropped", process.read_until("were dropped"))
+    list_models(port, 500)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(30) == 0
+
+
+def dropped_of(http):
+    page = page_of(http, "/metrics")
+    return float(re.search(r'lines_dropped_total\{level="info"\} (.*)', page)[1])
+
+
+def page_of(http, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{http}{path}", timeout=20) as answer:
+        return answer.read().decode()
+
+
+def test_a_hang_up_reads_again_and_a_process_that_was_stopped_is_not_dead(
+    run, tiny_models, tmp_path
+):
+    settings, tokens = tmp_path / "unroll.toml", tmp_path / "tokens"
+    settings.write_text('log_level = "warning"\nliveness_seconds = 3.0\n')
+    (first, line), (second, other) = new_token("ann", ["infer"]), new_token("bob", ["infer"])
+    tokens.write_text(f"{line}\n")
+    secured = ("--config", settings, "--auth-tokens", tokens)
+    process = serve(run, tiny_models, *secured, "--log-level", "info")
+    port, http = ports_of(process)
+    with Client(f"127.0.0.1:{port}", timeout=20, token=first) as client:
+        client.list_models()
+    settings.write_text('log_level = "debug"\nmax_queue = 7\n')
+    tokens.write_text(f"{other}\n")
+    process.process.send_signal(signal.SIGHUP)
+    line = process.read_until("needs a restart")
+    assert line.endswith("needs a restart: max_queue, liveness_seconds\n")
+    with Client(f"127.0.0.1:{port}", timeout=20, token=second) as client:
+        client.list_models()
+    settings.write_text("log_level = 3\n")
+    process.process.send_signal(signal.SIGHUP)
+    process.read_until("the settings stay as they are")
+    process.process.send_signal(signal.SIGSTOP)
+    time.sleep(3.5)
+    process.process.send_signal(signal.SIGCONT)
+    assert page_of(http, "/livez") == "alive\n"
+    process.process.send_signal(signal.SIGTERM)
+    assert process.end() == 0
 
 
 def test_ctrl_c_exits_zero(run, tiny_models):

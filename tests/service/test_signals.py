@@ -19,6 +19,28 @@ print("it goes on")
 """
 
 
+HANGING = """
+import signal, threading
+from service.signals import end_after
+end_after(lambda: print("last words", flush=True), (signal.SIGTERM, signal.SIGINT))
+print("ready", flush=True)
+held = threading.Lock()
+held.acquire()
+held.acquire()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_last_signal_ends_a_process_whose_main_thread_hangs(number):
+    command = [sys.executable, "-c", HANGING]
+    environment = os.environ | {"PYTHONPATH": "."}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert process.stdout.read() == "last words\n"
+
+
 @pytest.mark.parametrize(
     ("process", "has_default", "code"),
     [("first", "False", 128 + signal.SIGTERM), ("other", "True", -signal.SIGTERM)],

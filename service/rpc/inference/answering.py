@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +14,11 @@ import numpy as np
 
 from service.engine.catalogue import Catalogue
 from service.engine.errors import RequestError, TimedOut, WrongInput
+from service.engine.memory_budget import ANSWERS, MemoryBudget
 from service.engine.reading import off_loop
 from service.engine.sequences import Flags, SequenceKey, Sequences
 from service.engine.serving import Call, ServedModel, ServedVersion
+from service.engine.shares import SHARE
 from service.rpc.inference.choosing import form_of
 from service.rpc.inference.forms import TENSORS, Form, Setting, Told, base_name
 from service.rpc.inference.parameters import Parameters
@@ -35,6 +37,12 @@ _MICROSECONDS = 1e6
 # In microseconds: a day.
 _LONGEST_TIMEOUT = 86_400_000_000
 _LARGEST = 2**64 - 1
+# Of an id that is repeated in each response, and of a sequence's, which is kept.
+MOST_ID_CHARACTERS = 256
+# Tensors of a request, and parameters of it or of one of them.
+_MOST_TENSORS, _MOST_PARAMETERS = 64, 256
+# Triton's priorities: 1 comes first; 0 stands for the default, which is this one.
+_DEFAULT_PRIORITY, _LOWEST_PRIORITY = 4, 8
 # Of requests over HTTP; here answers are raw where requests are.
 _BINARY, _BINARY_OUTPUT = "binary_data", "binary_data_output"
 FINAL = "triton_final_response"
@@ -80,12 +88,13 @@ class _Under:
 class Answering:
     """Finds the model, reads the request, asks, and writes what is told.
 
-    sequences: whose states are kept between requests.
+    sequences: whose states are kept between requests. budget: of the bytes that answers take.
     """
 
-    def __init__(self, catalogue: Catalogue, sequences: Sequences) -> None:
+    def __init__(self, catalogue: Catalogue, sequences: Sequences, budget: MemoryBudget) -> None:
         self.catalogue = catalogue
         self.sequences = sequences
+        self.budget = budget
         self._forms: WeakKeyDictionary[ServedVersion, tuple[Form, Form]] = WeakKeyDictionary()
 
     def find(self, name: str, version: str = "") -> tuple[ServedVersion, Form]:
@@ -123,7 +132,8 @@ class Answering:
         async with _Limit(asking.timeout_seconds).watch():
             ask, told = await self._ask(request, asking, under)
             if told is None:
-                told = await under.form.infer(ask.inputs, ask.settings)
+                with self.budget.hold(ANSWERS, under.form.answer_bytes(ask.inputs)):
+                    told = await under.form.infer(ask.inputs, ask.settings)
         # Outside: whoever is told that time was up finds the sequence as it was.
         return await _respond(request, ask, told, under)
 
@@ -149,6 +159,7 @@ class Answering:
         self, request: pb.ModelInferRequest, owner: Hashable
     ) -> Iterator[tuple[Asking, _Under]]:
         try:
+            _check_counts(request)
             asking = _asking(request, owner)
             served = self._version_for(request, asking)
         except WrongInput:
@@ -246,14 +257,45 @@ def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferRes
 def _asking(request: pb.ModelInferRequest, owner: Hashable) -> Asking:
     parameters = Parameters(request.parameters)
     timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
-    parameters.whole("priority", _LARGEST)  # there is one level, and every request is of it
+    seconds = timeout / _MICROSECONDS if timeout else None
+    _share(parameters.whole("priority", _LARGEST) or 0, seconds)
     parameters.flag(_BINARY_OUTPUT)
     return Asking(
-        parameters,
-        _sequence(request, parameters, owner),
-        timeout / _MICROSECONDS if timeout else None,
-        parameters.flag(EMPTY_FINAL),
+        parameters, _sequence(request, parameters, owner), seconds, parameters.flag(EMPTY_FINAL)
     )
+
+
+def _check_counts(request: pb.ModelInferRequest) -> None:
+    """Before anything is made of what a request repeats. Raises WrongInput."""
+    tensors = (request.inputs, request.outputs)
+    counts = [
+        ("inputs", len(request.inputs), _MOST_TENSORS),
+        ("outputs", len(request.outputs), _MOST_TENSORS),
+        ("raw_input_contents", len(request.raw_input_contents), _MOST_TENSORS),
+        ("parameters", len(request.parameters), _MOST_PARAMETERS),
+    ]
+    if not any(count > most for _, count, most in counts):
+        of_tensors = (len(tensor.parameters) for kind in tensors for tensor in kind)
+        counts.append(("parameters of a tensor", max(of_tensors, default=0), _MOST_PARAMETERS))
+    for name, count, most in counts:
+        if count > most:
+            raise WrongInput(f"the request has {count} {name}; send at most {most}")
+    if len(request.id) > MOST_ID_CHARACTERS:
+        raise WrongInput(
+            f"id has {len(request.id)} characters, and each response repeats it; send at most "
+            f"{MOST_ID_CHARACTERS}"
+        )
+
+
+def _share(priority: int, seconds: float | None) -> None:
+    """What the request itself says of its place among its caller's. seconds: that it has."""
+    share = SHARE.get()
+    if priority:
+        share = replace(share, priority=_DEFAULT_PRIORITY - min(priority, _LOWEST_PRIORITY))
+    if seconds is not None:
+        end = time.monotonic() + seconds
+        share = replace(share, deadline=min(end, share.deadline or end))
+    SHARE.set(share)
 
 
 def _sequence(
@@ -265,6 +307,11 @@ def _sequence(
         number = int(number)
     if isinstance(number, bool | float):
         raise WrongInput(f"parameter 'sequence_id' is {number!r}; send a whole number or a text")
+    if isinstance(number, str) and len(number) > MOST_ID_CHARACTERS:
+        raise WrongInput(
+            f"parameter 'sequence_id' has {len(number)} characters; send at most "
+            f"{MOST_ID_CHARACTERS}"
+        )
     if not number:  # 0 and "" stand for none
         if flags.start or flags.end:
             raise WrongInput("parameter 'sequence_id' is missing; sequences have one")

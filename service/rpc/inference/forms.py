@@ -61,6 +61,10 @@ class Form:
         """The whole answer. Raises WrongInput, QueueFull or EngineFailed."""
         raise NotImplementedError
 
+    def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
+        """What the whole answer takes at most while it is made; 0 where its request is larger."""
+        return 0
+
     def stream(self, inputs: Mapping[str, Array], settings: Any) -> AsyncGenerator[Told, None]:
         """The answer as it is made, of a form that is decoupled. Raises as infer()."""
         raise NotImplementedError

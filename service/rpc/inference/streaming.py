@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 
 from service.engine.errors import RequestError, ServiceStopping
 from service.rpc.errors import told
-from service.rpc.inference.answering import Answering
+from service.rpc.inference.answering import MOST_ID_CHARACTERS, Answering
 from service.rpc.inference.outbox import Outbox
-from service.rpc.interceptors import checked
 from service.rpc.reception import Admission, Reception
-from service.rpc.writing import write
+from service.rpc.writing import Writer
 from unroll.inference import grpc_service_pb2 as pb
 
 METHOD = "ModelStreamInfer"
@@ -48,18 +46,19 @@ class InferStream:
             for key, value in context.invocation_metadata() or ()
         )
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._outbox = Outbox(
-            lambda response: write(context, response, stall_seconds), MOST_UNWRITTEN
-        )
+        self._outbox = Outbox(Writer(context, stall_seconds).write, MOST_UNWRITTEN)
 
-    async def serve(self, requests: AsyncIterator[Any]) -> None:
+    async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Until the caller has sent all and has all, or the server stops.
 
-        requests: as CallInterceptor gives them to methods that let requests in themselves.
+        requests: their bytes, as CallInterceptor gives them to methods that let them in themselves.
 
         Sequences that began here end here. Raises ServiceStopping, ReaderStalled, and with the
         header whatever a request is refused with.
         """
+        call = asyncio.current_task()
+        assert call is not None, "a call is a task"
+        self._call = call
         writing = asyncio.ensure_future(self._outbox.run())
         writing.add_done_callback(_forgive)
         try:
@@ -72,7 +71,7 @@ class InferStream:
             raise ServiceStopping("the server is stopping; open the stream to another one")
 
     async def _answer_all(
-        self, requests: AsyncIterator[Any], writing: asyncio.Future[None]
+        self, requests: AsyncIterator[bytes], writing: asyncio.Future[None]
     ) -> bool:
         """Whether the stop of the server cut the requests off."""
         try:
@@ -95,36 +94,54 @@ class InferStream:
         finally:
             stopping.cancel()
 
-    async def _read(self, requests: AsyncIterator[Any], group: asyncio.TaskGroup) -> None:
-        async for request in requests:
+    async def _read(self, requests: AsyncIterator[bytes], group: asyncio.TaskGroup) -> None:
+        async for data in requests:
             await self._places.acquire()
-            group.create_task(self._answer(request))
+            group.create_task(self._answer(data))
 
-    async def _answer(self, request: Any) -> None:
+    async def _answer(self, data: bytes) -> None:
+        about = pb.ModelInferResponse()
         try:
             with Admission(self.reception, METHOD, self.context) as admission:
+                request = admission.read(data, pb.ModelInferRequest.FromString)
                 admission.enter(request)
-                await self.answering.stream(checked(request), self, self._send)
+                _name(about, request)
+                await self.answering.stream(request, self, self._send)
                 await self._outbox.written()
             if admission.failure:
-                await self._tell(request, admission.failure)
+                await self._report(about, admission.failure)
         finally:
             self._places.release()
 
-    async def _tell(self, request: Any, failure: RequestError) -> None:
+    async def _report(self, about: pb.ModelInferResponse, failure: RequestError) -> None:
         if self.ends_with_status:
             raise failure
-        response = pb.ModelStreamInferResponse(error_message=told(failure))
-        response.infer_response.SetInParent()
-        if isinstance(request, pb.ModelInferRequest):
-            about = response.infer_response
-            about.id, about.model_name = request.id, request.model_name
-            about.model_version = request.model_version
+        response = pb.ModelStreamInferResponse(error_message=told(failure), infer_response=about)
         await self._outbox.put(response)
         await self._outbox.written()
 
     async def _send(self, response: pb.ModelInferResponse) -> None:
-        await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
+        """Raises Overloaded where unread responses take too much already."""
+        held = self.reception.hold_answer(response)
+        try:
+            await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
+            if held:
+                await self._outbox.written()
+        except BaseException:
+            # What nobody read stays in grpc's hands until the call is gone.
+            if held:
+                self._call.add_done_callback(lambda _: held.release())
+            raise
+        if held:
+            held.release()
+
+
+def _name(about: pb.ModelInferResponse, request: pb.ModelInferRequest) -> None:
+    """Which request a response is about; what is too long to be repeated is left out."""
+    if len(request.id) <= MOST_ID_CHARACTERS:
+        about.id = request.id
+    about.model_name = request.model_name[:MOST_ID_CHARACTERS]
+    about.model_version = request.model_version[:MOST_ID_CHARACTERS]
 
 
 def _forgive(writing: asyncio.Future[None]) -> None:

@@ -24,6 +24,9 @@ from service.rpc.inference.tensors import Array, Port, datatype_of
 # Numbers of one output: 16 MiB.
 _MOST_TOLD = 2**22
 
+# Of each number of an answer while it is made: as a probability, as its logarithm, and as bytes.
+_NUMBER_BYTES = 16
+
 _LENGTHS = (-1, 1)
 
 
@@ -33,6 +36,9 @@ class ClassifyTensors(Form):
         self.model = model
         self.inputs = _sequence("tokens", "lengths")
         self.outputs = _label_ports((-1,), model.card.labels)
+
+    def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
+        return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
         rows = _rows(inputs, "tokens", "lengths")
@@ -52,6 +58,9 @@ class TagTensors(Form):
         self.keeps_sequences = model.stream is not None
         self.inputs = _sequence("tokens", "lengths")
         self.outputs = _label_ports((-1, -1), model.card.labels)
+
+    def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
+        return inputs["tokens"].size * len(self.card.labels) * _NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
         rows = _rows(inputs, "tokens", "lengths")
@@ -82,6 +91,9 @@ class FillTensors(Form):
         self.model = model
         self.inputs = (*_sequence("tokens", "lengths"), *_sequence("right", "right_lengths"))
         self.outputs = _label_ports((-1,), model.card.labels)
+
+    def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
+        return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
         before = _rows(inputs, "tokens", "lengths")
@@ -124,6 +136,9 @@ class StepTensors(Form):
             return (*_sequence("source", "source_lengths", optional=True), token)
         fields = self.card.vector_fields
         return Port("vector", "FP32", (-1, len(fields)), optional=True), token
+
+    def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
+        return self.batch(inputs) * self._told_a_row * _NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
         return await self._told(await self._look_ahead(inputs, self._starts(inputs)))

@@ -75,6 +75,7 @@ class Heard:
         self.rows = []
         self.idles = 0
         self.waiting_for_readers = 0
+        self.preemptions = 0
         self.answers = []
 
     def stepped(self, rows, waiting, primed_tokens, seconds, prime_seconds):
@@ -94,6 +95,9 @@ class Heard:
 
     def paused(self, count):
         self.waiting_for_readers = count
+
+    def preempted(self):
+        self.preemptions += 1
 
     def finished(self, reason, input_tokens, output_tokens):
         self.ended.append((reason, input_tokens, output_tokens))
@@ -182,8 +186,8 @@ class FakeThread:
         sink.put(BatchDone([self.predict(item) for item in items]))
         sink.wake()
 
-    def release(self, work, size):
-        self.released += size
+    def release(self, work):
+        self.released += 1
 
 
 def card(name, task, labels=(), limits=None, version="1"):

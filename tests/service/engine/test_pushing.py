@@ -20,6 +20,7 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.resuming import STREAM_TAG, ResumeTokens, ServedBundle
+from service.engine.shares import NOBODY
 from service.runtime.devices import CPU_PROVIDER
 from service.runtime.repository import load_models
 from service.runtime.runners import TagRunner, generate_runner
@@ -44,9 +45,9 @@ def wish(**options):
 class Caller:
     """Pushes into one stream and reads it."""
 
-    def __init__(self, engine, room=10**9, **options):
+    def __init__(self, engine, room=10**9, share=NOBODY, **options):
         self.engine, self.reader = engine, Reader(room)
-        self.work = engine.open(wish(**options), self.reader)
+        self.work = engine.open(wish(**options), self.reader, share)
         engine.arrive(self.work)
 
     def push(self, *tokens, at=100.0):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from service.engine.errors import QueueFull, WrongInput
+from service.engine.memory_budget import MemoryBudget
 from service.engine.sequences import Flags, SequenceKey, Sequences
 
 START, END, NEITHER = Flags(start=True), Flags(end=True), Flags()
@@ -12,6 +13,8 @@ START, END, NEITHER = Flags(start=True), Flags(end=True), Flags()
 
 class Version:
     """Counts who uses it, as a served version does."""
+
+    state_bytes = 1024
 
     def __init__(self, name="letters"):
         self.name = name
@@ -46,7 +49,7 @@ def version():
 
 def test_a_request_finds_what_the_one_before_left(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         assert await request(sequences, key(), START, version, "a") is None
         assert await request(sequences, key(), NEITHER, version, "b") == "a"
         assert await request(sequences, key(), END, version, "c") == "b"
@@ -59,7 +62,7 @@ def test_a_request_finds_what_the_one_before_left(version):
 
 def test_a_request_that_fails_leaves_its_sequence_as_it_was(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(), START, version, "a")
         for failure in (WrongInput("no"), asyncio.CancelledError()):
             with pytest.raises(type(failure)):
@@ -72,7 +75,7 @@ def test_a_request_that_fails_leaves_its_sequence_as_it_was(version):
 
 def test_a_first_request_that_fails_begins_nothing(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         with pytest.raises(WrongInput):
             async with sequences.turn(key(), START, version):
                 raise WrongInput("no")
@@ -85,7 +88,7 @@ def test_a_first_request_that_fails_begins_nothing(version):
 
 def test_a_start_begins_anew(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(), START, version, "a")
         assert await request(sequences, key(), START, version, "b") is None
         assert await request(sequences, key(), NEITHER, version) == "b"
@@ -96,7 +99,7 @@ def test_a_start_begins_anew(version):
 
 def test_a_start_that_fails_leaves_the_sequence_before_it(version):
     async def run():
-        sequences = Sequences(1, 60.0)
+        sequences = Sequences(1, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(), START, version, "a")
         with pytest.raises(WrongInput):
             async with sequences.turn(key(), START, version):
@@ -111,7 +114,7 @@ def test_starts_take_turns_too(version):
     """A start that comes while others of its name are under way waits for them."""
 
     async def run():
-        sequences, seen = Sequences(1, 60.0), []
+        sequences, seen = Sequences(1, 60.0, MemoryBudget(1 << 20)), []
 
         async def slow(number, flags):
             async with sequences.turn(key(), flags, version) as turn:
@@ -130,7 +133,7 @@ def test_whoever_gives_up_waiting_changes_nothing(version):
     """Also while the first request, which has not left a state yet, is under way."""
 
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         async with sequences.turn(key(), START, version) as first:
             for flags in (NEITHER, START, END):
                 waiter = asyncio.ensure_future(request(sequences, key(), flags, version))
@@ -146,7 +149,7 @@ def test_whoever_gives_up_waiting_changes_nothing(version):
 
 def test_requests_that_wait_for_a_turn_when_their_model_is_unloaded_have_it(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(), START, version, "a")
         async with sequences.turn(key(), NEITHER, version) as turn:
             turn.state = "b"
@@ -165,7 +168,7 @@ def test_requests_that_wait_for_a_turn_when_their_model_is_unloaded_have_it(vers
 
 def test_owners_models_and_kinds_of_numbers_have_sequences_of_their_own(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         keys = [key(), key("1"), key(owner="a stream"), key(model="tags")]
         for place, each in enumerate(keys):
             await request(sequences, each, START, version, place)
@@ -177,7 +180,7 @@ def test_owners_models_and_kinds_of_numbers_have_sequences_of_their_own(version)
 
 def test_requests_of_one_sequence_take_turns_in_their_order(version):
     async def run():
-        sequences, seen = Sequences(8, 60.0), []
+        sequences, seen = Sequences(8, 60.0, MemoryBudget(1 << 20)), []
 
         async def slow(number):
             flags = START if number == 0 else NEITHER
@@ -194,7 +197,7 @@ def test_requests_of_one_sequence_take_turns_in_their_order(version):
 
 def test_whoever_waits_for_a_turn_of_a_sequence_that_ended_is_told(version):
     async def run():
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(), START, version)
         results = await asyncio.gather(
             request(sequences, key(), END, version),
@@ -209,7 +212,7 @@ def test_whoever_waits_for_a_turn_of_a_sequence_that_ended_is_told(version):
 
 def test_one_too_many_is_refused_with_when_to_come_back(version):
     async def run():
-        sequences = Sequences(2, 60.0)
+        sequences = Sequences(2, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(1), START, version)
         await request(sequences, key(2), START, version)
         with pytest.raises(QueueFull) as refused:
@@ -225,7 +228,7 @@ def test_one_too_many_is_refused_with_when_to_come_back(version):
 def test_an_idle_sequence_ends_and_a_used_one_does_not(version):
     async def run():
         loop = asyncio.get_running_loop()
-        sequences = Sequences(8, 60.0)
+        sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(1), START, version)
         async with sequences.turn(key(2), START, version) as turn:
             turn.state = "kept"
@@ -243,7 +246,7 @@ def test_an_idle_sequence_ends_and_a_used_one_does_not(version):
 
 def test_sequences_end_with_their_owner_and_with_their_model(version):
     async def run():
-        sequences, other = Sequences(8, 60.0), Version()
+        sequences, other = Sequences(8, 60.0, MemoryBudget(1 << 20)), Version()
         stream = object()
         await request(sequences, key(1, owner=stream), START, version)
         await request(sequences, key(1), START, other)
@@ -261,7 +264,7 @@ def test_sequences_end_with_their_owner_and_with_their_model(version):
 
 def test_a_sequence_stays_with_the_version_it_began_on(version):
     async def run():
-        sequences, newer = Sequences(8, 60.0), Version()
+        sequences, newer = Sequences(8, 60.0, MemoryBudget(1 << 20)), Version()
         await request(sequences, key(), START, version, "a")
         assert sequences.version_of(key(), NEITHER) is version
         assert sequences.version_of(key(), START) is None
@@ -276,7 +279,7 @@ def test_a_sequence_stays_with_the_version_it_began_on(version):
 
 def test_a_start_of_a_newer_version_that_fails_leaves_the_older_one(version):
     async def run():
-        sequences, newer = Sequences(8, 60.0), Version()
+        sequences, newer = Sequences(8, 60.0, MemoryBudget(1 << 20)), Version()
         await request(sequences, key(), START, version, "a")
         with pytest.raises(WrongInput):
             async with sequences.turn(key(), START, newer):

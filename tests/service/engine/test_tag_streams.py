@@ -5,6 +5,7 @@ import pytest
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from service.engine.errors import WrongInput
+from service.engine.memory_budget import MemoryBudget
 from service.engine.pacing import Pace
 from service.engine.requests import Checkpoints
 from service.engine.resuming import ResumeTokens
@@ -17,6 +18,8 @@ READER = Tokenizer("words", Vocabulary(("the", "man", "went")), lowercase=True)
 
 class Thread:
     """An engine's thread whose steps are taken by hand."""
+
+    are_buffers_small = False
 
     def __init__(self, engine):
         self.engine, self.pace = engine, Pace(0.0)
@@ -33,8 +36,11 @@ class Thread:
     def resume(self, work):
         self.engine.resume(work)
 
-    def release(self, work, size):
-        self.released += size
+    def clock(self):
+        return 0.0
+
+    def release(self, work):
+        self.released += 1
         self.engine.cancel(work)
 
     def count_message(self, tokens):
@@ -55,7 +61,7 @@ def streams():
     engine = make_engine()
     return TagStreams(
         card("pos", "tag", tuple(LABELS)), READER, engine, Thread(engine), ResumeTokens(),
-        clock=engine.clock,
+        MemoryBudget(1 << 22), clock=engine.clock,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Mailbox:
     """A sink that posts what it gets under its name."""
 
     is_full = False
+    unread_since = None
 
     def __init__(self, heard, name):
         self.heard, self.name = heard, name
@@ -130,7 +131,7 @@ def test_large_work_is_let_in_when_nothing_else_is_open(start, heard, to):
     with pytest.raises(QueueFull):
         thread.submit(request(), to("small"))
     wait_for_end(heard, "large")
-    thread.release(large, size=5)
+    thread.release(large)
     assert thread.open_work == 0
 
 

@@ -9,6 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.engine.catalogue import Catalogue
+from service.engine.memory_budget import MemoryBudget
 from service.rpc import server as serving
 from service.rpc.server import GrpcServer, GrpcSettings
 from unroll.v1 import unroll_pb2 as pb
@@ -33,12 +34,18 @@ class Serving:
             "127.0.0.1:0",
             max_message_bytes=MESSAGE,
             max_metadata_bytes=METADATA,
+            max_connections=16,
             max_calls_per_connection=CALLS,
+            max_calls_per_caller=CALLS,
+            handshake_seconds=10.0,
+            body_seconds=10.0,
+            idle_connection_seconds=60.0,
             stall_seconds=60.0,
             max_sequences=8,
             sequence_idle_seconds=60.0,
         )
-        server = GrpcServer(Catalogue(), None, settings, lambda: True, lambda *_: None)
+        budget = MemoryBudget(1 << 20)
+        server = GrpcServer(Catalogue(), None, settings, lambda: True, lambda *_: None, budget)
         await server.start()
         return server
 

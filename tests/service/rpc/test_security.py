@@ -297,8 +297,8 @@ def test_tokens_are_replaced_while_a_stream_runs(secured, caplog):
         replace(secured.tokens, "\n".join(secured.lines).encode())
     assert (talk.say("food"), talk.end()) == (1, 2)
     assert errors_in(caplog) == [
-        f"auth_tokens: {secured.tokens}:1: it is not NAME ROLE[,ROLE] sha256:HEX; what was read "
-        "before stays in use"
+        f"auth_tokens: {secured.tokens}:1: it is not NAME ROLE[,ROLE] [weight=NUMBER] sha256:HEX; "
+        "what was read before stays in use"
     ]
     after = secured.service.metric("unroll_reload_failures_total", files="tokens")
     assert after == failures + 1

@@ -11,6 +11,7 @@ import pytest
 from client import Sampling
 from service.engine.catalogue import Catalogue
 from service.engine.generating import GenerateEngine
+from service.engine.memory_budget import MemoryBudget
 from service.engine.sequences import Sequences
 from service.rpc.inference.answering import Answering
 from service.rpc.inference.streaming import MOST_AT_ONCE, InferStream
@@ -220,7 +221,7 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
         nonlocal taken
         while True:
             taken += 1
-            yield ask("nobody")
+            yield ask("nobody").SerializeToString()
 
     class Unread:
         def invocation_metadata(self):
@@ -229,12 +230,15 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
         def time_remaining(self):
             return None
 
+        def peer(self):
+            return "ipv4:127.0.0.1:1"
+
         async def write(self, response):
             await asyncio.Event().wait()
 
     async def run():
-        reception = Reception(Gate(), lambda *_: None, str)
-        answering = Answering(Catalogue(), Sequences(1, 1.0))
+        reception = Reception(Gate(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28))
+        answering = Answering(Catalogue(), Sequences(1, 1.0, reception.budget), reception.budget)
         stream = InferStream(answering, Unread(), reception, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))
         for _ in range(20 * MOST_AT_ONCE):

@@ -1,0 +1,93 @@
+"""Bytes that callers' data may take in this process, whatever it is, and who takes how many.
+
+What is small and bounded by counts (rows, queued prompts) is not charged; what a caller can make
+large for little is: requests while they are answered, answers until they are read, states that
+are kept between requests, words that wait for their labels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.engine.errors import Overloaded
+from service.engine.shares import SHARE
+
+REQUESTS, ANSWERS, SEQUENCES, WORDS = KINDS = ("requests", "answers", "sequences", "words")
+
+RETRY_AFTER_SECONDS = 1.0
+# A caller may hold at most so many times what is left: alone three quarters of all, beside
+# others less, so that somebody new always finds room (Choudhury and Hahne 1998, "Dynamic Queue
+# Length Thresholds for Shared-Memory Packet Switches").
+_CALLER_FACTOR = 3
+
+
+class MemoryBudget:
+    """limit: bytes. For the event loop alone."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._used_by_kind: Counter[str] = Counter()
+        self._used_by_caller: Counter[str] = Counter()
+
+    def used_of(self, kind: str) -> int:
+        return self._used_by_kind[kind]
+
+    def check(self, kind: str, size: int) -> None:
+        """Raises Overloaded where ``size`` bytes more for the caller served now are too many."""
+        held = self._used_by_caller[SHARE.get().caller]
+        left = self.limit - self.used
+        if size <= left and held + size <= _CALLER_FACTOR * left:
+            return
+        raise Overloaded(
+            f"{kind} would take {size} bytes more; your calls hold {held} and all calls "
+            f"{self.used} of the {self.limit} that there are for them; read what was answered, or "
+            "try again later",
+            RETRY_AFTER_SECONDS,
+        )
+
+    def reserve(self, kind: str, size: int) -> Reservation:
+        """``size`` bytes for the caller served now; release them whatever happens.
+
+        Raises Overloaded.
+        """
+        self.check(kind, size)
+        reservation = Reservation(self, kind, SHARE.get().caller)
+        reservation.change(size)
+        return reservation
+
+    @contextmanager
+    def hold(self, kind: str, size: int) -> Iterator[None]:
+        """reserve() for a block. Raises Overloaded."""
+        reservation = self.reserve(kind, size)
+        try:
+            yield
+        finally:
+            reservation.release()
+
+    def add(self, kind: str, caller: str, size: int) -> None:
+        """Of a Reservation alone."""
+        self.used += size
+        self._used_by_kind[kind] += size
+        self._used_by_caller[caller] += size
+        if not self._used_by_caller[caller]:
+            del self._used_by_caller[caller]
+
+
+class Reservation:
+    """Bytes that somebody holds. release() may be called again."""
+
+    __slots__ = ("_budget", "_caller", "_kind", "size")
+
+    def __init__(self, budget: MemoryBudget, kind: str, caller: str) -> None:
+        self._budget, self._kind, self._caller, self.size = budget, kind, caller, 0
+
+    def change(self, difference: int) -> None:
+        """So many bytes more, which were checked, or fewer."""
+        self.size += difference
+        self._budget.add(self._kind, self._caller, difference)
+
+    def release(self) -> None:
+        self.change(-self.size)

@@ -1,0 +1,84 @@
+"""grpc.health.v1.Health: what is serving now, for whoever asks and whoever watches.
+
+A watcher is written to by its own call alone, so one that does not read holds up nobody: neither
+another watcher nor a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+# Of all callers together; a probe asks by Check, and a balancer watches once a connection.
+MOST_WATCHERS = 1024
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """For the event loop alone; set() waits for nobody."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, int] = {}
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    @property
+    def watchers(self) -> int:
+        return sum(map(len, self._watchers.values()))
+
+    def set(self, names: Iterable[str], status: int) -> None:
+        for name in names:
+            self._statuses[name] = status
+            for changed in self._watchers.get(name, ()):
+                changed.set()
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse | None:
+        status = self._statuses.get(request.service)
+        if status is not None:
+            return _response(status)
+        context.set_code(grpc.StatusCode.NOT_FOUND)
+        return None
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        statuses = {name: _response(status) for name, status in self._statuses.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        """The status now and each later one; the last of those that came during a write."""
+        if self.watchers >= MOST_WATCHERS:
+            context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
+            context.set_details(f"{MOST_WATCHERS} calls watch already; ask by Check")
+            return
+        name, changed, written = request.service, asyncio.Event(), None
+        self._watchers.setdefault(name, set()).add(changed)
+        try:
+            while True:
+                changed.clear()
+                status = self._statuses.get(name, UNKNOWN)
+                if status != written:
+                    await context.write(_response(status))
+                    written = status
+                await changed.wait()
+        finally:
+            self._forget(name, changed)
+
+    def _forget(self, name: str, changed: asyncio.Event) -> None:
+        watchers = self._watchers[name]
+        watchers.discard(changed)
+        if not watchers:
+            del self._watchers[name]
+
+
+def _response(status: int) -> health_pb2.HealthCheckResponse:
+    return health_pb2.HealthCheckResponse(status=status)
