@@ -24,7 +24,7 @@ PROTOS := $(shell find proto -name '*.proto' | sort)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz conformance soak-tags check format \
+.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks conformance soak-tags check format \
 	ops-tools verify-ops \
 	train export models evaluate proto bench study image image-test sbom clean need-model
 
@@ -133,6 +133,9 @@ proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count,
 fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both services; ARGS="--fuzz-name 2" draws others
 	$(PY) -m pytest --fuzz tests/fuzz $(ARGS)
 
+attacks: $(VENV)/.dev ## attack the service as a process of its own, a well-behaved caller beside it: some ten minutes
+	$(PY) -m pytest --attacks -m "attacks or not attacks" tests/attacks $(ARGS)
+
 conformance: $(VENV)/.dev ## test any endpoint of the Open Inference Protocol, TARGET=host:port; see docs/conformance.md
 	@test -n "$(TARGET)" || { echo "say which: TARGET=host:port"; exit 2; }
 	@$(PY) -m tests.conformance $(TARGET) $(ARGS)
@@ -186,6 +189,7 @@ check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of wha
 	$(BIN)/buf lint proto
 	$(PY) -m tests.stub_drift
 	$(PY) -m tests.metrics_page
+	$(PY) -m tests.attacks.table
 	$(PY) -m deploy.grafana.dashboard
 
 format: $(VENV)/.dev ## format and fix what can be fixed

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--soak", action="store_true", help="feed ten times as many tokens to a long stream"
     )
     parser.addoption("--fuzz", action="store_true", help="send ten times as many mutated messages")
+    parser.addoption("--attacks", action="store_true", help="attack in full, not the quick half")
     parser.addoption("--fuzz-name", default="1", help="another name draws other messages")
 
 
@@ -103,6 +104,27 @@ def fuzz(request: pytest.FixtureRequest) -> Fuzz:
     lines = request.config.stash.setdefault(_LINES, [])
     messages = 50_000 if request.config.getoption("--fuzz") else 5_000
     return Fuzz(messages, request.config.getoption("--fuzz-name"), lines)
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """How hard the service is attacked, and where figures go. is_full: not the quick half."""
+
+    is_full: bool
+    lines: list[str]
+
+    def amount(self, quick: int, full: int) -> int:
+        return full if self.is_full else quick
+
+    def report(self, line: str) -> None:
+        """Have ``line`` printed at the end of the run."""
+        self.lines.append(line)
+
+
+@pytest.fixture
+def attacks(request: pytest.FixtureRequest) -> Attacks:
+    lines = request.config.stash.setdefault(_LINES, [])
+    return Attacks(request.config.getoption("--attacks"), lines)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,0 +1,227 @@
+"""What callers make the service hold: answers that nobody reads, words, names, streams."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.attacks.harness import MEBIBYTE, Threat, wait_until
+from tests.attacks.messages import step_of, tensors_of
+from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, is_refusal_with_a_delay
+from tests.attacks.traffic import statuses as counted
+from unroll.inference import grpc_service_pb2 as inference
+from unroll.v1 import unroll_pb2 as pb
+
+RESOURCE_EXHAUSTED, INVALID_ARGUMENT = "8", "3"
+
+
+class TestUnreadAnswers:
+    """Large answers to small requests that nobody reads.
+
+    Bound: one budget of bytes for what requests, answers and streams hold; beyond it
+    RESOURCE_EXHAUSTED with a delay. Setting: budget_bytes.
+    """
+
+    threat = Threat(
+        "40 requests of 386 bytes for answers of 32 MiB that are never read",
+        "the byte budget; beyond it RESOURCE_EXHAUSTED with a delay, near the memory limit sooner",
+        ("memory_budget_bytes", "stall_seconds"),
+    )
+
+    def test_of_tensors(self, attacked, attacks):
+        calls = attacks.amount(10, 40)
+        # 128 x 170 tokens with 185 labels each: 16 MiB an output.
+        request = tensors_of("pos", 128, 170).SerializeToString()
+        with attacked(seconds=30) as (service, _), Raw(service) as unread:
+            for _ in range(calls):
+                unread.call(f"{INFERENCE}/ModelInfer", request, zipped=True)
+            unread.pump(attacks.amount(6, 60), unread.all_ended)
+            begun = len([a for a in unread.answers.values() if a.headers])
+            refused = [a for a in unread.answers.values() if a.status]
+            attacks.report(
+                f"{calls} unread answers of 32 MiB: {begun} begun, {len(refused)} refused, "
+                f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
+            )
+            assert {a.status for a in refused} <= {RESOURCE_EXHAUSTED}
+            assert service.usage.grown() < 400 * MEBIBYTE
+
+
+class TestLongNames:
+    """Ids and names as large as a message may be, which the service keeps or sends back.
+
+    Bound: 1,024 bytes or less, refused by name beyond. Setting: none.
+    """
+
+    threat = Threat(
+        "a sequence_id or a request id of 1 MB, kept or sent back with each token",
+        "INVALID_ARGUMENT that names it",
+        ("max_sequences",),
+    )
+    LONG = "x" * 900_000
+
+    def test_of_sequences(self, attacked, attacks):
+        calls = attacks.amount(40, 172)
+
+        async def step(channel, number):
+            request = step_of("prose", sequence_start=True, sequence_id=f"{number}{self.LONG}")
+            return await ask(channel, f"{INFERENCE}/ModelInfer", request)
+
+        with attacked() as (service, _):
+            outcomes = asyncio.run(at_once(service, calls, step, side_by_side=2))
+            attacks.report(
+                f"{calls} sequence ids of 900 KB: {counted(outcomes)}, "
+                f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
+            )
+            assert counted(outcomes) == {"INVALID_ARGUMENT": calls}
+            assert all("sequence_id" in outcome.details for outcome in outcomes)
+            assert service.usage.grown() < 60 * MEBIBYTE
+
+    def test_of_requests(self, attacked, attacks):
+        request = inference.ModelInferRequest(model_name="prose", id=self.LONG)
+        tensor = request.inputs.add(name="prompt", datatype="BYTES", shape=(1,))
+        tensor.contents.bytes_contents.append(b"In the")
+        request.parameters["max_tokens"].int64_param = 2000
+        with (
+            attacked(seconds=20) as (service, _),
+            Raw(service, window=2**20, reads=True) as caller,
+        ):
+            number = caller.call(f"{INFERENCE}/ModelStreamInfer", request)
+            caller.pump(5, caller.all_ended)
+            answer = caller.answers[number]
+            attacks.report(f"a request id of 900 KB: {answer.length / 1e6:.1f} MB sent back")
+            # Once at most, in the refusal of that request.
+            assert answer.length < 2 * MEBIBYTE
+
+
+class TestUnreadTags:
+    """Streams of tags that are sent 131,072 words in a message, and never read.
+
+    Bound: what is pushed is counted before it is kept; the rest waits at the caller's or is
+    refused. Setting: memory_budget_bytes, max_message_bytes.
+    """
+
+    threat = Threat(
+        "100 StreamTag calls of 131,072 words a message, never read",
+        "words are counted before they are kept; what is beyond waits or is refused",
+        ("memory_budget_bytes", "max_message_bytes"),
+    )
+
+    def test_keep_few_words(self, attacked, attacks):
+        calls = attacks.amount(40, 100)
+        start = pb.StreamTagRequest(start=pb.StreamTagStart(model="pos-online", top_labels=20))
+        words = pb.StreamTagRequest(words=pb.Words(words=["the", "old", "man", "b"] * 32_768))
+        with attacked(seconds=20) as (service, _), Raw(service) as unread:
+            for _ in range(calls):
+                unread.call(f"{UNROLL}/StreamTag", start, words, end=False, seconds=3.0)
+            unread.pump(2)
+            attacks.report(
+                f"{calls} x 131,072 unread words: {service.usage.grown() / 1e6:+.0f} MB at the peak"
+            )
+            assert service.usage.grown() < 150 * MEBIBYTE
+
+
+class TestUnreadStreams:
+    """Streams that nobody reads, as many as an engine takes.
+
+    Bound: streams that are behind give up their place first: others are served. Setting:
+    stall_seconds.
+    """
+
+    threat = Threat(
+        "75 Generates with 64 samples each, never read: all the work that an engine takes",
+        "unread streams give up their place first; others are served meanwhile",
+        ("stall_seconds", "max_queue"),
+    )
+
+    def test_give_up_their_place(self, attacked, attacks):
+        # With the usual limits, 68 calls of 64 samples take all that the engine takes.
+        how = {} if attacks.is_full else {"max_streams": 16, "max_queue": 112}
+        calls = attacks.amount(5, 75)
+        request = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=8000, samples=64)
+        polite = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=20)
+
+        async def ask_politely(channel, _):
+            return await ask(channel, f"{UNROLL}/Generate", polite, streams=True, timeout=30)
+
+        with attacked(seconds=25, **how) as (service, witness), Raw(service) as unread:
+            for _ in range(calls):
+                unread.call(f"{UNROLL}/Generate", request)
+                unread.pump(0.01)
+            assert wait_until(lambda: self._all_wait_for_readers(service, unread), 60)
+            witness.report()  # while they were read ahead, their prompts and rows were work
+            outcomes = asyncio.run(at_once(service, 20, ask_politely, side_by_side=2))
+            attacks.report(f"behind {calls} x 64 unread streams: {counted(outcomes)}")
+            assert counted(outcomes) == {"OK": 20}
+
+    @staticmethod
+    def _all_wait_for_readers(service, unread):
+        """No stream runs or waits for a row: all are behind, or were ended."""
+        unread.pump(0.05)
+        page = service.metrics()
+        begun = page.sum("unroll_paused_streams") >= 100 or unread.all_ended()
+        # The witness has one.
+        return begun and page.sum("unroll_waiting_requests", model="prose") == 0
+
+
+class TestManySequences:
+    """Sequences that are begun and left: more than may be kept.
+
+    Bound: max_sequences a model and the byte budget; each ends when it has been silent.
+    """
+
+    threat = Threat(
+        "sequences that are begun and left, by the thousand",
+        "beyond the limit RESOURCE_EXHAUSTED; those that are silent end",
+        ("max_sequences", "sequence_idle_seconds"),
+    )
+
+    def test_are_bounded(self, attacked, attacks):
+        calls = attacks.amount(100, 3_000)
+
+        async def step(channel, number):
+            request = step_of("prose", sequence_start=True, sequence_id=f"of {number}")
+            return await ask(channel, f"{INFERENCE}/ModelInfer", request)
+
+        how = {"max_sequences": 64, "sequence_idle_seconds": 2}
+        with attacked(**how) as (service, _):
+            outcomes = asyncio.run(at_once(service, calls, step, side_by_side=4))
+            refused = [o for o in outcomes if o.status != "OK"]
+            assert 0 < len(refused) < calls, counted(outcomes)
+            assert all(o.status == "RESOURCE_EXHAUSTED" for o in refused)
+            assert all(map(is_refusal_with_a_delay, refused))
+
+
+@pytest.mark.attacks
+class TestLeavingCallers:
+    """Callers that begin calls of every kind and leave, again and again.
+
+    Bound: a call's rows, bytes and place go with it. Setting: none.
+    """
+
+    threat = Threat(
+        "5,000 calls whose callers leave at any moment, with resets",
+        "rows, places and bytes are back at once; no call is left over",
+        ("max_calls_per_connection",),
+    )
+
+    def test_take_everything_with_them(self, attacked, attacks):
+        generate = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=500)
+        start = pb.StreamTagRequest(start=pb.StreamTagStart(model="pos-online"))
+        words = pb.StreamTagRequest(words=pb.Words(words=["the"] * 50))
+        tag = pb.TagRequest(model="pos", items=[pb.TagItem(text="the old man the boat")])
+        kinds = [
+            (f"{UNROLL}/Generate", (generate,)),
+            (f"{UNROLL}/StreamTag", (start, words)),
+            (f"{UNROLL}/Tag", (tag,)),
+            (f"{INFERENCE}/ModelStreamInfer", (tensors_of("pos", 2, 5),)),
+        ]
+        with attacked(seconds=30) as (service, _):
+            for round_ in range(50):
+                with Raw(service, window=65535 * (round_ % 2), reads=True) as caller:
+                    for number in range(100):
+                        method, requests = kinds[number % len(kinds)]
+                        call = caller.call(method, *requests, end=number % 3 > 0)
+                        caller.pump(0.001)
+                        if number % 2 and not caller.answers[call].ended:
+                            caller.reset(call)
