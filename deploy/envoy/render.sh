@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Print envoy.yaml with its variables filled in from the environment; one that is not set is named.
+# Print a template with its variables filled in from the environment; one that is not set is named.
 #
 #   REPLICA_1_HOST=10.0.0.1 … deploy/envoy/render.sh > envoy.yaml && envoy -c envoy.yaml
+#   REPLICA_HOST=unroll … deploy/envoy/render.sh edge.yaml > edge.yaml && envoy -c edge.yaml
 set -euo pipefail
-template=$(dirname "$0")/envoy.yaml
+template=$(dirname "$0")/${1:-envoy.yaml}
 sed -n '/^ *#/!p' "$template" | while IFS= read -r line; do
     while [[ $line =~ \$\{([A-Z0-9_]+)\} ]]; do
         name=${BASH_REMATCH[1]}
