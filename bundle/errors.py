@@ -3,8 +3,10 @@
 BundleError
 ├── BundleMissing      a file the bundle needs is not there
 ├── BundleCorrupt      a file's bytes are not the ones that were written
+├── BundleTooLarge     a file, or all together, is larger than what is read
 ├── SchemaUnknown      the manifest was written for another schema version
 ├── ManifestInvalid    the manifest can be read but contradicts itself or its graphs
+├── WeightsNotFinite   a weight is NaN or infinite
 └── VocabularyInvalid  a vocabulary that cannot number symbols
 """
 
@@ -21,11 +23,19 @@ class BundleCorrupt(BundleError):
     pass
 
 
+class BundleTooLarge(BundleError):
+    pass
+
+
 class SchemaUnknown(BundleError):
     pass
 
 
 class ManifestInvalid(BundleError):
+    pass
+
+
+class WeightsNotFinite(BundleError):
     pass
 
 

@@ -147,6 +147,8 @@ class App:
         Returns whether every call finished or was handed over.
         """
         await self.announce()
+        # Callers that wait for a turn are calls under way: nothing is gained by waiting for them.
+        self.control.drop_loads()
         finished = await self.grpc.stop(self.config.grace_seconds, self.control.hand_over)
         left_over = await self.control.stop()
         self._loop_lag.stop()
@@ -183,7 +185,10 @@ class App:
             self.budget,
         )
         repository = Repository(
-            config.models, settings, Precisions(*split_precision(config.precision))
+            config.models,
+            settings,
+            Precisions(*split_precision(config.precision)),
+            config.max_bundle_bytes,
         )
         is_on = config.model_control == "explicit"
         return ModelControl(self.catalogue, repository, around, self._changed, is_on)

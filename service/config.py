@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.manifest import FP32, INT8
+from bundle.store import MOST_BUNDLE_BYTES
 
 MEBIBYTE = 1024 * 1024
 
@@ -151,6 +152,17 @@ class Config:
     )
     sequence_idle_seconds: float = _setting(
         60.0, "seconds without a request, after which a sequence ends", above=0
+    )
+    max_live_versions: int = _setting(
+        4,
+        "versions of one model in memory: served, and replaced ones that calls still use",
+        least=1,
+    )
+    max_waiting_loads: int = _setting(
+        16, "loads and unloads of models that may wait for others", least=0
+    )
+    max_bundle_bytes: int = _setting(
+        MOST_BUNDLE_BYTES, "largest bundle, all files together, in bytes", least=1
     )
     model_control: str = _setting(
         "explicit",

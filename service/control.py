@@ -6,24 +6,38 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from service.assembly import Assembled, Surroundings
+from service.background import in_background
 from service.engine.catalogue import Catalogue, RefusedModel
-from service.engine.errors import ControlDisabled, ModelNotFound, ModelRefused, ServiceStopping
+from service.engine.errors import (
+    ControlDisabled,
+    ModelNotFound,
+    ModelRefused,
+    Overloaded,
+    ServiceStopping,
+    WrongInput,
+)
 from service.engine.lifecycle import IndexEntry, VersionPolicy
 from service.engine.serving import ServedVersion
 from service.indexing import Known, index_of
 from service.interpreter import collect_freed
-from service.preparing import make_ready, run_once
+from service.load_queue import LoadQueue
+from service.preparing import make_ready, others_of, run_once
 from service.runtime.repository import LoadedModel, RefusedBundle, Repository
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 # Models that are loaded side by side; each takes a core.
 _LOADS_AT_ONCE = 2
+# All engines together have so long to end the step under way, at a stop or when they are freed.
+_STOP_SECONDS = 10.0
+# Calls on a version that was replaced end when they end: nobody knows when.
+_VERSIONS_RETRY_SECONDS = 5.0
 
 
 class ModelControl:
@@ -50,9 +64,9 @@ class ModelControl:
         self._loading: dict[str, Sequence[int]] = {}
         # Every version whose engines run, and what is set once they have stopped.
         self._live: dict[ServedVersion, asyncio.Event] = {}
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._workers = ThreadPoolExecutor(_LOADS_AT_ONCE, "load")
+        self._queue = LoadQueue(_LOADS_AT_ONCE, around.config.max_waiting_loads)
+        around.metrics.waiting_loads.set_function(lambda: self._queue.waiting)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
     # -- start and stop ------------------------------------------------------------------------
@@ -87,22 +101,33 @@ class ModelControl:
             for thread in served.threads:
                 thread.are_buffers_small = are_small
 
+    def drop_loads(self) -> None:
+        """Refuse every load and unload that has not begun, and those that come from now on."""
+        self._is_stopping = True
+        self._queue.close(_stopping())
+
     async def stop(self) -> int:
         """End every engine; loads that are under way are given up.
 
+        An engine or a load that hangs is left behind, on a daemon thread, after _STOP_SECONDS
+        for all of them.
+
         Returns how many requests the engines still held: none, once every call has ended.
         """
-        self._is_stopping = True
+        self.drop_loads()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _STOP_SECONDS
         for served in self._live:
             for thread in served.threads:
                 thread.close()
         left_over = 0
         for served, ended in list(self._live.items()):
-            await _stop_threads(served)
-            left_over += sum(thread.left_over for thread in served.threads)
+            left_over += await _stop_threads(served, deadline)
             ended.set()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._workers.shutdown()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=max(0.1, deadline - loop.time()))
+            if late:
+                log.error("%d loads have not ended and are left behind", len(late))
         return left_over
 
     # -- what callers ask for ------------------------------------------------------------------
@@ -110,12 +135,17 @@ class ModelControl:
     async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
         """As engine.lifecycle.Control.load()."""
         self._check_may_change()
-        await self._to_the_end(self._load(name, policy))
+        await self._queue.enter(name, is_load=True)
+        await self._to_the_end(name, self._load(name, policy))
 
     async def unload(self, name: str) -> None:
         """As engine.lifecycle.Control.unload()."""
         self._check_may_change()
-        await self._to_the_end(self._unload(name))
+        await self._queue.enter(name, is_load=False)
+        ends = await self._to_the_end(name, self._unload(name))
+        # Out of turn: a long stream holds up nobody who wants the model loaded again.
+        for ended in ends:
+            await ended.wait()
 
     def index(self) -> list[IndexEntry]:
         names = self.repository.versions()
@@ -141,33 +171,33 @@ class ModelControl:
                 "model control is off; start the server with --model-control explicit"
             )
         if self._is_stopping:
-            raise ServiceStopping("the server is stopping; send the request to another one")
+            raise _stopping()
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """A caller that leaves does not take back what it asked for."""
+    async def _to_the_end(self, name: str, work: Coroutine[Any, Any, Result]) -> Result:
+        """A caller that leaves does not take back what has begun; its turn ends with it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
+        task.add_done_callback(lambda _: self._queue.leave(name))
+        return await asyncio.shield(task)
 
     # -- loading -------------------------------------------------------------------------------
 
     async def _load(self, name: str, policy: VersionPolicy | None) -> None:
-        async with self._lock(name):
-            policy = policy or self._policies.get(name, VersionPolicy())
-            folders = self._chosen(name, policy)
-            self._loading[name] = list(folders)
-            self.around.metrics.tell_loading(name, list(folders))
-            try:
-                ready = await self._prepare(name, folders)
-            finally:
-                del self._loading[name]
-                self.around.metrics.tell_loading(name, ())
-            if isinstance(ready, RefusedModel):
-                await self._turn_away(ready)
-            self._policies[name] = policy
-            self._take_over(name, ready)
-            await self.on_change(name)
+        policy = policy or self._policies.get(name, VersionPolicy())
+        folders = self._chosen(name, policy)
+        self._loading[name] = list(folders)
+        self.around.metrics.tell_loading(name, list(folders))
+        try:
+            ready = await self._prepare(name, folders)
+        finally:
+            del self._loading[name]
+            self.around.metrics.tell_loading(name, ())
+        if isinstance(ready, RefusedModel):
+            await self._turn_away(ready)
+        self._policies[name] = policy
+        self._take_over(name, ready)
+        await self.on_change(name)
 
     async def _turn_away(self, refused: RefusedModel) -> NoReturn:
         """Raises ModelRefused."""
@@ -188,7 +218,13 @@ class ModelControl:
                 f"the models folder holds no version {missing[0]} of model {name!r}; it holds: "
                 f"{', '.join(map(str, sorted(folders)))}"
             )
-        return {number: folders[number] for number in policy.choose(folders)}
+        chosen = {number: folders[number] for number in policy.choose(folders)}
+        if len(chosen) > (most := self.around.config.max_live_versions):
+            raise WrongInput(
+                f"{policy} of model {name!r} are {len(chosen)}, and at most {most} versions of a "
+                "model are in memory at once (max_live_versions); choose fewer"
+            )
+        return chosen
 
     async def _prepare(
         self, name: str, folders: Mapping[int, Path]
@@ -202,16 +238,11 @@ class ModelControl:
             for served in self._served(name).values()
             if not served.has_failed
         }
-        loop = asyncio.get_running_loop()
+        await self._check_room(name, folders, known)
         ready: dict[int, Assembled | None] = {}
         for number, folder in folders.items():
-            tried = await loop.run_in_executor(
-                self._workers,
-                make_ready,
-                self.repository,
-                folder,
-                self.around,
-                known.get(number),
+            tried = await in_background(
+                f"load-{name}", make_ready, self.repository, folder, self.around, known.get(number)
             )
             if self._is_stopping:
                 raise ServiceStopping("the server is stopping; load the model on another one")
@@ -219,6 +250,28 @@ class ModelControl:
                 return tried
             ready[number] = tried
         return ready
+
+    async def _check_room(
+        self, name: str, folders: Mapping[int, Path], known: Mapping[int, str]
+    ) -> None:
+        """Raises Overloaded where more versions would be in memory than may, once these are
+        served; no weight is read for that. ``known`` are the digests of those that are."""
+        live, most = self._live_versions(name), self.around.config.max_live_versions
+        if len(live) + len(folders) <= most:
+            return
+        others = await in_background(f"load-{name}", others_of, self.repository, folders, known)
+        kept = folders.keys() - others
+        held = [v for v in live if v.is_retired or (v.users and int(v.version) not in kept)]
+        if others and len(held) + len(folders) > most:
+            holders = ", ".join(f"version {v.version} by {v.users}" for v in held)
+            raise Overloaded(
+                f"model {name!r} may have {most} versions in memory (max_live_versions), and "
+                f"calls and sequences still use {holders}; end those, or load it again later",
+                _VERSIONS_RETRY_SECONDS,
+            )
+
+    def _live_versions(self, name: str) -> list[ServedVersion]:
+        return [served for served in self._live if served.name == name]
 
     def _take_over(self, name: str, ready: Mapping[int, Assembled | None]) -> None:
         served = self._served(name)
@@ -245,6 +298,7 @@ class ModelControl:
             assembled.model, assembled.statistics, assembled.threads, self._end_soon
         )
         self._live[served] = asyncio.Event()
+        self._tell_live(card.name)
         self._count(card.name, "loaded")
         self.around.metrics.load_seconds.labels(card.name).observe(assembled.seconds)
         log.info(
@@ -266,24 +320,22 @@ class ModelControl:
 
     # -- unloading -----------------------------------------------------------------------------
 
-    async def _unload(self, name: str) -> None:
-        async with self._lock(name):
-            if not self._served(name):
-                known = ", ".join(sorted({served.name for served in self.catalogue.served}))
-                raise ModelNotFound(f"no model {name!r} is served; served are: {known or 'none'}")
-            self._count(name, "unloaded", len(self._served(name)))
-            self.catalogue.withdraw(name)
-            # Those too that were replaced before, and that a sequence or a long call still uses.
-            live = [served for served in self._live if served.name == name]
-            for served in live:
-                served.withdraw()
-            ends = [self._live[served] for served in live]
-            del live, served
-            log.info("model %s unloaded", name)
-            await self.on_change(name)
-        # Without the lock: a long stream holds up nobody who wants the model loaded again.
-        for ended in ends:
-            await ended.wait()
+    async def _unload(self, name: str) -> list[asyncio.Event]:
+        """What is set once each of its versions has ended."""
+        if not self._served(name):
+            known = ", ".join(sorted({served.name for served in self.catalogue.served}))
+            raise ModelNotFound(f"no model {name!r} is served; served are: {known or 'none'}")
+        self._count(name, "unloaded", len(self._served(name)))
+        self.catalogue.withdraw(name)
+        # Those too that were replaced before, and that a sequence or a long call still uses.
+        live = self._live_versions(name)
+        for served in live:
+            served.withdraw()
+        ends = [self._live[served] for served in live]
+        del live, served
+        log.info("model %s unloaded", name)
+        await self.on_change(name)
+        return ends
 
     def _end_soon(self, served: ServedVersion) -> None:
         """Nobody uses it any more."""
@@ -294,9 +346,10 @@ class ModelControl:
         task.add_done_callback(self._tasks.discard)
 
     async def _end(self, served: ServedVersion) -> None:
-        await _stop_threads(served)
+        await _stop_threads(served, asyncio.get_running_loop().time() + _STOP_SECONDS)
         log.info("model %s version %s stopped", served.name, served.version)
         ended, model = self._live.pop(served), weakref.ref(served.model)
+        self._tell_live(served.name)
         del served
         if model() is not None:
             # Something holds it in a cycle. To look at everything takes the interpreter from all
@@ -306,10 +359,6 @@ class ModelControl:
 
     # -- what both need ------------------------------------------------------------------------
 
-    def _lock(self, name: str) -> asyncio.Lock:
-        """One load or unload of a model at a time."""
-        return self._locks.setdefault(name, asyncio.Lock())
-
     def _served(self, name: str) -> dict[int, ServedVersion]:
         numbers = self.catalogue.versions(name)
         return {int(number): self.catalogue.find(name, number) for number in numbers}
@@ -317,7 +366,32 @@ class ModelControl:
     def _count(self, name: str, outcome: str, versions: int = 1) -> None:
         self.around.metrics.loads.labels(name, outcome).inc(versions)
 
+    def _tell_live(self, name: str) -> None:
+        self.around.metrics.live_versions.labels(name).set(len(self._live_versions(name)))
 
-async def _stop_threads(served: ServedVersion) -> None:
+
+def _stopping() -> ServiceStopping:
+    return ServiceStopping("the server is stopping; send the request to another one")
+
+
+async def _stop_threads(served: ServedVersion, deadline: float) -> int:
+    """End its engines; one that hangs in a step is left behind at the ``deadline``, which is a
+    time of the event loop.
+
+    Returns how many requests they still held.
+    """
+    left_over = 0
     for thread in served.threads:
-        await asyncio.to_thread(thread.stop)
+        seconds = max(0.0, deadline - asyncio.get_running_loop().time())
+        if await asyncio.to_thread(thread.stop, seconds):
+            left_over += thread.left_over
+            continue
+        # It cannot be asked what it holds; its callers know what they have not given back.
+        left_over += thread.open_work
+        log.error(
+            "engine %s of model %s version %s hangs in a step, and is left behind",
+            thread.purpose,
+            served.name,
+            served.version,
+        )
+    return left_over

@@ -133,6 +133,11 @@ class Metrics:
             "model",
             "reason",
         )
+        self.not_finite = self._counter(
+            "unroll_not_finite_total",
+            "Requests that failed since the model computed NaN or infinity for them.",
+            "model",
+        )
         self.open_requests = self._gauge("unroll_open_requests", "Requests under way.")
         self.queue_seconds = self._histogram(
             "unroll_queue_seconds",
@@ -285,6 +290,14 @@ class Metrics:
             "Versions of models that were loaded, kept by a load, refused or unloaded.",
             "model",
             "outcome",
+        )
+        self.live_versions = self._gauge(
+            "unroll_model_live_versions",
+            "Versions of a model in memory: served, and replaced ones that are still used.",
+            "model",
+        )
+        self.waiting_loads = self._gauge(
+            "unroll_waiting_loads", "Loads and unloads of models that wait for others."
         )
         self.load_seconds = self._histogram(
             "unroll_model_load_seconds",

@@ -32,6 +32,7 @@ class GenerateMetrics:
         self._output_tokens = metrics.output_tokens.labels(model)
         self._finished = {r: metrics.finished.labels(model, r.value) for r in FinishReason}
         self._resumed = metrics.resumed.labels(model)
+        self._not_finite = metrics.not_finite.labels(model)
         self._active = GaugeShare(metrics.active_rows.labels(model))
         self._waiting = GaugeShare(metrics.waiting.labels(model))
         self._paused = GaugeShare(metrics.paused.labels(model))
@@ -102,6 +103,9 @@ class GenerateMetrics:
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
 
+    def not_finite(self) -> None:
+        self._not_finite.inc()
+
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None:
         self._finished[reason].inc()
         self._tokens_in.inc(input_tokens)
@@ -122,6 +126,7 @@ class BatchMetrics:
         self._rows = metrics.batch_rows.labels(model, graph)
         self._seconds = metrics.batch_seconds.labels(model, graph)
         self._tokens_in = metrics.tokens.labels(model, "in")
+        self._not_finite = metrics.not_finite.labels(model)
         metrics.batch_capacity.labels(model, graph).set(capacity)
 
     def batch_ran(self, rows: int, tokens: int, seconds: float) -> None:
@@ -136,3 +141,6 @@ class BatchMetrics:
 
     def began(self, queue_seconds: float) -> None:
         self._queue.observe(queue_seconds)
+
+    def not_finite(self) -> None:
+        self._not_finite.inc()

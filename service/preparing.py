@@ -6,6 +6,8 @@ A refusal is a value: an exception would keep what was opened alive in its trace
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bundle.errors import BundleError
 from service.assembly import Assembled, Surroundings, assemble
 from service.engine.catalogue import RefusedModel
 from service.runtime.devices import DeviceUnavailable
+from service.runtime.probing import OutputNotFinite
 from service.runtime.repository import LoadedModel, Repository
 
 
@@ -30,6 +33,19 @@ def make_ready(
     return None if loaded is None else run_once(loaded, around, reads=True)
 
 
+def others_of(
+    repository: Repository, folders: Mapping[int, Path], known: Mapping[int, str]
+) -> set[int]:
+    """The versions that hold another bundle than the ``known`` one, by their manifests; not those
+    that would be refused."""
+    others = set()
+    for number, folder in folders.items():
+        with suppress(BundleError):
+            if repository.differs(folder, known.get(number)):
+                others.add(number)
+    return others
+
+
 def run_once(
     loaded: LoadedModel, around: Surroundings, reads: bool = False
 ) -> Assembled | RefusedModel:
@@ -40,8 +56,13 @@ def run_once(
         if reads:
             assembled.warm_reading()
         return replace(assembled, seconds=loaded.seconds + time.monotonic() - started)
+    except OutputNotFinite as error:
+        return _refused(loaded, f"{error}; train the model again, or export an earlier checkpoint")
     except Exception as error:  # whatever it is, it is this bundle's own
-        bundle = loaded.bundle
-        reason = f"{bundle.folder}: its graphs do not run ({error}); export the bundle again"
-        manifest = bundle.manifest
-        return RefusedModel(manifest.name, str(manifest.version), reason)
+        return _refused(loaded, f"its graphs do not run ({error}); export the bundle again")
+
+
+def _refused(loaded: LoadedModel, reason: str) -> RefusedModel:
+    bundle = loaded.bundle
+    manifest = bundle.manifest
+    return RefusedModel(manifest.name, str(manifest.version), f"{bundle.folder}: {reason}")

@@ -71,6 +71,9 @@ UNITS = {
     "unroll_requests_total": "requests",
     "unroll_rejected_total": "requests",
     "unroll_cancelled_total": "requests",
+    "unroll_not_finite_total": "requests",
+    "unroll_model_live_versions": "versions",
+    "unroll_waiting_loads": "loads",
     "unroll_open_requests": "requests",
     "unroll_overload_stage": "stage",
     "unroll_waiting_requests": "requests",
@@ -154,6 +157,7 @@ def told_everything() -> Metrics:
     metrics.request_ended("letters", "Generate", "CANCELLED", 0.0, None)
     metrics.loads.labels("letters", "loaded").inc()
     metrics.load_seconds.labels("letters").observe(0.0)
+    metrics.live_versions.labels("letters").set(1)
     metrics.tell_build("", "", "")
     metrics.tell_models([model], [RefusedModel("tags", "1", "")], rows=8)
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.engine.errors import RequestError
+from service.engine.finiteness import not_finite
 from service.engine.open_work import Ahead
 from service.engine.shares import NOBODY, Share
 from service.engine.text_queue import Text, TextQueue
@@ -26,7 +27,8 @@ class BatchRunner(Protocol):
     def run(self, items: Sequence[Any]) -> Iterator[Sequence[Any] | None]:
         """Run the items as one padded batch, piece by piece.
 
-        Yields None after every piece but the last, then one result for each item.
+        Yields None after every piece but the last, then one result for each item: None where
+        the model computed NaN or infinity.
         """
 
 
@@ -37,6 +39,9 @@ class BatchObserver(Protocol):
 
     def answered(self, queue_seconds: float, compute_seconds: float) -> None:
         """Of a request: until its first batch began, and of all batches that held its items."""
+
+    def not_finite(self) -> None:
+        """A request failed since the model computed NaN or infinity for it."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +169,11 @@ class BatchEngine:
 
     def step(self) -> list[Any]:
         """Run one piece of the batch under way, or of the next one."""
-        if self._batch is None:
-            self._batch = self._begin()
-        results = next(self._batch.pieces)
+        batch = self._batch or self._begin()
+        results = next(batch.pieces)
         if results is None:
             return []
-        batch, self._batch = self._batch, None
+        self._batch = None
         self._learn(batch)
         tokens = sum(text.length for text in batch.entries)
         self.observer.batch_ran(len(batch.entries), tokens, self._last_batch)
@@ -202,8 +206,10 @@ class BatchEngine:
             if job.queue_seconds is None:
                 job.queue_seconds = started - job.arrived
                 self.observer.began(job.queue_seconds)
-        pieces = self.runner.run([text.job.items[text.number] for text in entries])
-        return _Batch(entries, pieces, started)
+        # Kept before it runs: where the runner raises, fail() still knows whose texts these were.
+        self._batch = _Batch(entries, iter(()), started)
+        self._batch.pieces = self.runner.run([text.job.items[text.number] for text in entries])
+        return self._batch
 
     def _learn(self, batch: _Batch) -> None:
         """How dense arrivals are: what came up during this batch, and how long that took."""
@@ -218,6 +224,9 @@ class BatchEngine:
         answered = []
         for text, result in zip(batch.entries, results, strict=True):
             job = text.job
+            if result is None and not job.is_gone:
+                self._fail_alone(job)
+                answered.append(job.sink)
             job.results[text.number] = result
             job.left -= 1
             if not (job.left or job.is_gone):
@@ -226,3 +235,10 @@ class BatchEngine:
                 job.sink.put(BatchDone(job.results))
                 answered.append(job.sink)
         return answered
+
+    def _fail_alone(self, job: Job) -> None:
+        """The others of its batch are answered."""
+        job.is_gone = True
+        self._waiting.forget(job, job.waiting)
+        self.observer.not_finite()
+        job.sink.put(BatchFailed(not_finite()))

@@ -17,6 +17,7 @@ RequestError
 ├── NotOffered         the protocol has it, this service does not
 ├── ServiceStopping    the service takes no new work
 └── EngineFailed       the model's engine stopped on an error of its own
+    └── NotFinite      the model computed NaN for this request; others go on
 """
 
 from __future__ import annotations
@@ -89,4 +90,8 @@ class ServiceStopping(RequestError):
 
 
 class EngineFailed(RequestError):
+    pass
+
+
+class NotFinite(EngineFailed):
     pass

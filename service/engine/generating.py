@@ -13,6 +13,7 @@ from service.engine.adjusting import Adjustments
 from service.engine.arena import Arena, Rows, Side, StateSpec
 from service.engine.beams import BeamSearch
 from service.engine.errors import RequestError
+from service.engine.finiteness import broken_rows, not_finite
 from service.engine.open_work import Ahead
 from service.engine.priming import PrimeCredit
 from service.engine.ranking import largest
@@ -79,6 +80,9 @@ class Observer(Protocol):
         """A stream lost its row to another caller's."""
 
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None: ...
+
+    def not_finite(self) -> None:
+        """A request failed since the model computed NaN or infinity for it."""
 
     def idle(self) -> None:
         """Nothing runs or waits any more."""
@@ -457,6 +461,7 @@ class GenerateEngine:
         tokens = arena.next_token[:rows].tolist()
         log_probabilities = arena.log_probability[:rows].tolist()
         arena.controls["token"][:rows] = arena.next_token[:rows]
+        broken = self._find_broken(log_probabilities)
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
         done: list[tuple[Stream, FinishReason]] = []
         behind: list[Stream] = []
@@ -473,6 +478,8 @@ class GenerateEngine:
                 stream.log_probability += log_probability
                 sink.put(TokenMade(token, pieces[token], made, log_probability, stream.sample))
                 reason = None
+            elif broken and stream.progress in broken:
+                continue
             elif stream.search:
                 searches[stream.search] = stream.progress
                 stream.made += 1
@@ -492,6 +499,24 @@ class GenerateEngine:
             self._finish(stream, reason)
         for stream in behind:
             self._pause(stream)
+        self._fail_alone(broken)
+
+    def _find_broken(self, log_probabilities: Sequence[float]) -> set[Progress]:
+        """The requests for which this step computed NaN: nothing of them may go out."""
+        rows = self.scheduler.rows
+        broken = {rows[row].progress for row in broken_rows(log_probabilities)}
+        for progress in broken:
+            for stream in progress.streams:
+                stream.is_fast = False
+        return broken
+
+    def _fail_alone(self, broken: set[Progress]) -> None:
+        """Whoever shares the batch with them goes on."""
+        for progress in broken:
+            self._leave(progress)
+            self.observer.not_finite()
+            progress.sink.put(Failed(not_finite()))
+            self._sinks.append(progress.sink)
 
     def _hand_out(
         self, stream: Stream, token: int, log_probability: float, now: float

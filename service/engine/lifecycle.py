@@ -61,13 +61,14 @@ class Control(Protocol):
         """Serve the versions that ``policy`` chooses; without one, by the policy last given.
 
         Raises ModelNotFound, ModelRefused (then what was served still is), WrongInput,
-        ControlDisabled or ServiceStopping.
+        QueueFull, Overloaded while too many versions are in use, ControlDisabled or
+        ServiceStopping.
         """
 
     async def unload(self, name: str) -> None:
         """Serve no version of it; returns once the calls that were under way are done.
 
-        Raises ModelNotFound, ControlDisabled or ServiceStopping.
+        Raises ModelNotFound, QueueFull, ControlDisabled or ServiceStopping.
         """
 
     def index(self) -> Sequence[IndexEntry]:

@@ -189,8 +189,11 @@ class PushEngine(GenerateEngine):
         labels = arena.next_token[:rows].tolist()
         log_probabilities = arena.log_probability[:rows].tolist()
         leaving: list[PushedStream] = []
+        broken = self._find_broken(log_probabilities)
         running = cast("list[PushedStream]", self.scheduler.rows)
         for row, stream in enumerate(running):
+            if stream.progress in broken:
+                continue
             self._answer_token(stream, labels[row], log_probabilities[row], now)
             if self._stays(stream, others_wait):
                 labels[row] = stream.inbox.popleft()  # what this row reads next
@@ -199,6 +202,7 @@ class PushEngine(GenerateEngine):
         arena.controls["token"][:rows] = labels
         for stream in leaving:
             self._step_aside(stream)
+        self._fail_alone(broken)
 
     def _answer_token(
         self, stream: PushedStream, label: int, log_probability: float, now: float

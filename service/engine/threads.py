@@ -137,14 +137,20 @@ class EngineThread:
             self._is_closed = True
             self._inbox.put((self._stop, None))
 
-    def join(self) -> None:
-        """Wait for the thread, once it is closed; one that was never started has ended."""
-        if self._thread is not None:
-            self._thread.join()
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the thread, once it is closed; one that was never started has ended.
 
-    def stop(self) -> None:
+        seconds: to wait at most. Returns whether it has ended.
+        """
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float | None = None) -> bool:
+        """close(), then join()."""
         self.close()
-        self.join()
+        return self.join(seconds)
 
     def submit(self, request: Any, sink: Any, size: int = 1) -> Any:
         """Open work for ``request``; its events go to ``sink``. Pair with release().

@@ -15,6 +15,7 @@ from service.engine.errors import (
     EngineFailed,
     ModelNotFound,
     ModelRefused,
+    NotFinite,
     NotOffered,
     Overloaded,
     PermissionDenied,
@@ -46,6 +47,7 @@ STATUS_OF = {
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     ServiceStopping: grpc.StatusCode.UNAVAILABLE,
     EngineFailed: grpc.StatusCode.INTERNAL,
+    NotFinite: grpc.StatusCode.INTERNAL,
 }
 
 # A status travels as a header, of which clients take 8 KiB; there a byte may become three.

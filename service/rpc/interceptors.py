@@ -96,6 +96,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Reads nothing of the call, whatever kind its method is of."""
 
         async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+            if name in self.itself:
+                self.reception.watch.open(context)
             watched = self.reception.watch.begin(name, context)
             code = STATUS_OF[type(failure)]
             self.reception.count("", name, code.name, 0.0, failure)

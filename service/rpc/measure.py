@@ -10,11 +10,18 @@ from google.protobuf.message import Message
 
 from service.engine.errors import WrongInput
 from service.engine.reading import MAX_REQUEST_CHARACTERS, MAX_TEXTS
+from service.engine.tagging import MAX_TOP_LABELS
+from unroll.v1 import unroll_pb2 as pb
 
 # Of a message that is too small to be worth counting, for each byte: the dearest kind.
 _SMALL_BYTES, _SMALL_FACTOR = 16_384, 20
-# Of a larger one: for each byte, and for each element of what it repeats.
-_BYTE_FACTOR, _ELEMENT_BYTES = 5, 200
+# Of a larger one: for each byte, and for each element of what it repeats. Raw ids are the dearest
+# kind: eight bytes of each become an integer of Python's.
+_BYTE_FACTOR, _ELEMENT_BYTES = 12, 200
+# Of what is made of a request until it is answered: a word with its label, a character of a text
+# whose words are not known yet, one of a text whose tokens are scored, and a label with its
+# probability.
+_WORD_BYTES, _TAGGED_CHARACTER_BYTES, _SCORED_CHARACTER_BYTES, _LABEL_BYTES = 900, 200, 100, 110
 
 
 def resident_bytes(message: Message, wire_bytes: int) -> int:
@@ -25,6 +32,21 @@ def resident_bytes(message: Message, wire_bytes: int) -> int:
     if wire_bytes <= _SMALL_BYTES:
         return _SMALL_FACTOR * wire_bytes
     return _BYTE_FACTOR * wire_bytes + _ELEMENT_BYTES * _elements(message)
+
+
+def classify_bytes(request: pb.ClassifyRequest, labels: int) -> int:
+    return len(request.texts) * labels * _LABEL_BYTES
+
+
+def tag_bytes(request: pb.TagRequest) -> int:
+    words = sum(len(item.words) for item in request.items)
+    characters = sum(len(item.text) for item in request.items)
+    top = min(request.top_labels, MAX_TOP_LABELS) * _LABEL_BYTES
+    return words * (_WORD_BYTES + top) + characters * (_TAGGED_CHARACTER_BYTES + top // 2)
+
+
+def score_bytes(request: pb.ScoreRequest) -> int:
+    return sum(len(item.text) for item in request.items) * _SCORED_CHARACTER_BYTES
 
 
 def _elements(message: Message) -> int:

@@ -16,6 +16,7 @@ from service.engine.reading import off_loop
 from service.engine.tag_streams import TagStream
 from service.engine.wishes import GenerationWish, unread_bytes
 from service.rpc import converters
+from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.reception import CALLER, Gate
 from service.rpc.writing import Writer
 from unroll.v1 import unroll_pb2 as pb
@@ -42,18 +43,20 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.ClassifyResponse:
         with self.catalogue.classifier(request.model, request.model_version) as call:
             call.inferences = len(request.texts)
-            rows = await call.model.classify(request.texts)
-            count = len(rows) * len(call.model.card.labels)
-            return await off_loop(count, lambda: converters.from_classified(rows))
+            labels = len(call.model.card.labels)
+            with self.budget.hold(ANSWERS, classify_bytes(request, labels)):
+                rows = await call.model.classify(request.texts)
+                return await off_loop(len(rows) * labels, lambda: converters.from_classified(rows))
 
     async def Tag(
         self, request: pb.TagRequest, context: grpc.aio.ServicerContext
     ) -> pb.TagResponse:
         with self.catalogue.tagger(request.model, request.model_version) as call:
             call.inferences = len(request.items)
-            texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
-            told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
-            return await off_loop(told, lambda: converters.from_tagged(texts))
+            with self.budget.hold(ANSWERS, tag_bytes(request)):
+                texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
+                told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
+                return await off_loop(told, lambda: converters.from_tagged(texts))
 
     async def StreamTag(
         self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
@@ -144,7 +147,11 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.generator(request.model, request.model_version) as call:
             call.inferences = len(request.items)
             wishes = converters.to_score_wishes(request)
-            return converters.from_scored(await call.model.score(wishes))
+            with self.budget.hold(ANSWERS, score_bytes(request)):
+                rows = await call.model.score(wishes)
+                return await off_loop(
+                    sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)
+                )
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext

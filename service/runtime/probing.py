@@ -19,10 +19,16 @@ from service.runtime.sessions import NUMPY_TYPES
 
 Feed = dict[str, NDArray[Any]]
 
+
+class OutputNotFinite(Exception):
+    """A graph computes NaN or infinity from ordinary inputs; the message names its output."""
+
+
 # Batches that rows are compared in: beside the single row's kernel, each way of blocking.
 _BATCHES = (2, 5, 16)
 _TIME = 3
 _SEQUENCES = ("tokens", "targets")
+_LOGARITHMS = ("log_probability", "log_probabilities")
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,17 @@ def probe(
 ) -> Probed:
     """Run each graph on made-up rows, one alone and several together, whole and cut in two.
 
+    Raises OutputNotFinite: such a model would answer with NaN.
+
     vocabulary: ids below it are valid for every graph, as tokens and as labels.
     wide: sessions on more threads, which must compute what their namesakes do.
     """
     wide = wide or {}
     hashed, invariant = hashlib.sha256(), True
     for name in sorted(sessions):
-        outputs = list(_outputs(sessions[name], vocabulary))
+        outputs = list(_outputs(name, sessions[name], vocabulary))
         alone, *batched = outputs
-        batched += _outputs(wide[name], vocabulary) if name in wide else []
+        batched += _outputs(name, wide[name], vocabulary) if name in wide else []
         for part in alone:
             hashed.update(part.tobytes())
         invariant &= all(
@@ -61,13 +69,24 @@ def probe(
 
 
 def _outputs(
-    session: onnxruntime.InferenceSession, vocabulary: int
+    graph: str, session: onnxruntime.InferenceSession, vocabulary: int
 ) -> Iterator[Sequence[NDArray[Any]]]:
     """What row 0 gives alone, then in each batch."""
     feed = _feed(session, max(_BATCHES), vocabulary)
+    names = [port.name for port in session.get_outputs()]
     for rows in (1, *_BATCHES):
-        part = {name: array[:rows] for name, array in feed.items()}
-        yield [output[0] for output in session.run(None, part)]
+        outputs = session.run(None, {name: array[:rows] for name, array in feed.items()})
+        for name, output in zip(names, outputs, strict=True):
+            if not _is_finite(name, output):
+                raise OutputNotFinite(f"graph {graph!r} computes NaN or infinity as {name!r}")
+        yield [output[0] for output in outputs]
+
+
+def _is_finite(name: str, output: NDArray[Any]) -> bool:
+    """-inf is the logarithm of what has no probability at all; nothing else may be infinite."""
+    if name in _LOGARITHMS:
+        return bool((output < np.inf).all())
+    return bool(np.isfinite(output).all())
 
 
 def _cut_changes_nothing(session: onnxruntime.InferenceSession, vocabulary: int) -> bool:

@@ -11,7 +11,7 @@ import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
 from bundle.manifest import FP32, GENERATE, GRAPHS_OF_TASK, ROWS, Manifest
-from bundle.store import Bundle, read_bundle
+from bundle.store import MOST_BUNDLE_BYTES, Bundle, digest_of, read_bundle
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
@@ -54,6 +54,7 @@ class Precisions:
 class LoadedModel:
     """A verified bundle with a session for each graph of its task, in one precision.
 
+    bundle: without the contents of its files, which the sessions have copies of.
     sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it. A step
     in another precision reads prompts too, so such a generator has no ``prime``.
     wide: the sessions of steps and primes once more, on several threads; none where one is all.
@@ -94,13 +95,21 @@ class Repository:
     root: Path
     settings: SessionSettings
     precisions: Precisions = Precisions()
+    most_bytes: int = MOST_BUNDLE_BYTES
 
     def versions(self) -> dict[str, dict[int, Path]]:
         return all_versions(self.root)
 
     def load_newest(self) -> tuple[list[LoadedModel], list[RefusedBundle]]:
         """Raises NoModels and DeviceUnavailable."""
-        return load_models(self.root, self.settings, self.precisions)
+        return load_models(self.root, self.settings, self.precisions, self.most_bytes)
+
+    def differs(self, folder: Path, known: str | None) -> bool:
+        """Whether load() would open a bundle that is not the ``known`` one; its manifest is read.
+
+        Raises BundleError's kinds.
+        """
+        return digest_of(folder) != known
 
     def load(self, folder: Path, known: str | None = None) -> LoadedModel | None:
         """The bundle in ``folder``, verified and opened; None for one whose digest is ``known``.
@@ -108,7 +117,7 @@ class Repository:
         Raises BundleError's kinds, and DeviceUnavailable.
         """
         started = time.monotonic()
-        bundle = read_checked(folder)
+        bundle = read_checked(folder, self.most_bytes)
         if bundle.digest == known:
             return None
         loaded = open_bundle(bundle, self.settings, self.precisions)
@@ -139,12 +148,12 @@ def all_versions(root: Path) -> dict[str, dict[int, Path]]:
     return dict(sorted(found.items()))
 
 
-def read_checked(folder: Path) -> Bundle:
+def read_checked(folder: Path, most_bytes: int = MOST_BUNDLE_BYTES) -> Bundle:
     """The bundle in ``folder``, which must be the one its place says.
 
     Raises BundleError's kinds.
     """
-    bundle = read_bundle(folder)
+    bundle = read_bundle(folder, most_bytes)
     manifest = bundle.manifest
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise ManifestInvalid(
@@ -155,7 +164,10 @@ def read_checked(folder: Path) -> Bundle:
 
 
 def load_models(
-    root: Path, settings: SessionSettings, precisions: Precisions | None = None
+    root: Path,
+    settings: SessionSettings,
+    precisions: Precisions | None = None,
+    most_bytes: int = MOST_BUNDLE_BYTES,
 ) -> tuple[list[LoadedModel], list[RefusedBundle]]:
     """Every model that can be served and every one that cannot, each on its own account.
 
@@ -169,7 +181,7 @@ def load_models(
     for folder in folders:
         try:
             started = time.monotonic()
-            opened = open_bundle(read_checked(folder), settings, precisions)
+            opened = open_bundle(read_checked(folder, most_bytes), settings, precisions)
             loaded.append(replace(opened, seconds=time.monotonic() - started))
         except BundleError as error:
             refused.append(RefusedBundle(folder.parent.name, folder.name, str(error)))
@@ -210,7 +222,8 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
         for role, graph in graphs.items()
         if role in _WIDE and settings.threads > 1 and settings.provider == CPU_PROVIDER
     }
-    return _with_rows(LoadedModel(bundle, precision, sessions, wide), settings)
+    loaded = _with_rows(LoadedModel(bundle, precision, sessions, wide), settings)
+    return replace(loaded, bundle=bundle.without_contents())
 
 
 def _roles(manifest: Manifest) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -79,34 +80,36 @@ class PredictRunner:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
 
-    def run(self, items: Sequence[Sequenced]) -> Iterator[list[list[float]]]:
-        """The probabilities of each item's labels, in one piece."""
+    def run(self, items: Sequence[Sequenced]) -> Iterator[list[list[float] | None]]:
+        """The probabilities of each item's labels, in one piece; None where they are NaN."""
         feed = _padded([item.tokens for item in items])
-        yield self.session.run(["probabilities"], feed)[0].tolist()
+        (rows,) = self.session.run(["probabilities"], feed)
+        yield [None if row is None else row.tolist() for row in _finite(rows)]
 
 
 class TagRunner:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
 
-    def run(self, items: Sequence[Sequenced]) -> Iterator[list[Array]]:
-        """The probabilities (tokens, labels) of each item, in one piece."""
+    def run(self, items: Sequence[Sequenced]) -> Iterator[list[Array | None]]:
+        """The probabilities (tokens, labels) of each item, in one piece; None if one is NaN."""
         feed = _padded([item.tokens for item in items])
         (rows,) = self.session.run(["probabilities"], feed)
-        yield [row[: len(item.tokens)] for row, item in zip(rows, items, strict=True)]
+        yield _finite([row[: len(item.tokens)] for row, item in zip(rows, items, strict=True)])
 
 
 class FillRunner:
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
 
-    def run(self, items: Sequence[TwoSided]) -> Iterator[list[Array]]:
-        """The probabilities (candidates,) for each item's blank, in one piece."""
+    def run(self, items: Sequence[TwoSided]) -> Iterator[list[Array | None]]:
+        """The probabilities (candidates,) for each item's blank, in one piece; None if one is
+        NaN."""
         feed = _padded([item.tokens for item in items])
         right = _padded([item.right for item in items])
         feed |= {"right": right["tokens"], "right_lengths": right["lengths"]}
         (rows,) = self.session.run(["probabilities"], feed)
-        yield list(rows)
+        yield _finite(rows)
 
 
 class Primer:
@@ -295,8 +298,9 @@ class ScoreRunner:
         self.primer = primer
         self.outputs = [port.name for port in session.get_outputs()]
 
-    def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float]] | None]:
-        """The log-probability of each target; yields None between pieces, then all of them.
+    def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float] | None] | None]:
+        """The log-probability of each target; yields None between pieces, then all of them, and
+        None for an item of which one is NaN. That of what cannot be is -inf.
 
         State is carried from piece to piece. Rows that have ended leave before the next one:
         a row of length 0 would lose its state.
@@ -318,7 +322,7 @@ class ScoreRunner:
                 states[i] = self._next_state(states[i], found, row)
             running = [i for i in running if len(items[i].tokens) > end]
             start = end
-            yield None if running else scores
+            yield None if running else [s if sum(s) < math.inf else None for s in scores]
 
     def _first_states(self, items: Sequence[Scorable]) -> list[State | None]:
         if self.primer is None:
@@ -333,6 +337,11 @@ class ScoreRunner:
             else before[tensor.name]
             for tensor in self.state
         }
+
+
+def _finite(rows: Iterable[Array]) -> list[Array | None]:
+    """The rows as they are, None in place of one that holds NaN or infinity."""
+    return [row if np.isfinite(row).all() else None for row in rows]
 
 
 def _padded(tokens: Sequence[Sequence[int]], least: int = 1) -> dict[str, Array]:

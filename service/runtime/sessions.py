@@ -30,12 +30,23 @@ class SessionSettings:
 def open_session(
     bundle: Bundle, graph: str, settings: SessionSettings
 ) -> onnxruntime.InferenceSession:
-    """Raises ManifestInvalid when the graph is not the one the manifest describes, and
+    """Of the bytes that were verified; the bundle's files are not opened again, so that what
+    becomes of them afterwards is nothing to the session.
+
+    Raises ManifestInvalid when the graph is not the one the manifest describes, and
     DeviceUnavailable when the device is not the one that was asked for."""
     path, spec = bundle.path_of(graph), bundle.manifest.graphs[graph]
     provider = (settings.provider, provider_options(settings.provider))
+    options = _options(settings, spec)
+    weights = bundle.weights
+    # Without a file of its own a graph finds no other one: it can name the weights alone.
+    options.add_external_initializers_from_files_in_memory(
+        [bundle.manifest.weights.file], [weights], [len(weights)]
+    )
     try:
-        session = onnxruntime.InferenceSession(path, _options(settings, spec), providers=[provider])
+        session = onnxruntime.InferenceSession(
+            bundle.graph_of(graph), options, providers=[provider]
+        )
     except Exception as error:  # onnxruntime raises classes of its own for each status
         raise ManifestInvalid(
             f"{path}: onnxruntime cannot load it ({error}); export the bundle again"

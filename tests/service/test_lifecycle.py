@@ -15,10 +15,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client import Client, RequestFailed, Sampling
+from service import control
 from service.engine.errors import (
     ControlDisabled,
     ModelNotFound,
     ModelRefused,
+    Overloaded,
+    QueueFull,
     ServiceStopping,
     WrongInput,
 )
@@ -26,6 +29,7 @@ from service.engine.lifecycle import VersionPolicy
 from service.runtime import repository
 from service.runtime.repository import Repository
 from tests.reweighing import reweigh, spoil
+from tests.tiny import edit_manifest
 
 TEXTS = ["the food is good", "not bad was great"]
 LONG = 300  # tokens
@@ -586,7 +590,203 @@ def test_a_stop_gives_up_the_load_under_way(service, models, gate, threads):
     stopping.result(20)
     with pytest.raises(ServiceStopping, match="load the model on another one"):
         loading.result(1)
+    for thread in threading.enumerate():
+        if thread.name.startswith("load-"):
+            thread.join(10)  # it has given its outcome, and ends
     assert not [name for name in threads() if name.startswith(("mood-", "load"))]
+
+
+async def _has_begun():
+    """What was asked of the loop before is waiting by now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_more_loads_than_may_wait_are_refused_and_told_when_to_come_back(
+    start_service, models, gate
+):
+    service = start_service(models=models, max_waiting_loads=2)
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    loads = [begin(service, service.app.control.load("mood"))]
+    assert gate.reached.wait(10)
+    loads += [begin(service, service.app.control.load("mood")) for _ in range(2)]
+    service.run(_has_begun())
+    assert service.metric("unroll_waiting_loads") == 2
+    with pytest.raises(QueueFull, match=r"as many as may \(max_waiting_loads\)") as caught:
+        load(service, "mood")
+    assert caught.value.retry_after_seconds >= 1
+    gate.open()
+    for loading in loads:
+        loading.result(20)
+    load(service, "mood")
+    assert service.metric("unroll_waiting_loads") == 0
+
+
+def test_a_load_whose_caller_leaves_before_it_began_is_dropped(service, models, gate):
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    first = begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    gone = [begin(service, service.app.control.load("mood")) for _ in range(10)]
+    service.run(_has_begun())
+    for loading in gone:
+        loading.cancel()
+    gate.open()
+    first.result(20)
+    load(service, "mood")
+    # The first loads version 2 and the last one finds it served; nothing of the others ran.
+    assert service.metric("unroll_model_loads_total", model="mood", outcome="kept") == 1
+
+
+def test_a_stop_drops_loads_that_have_not_begun(start_service, models, gate):
+    """However many there are, none of them is run."""
+    service = start_service(models=models, max_waiting_loads=2000)
+    under_way = begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    waiting = [begin(service, service.app.control.load("mood")) for _ in range(1500)]
+    waiting.append(begin(service, service.app.control.unload("mood")))
+    service.run(_has_begun())
+    service.run(_drop_loads(service.app.control))
+    for loading in waiting:
+        with pytest.raises(ServiceStopping, match="the server is stopping"):
+            loading.result(10)
+    assert not under_way.done()
+    gate.open()
+    with pytest.raises(ServiceStopping):
+        under_way.result(20)
+    assert service.metric("unroll_model_loads_total", model="mood", outcome="kept") == 0
+
+
+async def _drop_loads(control):
+    control.drop_loads()
+
+
+def test_an_app_that_stops_waits_for_no_load_that_has_not_begun(start_service, models, gate):
+    """The grace is for calls; loads that wait are refused before it begins."""
+    service = start_service(models=models)
+    begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    waiting = begin(service, service.app.control.load("mood"))
+    service.run(_has_begun())
+    stopping = begin(service, service.app.stop())
+    with pytest.raises(ServiceStopping):
+        waiting.result(10)
+    assert not stopping.done()
+    gate.open()
+    assert stopping.result(20)
+
+
+def test_a_stop_leaves_an_engine_behind_that_hangs(service, client, monkeypatch):
+    """It is told of, and the others have ended as they should."""
+    monkeypatch.setattr(control, "_STOP_SECONDS", 0.3)
+    held = hold(service, "letters")
+    mood = service.app.catalogue.find("mood")
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(told, client)
+        assert held.begun.wait(10)
+        try:
+            assert service.run(service.app.control.stop()) == 1
+            assert [thread.join(0) for thread in mood.threads] == [True]
+            (hanging, score) = service.app.catalogue.find("letters").threads
+            assert (hanging.join(0), score.join(0)) == (False, True)
+        finally:
+            held.release()
+        with pytest.raises(RequestFailed):
+            stream.result(20)
+    service.app.control._live.clear()  # it was stopped, and what it held was told
+
+
+def test_a_stop_leaves_a_load_behind_that_hangs(service, models, gate, monkeypatch, caplog):
+    monkeypatch.setattr(control, "_STOP_SECONDS", 0.3)
+    loading = begin(service, service.app.control.load("mood"))
+    assert gate.reached.wait(10)
+    assert service.run(service.app.control.stop()) == 0
+    assert not loading.done()
+    assert "1 loads have not ended" in caplog.text
+    gate.open()
+    with pytest.raises(ServiceStopping):
+        loading.result(20)
+
+
+def test_an_unload_ends_though_an_engine_hangs(service, client, monkeypatch, caplog):
+    monkeypatch.setattr(control, "_STOP_SECONDS", 0.3)
+    held = hold(service, "letters")
+    with Client(service.target, timeout=1) as caller, pytest.raises(RequestFailed):
+        told(caller)
+    assert held.begun.is_set()
+    try:
+        unload(service, "letters")
+    finally:
+        held.release()
+    assert "engine generate of model letters version 1 hangs in a step" in caplog.text
+    assert states(service, "letters") == {"1": ("UNAVAILABLE", "unloaded")}
+
+
+# -- how many versions there may be ---------------------------------------------------------
+
+
+def test_no_more_versions_of_a_model_are_in_memory_than_may_be(start_service, models):
+    """A load beyond them says what holds them; nothing of it is opened, and room helps."""
+    service = start_service(models=models, max_live_versions=2)
+    for version in ("2", "3"):
+        reweigh(models / "letters" / "1", models / "letters" / version)
+    with Client(service.target, timeout=30) as client, ThreadPoolExecutor(2) as pool:
+        expected = told(client)
+        held, streams = [], []
+        for version in (1, 2):
+            load(service, "letters", specific=(version,))
+            held.append(hold(service, "letters"))
+            streams.append(pool.submit(told, client))
+            assert held[-1].begun.wait(10)
+        try:
+            assert service.metric("unroll_model_live_versions", model="letters") == 2
+            with pytest.raises(
+                Overloaded, match=r"may have 2 versions .* still use version 1 by 1, version 2 by 1"
+            ) as caught:
+                load(service, "letters", specific=(3,))
+            assert caught.value.retry_after_seconds > 0
+            assert service.app.catalogue.versions("letters") == ["2"]
+            load(service, "letters", specific=(2,))  # brings nothing new: it is kept
+            (models / "letters" / "3" / "manifest.json").unlink()
+            with pytest.raises(ModelRefused, match="cannot be read"):
+                load(service, "letters", specific=(3,))
+        finally:
+            for engine in held:
+                engine.release()
+        assert streams[0].result() == expected
+        streams[1].result()
+        wait_until_replaced_ones_have_stopped(service)
+        reweigh(models / "letters" / "1", models / "letters" / "3")
+        load(service, "letters", specific=(3,))
+        wait_until_replaced_ones_have_stopped(service)
+        assert service.app.catalogue.versions("letters") == ["3"]
+        assert service.metric("unroll_model_live_versions", model="letters") == 1
+
+
+def test_versions_that_nobody_uses_leave_room_for_their_successors(start_service, models):
+    service = start_service(models=models, max_live_versions=1)
+    for factor in (-0.7, 0.3):
+        reweigh(models / "mood" / "1", models / "mood" / "1", factor)
+        load(service, "mood")
+    assert service.metric("unroll_model_loads_total", model="mood", outcome="loaded") == 3
+
+
+def test_a_policy_of_more_versions_than_may_be_is_refused(start_service, models):
+    service = start_service(models=models, max_live_versions=2)
+    for version in ("2", "3"):
+        reweigh(models / "mood" / "1", models / "mood" / version)
+    with pytest.raises(WrongInput, match="all versions of model 'mood' are 3, and at most 2"):
+        load(service, "mood", all=True)
+
+
+def test_a_bundle_larger_than_the_setting_is_refused(start_service, models):
+    service = start_service(models=models, max_bundle_bytes=200_000)
+    reweigh(models / "mood" / "1", models / "mood" / "2")
+    edit_manifest(
+        models / "mood" / "2",
+        lambda c: c["files"].update(weights={"sha256": "0", "bytes": 200_001}),
+    )
+    with pytest.raises(ModelRefused, match="at most 200000 are read"):
+        load(service, "mood")
 
 
 def test_a_model_whose_engine_failed_is_loaded_anew(service, client, threads):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from service.config import Config, ConfigInvalid
 from service.reloading import Reloading
 from service.rpc.tokens import new_token
 from service.security import secure
+from tests.authority import Authority
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +86,24 @@ def test_tokens_are_read_even_where_their_file_looks_the_same(tmp_path, caplog):
     assert failures == ["tokens"]
     assert "what was read before stays in use" in caplog.text
     assert security.guard.caller("Classify", [("authorization", f"Bearer {secret}")]).name == "ann"
+
+
+def test_certificates_are_read_again_and_one_without_its_key_changes_nothing(tmp_path):
+    authority, other = Authority(), tmp_path / "other"
+    other.mkdir()
+    certificate, key = authority.issue(until=datetime(2100, 1, 1, tzinfo=UTC)).write(tmp_path)
+    config = Config(tls_certificate=certificate, tls_key=key)
+    failures = []
+    security = secure(config, failures.append)
+    authority.issue(until=datetime(2101, 1, 1, tzinfo=UTC)).write(tmp_path)
+    reload(config, Reader(config), security)
+    assert security.credentials._renewed() is not None
+    assert security.certificate_expires() == datetime(2101, 1, 1, tzinfo=UTC).timestamp()
+    _, wrong = authority.issue().write(other)
+    wrong.rename(key)
+    reload(config, Reader(config), security)
+    assert failures == ["tls"]
+    assert security.certificate_expires() == datetime(2101, 1, 1, tzinfo=UTC).timestamp()
 
 
 def test_a_changed_path_of_tokens_needs_a_restart(caplog, tmp_path):

@@ -134,8 +134,8 @@ def _held(service):
         assert released.wait(10)
         return step()
 
-    def release(work, size):
-        cancel(work, size)
+    def release(work):
+        cancel(work)
         released.set()
 
     thread.engine.step, thread.release = held_step, release

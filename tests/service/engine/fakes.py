@@ -76,6 +76,7 @@ class Heard:
         self.idles = 0
         self.waiting_for_readers = 0
         self.preemptions = 0
+        self.broken = 0
         self.answers = []
 
     def stepped(self, rows, waiting, primed_tokens, seconds, prime_seconds):
@@ -101,6 +102,9 @@ class Heard:
 
     def finished(self, reason, input_tokens, output_tokens):
         self.ended.append((reason, input_tokens, output_tokens))
+
+    def not_finite(self):
+        self.broken += 1
 
     def idle(self):
         self.idles += 1

@@ -17,6 +17,8 @@ def made(position):
 class Thread:
     """What a stream needs of an engine's thread."""
 
+    are_buffers_small = False
+
     def __init__(self):
         self.pace = Pace(0.0)
         self.resumed, self.released = [], []

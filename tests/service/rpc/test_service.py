@@ -298,10 +298,10 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
 def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(service, monkeypatch, caplog):
     """The write fails before the cancel is heard; the call counts as cancelled, not INTERNAL."""
 
-    async def broken(self, context, response):
+    async def broken(self, response):
         raise grpc.aio.InternalError("the batch was not executed")
 
-    monkeypatch.setattr("service.rpc.servicer.UnrollServicer._write", broken)
+    monkeypatch.setattr("service.rpc.writing.Writer.write", broken)
     with Client(service.target, timeout=10) as client, pytest.raises(RequestFailed):
         list(client.generate("letters", prompt="a"))
     left = {"model": "letters", "method": "Generate", "code": "CANCELLED"}

@@ -240,3 +240,59 @@ def test_a_stepped_prompt_is_near_the_sequence_operators(tiny_models, settings, 
     ):
         for name, part in one.items():
             np.testing.assert_allclose(part, other[name], atol=1e-5)
+
+
+class Broken:
+    """A session whose output is NaN or infinite in row ``row``, in its first column."""
+
+    def __init__(self, session, output, row, value):
+        self.session, self.output, self.row, self.value = session, output, row, value
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run(self, names, feed):
+        outputs = self.session.run(names, feed)
+        outputs[names.index(self.output)][self.row].flat[0] = self.value
+        return outputs
+
+
+def two_sided(random, length):
+    return Item(ids(random, length, 9), right=ids(random, length, 9))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "graph", "runner", "make"),
+    [
+        ("mood", "predict", PredictRunner, lambda r, n: Item(ids(r, n, 9))),
+        ("tags", "predict", TagRunner, lambda r, n: Item(ids(r, n, 9))),
+        ("blank", "predict", FillRunner, two_sided),
+    ],
+    ids=["predict", "tag", "fill"],
+)
+def test_a_row_of_nan_is_none_and_the_others_are_as_they_were(
+    tiny_models, settings, random, name, graph, runner, make, value
+):
+    session = open_session(read_bundle(tiny_models / name / "1"), graph, settings)
+    items = [make(random, length) for length in (3, 5, 2)]
+    expected = run_all(runner(session), items)
+    found = run_all(runner(Broken(session, "probabilities", 1, value)), items)
+    assert found[1] is None
+    for place in (0, 2):
+        assert np.array_equal(found[place], expected[place])
+
+
+def test_a_score_of_nan_is_none_and_one_of_what_cannot_be_is_not(tiny_models, settings, random):
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    session = open_session(bundle, "score", settings)
+    items = [Item(ids(random, 5), ids(random, 5)) for _ in range(3)]
+
+    def scores(value):
+        broken = Broken(session, "log_probabilities", 1, value)
+        return run_all(ScoreRunner(broken, bundle.manifest.state, None), items)
+
+    expected = run_all(ScoreRunner(session, bundle.manifest.state, None), items)
+    for value in (np.nan, np.inf):
+        assert scores(value) == [expected[0], None, expected[2]]
+    assert scores(-np.inf)[1] == [-np.inf, *expected[1][1:]]
