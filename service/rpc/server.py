@@ -196,6 +196,9 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        # It refuses calls of callers that keep to that limit, by the hundred: those that ended a
+        # moment ago still count.
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server.max_pending_requests", _MOST_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING_CALLS),

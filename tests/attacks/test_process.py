@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 import time
+from contextlib import suppress
+from typing import Self
 
+import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.rpc.tokens import new_token
 from tests.attacks.harness import MODELS, Service, Threat, Witness, wait_until
@@ -32,14 +36,33 @@ SERVING, NOT_SERVING = (
 )
 
 
-def heard(watcher, number):
-    """The statuses that a Raw connection's Watch was sent, in their order."""
-    data, found = watcher.answers[number].data, []
-    while len(data) >= 5:
-        length = int.from_bytes(data[1:5], "big")
-        found.append(health_pb2.HealthCheckResponse.FromString(data[5 : 5 + length]).status)
-        data = data[5 + length :]
-    return found
+class Watcher:
+    """A well-behaved Health.Watch call; ``with`` ends it. statuses: what it was sent so far."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.statuses: list[int] = []
+        self._channel = grpc.insecure_channel(service.target)
+        request = health_pb2.HealthCheckRequest(service=name)
+        self._call = health_pb2_grpc.HealthStub(self._channel).Watch(request)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def hears(self, status: int, seconds: float = 5.0) -> bool:
+        """Whether its last one is ``status``, within ``seconds``."""
+        return wait_until(lambda: self.statuses[-1:] == [status], seconds)
+
+    def _read(self) -> None:
+        with suppress(grpc.RpcError):
+            for response in self._call:
+                self.statuses.append(response.status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call.cancel()
+        self._thread.join()
+        self._channel.close()
 
 
 class TestUnreadWatches:
@@ -59,21 +82,19 @@ class TestUnreadWatches:
             Service(tmp_path, (*MODELS, "sentiment"), callers=("ann",)) as service,
             Witness(service, "ann") as witness,
             Raw(service) as unread,
-            Raw(service, window=65535, reads=True) as other,
+            Watcher(service, "sentiment") as other,
         ):
             for name in ("", "sentiment", "sentiment", "pos"):
                 unread.call(f"{HEALTH}/Watch", health_pb2.HealthCheckRequest(service=name))
-            asked = health_pb2.HealthCheckRequest(service="sentiment")
-            watch = other.call(f"{HEALTH}/Watch", asked)
-            assert other.pump(5, lambda: heard(other, watch) == [SERVING])
+            assert other.hears(SERVING)
             for _ in range(3):
-                assert self._change(service, UNLOAD) == self._change(service, LOAD) == "OK"
-            assert other.pump(5, lambda: heard(other, watch)[-1:] == [SERVING])
-            assert NOT_SERVING in heard(other, watch)
+                for method, status in ((UNLOAD, NOT_SERVING), (LOAD, SERVING)):
+                    assert self._change(service, method) == "OK"
+                    assert other.hears(status)
             witness.report().check(10)
             service.check_answers()
             service.signal(signal.SIGTERM)
-            assert other.pump(5, lambda: heard(other, watch)[-1:] == [NOT_SERVING])
+            assert other.hears(NOT_SERVING)
             assert service.process.wait(service.grace_seconds + 8) == 0
 
     @staticmethod

@@ -20,6 +20,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
@@ -234,12 +235,14 @@ class Raw:
                 continue
             except OSError:
                 received = b""
-            if not received:
-                self.is_closed = True
-            else:
-                for event in self._h2.receive_data(received):
-                    self._take(event)
-                self._flush()
+            try:
+                events = self._h2.receive_data(received) if received else None
+            except h2.exceptions.ProtocolError:  # what follows a GOAWAY is none for h2
+                events = None
+            self.is_closed |= events is None
+            for event in events or ():
+                self._take(event)
+            self._flush()
         return True
 
     def all_ended(self) -> bool:
