@@ -205,6 +205,8 @@ def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
         # A call that nobody reads yet may send 64 KiB, not the 4 MiB that grpc grants by probing.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.server_handshake_timeout_ms", round(settings.handshake_seconds * 1000)),
+        # Of its own for SETTINGS, which every caller must acknowledge: a minute otherwise.
+        ("grpc.http2.settings_timeout", round(settings.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", round(settings.idle_connection_seconds * 1000)),
         ("grpc.keepalive_time_ms", round(_KEEPALIVE_SECONDS * 1000)),
         # grpc.keepalive_timeout_ms closes no connection: it would take a minute.

@@ -1,4 +1,4 @@
-"""HAProxy and Envoy before two replicas, with the files that deploy/ ships."""
+"""HAProxy and Envoy before two replicas, Envoy at the edge, with the files that deploy/ ships."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ def free_ports(count: int) -> list[int]:
 class Proxy:
     """A proxy process on this machine; stop() it.
 
-    replicas: (gRPC port, HTTP port) of both. Raises RuntimeError if it does not start.
+    kind: haproxy, envoy, or edge for Envoy at the edge. replicas: (gRPC port, HTTP port) of both,
+    or of the one behind the edge. variables: further ones of its template.
+    Raises RuntimeError if it does not start.
     """
 
     def __init__(
-        self, kind: str, program: str, replicas: tuple[tuple[int, int], ...], folder: Path
+        self,
+        kind: str,
+        program: str,
+        replicas: tuple[tuple[int, int], ...],
+        folder: Path,
+        **variables: str,
     ) -> None:
         self.port, self.admin_port = free_ports(2)
         self.log = folder / f"{kind}.log"
@@ -43,6 +50,9 @@ class Proxy:
             "PROXY_ADMIN_HOST": "127.0.0.1",
             "PROXY_ADMIN_PORT": str(self.admin_port),
             "WEB_ORIGIN": "http://localhost",
+            "REPLICA_HOST": "127.0.0.1",
+            "REPLICA_PORT": str(replicas[0][0]),
+            **variables,
         }
         for number, (port, http_port) in enumerate(replicas, start=1):
             environment[f"REPLICA_{number}_HOST"] = "127.0.0.1"
@@ -53,15 +63,24 @@ class Proxy:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
-        self.checks = {"haproxy": "/metrics", "envoy": "/clusters"}[kind]
+        self.checks = "/metrics" if kind == "haproxy" else "/clusters"
         self.kind = kind
 
     def _haproxy(self, program: str, folder: Path, environment: dict[str, str]) -> list[str]:
         return [program, "-W", "-db", "-f", str(ROOT / "deploy" / "haproxy" / "haproxy.cfg")]
 
     def _envoy(self, program: str, folder: Path, environment: dict[str, str]) -> list[str]:
-        config = folder / "envoy.yaml"
-        render = [str(ROOT / "deploy" / "envoy" / "render.sh")]
+        return self._rendered("envoy.yaml", program, folder, environment)
+
+    def _edge(self, program: str, folder: Path, environment: dict[str, str]) -> list[str]:
+        return self._rendered("edge.yaml", program, folder, environment)
+
+    @staticmethod
+    def _rendered(
+        template: str, program: str, folder: Path, environment: dict[str, str]
+    ) -> list[str]:
+        config = folder / template
+        render = [str(ROOT / "deploy" / "envoy" / "render.sh"), template]
         text = subprocess.run(render, env=environment, capture_output=True, check=True, text=True)
         config.write_text(text.stdout)
         # Two cores and no other Envoy: no shared memory, one worker.

@@ -49,6 +49,8 @@ PROXY = {
     "REPLICA_1_HOST": "127.0.0.1", "REPLICA_1_PORT": "50061", "REPLICA_1_HTTP_PORT": "8002",
     "REPLICA_2_HOST": "127.0.0.1", "REPLICA_2_PORT": "50062", "REPLICA_2_HTTP_PORT": "8003",
     "WEB_ORIGIN": "http://localhost",
+    "PROXY_HEAP_BYTES": "268435456", "PROXY_MAX_CONNECTIONS": "2000",
+    "REPLICA_HOST": "127.0.0.1", "REPLICA_PORT": "50061",
 }  # fmt: skip
 
 
@@ -287,22 +289,24 @@ def test_haproxy_takes_its_file(need, saw):
     saw(f"HAProxy {version}: valid")
 
 
-def test_envoy_takes_its_file(need, tmp_path, saw):
+@pytest.mark.parametrize(
+    ("template", "variable"), [("envoy.yaml", "REPLICA_2_PORT"), ("edge.yaml", "PROXY_HEAP_BYTES")]
+)
+def test_envoy_takes_its_file(need, tmp_path, saw, template, variable):
     """Rendered from the environment; a variable that is not set is named."""
     (envoy,) = need("envoy")
-    rendered = tmp_path / "envoy.yaml"
-    rendered.write_text(run(DEPLOY / "envoy" / "render.sh", variables=PROXY))
+    render = DEPLOY / "envoy" / "render.sh"
+    rendered = tmp_path / template
+    rendered.write_text(run(render, template, variables=PROXY))
     said = subprocess.run(
         [envoy, "--mode", "validate", "-c", rendered], capture_output=True, text=True, timeout=60
     )
     assert said.returncode == 0, said.stderr
     assert "Deprecated field" not in said.stderr
-    without = {**PROXY, "REPLICA_2_PORT": ""}
-    assert "REPLICA_2_PORT is not set" in run(
-        DEPLOY / "envoy" / "render.sh", variables=without, code=1
-    )
+    without = {**PROXY, variable: ""}
+    assert f"{variable} is not set" in run(render, template, variables=without, code=1)
     version = re.search(r"/(\d+\.\d+\.\d+)/", run(envoy, "--version"))[1]
-    saw(f"Envoy {version}: valid, no deprecated field")
+    saw(f"Envoy {version}, {template}: valid, no deprecated field")
 
 
 def test_compose_takes_its_files(need, saw):
