@@ -24,7 +24,7 @@ PROTOS := $(shell find proto -name '*.proto' | sort)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks conformance soak-tags check format \
+.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks attacks-soak conformance soak-tags check format \
 	ops-tools verify-ops \
 	train export models evaluate proto bench study image image-test sbom clean need-model
 
@@ -135,6 +135,9 @@ fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both servi
 
 attacks: $(VENV)/.dev ## attack the service as a process of its own, a well-behaved caller beside it: some ten minutes
 	$(PY) -m pytest --attacks -m "attacks or not attacks" tests/attacks $(ARGS)
+
+attacks-soak: $(VENV)/.dev ## an hour of all attacks in 15 minutes, in a container of 1 GiB, as root with podman; ARGS="--minutes 3"
+	@$(PY) -m tests.attacks.soak $(ARGS)
 
 conformance: $(VENV)/.dev ## test any endpoint of the Open Inference Protocol, TARGET=host:port; see docs/conformance.md
 	@test -n "$(TARGET)" || { echo "say which: TARGET=host:port"; exit 2; }

@@ -11,6 +11,7 @@ the exit code is 0 where everything held.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import threading
@@ -154,6 +155,8 @@ def main() -> int:
     parser.add_argument("--no-build", action="store_true", help="take the image of the last run")
     args = parser.parse_args()
 
+    # However it is asked to end, its container ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     podman = podman_in(ROOT / ".out" / "soak")
     if not args.no_build:
         build(podman)
