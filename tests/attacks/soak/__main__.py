@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from client.exposition import Page
-from tests.attacks.harness import Witness
+from tests.attacks.harness import Witness, wait_until
 from tests.attacks.soak.catalogue import ATTACKS
 from tests.attacks.soak.container import (
     ROOT,
@@ -89,7 +89,7 @@ class Soak:
     def _attack(self) -> None:
         lane = Lane(self.service.site())
         try:
-            while not self._ended.is_set():
+            while self.service.is_alive and not self._ended.is_set():
                 if drawn := self._schedule.begin():
                     self._run_one(lane, *drawn)
                 else:
@@ -114,9 +114,9 @@ class Soak:
         """Ask the witness every so often, until the time is over or the service is."""
         deadline = time.monotonic() + 60 * self.result.minutes
         while time.monotonic() < deadline:
-            time.sleep(min(_WITNESS_SECONDS, max(0.0, deadline - time.monotonic())))
-            if not self.service.is_alive:
-                self.result.ended_early = f"{self.service.log()[-1500:]}"
+            asked = min(deadline, time.monotonic() + _WITNESS_SECONDS)
+            if wait_until(lambda: not self.service.is_alive, asked - time.monotonic()):
+                self.result.ended_early = self.service.log()[-1500:] or "without a word"
                 return
             self._hear(witness)
 
