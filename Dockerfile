@@ -6,7 +6,7 @@
 # Build arguments:
 #   RUNTIME     cpu, or gpu for onnxruntime-gpu: its base image must bring CUDA and cuDNN
 #   MODELS      bundled, or none for an image without models: mount them on /opt/unroll/models
-#   BASE_IMAGE  has Python 3.11 or newer with venv, and libstdc++
+#   BASE_IMAGE  has Python 3.11 or newer with venv, and libstdc++; for a release by its digest
 #   PIP_CERT    the certificates that pip trusts, where a proxy has one of its own
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -15,14 +15,14 @@ FROM ${BASE_IMAGE} AS packages
 ARG RUNTIME=cpu
 ARG PIP_CERT
 WORKDIR /build
-COPY pyproject.toml Makefile ./
-# The Makefile holds the pip that reads dependency groups, pyproject.toml every other pin.
-RUN case "$RUNTIME" in cpu) group=serve ;; gpu) group=serve-gpu ;; \
+COPY deploy/locks ./
+# Each file that is installed, pip's own too, has a hash in a lock; nothing is built from source.
+RUN case "$RUNTIME" in cpu) lock=serve.txt ;; gpu) lock=serve-gpu.txt ;; \
         *) echo "RUNTIME is $RUNTIME; choose cpu or gpu" >&2; exit 2 ;; esac \
     && python3 -m venv /opt/venv \
-    && /opt/venv/bin/python -m pip install --no-cache-dir --quiet \
-        "pip==$(sed -n 's/^PIP_VERSION := //p' Makefile)" \
-    && /opt/venv/bin/python -m pip install --no-cache-dir --quiet --group "$group" \
+    && /opt/venv/bin/python -m pip install --no-cache-dir --quiet --require-hashes -r pip.txt \
+    && /opt/venv/bin/python -m pip install --no-cache-dir --quiet --only-binary :all: \
+        --require-hashes -r "$lock" \
     && /opt/venv/bin/python -m pip uninstall --yes --quiet pip setuptools
 # What no server runs: tests, type stubs, tools that make and change models, and on the CPU
 # the runtime's library for programs in C, which its Python module does not load.

@@ -3,8 +3,11 @@
 PYTHON ?= python3
 # The onnxruntime to install: cpu, or gpu for onnxruntime-gpu. Never both in one environment.
 RUNTIME ?= cpu
-# The pip that reads dependency groups.
+# The pip that reads dependency groups; deploy/locks/pip.txt has its hashes.
 PIP_VERSION := 26.3
+# What `make locks` writes, for installing by hash: pip, and all that serving needs.
+LOCKS := deploy/locks
+by_hash = -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)/$(1).txt
 
 # Both onnxruntime packages install one module, so each has an environment of its own.
 VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
@@ -21,12 +24,13 @@ installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
 installed_node := $(NODE_CLIENT)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks attacks-soak conformance soak-tags check format \
+.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks robustness conformance soak-tags check format \
 	ops-tools verify-ops \
-	train export models evaluate proto bench study image image-test sbom clean need-model
+	train export models evaluate proto bench study locks image image-test release sbom clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,26 +41,26 @@ $(VENV)/.pip-$(PIP_VERSION):
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) must be Python 3.11 or newer with venv (Debian: apt-get install python3-venv); or give PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	$(PY) $(call by_hash,pip)
 	@touch $@
 
-$(VENV)/.serve: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
-	@echo "installing what serving needs (group $(SERVE_GROUP))"
-	$(PY) -m pip install --quiet --group $(SERVE_GROUP)
+$(VENV)/.serve: $(LOCKS)/$(SERVE_GROUP).txt $(VENV)/.pip-$(PIP_VERSION)
+	@echo "installing what serving needs ($<)"
+	$(PY) $(call by_hash,$(SERVE_GROUP))
 	@touch $@
 
-# The group dev holds what serving needs as well.
-$(VENV)/.dev: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
+# On top of what serving needs, so that tests run on the very releases that serve.
+$(VENV)/.dev: pyproject.toml $(VENV)/.serve
 	@test "$(RUNTIME)" = cpu || { echo "training and tests use RUNTIME=cpu"; exit 1; }
 	@echo "installing what training and tests need (group dev)"
 	$(PY) -m pip install --quiet --group dev
-	@touch $(VENV)/.serve $@
+	@touch $@
 
 # Nothing here needs torch: what is compared with is onnxruntime's CPU.
-$(VENV)/.test: pyproject.toml $(VENV)/.pip-$(PIP_VERSION)
+$(VENV)/.test: pyproject.toml $(VENV)/.serve
 	@echo "installing what tests on CUDA need (group test-gpu)"
 	$(PY) -m pip install --quiet --group test-gpu
-	@touch $(VENV)/.serve $@
+	@touch $@
 
 # Clients pin grpcio and protobuf otherwise than the service does: each has an environment.
 .venv-clients/%/.installed: pyproject.toml
@@ -136,8 +140,12 @@ fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both servi
 attacks: $(VENV)/.dev ## attack the service as a process of its own, a well-behaved caller beside it: some ten minutes
 	$(PY) -m pytest --attacks -m "attacks or not attacks" tests/attacks $(ARGS)
 
+.PHONY: attacks-soak
 attacks-soak: $(VENV)/.dev ## an hour of all attacks in 15 minutes, in a container of 1 GiB, as root with podman; ARGS="--minutes 3"
 	@$(PY) -m tests.attacks.soak $(ARGS)
+
+robustness: $(VENV)/.dev ## fail at named points under random callers, check 20 histories; ARGS="--robustness-name 2" draws others
+	$(PY) -m pytest --robustness 20 tests/robustness $(ARGS)
 
 conformance: $(VENV)/.dev ## test any endpoint of the Open Inference Protocol, TARGET=host:port; see docs/conformance.md
 	@test -n "$(TARGET)" || { echo "say which: TARGET=host:port"; exit 2; }
@@ -194,6 +202,7 @@ check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of wha
 	$(PY) -m tests.metrics_page
 	$(PY) -m tests.attacks.table
 	$(PY) -m deploy.grafana.dashboard
+	$(PY) -m tests.lock_drift
 
 format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff format --quiet .
@@ -215,29 +224,54 @@ capacity: $(VENV)/.dev ## measure what one core carries and write docs/capacity.
 study: $(VENV)/.dev ## rerun the lecture's arguments, write docs/study.md and docs/designs.md; goes on where it stopped
 	@OMP_NUM_THREADS=1 $(PY) -m study $(ARGS)
 
+# Reads the index, downloads no package: uv takes hashes from where they are listed.
+.venv-locks/.installed: pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -m venv .venv-locks
+	@.venv-locks/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@.venv-locks/bin/python -m pip install --quiet --group locks
+	@touch $@
+
+locks: .venv-locks/.installed ## write deploy/locks/: every package that serving installs, by hash; ARGS=--upgrade
+	@echo pip==$(PIP_VERSION) | $(lock) --output-file $(LOCKS)/pip.txt - >/dev/null
+	@for group in serve serve-gpu; do \
+		$(lock) --group pyproject.toml:$$group --output-file $(LOCKS)/$$group.txt >/dev/null || exit 1; done
+	@grep -c == $(LOCKS)/*.txt
+
+# For every system and each Python from 3.11 on. What is locked stays as long as it may.
+lock = .venv-locks/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--custom-compile-command "make locks" $(ARGS)
+
 image: ## build the container image (needs podman; see deploy/README.md)
 	RUNTIME=$(RUNTIME) deploy/build-image.sh
+
+release: ## build the image of a clean, tagged tree on BASE_IMAGE=NAME@sha256:…; its SBOM goes to .out/
+	@deploy/check-release.sh
+	@$(MAKE) --no-print-directory sbom
+	RUNTIME=$(RUNTIME) MODELS=bundled deploy/build-image.sh unroll:$(VERSION)
+	@mv .out/sbom.json .out/unroll-$(VERSION).sbom.json && echo ".out/unroll-$(VERSION).sbom.json lists what unroll:$(VERSION) holds"
 
 image-test: $(VENV)/.dev ops-tools ## build the image and try it: read-only, no capabilities, 512 MB, stopped under load
 	$(PY) -m pytest -m ops tests/ops/test_image.py $(ARGS)
 
 # What the image's Dockerfile installs, and nothing else.
-.venv-sbom/.installed: pyproject.toml
-	@rm -rf .venv-sbom
-	@echo "installing what serving needs (group $(SERVE_GROUP)), to list it"
-	@$(PYTHON) -m venv .venv-sbom
-	@.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
-	@.venv-sbom/bin/python -m pip install --quiet --group $(SERVE_GROUP)
-	@.venv-sbom/bin/python -m pip uninstall --yes --quiet pip setuptools
+SBOM_VENV := .venv-sbom-$(RUNTIME)
+$(SBOM_VENV)/.installed: $(LOCKS)/$(SERVE_GROUP).txt
+	@rm -rf $(SBOM_VENV)
+	@echo "installing what serving needs ($<), to list it"
+	@$(PYTHON) -m venv $(SBOM_VENV)
+	@$(SBOM_VENV)/bin/python $(call by_hash,pip)
+	@$(SBOM_VENV)/bin/python $(call by_hash,$(SERVE_GROUP))
+	@$(SBOM_VENV)/bin/python -m pip uninstall --yes --quiet pip setuptools
 	@touch $@
 
-sbom: .venv-sbom/.installed .venv-ops/.installed ## list what the image adds to its base (CycloneDX), into .out/sbom.json
+sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds to its base (CycloneDX), into .out/sbom.json
 	@mkdir -p .out
-	.venv-ops/bin/cyclonedx-py environment .venv-sbom --output-reproducible -o .out/packages.json
-	@$(PYTHON) -m deploy.sbom .out/packages.json >.out/sbom.json && rm .out/packages.json
+	.venv-ops/bin/cyclonedx-py environment $(SBOM_VENV) --output-reproducible -o .out/packages.json
+	@$(PYTHON) -m deploy.sbom .out/packages.json $(BASE_IMAGE) >.out/sbom.json && rm .out/packages.json
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-sbom $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -63,6 +63,10 @@ labels=(--label "org.opencontainers.image.version=$version")
 if revision=$(git rev-parse --verify --quiet HEAD 2>/dev/null); then
     labels+=(--label "org.opencontainers.image.revision=$revision")
 fi
+if [[ $base = *@* ]]; then
+    labels+=(--label "org.opencontainers.image.base.name=${base%@*}")
+    labels+=(--label "org.opencontainers.image.base.digest=${base#*@}")
+fi
 
 podman build --format docker --pull=missing --tag "$tag" "${certificates[@]}" "${labels[@]}" \
     --build-arg "BASE_IMAGE=$base" \

@@ -22,6 +22,7 @@ from service.engine.errors import (
 )
 from service.engine.lifecycle import IndexEntry, VersionPolicy
 from service.engine.serving import ServedVersion
+from service.failpoints import failpoint
 from service.indexing import Known, index_of
 from service.interpreter import collect_freed
 from service.load_queue import LoadQueue
@@ -104,7 +105,7 @@ class ModelControl:
     def drop_loads(self) -> None:
         """Refuse every load and unload that has not begun, and those that come from now on."""
         self._is_stopping = True
-        self._queue.close(_stopping())
+        self._queue.close(_stopping)
 
     async def stop(self) -> int:
         """End every engine; loads that are under way are given up.
@@ -127,7 +128,7 @@ class ModelControl:
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=max(0.1, deadline - loop.time()))
             if late:
-                log.error("%d loads have not ended and are left behind", len(late))
+                log.error("%d loads or ends of versions hang and are left behind", len(late))
         return left_over
 
     # -- what callers ask for ------------------------------------------------------------------
@@ -274,6 +275,7 @@ class ModelControl:
         return [served for served in self._live if served.name == name]
 
     def _take_over(self, name: str, ready: Mapping[int, Assembled | None]) -> None:
+        failpoint("model.take_over")
         served = self._served(name)
         for assembled in ready.values():
             if assembled is None:

@@ -45,7 +45,7 @@ class LoadQueue:
         """Wait until it is the turn of ``name``. Pair with leave().
 
         A caller that is cancelled meanwhile gives its place up. Raises QueueFull, or what
-        close() was called with.
+        close() makes.
         """
         if self._may_begin(name, is_load):
             self._begin(name, is_load)
@@ -70,12 +70,12 @@ class LoadQueue:
             self._load_seconds = self._clock() - began
         self._begin_next()
 
-    def close(self, error: RequestError) -> None:
-        """Whoever waits gets ``error``; what has begun goes on."""
+    def close(self, make_error: Callable[[], RequestError]) -> None:
+        """Whoever waits gets an error of its own; what has begun goes on."""
         waiting, self._waiting = self._waiting, []
         for turn in waiting:
             if not turn.begins.done():
-                turn.begins.set_exception(error)
+                turn.begins.set_exception(make_error())
 
     @property
     def _retry_seconds(self) -> float:

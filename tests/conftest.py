@@ -38,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz", action="store_true", help="send ten times as many mutated messages")
     parser.addoption("--attacks", action="store_true", help="attack in full, not the quick half")
     parser.addoption("--fuzz-name", default="1", help="another name draws other messages")
+    parser.addoption("--robustness", type=int, default=0, help="histories under injected faults")
+    parser.addoption("--robustness-name", default="1", help="another name draws other histories")
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,32 @@ class Attacks:
         self.lines.append(line)
 
 
+@dataclass(frozen=True)
+class Robustness:
+    """How many histories are drawn, how many things each caller does in one, and their name."""
+
+    runs: int
+    things: int
+    name: str
+    lines: list[str]
+
+    def tell(self, line: str) -> None:
+        """Have ``line`` printed at the end of the run."""
+        self.lines.append(line)
+
+
 @pytest.fixture
 def attacks(request: pytest.FixtureRequest) -> Attacks:
     lines = request.config.stash.setdefault(_LINES, [])
     return Attacks(request.config.getoption("--attacks"), lines)
+
+
+@pytest.fixture(scope="session")
+def robustness(request: pytest.FixtureRequest) -> Robustness:
+    lines = request.config.stash.setdefault(_LINES, [])
+    runs = request.config.getoption("--robustness")
+    name = request.config.getoption("--robustness-name")
+    return Robustness(runs or 1, 20 if runs else 10, name, lines)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

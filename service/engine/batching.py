@@ -11,6 +11,7 @@ from service.engine.finiteness import not_finite
 from service.engine.open_work import Ahead
 from service.engine.shares import NOBODY, Share
 from service.engine.text_queue import Text, TextQueue
+from service.failpoints import failpoint
 
 # Padded tokens of a batch for each token of text.
 _PADDING_LIMIT = 2.0
@@ -170,6 +171,7 @@ class BatchEngine:
     def step(self) -> list[Any]:
         """Run one piece of the batch under way, or of the next one."""
         batch = self._batch or self._begin()
+        failpoint("engine.predict")
         results = next(batch.pieces)
         if results is None:
             return []

@@ -36,6 +36,7 @@ from service.engine.shares import NOBODY, Share
 from service.engine.statistics import Stopwatch
 from service.engine.stopping import StopMatcher
 from service.engine.throughput import Throughput
+from service.failpoints import failpoint
 
 # Ends by which streams show how much they make of what they may.
 _COMPLETE = (FinishReason.END, FinishReason.STOP, FinishReason.LENGTH)
@@ -395,6 +396,7 @@ class GenerateEngine:
         tokens = [
             p.tokens[p.primed : p.primed + c.count] for p, c in zip(prompts, chunks, strict=True)
         ]
+        failpoint("engine.prefill")
         states = self.runner.prime(tokens, [prompt.state for prompt in prompts])
         for chunk, state in zip(chunks, states, strict=True):
             chunk.prompt.state = state
@@ -444,6 +446,7 @@ class GenerateEngine:
     def _run(self, rows: int) -> None:
         used_up = self.arena.draw_uniforms(rows)
         started = self.clock()
+        failpoint("engine.decode")
         self.runner.step(self.arena.side, rows)
         self.credit.earn(self.clock() - started)
         self.arena.swap()

@@ -20,6 +20,7 @@ import numpy as np
 
 from service.engine.errors import ResumeInvalid, ResumeRefused
 from service.engine.requests import Sampling, Snapshot, State, TokenMade
+from service.failpoints import failpoint
 
 _MAGIC = b"URT1"
 _KEY_ID_BYTES = 8
@@ -80,6 +81,7 @@ class ResumeTokens:
 
     def seal(self, snapshot: Snapshot, bundle: ServedBundle, subject: str) -> bytes:
         """subject: whom the token is issued to; empty for callers without a name."""
+        failpoint("resume.sign")
         facts, arrays = _describe(snapshot)
         facts |= {
             "bundle": asdict(bundle),
@@ -100,6 +102,7 @@ class ResumeTokens:
         Raises ResumeInvalid for what is no token as it was issued, and ResumeRefused for one
         that is good elsewhere, for someone else, or was good earlier.
         """
+        failpoint("resume.open")
         text, arrays = self._verified(token)
         facts = json.loads(text)
         if facts["expires"] < self.clock():

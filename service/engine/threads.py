@@ -20,6 +20,7 @@ from service.engine.errors import (
 from service.engine.open_work import Ahead, OpenWork
 from service.engine.pacing import Clock, Pace
 from service.engine.shares import SHARE, Share
+from service.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class EngineThread:
         self._on_failure = on_failure
         self.pace = pace or Pace(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
+        # Sinks that got events in a step and were not delivered yet.
+        self._undelivered: Sequence[Any] = ()
         # Requests that were still open when it was told to end.
         self.left_over = 0
         self._stopping = False
@@ -256,15 +259,18 @@ class EngineThread:
             self._take_messages()
             if not (self._stopping or self.engine.is_idle):
                 self.pace.begin()
-                sinks = self.engine.step()
+                self._undelivered = self.engine.step()
                 self.pace.end()
-                self._deliver(sinks)
+                failpoint("engine.deliver")
+                self._deliver(self._undelivered)
+                self._undelivered = ()
 
     def _give_up(self, error: RequestError) -> None:
         """Tell whoever is left, and after a failure whoever was already on the way."""
         left = self.engine.fail(error)
         self.left_over = 0 if self.failure else len(left)
-        self._deliver(left)
+        # What the step before the failure answered is the engine's no more.
+        self._deliver([*self._undelivered, *left])
         self.busy_since = None
         while not self._stopping:
             self._handle(self._inbox.get())
@@ -293,6 +299,7 @@ class EngineThread:
         action(work)
 
     def _hand_over(self, error: ServiceStopping) -> None:
+        failpoint("engine.hand_over")
         self._deliver(self.engine.hand_over(error))
 
     def _stop(self, _: None) -> None:

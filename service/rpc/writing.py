@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from service.engine.errors import ReaderStalled, RequestError
 from service.engine.streams import ON_GIVEN_UP
+from service.failpoints import failpoint
 
 
 class Writer:
@@ -30,6 +31,7 @@ class Writer:
             raise self._given_up
         try:
             async with asyncio.timeout(self._stall_seconds) as self._limit:
+                failpoint("rpc.write")
                 await self._context.write(response)
         except TimeoutError as error:
             raise self._given_up or ReaderStalled(

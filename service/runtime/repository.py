@@ -12,6 +12,7 @@ import onnxruntime
 from bundle.errors import BundleError, ManifestInvalid
 from bundle.manifest import FP32, GENERATE, GRAPHS_OF_TASK, ROWS, Manifest
 from bundle.store import MOST_BUNDLE_BYTES, Bundle, digest_of, read_bundle
+from service.failpoints import failpoint
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
@@ -153,6 +154,7 @@ def read_checked(folder: Path, most_bytes: int = MOST_BUNDLE_BYTES) -> Bundle:
 
     Raises BundleError's kinds.
     """
+    failpoint("bundle.read")
     bundle = read_bundle(folder, most_bytes)
     manifest = bundle.manifest
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):

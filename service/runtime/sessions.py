@@ -10,6 +10,7 @@ import onnxruntime
 from bundle.errors import ManifestInvalid
 from bundle.manifest import GraphSpec, TensorSpec
 from bundle.store import Bundle
+from service.failpoints import failpoint
 from service.runtime.devices import check_provider, provider_options
 
 # The free axis of texts, by the name that export gives it.
@@ -35,6 +36,7 @@ def open_session(
 
     Raises ManifestInvalid when the graph is not the one the manifest describes, and
     DeviceUnavailable when the device is not the one that was asked for."""
+    failpoint("session.open")
     path, spec = bundle.path_of(graph), bundle.manifest.graphs[graph]
     provider = (settings.provider, provider_options(settings.provider))
     options = _options(settings, spec)

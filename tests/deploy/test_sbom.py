@@ -18,3 +18,12 @@ def test_models_are_listed_with_the_digest_that_the_service_tells(tiny_models):
     assert document["metadata"]["component"]["name"] == "unroll"
     needed = {"ref": "unroll", "dependsOn": [entry["bom-ref"] for entry in (first, *models)]}
     assert document["dependencies"] == [needed, {"ref": "numpy==1"}]
+
+
+def test_a_base_image_named_by_digest_is_listed(tmp_path):
+    packages = {"metadata": {}, "components": [], "dependencies": []}
+    digest = "5a" * 32
+    (listed,) = complete(packages, tmp_path, f"registry/python@sha256:{digest}")["components"]
+    assert (listed["type"], listed["name"]) == ("container", "registry/python")
+    assert listed["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    assert not complete(packages, tmp_path, "registry/python:3.11")["components"]

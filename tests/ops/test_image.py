@@ -14,6 +14,7 @@ import tomllib
 import pytest
 
 from client import AsyncClient, Client, Sampling
+from service import __version__
 from tests.ops.conftest import ROOT
 from tests.ops.containers import Container, Podman
 
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.ops, pytest.mark.timeout(600)]
 
 BASE = "localhost/python:3.11-slim-bookworm"
 IMAGE, WITHOUT_MODELS = "localhost/unroll:test", "localhost/unroll:without-models"
+RELEASE = f"v{__version__}"
 MOST_MEGABYTES = 250
 USER = "10001"
 STREAMS = 24
@@ -317,6 +319,77 @@ class _Streams:
 
     async def texts(self):
         return await asyncio.gather(*self._tasks)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what an image is built from, as the first commit of a repository, tagged."""
+    copy = tmp_path / "checkout"
+    left_out = shutil.ignore_patterns("__pycache__")
+    for name in ("bundle", "client", "deploy", "service", "unroll"):
+        shutil.copytree(ROOT / name, copy / name, ignore=left_out)
+    shutil.copytree(ROOT / "models" / "sentiment", copy / "models" / "sentiment")
+    for name in ("Dockerfile", "Makefile", "pyproject.toml", ".dockerignore", ".gitignore"):
+        shutil.copy2(ROOT / name, copy)
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "1"), ("tag", RELEASE)):
+        subprocess.run(["git", *who, *command], cwd=copy, check=True)
+    return copy
+
+
+def test_a_package_whose_hash_is_another_stops_the_build(podman, image, checkout, saw):
+    lock = checkout / "deploy" / "locks" / "serve.txt"
+    pattern = r"^prometheus-client==.*\n(    --hash=.*\n)+"
+    (before,) = (match[0] for match in re.finditer(pattern, lock.read_text(), re.MULTILINE))
+    after = re.sub("sha256:[0-9a-f]{4}", "sha256:0000", before)
+    lock.write_text(lock.read_text().replace(before, after))
+    done = subprocess.run(
+        ["deploy/build-image.sh", "localhost/unroll:changed"],
+        cwd=checkout,
+        env=podman.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+    assert "prometheus-client" in done.stderr
+    saw("a lock with another hash for one package: pip refuses it, and there is no image")
+
+
+def test_a_release_names_its_base_and_lists_what_it_holds(podman, need, image, checkout, saw):
+    """From a clean, tagged tree on a base image by its digest; without the digest, nothing."""
+    need("cyclonedx-py")
+    (checkout / ".venv-ops").symlink_to(ROOT / ".venv-ops")
+    (checkout / ".git" / "info" / "exclude").write_text(".venv-ops\n")
+
+    def release(base):
+        return subprocess.run(
+            ["make", "release", f"BASE_IMAGE={base}"],
+            cwd=checkout,
+            env=podman.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    refused = release(BASE)
+    assert refused.returncode != 0
+    assert "give one as NAME@sha256:DIGEST" in refused.stderr
+    digest = podman.run("image", "inspect", BASE, "--format", "{{.Digest}}")
+    done = release(f"localhost/python@{digest}")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    tag = RELEASE.removeprefix("v")
+    (released,) = json.loads(podman.run("image", "inspect", f"unroll:{tag}"))
+    labels = released["Config"]["Labels"]
+    assert labels["org.opencontainers.image.base.digest"] == digest
+    assert labels["org.opencontainers.image.version"] == tag
+    listed = json.loads((checkout / ".out" / f"unroll-{tag}.sbom.json").read_text())["components"]
+    (container,) = (c for c in listed if c["type"] == "container")
+    assert container["hashes"][0]["content"] == digest.removeprefix("sha256:")
+    assert any(c["name"] == "onnxruntime" for c in listed)
+    saw(f"unroll:{tag} on a base by its digest, with {len(listed)} components listed")
 
 
 def test_the_bill_of_materials_lists_what_the_image_holds(need, image, start, saw):

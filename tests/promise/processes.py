@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 
 class Watched:
@@ -18,11 +19,15 @@ class Watched:
     log: file that its standard error goes to; None for this process's own.
     """
 
+    module = "tests.watched"
+    variables: ClassVar[dict[str, str]] = {}  # of its environment, beside this process's
+
     def __init__(self, log: Path | None = None, **settings: Any) -> None:
         plain = {name: _plain(value) for name, value in settings.items()}
         with ExitStack() as stack:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.watched", json.dumps(plain)],
+                [sys.executable, "-m", self.module, json.dumps(plain)],
+                env=os.environ | self.variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stack.enter_context(log.open("w")) if log else None,

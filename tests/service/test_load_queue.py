@@ -91,7 +91,7 @@ def test_beyond_the_limit_a_load_is_refused_and_told_when_to_come_back():
         await settle()
         assert callers.queue.waiting == 2, "there was room again"
         assert not waiting[1].done()
-        callers.queue.close(ServiceStopping(""))
+        callers.queue.close(ServiceStopping)
         await settle()
 
     run(scenario)
@@ -140,10 +140,12 @@ def test_a_close_drops_who_waits_and_lets_what_has_begun_go_on():
         waiting = [callers.enter(name) for name in "ab" * 750]
         await settle()
         waiting[0].cancel()
-        callers.queue.close(ServiceStopping("the server is stopping"))
+        callers.queue.close(ServiceStopping)
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert isinstance(ends[0], asyncio.CancelledError)
         assert {type(end) for end in ends[1:]} == {ServiceStopping}
+        # One that were shared would grow by a traceback for each.
+        assert len({id(end) for end in ends[1:]}) == len(ends) - 1
         assert callers.queue.waiting == 0
         callers.queue.leave("a")
 

@@ -104,6 +104,23 @@ def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, heard, to, ca
     assert "the kernel broke" in caplog.text
 
 
+def test_an_answer_is_delivered_though_the_engine_breaks_right_after_it(heard, to):
+    """What ended in the last step is no work of the engine's any more, and its reader waits."""
+    delivered, failures = queue.Queue(), [ValueError("no reader is woken")]
+
+    def deliver(sinks):
+        if failures:
+            raise failures.pop()
+        delivered.put([sink.name for sink in sinks])
+
+    thread = EngineThread("toy", "test", make_engine(), 4, deliver, lambda: None)
+    thread.start()
+    thread.submit(request(max_tokens=1), to("a"))
+    assert isinstance(wait_for_end(heard, "a"), Finished)
+    assert delivered.get(timeout=10) == ["a"]
+    thread.stop()
+
+
 def test_stopping_tells_whoever_still_runs(start, heard, to):
     thread = start(make_engine())
     thread.submit(request(max_tokens=10**9), to("running"))
