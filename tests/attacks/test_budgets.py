@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,17 @@ from tests.attacks.harness import MEBIBYTE, Threat, wait_until
 from tests.attacks.messages import step_of, tensors_of
 from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, is_refusal_with_a_delay
 from tests.attacks.traffic import statuses as counted
+from tests.conftest import Attacks
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
+
+SEQUENCES = {"max_sequences": 64, "sequence_idle_seconds": 2}
+
+
+def limits(attacks: Attacks) -> dict[str, Any]:
+    """Those of the service as it is, or for the quick half lower ones, which are reached sooner."""
+    low = {"memory_budget_bytes": 64 * MEBIBYTE, "max_streams": 16, "max_queue": 112}
+    return {} if attacks.is_full else low | SEQUENCES
 
 
 class TestUnreadAnswers:
@@ -29,10 +39,9 @@ class TestUnreadAnswers:
 
     def test_of_tensors(self, attacked, attacks):
         calls, rows = attacks.amount(12, 40), attacks.amount(64, 128)
-        how = {} if attacks.is_full else {"memory_budget_bytes": 64 * MEBIBYTE}
         # Of so many tokens with 185 labels each: 128 rows are 16 MiB an output, of which are two.
         request = tensors_of("pos", rows, 170).SerializeToString()
-        with attacked(seconds=30, **how) as (service, _), Raw(service) as unread:
+        with attacked(seconds=30, **limits(attacks)) as (service, _), Raw(service) as unread:
             before = service.metrics()
             for _ in range(calls):
                 unread.call(f"{INFERENCE}/ModelInfer", request, zipped=True)
@@ -72,7 +81,7 @@ class TestLongNames:
             request = step_of("prose", sequence_start=True, sequence_id=f"{number}{self.LONG}")
             return await ask(channel, f"{INFERENCE}/ModelInfer", request)
 
-        with attacked() as (service, _):
+        with attacked(**limits(attacks)) as (service, _):
             outcomes = asyncio.run(at_once(service, calls, step, side_by_side=2))
             attacks.report(
                 f"{calls} sequence ids of 900 KB: {counted(outcomes)}, "
@@ -88,7 +97,7 @@ class TestLongNames:
         tensor.contents.bytes_contents.append(b"In the")
         request.parameters["max_tokens"].int64_param = 2000
         with (
-            attacked(seconds=20) as (service, _),
+            attacked(seconds=20, **limits(attacks)) as (service, _),
             Raw(service, window=2**20, reads=True) as caller,
         ):
             number = caller.call(f"{INFERENCE}/ModelStreamInfer", request)
@@ -113,17 +122,17 @@ class TestUnreadTags:
     )
 
     def test_keep_few_words(self, attacked, attacks):
-        calls = attacks.amount(40, 100)
+        calls = attacks.amount(25, 100)
         start = pb.StreamTagRequest(start=pb.StreamTagStart(model="pos-online", top_labels=20))
         words = pb.StreamTagRequest(words=pb.Words(words=["the", "old", "man", "b"] * 32_768))
-        with attacked(seconds=20) as (service, _), Raw(service) as unread:
+        with attacked(seconds=20, **limits(attacks)) as (service, _), Raw(service) as unread:
             for _ in range(calls):
                 unread.call(f"{UNROLL}/StreamTag", start, words, end=False, seconds=3.0)
             unread.pump(2)
             attacks.report(
                 f"{calls} x 131,072 unread words: {service.usage.grown() / 1e6:+.0f} MB at the peak"
             )
-            assert service.usage.grown() < 150 * MEBIBYTE
+            assert service.usage.grown() < 100 * MEBIBYTE
 
 
 class TestUnreadStreams:
@@ -141,7 +150,6 @@ class TestUnreadStreams:
 
     def test_give_up_their_place(self, attacked, attacks):
         # With the usual limits, 68 calls of 64 samples take all that the engine takes.
-        how = {} if attacks.is_full else {"max_streams": 16, "max_queue": 112}
         calls = attacks.amount(5, 75)
         request = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=8000, samples=64)
         polite = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=20)
@@ -149,7 +157,7 @@ class TestUnreadStreams:
         async def ask_politely(channel, _):
             return await ask(channel, f"{UNROLL}/Generate", polite, streams=True, timeout=30)
 
-        with attacked(seconds=25, **how) as (service, witness), Raw(service) as unread:
+        with attacked(seconds=25, **limits(attacks)) as (service, witness), Raw(service) as unread:
             for _ in range(calls):
                 unread.call(f"{UNROLL}/Generate", request)
                 unread.pump(0.01)
@@ -187,8 +195,7 @@ class TestManySequences:
             request = step_of("prose", sequence_start=True, sequence_id=f"of {number}")
             return await ask(channel, f"{INFERENCE}/ModelInfer", request)
 
-        how = {"max_sequences": 64, "sequence_idle_seconds": 2}
-        with attacked(**how) as (service, _):
+        with attacked(**SEQUENCES | limits(attacks)) as (service, _):
             outcomes = asyncio.run(at_once(service, calls, step, side_by_side=4))
             refused = [o for o in outcomes if o.status != "OK"]
             assert 0 < len(refused) < calls, counted(outcomes)
