@@ -140,6 +140,10 @@ fuzz: $(VENV)/.dev ## send 50,000 mutated messages to every method of both servi
 attacks: $(VENV)/.dev ## attack the service as a process of its own, a well-behaved caller beside it: some ten minutes
 	$(PY) -m pytest --attacks -m "attacks or not attacks" tests/attacks $(ARGS)
 
+.PHONY: attacks-soak
+attacks-soak: $(VENV)/.dev ## an hour of all attacks in 15 minutes, in a container of 1 GiB, as root with podman; ARGS="--minutes 3"
+	@$(PY) -m tests.attacks.soak $(ARGS)
+
 robustness: $(VENV)/.dev ## fail at named points under random callers, check 20 histories; ARGS="--robustness-name 2" draws others
 	$(PY) -m pytest --robustness 20 tests/robustness $(ARGS)
 
