@@ -306,7 +306,10 @@ class CarriedStream:
         failures = 1 if leg.brought else leg.failures + 1
         is_another = self._is_accepted and leg is not self._first
         is_refused = is_another and failure.code in REFUSALS
-        if not (is_refused or is_broken(failure)) or failures >= self._retries.attempts:
+        may_go_on = (
+            is_refused or is_broken(failure) or self._retries.waits_for(failure.retry_after_seconds)
+        )
+        if not may_go_on or failures >= self._retries.attempts:
             raise failure
         wait = max(self._retries.wait(failures, self._draw), failure.retry_after_seconds or 0.0)
         # The token is tried again where the whole request is refused in turn.

@@ -179,7 +179,11 @@ class CarriedTags:
             return
         failures = 1 if leg.brought else leg.failures + 1
         is_another = self._is_accepted and leg is not self._first_leg
-        may_go_on = is_broken(failure) or (is_another and failure.code in REFUSALS)
+        may_go_on = (
+            is_broken(failure)
+            or (is_another and failure.code in REFUSALS)
+            or self._retries.waits_for(failure.retry_after_seconds)
+        )
         if not (may_go_on and self._parts.is_whole) or failures >= self._retries.attempts:
             raise failure
         wait = max(self._retries.wait(failures, self._draw), failure.retry_after_seconds or 0.0)

@@ -55,6 +55,11 @@ class Retries:
         longest = min(self.longest_seconds, self.first_seconds * 2.0 ** min(failures - 1, 30))
         return longest * (1 + draw()) / 2
 
+    def waits_for(self, retry_after_seconds: float | None) -> bool:
+        """Whether a call that was refused before it began is worth trying again: the server said
+        when, and that is soon."""
+        return retry_after_seconds is not None and retry_after_seconds <= self.longest_seconds
+
 
 RETRIES = Retries()
 NO_RETRIES = Retries(attempts=1)
@@ -161,7 +166,8 @@ def service_config(retries: Retries) -> str:
             "initialBackoff": f"{first:.3f}s",
             "maxBackoff": f"{longest:.3f}s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            # The second one waits for as long as the server says.
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
         }
         config["methodConfig"] = [{"name": unary, "retryPolicy": policy}]
     return json.dumps(config)

@@ -50,6 +50,8 @@ STATUS_OF = {
     NotFinite: grpc.StatusCode.INTERNAL,
 }
 
+_MOST_PUSHBACK_SECONDS = 5.0
+
 # A status travels as a header, of which clients take 8 KiB; there a byte may become three.
 _MOST_MESSAGE_BYTES = 2048
 
@@ -94,6 +96,8 @@ def _retry_trailers(error: TryLater) -> tuple[tuple[str, str | bytes], ...]:
     status = status_pb2.Status(
         code=code_pb2.RESOURCE_EXHAUSTED, message=told(error), details=[detail]
     )
-    # grpc's own clients wait so long where they retry; others read the detail.
-    pushback = (("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_seconds * 1e3))),)
-    return (*rpc_status.to_status(status).trailing_metadata, *pushback)
+    # What grpc's own clients go by where they retry: when, or that it is not worth their waiting.
+    is_soon = error.retry_after_seconds <= _MOST_PUSHBACK_SECONDS
+    pushback = str(math.ceil(error.retry_after_seconds * 1e3)) if is_soon else "-1"
+    trailers = rpc_status.to_status(status).trailing_metadata
+    return (*trailers, ("grpc-retry-pushback-ms", pushback))

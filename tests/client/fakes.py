@@ -275,7 +275,8 @@ def _abort(context, failure):
     code = grpc.StatusCode[failure.code]
     if failure.retry_after_seconds is None:
         context.abort(code, failure.message)
-    delay = Duration(nanos=int(failure.retry_after_seconds * 1e9))
+    delay = Duration()
+    delay.FromNanoseconds(round(failure.retry_after_seconds * 1e9))
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     context.abort_with_status(

@@ -285,8 +285,14 @@ def test_a_full_queue_is_waited_for_once_the_stream_has_begun():
     assert told.waits == [0.0, 1.0, 6.0]
     assert same(told, Told(ASKED))
     assert told.requests[-1].resume_token, "it is still good"
+
+
+def test_what_was_refused_before_it_began_is_sent_again_if_that_is_soon():
+    told = Told(ASKED, [Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=6.0)])
+    assert told.waits == [0.0, 6.0]
+    assert same(told, Told(ASKED))
     with pytest.raises(RequestFailed, match="RESOURCE_EXHAUSTED"):
-        Told(ASKED, [full])
+        Told(ASKED, [Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=600.0)])
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "INTERNAL"])

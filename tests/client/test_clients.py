@@ -199,10 +199,18 @@ def test_the_deadline_is_that_of_all_calls(start, ask):
 
 
 def test_a_refusal_says_when_to_come_back(start, ask):
-    server = start(Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=0.5))
+    server = start(Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=80.5))
     with pytest.raises(RequestFailed) as refused:
         ask(server.target, "generate", **ASKED)
-    assert refused.value.retry_after_seconds == 0.5
+    assert refused.value.retry_after_seconds == 80.5
+    assert server.calls == 1
+
+
+def test_what_was_not_begun_is_tried_again_when_the_server_says(start, ask):
+    server = start(Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=0.02), Act())
+    told = ask(server.target, "generate", **ASKED)
+    assert server.calls == 2
+    assert told
 
 
 def test_a_stream_that_was_carried_on_and_closed_leaves_no_call_behind(start):
