@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,8 @@ if TYPE_CHECKING:
 
 _STEP_SMOOTHING = 0.1
 _SHARE_SMOOTHING = 0.05
-# What running streams have made is summed up once in so many steps.
-_SUMMED_EVERY = 32
+# Running streams are looked through once in so many steps.
+_LOOKED_EVERY = 32
 
 
 class Throughput:
@@ -27,18 +26,27 @@ class Throughput:
         self.made_share = 1.0
         self._step_seconds = 0.0
         self._steps = 0
-        self._made: Mapping[str, int] = {}  # by the running streams of each caller
+        # Of each caller's running streams, the tokens that each has left, ascending, and those
+        # that they have made together.
+        self._running: Mapping[str, tuple[list[float], float]] = {}
 
     def stepped(self, rows: Sequence[Stream], seconds: float) -> None:
         before = self._step_seconds or seconds
         self._step_seconds = before + _STEP_SMOOTHING * (seconds - before)
         self._steps += 1
-        if self._steps % _SUMMED_EVERY == 0:
-            made: Counter[str] = Counter()
-            for stream in rows:
-                resumed = stream.progress.request.resumed
-                made[stream.share.caller] += stream.made - (resumed.made if resumed else 0)
-            self._made = made
+        if self._steps % _LOOKED_EVERY == 0:
+            self._look(rows)
+
+    def _look(self, rows: Sequence[Stream]) -> None:
+        left: dict[str, list[float]] = {}
+        made: dict[str, float] = {}
+        for stream in rows:
+            request, caller = stream.progress.request, stream.share.caller
+            most = request.max_tokens * self.made_share
+            left.setdefault(caller, []).append(max(0.0, most - stream.made))
+            before = request.resumed.made if request.resumed else 0
+            made[caller] = made.get(caller, 0.0) + stream.made - before
+        self._running = {caller: (sorted(of), made[caller]) for caller, of in left.items()}
 
     def ended(self, made_share: float) -> None:
         self.made_share += _SHARE_SMOOTHING * (made_share - self.made_share)
@@ -46,11 +54,16 @@ class Throughput:
     def wait_seconds(self, ahead: Ahead, capacity: int) -> float:
         """Until a row is free for the caller, which has its share of them, and what others leave.
 
-        Its own work goes first: a row is free once all of it but what the other rows hold is done.
+        Its own work goes first: where few wait, a row is free once so many of those that run have
+        ended; where many do, once all is done but what the other rows hold.
         """
         rows = max(1.0, ahead.share * capacity, float(capacity - ahead.others))
         if ahead.size < rows:
             return 0.0
-        left = max(0.0, ahead.cost - self._made.get(ahead.caller, 0))
-        first = (ahead.size - rows + 1) / ahead.size
-        return left * first * self._step_seconds / rows
+        running, made = self._running.get(ahead.caller, ([], 0.0))
+        before = ahead.size - rows + 1
+        left = max(0.0, ahead.cost - made)
+        steps = left * before / ahead.size / rows
+        if running:
+            steps = max(steps, running[min(int(before), len(running)) - 1])
+        return steps * self._step_seconds

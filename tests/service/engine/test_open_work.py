@@ -272,6 +272,20 @@ def test_nothing_is_refused_while_rows_are_free():
     submit(thread, Share("greedy", deadline=clock.now + 1), max_tokens=1000)
 
 
+def test_the_wait_is_until_a_running_stream_ends():
+    """Two streams that began together end together: a third waits for all that they have left."""
+    clock, engine = Ticking(), make_engine(capacity=2)
+    clock.tick(engine)
+    thread = thread_of(engine, 100, clock)
+    for _ in range(2):
+        submit(thread, GREEDY, max_tokens=1000)
+    for _ in range(64):
+        step(thread)
+    with pytest.raises(QueueFull) as caught:
+        submit(thread, Share("greedy", deadline=clock.now + 8), max_tokens=20)
+    assert caught.value.retry_after_seconds == pytest.approx(1000 - 64, rel=0.02)
+
+
 def test_streams_that_end_early_are_known_to(clock):
     """Where streams make a tenth of what they may, the wait is a tenth as well."""
     engine = make_engine()
