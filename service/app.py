@@ -237,8 +237,8 @@ class App:
         """What streams may leave unread shrinks, or is as before."""
         self.control.shrink_buffers(are_small)
 
-    def _trim_memory(self, collect: bool) -> None:
-        self._loop.run_in_executor(None, trim_memory, collect)
+    def _trim_memory(self) -> None:
+        self._loop.run_in_executor(None, trim_memory)
 
     def _failed(self, name: str) -> None:
         """An engine broke; called on its thread."""

@@ -44,12 +44,8 @@ def share_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def trim_memory(collect: bool) -> None:
-    """Have the C library give back what it keeps for later; a few milliseconds.
-
-    collect: what is unreachable, too, which takes the interpreter from all who run meanwhile.
-    """
-    if collect:
-        gc.collect()
+def trim_memory() -> None:
+    """Collect what is unreachable, and have the C library give back what it keeps for later."""
+    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

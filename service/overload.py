@@ -15,11 +15,11 @@ from service.engine.errors import Overloaded
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 0.1
-# Freed memory is given back where so much more is used than when it was last: what a burst took
-# is no reason to refuse anything once the burst is over. At most so often, and rarer with a
-# collection, which only a stage is worth.
-_TRIM_BYTES = 48 << 20
-_TRIM_SECONDS, _COLLECT_SECONDS = 1.0, 5.0
+# Freed memory is collected and given back while so much more is used than ever was: what a burst
+# took is no reason to refuse anything once the burst is over. As long as that brings so much it
+# goes on, else it is tried ever more rarely: it takes the interpreter for some milliseconds.
+_KEPT_BYTES, _WORTH_BYTES = 48 << 20, 8 << 20
+_FIRST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 # Below a threshold by so much of the limit, a stage is over: no flutter at the edge.
 _HYSTERESIS = 0.02
 _RETRY_AFTER_SECONDS = 2.0
@@ -40,8 +40,7 @@ class OverloadManager:
     at a third and two thirds of what is left above it.
 
     resident: bytes that the process takes now. shrink: called with whether buffers are to be small,
-    when that changes. trim: gives freed memory back, and collects first where it is called with
-    True. clock: seconds.
+    when that changes. trim: gives freed memory back. clock: seconds.
 
     Used from the event loop; poll() is called every so often by run().
     """
@@ -52,7 +51,7 @@ class OverloadManager:
         first_share: float,
         resident: Callable[[], int],
         shrink: Callable[[bool], None],
-        trim: Callable[[bool], None],
+        trim: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         step = (1.0 - first_share) / 3
@@ -63,8 +62,9 @@ class OverloadManager:
         self._shrink = shrink
         self._trim = trim
         self._clock = clock
-        self._trimmed = self._collected = clock()
-        self._least = resident()  # since memory was last given back
+        self._least = self._before_trim = resident()
+        self._wait = _FIRST_SECONDS
+        self._due = clock()
 
     def check(self, method: str) -> None:
         """Raises Overloaded for a request of ``method`` that is not taken on at this stage."""
@@ -80,7 +80,7 @@ class OverloadManager:
     def poll(self) -> None:
         used = self._resident()
         stage = self._stage_at(used)
-        self._give_back(used, stage)
+        self._give_back(used)
         if stage is self.stage:
             return
         was_small, is_small = (s >= Stage.SHRINK_BUFFERS for s in (self.stage, stage))
@@ -105,15 +105,15 @@ class OverloadManager:
         clear = used + _HYSTERESIS * self.limit
         return Stage(min(self.stage, sum(clear >= threshold for threshold in self.thresholds)))
 
-    def _give_back(self, used: int, stage: Stage) -> None:
-        now, self._least = self._clock(), min(self._least, used)
-        if stage is not Stage.NORMAL and now - self._collected >= _COLLECT_SECONDS:
-            self._collected = self._trimmed = now
-            self._trim(True)
-        elif used - self._least >= _TRIM_BYTES and now - self._trimmed >= _TRIM_SECONDS:
-            # What is left of it after that is in use.
-            self._trimmed, self._least = now, used
-            self._trim(False)
+    def _give_back(self, used: int) -> None:
+        self._least = min(self._least, used)
+        now = self._clock()
+        if used - self._least < _KEPT_BYTES or now < self._due:
+            return
+        was_worth_it = self._before_trim - used >= _WORTH_BYTES or used > self._before_trim
+        self._wait = _FIRST_SECONDS if was_worth_it else min(2 * self._wait, _LONGEST_SECONDS)
+        self._due, self._before_trim = now + self._wait, used
+        self._trim()
 
     async def run(self) -> None:
         """Until it is cancelled."""

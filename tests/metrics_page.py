@@ -162,7 +162,7 @@ def told_everything() -> Metrics:
     metrics.tell_models([model], [RefusedModel("tags", "1", "")], rows=8)
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)
     served = type("Model", (), {"card": model})()
-    metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, bool, bool, float))
+    metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, bool, int, float))
     metrics.served.tell([ServedVersion(served, statistics, [thread])])
     return metrics
 

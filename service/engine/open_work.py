@@ -106,9 +106,6 @@ class OpenWork:
         others = self.size - mine.size
         return Ahead(share.caller, mine.size, mine.cost, others, self._share(share))
 
-    def callers(self) -> int:
-        return len(self._callers)
-
     def unread(self) -> list[Any]:
         """Sinks that were not read for a while, the longest first; none if asked too often."""
         now = self._clock()

@@ -143,8 +143,10 @@ class Scheduler(Generic[Stream]):
         self._order = 0  # of streams that wait, and of callers
         self._now = 0  # in steps
         self._look_at = 0  # the step in which rows are to be looked at, if nothing changes
-        self._priming: frozenset[CallerQueue[Stream]] = frozenset()  # whose prompts were read last
-        self._primed_seconds = 0.0  # of the one of them of whose prompts least was read
+        self._prefilling: frozenset[CallerQueue[Stream]] = (
+            frozenset()
+        )  # whose prompts were read last
+        self._prefilled_seconds = 0.0  # of the one of them of whose prompts least was read
 
     @property
     def free_rows(self) -> int:
@@ -315,11 +317,11 @@ class Scheduler(Generic[Stream]):
         of: dict[CallerQueue[Stream], list[Prompt]] = {}
         for prompt, caller in callers.items():
             of.setdefault(caller, []).append(prompt)
-        for caller in of.keys() - self._priming:
+        for caller in of.keys() - self._prefilling:
             # Time in which it wanted nothing is not made up for.
-            caller.prefill_seconds = max(caller.prefill_seconds, self._primed_seconds)
-        self._priming = frozenset(of)
-        self._primed_seconds = least = min(caller.prefill_seconds for caller in of)
+            caller.prefill_seconds = max(caller.prefill_seconds, self._prefilled_seconds)
+        self._prefilling = frozenset(of)
+        self._prefilled_seconds = least = min(caller.prefill_seconds for caller in of)
         due = [caller for caller in of if caller.prefill_seconds <= least + 0.5 * seconds]
         due.sort(key=lambda caller: caller.prefill_seconds)
         longest = max(len(of[caller]) for caller in due)

@@ -18,7 +18,7 @@ class Memory:
             0.85,
             lambda: self.used << 20,
             self.shrunk.append,
-            self.trims.append,
+            lambda: self.trims.append(self.now),
             lambda: self.now,
         )
 
@@ -79,25 +79,25 @@ def test_buffers_are_small_from_the_second_stage_on(memory):
     assert memory.shrunk == [True, False]
 
 
-def test_what_a_burst_took_is_given_back_at_most_once_a_second(memory):
-    """Calm or not; what is still used after that is no reason to try again."""
-    for tenth in range(40):
+def test_what_a_burst_took_is_given_back_again_and_again_while_that_helps(memory):
+    for tenth in range(60):
         memory.now = tenth / 10
-        memory.at(100 if tenth < 15 else 200)
-    assert memory.trims == [False]
-    memory.now = 10.0
-    memory.at(120)
-    memory.at(160)
-    assert memory.trims == [False]
-    memory.at(170)
-    assert memory.trims == [False, False]
+        memory.at(300 - 10 * (tenth // 10) if tenth >= 10 else 120)
+    assert memory.trims == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
-def test_while_memory_is_short_it_is_collected_now_and_then(memory):
-    for second in range(12):
+def test_what_is_in_use_is_asked_for_ever_more_rarely(memory):
+    for second in range(200):
         memory.now = float(second)
-        memory.at(860)
-    assert memory.trims.count(True) == 2
+        memory.at(200)
+    assert memory.trims == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0]
+
+
+def test_close_to_the_least_ever_used_nothing_is_given_back(memory):
+    for second in range(20):
+        memory.now = float(second)
+        memory.at(140)
+    assert memory.trims == []
 
 
 def test_a_process_knows_what_it_takes():

@@ -57,7 +57,7 @@ class Request(Place):
 
 
 @dataclass
-class Told:
+class Outcome:
     """What became of one caller's requests. waits: steps until each was begun. row_steps: rows
     times steps, sampled."""
 
@@ -78,7 +78,7 @@ class Simulation:
         self.callers, self.requests = callers, requests
         self.scheduler: Scheduler[Request] = Scheduler(CAPACITY, PrimePolicy(whole=False))
         self.scheduler.cost.observe(1, 1, _TOKEN_SECONDS)
-        self.told = {caller.name: Told() for caller in callers}
+        self.outcomes = {caller.name: Outcome() for caller in callers}
         self.now = self.preemptions = self.ended = self.longest_wait = 0
         self._random = random.Random(seed)
         self._due: dict[int, list[Caller]] = defaultdict(list)  # by the step in which they send
@@ -120,9 +120,9 @@ class Simulation:
         for request in plan.begins:
             assert request.begun_at < 0, "begun twice"
             request.begun_at = self.now
-            told = self.told[request.caller.name]
-            told.waits.append(self.now - request.arrived)
-            told.by_priority[request.share.priority].append(self.now - request.arrived)
+            outcome = self.outcomes[request.caller.name]
+            outcome.waits.append(self.now - request.arrived)
+            outcome.by_priority[request.share.priority].append(self.now - request.arrived)
         for chunk in plan.prime:
             scheduler.primed(chunk)
         for request in plan.admits:
@@ -157,7 +157,7 @@ class Simulation:
         for one in group:
             assert one.phase is not Phase.GONE, "ended twice"
             self.scheduler.leave(one)
-        self.told[request.caller.name].ended += len(group)
+        self.outcomes[request.caller.name].ended += len(group)
         self.ended += len(group)
         self._due[self.now + 1 + request.caller.between].append(request.caller)
 
@@ -166,7 +166,7 @@ class Simulation:
         assert [r.row for r in scheduler.rows] == list(range(len(scheduler.rows))), "not dense"
         assert len(scheduler.rows) + len(scheduler.begun) <= CAPACITY
         for name, caller in scheduler._callers.items():
-            self.told[name].row_steps += caller.held * _SAMPLED_EVERY
+            self.outcomes[name].row_steps += caller.held * _SAMPLED_EVERY
             if caller.waiting and not caller.held:
                 self.longest_wait = max(self.longest_wait, scheduler._now - caller.first.since)
 
@@ -176,7 +176,7 @@ class Simulation:
         left = Counter(request.caller.name for request in everyone)
         assert len(everyone) == len(set(everyone)), "in two places"
         for name, sent in self._sent.items():
-            assert sent == self.told[name].ended + left[name], f"{name} lost some"
+            assert sent == self.outcomes[name].ended + left[name], f"{name} lost some"
         for request in everyone:
             self.scheduler.leave(request)
         assert self.scheduler.is_idle
@@ -188,13 +188,13 @@ class Simulation:
     def assert_shares(self, names: Sequence[str], within: float) -> None:
         """The rows of these, for their weights, differ by this share at most."""
         weights = {caller.name: caller.weight for caller in self.callers}
-        got = [self.told[name].row_steps / weights[name] for name in names]
+        got = [self.outcomes[name].row_steps / weights[name] for name in names]
         assert max(got) <= (1 + within) * min(got), dict(zip(names, got, strict=True))
 
     def assert_waits(self, names: Sequence[str], share: float, steps: int) -> None:
         """So large a share of their requests began within so many steps."""
         for name in names:
-            waited = self.told[name].wait(share)
+            waited = self.outcomes[name].wait(share)
             assert waited <= steps, f"{name} waited for {waited} steps"
 
 
@@ -223,7 +223,7 @@ def priorities(requests: int, seed: int) -> Simulation:
     simulation = Simulation(callers, requests, seed)
     simulation.run()
     simulation.assert_shares(["urgent", "other"], 0.1)
-    waits = simulation.told["urgent"].by_priority
+    waits = simulation.outcomes["urgent"].by_priority
     assert _mean(waits[9]) < 0.2 * _mean(waits[0])
     return simulation
 
@@ -250,7 +250,7 @@ def groups(requests: int, seed: int) -> Simulation:
     simulation.run()
     simulation.assert_waits(["polite"], 0.9, 4 * LEAST_RUN)
     for name in ("beams", "long prompts"):
-        assert simulation.told[name].ended, f"{name} starved"
+        assert simulation.outcomes[name].ended, f"{name} starved"
     return simulation
 
 
@@ -275,10 +275,11 @@ def main() -> None:
             f"{simulation.preemptions} preemptions, longest wait without a row "
             f"{simulation.longest_wait} steps, {seconds:.1f} s"
         )
-        for name, told in list(simulation.told.items())[:5]:
+        for name, outcome in list(simulation.outcomes.items())[:5]:
             print(
-                f"  {name}: {told.ended} ended, rows {told.row_steps / simulation.now:.1f}, waited "
-                f"for {told.wait(0.5)} steps (p99 {told.wait(0.99)}, most {told.wait(1.0)})"
+                f"  {name}: {outcome.ended} ended, rows {outcome.row_steps / simulation.now:.1f}, "
+                f"waited for {outcome.wait(0.5)} steps (p99 {outcome.wait(0.99)}, "
+                f"most {outcome.wait(1.0)})"
             )
 
 
