@@ -16,6 +16,7 @@ from service.engine.reading import off_loop
 from service.engine.tag_streams import TagStream
 from service.engine.wishes import GenerationWish, unread_bytes
 from service.rpc import converters
+from service.rpc.errors import without_frames
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.reception import CALLER, Gate
 from service.rpc.writing import Writer
@@ -187,7 +188,7 @@ async def _feed(
         async for request in requests:
             await _push(stream, request)
     except RequestError as error:
-        failure = error
+        failure = without_frames(error)
     except Exception:
         stream.close_input()
         raise

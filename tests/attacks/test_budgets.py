@@ -135,6 +135,30 @@ class TestUnreadTags:
             assert service.usage.grown() < 100 * MEBIBYTE
 
 
+class TestUnreadRefusals:
+    """Requests of a megabyte that are refused in their stream, and whose refusals nobody reads.
+
+    Bound: a refusal keeps nothing of its request. Setting: max_message_bytes.
+    """
+
+    threat = Threat(
+        "100 ModelStreamInfer calls of three refused megabytes each, never read",
+        "a refusal that waits for its reader keeps nothing of its request",
+        ("max_message_bytes",),
+    )
+
+    def test_keep_nothing_of_their_requests(self, attacked, attacks):
+        request = inference.ModelInferRequest(
+            model_name="pos.tensors", raw_input_contents=[bytes(2**20 - 64)]
+        )
+        how = limits(attacks)
+        with attacked(seconds=20, **how) as (service, _), Raw(service) as unread:
+            for _ in range(attacks.amount(40, 100)):
+                unread.call(f"{INFERENCE}/ModelStreamInfer", *[request] * 3, end=False, seconds=3.0)
+            unread.pump(1)
+            assert service.usage.grown() < 100 * MEBIBYTE
+
+
 class TestUnreadStreams:
     """Streams that nobody reads, as many as an engine takes.
 

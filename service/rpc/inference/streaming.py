@@ -98,20 +98,28 @@ class InferStream:
         async for data in requests:
             await self._places.acquire()
             group.create_task(self._answer(data))
+            del data  # which is the task's alone
 
     async def _answer(self, data: bytes) -> None:
         about = pb.ModelInferResponse()
         try:
-            with Admission(self.reception, METHOD, self.context) as admission:
-                request = admission.read(data, pb.ModelInferRequest.FromString)
-                admission.enter(request)
-                _name(about, request)
-                await self.answering.stream(request, self, self._send)
-                await self._outbox.written()
-            if admission.failure:
-                await self._report(about, admission.failure)
+            failure = await self._answered(data, about)
+            # Nobody may read why for as long as the call lasts: the request is not kept for that.
+            del data
+            if failure:
+                await self._report(about, failure)
         finally:
             self._places.release()
+
+    async def _answered(self, data: bytes, about: pb.ModelInferResponse) -> RequestError | None:
+        """Why the request in ``data`` was refused. about: is told which one it is."""
+        with Admission(self.reception, METHOD, self.context) as admission:
+            request = admission.read(data, pb.ModelInferRequest.FromString)
+            admission.enter(request)
+            _name(about, request)
+            await self.answering.stream(request, self, self._send)
+            await self._outbox.written()
+        return admission.failure
 
     async def _report(self, about: pb.ModelInferResponse, failure: RequestError) -> None:
         if self.ends_with_status:
