@@ -69,6 +69,15 @@ def test_a_soak_that_held_has_no_failures():
     assert '"failures": []' in result.to_json()
 
 
+def test_the_least_of_each_minute_is_told():
+    rss = [(0, 5), (30, 4), (61, 7), (100, 6)]
+    points = [
+        dataclasses.replace(POINT, seconds=float(seconds), resident_bytes=resident)
+        for seconds, resident in rss
+    ]
+    assert dataclasses.replace(passed(), points=points).floors() == [4, 6]
+
+
 GROWN = dataclasses.replace(POINT, resident_bytes=POINT.resident_bytes + GROWTH_BYTES + 1)
 
 

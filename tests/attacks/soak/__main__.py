@@ -5,12 +5,13 @@
 
 Four lanes attack side by side without a pause, each a process of its own. Once they have ended,
 all that was taken must be given back, and SIGTERM end the service with 0. The last line is JSON;
-the exit code is 0 where everything held.
+the exit code is 0 where everything held. .out/soak/samples.jsonl has what the service took, by second.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from client.exposition import Page
@@ -36,6 +38,9 @@ from tests.attacks.soak.sampling import Sampling
 from tests.attacks.soak.schedule import Schedule
 
 LANES = 4
+FOLDER = ROOT / ".out" / "soak"
+# A line of JSON for each second.
+SAMPLES = FOLDER / "samples.jsonl"
 # For callers that were left to end, and for what waits for nobody to come back.
 SETTLE_SECONDS = 90.0
 _WITNESS_SECONDS = 10.0
@@ -157,7 +162,7 @@ def main() -> int:
 
     # However it is asked to end, its container ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    podman = podman_in(ROOT / ".out" / "soak")
+    podman = podman_in(FOLDER)
     if not args.no_build:
         build(podman)
     result = Result(args.minutes, args.seed, args.lanes)
@@ -171,6 +176,7 @@ def main() -> int:
             if service.is_alive:
                 result.stop_seconds = service.stop()
             result.exit_code = service.exit_code()
+    SAMPLES.write_text("".join(f"{json.dumps(asdict(point))}\n" for point in result.points))
     print(result.table())
     print(result.to_json())
     return 1 if result.failures() else 0

@@ -103,6 +103,14 @@ class Result:
             found.append(f"witness: kinds without an answer among {dict(witness.calls)}")
         return found
 
+    def floors(self) -> list[int]:
+        """Of each minute, the least RSS in bytes: what only ever grows is seen here."""
+        minutes: dict[int, int] = {}
+        for point in self.points:
+            minute, resident = int(point.seconds // 60), point.resident_bytes
+            minutes[minute] = min(resident, minutes.get(minute, resident))
+        return list(minutes.values())
+
     def _growth(self) -> int:
         assert self.end is not None, "the caller looks"
         return self.end.resident_bytes - self.points[0].resident_bytes
@@ -134,6 +142,8 @@ class Result:
             line("CPU", lambda p: p.cpu, "s"),
             line("stage", lambda p: p.stage or 0),
             line("budget used", lambda p: (p.budget_bytes or 0) / 1e6, "MB"),
+            "least RSS of each minute, MB: "
+            + " ".join(f"{least / 1e6:.0f}" for least in self.floors()),
         ]
 
     def _witness_lines(self) -> list[str]:
@@ -162,6 +172,7 @@ class Result:
                 "start": start and start.resident_bytes,
                 "peak": peak,
                 "end": end and end.resident_bytes,
+                "least_of_each_minute": self.floors(),
             },
             "witness": {
                 "calls": dict(self.witness.calls),

@@ -11,7 +11,7 @@ from tests.attacks.soak.container import Contained
 
 _EVERY_SECONDS = 1.0
 # The page of metrics is longer than what it tells; it is asked for more rarely.
-_METRICS_EVERY = 5
+_METRICS_EVERY = 2
 
 
 @dataclass(frozen=True)
