@@ -23,7 +23,8 @@ _FIRST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 # Below a threshold by so much of the limit, a stage is over: no flutter at the edge.
 _HYSTERESIS = 0.02
 _RETRY_AFTER_SECONDS = 2.0
-_STREAMS = frozenset(("Generate", "StreamTag", "ModelStreamInfer"))
+# What takes memory for long, or much of it: refused first.
+_LASTING = frozenset(("Generate", "StreamTag", "ModelStreamInfer", "RepositoryModelLoad"))
 # What answers probes and operators, and takes nothing to speak of.
 _ALWAYS = frozenset(("ServerLive", "ServerReady", "ModelReady", "RepositoryModelUnload"))
 
@@ -70,8 +71,8 @@ class OverloadManager:
         """Raises Overloaded for a request of ``method`` that is not taken on at this stage."""
         if self.stage is Stage.NORMAL or method in _ALWAYS:
             return
-        if self.stage is Stage.SHED or method in _STREAMS:
-            what = "requests" if self.stage is Stage.SHED else "streams"
+        if self.stage is Stage.SHED or method in _LASTING:
+            what = "requests" if self.stage is Stage.SHED else "streams and models"
             raise Overloaded(
                 f"the server is near its memory limit and takes no new {what}; try again later",
                 _RETRY_AFTER_SECONDS,

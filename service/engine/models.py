@@ -98,10 +98,13 @@ class ClassifierModel(ReadingModel):
         encoded = await off_loop(size, lambda: self._encode_all(texts))
         items = [PredictItem(tuple(part.ids)) for part in encoded]
         rows = await run_batch(self.thread, items)
-        return [
-            Classified(_ranked(self.card.labels, row), len(part.ids), part.unknown)
-            for part, row in zip(encoded, rows, strict=True)
-        ]
+        return await off_loop(
+            len(rows) * len(self.card.labels),
+            lambda: [
+                Classified(_ranked(self.card.labels, row), len(part.ids), part.unknown)
+                for part, row in zip(encoded, rows, strict=True)
+            ],
+        )
 
     async def predict(self, rows: Sequence[Sequence[int]]) -> list[Sequence[float]]:
         """The probability of each label, in their order, for rows of ids.

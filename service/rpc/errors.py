@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Coroutine
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2
@@ -58,17 +60,35 @@ _MOST_MESSAGE_BYTES = 2048
 
 def end_with(context: grpc.aio.ServicerContext, error: RequestError) -> None:
     """Have the call end with the error's status once its handler returns; one to try later says
-    when.
-
-    Unlike abort(), which leaves an exception and a frame that hold each other and all that the
-    call was sent, until a full collection.
+    when. For handlers of streams, which send no message after that.
     """
-    trailers = tuple(context.trailing_metadata() or ())
-    if isinstance(error, TryLater):
-        trailers += _retry_trailers(error)
     context.set_code(STATUS_OF[type(error)])
     context.set_details(told(error))
-    context.set_trailing_metadata(trailers)
+    context.set_trailing_metadata(_trailers(context, error))
+
+
+def abortion(
+    context: grpc.aio.ServicerContext, error: RequestError
+) -> Coroutine[Any, Any, NoReturn]:
+    """As end_with(), for a handler with one answer: awaited, the status goes out by itself, where
+    a plain return would send an empty message first, which waits for its reader.
+
+    What grpc raises within is kept by the call, and keeps the frames that it passes: whoever
+    awaits this must hold neither the context nor what the call was sent, or they keep each other
+    until a full collection.
+    """
+    trailers = _trailers(context, error)
+    aborting: Coroutine[Any, Any, NoReturn] = context.abort(
+        STATUS_OF[type(error)], told(error), trailers
+    )
+    return aborting
+
+
+def _trailers(
+    context: grpc.aio.ServicerContext, error: RequestError
+) -> tuple[tuple[str, str | bytes], ...]:
+    trailers = tuple(context.trailing_metadata() or ())
+    return trailers + (_retry_trailers(error) if isinstance(error, TryLater) else ())
 
 
 def without_frames(error: RequestError) -> RequestError:

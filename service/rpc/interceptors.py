@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -11,8 +11,8 @@ import grpc
 
 from service.engine.errors import RequestError
 from service.engine.memory_budget import Reservation
-from service.rpc.bodies import Bodies
-from service.rpc.errors import STATUS_OF, end_with, without_frames
+from service.rpc.bodies import Bodies, Incoming
+from service.rpc.errors import STATUS_OF, abortion, end_with, without_frames
 from service.rpc.reception import Admission, Parse, Reception, failure_of
 from service.rpc.writing import Writer
 
@@ -25,25 +25,27 @@ class CallRequests:
     model: what the first one names, once it was read.
     """
 
-    def __init__(self, requests: AsyncIterable[bytes], admission: Admission, parse: Parse) -> None:
+    def __init__(
+        self, context: grpc.aio.ServicerContext, admission: Admission, parse: Parse
+    ) -> None:
         self.model = ""
-        self._requests = requests
+        self._incoming = Incoming(context)
         self._admission = admission
         self._parse = parse
-        self._iterator: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        # Not before: grpc complains of a receiver that was made and never asked.
-        if self._iterator is None:
-            self._iterator = aiter(self._requests)
         self._admission.release()
-        request = self._admission.read(await anext(self._iterator), self._parse)
+        request = self._admission.read(await anext(self._incoming), self._parse)
         if request.HasField("start"):
             self.model = request.start.model
         return request
+
+    def release(self) -> None:
+        """No further one is read, and what was read last is needed no more."""
+        self._admission.release()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -140,7 +142,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context: grpc.aio.ServicerContext,
     ) -> Any:
         self.bodies.arrived()
-        return await self._one(name, behaviour, parse, body, context)
+        response, failure = await self._one(name, behaviour, parse, body, context)
+        if failure is None:
+            return response
+        aborting = abortion(context, failure)
+        del context, body, failure  # see abortion()
+        return await aborting
 
     async def _timed(
         self,
@@ -150,8 +157,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _: Any,
         context: grpc.aio.ServicerContext,
     ) -> None:
-        response = await self._one(name, behaviour, parse, self.bodies.read(context), context)
-        if response is not None:
+        body = self.bodies.read(context)
+        response, failure = await self._one(name, behaviour, parse, body, context)
+        if failure:
+            end_with(context, failure)
+        elif response is not None:
             await Writer(context, self.stall_seconds).write(response)
 
     async def _one(
@@ -161,8 +171,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         parse: Parse,
         body: bytes | Awaitable[bytes],
         context: grpc.aio.ServicerContext,
-    ) -> Any:
-        """Answer a call with one request; None where what there is to say has been written."""
+    ) -> tuple[Any, RequestError | None]:
+        """The answer of a call with one request, None where it was written; or why it failed."""
         with Admission(self.reception, name, context) as admission:
             data = body if isinstance(body, bytes) else await body
             request = admission.read(data, parse)
@@ -170,34 +180,34 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             response = await behaviour(request, context)
             if held := self.reception.hold_answer(response):
                 _release_with_call(held)
-            return response
+            return response, None
         # The call is over before its status is sent: behind messages that nobody reads, a
         # status waits for as long as its caller likes.
         assert admission.failure, "any other end is returned or raised above"
-        return end_with(context, admission.failure)
+        return None, admission.failure
 
     async def _several(
         self,
         name: str,
         behaviour: Behaviour,
         parse: Parse,
-        requests: AsyncIterable[bytes],
+        _: Any,
         context: grpc.aio.ServicerContext,
     ) -> None:
         with Admission(self.reception, name, context) as admission:
-            reading = CallRequests(requests, admission, parse)
-            admission.enter(reading)
-            await behaviour(reading, context)
+            requests = CallRequests(context, admission, parse)
+            admission.enter(requests)
+            await behaviour(requests, context)
             return
         assert admission.failure, "any other end is returned or raised above"
         end_with(context, admission.failure)
 
     def _with_status(self, method: str, behaviour: Behaviour) -> Behaviour:
-        async def call(requests: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def call(_: Any, context: grpc.aio.ServicerContext) -> Any:
             self.reception.watch.open(context)
             self.reception.share(context)
             try:
-                return await behaviour(requests, context)
+                return await behaviour(Incoming(context), context)
             except grpc.aio.InternalError as error:
                 raise asyncio.CancelledError from error
             except Exception as error:

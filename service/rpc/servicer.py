@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -17,6 +16,7 @@ from service.engine.tag_streams import TagStream
 from service.engine.wishes import GenerationWish, unread_bytes
 from service.rpc import converters
 from service.rpc.errors import without_frames
+from service.rpc.interceptors import CallRequests
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.reception import CALLER, Gate
 from service.rpc.writing import Writer
@@ -59,16 +59,14 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
                 return await off_loop(told, lambda: converters.from_tagged(texts))
 
-    async def StreamTag(
-        self, requests: AsyncIterator[pb.StreamTagRequest], context: grpc.aio.ServicerContext
-    ) -> None:
+    async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
         start = await self._start_of(requests)
         writer = Writer(context, self.stall_seconds)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
             stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
             await self._tell_tags(stream, requests, context, writer)
 
-    async def _start_of(self, requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
+    async def _start_of(self, requests: CallRequests) -> pb.StreamTagStart:
         """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
         reading = asyncio.ensure_future(_start_of(requests))
         moving = asyncio.ensure_future(self.gate.handing_over.wait())
@@ -84,7 +82,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def _tell_tags(
         self,
         stream: TagStream,
-        requests: AsyncIterator[pb.StreamTagRequest],
+        requests: CallRequests,
         context: grpc.aio.ServicerContext,
         writer: Writer,
     ) -> None:
@@ -169,16 +167,15 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))
 
 
-async def _start_of(requests: AsyncIterator[pb.StreamTagRequest]) -> pb.StreamTagStart:
+async def _start_of(requests: CallRequests) -> pb.StreamTagStart:
     first = await anext(requests, None)
     if first is None or not first.HasField("start"):
         raise WrongInput("the first request has no start; send one, then texts or words")
-    return first.start
+    start: pb.StreamTagStart = first.start
+    return start
 
 
-async def _feed(
-    stream: TagStream, requests: AsyncIterator[pb.StreamTagRequest]
-) -> RequestError | None:
+async def _feed(stream: TagStream, requests: CallRequests) -> RequestError | None:
     """Push what the caller sends until it has sent all, or something that is refused.
 
     Returns why it was refused: by then the caller is still owed the labels of what it sent before.
@@ -189,6 +186,7 @@ async def _feed(
             await _push(stream, request)
     except RequestError as error:
         failure = without_frames(error)
+        requests.release()
     except Exception:
         stream.close_input()
         raise

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.filling import MAX_TOP_WORDS, FillModel
-from service.engine.models import ClassifierModel
+from service.engine.filling import MAX_TOP_WORDS, FilledBlank, FillModel
+from service.engine.models import Classified, ClassifierModel
+from service.engine.reading import off_loop
 from service.engine.requests import Snapshot
 from service.engine.tagging import TaggedToken, TaggerModel, TagWish
 from service.rpc.inference.forms import Form, Told, about
@@ -35,6 +36,9 @@ class ClassifyText(Form):
         texts = texts_of(inputs["text"], "text")
         with about("text"):
             rows = await self.model.classify(texts)
+        return await off_loop(len(rows) * len(self.card.labels), lambda: self._answered(rows))
+
+    def _answered(self, rows: Sequence[Classified]) -> Told:
         best = [row.labels[0] for row in rows]
         known = [dict(row.labels) for row in rows]
         return Told(
@@ -72,7 +76,8 @@ class TagText(Form):
         with about("text"):
             tagged = await self.model.tag([TagWish(text, ()) for text in texts])
         unknown = sum(text.unknown_symbols for text in tagged)
-        return _tagged([text.tokens for text in tagged], unknown)
+        rows = [text.tokens for text in tagged]
+        return await off_loop(sum(map(len, rows)), lambda: _tagged(rows, unknown))
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
@@ -125,11 +130,15 @@ class FillText(Form):
         texts = texts_of(inputs["text"], "text")
         with about("text"):
             rows = await self.model.fill(texts, settings)
-        words = [word for row in rows for word, _ in row.words]
-        return Told(
-            {
-                "words": bytes_array(words, (len(rows), -1)),
-                "probabilities": np.array([[p for _, p in row.words] for row in rows], np.float32),
-            },
-            {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
-        )
+        return await off_loop(sum(len(row.words) for row in rows), lambda: _filled(rows))
+
+
+def _filled(rows: Sequence[FilledBlank]) -> Told:
+    words = [word for row in rows for word, _ in row.words]
+    return Told(
+        {
+            "words": bytes_array(words, (len(rows), -1)),
+            "probabilities": np.array([[p for _, p in row.words] for row in rows], np.float32),
+        },
+        {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
+    )

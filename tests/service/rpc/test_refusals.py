@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -57,3 +59,34 @@ def test_a_refusal_fits_its_header_whatever_it_quotes(channel: grpc.Channel, let
         channel.unary_unary(f"{SERVICE}/GetModel")(request, timeout=20)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert caught.value.details().startswith(f"no model '{letter}")
+
+
+REFUSED: dict[str, tuple[str, bytes]] = {
+    "bytes that are no message": ("Classify", NO_MESSAGE),
+    "a wrong request": ("Classify", pb.ClassifyRequest(model="mood").SerializeToString()),
+    "a model that is not there": ("Tag", pb.TagRequest(model="nobody").SerializeToString()),
+    "a stream of an unknown model": (
+        "Generate",
+        pb.GenerateRequest(model="nobody").SerializeToString(),
+    ),
+    "a stream without a start": ("StreamTag", pb.StreamTagRequest(text="x").SerializeToString()),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refused_call_is_gone_without_any_collection(channel: grpc.Channel, kind: str) -> None:
+    """Errors hold frames and frames hold requests: in a cycle, a few kilobytes fill the memory."""
+    method, message = REFUSED[kind]
+    call = channel.stream_stream(f"{SERVICE}/{method}")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with pytest.raises(grpc.RpcError):
+                list(call(iter([message]), timeout=20))
+        # The last one may be on its way out.
+        kept = Counter(type(thing).__name__ for thing in gc.get_objects())
+        assert kept["Admission"] <= 2
+        assert kept["_ServicerContext"] <= 2
+    finally:
+        gc.enable()

@@ -523,7 +523,7 @@ def test_a_full_queue_says_when_to_come_back(start_service, monkeypatch):
     """One row, one place in the queue: the third stream is refused with RetryInfo."""
     service = start_service(max_streams=1, max_queue=1)
     slow_engine(service, monkeypatch)
-    with Client(service.target, timeout=30) as client:
+    with Client(service.target, timeout=30, retries=NO_RETRIES) as client:
         running = client.generate("letters", prompt="a", max_tokens=LONG)
         next(running)
         waits = threading.Thread(

@@ -9,7 +9,7 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from client import Client, RequestFailed, Sampling
+from client import Sampling
 from service.engine.catalogue import Catalogue
 from service.engine.generating import GenerateEngine
 from service.engine.memory_budget import MemoryBudget
@@ -20,6 +20,8 @@ from service.rpc.reception import Gate, Reception
 from tests.service.rpc.inference.calls import Inference, ask, read
 from tests.service.rpc.test_service import wait_until
 from unroll.inference import grpc_service_pb2 as pb
+from unroll.v1 import unroll_pb2 as unroll_pb
+from unroll.v1 import unroll_pb2_grpc
 
 FINAL = "triton_final_response"
 EMPTY = {"triton_enable_empty_final_response": True}
@@ -298,23 +300,25 @@ def test_a_stop_finishes_what_runs_and_ends_an_open_call(start_service):
 
 
 def test_an_unread_call_gives_up_its_places_to_whoever_comes(start_service):
-    """All of its requests wait for one reader, so all of them go."""
+    """All of its requests wait for one reader, so all of them go: to one of the same caller, for
+    whom there is no reserve."""
     service = start_service(max_streams=8, max_queue=32)
     thread = service.app.catalogue.get("letters").thread
     options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0)]
     with (
         Inference(service.target) as inference,
-        Client(service.target, timeout=30) as client,
         grpc.insecure_channel(service.target, options) as channel,
     ):
         stub = type(inference.stub)(channel)
+        generating = unroll_pb2_grpc.UnrollServiceStub(channel)
         requests = [letters(n, count=400, tokens_per_message=1) for n in range(40)]
         call = stub.ModelStreamInfer(iter(requests), timeout=60)
         next(call)
 
         def answered():
-            with suppress(RequestFailed):
-                return len(list(client.generate("letters", prompt="a", max_tokens=9))) > 0
+            with suppress(grpc.RpcError):
+                request = unroll_pb.GenerateRequest(model="letters", prompt="a", max_tokens=9)
+                return len(list(generating.Generate(request, timeout=20))) > 0
 
         wait_until(lambda: thread.open_work == 40 and thread.engine.is_idle, 30)
         wait_until(answered, 30)
