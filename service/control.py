@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +21,7 @@ from service.engine.errors import (
     WrongInput,
 )
 from service.engine.lifecycle import IndexEntry, VersionPolicy
+from service.engine.memory_budget import MODELS, Reservation
 from service.engine.serving import ServedVersion
 from service.failpoints import failpoint
 from service.indexing import Known, index_of
@@ -30,6 +31,10 @@ from service.preparing import make_ready, others_of, run_once
 from service.runtime.repository import LoadedModel, RefusedBundle, Repository
 
 log = logging.getLogger(__name__)
+
+# Resident bytes of a version for each of its bundle's: each of its graphs packs the weights for
+# itself, for one thread and for several.
+_LOAD_FACTOR = 8
 
 Result = TypeVar("Result")
 
@@ -187,6 +192,18 @@ class ModelControl:
     async def _load(self, name: str, policy: VersionPolicy | None) -> None:
         policy = policy or self._policies.get(name, VersionPolicy())
         folders = self._chosen(name, policy)
+        before = self._live_versions(name)
+        held = self.around.budget.reserve(MODELS, self._load_bytes(folders.values()))
+        try:
+            await self._replace(name, policy, folders)
+        except BaseException:
+            held.release()
+            raise
+        self._release_after(held, [self._live[served] for served in before if served.is_retired])
+        del before
+        await self.on_change(name)
+
+    async def _replace(self, name: str, policy: VersionPolicy, folders: Mapping[int, Path]) -> None:
         self._loading[name] = list(folders)
         self.around.metrics.tell_loading(name, list(folders))
         try:
@@ -196,9 +213,34 @@ class ModelControl:
             self.around.metrics.tell_loading(name, ())
         if isinstance(ready, RefusedModel):
             await self._turn_away(ready)
-        self._policies[name] = policy
         self._take_over(name, ready)
-        await self.on_change(name)
+        self._policies[name] = policy
+
+    def _load_bytes(self, folders: Iterable[Path]) -> int:
+        """What versions take at most while they are loaded, beside those that they replace.
+
+        Never more than half of the budget, so that any can be loaded while little else is held.
+        """
+        files = (file for folder in folders for file in folder.glob("*"))
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        return min(_LOAD_FACTOR * size, self.around.budget.limit // 2)
+
+    def _release_after(self, held: Reservation, ends: Sequence[asyncio.Event]) -> None:
+        """Once the replaced versions have ended: until then both are in memory."""
+
+        async def release() -> None:
+            try:
+                for ended in ends:
+                    await ended.wait()
+            finally:
+                held.release()
+
+        if not ends:
+            held.release()
+            return
+        task = asyncio.get_running_loop().create_task(release())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _turn_away(self, refused: RefusedModel) -> NoReturn:
         """Raises ModelRefused."""

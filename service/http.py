@@ -98,7 +98,8 @@ class HttpServer:
 
     def stop(self) -> None:
         """Ends connections, answered or not."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        with contextlib.suppress(RuntimeError):  # its loop has ended already
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:

@@ -355,7 +355,7 @@ class Metrics:
     def _add_memory(self) -> None:
         self.budget_bytes = self._gauge(
             "unroll_memory_budget_used_bytes",
-            "Bytes that callers' data takes, by kind: requests, answers, sequences, words.",
+            "Bytes that callers' data takes, by kind: requests, answers, sequences, words, models.",
             "kind",
         )
         self.budget_limit = self._gauge(

@@ -38,8 +38,9 @@ CountRequest = Callable[[str, str, str, float, "RequestError | None"], None]
 Metadata = Sequence[tuple[str, str | bytes]]
 Parse = Callable[[bytes], Any]
 
-# Answers that are smaller leave at once, into the buffers of the connection.
-_LARGE_ANSWER_BYTES = 16_384
+# Answers that are smaller leave at once, into the buffers of the connection; larger ones are
+# there as a message and in grpc's hands.
+_LARGE_ANSWER_BYTES, _ANSWER_FACTOR = 16_384, 2
 
 # RFC 9218, "Extensible Prioritization Scheme for HTTP": urgency 0 comes first, 3 is the default.
 _PRIORITY = re.compile(r"(?:.*[,;\s])?u=([0-7])(?:[,;\s].*)?")
@@ -216,7 +217,9 @@ class Reception:
         Raises Overloaded.
         """
         size = 0 if response is None else response.ByteSize()
-        return self.budget.reserve(ANSWERS, size) if size > _LARGE_ANSWER_BYTES else None
+        if size <= _LARGE_ANSWER_BYTES:
+            return None
+        return self.budget.reserve(ANSWERS, _ANSWER_FACTOR * size)
 
 
 def _priority(metadata: Metadata) -> int:

@@ -223,6 +223,36 @@ def test_a_stream_finishes_bit_for_bit_on_the_version_it_began_with(service, cli
     )
 
 
+def test_two_versions_in_memory_take_room_from_callers_until_the_older_has_ended(
+    service, client, models
+):
+    held = hold(service, "letters")
+    budget = service.app.budget
+    reweigh(models / "letters" / "1", models / "letters" / "2")
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(told, client)
+        assert held.begun.wait(10)
+        load(service, "letters")
+        assert budget.used_of("models") > 0
+        held.release()
+        stream.result()
+    wait_until_replaced_ones_have_stopped(service)
+    load(service, "letters")
+    assert budget.used_of("models") == 0, "nothing was replaced"
+
+
+def test_a_load_without_room_is_refused_and_one_that_fails_gives_its_room_back(service, models):
+    budget = service.app.budget
+    taken = budget.reserve("answers", budget.limit)
+    with pytest.raises(Overloaded, match="models would take"):
+        load(service, "letters")
+    taken.release()
+    (models / "letters" / "1" / "manifest.json").write_text("{}")
+    with pytest.raises(ModelRefused):
+        load(service, "letters")
+    assert budget.used == 0
+
+
 def test_a_call_that_names_the_version_before_is_told_which_are_served(service, client, models):
     reweigh(models / "mood" / "1", models / "mood" / "2")
     load(service, "mood")

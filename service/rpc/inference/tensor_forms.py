@@ -24,9 +24,9 @@ from service.rpc.inference.tensors import Array, Port, datatype_of
 # Numbers of one output: 16 MiB.
 _MOST_TOLD = 2**22
 
-# Of each number of an answer while it is made: as a probability and as its logarithm, each as an
-# array, as raw contents and in the serialised message.
-_NUMBER_BYTES = 24
+# Of each number of an answer while it is made, as it was measured: the graph's own, the rows of
+# them together, their logarithms, both as raw contents, in the message, and serialised twice.
+_NUMBER_BYTES = 64
 
 _LENGTHS = (-1, 1)
 
