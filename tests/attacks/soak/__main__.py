@@ -5,8 +5,8 @@
 
 Four lanes attack side by side without a pause, each a process of its own. Once they have ended,
 all that was taken must be given back, and SIGTERM end the service with 0. The last line is JSON;
-the exit code is 0 where everything held. .out/soak/samples.jsonl has what the service took, by
-second.
+the exit code is 0 where everything held. What the service took is kept by second, in
+.out/soak/samples.jsonl.
 """
 
 from __future__ import annotations

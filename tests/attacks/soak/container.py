@@ -99,6 +99,7 @@ class Contained(Service):
             "GRACE_SECONDS": str(GRACE_SECONDS),
         }
         self._podman = podman
+        self._pid = self._log_pid = 0
         self._container = Container(
             podman,
             IMAGE,
@@ -164,4 +165,6 @@ class Contained(Service):
         return seconds
 
     def close(self) -> None:
+        if self._log_pid:  # else it never ran
+            self.site().resume()
         self._podman.try_run("rm", "--force", "--time", "0", self._container.name)

@@ -73,6 +73,7 @@ class Lane:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._site.resume()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None, "it is a pipe"
             stream.close()

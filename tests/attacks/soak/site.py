@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +26,12 @@ class Site:
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def resume(self) -> None:
+        """Have both processes go on, which an attack that was cut short may have stopped."""
+        for pid in (self.pid, self.log_pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"models": str(self.models)})
