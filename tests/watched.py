@@ -154,10 +154,11 @@ class EngineWatch:
             self._running[thread] = RowWatch(engine, step_seconds) if has_rows else None
             start(thread)
 
-        def watched_stop(thread: EngineThread) -> None:
-            stop(thread)
+        def watched_stop(thread: EngineThread, seconds: float | None = None) -> bool:
+            has_ended = stop(thread, seconds)
             if thread in self._running:  # it may be stopped twice
                 _add(self._stopped_rows, self._stopped_work, thread, self._running.pop(thread))
+            return has_ended
 
         EngineThread.start, EngineThread.stop = watched_start, watched_stop  # type: ignore[method-assign]
 

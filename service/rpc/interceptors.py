@@ -10,10 +10,9 @@ from typing import Any, Self
 import grpc
 
 from service.engine.errors import RequestError
-from service.engine.memory_budget import Reservation
 from service.rpc.bodies import Bodies, Incoming
 from service.rpc.errors import STATUS_OF, abortion, end_with, without_frames
-from service.rpc.reception import Admission, Parse, Reception, failure_of
+from service.rpc.reception import Admission, Parse, Reception, failure_of, release_with_call
 from service.rpc.writing import Writer
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
@@ -179,7 +178,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             admission.enter(request)
             response = await behaviour(request, context)
             if held := self.reception.hold_answer(response):
-                _release_with_call(held)
+                release_with_call(held)
             return response, None
         # The call is over before its status is sent: behind messages that nobody reads, a
         # status waits for as long as its caller likes.
@@ -215,10 +214,3 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return end_with(context, failure)
 
         return call
-
-
-def _release_with_call(held: Reservation) -> None:
-    """Once the answer has been read: a call's task ends when the status behind it was taken."""
-    task = asyncio.current_task()
-    assert task is not None, "a call is a task"
-    task.add_done_callback(lambda _: held.release())

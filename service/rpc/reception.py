@@ -222,6 +222,13 @@ class Reception:
         return self.budget.reserve(ANSWERS, _ANSWER_FACTOR * size)
 
 
+def release_with_call(held: Reservation) -> None:
+    """Once the answer has been read: a call's task ends when the status behind it was taken."""
+    task = asyncio.current_task()
+    assert task is not None, "a call is a task"
+    task.add_done_callback(lambda _: held.release())
+
+
 def _priority(metadata: Metadata) -> int:
     """Of the header ``priority``; what cannot be read is the default, as RFC 9218 has it."""
     for key, value in metadata:

@@ -245,9 +245,9 @@ class Caller:
 
     async def mend_all(self) -> None:
         """Once no fault comes any more, every model is to be served again."""
-        for name in (LETTERS, SPELLER, TAGGER):
-            assert (await self.load(name)).status == OK
-        assert (await self.load(MOOD, VERSIONS)).status == OK
+        loads = [await self.load(name) for name in (LETTERS, SPELLER, TAGGER)]
+        loads.append(await self.load(MOOD, VERSIONS))
+        assert all(load.status == OK for load in loads), loads
 
 
 @asynccontextmanager

@@ -36,6 +36,15 @@ class Outbox:
             self._awaited.append((self._put, done))
             await done
 
+    def when_written(self, done: Callable[[], None]) -> None:
+        """Have ``done`` called once all that was put in before is written; never if it is not."""
+        if self._written >= self._put:
+            done()
+            return
+        written = asyncio.get_running_loop().create_future()
+        written.add_done_callback(lambda _: done())
+        self._awaited.append((self._put, written))
+
     async def run(self) -> None:
         """Until it is closed. Raises what writing raises."""
         while not self._is_closed:

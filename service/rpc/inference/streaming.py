@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import grpc
 
 from service.engine.errors import RequestError, ServiceStopping
+from service.engine.memory_budget import Reservation
 from service.rpc.errors import told
 from service.rpc.inference.answering import MOST_ID_CHARACTERS, Answering
 from service.rpc.inference.outbox import Outbox
-from service.rpc.reception import Admission, Reception
+from service.rpc.reception import Admission, Reception, release_with_call
 from service.rpc.writing import Writer
 from unroll.inference import grpc_service_pb2 as pb
 
@@ -45,6 +47,7 @@ class InferStream:
             (key, value.lower()) == STATUS_HEADER
             for key, value in context.invocation_metadata() or ()
         )
+        self._unread: set[Reservation] = set()
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._outbox = Outbox(Writer(context, stall_seconds).write, MOST_UNWRITTEN)
 
@@ -56,9 +59,6 @@ class InferStream:
         Sequences that began here end here. Raises ServiceStopping, ReaderStalled, and with the
         header whatever a request is refused with.
         """
-        call = asyncio.current_task()
-        assert call is not None, "a call is a task"
-        self._call = call
         writing = asyncio.ensure_future(self._outbox.run())
         writing.add_done_callback(_forgive)
         try:
@@ -67,6 +67,9 @@ class InferStream:
             self.answering.sequences.end_of_owner(self)
             self._outbox.close()
             await asyncio.wait((writing,))
+            # What nobody read stays in grpc's hands until the call is gone.
+            for held in self._unread:
+                release_with_call(held)
         if is_cut_off:
             raise ServiceStopping("the server is stopping; open the stream to another one")
 
@@ -131,17 +134,16 @@ class InferStream:
     async def _send(self, response: pb.ModelInferResponse) -> None:
         """Raises Overloaded where unread responses take too much already."""
         held = self.reception.hold_answer(response)
-        try:
-            await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
-            if held:
-                await self._outbox.written()
-        except BaseException:
-            # What nobody read stays in grpc's hands until the call is gone.
-            if held:
-                self._call.add_done_callback(lambda _: held.release())
-            raise
         if held:
-            held.release()
+            self._unread.add(held)
+        await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
+        if held:
+            # Nobody waits for that here: the model's version is free before its answer is read.
+            self._outbox.when_written(partial(self._release, held))
+
+    def _release(self, held: Reservation) -> None:
+        self._unread.discard(held)
+        held.release()
 
 
 def _name(about: pb.ModelInferResponse, request: pb.ModelInferRequest) -> None:
