@@ -199,8 +199,9 @@ class ModelControl:
         except BaseException:
             held.release()
             raise
-        self._release_after(held, [self._live[served] for served in before if served.is_retired])
+        ends = [self._live[v] for v in before if v.is_retired and v in self._live]
         del before
+        self._release_after(held, ends)
         await self.on_change(name)
 
     async def _replace(self, name: str, policy: VersionPolicy, folders: Mapping[int, Path]) -> None:

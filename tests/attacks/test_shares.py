@@ -176,7 +176,8 @@ class TestGreedyCaller:
     @pytest.mark.parametrize("callers", [(), ("ann", "bob")], ids=["connections", "tokens"])
     def test_leaves_a_polite_one_its_share(self, attacked, attacks, callers):
         """In order, not in time: few of the greedy caller's streams end before the polite one."""
-        streams, tokens = attacks.amount(100, 500), attacks.amount(100, 2000)
+        # So long that none ends before all are there: what is left of them is cancelled.
+        streams, tokens = attacks.amount(100, 500), 2000
         how = {"callers": callers, "max_streams": attacks.amount(8, 256)}
         with attacked(caller=callers[-1] if callers else "", seconds=20, **how) as (
             service,

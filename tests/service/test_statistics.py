@@ -118,6 +118,10 @@ def test_refused_and_cancelled_calls_have_failed(service, client):
         with pytest.raises(grpc.FutureCancelledError):
             call.result()
     service.run(service.app.grpc.gate.wait_until_empty(10))
+    engine = service.app.catalogue.get("mood").thread.engine
+    deadline = time.monotonic() + 10
+    while not engine.is_idle and time.monotonic() < deadline:  # its caller does not wait for it
+        time.sleep(0.01)
     seen = statistics(service, "mood")
     assert (seen.fail.count, seen.success.count) == (2, 0), "another kind of call is no call of it"
     assert (seen.inference_count, seen.queue.count) == (0, 1), "one was answered, to nobody"

@@ -38,7 +38,7 @@ _MICROSECONDS = 1e6
 _LONGEST_TIMEOUT = 86_400_000_000
 _LARGEST = 2**64 - 1
 # Of an id that is repeated in each response, and of a sequence's, which is kept.
-MOST_ID_CHARACTERS = 256
+MOST_ID_CHARACTERS = 1024
 # Tensors of a request, and parameters of it or of one of them.
 _MOST_TENSORS, _MOST_PARAMETERS = 64, 256
 # Triton's priorities: 1 comes first; 0 stands for the default, which is this one.

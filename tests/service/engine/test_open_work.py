@@ -318,6 +318,9 @@ class Unheard:
     def answered(self, queue_seconds, compute_seconds):
         pass
 
+    def not_finite(self):
+        pass
+
 
 class Answer:
     unread_since = None
