@@ -196,10 +196,10 @@ class ModelControl:
         held = self.around.budget.reserve(MODELS, self._load_bytes(folders.values()))
         try:
             await self._replace(name, policy, folders)
+            ends = [self._live[v] for v in before if v.is_retired and v in self._live]
         except BaseException:
             held.release()
             raise
-        ends = [self._live[v] for v in before if v.is_retired and v in self._live]
         del before
         self._release_after(held, ends)
         await self.on_change(name)
