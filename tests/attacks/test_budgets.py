@@ -135,6 +135,7 @@ class TestUnreadTags:
             assert service.usage.grown() < 100 * MEBIBYTE
 
 
+@pytest.mark.attacks
 class TestUnreadRefusals:
     """Requests of a megabyte that are refused in their stream, and whose refusals nobody reads.
 

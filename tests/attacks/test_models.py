@@ -125,6 +125,7 @@ class TestWeightsThatAreNoNumbers:
             assert outcome.status in ("FAILED_PRECONDITION", "INTERNAL"), outcome
 
 
+@pytest.mark.attacks
 class TestReloads:
     """A model replaced again and again while a stream holds each version.
 
@@ -160,6 +161,7 @@ class TestReloads:
             assert wait_until(lambda: load(service, "prose").status == "OK", 10)
 
 
+@pytest.mark.attacks
 class TestDepartedLoads:
     """Loads whose callers leave before their turn.
 
