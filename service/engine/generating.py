@@ -354,7 +354,7 @@ class GenerateEngine:
             self._begin(plan, started)
         priming = self._prime(plan.prime) if plan.prime else 0.0
         if priming and self.scheduler.rows:
-            self.credit.spend(priming / urgency)
+            self.credit.spend(priming / urgency, priming)
         for stream in plan.admits:
             self._admit(stream)
         rows = len(self.scheduler.rows)

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 # queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
 # in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (DECISIONS.md).
 LEAST_PAUSE_SECONDS = 0.004
+# A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
+# two tokens, and lets newcomers that come together have their first tokens early, such as 64
+# prompts of 32 characters.
+BURST_PAUSE_SECONDS, BURST_EVERY_STEPS = 0.15, 256
 # Before anything was measured: a token of one prompt, in seconds. Too much rather than too
 # little, so that the first prompt beside running streams is read in small chunks.
 _FIRST_GUESS = 0.001
@@ -59,14 +63,23 @@ class PrimeCredit:
     burst_steps: float = 2.5
     seconds: float = 0.0
     _step_seconds: float = 0.0
+    _since_burst: int = BURST_EVERY_STEPS  # steps since the last pause that was longer than usual
 
     @property
-    def longest_pause(self) -> float:
+    def usual_pause(self) -> float:
         """Seconds that priming may take between two steps, however many wait."""
         return max(LEAST_PAUSE_SECONDS, self.burst_steps * self._step_seconds)
 
+    @property
+    def longest_pause(self) -> float:
+        """As usual_pause, or more where that was long ago."""
+        if self._since_burst < BURST_EVERY_STEPS:
+            return self.usual_pause
+        return max(self.usual_pause, BURST_PAUSE_SECONDS)
+
     def earn(self, step_seconds: float) -> None:
         """A decode step took this long."""
+        self._since_burst += 1
         if not self._step_seconds:
             self._step_seconds = step_seconds
             self.seconds = self.burst_steps * step_seconds
@@ -74,6 +87,11 @@ class PrimeCredit:
         most = self.burst_steps * self._step_seconds
         self.seconds = min(most, self.seconds + self.share * step_seconds)
 
-    def spend(self, seconds: float) -> None:
-        """May go below zero, where one token cost more than there was; steps earn it back."""
+    def spend(self, seconds: float, pause: float = 0.0) -> None:
+        """May go below zero, where one token cost more than there was; steps earn it back.
+
+        pause: that those who run have waited, in seconds.
+        """
         self.seconds -= seconds
+        if pause > self.usual_pause:
+            self._since_burst = 0

@@ -1,6 +1,12 @@
 import pytest
 
-from service.engine.priming import LEAST_PAUSE_SECONDS, PrimeCost, PrimeCredit
+from service.engine.priming import (
+    BURST_EVERY_STEPS,
+    BURST_PAUSE_SECONDS,
+    LEAST_PAUSE_SECONDS,
+    PrimeCost,
+    PrimeCredit,
+)
 
 
 def test_cost_is_learned_for_each_size_of_batch():
@@ -42,7 +48,22 @@ def test_a_pause_is_bounded_however_many_wait():
     """In seconds where steps are short, in steps where they are long."""
     credit = PrimeCredit(burst_steps=2.5)
     credit.earn(0.0001)
-    assert credit.longest_pause == LEAST_PAUSE_SECONDS
+    assert credit.usual_pause == LEAST_PAUSE_SECONDS
     for _ in range(50):
         credit.earn(1.0)
-    assert credit.longest_pause == pytest.approx(2.5)
+    assert credit.usual_pause == credit.longest_pause == pytest.approx(2.5)
+
+
+def test_a_longer_pause_comes_once_in_so_many_steps():
+    """Too rarely to be among the slowest hundredth of the gaps between two tokens."""
+    credit = PrimeCredit()
+    credit.earn(0.001)
+    assert credit.longest_pause == BURST_PAUSE_SECONDS
+    credit.spend(0.001, pause=0.003)
+    assert credit.longest_pause == BURST_PAUSE_SECONDS
+    credit.spend(0.001, pause=0.03)
+    for _ in range(BURST_EVERY_STEPS):
+        assert credit.longest_pause == LEAST_PAUSE_SECONDS
+        credit.earn(0.001)
+    assert credit.longest_pause == BURST_PAUSE_SECONDS
+    assert BURST_EVERY_STEPS > 100
