@@ -12,7 +12,7 @@ from functools import partial
 
 from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
-from service.engine.memory_budget import WORDS, MemoryBudget
+from service.engine.memory_budget import WORDS, MemoryBudget, Reservation
 from service.engine.pushing import LIKELIEST, PushEngine
 from service.engine.reading import MAX_REQUEST_CHARACTERS, WordCodec, off_loop
 from service.engine.requests import (
@@ -76,7 +76,8 @@ class TagMessage:
 class TagStream:
     """A stream under way: push words, close_input(), read messages; close() it in any case.
 
-    seal: makes a resume token of a snapshot. requests_read: how often words were pushed.
+    seal: makes a resume token of a snapshot. requests_read: how often words were pushed. held: of
+    the budget, by the words that wait.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class TagStream:
         model: TagStreams,
         events: TokenStream,
         seal: Callable[[Snapshot], bytes],
+        held: Reservation,
     ) -> None:
         self.unknown_symbols = 0
         self.requests_read = 0
@@ -92,7 +94,7 @@ class TagStream:
         self._events = events
         # As they were sent; a label takes the first one.
         self._words: deque[str] = deque()
-        self._held = model.budget.reserve(WORDS, 0)
+        self._held = held
         self._has_room = asyncio.Event()
         self._has_room.set()
 
@@ -276,10 +278,13 @@ class TagStreams:
             resumed=resumed,
         )
         each = wish.tokens_per_message or self.tokens_per_message
+        # First: a stream that was opened and then refused would keep its place for good.
+        held = self.budget.reserve(WORDS, 0)
         return TagStream(
             self,
             TokenStream.open(self.thread, request, each),
             lambda snapshot: self.resume_tokens.seal(snapshot, self._bundle, wish.subject),
+            held,
         )
 
 

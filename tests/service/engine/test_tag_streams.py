@@ -4,7 +4,7 @@ import pytest
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from service.engine.errors import WrongInput
+from service.engine.errors import Overloaded, WrongInput
 from service.engine.memory_budget import MemoryBudget
 from service.engine.pacing import Pace
 from service.engine.requests import Checkpoints
@@ -148,3 +148,10 @@ def test_what_has_nothing_to_tell_is_no_message(streams):
 def test_what_cannot_be_asked_is_refused(streams, wish, message):
     with pytest.raises(WrongInput, match=message):
         streams.open(wish)
+
+
+def test_a_stream_that_finds_no_room_takes_no_place(streams):
+    streams.budget.reserve("answers", streams.budget.limit)
+    with pytest.raises(Overloaded):
+        streams.open(TagStreamWish())
+    assert not streams.engine.scheduler.everyone()
