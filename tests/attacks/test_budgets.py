@@ -186,7 +186,7 @@ class TestUnreadStreams:
             for _ in range(calls):
                 unread.call(f"{UNROLL}/Generate", request)
                 unread.pump(0.01)
-            assert wait_until(lambda: self._all_wait_for_readers(service, unread), 60)
+            assert wait_until(lambda: self._all_wait_for_readers(service, unread), 20)
             witness.report()  # while they were read ahead, their prompts and rows were work
             outcomes = asyncio.run(at_once(service, 20, ask_politely, side_by_side=2))
             attacks.report(f"behind {calls} x 64 unread streams: {counted(outcomes)}")
@@ -194,11 +194,15 @@ class TestUnreadStreams:
 
     @staticmethod
     def _all_wait_for_readers(service, unread):
-        """No stream runs or waits for a row: all are behind, or were ended."""
+        """All that the engine holds, but for what a witness asks, is behind its reader.
+
+        How many of the calls those are differs: on a slow machine the first of them are behind,
+        and give up their places, before the last of them come.
+        """
         unread.pump(0.05)
         page = service.metrics()
-        taken = 64 * sum(not answer.ended for answer in unread.answers.values())
-        return page.sum("unroll_paused_streams", model="prose") >= 0.9 * taken
+        paused = page.sum("unroll_paused_streams", model="prose")
+        return 0 <= page.sum("unroll_engine_work", model="prose") - paused <= 4 and paused >= 64
 
 
 class TestManySequences:
