@@ -276,6 +276,7 @@ class GenerateEngine:
         return self._throughput.wait_seconds(ahead, scheduler.capacity)
 
     def arrive(self, progress: Progress) -> None:
+        self.credit.newcomer()
         for stream in progress.streams:
             self.scheduler.arrive(stream)
 
@@ -348,8 +349,7 @@ class GenerateEngine:
         for stream in self.scheduler.preemptions():
             self._preempt(stream)
         urgency = self.scheduler.urgency
-        most = min(self.credit.seconds * urgency, self.credit.longest_pause)
-        plan = self.scheduler.schedule(most)
+        plan = self.scheduler.schedule(self.credit.allowance(urgency, self.scheduler.newcomers))
         if plan.begins:
             self._begin(plan, started)
         priming = self._prime(plan.prime) if plan.prime else 0.0

@@ -11,7 +11,10 @@ LEAST_PAUSE_SECONDS = 0.004
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.
-BURST_PAUSE_SECONDS, BURST_EVERY_STEPS = 0.15, 256
+BURST_PAUSE_SECONDS, BURST_EVERY_STEPS = 0.15, 128
+# So many newcomers have it. It waits until nobody has come for two steps, so that it serves all
+# who come together, but no longer than for so many steps.
+_TOGETHER, _GATHER_STEPS, _MOST_GATHER_STEPS = 8, 2, 6
 # Before anything was measured: a token of one prompt, in seconds. Too much rather than too
 # little, so that the first prompt beside running streams is read in small chunks.
 _FIRST_GUESS = 0.001
@@ -63,23 +66,40 @@ class PrimeCredit:
     burst_steps: float = 2.5
     seconds: float = 0.0
     _step_seconds: float = 0.0
-    _since_burst: int = BURST_EVERY_STEPS  # steps since the last pause that was longer than usual
+    # Steps since the last longer pause, since the last newcomer, and for which one was put off.
+    _since_burst: int = BURST_EVERY_STEPS
+    _since_newcomer: int = 0
+    _put_off: int = 0
+    _is_burst: bool = False  # the pause that allowance() allowed
 
     @property
     def usual_pause(self) -> float:
         """Seconds that priming may take between two steps, however many wait."""
         return max(LEAST_PAUSE_SECONDS, self.burst_steps * self._step_seconds)
 
-    @property
-    def longest_pause(self) -> float:
-        """As usual_pause, or more where that was long ago."""
-        if self._since_burst < BURST_EVERY_STEPS:
-            return self.usual_pause
-        return max(self.usual_pause, BURST_PAUSE_SECONDS)
+    def allowance(self, urgency: float, newcomers: int) -> float:
+        """Seconds that priming may take before the next step.
+
+        urgency: how much more may be spent than was earned. newcomers: streams that wait for
+        their first token.
+        """
+        self._is_burst = newcomers >= _TOGETHER and self._since_burst >= BURST_EVERY_STEPS
+        if not self._is_burst:
+            self._put_off = 0
+            return min(self.seconds * urgency, self.usual_pause)
+        self._put_off += 1
+        if self._since_newcomer < _GATHER_STEPS and self._put_off <= _MOST_GATHER_STEPS:
+            return 0.0
+        return min(self.seconds * urgency, max(self.usual_pause, BURST_PAUSE_SECONDS))
+
+    def newcomer(self) -> None:
+        """A stream has come."""
+        self._since_newcomer = 0
 
     def earn(self, step_seconds: float) -> None:
         """A decode step took this long."""
         self._since_burst += 1
+        self._since_newcomer += 1
         if not self._step_seconds:
             self._step_seconds = step_seconds
             self.seconds = self.burst_steps * step_seconds
@@ -93,5 +113,5 @@ class PrimeCredit:
         pause: that those who run have waited, in seconds.
         """
         self.seconds -= seconds
-        if pause > self.usual_pause:
-            self._since_burst = 0
+        if self._is_burst and pause > self.usual_pause:
+            self._since_burst = self._put_off = 0

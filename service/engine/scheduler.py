@@ -168,8 +168,12 @@ class Scheduler(Generic[Stream]):
 
         A pause for priming costs those that run and serves those that wait.
         """
-        waiting = self.queue_length - self._returning + len(self.begun)
-        return 1.0 + _URGENCY * waiting / max(1, len(self.rows))
+        return 1.0 + _URGENCY * self.newcomers / max(1, len(self.rows))
+
+    @property
+    def newcomers(self) -> int:
+        """Streams that wait for a row for the first time, or to be read."""
+        return self.queue_length - self._returning + len(self.begun)
 
     def arrive(self, stream: Stream) -> None:
         self._welcome(stream)

@@ -51,19 +51,50 @@ def test_a_pause_is_bounded_however_many_wait():
     assert credit.usual_pause == LEAST_PAUSE_SECONDS
     for _ in range(50):
         credit.earn(1.0)
-    assert credit.usual_pause == credit.longest_pause == pytest.approx(2.5)
+    assert credit.usual_pause == pytest.approx(2.5)
+    assert credit.allowance(urgency=1000, newcomers=100) == pytest.approx(2.5)
+
+
+def earning(credit, steps, seconds=0.001):
+    for _ in range(steps):
+        credit.earn(seconds)
 
 
 def test_a_longer_pause_comes_once_in_so_many_steps():
     """Too rarely to be among the slowest hundredth of the gaps between two tokens."""
-    credit = PrimeCredit()
-    credit.earn(0.001)
-    assert credit.longest_pause == BURST_PAUSE_SECONDS
-    credit.spend(0.001, pause=0.003)
-    assert credit.longest_pause == BURST_PAUSE_SECONDS
-    credit.spend(0.001, pause=0.03)
+    credit, many = PrimeCredit(), {"urgency": 1000, "newcomers": 60}
+    earning(credit, 3)
+    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
+    credit.spend(0.0001, pause=0.003)  # it was not used
+    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
+    credit.spend(0.0001, pause=0.03)
     for _ in range(BURST_EVERY_STEPS):
-        assert credit.longest_pause == LEAST_PAUSE_SECONDS
+        assert credit.allowance(**many) == LEAST_PAUSE_SECONDS
+        credit.spend(0.0001, pause=0.006)  # longer than it was to be, and no burst
         credit.earn(0.001)
-    assert credit.longest_pause == BURST_PAUSE_SECONDS
+    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
     assert BURST_EVERY_STEPS > 100
+
+
+def test_few_newcomers_are_read_at_once_and_have_no_longer_pause():
+    credit = PrimeCredit()
+    earning(credit, 3)
+    credit.newcomer()
+    assert credit.allowance(urgency=1000, newcomers=3) == LEAST_PAUSE_SECONDS
+
+
+def test_a_longer_pause_waits_for_those_who_come_together_but_not_for_ever():
+    credit, many = PrimeCredit(), {"urgency": 1000, "newcomers": 60}
+    earning(credit, 3)
+    credit.newcomer()
+    assert credit.allowance(**many) == 0
+    earning(credit, 2)
+    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
+    credit.spend(0.0001, pause=0.1)
+    earning(credit, BURST_EVERY_STEPS)
+    allowed = []
+    for _ in range(8):  # one comes before every step
+        credit.newcomer()
+        allowed.append(credit.allowance(**many))
+        earning(credit, 1)
+    assert allowed == [0] * 6 + [BURST_PAUSE_SECONDS] * 2
