@@ -349,10 +349,8 @@ class GenerateEngine:
         for stream in self.scheduler.preemptions():
             self._preempt(stream)
         urgency = self.scheduler.urgency
-        plan = self.scheduler.schedule(self.credit.allowance(urgency, self.scheduler.newcomers))
-        if plan.begins:
-            self._begin(plan, started)
-        priming = self._prime(plan.prime) if plan.prime else 0.0
+        allowed = self.credit.allowance(urgency, self.scheduler.newcomers)
+        plan, primed, priming = self._read_prompts(allowed, started)
         if priming and self.scheduler.rows:
             self.credit.spend(priming / urgency, priming)
         for stream in plan.admits:
@@ -361,7 +359,6 @@ class GenerateEngine:
         if rows:
             self._run(rows)
             self._commit(rows, len(plan.admits))
-        primed = sum(chunk.count for chunk in plan.prime)
         queue = self.scheduler.queue_length
         seconds = self.clock() - started
         self._step_seconds += seconds
@@ -390,6 +387,24 @@ class GenerateEngine:
                 progress.computing.start(self._step_seconds)
                 request = progress.request
                 self.observer.began(now - request.arrived, request.resumed is not None)
+
+    def _read_prompts(self, allowed: float, now: float) -> tuple[Plan[Stream], int, float]:
+        """One batch of prompts, or as many as fit into a longer pause.
+
+        Returns who has a row now, tokens read of prompts, and the seconds that took.
+        """
+        primed, priming = 0, 0.0
+        while True:
+            plan = self.scheduler.schedule(allowed)
+            if plan.begins:
+                self._begin(plan, now)
+            if plan.prime:
+                seconds = self._prime(plan.prime)
+                priming += seconds
+                allowed -= seconds
+                primed += sum(chunk.count for chunk in plan.prime)
+            if not (plan.prime and self.scheduler.rows and self.credit.goes_on(allowed)):
+                return plan, primed, priming
 
     def _prime(self, chunks: Sequence[PrimeChunk]) -> float:
         """Read the chunks; returns the seconds that took."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 # The longest pause between two steps; PrimeCredit.burst_steps where those are longer. With 4 ms a
@@ -26,7 +27,10 @@ class PrimeCost:
     """Seconds of one more token in each row of a batch, learned from what batches took.
 
     Rows are grouped by powers of two, and within a group each row costs the same: of 63 rows
-    nobody must be told what 32 took, or a pause between two steps is twice what it may be.
+    nobody must be told what 32 took, or a pause between two steps is twice what it may be. A
+    row of a larger batch never costs more than one of a smaller batch: what one batch took
+    corrects what is known of the others, so that a moment's slowness is no reason never to read
+    so many together again.
     """
 
     # By group, of one token of one row.
@@ -36,7 +40,19 @@ class PrimeCost:
         key = rows.bit_length()
         each = seconds / (length * rows)
         before = self._seconds.get(key, each)
-        self._seconds[key] = before + _SMOOTHING * (each - before)
+        now = self._seconds[key] = before + _SMOOTHING * (each - before)
+        for other, known in self._seconds.items():
+            if other != key:
+                self._seconds[other] = max(known, now) if other < key else min(known, now)
+
+    @staticmethod
+    def sizes(rows: int) -> Iterator[int]:
+        """The largest batch of each group, up to so many rows."""
+        size = 1
+        while size < rows:
+            yield size
+            size = 2 * size + 1
+        yield rows
 
     def seconds(self, rows: int, length: int) -> float:
         """Of ``rows`` prompts, ``length`` tokens of each."""
@@ -63,7 +79,7 @@ class PrimeCredit:
     """
 
     share: float = 0.5
-    burst_steps: float = 2.5
+    burst_steps: float = 3.0
     seconds: float = 0.0
     _step_seconds: float = 0.0
     # Steps since the last longer pause, since the last newcomer, and for which one was put off.
@@ -91,6 +107,10 @@ class PrimeCredit:
         if self._since_newcomer < _GATHER_STEPS and self._put_off <= _MOST_GATHER_STEPS:
             return 0.0
         return min(self.seconds * urgency, max(self.usual_pause, BURST_PAUSE_SECONDS))
+
+    def goes_on(self, left: float) -> bool:
+        """Whether a longer pause, of which so many seconds are left, has room for more."""
+        return self._is_burst and left > self.usual_pause
 
     def newcomer(self) -> None:
         """A stream has come."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
@@ -21,16 +22,24 @@ from service.engine.shares import NOBODY, Share
 
 NO_ROW = -1
 
-# Tokens of each prompt: reading fewer at once costs more for each. What that takes beyond the
-# time that there is, the next steps earn back.
-_LEAST_CHUNK = 4
+# Tokens of one prompt that are read where there is time for none. What that takes beyond the time
+# that there is, the next steps earn back.
 _LEAST_TOKENS = 8
+# Beside others at least so many of each prompt: a run of the graph takes its time by itself.
+_LEAST_LENGTH = 4
+# Of the tokens that could be read in a pause, unless that is all: fewer prompts that have nearly as
+# many are done sooner.
+_ENOUGH = 0.9
 _NO_TIME = 1e-9  # seconds: what a clock may say of a token
 # As many waiting as running streams make priming this much more urgent.
 _URGENCY = 8.0
 # Steps after which streams that take rows together are passed over no more: rows that come
 # free are kept for them.
 _OVERDUE = TURN
+# While more streams wait than rows are free, rows come free one by one, and reading one prompt by
+# itself costs up to five times as much as reading it among others. So prompts wait for one
+# another: until this share of all rows is free, but no longer than for so many steps.
+_READ_TOGETHER_SHARE, _READ_TOGETHER_STEPS = 1 / 12, 8
 # Where nothing has changed, rows are looked at again after so many steps.
 _SETTLED_STEPS = 8
 
@@ -143,6 +152,8 @@ class Scheduler(Generic[Stream]):
         self._order = 0  # of streams that wait, and of callers
         self._now = 0  # in steps
         self._look_at = 0  # the step in which rows are to be looked at, if nothing changes
+        self._begin_at = 0  # the step in which prompts wait for one another no more
+        self._has_preempted = False  # in this step
         self._prefilling: frozenset[CallerQueue[Stream]] = (
             frozenset()
         )  # whose prompts were read last
@@ -221,6 +232,7 @@ class Scheduler(Generic[Stream]):
         A stream that has a row set aside and is still being read gives it up here.
         """
         self._now += 1
+        self._has_preempted = False
         if not self.queue_length or len(self._callers) == 1 or self._now < self._look_at:
             return _NOBODY
         free = self.free_rows
@@ -228,6 +240,7 @@ class Scheduler(Generic[Stream]):
             return _NOBODY
         chosen = Exchange(self._waiting, self.rows, self.begun, free, self._now).choose()
         self._look_at = self._now if chosen else self._now + _SETTLED_STEPS
+        self._has_preempted = bool(chosen)
         for stream in chosen:
             if stream.phase is Phase.BEGUN:
                 self._put_back(stream)
@@ -252,11 +265,27 @@ class Scheduler(Generic[Stream]):
         """
         if not self.begun and not self.queue_length:
             return _NOTHING
-        begins = self._begin() if self.queue_length and self.free_rows else []
+        begins = self._begin() if self._is_time_to_begin() else []
         prime = self._choose_chunks(seconds)
         read = {chunk.prompt: chunk.count for chunk in prime}
         done = [s for s in self.begun if s.prompt.left == read.get(s.prompt, 0)]
         return Plan(begins, prime, done)
+
+    def _is_time_to_begin(self) -> bool:
+        free = self.free_rows
+        if not (free and self.queue_length):
+            return False
+        if (
+            self.queue_length > free
+            and free < self.capacity * _READ_TOGETHER_SHARE
+            and not (self._has_preempted or self._returning)
+            and all(caller.first.prompt.left for caller in self._waiting)
+        ):
+            self._begin_at = self._begin_at or self._now + _READ_TOGETHER_STEPS
+            if self._now < self._begin_at:
+                return False
+        self._begin_at = 0
+        return True
 
     def _begin(self) -> list[Stream]:
         """Set rows aside, each for the caller whose turn it is; returns the new streams."""
@@ -333,20 +362,34 @@ class Scheduler(Generic[Stream]):
 
     def _cut(self, prompts: Sequence[Prompt], seconds: float) -> list[PrimeChunk]:
         """Side by side: a few rows more cost little, and nobody waits behind a long prompt."""
-        is_whole, count = self.policy.whole, len(prompts)
-        while count > 1 and self._least_seconds(prompts[:count]) > seconds:
-            count -= 1
-        if is_whole:
+        if self.policy.whole:
+            count = len(prompts)
+            while count > 1 and self._whole_seconds(prompts[:count]) > seconds:
+                count -= 1
             return [PrimeChunk(prompt, prompt.left) for prompt in prompts[:count]]
-        length = int(seconds / max(self.cost.seconds(count, 1), _NO_TIME))
-        least = max(_LEAST_CHUNK, _LEAST_TOKENS // count)
-        most = min(max(least, length), self.policy.chunk_tokens)
-        return [PrimeChunk(prompt, min(most, prompt.left)) for prompt in prompts[:count]]
+        left = [prompt.left for prompt in prompts]
+        best, found = (1, _LEAST_TOKENS), 0
+        for count, length in self._shapes(len(prompts), seconds):
+            length = min(length, self.policy.chunk_tokens)
+            read = sum(map(min, left[:count], repeat(length)))
+            if found < _ENOUGH * read or read == sum(left):
+                best, found = (count, length), read
+        count, length = best
+        return [PrimeChunk(p, min(length, p.left)) for p in prompts[:count]]
 
-    def _least_seconds(self, prompts: Sequence[Prompt]) -> float:
-        """What reading something of all of these takes."""
-        length = max(p.left for p in prompts) if self.policy.whole else _LEAST_CHUNK
-        return self.cost.seconds(len(prompts), length)
+    def _shapes(self, count: int, seconds: float) -> Iterator[tuple[int, int]]:
+        """Batches of up to ``count`` prompts that are read in time, small ones first: for each
+        size that has a cost of its own, the most prompts, and tokens of each of them."""
+        for size in self.cost.sizes(count):
+            tokens = int(seconds / max(self.cost.seconds(size, 1) / size, _NO_TIME))
+            for length in (tokens // size, tokens // size + 1):
+                length = max(length, _LEAST_LENGTH)
+                most = min(size, tokens // length)
+                if most.bit_length() == size.bit_length():
+                    yield most, length
+
+    def _whole_seconds(self, prompts: Sequence[Prompt]) -> float:
+        return self.cost.seconds(len(prompts), max(p.left for p in prompts))
 
     def primed(self, chunk: PrimeChunk) -> None:
         """The chunk was read."""

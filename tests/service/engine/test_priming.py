@@ -25,6 +25,26 @@ def test_unknown_sizes_are_never_taken_for_cheaper_than_they_can_be():
     assert cost.seconds(1, 1) == pytest.approx(1.0)
 
 
+def test_no_slow_moment_keeps_a_size_of_batch_from_being_read_again():
+    """Who is read in smaller batches since shows that larger ones cost no more a row."""
+    cost = PrimeCost()
+    cost.observe(32, 1, 32.0)
+    cost.observe(2, 1, 4.0)
+    cost.observe(32, 1, 3200.0)
+    assert cost.seconds(32, 1) > cost.seconds(2, 1) * 16 - 1e-6
+    for _ in range(20):
+        cost.observe(2, 1, 4.0)
+    assert cost.seconds(32, 1) == pytest.approx(2.0 * 32, rel=0.02)
+
+
+def test_what_a_large_batch_took_a_smaller_one_takes_for_each_row_too():
+    cost = PrimeCost()
+    cost.observe(2, 1, 4.0)
+    for _ in range(30):
+        cost.observe(32, 1, 320.0)
+    assert cost.seconds(2, 1) == pytest.approx(20.0, rel=0.01)
+
+
 def test_credit_is_saved_up_to_a_burst():
     credit = PrimeCredit(share=0.5, burst_steps=2.5)
     assert credit.seconds == 0

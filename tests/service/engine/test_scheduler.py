@@ -76,7 +76,7 @@ def test_prompts_are_read_side_by_side():
     for _ in range(4):
         s.arrive(stream(tokens=100))
     assert [chunk.count for chunk in s.schedule(20.0).prime] == [10] * 4
-    assert [chunk.count for chunk in s.schedule(5.0).prime] == [8]
+    assert [chunk.count for chunk in s.schedule(5.0).prime] == [5]
     assert [chunk.count for chunk in s.schedule(0.1).prime] == [8]
 
 
@@ -98,6 +98,69 @@ def test_priming_is_bounded_when_nobody_decodes_too():
     for _ in range(6):
         s.arrive(stream(tokens=9))
     assert [chunk.count for chunk in s.schedule(-1.0).prime] == [4] * 4
+
+
+def read_all(s):
+    """One step in which there is time for everything."""
+    s.preemptions()
+    plan = s.schedule(1e9)
+    for chunk in plan.prime:
+        s.primed(chunk)
+    for one in plan.admits:
+        s.admit(one)
+    return plan
+
+
+def full(capacity=64, waiting=100):
+    """All rows run and many prompts wait."""
+    s = scheduler(capacity=capacity)
+    s.cost.observe(1, 1, 1e-6)
+    running = [stream(tokens=9) for _ in range(capacity)]
+    for one in (*running, *(stream(tokens=9) for _ in range(waiting))):
+        s.arrive(one)
+    read_all(s)
+    assert s.rows == running
+    return s, running
+
+
+def test_prompts_wait_for_one_another_while_rows_come_free_one_by_one():
+    s, running = full()
+    begun = []
+    for one in running[:6]:
+        s.leave(one)
+        begun.append(len(read_all(s).begins))
+    assert begun == [0, 0, 0, 0, 0, 6]
+
+
+def test_prompts_do_not_wait_for_one_another_for_long():
+    s, running = full()
+    s.leave(running[0])
+    assert [len(read_all(s).begins) for _ in range(9)] == [0] * 8 + [1]
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_where_there_is_a_row_for_everybody_nobody_waits_for_others(waiting):
+    s, running = full(waiting=waiting)
+    s.leave(running[0])
+    if not waiting:
+        s.arrive(stream(tokens=9))
+    assert len(read_all(s).begins) == 1
+
+
+def test_what_is_not_read_waits_for_no_other_prompt():
+    """A stream that comes back, and one that has nothing to read."""
+    s, running = full(waiting=0)
+    s.pause(running[0])
+    for _ in range(3):
+        s.arrive(stream(tokens=9))
+    s.leave(running[1])
+    s.resume(running[0])
+    assert running[0] in read_all(s).admits
+    s, running = full(waiting=0)
+    for _ in range(3):
+        s.arrive(stream(tokens=0))
+    s.leave(running[1])
+    assert len(read_all(s).admits) == 1
 
 
 def test_streams_wait_when_every_row_is_taken():
