@@ -8,9 +8,8 @@ those that calls still use.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 from service.engine.errors import Overloaded
 from service.engine.shares import SHARE
@@ -31,15 +30,15 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._used_by_kind: Counter[str] = Counter()
-        self._used_by_caller: Counter[str] = Counter()
+        self._used_by_kind = dict.fromkeys(KINDS, 0)
+        self._used_by_caller: dict[str, int] = {}
 
     def used_of(self, kind: str) -> int:
         return self._used_by_kind[kind]
 
     def check(self, kind: str, size: int) -> None:
         """Raises Overloaded where ``size`` bytes more for the caller served now are too many."""
-        held = self._used_by_caller[SHARE.get().caller]
+        held = self._used_by_caller.get(SHARE.get().caller, 0)
         left = self.limit - self.used
         if size <= left and held + size <= _CALLER_FACTOR * left:
             return
@@ -51,7 +50,8 @@ class MemoryBudget:
         )
 
     def reserve(self, kind: str, size: int) -> Reservation:
-        """``size`` bytes for the caller served now; release them whatever happens.
+        """``size`` bytes for the caller served now; release them whatever happens, such as by
+        ``with``.
 
         Raises Overloaded.
         """
@@ -60,22 +60,15 @@ class MemoryBudget:
         reservation.change(size)
         return reservation
 
-    @contextmanager
-    def hold(self, kind: str, size: int) -> Iterator[None]:
-        """reserve() for a block. Raises Overloaded."""
-        reservation = self.reserve(kind, size)
-        try:
-            yield
-        finally:
-            reservation.release()
-
     def add(self, kind: str, caller: str, size: int) -> None:
         """Of a Reservation alone."""
         self.used += size
         self._used_by_kind[kind] += size
-        self._used_by_caller[caller] += size
-        if not self._used_by_caller[caller]:
-            del self._used_by_caller[caller]
+        used = self._used_by_caller.get(caller, 0) + size
+        if used:
+            self._used_by_caller[caller] = used
+        else:
+            self._used_by_caller.pop(caller, None)
 
 
 class Reservation:
@@ -93,3 +86,14 @@ class Reservation:
 
     def release(self) -> None:
         self.change(-self.size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

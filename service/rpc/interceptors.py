@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -116,7 +115,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             around = (
                 self._with_status(name, behaviour)
                 if name in self.itself
-                else partial(self._several, name, behaviour, parse)
+                else self._with_requests(name, behaviour, parse)
             )
             wrapped = grpc.stream_stream_rpc_method_handler(around, None, serializer)
             return wrapped, wrapped
@@ -125,43 +124,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if handler.response_streaming
             else grpc.unary_unary_rpc_method_handler
         )
+        # No partials: grpc looks into each of them, call by call, for what they are of.
+
+        async def arrived(body: bytes, context: grpc.aio.ServicerContext) -> Any:
+            self.bodies.arrived()
+            response, failure = await self._one(name, behaviour, parse, body, context)
+            if failure is None:
+                return response
+            aborting = abortion(context, failure)
+            del context, body, failure  # see abortion()
+            return await aborting
+
+        async def timed(_: Any, context: grpc.aio.ServicerContext) -> None:
+            body = self.bodies.read(context)
+            response, failure = await self._one(name, behaviour, parse, body, context)
+            if failure:
+                end_with(context, failure)
+            elif response is not None:
+                await Writer(context, self.stall_seconds).write(response)
+
         return (
-            wrap(partial(self._arrived, name, behaviour, parse), None, serializer),
-            grpc.stream_stream_rpc_method_handler(
-                partial(self._timed, name, behaviour, parse), None, serializer
-            ),
+            wrap(arrived, None, serializer),
+            grpc.stream_stream_rpc_method_handler(timed, None, serializer),
         )
-
-    async def _arrived(
-        self,
-        name: str,
-        behaviour: Behaviour,
-        parse: Parse,
-        body: bytes,
-        context: grpc.aio.ServicerContext,
-    ) -> Any:
-        self.bodies.arrived()
-        response, failure = await self._one(name, behaviour, parse, body, context)
-        if failure is None:
-            return response
-        aborting = abortion(context, failure)
-        del context, body, failure  # see abortion()
-        return await aborting
-
-    async def _timed(
-        self,
-        name: str,
-        behaviour: Behaviour,
-        parse: Parse,
-        _: Any,
-        context: grpc.aio.ServicerContext,
-    ) -> None:
-        body = self.bodies.read(context)
-        response, failure = await self._one(name, behaviour, parse, body, context)
-        if failure:
-            end_with(context, failure)
-        elif response is not None:
-            await Writer(context, self.stall_seconds).write(response)
 
     async def _one(
         self,
@@ -185,21 +170,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         assert admission.failure, "any other end is returned or raised above"
         return None, admission.failure
 
-    async def _several(
-        self,
-        name: str,
-        behaviour: Behaviour,
-        parse: Parse,
-        _: Any,
-        context: grpc.aio.ServicerContext,
-    ) -> None:
-        with Admission(self.reception, name, context) as admission:
-            requests = CallRequests(context, admission, parse)
-            admission.enter(requests)
-            await behaviour(requests, context)
-            return
-        assert admission.failure, "any other end is returned or raised above"
-        end_with(context, admission.failure)
+    def _with_requests(self, name: str, behaviour: Behaviour, parse: Parse) -> Behaviour:
+        async def call(_: Any, context: grpc.aio.ServicerContext) -> None:
+            with Admission(self.reception, name, context) as admission:
+                requests = CallRequests(context, admission, parse)
+                admission.enter(requests)
+                await behaviour(requests, context)
+                return
+            assert admission.failure, "any other end is returned or raised above"
+            end_with(context, admission.failure)
+
+        return call
 
     def _with_status(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def call(_: Any, context: grpc.aio.ServicerContext) -> Any:

@@ -24,7 +24,7 @@ from service.engine.errors import (
     WrongInput,
 )
 from service.engine.memory_budget import ANSWERS, REQUESTS, MemoryBudget, Reservation
-from service.engine.shares import SHARE, Share
+from service.engine.shares import NOBODY, SHARE, Share
 from service.rpc.errors import STATUS_OF, without_frames
 from service.rpc.measure import resident_bytes
 
@@ -197,7 +197,8 @@ class Reception:
     def identify(self, method: str, metadata: Metadata) -> None:
         """Know whose call it is from now on. Raises what the guard raises."""
         CALLER.set(self.guard.caller(method, metadata))
-        SHARE.set(Share(priority=_priority(metadata)))
+        priority = _priority(metadata)
+        SHARE.set(Share(priority=priority) if priority else NOBODY)
 
     def share(self, context: grpc.aio.ServicerContext) -> None:
         """Know from now on what engines and budgets count it to: its name, or its connection."""

@@ -45,7 +45,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.classifier(request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             labels = len(call.model.card.labels)
-            with self.budget.hold(ANSWERS, classify_bytes(request, labels)):
+            with self.budget.reserve(ANSWERS, classify_bytes(request, labels)):
                 rows = await call.model.classify(request.texts)
                 return await off_loop(len(rows) * labels, lambda: converters.from_classified(rows))
 
@@ -54,7 +54,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.TagResponse:
         with self.catalogue.tagger(request.model, request.model_version) as call:
             call.inferences = len(request.items)
-            with self.budget.hold(ANSWERS, tag_bytes(request)):
+            with self.budget.reserve(ANSWERS, tag_bytes(request)):
                 texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
                 told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
                 return await off_loop(told, lambda: converters.from_tagged(texts))
@@ -123,7 +123,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.generator(request.model, request.model_version) as call:
             wish = converters.to_wish(request, CALLER.get().name)
             longest = call.model.card.limits["output_tokens"]
-            with self.budget.hold(ANSWERS, unread_bytes(wish, longest)):
+            with self.budget.reserve(ANSWERS, unread_bytes(wish, longest)):
                 await self._generate(call.model, wish, context)
 
     async def _generate(
@@ -146,7 +146,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.generator(request.model, request.model_version) as call:
             call.inferences = len(request.items)
             wishes = converters.to_score_wishes(request)
-            with self.budget.hold(ANSWERS, score_bytes(request)):
+            with self.budget.reserve(ANSWERS, score_bytes(request)):
                 rows = await call.model.score(wishes)
                 return await off_loop(
                     sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)

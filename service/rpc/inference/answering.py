@@ -132,7 +132,7 @@ class Answering:
         async with _Limit(asking.timeout_seconds).watch():
             ask, told = await self._ask(request, asking, under)
             if told is None:
-                with self.budget.hold(ANSWERS, under.form.answer_bytes(ask.inputs)):
+                with self.budget.reserve(ANSWERS, under.form.answer_bytes(ask.inputs)):
                     told = await under.form.infer(ask.inputs, ask.settings)
         # Outside: whoever is told that time was up finds the sequence as it was.
         return await _respond(request, ask, told, under)

@@ -162,7 +162,8 @@ def main() -> int:
     args = parser.parse_args()
 
     # However it is asked to end, its container ends with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: sys.exit(f"ended by {signal.Signals(got).name}"))
     podman = podman_in(FOLDER)
     if not args.no_build:
         build(podman)

@@ -35,13 +35,13 @@ def _caller():
 
 
 def test_what_is_released_is_there_again(budget):
-    with budget.hold(REQUESTS, 600):
+    with budget.reserve(REQUESTS, 600):
         assert (budget.used, budget.used_of(REQUESTS)) == (600, 600)
     assert (budget.used, budget.used_of(REQUESTS)) == (0, 0)
 
 
 def test_a_block_that_fails_gives_its_bytes_back(budget):
-    with pytest.raises(KeyError), budget.hold(REQUESTS, 600):
+    with pytest.raises(KeyError), budget.reserve(REQUESTS, 600):
         raise KeyError
     assert budget.used == 0
 
@@ -54,7 +54,7 @@ def test_releasing_twice_counts_once(budget):
 
 
 def test_one_request_may_take_all_and_no_more(budget):
-    with budget.hold(REQUESTS, 1000):
+    with budget.reserve(REQUESTS, 1000):
         pass
     with pytest.raises(Overloaded, match="requests would take 1001 bytes more") as refused:
         budget.reserve(REQUESTS, 1001)
@@ -66,7 +66,7 @@ def test_a_greedy_caller_stops_at_three_quarters_and_another_finds_room(budget):
     taken = take_all(budget, 10)
     assert 700 <= taken <= 750
     of("ben")
-    with budget.hold(REQUESTS, 100):
+    with budget.reserve(REQUESTS, 100):
         assert budget.used == taken + 100
 
 
