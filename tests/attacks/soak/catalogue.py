@@ -527,11 +527,15 @@ ATTACKS: dict[str, Attack] = {
     "greedy streams": Attack(greedy_streams, _REFUSED),
     "hopeless deadlines": Attack(hopeless_deadlines, _REFUSED),
     "bundles copied over": Attack(copied_over, _COUNTS, "bundles"),
-    "weights overwritten": Attack(partial(spoiled, spoil=spoiling.overwrite), _MODELS, "bundles"),
-    "weights of NaN": Attack(
-        partial(spoiled, spoil=partial(spoiling.with_number, number=math.nan)), _MODELS, "bundles"
+    "weights overwritten": Attack(
+        partial(spoiled, spoil=spoiling.overwrite), _REFUSED | _MODELS, "bundles"
     ),
-    "reloads held by streams": Attack(held_reloads, _MODELS, "bundles"),
+    "weights of NaN": Attack(
+        partial(spoiled, spoil=partial(spoiling.with_number, number=math.nan)),
+        _REFUSED | _MODELS,
+        "bundles",
+    ),
+    "reloads held by streams": Attack(held_reloads, _REFUSED | _MODELS, "bundles"),
     "loads of the departed": Attack(departed_loads, _REFUSED | _MODELS),
     "racing loads": Attack(racing_loads, _REFUSED | _MODELS),
     "SIGHUP": Attack(hang_up, _COUNTS, "signals"),

@@ -92,7 +92,8 @@ def gone_on(stub, last, model="letters"):
         ({}, {0}),
         ({"stop": ["qq", "zz"]}, {0}),
         ({"samples": 3}, {0, 1, 2}),
-        ({"samples": 12}, set(range(12))),  # more than there are rows
+        # More than there are rows; they go on one after another.
+        ({"samples": 12, "max_tokens": 120}, set(range(12))),
         ({"model": "speller", "source": "abcab", "max_tokens": 20, "min_tokens": 20}, {0}),
     ],
     ids=["one", "with stops", "samples", "samples that wait", "a source"],
