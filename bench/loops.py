@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
-from service.engine.arena import Arena, Rows, StateSpec
-from service.engine.generating import GenerateEngine, GenerationModel, Runner
+from service.engine.decode import GenerateEngine, GenerationModel, Runner
 from service.engine.requests import Generation, Sampling
+from service.engine.slots import Arena, Rows, StateSpec
 from service.engine.statistics import ModelStatistics
+from service.engine_metrics import GenerateMetrics
 from service.metrics import Metrics
-from service.observers import GenerateMetrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
 from service.runtime.devices import DEVICES, choose_provider
@@ -77,7 +77,7 @@ def open_steps(bundle: Bundle, device: str = "cpu") -> list[StepGraph]:
 
 
 def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
-    """The engine as service/assembly.py wires it, metrics included."""
+    """The engine as service/model_factory.py wires it, metrics included."""
     manifest, output = graph.bundle.manifest, graph.bundle.tokenizers["output"]
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))

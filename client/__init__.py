@@ -1,8 +1,9 @@
 """Python client of unroll.v1: ``Client`` (synchronous) and ``AsyncClient``."""
 
+from client.channel import NO_RETRIES, RETRIES, Retries, TargetInvalid, Tls
 from client.clients import AsyncClient, Client
-from client.connecting import NO_RETRIES, RETRIES, Retries, TargetInvalid, Tls
-from client.results import (
+from client.tag_streams import TagPiece, TagStreamEnd, TagStreamOptions
+from client.types import (
     Answer,
     Beam,
     Classification,
@@ -18,7 +19,6 @@ from client.results import (
     TaggedToken,
     Token,
 )
-from client.tag_streams import TagPiece, TagStreamEnd, TagStreamOptions
 
 __all__ = [
     "NO_RETRIES",

@@ -26,9 +26,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from client import top as top_view
+from client.channel import DEFAULT_TARGET, TargetInvalid, Tls
 from client.clients import Client
-from client.connecting import DEFAULT_TARGET, TargetInvalid, Tls
-from client.results import Answer, Beam, GenerateOptions, Piece, RequestFailed, Sampling
+from client.types import Answer, Beam, GenerateOptions, Piece, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
 
 _SAMPLING = (

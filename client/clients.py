@@ -18,12 +18,13 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
-from client import results
-from client.carrying_on import REASON_LOST, CarriedStream, has_lost_its_reason
-from client.carrying_tags import CarriedTags, TagLeg
-from client.connecting import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
-from client.parts import AwaitedParts, ReadParts
-from client.results import (
+from client import types
+from client.channel import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
+from client.failover import REASON_LOST, CarriedStream, has_lost_its_reason
+from client.replay_buffer import AwaitedParts, ReadParts
+from client.tag_failover import CarriedTags, TagLeg
+from client.tag_streams import Part, TagPiece, TagStreamOptions, to_start, to_tag_piece
+from client.types import (
     Classification,
     FilledBlank,
     GenerateOptions,
@@ -32,7 +33,6 @@ from client.results import (
     ScoredText,
     TaggedText,
 )
-from client.tag_streams import Part, TagPiece, TagStreamOptions, to_start, to_tag_piece
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -45,7 +45,7 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise results.to_failure(error) from error
+        raise types.to_failure(error) from error
 
 
 class _Calls:
@@ -162,7 +162,7 @@ class Client(_Calls):
     ) -> list[Classification]:
         with _failures():
             request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
-            return results.to_classifications(self._stub.Classify(request, **self._how))
+            return types.to_classifications(self._stub.Classify(request, **self._how))
 
     def tag(
         self,
@@ -174,8 +174,8 @@ class Client(_Calls):
     ) -> list[TaggedText]:
         """Each a text, or its words. top: how many of the likeliest labels are told, too."""
         with _failures():
-            request = results.tag_request(model, version, texts, top)
-            return results.to_tagged(self._stub.Tag(request, **self._how))
+            request = types.tag_request(model, version, texts, top)
+            return types.to_tagged(self._stub.Tag(request, **self._how))
 
     def stream_tag(
         self,
@@ -221,7 +221,7 @@ class Client(_Calls):
                     return
             stream.end()
         except grpc.RpcError as error:
-            stream.fail(results.to_failure(error))
+            stream.fail(types.to_failure(error))
         finally:
             call.cancel()
 
@@ -230,8 +230,8 @@ class Client(_Calls):
     ) -> list[FilledBlank]:
         """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
         with _failures():
-            request = results.fill_request(model, version, texts, top)
-            return results.to_filled(self._stub.Fill(request, **self._how))
+            request = types.fill_request(model, version, texts, top)
+            return types.to_filled(self._stub.Fill(request, **self._how))
 
     def generate(
         self, model: str, *, carry_on: bool = True, **options: Unpack[GenerateOptions]
@@ -244,8 +244,8 @@ class Client(_Calls):
         if carry_on:
             yield from self._carried(CarriedStream(model, options, self.retries))
         else:
-            request = results.generate_request(model, options)
-            yield from _each(self._stub.Generate(request, **self._how), results.to_piece)
+            request = types.generate_request(model, options)
+            yield from _each(self._stub.Generate(request, **self._how), types.to_piece)
 
     def _carried(self, stream: CarriedStream) -> Iterator[Piece]:
         deadline, calls = self._deadline(), []
@@ -263,7 +263,7 @@ class Client(_Calls):
                     except StopIteration:
                         stream.end(leg)
                     except grpc.RpcError as error:
-                        stream.fail(leg, results.to_failure(error))
+                        stream.fail(leg, types.to_failure(error))
                     else:
                         piece = stream.take(leg, response)
                         if piece:
@@ -282,8 +282,8 @@ class Client(_Calls):
         version: str = "",
     ) -> list[ScoredText]:
         with _failures():
-            request = results.score_request(model, version, texts, sources, vectors)
-            return results.to_scores(self._stub.Score(request, **self._how))
+            request = types.score_request(model, version, texts, sources, vectors)
+            return types.to_scores(self._stub.Score(request, **self._how))
 
     def list_models(self) -> pb.ListModelsResponse:
         with _failures():
@@ -330,7 +330,7 @@ class AsyncClient(_Calls):
         with _failures():
             request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
             response = await self._stub.Classify(request, **self._how)
-            return results.to_classifications(response)
+            return types.to_classifications(response)
 
     async def tag(
         self,
@@ -342,8 +342,8 @@ class AsyncClient(_Calls):
     ) -> list[TaggedText]:
         """Each a text, or its words. top: how many of the likeliest labels are told, too."""
         with _failures():
-            request = results.tag_request(model, version, texts, top)
-            return results.to_tagged(await self._stub.Tag(request, **self._how))
+            request = types.tag_request(model, version, texts, top)
+            return types.to_tagged(await self._stub.Tag(request, **self._how))
 
     async def stream_tag(
         self,
@@ -404,7 +404,7 @@ class AsyncClient(_Calls):
                     return
             stream.end()
         except grpc.RpcError as error:
-            stream.fail(results.to_failure(error))
+            stream.fail(types.to_failure(error))
         finally:
             call.cancel()
 
@@ -413,8 +413,8 @@ class AsyncClient(_Calls):
     ) -> list[FilledBlank]:
         """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
         with _failures():
-            request = results.fill_request(model, version, texts, top)
-            return results.to_filled(await self._stub.Fill(request, **self._how))
+            request = types.fill_request(model, version, texts, top)
+            return types.to_filled(await self._stub.Fill(request, **self._how))
 
     async def generate(
         self, model: str, *, carry_on: bool = True, **options: Unpack[GenerateOptions]
@@ -423,8 +423,8 @@ class AsyncClient(_Calls):
         if carry_on:
             pieces = self._carried(CarriedStream(model, options, self.retries))
         else:
-            request = results.generate_request(model, options)
-            pieces = _each_of(self._stub.Generate(request, **self._how), results.to_piece)
+            request = types.generate_request(model, options)
+            pieces = _each_of(self._stub.Generate(request, **self._how), types.to_piece)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
@@ -446,7 +446,7 @@ class AsyncClient(_Calls):
                     except StopAsyncIteration:
                         stream.end(leg)
                     except grpc.RpcError as error:
-                        stream.fail(leg, results.to_failure(error))
+                        stream.fail(leg, types.to_failure(error))
                     else:
                         piece = stream.take(leg, response)
                         if piece:
@@ -465,8 +465,8 @@ class AsyncClient(_Calls):
         version: str = "",
     ) -> list[ScoredText]:
         with _failures():
-            request = results.score_request(model, version, texts, sources, vectors)
-            return results.to_scores(await self._stub.Score(request, **self._how))
+            request = types.score_request(model, version, texts, sources, vectors)
+            return types.to_scores(await self._stub.Score(request, **self._how))
 
     async def list_models(self) -> pb.ListModelsResponse:
         with _failures():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from client.results import ResumePoint, TaggedToken, to_resume_point, to_tagged_token
+from client.types import ResumePoint, TaggedToken, to_resume_point, to_tagged_token
 from unroll.v1 import unroll_pb2 as pb
 
 # A text, which the server splits into tokens, or tokens already.

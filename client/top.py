@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TextIO
 from urllib.parse import urlsplit
 
-from client.connecting import TargetInvalid, hosts_of
-from client.exposition import Page
+from client.channel import TargetInvalid, hosts_of
+from client.prom_page import Page
 
 HTTP_PORT = 8002
 _FETCH_SECONDS = 5.0

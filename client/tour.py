@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from itertools import tee
 
 from client.__main__ import print_stream
+from client.channel import DEFAULT_TARGET
 from client.clients import Client
-from client.connecting import DEFAULT_TARGET
-from client.results import RequestFailed, Sampling
+from client.types import RequestFailed, Sampling
 
 LECTURE = (
     ("The food was not bad, great in fact", "positive"),

@@ -21,8 +21,8 @@ from export.bundles import export_bundle, trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed
 from export.quality import int8_figures, step_speedups
+from training.checkpoint import MODEL_FILE, TrainedModel
 from training.data.packages import DataUnavailable
-from training.trained import MODEL_FILE, TrainedModel
 
 
 def main() -> int:

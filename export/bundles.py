@@ -46,9 +46,9 @@ from export.parity import TOLERANCE, check_parity
 from export.quantised import NoInt8Step, quantised
 from export.rows import write_rows_graph
 from export.weights import for_export, to_pytorch
+from training.checkpoint import Figure, TrainedModel
 from training.models import Config, build, config_from_json
 from training.models.baselines import FEEDFORWARD, BaselineConfig
-from training.trained import Figure, TrainedModel
 
 # The int8 step's tensors in the weights file, beside the model's own.
 _INT8_PREFIX = "int8."

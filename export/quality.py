@@ -18,9 +18,9 @@ from bundle.manifest import BATCH, STEP_INPUTS, GraphSpec
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
 from training import g2p, prose, translate
+from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
-from training.trained import Figure, TrainedModel
 
 # How each model is judged on what it was not trained on.
 _HELD_OUT: dict[str, Callable[..., tuple[Figure, ...]]] = {

@@ -124,7 +124,7 @@ def models(chosen: argparse.Namespace) -> int:
 
 def token(chosen: argparse.Namespace) -> int:
     """Two lines: the token, which is kept nowhere, and what stands for it in the file."""
-    from service.rpc.tokens import TokenInvalid, new_token
+    from service.rpc.auth import TokenInvalid, new_token
 
     try:
         secret, line = new_token(chosen.name, chosen.roles.split(","))

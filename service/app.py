@@ -11,7 +11,6 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 import service
-from service.assembly import Surroundings
 from service.config import (
     Config,
     default_threads,
@@ -20,29 +19,30 @@ from service.config import (
     split_precision,
     usable_cores,
 )
-from service.control import ModelControl
-from service.engine.catalogue import Catalogue
+from service.engine.coalescing import clock_of_this_thread
 from service.engine.memory_budget import MemoryBudget
-from service.engine.pacing import clock_of_this_thread
-from service.engine.resuming import ResumeTokens
-from service.engine.streams import Hand
-from service.engine.threads import EngineThread
+from service.engine.output_stream import Hand
+from service.engine.registry import Catalogue
+from service.engine.resume_token import ResumeTokens
+from service.engine.worker import EngineThread
+from service.gc_tuning import settle
 from service.http import HttpServer
-from service.instruments import LoopLag
-from service.interpreter import settle
 from service.liveness import Liveness
 from service.logs import flush, hear_loop
 from service.memory import memory_limit, resident_bytes, trim_memory
 from service.metrics import Metrics
+from service.model_factory import Surroundings
+from service.model_manager import ModelControl
 from service.overload import OverloadManager
+from service.prom_types import LoopLag
 from service.reloading import Reloading
+from service.request_log import watch_of
 from service.rpc.server import GrpcServer, GrpcSettings
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
 from service.security import Security, secure, tell
 from service.signals import end_after, on_hang_up
-from service.watching import watch_of
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Every metric of the service, in one place. Names carry base units; labels stay few.
 
-What engines report is in ``observers.py``, what is read at a scrape in ``served_metrics.py``.
+What engines report is in ``engine_metrics.py``, what is read at a scrape in ``collectors.py``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from service.engine.arena import StateSpec
-from service.engine.cards import ModelCard
-from service.engine.catalogue import RefusedModel
+from service.collectors import ServedMetrics
 from service.engine.errors import (
     EngineFailed,
     ModelNotFound,
@@ -34,10 +32,12 @@ from service.engine.errors import (
     WrongInput,
 )
 from service.engine.memory_budget import KINDS, MemoryBudget
-from service.instruments import CountedHistogram, FactGauge, ReadCounter
+from service.engine.model_info import ModelCard
+from service.engine.registry import RefusedModel
+from service.engine.slots import StateSpec
 from service.logs import dropped_lines
 from service.overload import OverloadManager
-from service.served_metrics import ServedMetrics
+from service.prom_types import CountedHistogram, FactGauge, ReadCounter
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Streams live long, of tags for ever.

@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 
 from service.config import Config, ConfigInvalid, is_loopback, split_address
-from service.rpc.credentials import Credentials, TlsFiles
-from service.rpc.reception import Guard, Open
-from service.rpc.renewal import FileUnusable, Renewed
-from service.rpc.tokens import BearerTokens, Token, read_tokens
+from service.rpc.admission import Guard, Open
+from service.rpc.auth import BearerTokens, Token, read_tokens
+from service.rpc.file_reload import FileUnusable, Renewed
+from service.rpc.tls import Credentials, TlsFiles
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import service
 from service.config import ConfigInvalid
-from service.rpc.reception import Metadata
-from service.watching import Outcome
+from service.request_log import Outcome
+from service.rpc.admission import Metadata
 
 log = logging.getLogger(__name__)
 

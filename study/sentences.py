@@ -19,6 +19,7 @@ from bundle.tokenizer import Tokenizer, count_symbols
 from study.recipes import StudyRun
 from study.settings import SentenceSettings
 from study.sizing import count_parameters, of_equal_size
+from training.checkpoint import Figure, TrainedModel
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
@@ -47,7 +48,6 @@ from training.models.baselines import (
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.options import RecurrentOptions
 from training.sentiment import INPUT_LIMIT, SentimentTask, TextClassifier, validates
-from training.trained import Figure, TrainedModel
 
 CELLS = ("rnn", "gru", "lstm")
 READERS = (BAG, WINDOW, CONVOLUTION, *CELLS)

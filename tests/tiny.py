@@ -17,6 +17,7 @@ from bundle.store import MANIFEST_FILE
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
+from training.checkpoint import Figure, TrainedModel
 from training.models import Config, build, config_to_json
 from training.models.baselines import BAG, BaselineConfig
 from training.models.classifier import ClassifierConfig
@@ -26,7 +27,6 @@ from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
-from training.trained import Figure, TrainedModel
 
 # What export_all makes.
 NAMES = ("bigrams", "blank", "foods", "letters", "mood", "speller", "tags", "tags-online")

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from service.app import App
 from service.config import Config
-from service.engine.generating import GenerateEngine
-from service.engine.threads import EngineThread
-from service.interpreter import settle
+from service.engine.decode import GenerateEngine
+from service.engine.worker import EngineThread
+from service.gc_tuning import settle
 from service.runtime import runners
 
 # With several threads, nearly every batch here takes them: what is watched has few rows.

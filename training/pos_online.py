@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from training.command import Run, run_script
+from training.cli import Run, run_script
 from training.tagging import train_tagger
 
 

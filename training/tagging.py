@@ -21,12 +21,12 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, endings, split
 from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
-from training.command import Run
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run
 from training.data.brown import Tagged, load_sentences, split_sentences
 from training.data.packages import BROWN
 from training.models import config_to_json
 from training.models.tagger import NO_LABEL, Tagger, TaggerConfig
-from training.trained import Figure, TrainedModel
 from training.word_dropout import WordDropout
 
 EVALUATION_BATCH = 256

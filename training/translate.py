@@ -26,13 +26,13 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import PADDING_ID
 from training.beam import BeamSettings, Writer, beam_search
-from training.command import Run, run_script
+from training.bpe import cut_at_random, learn_pieces
+from training.checkpoint import Figure, TrainedModel
+from training.cli import Run, run_script
 from training.data.packages import REINA_VALERA, WORLD_ENGLISH
 from training.data.verses import Pair, load_pairs, split_pairs
 from training.models import config_to_json
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from training.pieces import cut_at_random, learn_pieces
-from training.trained import Figure, TrainedModel
 
 SOURCE_LIMIT = 80
 TARGET_LIMIT = 96

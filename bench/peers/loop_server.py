@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 
 from bundle.store import Bundle, read_bundle
-from service.engine.randomness import BLOCK, uniform_block
+from service.engine.rng import BLOCK, uniform_block
 from service.runtime.runners import Primer
 from service.runtime.sessions import SessionSettings, open_session
 from unroll.v1 import unroll_pb2 as pb

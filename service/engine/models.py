@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
-from service.engine.reading import (
+from service.engine.inputs import (
     Encoded,
     PredictItem,
     ReadingModel,
@@ -19,11 +18,12 @@ from service.engine.reading import (
     checked_vector,
     off_loop,
 )
+from service.engine.model_info import ModelCard
+from service.engine.output_stream import TokenStream, run_batch
 from service.engine.requests import Generation, Snapshot
-from service.engine.resuming import ResumeTokens, ServedBundle
-from service.engine.streams import TokenStream, run_batch
-from service.engine.threads import EngineThread
-from service.engine.wishes import GenerationRules, GenerationWish, ScoreWish
+from service.engine.resume_token import ResumeTokens, ServedBundle
+from service.engine.sampling_params import GenerationRules, GenerationWish, ScoreWish
+from service.engine.worker import EngineThread
 
 _SEEDS = 2**64
 

@@ -16,7 +16,7 @@ from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
-from service.engine.priming import PrimeCost
+from service.engine.prefill import PrimeCost
 from service.engine.requests import State
 from service.engine.shares import NOBODY, Share
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from service.engine.errors import QueueFull, WrongInput
 from service.engine.memory_budget import SEQUENCES, MemoryBudget, Reservation
-from service.engine.threads import RETRY_AFTER_SECONDS
+from service.engine.worker import RETRY_AFTER_SECONDS
 
 # Beside its state: its key, its lock, its timer.
 _SEQUENCE_BYTES = 4096

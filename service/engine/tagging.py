@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from service.engine.cards import ModelCard
 from service.engine.errors import WrongInput
-from service.engine.ranking import Array, largest_of_each
-from service.engine.reading import (
+from service.engine.inputs import (
     PredictItem,
     ReadingModel,
     WordCodec,
     checked_size,
     off_loop,
 )
-from service.engine.streams import run_batch
-from service.engine.threads import EngineThread
+from service.engine.model_info import ModelCard
+from service.engine.output_stream import run_batch
+from service.engine.topk import Array, largest_of_each
+from service.engine.worker import EngineThread
 
 MAX_TOP_LABELS = 20
 # Of one answer: what is sent beside each token is many times what was asked.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from service.engine.open_work import Ahead
 
 if TYPE_CHECKING:
-    from service.engine.generating import Stream
+    from service.engine.decode import Stream
 
 _STEP_SMOOTHING = 0.1
 _SHARE_SMOOTHING = 0.05

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.engine.cards import ModelCard
-from service.engine.catalogue import RefusedModel
-from service.engine.filling import FilledBlank
+from service.engine.fill_mask import FilledBlank
+from service.engine.model_info import ModelCard
 from service.engine.models import Classified, OpenStream, ScoredText, ScoredToken
+from service.engine.online_tagger import TagMessage, TagStream, TagStreamWish
+from service.engine.registry import RefusedModel
 from service.engine.requests import (
     Beam,
     Checkpoint,
@@ -19,9 +20,8 @@ from service.engine.requests import (
     SampleFinished,
     TokenMade,
 )
-from service.engine.tag_streams import TagMessage, TagStream, TagStreamWish
+from service.engine.sampling_params import GenerationWish, SamplingWish, ScoreWish
 from service.engine.tagging import TaggedText, TaggedToken, TagWish
-from service.engine.wishes import GenerationWish, SamplingWish, ScoreWish
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {

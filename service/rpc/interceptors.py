@@ -9,10 +9,10 @@ from typing import Any, Self
 import grpc
 
 from service.engine.errors import RequestError
+from service.rpc.admission import Admission, Parse, Reception, failure_of, release_with_call
 from service.rpc.bodies import Bodies, Incoming
 from service.rpc.errors import STATUS_OF, abortion, end_with, without_frames
-from service.rpc.reception import Admission, Parse, Reception, failure_of, release_with_call
-from service.rpc.writing import Writer
+from service.rpc.send import Writer
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from service.engine.errors import WrongInput
-from service.engine.reading import MAX_REQUEST_CHARACTERS, MAX_TEXTS
+from service.engine.inputs import MAX_REQUEST_CHARACTERS, MAX_TEXTS
 from service.engine.tagging import MAX_TOP_LABELS
 from unroll.v1 import unroll_pb2 as pb
 

@@ -11,18 +11,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.engine.catalogue import Catalogue
-from service.engine.lifecycle import Control
+from service.engine.control_types import Control
 from service.engine.memory_budget import MemoryBudget
+from service.engine.registry import Catalogue
 from service.engine.sequences import Sequences
-from service.rpc.bodies import Bodies
-from service.rpc.health import NOT_SERVING, SERVING, HealthServicer
-from service.rpc.inference.answering import Answering
-from service.rpc.inference.forms import base_name
-from service.rpc.inference.servicer import InferenceServicer
-from service.rpc.inference.streaming import METHOD as STREAM_INFER
-from service.rpc.interceptors import CallInterceptor
-from service.rpc.reception import (
+from service.rpc.admission import (
     CountRequest,
     Gate,
     Guard,
@@ -32,6 +25,13 @@ from service.rpc.reception import (
     Watch,
     admit_all,
 )
+from service.rpc.bodies import Bodies
+from service.rpc.health import NOT_SERVING, SERVING, HealthServicer
+from service.rpc.inference.adapters import base_name
+from service.rpc.inference.infer import Answering
+from service.rpc.inference.servicer import InferenceServicer
+from service.rpc.inference.streaming import METHOD as STREAM_INFER
+from service.rpc.interceptors import CallInterceptor
 from service.rpc.servicer import UnrollServicer
 from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2, unroll_pb2_grpc

@@ -7,19 +7,19 @@ from typing import Any
 
 import grpc
 
-from service.engine.catalogue import Catalogue
 from service.engine.errors import RequestError, ServiceStopping, WrongInput
+from service.engine.inputs import off_loop
 from service.engine.memory_budget import ANSWERS, MemoryBudget
 from service.engine.models import GeneratorModel
-from service.engine.reading import off_loop
-from service.engine.tag_streams import TagStream
-from service.engine.wishes import GenerationWish, unread_bytes
+from service.engine.online_tagger import TagStream
+from service.engine.registry import Catalogue
+from service.engine.sampling_params import GenerationWish, unread_bytes
 from service.rpc import converters
+from service.rpc.admission import CALLER, Gate
 from service.rpc.errors import without_frames
 from service.rpc.interceptors import CallRequests
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
-from service.rpc.reception import CALLER, Gate
-from service.rpc.writing import Writer
+from service.rpc.send import Writer
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from client import Client
-from client.results import Beam, GenerateOptions
+from client.types import Beam, GenerateOptions
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")

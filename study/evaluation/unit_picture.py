@@ -22,8 +22,8 @@ from study.evaluation.units import SPEAKER, Floats, Follower, find_followers
 from study.pictures import plt
 from study.text import table
 from training import prose
+from training.checkpoint import TrainedModel
 from training.models.generator import Generator
-from training.trained import TrainedModel
 
 _CHARACTERS = 20_000
 _UNITS, _LINES = 4, 12

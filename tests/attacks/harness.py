@@ -42,8 +42,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from client.exposition import Page
-from service.rpc.tokens import new_token
+from client.prom_page import Page
+from service.rpc.auth import new_token
 from tests.attacks.contained import MEMORY_BYTES
 
 MEBIBYTE = 1024 * 1024

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from client import TargetInvalid, top
-from client.exposition import Page
+from client.prom_page import Page
 from client.top import COLUMNS, Reading, metrics_urls, table, watch
 
 URL = "http://127.0.0.1:8002/metrics"

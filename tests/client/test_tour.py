@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from client import tour
-from client.results import (
+from client.tag_streams import TagPiece
+from client.tour import TourFailed
+from client.types import (
     Answer,
     Classification,
     FilledBlank,
@@ -14,8 +16,6 @@ from client.results import (
     TaggedToken,
     Token,
 )
-from client.tag_streams import TagPiece
-from client.tour import TourFailed
 
 NEW = ("nationality", "pos", "pos-online", "cloze", "food")
 

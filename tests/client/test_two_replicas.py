@@ -10,8 +10,8 @@ import time
 import pytest
 
 from client import AsyncClient, Beam, Client, Sampling
-from service.engine.generating import GenerateEngine
-from service.engine.pushing import PushEngine
+from service.engine.decode import GenerateEngine
+from service.engine.online_tagging import PushEngine
 from tests import tiny
 
 STEP_SECONDS = 0.003

@@ -7,7 +7,7 @@ import numpy as np
 
 from bundle.manifest import ROWS
 from export.bundles import export_bundle
-from service.runtime.probing import probe
+from service.runtime.probe import probe
 from service.runtime.sessions import SessionSettings, open_session
 from tests.designs import (
     covering,

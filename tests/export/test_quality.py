@@ -10,8 +10,8 @@ from export.bundles import trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.quality import SteppedModel, int8_figures, step_speedups
 from tests import tiny
+from training.checkpoint import Figure
 from training.prose import nats_per_character
-from training.trained import Figure
 
 TEXT = torch.arange(300) % 13 + 1
 

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from service.control import ModelControl
+from service.engine.output_stream import TokenStream
 from service.engine.requests import TokenMade
-from service.engine.resuming import ResumeTokens
+from service.engine.resume_token import ResumeTokens
 from service.engine.sequences import Sequences
-from service.engine.streams import TokenStream
-from service.engine.threads import EngineThread
+from service.engine.worker import EngineThread
+from service.model_manager import ModelControl
 
 EVERY = 5
 

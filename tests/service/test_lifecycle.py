@@ -15,7 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client import Client, RequestFailed, Sampling
-from service import control
+from service import model_manager
+from service.engine.control_types import VersionPolicy
 from service.engine.errors import (
     ControlDisabled,
     ModelNotFound,
@@ -25,7 +26,6 @@ from service.engine.errors import (
     ServiceStopping,
     WrongInput,
 )
-from service.engine.lifecycle import VersionPolicy
 from service.runtime import repository
 from service.runtime.repository import Repository
 from tests.reweighing import reweigh, spoil
@@ -75,8 +75,8 @@ def unload(service, name):
 
 
 async def _stopped(control):
-    while control._tasks:
-        await asyncio.wait(control._tasks)
+    while model_manager._tasks:
+        await asyncio.wait(model_manager._tasks)
 
 
 def wait_until_replaced_ones_have_stopped(service):
@@ -84,7 +84,7 @@ def wait_until_replaced_ones_have_stopped(service):
 
 
 async def _index(control):
-    return control.index()
+    return model_manager.index()
 
 
 def states(service, name):
@@ -349,7 +349,7 @@ def _fail(*_):
 
 def test_a_version_whose_graphs_do_not_run_is_refused(service, client, models, monkeypatch):
     reweigh(models / "mood" / "1", models / "mood" / "2")
-    monkeypatch.setattr("service.assembly.probe", _fail)
+    monkeypatch.setattr("service.model_factory.probe", _fail)
     with pytest.raises(ModelRefused, match=r"do not run \(the kernel broke\)"):
         load(service, "mood")
     assert client.classify("mood", TEXTS, version="1")
@@ -544,7 +544,7 @@ def test_the_sessions_of_a_version_that_is_refused_are_freed(
     opened, set_aside, service, models, monkeypatch
 ):
     reweigh(models / "mood" / "1", models / "mood" / "2")
-    monkeypatch.setattr("service.preparing.assemble", _fail)
+    monkeypatch.setattr("service.model_loading.assemble", _fail)
     set_aside()
     with pytest.raises(ModelRefused):
         load(service, "mood")
@@ -687,7 +687,7 @@ def test_a_stop_drops_loads_that_have_not_begun(start_service, models, gate):
 
 
 async def _drop_loads(control):
-    control.drop_loads()
+    model_manager.drop_loads()
 
 
 def test_an_app_that_stops_waits_for_no_load_that_has_not_begun(start_service, models, gate):
@@ -707,7 +707,7 @@ def test_an_app_that_stops_waits_for_no_load_that_has_not_begun(start_service, m
 
 def test_a_stop_leaves_an_engine_behind_that_hangs(service, client, monkeypatch):
     """It is told of, and the others have ended as they should."""
-    monkeypatch.setattr(control, "_STOP_SECONDS", 0.3)
+    monkeypatch.setattr(model_manager, "_STOP_SECONDS", 0.3)
     held = hold(service, "letters")
     mood = service.app.catalogue.find("mood")
     with ThreadPoolExecutor(1) as pool:
@@ -726,7 +726,7 @@ def test_a_stop_leaves_an_engine_behind_that_hangs(service, client, monkeypatch)
 
 
 def test_a_stop_leaves_a_load_behind_that_hangs(service, models, gate, monkeypatch, caplog):
-    monkeypatch.setattr(control, "_STOP_SECONDS", 0.3)
+    monkeypatch.setattr(model_manager, "_STOP_SECONDS", 0.3)
     loading = begin(service, service.app.control.load("mood"))
     assert gate.reached.wait(10)
     assert service.run(service.app.control.stop()) == 0
@@ -738,7 +738,7 @@ def test_a_stop_leaves_a_load_behind_that_hangs(service, models, gate, monkeypat
 
 
 def test_an_unload_ends_though_an_engine_hangs(service, client, monkeypatch, caplog):
-    monkeypatch.setattr(control, "_STOP_SECONDS", 0.3)
+    monkeypatch.setattr(model_manager, "_STOP_SECONDS", 0.3)
     held = hold(service, "letters")
     with Client(service.target, timeout=1) as caller, pytest.raises(RequestFailed):
         told(caller)

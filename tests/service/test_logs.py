@@ -18,7 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from service.engine.errors import Unauthenticated
 from service.logs import IDS, LEVELS, Ids, dropped_lines, hear_loop, set_up
-from service.rpc.reception import Open
+from service.rpc.admission import Open
 from tests.fuzz.methods import INFERENCE, UNROLL
 from tests.fuzz.unroll_seeds import unroll_seeds
 from tests.service.rpc.inference.calls import ask
@@ -232,7 +232,7 @@ def test_an_engine_tells_all_of_its_error(written):
     try:
         fail("a graph broke")
     except ValueError as error:
-        logging.getLogger("service.engine.threads").error("an engine failed", exc_info=error)
+        logging.getLogger("service.engine.worker").error("an engine failed", exc_info=error)
     (line,) = lines_of(stream)
     assert line["exception"].endswith("ValueError: a graph broke")
     assert "request_id" not in line

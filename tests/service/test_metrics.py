@@ -6,15 +6,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.engine import errors
-from service.engine.arena import HostRows
-from service.engine.catalogue import RefusedModel
+from service.engine.model_version import ServedVersion
+from service.engine.registry import RefusedModel
 from service.engine.requests import FinishReason
-from service.engine.serving import ServedVersion
+from service.engine.slots import HostRows
 from service.engine.statistics import Duration, ModelStatistics
-from service.instruments import CountedHistogram, LoopLag
+from service.engine_metrics import BatchMetrics, GenerateMetrics
 from service.memory import memory_limit
 from service.metrics import Metrics, reason_of
-from service.observers import BatchMetrics, GenerateMetrics
+from service.prom_types import CountedHistogram, LoopLag
 from tests.service.engine.fakes import HIDDEN, MEMORY, card
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1.unroll_pb2_grpc import UnrollServiceStub

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from client import Client, RequestFailed
-from service.rpc.tokens import new_token
+from service.rpc.auth import new_token
 from tests.authority import Authority
 from tests.tiny import NAMES
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.config import Config, ConfigInvalid
 from service.reloading import Reloading
-from service.rpc.tokens import new_token
+from service.rpc.auth import new_token
 from service.security import secure
 from tests.authority import Authority
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from client import Client, RequestFailed
-from service.engine.lifecycle import VersionPolicy
+from service.engine.control_types import VersionPolicy
 from tests.reweighing import reweigh
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc

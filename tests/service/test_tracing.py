@@ -380,9 +380,9 @@ def test_an_endpoint_is_an_address_or_a_url(endpoint):
 
 def test_nothing_of_opentelemetry_is_loaded_while_tracing_is_off():
     program = (
-        "import sys, service.app, service.watching\n"
+        "import sys, service.app, service.request_log\n"
         "from service.config import Config\n"
-        "service.watching.watch_of(Config(log_requests=True))\n"
+        "service.request_log.watch_of(Config(log_requests=True))\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     ran = subprocess.run(

@@ -10,8 +10,8 @@ from training.data.usda import Food, load_foods, split_foods
 from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
-from training.models.examples import Examples
 from training.models.options import OptionInvalid, RecurrentOptions
+from training.models.retrieval_copy import Examples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
 VOCABULARY = Vocabulary(("Butter,", "salted", "Figs,", "raw"), has_markers=True)

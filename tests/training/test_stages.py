@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from training import cloze, nationality, sentiment
-from training.command import run_script
+from training.checkpoint import TrainedModel
+from training.cli import run_script
 from training.data.contrast import TRAINING_WORDS, make_sentences
 from training.data.sentiment import Example
 from training.loop import CHECKPOINT
 from training.models import embedding
-from training.trained import TrainedModel
 
 FIT = """
 [fit]

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from training.bpe import learn_pieces
 from training.data.verses import Pair
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from training.pieces import learn_pieces
 from training.translate import (
     SOURCE_LIMIT,
     TranslateSettings,

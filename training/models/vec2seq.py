@@ -1,7 +1,7 @@
 """Vector to sequence: one vector of fixed size conditions every step of a generator.
 
 With examples it also copies from what training wrote for the nearest vectors
-(training/models/examples.py).
+(training/models/retrieval_copy.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from training.models.cells import Mlp, State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
-from training.models.examples import Examples, Remembered
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
     OptionInvalid,
@@ -24,6 +23,7 @@ from training.models.options import (
     check_one_direction,
 )
 from training.models.recurrent import RecurrentStack
+from training.models.retrieval_copy import Examples, Remembered
 
 
 @dataclass(frozen=True)

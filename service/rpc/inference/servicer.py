@@ -9,16 +9,16 @@ from typing import Any, NoReturn
 import grpc
 
 import service
-from service.engine.catalogue import Catalogue
+from service.engine.control_types import Control, VersionPolicy
 from service.engine.errors import NotOffered, RequestError, WrongInput
-from service.engine.lifecycle import Control, VersionPolicy
-from service.rpc.inference import describing
-from service.rpc.inference.answering import Answering
-from service.rpc.inference.forms import TENSORS, base_name
+from service.engine.registry import Catalogue
+from service.rpc.admission import Reception
+from service.rpc.inference import metadata
+from service.rpc.inference.adapters import TENSORS, base_name
+from service.rpc.inference.infer import Answering
 from service.rpc.inference.logs import change_log_settings, log_settings
-from service.rpc.inference.policies import read_policy
 from service.rpc.inference.streaming import InferStream
-from service.rpc.reception import Reception
+from service.rpc.inference.version_policy import read_policy
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference import grpc_service_pb2_grpc
 
@@ -89,7 +89,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
         served, form = self.answering.find(request.name, request.version)
-        return describing.metadata(request.name, self.catalogue.versions(served.name), form)
+        return metadata.metadata(request.name, self.catalogue.versions(served.name), form)
 
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
@@ -97,7 +97,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         served, form = self.answering.find(request.name, request.version)
         sequences, versions = self.answering.sequences, self.catalogue.versions(served.name)
         return pb.ModelConfigResponse(
-            config=describing.configuration(
+            config=metadata.configuration(
                 request.name, versions, form, sequences.most, sequences.idle_seconds
             )
         )
@@ -114,7 +114,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             every = self.catalogue.served if not request.version else [found]
             seen = [(request.name, served) for served in every if served.name == found.name]
         return pb.ModelStatisticsResponse(
-            model_stats=[describing.statistics(name, served) for name, served in seen]
+            model_stats=[metadata.statistics(name, served) for name, served in seen]
         )
 
     # -- inference -----------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
     ) -> pb.RepositoryIndexResponse:
         _check_repository(request.repository_name)
-        return describing.index(self.control.index(), request.ready)
+        return metadata.index(self.control.index(), request.ready)
 
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext

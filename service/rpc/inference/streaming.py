@@ -10,11 +10,11 @@ import grpc
 
 from service.engine.errors import RequestError, ServiceStopping
 from service.engine.memory_budget import Reservation
+from service.rpc.admission import Admission, Reception, release_with_call
 from service.rpc.errors import told
-from service.rpc.inference.answering import MOST_ID_CHARACTERS, Answering
-from service.rpc.inference.outbox import Outbox
-from service.rpc.reception import Admission, Reception, release_with_call
-from service.rpc.writing import Writer
+from service.rpc.inference.infer import MOST_ID_CHARACTERS, Answering
+from service.rpc.inference.writer import Outbox
+from service.rpc.send import Writer
 from unroll.inference import grpc_service_pb2 as pb
 
 METHOD = "ModelStreamInfer"

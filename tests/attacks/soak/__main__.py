@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from client.exposition import Page
+from client.prom_page import Page
 from tests.attacks.harness import Witness, wait_until
 from tests.attacks.soak.catalogue import ATTACKS
 from tests.attacks.soak.container import (

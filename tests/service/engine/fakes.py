@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.engine.arena import StateSpec
-from service.engine.batching import BatchDone
-from service.engine.cards import ModelCard
-from service.engine.generating import GenerateEngine, GenerationModel
+from service.engine.decode import GenerateEngine, GenerationModel
+from service.engine.dynamic_batcher import BatchDone
+from service.engine.model_info import ModelCard
 from service.engine.requests import Failed, Finished, Generation, Sampling, SamplingShape, TokenMade
+from service.engine.slots import StateSpec
 
 VOCABULARY = 20
 END = 19

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.engine.batching import BatchEngine
+from service.engine.decode import GenerateEngine, GenerationModel
+from service.engine.dynamic_batcher import BatchEngine
 from service.engine.errors import EngineFailed
-from service.engine.generating import GenerateEngine, GenerationModel
-from service.engine.pushing import LIKELIEST, TURN, PushEngine
+from service.engine.online_tagging import LIKELIEST, TURN, PushEngine
 from service.engine.requests import Beam, Generation
 from tests.service.engine.fakes import HIDDEN, VOCABULARY, FakeRunner, Heard, Reader, request, run
 

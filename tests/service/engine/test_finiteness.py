@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from service.engine.batching import BatchDone, BatchEngine, BatchFailed
+from service.engine.dynamic_batcher import BatchDone, BatchEngine, BatchFailed
 from service.engine.errors import NotFinite
 from service.engine.finiteness import broken_rows
 from service.engine.requests import Beam, Failed, Finished
-from tests.service.engine import test_batching, test_pushing
+from tests.service.engine import test_dynamic_batcher, test_online_tagging
 from tests.service.engine.fakes import Reader, make_engine, request, run, run_alone
 
 NAN, INF = math.nan, math.inf
@@ -105,7 +105,7 @@ def test_who_waits_is_told_in_the_step_that_broke():
 
 
 def test_a_stream_of_pushed_tokens_fails_alone():
-    engine = test_pushing.make_engine()
+    engine = test_online_tagging.make_engine()
     real = engine.runner.step
 
     def step(side, rows):
@@ -114,15 +114,15 @@ def test_a_stream_of_pushed_tokens_fails_alone():
         outputs["log_probability"][:rows][inputs["token"][:rows] == 7] = NAN
 
     engine.runner.step = step
-    good, bad = test_pushing.Caller(engine), test_pushing.Caller(engine)
+    good, bad = test_online_tagging.Caller(engine), test_online_tagging.Caller(engine)
     good.push(1, 2, 3)
     bad.push(1, 7, 3)
     run(engine)
     good.close()
     run(engine)
-    assert good.told == test_pushing.labelled([1, 2, 3]).told
+    assert good.told == test_online_tagging.labelled([1, 2, 3]).told
     assert isinstance(good.reader.last, Finished)
-    assert bad.told == test_pushing.labelled([1]).told
+    assert bad.told == test_online_tagging.labelled([1]).told
     assert isinstance(bad.reader.last.error, NotFinite)
     bad.push(4)
     bad.close()
@@ -132,7 +132,7 @@ def test_a_stream_of_pushed_tokens_fails_alone():
     assert (engine.observer.broken, engine.scheduler.free_rows) == (1, 8)
 
 
-class BreaksOn(test_batching.Doubler):
+class BreaksOn(test_dynamic_batcher.Doubler):
     """No numbers for texts that hold an x."""
 
     def run(self, items):
@@ -141,14 +141,14 @@ class BreaksOn(test_batching.Doubler):
 
 
 def test_of_a_batch_the_request_with_an_item_that_is_nan_fails_alone():
-    observer = test_batching.Heard()
+    observer = test_dynamic_batcher.Heard()
     observer.broken = 0
     observer.not_finite = lambda: setattr(observer, "broken", observer.broken + 1)
     engine = BatchEngine(BreaksOn(), 4, lambda: 0.0, observer)
-    test_batching.submit(engine, "first", "aa", "bb")
-    broken = test_batching.submit(engine, "broken", "cc", "xx", "xy", "dd", "eeeeeeee")
-    test_batching.submit(engine, "last", "ff")
-    answers = test_batching.drain(engine)
+    test_dynamic_batcher.submit(engine, "first", "aa", "bb")
+    broken = test_dynamic_batcher.submit(engine, "broken", "cc", "xx", "xy", "dd", "eeeeeeee")
+    test_dynamic_batcher.submit(engine, "last", "ff")
+    answers = test_dynamic_batcher.drain(engine)
     assert answers["first"] == BatchDone(["aaaa", "bbbb"])
     assert answers["last"] == BatchDone(["ffff"])
     assert isinstance(answers["broken"], BatchFailed)

@@ -16,9 +16,9 @@ from service.engine.requests import (
     SampleFinished,
 )
 from tests.service.engine.fakes import Reader, make_engine, request, run, run_alone
-from tests.service.engine.test_generating import random_request
-from tests.service.engine.test_pushing import TOKENS, Caller, labelled
-from tests.service.engine.test_pushing import make_engine as make_push_engine
+from tests.service.engine.test_decode import random_request
+from tests.service.engine.test_online_tagging import TOKENS, Caller, labelled
+from tests.service.engine.test_online_tagging import make_engine as make_push_engine
 
 STOPPING = ServiceStopping("the server is stopping")
 MOVES = Checkpoints(on_stop=True)

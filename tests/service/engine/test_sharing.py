@@ -6,15 +6,15 @@ from itertools import pairwise
 import pytest
 
 from service.engine.fair_queue import LEAST_RUN, TURN
-from service.engine.priming import BURST_EVERY_STEPS, BURST_PAUSE_SECONDS
+from service.engine.prefill import BURST_EVERY_STEPS, BURST_PAUSE_SECONDS
 from service.engine.requests import Beam, SampleFinished
 from service.engine.scheduler import Phase, Place, PrimePolicy, Prompt, Scheduler
 from service.engine.shares import Share
 from tests.service.engine import simulation
 from tests.service.engine.fakes import Reader, make_engine, request, run, run_alone
-from tests.service.engine.test_pushing import Caller as Pusher
-from tests.service.engine.test_pushing import labelled
-from tests.service.engine.test_pushing import make_engine as make_push_engine
+from tests.service.engine.test_online_tagging import Caller as Pusher
+from tests.service.engine.test_online_tagging import labelled
+from tests.service.engine.test_online_tagging import make_engine as make_push_engine
 
 GREEDY, POLITE = Share("greedy"), Share("polite")
 

@@ -8,8 +8,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.engine.generating import GenerateEngine
-from service.engine.pushing import PushEngine
+from service.engine.decode import GenerateEngine
+from service.engine.online_tagging import PushEngine
 from tests import tiny
 from tests.service.rpc.inference.calls import Inference, ask
 from unroll.v1 import unroll_pb2 as pb

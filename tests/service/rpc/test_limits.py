@@ -8,8 +8,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.engine.catalogue import Catalogue
 from service.engine.memory_budget import MemoryBudget
+from service.engine.registry import Catalogue
 from service.rpc import server as serving
 from service.rpc.server import GrpcServer, GrpcSettings
 from unroll.v1 import unroll_pb2 as pb

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.config import Config, ConfigInvalid
-from service.rpc.tokens import new_token
+from service.rpc.auth import new_token
 from service.security import secure, tell
 from tests.authority import Authority, key_pem
 from tests.conftest import RunningService
@@ -49,7 +49,7 @@ def few_models(tiny_models, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def files_are_looked_at_whenever_they_are_asked_for(monkeypatch):
-    monkeypatch.setattr("service.rpc.renewal.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("service.rpc.file_reload.LOOK_SECONDS", 0.0)
 
 
 def config_of(models, **settings):

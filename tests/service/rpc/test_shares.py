@@ -8,8 +8,8 @@ import pytest
 from service.engine.errors import Overloaded
 from service.engine.memory_budget import MemoryBudget
 from service.engine.shares import SHARE, Share
-from service.rpc.inference.answering import _share as share_of_parameters
-from service.rpc.reception import Caller, Gate, Reception
+from service.rpc.admission import Caller, Gate, Reception
+from service.rpc.inference.infer import _share as share_of_parameters
 
 
 class Guard:

@@ -360,22 +360,22 @@ def test_a_reader_that_stalls_is_given_up(start):
 
 def test_a_caller_that_sends_and_does_not_read_is_read_no_further(start, monkeypatch):
     """Of what it sends, so much waits and no more; others are answered meanwhile."""
-    from service.engine import tag_streams
+    from service.engine import online_tagger
 
     waiting = []
-    watch = tag_streams.TagStream._watch_room
+    watch = online_tagger.TagStream._watch_room
 
     def watched(stream):
         waiting.append(stream.waiting)
         watch(stream)
 
-    monkeypatch.setattr(tag_streams.TagStream, "_watch_room", watched)
+    monkeypatch.setattr(online_tagger.TagStream, "_watch_room", watched)
     service = start()
     with reading_slowly(service), Client(service.target, timeout=30) as client:
-        wait_until(lambda: max(waiting, default=0) >= tag_streams.MOST_WAITING)
+        wait_until(lambda: max(waiting, default=0) >= online_tagger.MOST_WAITING)
         wait_until(lambda: service.metric("unroll_paused_streams", model=MODEL) == 1)
         assert len(Told(client.stream_tag(MODEL, [WORDS])).tokens) == len(WORDS)
-    assert max(waiting) < tag_streams.MOST_WAITING + 100
+    assert max(waiting) < online_tagger.MOST_WAITING + 100
     nothing_is_left(service)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 import client
 from bundle.store import read_bundle
-from service.describing import generation_model
-from service.engine.arena import Arena, StateSpec
-from service.engine.generating import GenerateEngine
+from service.engine.decode import GenerateEngine
 from service.engine.requests import Beam, Checkpoints, Generation, Sampling
+from service.engine.slots import Arena, StateSpec
+from service.model_metadata import generation_model
 from service.runtime import repository
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner, StateOnHost, buckets_of

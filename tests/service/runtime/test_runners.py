@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bundle.store import read_bundle
-from service.engine.arena import Arena, StateSpec
+from service.engine.slots import Arena, StateSpec
 from service.runtime.runners import (
     FillRunner,
     GenerateRunner,

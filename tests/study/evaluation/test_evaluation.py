@@ -14,7 +14,7 @@ from study.evaluation.judges import JUDGES, PRECISION_JUDGES
 from study.serving import serving
 from tests import tiny
 from training.beam import BeamSettings, beam_search
-from training.trained import Figure
+from training.checkpoint import Figure
 
 TEXTS = ["good food", "bad food", "the food is great", "not good"]
 

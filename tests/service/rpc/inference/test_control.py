@@ -7,11 +7,11 @@ import threading
 import grpc
 import pytest
 
+from service.engine.control_types import VersionPolicy
 from service.engine.errors import WrongInput
-from service.engine.lifecycle import VersionPolicy
-from service.rpc.inference.policies import read_policy
+from service.rpc.inference.version_policy import read_policy
 from tests.service.rpc.inference.calls import Inference, ask, read
-from tests.service.rpc.inference.test_forms import padded
+from tests.service.rpc.inference.test_adapters import padded
 from tests.service.rpc.inference.test_sequences import IDS, step
 from tests.tiny import edit_manifest
 from unroll.inference import grpc_service_pb2 as pb

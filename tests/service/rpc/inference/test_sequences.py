@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.service.rpc.inference.calls import Inference, ask, read
-from tests.service.rpc.inference.test_forms import padded
+from tests.service.rpc.inference.test_adapters import padded
 from tests.service.rpc.test_service import wait_until
 from tests.tiny import LETTER_READER, WORD_READER, WORDS
 from unroll.inference import grpc_service_pb2 as pb

@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from client import Sampling
-from service.engine.catalogue import Catalogue
-from service.engine.generating import GenerateEngine
+from service.engine.decode import GenerateEngine
 from service.engine.memory_budget import MemoryBudget
+from service.engine.registry import Catalogue
 from service.engine.sequences import Sequences
-from service.rpc.inference.answering import Answering
+from service.rpc.admission import Gate, Reception
+from service.rpc.inference.infer import Answering
 from service.rpc.inference.streaming import MOST_AT_ONCE, InferStream
-from service.rpc.reception import Gate, Reception
 from tests.service.rpc.inference.calls import Inference, ask, read
 from tests.service.rpc.test_service import wait_until
 from unroll.inference import grpc_service_pb2 as pb

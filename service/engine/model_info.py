@@ -1,0 +1,66 @@
+"""What anyone may know of a served model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.engine.requests import SamplingShape
+from service.engine.slots import StateSpec
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    value: float
+    unit: str
+    split: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class DataSource:
+    package: str
+    version: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What anyone may know of a served model.
+
+    task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq`` or ``vec2seq``.
+    labels: of a classifier or tagger; the words that a fill-in model chooses among.
+    vector_fields: the values of the vector that primes it, with their units.
+    streams_tags: whether it labels a token before the next one is there.
+    provider: what executes it.
+    precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.
+    vocabulary: the symbol of each output token by id; none where it makes none.
+    input_ids: ids below it can be read; 0 for a model that reads a vector. state: of a row that is
+        stepped, none for a model that is not.
+    batch_invariant: whether rows were found to give the same bits in any batch, at load.
+    fingerprint: hash of what was computed then, equal where kernels round alike.
+    bundle_bytes: of all its files.
+    """
+
+    name: str
+    version: str
+    task: str
+    description: str
+    labels: tuple[str, ...]
+    vector_fields: tuple[str, ...]
+    streams_tags: bool
+    limits: Mapping[str, int]
+    sampling: SamplingShape
+    figures: tuple[Figure, ...]
+    data: tuple[DataSource, ...]
+    digest: str
+    provider: str
+    precision: str
+    precisions: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    input_ids: int
+    state: tuple[StateSpec, ...]
+    batch_invariant: bool
+    fingerprint: str
+    bundle_bytes: int = 0

@@ -1,0 +1,270 @@
+"""Streams whose tokens are pushed by their callers: each step answers one with its label."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from service.engine.decode import (
+    GenerateEngine,
+    GenerationModel,
+    Observer,
+    Runner,
+    Stream,
+    delivered_here,
+)
+from service.engine.errors import RequestError
+from service.engine.open_work import Ahead
+from service.engine.requests import (
+    CAUGHT_UP,
+    Checkpoint,
+    FinishReason,
+    Generation,
+    Progress,
+    Sampling,
+    Sink,
+    Snapshot,
+    TokenMade,
+)
+from service.engine.scheduler import Phase, Prompt
+from service.engine.shares import NOBODY, Share
+from service.engine.slots import Rows
+
+# The likeliest label: nothing is drawn, so no seed matters.
+LIKELIEST = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
+# So many tokens after another a stream gets where others wait for its row: it may never end.
+TURN = 256
+
+
+@dataclass(eq=False, slots=True)
+class PushedStream(Stream):
+    """inbox: ids that were pushed and are not read yet. is_closed: no further ones come.
+
+    ends_as: why it ends once it is closed.
+    is_held_up: its reader is behind.
+    asked: when what it reads now was pushed, since it last had nothing to read; None between.
+    waited: from then until its row, in seconds; None before that.
+    """
+
+    inbox: deque[int] = field(default_factory=deque)
+    is_closed: bool = False
+    ends_as: FinishReason = FinishReason.CLOSED
+    is_held_up: bool = False
+    asked: float | None = None
+    waited: float | None = None
+
+
+class PushEngine(GenerateEngine):
+    """A GenerateEngine whose next token is the caller's, not the one just made.
+
+    A stream holds a row only while it has tokens to read and its sink has room; without
+    either it pauses and keeps its state. The model's ``pieces`` are its labels.
+    """
+
+    def __init__(
+        self,
+        model: GenerationModel,
+        runner: Runner,
+        capacity: int,
+        clock: Callable[[], float],
+        observer: Observer,
+        rows: Rows | None = None,
+    ) -> None:
+        super().__init__(model, runner, capacity, clock, observer, rows=rows)
+        self._closed: list[PushedStream] = []  # that end without another token
+
+    @property
+    def is_idle(self) -> bool:
+        return self.scheduler.is_idle and not self._closed
+
+    # -- from the thread: open, arrive, push, close_input, resume ------------------------------
+
+    def open(self, request: Generation, sink: Sink, share: Share = NOBODY) -> Progress:
+        """The stream of ``request``, which begins with its first token."""
+        progress = Progress(request, sink, 1, share)
+        resumed = request.resumed
+        stream = PushedStream(
+            Prompt(()),
+            saved=resumed.state if resumed else self._zeros,
+            share=share,
+            progress=progress,
+            made=resumed.made if resumed else 0,
+            delivered=resumed.made if resumed else 0,
+            sink=sink,
+        )
+        progress.streams.append(stream)
+        return progress
+
+    def cost(self, request: Generation) -> float:
+        """Nothing: nobody knows how much its caller will push."""
+        return 0.0
+
+    def wait_seconds(self, ahead: Ahead, coming: int) -> float:
+        """None: a row changes hands after a turn."""
+        return 0.0
+
+    def arrive(self, progress: Progress) -> None:
+        self.scheduler.park(progress.streams[0])
+        self._tell_paused()
+
+    def push(self, progress: Progress, tokens: Sequence[int], arrived: float) -> None:
+        """arrived: when they came, on the engine's clock; the first ones begin the stream."""
+        stream: PushedStream = progress.streams[0]
+        if progress.started is None and not stream.inbox:
+            progress.request = replace(progress.request, arrived=arrived)
+        if tokens and stream.asked is None:
+            stream.asked = arrived
+        stream.inbox.extend(tokens)
+        self._go_on(stream)
+
+    def close_input(self, progress: Progress, is_handed_over: bool = False) -> None:
+        """No further tokens come: the stream ends once those that it has are answered.
+
+        is_handed_over: further ones go elsewhere, so it tells where it is then.
+        """
+        stream: PushedStream = progress.streams[0]
+        if stream.is_closed:
+            return
+        stream.is_closed = True
+        if is_handed_over:
+            stream.ends_as = FinishReason.HANDED_OVER
+        if stream.phase is Phase.PAUSED and not stream.inbox:
+            self._closed.append(stream)
+
+    def resume(self, progress: Progress) -> None:
+        stream: PushedStream = progress.streams[0]
+        stream.is_held_up = False
+        self._go_on(stream)
+
+    def _go_on(self, stream: PushedStream) -> None:
+        """Wait for a row, if nothing else is to be waited for."""
+        if stream.phase is Phase.PAUSED and stream.inbox and not stream.is_held_up:
+            self.scheduler.resume(stream)
+            self._tell_paused()
+
+    def hand_over(self, error: RequestError) -> list[Sink]:
+        """Nothing: what their callers have sent is answered, then they close their streams."""
+        return []
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def step(self) -> list[Sink]:
+        self._finish_closed()
+        return super().step()
+
+    def _finish_closed(self) -> None:
+        """End the streams whose last token was answered before they were closed."""
+        closed, self._closed = self._closed, []
+        left = [stream for stream in closed if stream.phase is Phase.PAUSED]
+        for stream in left:
+            self._finish(stream, stream.ends_as)
+            self._sinks.append(stream.sink)
+            self._tell_paused()
+
+    def _admit(self, stream: Stream) -> None:
+        assert isinstance(stream, PushedStream), "all of this engine's are"
+        progress = stream.progress
+        if progress.started is None:
+            progress.started = self.clock()
+            request = progress.request
+            waited = progress.started - request.arrived
+            self.observer.began(waited, request.resumed is not None)
+        if stream.waited is None and stream.asked is not None:
+            stream.waited = self.clock() - stream.asked
+        stream.token = stream.inbox.popleft()
+        super()._admit(stream)
+
+    def _preempt(self, stream: Stream) -> None:
+        assert isinstance(stream, PushedStream), "all of this engine's are"
+        super()._preempt(stream)
+        stream.inbox.appendleft(stream.token)  # it was to be read in this step
+
+    def _commit(self, rows: int, joined: int) -> None:
+        """Answer each row's token and give it its next; streams without one leave."""
+        now = self.clock()
+        self.observer.tokens_followed(rows - joined, now - self._last_step)
+        self._last_step = now
+        arena, others_wait = self.arena, self.scheduler.has_returning
+        labels = arena.next_token[:rows].tolist()
+        log_probabilities = arena.log_probability[:rows].tolist()
+        leaving: list[PushedStream] = []
+        broken = self._find_broken(log_probabilities)
+        running = cast("list[PushedStream]", self.scheduler.rows)
+        for row, stream in enumerate(running):
+            if stream.progress in broken:
+                continue
+            self._answer_token(stream, labels[row], log_probabilities[row], now)
+            if self._stays(stream, others_wait):
+                labels[row] = stream.inbox.popleft()  # what this row reads next
+            else:
+                leaving.append(stream)
+        arena.controls["token"][:rows] = labels
+        for stream in leaving:
+            self._step_aside(stream)
+        self._fail_alone(broken)
+
+    def _answer_token(
+        self, stream: PushedStream, label: int, log_probability: float, now: float
+    ) -> None:
+        request, position = stream.progress.request, stream.made
+        self._note_first(stream.progress, now)
+        stream.made = stream.delivered = position + 1
+        stream.log_probability += log_probability
+        top = self._likeliest(stream.row, request.top) if request.top else ()
+        text = self.model.pieces[0][label]
+        stream.sink.put(TokenMade(label, text, position, log_probability, 0, top))
+        every = request.checkpoints.every
+        if every and stream.made % every == 0:
+            stream.sink.put(Checkpoint(0, self.snapshot(stream)))
+        self._sinks.append(stream.sink)
+
+    def _stays(self, stream: PushedStream, others_wait: bool) -> bool:
+        # Asked each time: a sink that said so tells when it has room again.
+        stream.is_held_up = stream.sink.is_full
+        is_over = others_wait and stream.made % TURN == 0
+        return bool(stream.inbox) and not stream.is_held_up and not is_over
+
+    def _step_aside(self, stream: PushedStream) -> None:
+        if not stream.inbox:
+            self._note_turn(stream)
+            if stream.is_closed:
+                self._finish(stream, stream.ends_as)
+                return
+            stream.sink.put(CAUGHT_UP)
+        self._pause(stream)
+        self._go_on(stream)
+
+    def _note_turn(self, stream: PushedStream) -> None:
+        """All that was pushed is answered. A stream may live for ever, so each turn counts."""
+        self._stops.append((stream.progress.computing, stream.waited or 0.0))
+        stream.asked = stream.waited = None
+
+    def _note_answered(self, progress: Progress) -> None:
+        """Its turns were noted one by one."""
+
+    def snapshot(self, stream: Stream) -> Snapshot:
+        """Where a running or paused stream is, after the last token that was answered."""
+        state = self.arena.save_carried(stream.row) if stream.saved is None else stream.saved
+        return Snapshot(
+            sampling=LIKELIEST,
+            sample=0,
+            max_tokens=0,
+            min_tokens=0,
+            stop=(),
+            input_tokens=stream.made,
+            tokens=(),
+            token=0,
+            made=stream.made,
+            delivered=stream.made,
+            held=(),
+            counts={},
+            state=state,
+        )
+
+    def _input_tokens(self, progress: Progress) -> int:
+        return delivered_here(progress.streams[0])
+
+    def _tell_paused(self) -> None:
+        self.observer.paused(len(self.scheduler.paused))

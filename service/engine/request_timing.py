@@ -1,0 +1,65 @@
+"""When things happened to one request, noted for whoever watches it; for the event loop alone."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from service.engine.dynamic_batcher import Job
+from service.engine.requests import Finished, FinishReason, Progress
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Moments on the engines' clock, in seconds; None for what did not happen.
+
+    queued: it was handed to an engine. started: the engine began to read or run it. primed: its
+    prompt or source was read. first_token: was made. finished: the engine was done with it.
+    A request that is several pieces of work has the first of each, and the last end.
+    reason, input_tokens, output_tokens: of what the engines finished; None where nothing was.
+    """
+
+    queued: float | None = None
+    started: float | None = None
+    primed: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+    reason: FinishReason | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    def note_stream(self, progress: Progress, ended: Finished | None) -> None:
+        """A stream is closed. Its engine has written each moment of ``progress`` once, if at all.
+
+        ended: its last event; None where its caller left or its engine gave it up.
+        """
+        self._note(progress.request.arrived, progress.started, progress.finished)
+        self.primed = _first(self.primed, progress.primed)
+        self.first_token = _first(self.first_token, progress.first_token)
+        if ended:
+            self.reason = ended.reason
+            self.input_tokens = (self.input_tokens or 0) + ended.input_tokens
+            self.output_tokens = (self.output_tokens or 0) + ended.output_tokens
+
+    def note_batch(self, job: Job) -> None:
+        """Whole texts were answered, or given up."""
+        waited = job.queue_seconds
+        self._note(job.arrived, None if waited is None else job.arrived + waited, job.finished)
+        tokens = sum(item.length for item in job.items)
+        self.input_tokens = (self.input_tokens or 0) + tokens
+
+    def _note(self, queued: float, started: float | None, finished: float | None) -> None:
+        self.queued = _first(self.queued, queued)
+        self.started = _first(self.started, started)
+        if finished is not None:
+            self.finished = max(finished, self.finished or finished)
+
+
+# Of the request that is being served; None where nobody watches.
+TIMELINE: ContextVar[Timeline | None] = ContextVar("timeline", default=None)
+
+
+def _first(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

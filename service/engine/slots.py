@@ -1,0 +1,250 @@
+"""What a step graph reads and writes: dense rows, made once, swapped each step.
+
+A stream's state may live elsewhere than in host memory (``Rows``); what a step reads and
+writes beside it is always here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.requests import State
+from service.engine.rng import BLOCK, uniform_block
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One state tensor of a row; ``carried`` ones are made anew by each step."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    carried: bool
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+# What a step reads of a row beside its state, by the graph's names: type, and the value that
+# cuts and changes nothing.
+_CONTROLS: dict[str, tuple[type[np.generic], float]] = {
+    "token": (np.int64, 0),
+    "temperature": (np.float32, 0.0),
+    "top_k": (np.int64, 0),
+    "top_p": (np.float32, 1.0),
+    "min_p": (np.float32, 0.0),
+    "uniform": (np.float32, 0.0),
+    "repetition": (np.float32, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one step reads and writes, by the graph's names; (capacity, …) each."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+class Rows(Protocol):
+    """The state of rows 0 … n-1: ``side`` says which of two sets the next step reads."""
+
+    @property
+    def side(self) -> int: ...
+
+    def on_host(self, side: int) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        """What of the state a step from ``side`` reads and writes in host memory."""
+
+    def swap(self) -> None:
+        """After a step: what it wrote is what the next one reads."""
+
+    def clear(self) -> None:
+        """Zero every row."""
+
+    def current(self) -> Mapping[str, Array]:
+        """The state the next step reads, (capacity, …) by name."""
+
+    def take(self, row: int, state: State | None) -> None:
+        """``row`` starts from ``state``, or from zeros."""
+
+    def save(self, row: int) -> dict[str, Array]:
+        """A copy of a row's state, as take() wants it."""
+
+    def save_carried(self, row: int) -> dict[str, Array]:
+        """As save(), without what priming sets for good."""
+
+    def gather(self, rows: Sequence[int], parents: Sequence[int]) -> None:
+        """Row rows[i] goes on from the carried state of row parents[i]."""
+
+    def give(self, row: int, last: int) -> None:
+        """Row ``last`` moves into ``row``; its old place reads as zeros."""
+
+
+class HostRows:
+    """State in host memory, which a step on the CPU reads and writes in place.
+
+    Two sets of carried state take turns as input and output, so a step copies nothing.
+    """
+
+    def __init__(self, state: Sequence[StateSpec], capacity: int) -> None:
+        def rows_of(spec: StateSpec) -> Array:
+            return np.zeros((capacity, *spec.shape), spec.dtype)
+
+        self._fixed = {s.name: rows_of(s) for s in state if not s.carried}
+        self._carried = tuple({s.name: rows_of(s) for s in state if s.carried} for _ in range(2))
+        self.side = 0
+
+    def on_host(self, side: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        written = {f"next_{name}": rows for name, rows in self._carried[1 - side].items()}
+        return {**self._fixed, **self._carried[side]}, written
+
+    def swap(self) -> None:
+        self.side = 1 - self.side
+
+    def clear(self) -> None:
+        for rows in self._everything():
+            rows[:] = 0
+
+    def _everything(self) -> tuple[Array, ...]:
+        return (*self._fixed.values(), *(r for side in self._carried for r in side.values()))
+
+    def current(self) -> dict[str, Array]:
+        return {**self._fixed, **self._carried[self.side]}
+
+    def take(self, row: int, state: State | None) -> None:
+        for name, rows in self.current().items():
+            rows[row] = 0 if state is None else state[name]
+
+    def save(self, row: int) -> dict[str, Array]:
+        return {name: rows[row].copy() for name, rows in self.current().items()}
+
+    def save_carried(self, row: int) -> dict[str, Array]:
+        return {name: rows[row].copy() for name, rows in self._carried[self.side].items()}
+
+    def gather(self, rows: Sequence[int], parents: Sequence[int]) -> None:
+        for array in self._carried[self.side].values():
+            array[list(rows)] = array[list(parents)]
+
+    def give(self, row: int, last: int) -> None:
+        """The freed row is zeroed in both sets: nothing of a stream outlives it."""
+        for rows in self.current().values():
+            rows[row] = rows[last]
+        for rows in self._everything():
+            rows[last] = 0
+
+
+class Arena:
+    """Rows 0 … n-1 belong to n streams; the rest are zero.
+
+    rows: where their state lives; in host memory unless said otherwise.
+    """
+
+    def __init__(
+        self,
+        state: Sequence[StateSpec],
+        capacity: int,
+        vocabulary: int,
+        rows: Rows | None = None,
+    ) -> None:
+        self.state = tuple(state)
+        self.capacity = capacity
+        self.rows = HostRows(state, capacity) if rows is None else rows
+        self.controls: dict[str, Array] = {
+            name: np.zeros(capacity, dtype) for name, (dtype, _) in _CONTROLS.items()
+        }
+        self.controls["seen"] = np.zeros((capacity, vocabulary), np.bool_)
+        self.controls["bias"] = np.zeros((capacity, vocabulary), np.float32)
+        self.next_token = np.zeros(capacity, np.int64)
+        self.log_probability = np.zeros(capacity, np.float32)
+        self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
+        # Of each row, the numbers of the block under way, and where in all of them its next is.
+        self._blocks = np.zeros((capacity, BLOCK), np.float32)
+        self._numbers = self._blocks.reshape(-1)
+        self._next = np.zeros(capacity, np.int64)
+        self._draws_left = BLOCK  # before any row's block may be used up
+        # Bound once: these are called each step, or for each row that moves.
+        self.swap = self.rows.swap
+        self.current = self.rows.current
+        self.take = self.rows.take
+        self.save = self.rows.save
+        self.save_carried = self.rows.save_carried
+        self.gather = self.rows.gather
+
+    @property
+    def side(self) -> int:
+        return self.rows.side
+
+    def sides(self) -> tuple[Side, Side]:
+        """The two directions of a step: from the first set into the second, and back."""
+        return self._side(0), self._side(1)
+
+    def _side(self, side: int) -> Side:
+        read, written = self.rows.on_host(side)
+        return Side(
+            {**self.controls, **read},
+            {
+                "next_token": self.next_token,
+                "log_probability": self.log_probability,
+                "log_probabilities": self.log_probabilities,
+                **written,
+            },
+        )
+
+    def clear(self) -> None:
+        """Zero every row of every array."""
+        for side in self.sides():
+            for rows in (*side.inputs.values(), *side.outputs.values()):
+                rows[:] = 0
+        self.rows.clear()
+
+    def control(self, row: int, **values: float) -> None:
+        """Set what is named of a row's controls; whatever is not changes no draw."""
+        for name, (_, neutral) in _CONTROLS.items():
+            self.controls[name][row] = values.get(name, neutral)
+        self.controls["seen"][row] = False
+        self.controls["bias"][row] = 0
+
+    def seed(self, row: int, seed: int, sample: int, position: int) -> None:
+        """The row's next number is the one at ``position`` of its stream's."""
+        block, place = divmod(position, BLOCK)
+        self._blocks[row] = uniform_block(seed, sample, block)
+        self._next[row] = row * BLOCK + place
+        self._draws_left = min(self._draws_left, BLOCK - place)
+
+    def draw_uniforms(self, rows: int) -> list[int]:
+        """Set the next uniform of rows 0 … rows-1.
+
+        Returns the rows whose block is used up: seed() them before the next draw.
+        """
+        following = self._next[:rows]
+        self._numbers.take(following, out=self.controls["uniform"][:rows], mode="clip")
+        following += 1
+        self._draws_left -= 1
+        if self._draws_left:
+            return []
+        places = following - np.arange(rows) * BLOCK
+        self._draws_left = int((BLOCK - places % BLOCK).min())
+        return np.flatnonzero(places == BLOCK).tolist()
+
+    def give(self, row: int, last: int) -> None:
+        """Take ``row`` back; the stream of row ``last`` moves into it.
+
+        The freed row is zeroed: nothing of a stream outlives it.
+        """
+        self.rows.give(row, last)
+        moving = (*self.controls.values(), self._blocks, self._next)
+        for rows in moving:
+            rows[row] = rows[last]
+        self._next[row] -= (last - row) * BLOCK
+        outputs = (self.next_token, self.log_probability, self.log_probabilities)
+        for rows in (*moving, *outputs):
+            rows[last] = 0

@@ -1,0 +1,136 @@
+from dataclasses import dataclass
+
+import pytest
+
+from training.cloze import ClozeSettings
+from training.config import RECIPES, RecipeInvalid, load_recipe
+from training.food import FoodSettings
+from training.g2p import G2PSettings
+from training.loop import FitSettings
+from training.models.classifier import ClassifierConfig
+from training.models.fill import FillConfig
+from training.models.generator import GeneratorConfig
+from training.models.seq2seq import Seq2SeqConfig
+from training.models.tagger import TaggerConfig
+from training.models.vec2seq import VectorToSequenceConfig
+from training.nationality import NationalitySettings
+from training.prose import ProseSettings
+from training.sentiment import SentimentSettings
+from training.tagging import TaggingSettings
+from training.translate import TranslateSettings
+
+TEXT = """
+[task]
+batch = 8
+smoothing = 1
+
+[model]
+embedding_size = 6
+[model.recurrent]
+cell = "gru"
+hidden_size = 12
+
+[fit]
+epochs = 4
+learning_rate = 0.01
+
+[quick.task]
+batch = 2
+[quick.model.recurrent]
+hidden_size = 3
+[quick.fit]
+epochs = 1
+"""
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    batch: int
+    smoothing: float
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "mood.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def config_of(recipe):
+    return recipe.config(ClassifierConfig, vocabulary_size=5, labels=2)
+
+
+def read_all(path):
+    recipe = load_recipe(path)
+    return recipe.task_settings(TaskSettings), recipe.fit_settings(seed=1), config_of(recipe)
+
+
+def test_a_recipe_becomes_the_frozen_settings(written):
+    recipe = load_recipe(written(TEXT))
+    assert recipe.task_settings(TaskSettings) == TaskSettings(batch=8, smoothing=1.0)
+    assert recipe.fit_settings(seed=3) == FitSettings(3, 4, 0.01)
+    config = config_of(recipe)
+    assert (config.vocabulary_size, config.embedding_size) == (5, 6)
+    assert (config.recurrent.cell, config.recurrent.hidden_size) == ("gru", 12)
+
+
+def test_the_quick_profile_replaces_what_it_names(written):
+    recipe = load_recipe(written(TEXT), quick=True)
+    assert recipe.task_settings(TaskSettings) == TaskSettings(batch=2, smoothing=1.0)
+    assert recipe.fit_settings(seed=3).epochs == 1
+    assert (config_of(recipe).recurrent.cell, config_of(recipe).recurrent.hidden_size) == ("gru", 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("batch = 8", "batch = 8\nbaches = 9", "'baches' is not one of batch, smoothing"),
+        ("batch = 8", "", "'batch' is missing"),
+        ("batch = 8", 'batch = "many"', "batch is 'many', not of type int"),
+        ("epochs = 4", "epochs = 4\nmomentum = 1", "'momentum' is not one of seed, epochs"),
+        ("epochs = 4", 'epochs = 4\naverage = "all"', "average is not one of none, uniform"),
+        ("embedding_size = 6", "embedding_size = 6\ncolour = 1", "colour"),
+        ("embedding_size = 6", "labels = 6", "the data decide labels"),
+        ('cell = "gru"', 'cell = "qrnn"', "'qrnn' is not one of rnn, gru, lstm"),
+        ("[task]", "[tasks]", r"\[tasks\] is not one of \[task\], \[model\], \[fit\]"),
+        ("[quick.fit]", "[quick.fits]", r"\[quick.fits\] is not one of"),
+        ("[task]", "[task", "cannot be read"),
+    ],
+)
+def test_what_nobody_reads_is_refused(written, before, after, message):
+    path = written(TEXT.replace(before, after, 1))
+    with pytest.raises(RecipeInvalid, match=message):
+        read_all(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RecipeInvalid, match="cannot be read"):
+        load_recipe(tmp_path / "none.toml")
+
+
+# What each script reads its recipe into, and what its data decide of the model.
+SEQ2SEQ_DATA = ("source_vocabulary_size", "target_vocabulary_size", "source_limit")
+SCRIPTS = {
+    "cloze": (ClozeSettings, FillConfig, ("vocabulary_size", "candidates")),
+    "g2p": (G2PSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
+    "food": (FoodSettings, VectorToSequenceConfig, ("vector_size", "vocabulary_size", "examples")),
+    "nationality": (NationalitySettings, ClassifierConfig, ("vocabulary_size", "labels")),
+    "pos": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
+    "pos-online": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
+    "prose": (ProseSettings, GeneratorConfig, ("vocabulary_size",)),
+    "sentiment": (SentimentSettings, ClassifierConfig, ("vocabulary_size", "labels")),
+    "translate": (TranslateSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
+}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("model", SCRIPTS)
+def test_every_recipe_says_what_its_script_reads(model, quick):
+    settings, config, of_data = SCRIPTS[model]
+    recipe = load_recipe(RECIPES / f"{model}.toml", quick)
+    assert recipe.task_settings(settings)
+    assert recipe.config(config, **dict.fromkeys(of_data, 9))
+    assert recipe.fit_settings(seed=1).epochs > 0

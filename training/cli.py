@@ -1,0 +1,212 @@
+"""The command line and the folder of one training run, the same for every script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import matplotlib
+import torch
+from torch import nn
+
+from training.checkpoint import TrainedModel, revision
+from training.config import RECIPES, Recipe, RecipeInvalid, load_recipe
+from training.data.packages import DATA_FOLDER, DataUnavailable
+from training.ddp import Team, joined_team
+from training.loop import (
+    CHECKPOINT,
+    AnyModel,
+    FitSettings,
+    History,
+    ResumeImpossible,
+    Task,
+    Trainer,
+    TrainingStopped,
+)
+from training.models.embedding import round_large_tables
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+STOPPED_BY_USER = 130
+
+AnyConfig = TypeVar("AnyConfig")
+
+
+class PartDone(Exception):
+    """This process has helped to train; the leader of its team measures and writes."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a training script: its profile, its seed, its folders.
+
+    recipe_file: None for the model's own. team: of the processes that train together.
+    """
+
+    model: str
+    quick: bool
+    resume: bool
+    seed: int
+    folder: Path
+    data: Path
+    recipe_file: Path | None = None
+    team: Team = field(default_factory=Team)
+
+    @property
+    def command(self) -> str:
+        quick = " --quick" if self.quick else ""
+        recipe = f" --recipe {self.recipe_file}" if self.recipe_file else ""
+        return f"python -m {module_of(self.model)}{quick}{recipe} --seed {self.seed}"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Raises RecipeInvalid for a file that cannot be read."""
+        return load_recipe(self.recipe_file or RECIPES / f"{self.model}.toml", self.quick)
+
+    def fit(
+        self,
+        build: Callable[[AnyConfig], AnyModel],
+        config: AnyConfig,
+        task: Task[AnyModel],
+        settings: FitSettings,
+        stage: str = "",
+        after: History | None = None,
+    ) -> tuple[AnyModel, History]:
+        """A model of ``config`` trained on ``task``, with the weights of its best epoch; after the
+        last stage its large tables are rounded.
+
+        stage: the name of what comes before the run's last stage, and of its folder.
+        after: the history of the stage before; its time counts, and --resume may begin here.
+
+        Raises PartDone after the last stage where another process leads the team.
+        """
+        folder = self.folder / stage
+        if stage and not self.resume and self.team.leads:
+            # What an earlier run left of the last stage does not go on from this one.
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        begins = after is not None and not (folder / CHECKPOINT).exists()
+        torch.manual_seed(settings.seed)
+        model = build(config)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        if self.team.leads:
+            print(
+                f"{self.model} {stage}".strip()
+                + f": {count:,} parameters, {settings.epochs} epochs"
+            )
+        identity = {"config": repr(config), "batches": len(task.batches(0))}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        trainer = Trainer(model, task, settings, folder, identity, revision(), self.team, device)
+        history = trainer.fit(self.resume and not begins)
+        if not stage:
+            round_large_tables(model)
+        history = replace(history, stage=stage, before=after, settings=asdict(settings))
+        if after is not None:
+            history.seconds += after.seconds
+        if stage and self.team.leads:
+            _plot(history, folder / "loss.png", f"{self.model}, {stage}")
+        if not stage and not self.team.leads:
+            raise PartDone
+        return model, history
+
+    def facts(self, model: nn.Module, history: History) -> dict[str, object]:
+        """What a manifest records of how a model was trained."""
+        return {
+            "command": self.command,
+            "revision": history.revision,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            **history.curves(),
+            "earlier_stages": history.earlier(),
+            "seconds": round(history.seconds),
+            "threads": torch.get_num_threads(),
+            "processes": self.team.size,
+            **history.settings,
+        }
+
+    def finish(self, trained: TrainedModel, history: History) -> None:
+        """Write the report, the loss curve and, last, the model into the run's folder."""
+        _plot(history, self.folder / "loss.png", trained.name)
+        figures = [asdict(figure) for figure in trained.figures]
+        report = {
+            "training": trained.training,
+            "recipe": self._recipe_to_json(),
+            "figures": figures,
+            "history": asdict(history),
+        }
+        (self.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        for figure in trained.figures:
+            print(
+                f"{trained.name}: {figure.name} {figure.value:.4f} {figure.unit} "
+                f"on {figure.examples:,} of {figure.split}"
+            )
+        trained.save(self.folder)
+
+    def _recipe_to_json(self) -> dict[str, object]:
+        """Nothing for a model whose settings are in no file, as the study's are."""
+        known = self.recipe_file or (RECIPES / f"{self.model}.toml").exists()
+        return self.recipe.to_json() if known else {}
+
+
+def module_of(model: str) -> str:
+    """The training script of a model; a module's name cannot hold a hyphen."""
+    return f"training.{model.replace('-', '_')}"
+
+
+def _plot(history: History, path: Path, title: str) -> None:
+    epochs = range(1, len(history.train_loss) + 1)
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    axes.plot(epochs, history.train_loss, marker="o", label="training")
+    axes.plot(epochs, history.validation_loss, marker="o", label="validation")
+    axes.axvline(history.best_epoch + 1, color="grey", linestyle=":", label="kept")
+    axes.set(xlabel="epoch", ylabel="loss (nats)", title=title, xticks=list(epochs))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def run_script(
+    model: str, train: Callable[[Run], None], arguments: Sequence[str] | None = None
+) -> int:
+    """Parse the command line every script shares, train, and turn failures into exit codes."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module_of(model)}")
+    parser.add_argument("--quick", action="store_true", help="a small model in two minutes")
+    parser.add_argument("--recipe", type=Path, help=f"file (default {RECIPES.name}/{model}.toml)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--seed", type=int, default=1, help="of weights, batches and dropout")
+    parser.add_argument("--out", type=Path, default=None, help="folder (default runs/MODEL)")
+    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    chosen = parser.parse_args(arguments)
+    folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
+    with joined_team() as team:
+        return _run(
+            train,
+            Run(
+                model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data,
+                chosen.recipe, team,
+            ),
+        )  # fmt: skip
+
+
+def _run(train: Callable[[Run], None], run: Run) -> int:
+    try:
+        train(run)
+    except PartDone:
+        return 0
+    except TrainingStopped as stopped:
+        if run.team.leads:
+            print(stopped, file=sys.stderr)
+        return STOPPED_BY_USER
+    except KeyboardInterrupt:
+        print(f"{run.model}: stopped outside a training step; --resume goes on", file=sys.stderr)
+        return STOPPED_BY_USER
+    except (DataUnavailable, ResumeImpossible, RecipeInvalid) as error:
+        print(f"{run.model}: {error}", file=sys.stderr)
+        return 1
+    return 0
