@@ -14,8 +14,8 @@ from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
 from service.engine.decode import GenerateEngine, GenerationModel, Runner
-from service.engine.requests import Generation, Sampling
-from service.engine.slots import Arena, Rows, StateSpec
+from service.engine.requests import GenerateRequest, Sampling
+from service.engine.slots import Slots, StateSpec, StateStore
 from service.engine.statistics import ModelStatistics
 from service.engine_metrics import GenerateMetrics
 from service.metrics import Metrics
@@ -48,14 +48,14 @@ class StepGraph:
     sessions: Mapping[str, onnxruntime.InferenceSession]
     rows: onnxruntime.InferenceSession | None = None
 
-    def runner(self, capacity: int) -> tuple[Runner, Rows | None]:
+    def runner(self, capacity: int) -> tuple[Runner, StateStore | None]:
         """What steps, and where so many rows of state lie; None for host memory."""
         runner = generate_runner(self.sessions, self.bundle.manifest.state)
         if self.rows is None:
             return runner, None
         device = DEVICES[self.rows.get_providers()[0]]
         rows = DeviceRows(self.rows, self.bundle.manifest.state, capacity, device)
-        return DeviceRunner(runner.primer, self.sessions["step"], rows), rows
+        return DeviceRunner(runner.prefiller, self.sessions["step"], rows), rows
 
 
 def open_step(bundle: Bundle, precision: str, device: str = "cpu") -> StepGraph:
@@ -89,7 +89,7 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
     for seed in range(rows):
         sampling = Sampling(temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed)
-        request = Generation(
+        request = GenerateRequest(
             tokens=prompt, sampling=sampling, max_tokens=_FOR_EVER, stop=(), arrived=0.0
         )
         engine.arrive(engine.open(request, Discard()))
@@ -127,7 +127,7 @@ class BareStep:
         self.rows = rows
         self._runner, state_rows = graph.runner(rows)
         vocabulary = len(graph.bundle.tokenizers["output"].vocabulary)
-        self._arena = Arena(_state(graph.bundle), rows, vocabulary, state_rows)
+        self._arena = Slots(_state(graph.bundle), rows, vocabulary, state_rows)
         self._runner.attach(self._arena.sides())
         for row in range(rows):
             self._arena.control(row, token=1, temperature=TEMPERATURE, top_p=TOP_P)

@@ -78,7 +78,7 @@ class Vocabulary:
         return len(self.symbols) + offset
 
     @property
-    def silent_ids(self) -> tuple[int, ...]:
+    def never_sampled_ids(self) -> tuple[int, ...]:
         """Ids that stand for no symbol a model may say: padding, begin, the catch-all."""
         begin = (self.begin_id,) if self.has_markers else ()
         return (PADDING_ID, *begin, self.unknown_id)

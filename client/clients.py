@@ -20,7 +20,7 @@ import grpc
 
 from client import types
 from client.channel import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
-from client.failover import REASON_LOST, CarriedStream, has_lost_its_reason
+from client.failover import REASON_LOST, ResumableStream, has_lost_its_reason
 from client.replay_buffer import AwaitedParts, ReadParts
 from client.tag_failover import CarriedTags, TagLeg
 from client.tag_streams import Part, TagPiece, TagStreamOptions, to_start, to_tag_piece
@@ -242,12 +242,12 @@ class Client(_Calls):
         same: no token lost or told twice. docs/client.md says what that takes.
         """
         if carry_on:
-            yield from self._carried(CarriedStream(model, options, self.retries))
+            yield from self._carried(ResumableStream(model, options, self.retries))
         else:
             request = types.generate_request(model, options)
             yield from _each(self._stub.Generate(request, **self._how), types.to_piece)
 
-    def _carried(self, stream: CarriedStream) -> Iterator[Piece]:
+    def _carried(self, stream: ResumableStream) -> Iterator[Piece]:
         deadline, calls = self._deadline(), []
         try:
             while stream.legs:
@@ -421,7 +421,7 @@ class AsyncClient(_Calls):
     ) -> AsyncIterator[Piece]:
         """As Client.generate."""
         if carry_on:
-            pieces = self._carried(CarriedStream(model, options, self.retries))
+            pieces = self._carried(ResumableStream(model, options, self.retries))
         else:
             request = types.generate_request(model, options)
             pieces = _each_of(self._stub.Generate(request, **self._how), types.to_piece)
@@ -429,7 +429,7 @@ class AsyncClient(_Calls):
             async for piece in pieces:
                 yield piece
 
-    async def _carried(self, stream: CarriedStream) -> AsyncGenerator[Piece, None]:
+    async def _carried(self, stream: ResumableStream) -> AsyncGenerator[Piece, None]:
         deadline, calls = self._deadline(), []
         try:
             while stream.legs:

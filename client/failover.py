@@ -72,7 +72,7 @@ def is_broken(failure: RequestFailed) -> bool:
 
 
 @dataclass(eq=False)
-class Leg:
+class Attempt:
     """One call. sample: the one that it goes on with; None for the request as a whole.
 
     wait_seconds: before it is made. failures: calls in a row before this one that brought nothing
@@ -122,7 +122,7 @@ class _Sample:
         return sum(self.log_probabilities[: position - self.first])
 
 
-class CarriedStream:
+class ResumableStream:
     """The calls of one request. legs: those that are under way or to be made.
 
     draw: uniform in 0 … 1. choose_seed: for requests without one, so that it is known before a
@@ -154,7 +154,7 @@ class CarriedStream:
         self._usage: pb.Usage | None = None  # the first that was told
         self._is_accepted = False
         self._has_told_seed = self._has_told_echo = False
-        self._first = Leg(types.generate_request(model, self._options))
+        self._first = Attempt(types.generate_request(model, self._options))
         self.legs = [self._first]
 
     def _completed(
@@ -176,7 +176,7 @@ class CarriedStream:
 
     # -- what comes ----------------------------------------------------------------------------
 
-    def take(self, leg: Leg, response: pb.GenerateResponse) -> Piece | None:
+    def take(self, leg: Attempt, response: pb.GenerateResponse) -> Piece | None:
         """What is new of a message of ``leg``; None for nothing.
 
         Raises RequestFailed once there is nothing left to try.
@@ -199,7 +199,7 @@ class CarriedStream:
         is_empty = not (tokens or points or ends or piece.echo or piece.answer)
         return None if is_empty and piece.seed is None else piece
 
-    def _take_tokens(self, leg: Leg, response: pb.GenerateResponse) -> tuple[list[Token], bool]:
+    def _take_tokens(self, leg: Attempt, response: pb.GenerateResponse) -> tuple[list[Token], bool]:
         """The new ones, and whether all others are what was told before."""
         told: list[Token] = []
         for token in response.tokens:
@@ -244,7 +244,7 @@ class CarriedStream:
         return told
 
     def _take_ends(
-        self, leg: Leg, response: pb.GenerateResponse, points: list[ResumePoint]
+        self, leg: Attempt, response: pb.GenerateResponse, points: list[ResumePoint]
     ) -> list[SampleEnd]:
         """Of samples that had not ended, as if one server had made all of their tokens.
 
@@ -276,7 +276,7 @@ class CarriedStream:
         self._has_told_echo = True
         return [types.to_token(token, self._tells_log_probabilities) for token in response.echo]
 
-    def _take_answer(self, leg: Leg, response: pb.GenerateResponse) -> Answer | None:
+    def _take_answer(self, leg: Attempt, response: pb.GenerateResponse) -> Answer | None:
         """How the whole stream ended, once no other leg is under way."""
         leg.has_answered = True
         usage = self._usage = self._usage or response.usage
@@ -294,11 +294,11 @@ class CarriedStream:
             usage.time_to_first_token_seconds,
         )
 
-    def end(self, leg: Leg) -> None:
+    def end(self, leg: Attempt) -> None:
         """The call of ``leg`` ended, and well. Raises as fail()."""
         self.fail(leg, NO_LAST_MESSAGE)
 
-    def fail(self, leg: Leg, failure: RequestFailed) -> None:
+    def fail(self, leg: Attempt, failure: RequestFailed) -> None:
         """The call of ``leg`` ended with ``failure``, which is raised where it is final."""
         self.legs.remove(leg)
         if leg.has_answered:
@@ -318,14 +318,14 @@ class CarriedStream:
 
     # -- what is next --------------------------------------------------------------------------
 
-    def _go_on_after(self, leg: Leg) -> None:
+    def _go_on_after(self, leg: Attempt) -> None:
         """The server of ``leg`` stops, and says so: others are asked at once."""
         failures = 0 if leg.brought else leg.failures + 1
         if failures >= max(self._retries.attempts, 2):
             raise RequestFailed("UNAVAILABLE", f"{failures} servers in a row stopped")
         self._go_on(leg, failures, 0.0)
 
-    def _go_on(self, leg: Leg, failures: int, wait: float, by_token: bool = True) -> None:
+    def _go_on(self, leg: Attempt, failures: int, wait: float, by_token: bool = True) -> None:
         wanted = [leg.sample] if leg.sample is not None else self._unfinished()
         points = [self._samples[n].usable_point() if by_token else None for n in wanted]
         for point in points:
@@ -334,7 +334,7 @@ class CarriedStream:
         under_way = [other for other in self.legs if not other.has_answered]
         is_whole_needed = None in points or not under_way
         if is_whole_needed and all(other.sample is not None for other in under_way):
-            self.legs.append(Leg(self._request_again(), wait, failures=failures))
+            self.legs.append(Attempt(self._request_again(), wait, failures=failures))
 
     def _unfinished(self) -> list[int]:
         """Samples that no leg under way goes on with."""
@@ -346,13 +346,13 @@ class CarriedStream:
             if number not in covered and not self._samples.setdefault(number, _Sample(0)).has_ended
         ]
 
-    def _leg_from(self, point: ResumePoint, failures: int, wait: float) -> Leg:
+    def _leg_from(self, point: ResumePoint, failures: int, wait: float) -> Attempt:
         every: dict[str, Any] = dict(self._options)
         options: Any = {name: every[name] for name in _KEPT_OPTIONS if name in every}
         options |= {"resume_token": point.token, "log_probabilities": True}
         request = types.generate_request(self._model, options)
         before = self._samples[point.sample].log_probability_until(point.next_position)
-        return Leg(request, wait, point.sample, failures, before)
+        return Attempt(request, wait, point.sample, failures, before)
 
     def _request_again(self) -> pb.GenerateRequest:
         options = self._options.copy()

@@ -84,7 +84,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
     _refuse_fixed_length(model.config)
     exported = for_export(model)
     int8 = _int8_of(exported, trained)
-    silent = _silent_ids(trained)
+    silent = _never_sampled_ids(trained)
     with staged(target) as folder:
         tokenizers = write_vocabularies(folder, trained.tokenizers)
         weights = write_weights(folder, _tensors(exported, int8))
@@ -177,7 +177,11 @@ def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:
 
 def _int8_step(int8: nn.Module, trained: TrainedModel) -> Graph:
     return step_of(
-        int8, config_from_json(trained.config), _silent_ids(trained), "step_int8", _INT8_PREFIX
+        int8,
+        config_from_json(trained.config),
+        _never_sampled_ids(trained),
+        "step_int8",
+        _INT8_PREFIX,
     )
 
 
@@ -197,9 +201,9 @@ def _figures(specs: tuple[FigureSpec, ...]) -> tuple[Figure, ...]:
     return tuple(Figure(**asdict(spec)) for spec in specs)
 
 
-def _silent_ids(trained: TrainedModel) -> tuple[int, ...]:
+def _never_sampled_ids(trained: TrainedModel) -> tuple[int, ...]:
     output = trained.tokenizers.get("output")
-    return output.vocabulary.silent_ids if output else ()
+    return output.vocabulary.never_sampled_ids if output else ()
 
 
 def _vocabulary_sizes(trained: TrainedModel) -> dict[str, int]:

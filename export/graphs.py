@@ -31,7 +31,7 @@ EXAMPLE_SIZES = {BATCH: 3, TIME: 5, RIGHT_TIME: 4}
 
 
 @dataclass(frozen=True)
-class Port:
+class GraphTensor:
     """One input or output: its name, type and axes, a free axis by name."""
 
     name: str
@@ -54,9 +54,9 @@ class Graph:
 
     name: str
     module: nn.Module
-    inputs: tuple[Port, ...]
-    state: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[GraphTensor, ...]
+    state: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
     weights_prefix: str = ""
 
 
@@ -94,7 +94,7 @@ class _PredictTags(nn.Module):
         return torch.softmax(self.model.tag(tokens, lengths, self.unroll), dim=2)
 
 
-class _PrimeWithPrompt(nn.Module):
+class _PrefillWithPrompt(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
@@ -104,7 +104,7 @@ class _PrimeWithPrompt(nn.Module):
         return after
 
 
-class _PrimeWithSource(nn.Module):
+class _PrefillWithSource(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
@@ -114,7 +114,7 @@ class _PrimeWithSource(nn.Module):
         return state
 
 
-class _PrimeWithVector(nn.Module):
+class _PrefillWithVector(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
@@ -209,12 +209,12 @@ def _stack_names(options: RecurrentOptions) -> list[str]:
     return [f"{kind}_{layer}" for layer in range(options.layers) for kind in kinds]
 
 
-_TOKENS = Port("tokens", torch.int64, (BATCH, TIME))
-_LENGTHS = Port("lengths", torch.int64, (BATCH,))
+_TOKENS = GraphTensor("tokens", torch.int64, (BATCH, TIME))
+_LENGTHS = GraphTensor("lengths", torch.int64, (BATCH,))
 
 
 def graphs_of(
-    model: nn.Module, config: Config, silent_ids: Sequence[int], traced: bool = False
+    model: nn.Module, config: Config, never_sampled_ids: Sequence[int], traced: bool = False
 ) -> list[Graph]:
     """Every fp32 graph of the bundle of ``model``.
 
@@ -224,43 +224,43 @@ def graphs_of(
     if isinstance(config, ClassifierConfig | BaselineConfig | FillConfig):
         return [_predict_of(model, config)]
     if isinstance(config, TaggerConfig):
-        probabilities = Port("probabilities", torch.float32, (BATCH, TIME, config.labels))
+        probabilities = GraphTensor("probabilities", torch.float32, (BATCH, TIME, config.labels))
         tags = _PredictTags(model, traced)
         predict = Graph("predict", tags, (_TOKENS, _LENGTHS), (), (probabilities,))
         return [predict, step_of(model, config, ())] if config.streams else [predict]
     state, carried = _ports(config)
     fixed = len(state) - len(carried)
-    targets = Port("targets", torch.int64, (BATCH, TIME))
-    scored = Port("log_probabilities", torch.float32, (BATCH, TIME))
+    targets = GraphTensor("targets", torch.int64, (BATCH, TIME))
+    scored = GraphTensor("log_probabilities", torch.float32, (BATCH, TIME))
     score = Graph(
         "score", _Score(model, fixed), (_TOKENS, targets, _LENGTHS), state, (scored, *carried)
     )
-    return [*_prime_of(model, config), step_of(model, config, silent_ids), score]
+    return [*_prefill_of(model, config), step_of(model, config, never_sampled_ids), score]
 
 
 def _predict_of(model: nn.Module, config: ClassifierConfig | BaselineConfig | FillConfig) -> Graph:
-    inputs: tuple[Port, ...] = (_TOKENS, _LENGTHS)
+    inputs: tuple[GraphTensor, ...] = (_TOKENS, _LENGTHS)
     if isinstance(config, ClassifierConfig | BaselineConfig):
-        probabilities = Port("probabilities", torch.float32, (BATCH, config.labels))
+        probabilities = GraphTensor("probabilities", torch.float32, (BATCH, config.labels))
         return Graph("predict", _Predict(model), inputs, (), (probabilities,))
-    right = Port("right", torch.int64, (BATCH, RIGHT_TIME))
-    inputs += (right, Port("right_lengths", torch.int64, (BATCH,)))
-    probabilities = Port("probabilities", torch.float32, (BATCH, config.candidates))
+    right = GraphTensor("right", torch.int64, (BATCH, RIGHT_TIME))
+    inputs += (right, GraphTensor("right_lengths", torch.int64, (BATCH,)))
+    probabilities = GraphTensor("probabilities", torch.float32, (BATCH, config.candidates))
     return Graph("predict", _PredictBlank(model), inputs, (), (probabilities,))
 
 
-def _prime_of(model: nn.Module, config: Config) -> list[Graph]:
+def _prefill_of(model: nn.Module, config: Config) -> list[Graph]:
     """None for a generator that carries nothing: only its last token matters."""
     state, carried = _ports(config)
-    primed = tuple(Port(f"next_{port.name}", port.dtype, port.shape) for port in state)
+    prefilled = tuple(GraphTensor(f"next_{port.name}", port.dtype, port.shape) for port in state)
     if isinstance(config, Seq2SeqConfig):
-        return [Graph("prime", _PrimeWithSource(model), (_TOKENS, _LENGTHS), (), primed)]
+        return [Graph("prime", _PrefillWithSource(model), (_TOKENS, _LENGTHS), (), prefilled)]
     if isinstance(config, VectorToSequenceConfig):
-        vector = Port("vector", torch.float32, (BATCH, config.vector_size))
-        return [Graph("prime", _PrimeWithVector(model), (vector,), (), primed)]
+        vector = GraphTensor("vector", torch.float32, (BATCH, config.vector_size))
+        return [Graph("prime", _PrefillWithVector(model), (vector,), (), prefilled)]
     if not state:
         return []
-    return [Graph("prime", _PrimeWithPrompt(model), (_TOKENS, _LENGTHS), state, carried)]
+    return [Graph("prime", _PrefillWithPrompt(model), (_TOKENS, _LENGTHS), state, carried)]
 
 
 def _choices(config: Config) -> int:
@@ -273,7 +273,7 @@ def _choices(config: Config) -> int:
 def step_of(
     model: nn.Module,
     config: Config,
-    silent_ids: Sequence[int],
+    never_sampled_ids: Sequence[int],
     name: str = "step",
     weights_prefix: str = "",
 ) -> Graph:
@@ -284,34 +284,34 @@ def step_of(
     state, carried = _ports(config)
     vocabulary = _choices(config)
     silent = torch.zeros(vocabulary)
-    silent[list(silent_ids)] = float("-inf")
+    silent[list(never_sampled_ids)] = float("-inf")
     controls = (
-        Port("token", torch.int64, (BATCH,)),
-        Port("temperature", torch.float32, (BATCH,)),
-        Port("top_k", torch.int64, (BATCH,)),
-        Port("top_p", torch.float32, (BATCH,)),
-        Port("min_p", torch.float32, (BATCH,)),
-        Port("uniform", torch.float32, (BATCH,)),
-        Port("repetition", torch.float32, (BATCH,)),
-        Port("seen", torch.bool, (BATCH, vocabulary)),
-        Port("bias", torch.float32, (BATCH, vocabulary)),
+        GraphTensor("token", torch.int64, (BATCH,)),
+        GraphTensor("temperature", torch.float32, (BATCH,)),
+        GraphTensor("top_k", torch.int64, (BATCH,)),
+        GraphTensor("top_p", torch.float32, (BATCH,)),
+        GraphTensor("min_p", torch.float32, (BATCH,)),
+        GraphTensor("uniform", torch.float32, (BATCH,)),
+        GraphTensor("repetition", torch.float32, (BATCH,)),
+        GraphTensor("seen", torch.bool, (BATCH, vocabulary)),
+        GraphTensor("bias", torch.float32, (BATCH, vocabulary)),
     )
     drawn = (
-        Port("next_token", torch.int64, (BATCH,)),
-        Port("log_probability", torch.float32, (BATCH,)),
-        Port("log_probabilities", torch.float32, (BATCH, vocabulary)),
-        Port("logits", torch.float32, (BATCH, vocabulary)),
+        GraphTensor("next_token", torch.int64, (BATCH,)),
+        GraphTensor("log_probability", torch.float32, (BATCH,)),
+        GraphTensor("log_probabilities", torch.float32, (BATCH, vocabulary)),
+        GraphTensor("logits", torch.float32, (BATCH, vocabulary)),
     )
     module = _Step(model, silent, len(state) - len(carried))
     return Graph(name, module, controls, state, (*drawn, *carried), weights_prefix)
 
 
-def _ports(config: Config) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+def _ports(config: Config) -> tuple[tuple[GraphTensor, ...], tuple[GraphTensor, ...]]:
     """The state as a graph reads it, and what of it a graph writes anew."""
     state = state_of(config)
-    ports = [Port(t.name, getattr(torch, t.dtype), (BATCH, *t.shape)) for t in state]
+    ports = [GraphTensor(t.name, getattr(torch, t.dtype), (BATCH, *t.shape)) for t in state]
     carried = [
-        Port(f"next_{port.name}", port.dtype, port.shape)
+        GraphTensor(f"next_{port.name}", port.dtype, port.shape)
         for port, tensor in zip(ports, state, strict=True)
         if tensor.carried
     ]

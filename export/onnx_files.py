@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from bundle.manifest import GraphSpec, TensorSpec, Weights
-from export.graphs import EXAMPLE_SIZES, Graph, Port
+from export.graphs import EXAMPLE_SIZES, Graph, GraphTensor
 from export.operators import OPSET, TRANSLATION_TABLE
 
 # Constants below this many bytes stay inside a graph: shapes, axes, the silent ids.
@@ -68,7 +68,7 @@ def _examples(graph: Graph) -> tuple[object, ...]:
 def _dynamic_shapes(graph: Graph) -> tuple[object, ...]:
     free = dict.fromkeys(EXAMPLE_SIZES, torch.export.Dim.DYNAMIC)
 
-    def axes(port: Port) -> dict[int, object]:
+    def axes(port: GraphTensor) -> dict[int, object]:
         return {i: free[axis] for i, axis in enumerate(port.shape) if isinstance(axis, str)}
 
     inputs = tuple(axes(port) for port in graph.inputs)
@@ -168,7 +168,7 @@ def _drop_traces_of_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
                 _drop_traces_of_graph(attribute.g)
 
 
-def _matching(values: object, ports: tuple[Port, ...], graph: str) -> tuple[TensorSpec, ...]:
+def _matching(values: object, ports: tuple[GraphTensor, ...], graph: str) -> tuple[TensorSpec, ...]:
     """The graph's tensors as the manifest describes them; free axes by our own names."""
     found = list(values)  # type: ignore[call-overload]
     if [value.name for value in found] != [port.name for port in ports]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bundle.manifest import BATCH, TIME
-from export.graphs import RIGHT_TIME, Graph, Port
+from export.graphs import RIGHT_TIME, Graph, GraphTensor
 from export.quantised import QuantisedLinear
 from export.sampler import Controls, draw_numpy
 
@@ -195,7 +195,7 @@ class _GraphCheck:
             TOLERANCE,
         )
 
-    def _random_state(self, port: Port, sizes: dict[str, int]) -> NDArray[Any]:
+    def _random_state(self, port: GraphTensor, sizes: dict[str, int]) -> NDArray[Any]:
         shape = _shape(port, sizes)
         if port.name == "memory_mask":
             inside = self.random.integers(1, shape[1] + 1, size=(shape[0], 1))
@@ -206,7 +206,7 @@ class _GraphCheck:
             return self.random.integers(0, self.vocabulary_sizes["token"], shape)
         return self.random.uniform(-1, 1, shape).astype(np.float32)
 
-    def _random_input(self, port: Port, sizes: dict[str, int]) -> NDArray[Any]:
+    def _random_input(self, port: GraphTensor, sizes: dict[str, int]) -> NDArray[Any]:
         shape = _shape(port, sizes)
         if port.name == "lengths":
             return self.random.integers(1, sizes[TIME] + 1, shape)
@@ -256,7 +256,7 @@ def _rows(arrays: Arrays, chosen: NDArray[np.bool_]) -> Arrays:
     return {name: rows[chosen] for name, rows in arrays.items()}
 
 
-def _shape(port: Port, sizes: dict[str, int]) -> tuple[int, ...]:
+def _shape(port: GraphTensor, sizes: dict[str, int]) -> tuple[int, ...]:
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in port.shape)
 
 

@@ -61,7 +61,7 @@ class SteppedModel:
 
     def __init__(self, folder: Path, graph: str) -> None:
         self.step = _open(folder / f"{graph}.onnx")
-        self.prime = _open(folder / "prime.onnx")
+        self.prefill = _open(folder / "prime.onnx")
         ports = self.step.get_inputs()
         self.controls = {port.name: port for port in ports if port.name in STEP_INPUTS}
         self.state = [port for port in ports if port.name not in STEP_INPUTS]
@@ -70,7 +70,7 @@ class SteppedModel:
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
         feed = {"tokens": source.numpy(), "lengths": lengths.numpy()}
-        return tuple(torch.from_numpy(part) for part in self.prime.run(None, feed))
+        return tuple(torch.from_numpy(part) for part in self.prefill.run(None, feed))
 
     def __call__(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""

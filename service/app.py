@@ -21,8 +21,8 @@ from service.config import (
 )
 from service.engine.coalescing import clock_of_this_thread
 from service.engine.memory_budget import MemoryBudget
-from service.engine.output_stream import Hand
-from service.engine.registry import Catalogue
+from service.engine.output_stream import Dispatcher
+from service.engine.registry import ModelRegistry
 from service.engine.resume_token import ResumeTokens
 from service.engine.worker import EngineThread
 from service.gc_tuning import settle
@@ -31,7 +31,7 @@ from service.liveness import Liveness
 from service.logs import flush, hear_loop
 from service.memory import memory_limit, resident_bytes, trim_memory
 from service.metrics import Metrics
-from service.model_factory import Surroundings
+from service.model_factory import ServerContext
 from service.model_manager import ModelControl
 from service.overload import OverloadManager
 from service.prom_types import LoopLag
@@ -66,7 +66,7 @@ class App:
     def __init__(self, config: Config, registry: CollectorRegistry | None = None) -> None:
         self.config = config
         self.metrics = Metrics(registry or CollectorRegistry())
-        self.catalogue = Catalogue()
+        self.catalogue = ModelRegistry()
         self.is_ready = False
         limit = memory_limit()
         self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
@@ -173,10 +173,10 @@ class App:
         provider = choose_provider(config.device)
         self._tell_process(DEVICES[provider])
         settings = SessionSettings(config.device, provider, config.threads or default_threads())
-        around = Surroundings(
+        around = ServerContext(
             config,
             self.metrics,
-            Hand(self._loop),
+            Dispatcher(self._loop),
             clock_of_this_thread(),
             ResumeTokens(
                 read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes

@@ -40,8 +40,8 @@ class GenerateMetrics:
         self._rows = metrics.batch_rows.labels(model, "step")
         self._seconds = metrics.batch_seconds.labels(model, "step")
         self._decode = metrics.decode_seconds.labels(model)
-        self._prime = metrics.prime_seconds.labels(model)
-        self._primed = metrics.primed_tokens.labels(model)
+        self._prefill = metrics.prime_seconds.labels(model)
+        self._prefilled = metrics.primed_tokens.labels(model)
         metrics.batch_capacity.labels(model, "step").set(capacity)
 
     def stepped(
@@ -66,19 +66,19 @@ class GenerateMetrics:
             self._rows.observe_all([rows for rows, _ in ran])
             self._seconds.observe_all([seconds for _, seconds in ran])
             self._decode.observe_all(
-                [seconds - primed for rows, _, _, seconds, primed in steps if rows]
+                [seconds - prefilled for rows, _, _, seconds, prefilled in steps if rows]
             )
             self._statistics.executed(ran)
         if steps:
-            self._tell_primed(steps)
+            self._tell_prefilled(steps)
             self._active.set(steps[-1][0])
             self._waiting.set(steps[-1][1])
 
-    def _tell_primed(self, steps: list[tuple[int, int, int, float, float]]) -> None:
-        primed = [(tokens, seconds) for _, _, tokens, _, seconds in steps if tokens]
-        if primed:
-            self._primed.inc(sum(tokens for tokens, _ in primed))
-            self._prime.observe_all([seconds for _, seconds in primed])
+    def _tell_prefilled(self, steps: list[tuple[int, int, int, float, float]]) -> None:
+        prefilled = [(tokens, seconds) for _, _, tokens, _, seconds in steps if tokens]
+        if prefilled:
+            self._prefilled.inc(sum(tokens for tokens, _ in prefilled))
+            self._prefill.observe_all([seconds for _, seconds in prefilled])
 
     def paused(self, count: int) -> None:
         self._paused.set(count)

@@ -37,7 +37,7 @@ from service.engine.registry import RefusedModel
 from service.engine.slots import StateSpec
 from service.logs import dropped_lines
 from service.overload import OverloadManager
-from service.prom_types import CountedHistogram, FactGauge, ReadCounter
+from service.prom_types import CountedHistogram, InfoGauge, ReadCounter
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Streams live long, of tags for ever.
@@ -284,7 +284,7 @@ class Metrics:
             "model",
             "version",
         )
-        self._row_capacity = FactGauge(self.row_capacity)
+        self._row_capacity = InfoGauge(self.row_capacity)
         self.loads = self._counter(
             "unroll_model_loads_total",
             "Versions of models that were loaded, kept by a load, refused or unloaded.",
@@ -373,8 +373,8 @@ class Metrics:
             self.budget_bytes.labels(kind).set_function(partial(budget.used_of, kind))
         self.overload_stage.set_function(lambda: overload.stage)
 
-    def _facts(self, name: str, text: str, *labels: str) -> FactGauge:
-        return FactGauge(self._gauge(name, text, *labels))
+    def _facts(self, name: str, text: str, *labels: str) -> InfoGauge:
+        return InfoGauge(self._gauge(name, text, *labels))
 
     # -- what is told --------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bundle.manifest import CLASSIFY, FILL, TAG, VEC2SEQ, Manifest
 from service.config import Config
-from service.engine.coalescing import Clock, Pace
+from service.engine.coalescing import Clock, Coalescer
 from service.engine.decode import GenerateEngine, GenerationModel
 from service.engine.dynamic_batcher import BatchEngine, BatchRunner
 from service.engine.fill_mask import FillModel, Markers
@@ -19,10 +19,10 @@ from service.engine.model_version import ServedModel
 from service.engine.models import ClassifierModel, GeneratorModel, Writer
 from service.engine.online_tagger import TagStreams
 from service.engine.online_tagging import PushEngine
-from service.engine.output_stream import Hand
-from service.engine.prefill import PrimeCredit
+from service.engine.output_stream import Dispatcher
+from service.engine.prefill import PrefillBudget
 from service.engine.resume_token import ResumeTokens
-from service.engine.slots import Rows
+from service.engine.slots import StateStore
 from service.engine.statistics import ModelStatistics
 from service.engine.tagging import TaggerModel
 from service.engine.worker import Engine, EngineThread
@@ -56,7 +56,7 @@ _WARM_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ServerContext:
     """What the engines of all models share.
 
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
@@ -65,7 +65,7 @@ class Surroundings:
 
     config: Config
     metrics: Metrics
-    hand: Hand
+    hand: Dispatcher
     loop_cpu: Clock
     resume_tokens: ResumeTokens
     on_failure: Callable[[str], None]
@@ -73,7 +73,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Assembled:
+class ReadyModel:
     """A model whose graphs have run and whose threads are not started yet.
 
     reading: warm-ups of its priming, of these shapes each, on a thread or before it is started.
@@ -105,7 +105,7 @@ class Assembled:
             thread.do(warm, shapes)
 
 
-def assemble(loaded: LoadedModel, around: Surroundings) -> Assembled:
+def assemble(loaded: LoadedModel, around: ServerContext) -> ReadyModel:
     """Raises whatever the graphs raise when they are run for the first time."""
     return _Assembly(loaded, around).assembled()
 
@@ -115,7 +115,7 @@ class _Assembly:
     """One model while it is put together."""
 
     loaded: LoadedModel
-    around: Surroundings
+    around: ServerContext
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
     threads: list[EngineThread] = field(default_factory=list)
     reading: list[tuple[EngineThread, Callable[[Shapes], None], Shapes]] = field(
@@ -127,8 +127,8 @@ class _Assembly:
         self.manifest = self.bundle.manifest
         self.config = self.around.config
 
-    def assembled(self) -> Assembled:
-        return Assembled(self._model(), self.statistics, self.threads, self.reading)
+    def assembled(self) -> ReadyModel:
+        return ReadyModel(self._model(), self.statistics, self.threads, self.reading)
 
     def _model(self) -> ServedModel:
         card, task = self._probed_card(), self.manifest.task
@@ -186,20 +186,20 @@ class _Assembly:
         score = ScoreRunner(
             self.loaded.sessions["score"],
             self.manifest.state,
-            runner.primer if reads_whole(self.manifest) else None,
+            runner.prefiller if reads_whole(self.manifest) else None,
         )
         writer = Writer(
             tokenizers["output"],
             model.begin_id,
             model.end_id,
-            model.silent_ids,
+            model.never_sampled_ids,
             model.vocabulary,
             config.max_streams,
         )
         thread = self._thread("generate", engine, config.max_streams + config.max_queue)
         length = _warm_length(self.manifest)
         self.reading.extend(
-            (thread, engine.warm_priming, [(rows, length)]) for rows in _WARM_PROMPTS
+            (thread, engine.warm_prefill, [(rows, length)]) for rows in _WARM_PROMPTS
         )
         return GeneratorModel(
             card,
@@ -212,7 +212,7 @@ class _Assembly:
         )
 
     def _generate_engine(
-        self, model: GenerationModel, runner: GenerateRunner | DeviceRunner, rows: Rows | None
+        self, model: GenerationModel, runner: GenerateRunner | DeviceRunner, rows: StateStore | None
     ) -> GenerateEngine:
         engine = GenerateEngine(
             model,
@@ -220,7 +220,7 @@ class _Assembly:
             self.config.max_streams,
             time.monotonic,
             self._observer(self.config.max_streams),
-            PrimeCredit(self.config.prime_share),
+            PrefillBudget(self.config.prime_share),
             rows,
         )
         engine.warm(_WARM_ROWS)
@@ -252,7 +252,7 @@ class _Assembly:
             limit,
             around.hand.deliver,
             lambda: around.on_failure(name),
-            Pace(self.config.engine_share, loop_cpu=around.loop_cpu),
+            Coalescer(self.config.engine_share, loop_cpu=around.loop_cpu),
         )
         self.threads.append(thread)
         return thread
@@ -272,11 +272,11 @@ def _warm_length(manifest: Manifest) -> int:
 
 def _runner(
     loaded: LoadedModel, capacity: int
-) -> tuple[GenerateRunner | DeviceRunner, Rows | None]:
+) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
     """What steps the model, and where its streams' state lies; None for host memory."""
     state = loaded.bundle.manifest.state
     runner = generate_runner(loaded.sessions, state, loaded.wide)
     if loaded.rows is None:
         return runner, None
     rows = DeviceRows(loaded.rows, state, capacity, loaded.device)
-    return DeviceRunner(runner.primer, loaded.sessions["step"], rows), rows
+    return DeviceRunner(runner.prefiller, loaded.sessions["step"], rows), rows

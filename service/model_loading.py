@@ -13,15 +13,15 @@ from pathlib import Path
 
 from bundle.errors import BundleError
 from service.engine.registry import RefusedModel
-from service.model_factory import Assembled, Surroundings, assemble
+from service.model_factory import ReadyModel, ServerContext, assemble
 from service.runtime.devices import DeviceUnavailable
 from service.runtime.probe import OutputNotFinite
 from service.runtime.repository import LoadedModel, Repository
 
 
 def make_ready(
-    repository: Repository, folder: Path, around: Surroundings, known: str | None
-) -> Assembled | RefusedModel | None:
+    repository: Repository, folder: Path, around: ServerContext, known: str | None
+) -> ReadyModel | RefusedModel | None:
     """Read, open and run the bundle in ``folder``; prompts are read, too.
 
     known: the digest of what is served already; None is returned for it.
@@ -47,8 +47,8 @@ def others_of(
 
 
 def run_once(
-    loaded: LoadedModel, around: Surroundings, reads: bool = False
-) -> Assembled | RefusedModel:
+    loaded: LoadedModel, around: ServerContext, reads: bool = False
+) -> ReadyModel | RefusedModel:
     """The model, whose graphs have run. reads: whether prompts are to have been read, too."""
     started = time.monotonic()
     try:

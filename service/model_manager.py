@@ -21,13 +21,13 @@ from service.engine.errors import (
 )
 from service.engine.memory_budget import MODELS, Reservation
 from service.engine.model_version import ServedVersion
-from service.engine.registry import Catalogue, RefusedModel
+from service.engine.registry import ModelRegistry, RefusedModel
 from service.failpoints import failpoint
 from service.gc_tuning import collect_freed
 from service.load_queue import LoadQueue
-from service.model_factory import Assembled, Surroundings
+from service.model_factory import ReadyModel, ServerContext
 from service.model_loading import make_ready, others_of, run_once
-from service.repository_index import Known, index_of
+from service.repository_index import VersionFacts, index_of
 from service.runtime.repository import LoadedModel, RefusedBundle, Repository
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,9 @@ class ModelControl:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: ModelRegistry,
         repository: Repository,
-        around: Surroundings,
+        around: ServerContext,
         on_change: Callable[[str], Awaitable[None]],
         is_on: bool = True,
     ) -> None:
@@ -79,13 +79,13 @@ class ModelControl:
 
     def begin(
         self, loaded: Sequence[LoadedModel], refused: Sequence[RefusedBundle]
-    ) -> list[Assembled]:
+    ) -> list[ReadyModel]:
         """Serve what runs of ``loaded``; the caller starts its threads."""
         turned_away = [RefusedModel(r.name, r.version, r.reason) for r in refused]
-        begun: list[Assembled] = []
+        begun: list[ReadyModel] = []
         for model in loaded:
             tried = run_once(model, self.around)
-            if isinstance(tried, Assembled):
+            if isinstance(tried, ReadyModel):
                 begun.append(tried)
             else:
                 turned_away.append(tried)
@@ -160,7 +160,7 @@ class ModelControl:
             live.setdefault(served.name, []).append(served)
         entries: list[IndexEntry] = []
         for name in sorted(names.keys() | live.keys()):
-            known = Known(
+            known = VersionFacts(
                 on_disk=names.get(name, {}).keys(),
                 live=live.get(name, []),
                 loading=self._loading.get(name, ()),
@@ -272,7 +272,7 @@ class ModelControl:
 
     async def _prepare(
         self, name: str, folders: Mapping[int, Path]
-    ) -> dict[int, Assembled | None] | RefusedModel:
+    ) -> dict[int, ReadyModel | None] | RefusedModel:
         """Each version, ready to take over; None for one that is served as it lies there.
 
         Or the first that is refused.
@@ -283,7 +283,7 @@ class ModelControl:
             if not served.has_failed
         }
         await self._check_room(name, folders, known)
-        ready: dict[int, Assembled | None] = {}
+        ready: dict[int, ReadyModel | None] = {}
         for number, folder in folders.items():
             tried = await in_background(
                 f"load-{name}", make_ready, self.repository, folder, self.around, known.get(number)
@@ -317,7 +317,7 @@ class ModelControl:
     def _live_versions(self, name: str) -> list[ServedVersion]:
         return [served for served in self._live if served.name == name]
 
-    def _take_over(self, name: str, ready: Mapping[int, Assembled | None]) -> None:
+    def _take_over(self, name: str, ready: Mapping[int, ReadyModel | None]) -> None:
         failpoint("model.take_over")
         served = self._served(name)
         for assembled in ready.values():
@@ -337,7 +337,7 @@ class ModelControl:
         now = " and ".join(self.catalogue.versions(name))
         log.info("model %s is served in version %s", name, now)
 
-    def _serve(self, assembled: Assembled) -> ServedVersion:
+    def _serve(self, assembled: ReadyModel) -> ServedVersion:
         card = assembled.card
         served = ServedVersion(
             assembled.model, assembled.statistics, assembled.threads, self._end_soon

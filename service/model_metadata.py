@@ -8,11 +8,11 @@ from service.engine.decode import GenerationModel
 from service.engine.model_info import DataSource, Figure, ModelCard
 from service.engine.requests import SamplingShape
 from service.engine.slots import StateSpec
-from service.runtime.probe import Probed
+from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
 
 
-def card_of(loaded: LoadedModel, probed: Probed) -> ModelCard:
+def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
     manifest = loaded.bundle.manifest
     sampling = manifest.sampling
     return ModelCard(
@@ -81,7 +81,7 @@ def generation_model(bundle: Bundle) -> GenerationModel:
             [output.piece(token, first=True) for token in ids],
             [output.piece(token, first=False) for token in ids],
         ),
-        silent_ids=vocabulary.silent_ids,
+        never_sampled_ids=vocabulary.never_sampled_ids,
     )
 
 

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 
-class Tally:
+class BulkHistogram:
     """The observations of one set of labels."""
 
     def __init__(self, edges: Sequence[float]) -> None:
@@ -66,13 +66,13 @@ class CountedHistogram(Collector):
         self.label_names = tuple(labels)
         self.buckets = tuple(buckets)
         self._lock = threading.Lock()
-        self._tallies: dict[tuple[str, ...], Tally] = {}
+        self._tallies: dict[tuple[str, ...], BulkHistogram] = {}
         registry.register(self)
 
-    def labels(self, *values: str) -> Tally:
+    def labels(self, *values: str) -> BulkHistogram:
         with self._lock:
             if values not in self._tallies:
-                self._tallies[values] = Tally(self.buckets)
+                self._tallies[values] = BulkHistogram(self.buckets)
             return self._tallies[values]
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
@@ -109,7 +109,7 @@ class ReadCounter(Collector):
         yield family
 
 
-class FactGauge:
+class InfoGauge:
     """A gauge that has a value for what is so now, and none for anything else."""
 
     def __init__(self, gauge: Gauge) -> None:

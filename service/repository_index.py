@@ -18,7 +18,7 @@ from service.engine.registry import RefusedModel
 
 
 @dataclass(frozen=True)
-class Known:
+class VersionFacts:
     """All that is known of one model.
 
     on_disk: versions in the models folder. live: those whose engines run. loading: those that
@@ -33,13 +33,13 @@ class Known:
     was_unloaded: bool
 
 
-def index_of(name: str, known: Known) -> Iterator[IndexEntry]:
+def index_of(name: str, known: VersionFacts) -> Iterator[IndexEntry]:
     """One entry a version, ascending."""
     for number in sorted({*known.on_disk, *(int(served.version) for served in known.live)}):
         yield IndexEntry(name, str(number), *_state(number, known))
 
 
-def _state(number: int, known: Known) -> tuple[str, str]:
+def _state(number: int, known: VersionFacts) -> tuple[str, str]:
     """The state, and its reason."""
     version = str(number)
     live = [served for served in known.live if served.version == version]
@@ -56,7 +56,7 @@ def _state(number: int, known: Known) -> tuple[str, str]:
     return UNAVAILABLE, refused.reason if refused else _why_absent(number, known)
 
 
-def _why_absent(number: int, known: Known) -> str:
+def _why_absent(number: int, known: VersionFacts) -> str:
     if number not in known.policy.choose(known.on_disk):
         return f"not chosen by the version policy, {known.policy}"
     return "unloaded" if known.was_unloaded else "not loaded; load the model to have it served"

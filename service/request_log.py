@@ -18,7 +18,7 @@ from service.config import Config
 from service.engine.errors import RequestError
 from service.engine.request_timing import TIMELINE, Timeline
 from service.logs import IDS, Ids
-from service.rpc.admission import CALLER, Metadata, Watched
+from service.rpc.admission import CALLER, Metadata, RequestObservation
 from service.rpc.inference.streaming import METHOD as STREAM_INFER
 from unroll.inference import grpc_service_pb2
 from unroll.v1 import unroll_pb2
@@ -130,7 +130,7 @@ class RequestWatch:
         IDS.set(Ids(request_id, trace_id))
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
 
-    def begin(self, method: str, context: grpc.aio.ServicerContext) -> Watched:
+    def begin(self, method: str, context: grpc.aio.ServicerContext) -> RequestObservation:
         return _Request(self, method, context)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from service.config import Config, ConfigInvalid, is_loopback, split_address
-from service.rpc.admission import Guard, Open
+from service.rpc.admission import AllowAll, Guard
 from service.rpc.auth import BearerTokens, Token, read_tokens
 from service.rpc.file_reload import FileUnusable, Renewed
 from service.rpc.tls import Credentials, TlsFiles
@@ -51,7 +51,7 @@ def secure(config: Config, failed: Callable[[str], None]) -> Security:
     try:
         credentials = _credentials(config, partial(failed, "tls"))
         if not config.auth_tokens:
-            return Security(credentials, Open())
+            return Security(credentials, AllowAll())
         tokens = _tokens(config.auth_tokens, partial(failed, "tokens"))
         return Security(credentials, BearerTokens(tokens.get), tokens.reload)
     except FileUnusable as error:

@@ -10,9 +10,9 @@ import pytest
 from bundle.store import read_bundle
 from client.tour import LECTURE, tour
 from export.graphs import state_of
-from service.engine.slots import Arena, StateSpec
+from service.engine.slots import Slots, StateSpec
 from service.runtime.repository import load_models, newest_versions
-from service.runtime.runners import WIDE_ROWS, ByRows, GenerateRunner, Primer
+from service.runtime.runners import WIDE_ROWS, GenerateRunner, Prefiller, SessionPair
 from service.runtime.sessions import SessionSettings, open_session
 from training.data.sentiment import LECTURE_SENTENCES
 from training.models import config_from_json
@@ -66,20 +66,20 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
     state = bundle.manifest.state
     specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
     random = np.random.default_rng(rows)
-    prime, by_rows = (
-        ByRows(open_session(bundle, graph, CPU), open_session(bundle, graph, TWO_THREADS))
+    prefill, by_rows = (
+        SessionPair(open_session(bundle, graph, CPU), open_session(bundle, graph, TWO_THREADS))
         for graph in ("prime", step)
     )
-    primer = Primer(prime, state)
-    runner = GenerateRunner(primer, by_rows)
+    prefiller = Prefiller(prefill, state)
+    runner = GenerateRunner(prefiller, by_rows)
     assert (by_rows.of(rows, WIDE_ROWS) is by_rows.wide) == (rows > 32)
     symbols = len(bundle.tokenizers["input"].vocabulary) - 1
     prompts = [random.integers(1, symbols, 1 + 5 * n % 29).tolist() for n in range(rows)]
-    states = primer.prime(prompts, [None] * rows)
+    states = prefiller.prefill(prompts, [None] * rows)
     uniforms = random.random((12, rows), dtype=np.float32)
 
     def run(which):
-        arena = Arena(specs, rows, len(bundle.tokenizers["output"].vocabulary))
+        arena = Slots(specs, rows, len(bundle.tokenizers["output"].vocabulary))
         runner.attach(arena.sides())
         for row, stream in enumerate(which):
             arena.take(row, states[stream])
@@ -95,7 +95,7 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
 
     together = run(list(range(rows)))
     for stream in range(0, rows, 3):
-        (alone,) = primer.prime([prompts[stream]], [None])
+        (alone,) = prefiller.prefill([prompts[stream]], [None])
         assert all(np.array_equal(alone[name], states[stream][name]) for name in alone)
         assert np.array_equal(run([stream])[:, :, 0], together[:, :, stream])
 
@@ -133,7 +133,7 @@ def test_tags_one_by_one_are_those_of_the_whole_text():
     predict, step = (open_session(bundle, graph, CPU) for graph in ("predict", "step"))
     tokens = np.random.default_rng(2).integers(1, len(bundle.tokenizers["input"].vocabulary), 50)
     whole = predict.run(None, {"tokens": tokens[None], "lengths": np.array([len(tokens)])})[0][0]
-    arena = Arena(
+    arena = Slots(
         [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state],
         1,
         len(bundle.manifest.labels),

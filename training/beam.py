@@ -84,7 +84,7 @@ def beam_search(
     """
     batch, width = len(source), settings.width
     silent = torch.zeros(len(target))
-    silent[list(target.silent_ids)] = float("-inf")
+    silent[list(target.never_sampled_ids)] = float("-inf")
     state = tuple(part.repeat_interleave(width, 0) for part in model.encode(source, lengths))
     # All rows of a source start alike, so only the first counts.
     totals = torch.full((batch, width), float("-inf"), dtype=torch.float64)

@@ -116,7 +116,7 @@ def _nats_per_word(model: VectorToSequence, batch: Batch, label_smoothing: float
 def write(model: VectorToSequence, vectors: Tensor, output: Tokenizer) -> list[str]:
     """vectors (foods, values) → of each the likeliest word at each step, until the end marker"""
     vocabulary = output.vocabulary
-    silent = torch.tensor(vocabulary.silent_ids)
+    silent = torch.tensor(vocabulary.never_sampled_ids)
     state = model.encode(vectors)
     token = torch.full((len(vectors),), vocabulary.begin_id)
     written = []

@@ -19,7 +19,7 @@ import numpy as np
 
 from bundle.store import Bundle, read_bundle
 from service.engine.rng import BLOCK, uniform_block
-from service.runtime.runners import Primer
+from service.runtime.runners import Prefiller
 from service.runtime.sessions import SessionSettings, open_session
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -29,7 +29,7 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
     def __init__(self, bundle: Bundle) -> None:
         settings = SessionSettings("cpu", "CPUExecutionProvider", threads=1)
         self.state = bundle.manifest.state
-        self.primer = Primer(open_session(bundle, "prime", settings), self.state)
+        self.prefiller = Prefiller(open_session(bundle, "prime", settings), self.state)
         self.step = open_session(bundle, "step", settings)
         carried = [f"next_{tensor.name}" for tensor in self.state if tensor.carried]
         wanted = ("next_token", "log_probability", *carried)
@@ -40,7 +40,7 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, request: pb.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.GenerateResponse]:
         ids = self.reader.encode(request.prompt).ids
-        (state,) = self.primer.prime([ids[:-1]], [None])
+        (state,) = self.prefiller.prefill([ids[:-1]], [None])
         feed = {name: part[None] for name, part in state.items()}
         feed["temperature"] = np.array([request.sampling.temperature], np.float32)
         feed["top_k"] = np.array([request.sampling.top_k], np.int64)

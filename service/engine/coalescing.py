@@ -9,7 +9,7 @@ from collections.abc import Callable
 Clock = Callable[[], float]  # seconds
 
 
-class Pace:
+class Coalescer:
     """One token a message, as long as sending leaves the engine its core.
 
     A message costs more than a token: on few cores, sending each token by itself takes from

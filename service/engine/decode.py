@@ -12,26 +12,34 @@ from numpy.typing import NDArray
 from service.engine.beam_search import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.finiteness import broken_rows, not_finite
-from service.engine.logits_processor import Adjustments
+from service.engine.logits_processor import LogitsProcessor
 from service.engine.open_work import Ahead
-from service.engine.prefill import PrimeCredit
+from service.engine.prefill import PrefillBudget
 from service.engine.requests import (
     Checkpoint,
     Failed,
     Finished,
     FinishReason,
-    Generation,
-    Outlook,
-    Progress,
+    GenerateRequest,
+    NextTokenDistribution,
+    RequestState,
     SampleFinished,
     Sink,
     Snapshot,
     State,
     TokenMade,
 )
-from service.engine.scheduler import Phase, Place, Plan, PrimeChunk, PrimePolicy, Prompt, Scheduler
+from service.engine.scheduler import (
+    Phase,
+    Plan,
+    PrefillChunk,
+    PrefillPolicy,
+    Prompt,
+    ScheduledSequence,
+    Scheduler,
+)
 from service.engine.shares import NOBODY, Share
-from service.engine.slots import Arena, Rows, Side, StateSpec
+from service.engine.slots import Slots, StateSpec, StateStore, StepBuffers
 from service.engine.statistics import Stopwatch
 from service.engine.stop_strings import StopMatcher
 from service.engine.throughput import Throughput
@@ -47,10 +55,12 @@ _RESTING = (Phase.PAUSED, Phase.RETURNING, Phase.GONE)
 class Runner(Protocol):
     """The graphs of one model."""
 
-    def attach(self, sides: tuple[Side, Side]) -> None:
+    def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         """Learn the arrays that steps read and write."""
 
-    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+    def prefill(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
+    ) -> list[State]:
         """The state after reading each row of tokens from its state (None: the first one)."""
 
     def step(self, side: int, rows: int) -> None:
@@ -103,7 +113,7 @@ class GenerationModel:
     begin_id: int | None
     end_id: int | None
     pieces: tuple[Sequence[str], Sequence[str]]
-    silent_ids: tuple[int, ...] = ()
+    never_sampled_ids: tuple[int, ...] = ()
 
     @property
     def reads_source(self) -> bool:
@@ -115,7 +125,7 @@ class GenerationModel:
 
 
 @dataclass(eq=False, slots=True)
-class Stream(Place):
+class DecodeSequence(ScheduledSequence):
     """One sample of a request, or one row of its beam search.
 
     token: what its next step reads; in the arena while it runs. is_plain: every token goes
@@ -125,14 +135,14 @@ class Stream(Place):
     little of Python is left in the caches, and each further object that is touched costs.
     """
 
-    progress: Progress = None  # type: ignore[assignment]
+    progress: RequestState = None  # type: ignore[assignment]
     sample: int = 0
     token: int = 0
     made: int = 0
     delivered: int = 0
     log_probability: float = 0.0
     stops: StopMatcher | None = None
-    adjustments: Adjustments | None = None
+    adjustments: LogitsProcessor | None = None
     search: BeamSearch | None = None
     is_plain: bool = True
     is_fast: bool = False
@@ -153,18 +163,18 @@ class GenerateEngine:
         capacity: int,
         clock: Callable[[], float],
         observer: Observer,
-        credit: PrimeCredit | None = None,
-        rows: Rows | None = None,
+        prefill_budget: PrefillBudget | None = None,
+        rows: StateStore | None = None,
     ) -> None:
         self.model = model
         self.runner = runner
         self.clock = clock
         self.observer = observer
-        self.scheduler: Scheduler[Stream] = Scheduler(
-            capacity, PrimePolicy(whole=model.reads_source)
+        self.scheduler: Scheduler[DecodeSequence] = Scheduler(
+            capacity, PrefillPolicy(whole=model.reads_source)
         )
-        self.arena = Arena(model.state, capacity, model.vocabulary, rows)
-        self.credit = credit or PrimeCredit()
+        self.arena = Slots(model.state, capacity, model.vocabulary, rows)
+        self.prefill_budget = prefill_budget or PrefillBudget()
         self._last_step = 0.0
         self._step_seconds = 0.0  # of all steps before this one
         # Of requests that pause or are answered in this step, which counts for them as a whole:
@@ -188,20 +198,20 @@ class GenerateEngine:
                     self.runner.step(side, rows)
         self.arena.clear()
 
-    def warm_priming(self, shapes: Sequence[tuple[int, int]]) -> None:
+    def warm_prefill(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Prime batches of these (prompts, tokens) once; the cost of each is learned too."""
         for rows, length in shapes:
             started = self.clock()
-            self.runner.prime([[0] * length] * rows, [None] * rows)
+            self.runner.prefill([[0] * length] * rows, [None] * rows)
             self.scheduler.cost.observe(rows, length, self.clock() - started)
 
     # -- from the thread: open, arrive, resume, cancel ---------------------------------------
 
-    def open(self, request: Generation, sink: Sink, share: Share = NOBODY) -> Progress:
+    def open(self, request: GenerateRequest, sink: Sink, share: Share = NOBODY) -> RequestState:
         """The streams of ``request``; they run once they have arrived."""
         count = request.beam.width if request.beam else request.samples
-        progress = Progress(request, sink, count, share)
-        prompt = Prompt(self._to_prime(request), count, state=request.start)
+        progress = RequestState(request, sink, count, share)
+        prompt = Prompt(self._to_prefill(request), count, state=request.start)
         search = self._search(request) if request.beam else None
         for number in range(count):
             stream = self._stream(progress, prompt, number)
@@ -209,13 +219,13 @@ class GenerateEngine:
             progress.streams.append(stream)
         return progress
 
-    def _to_prime(self, request: Generation) -> Sequence[int]:
+    def _to_prefill(self, request: GenerateRequest) -> Sequence[int]:
         """A prompt's last token goes through the step; a resumed one was read long ago."""
         if self.model.reads_source:
             return request.tokens
         return () if request.resumed else request.tokens[:-1]
 
-    def _stream(self, progress: Progress, prompt: Prompt, number: int) -> Stream:
+    def _stream(self, progress: RequestState, prompt: Prompt, number: int) -> DecodeSequence:
         request, resumed = progress.request, progress.request.resumed
         if resumed:
             first = resumed.token
@@ -225,9 +235,9 @@ class GenerateEngine:
             first = self.model.begin_id
         else:
             first = request.tokens[-1]
-        stream = Stream(
+        stream = DecodeSequence(
             prompt,
-            gang=request.beam.width if request.beam else 1,
+            group=request.beam.width if request.beam else 1,
             share=progress.share,
             progress=progress,
             sink=progress.sink,
@@ -241,7 +251,7 @@ class GenerateEngine:
         if request.stop:
             stream.stops = StopMatcher(request.stop, resumed.held if resumed else ())
         if not request.beam:
-            stream.adjustments = Adjustments.of(
+            stream.adjustments = LogitsProcessor.of(
                 request.sampling,
                 # The ids of a source are of another vocabulary than what is made.
                 () if self.model.reads_source else request.tokens,
@@ -252,16 +262,16 @@ class GenerateEngine:
         stream.is_plain = not (stream.stops or stream.adjustments or request.top)
         return stream
 
-    def _search(self, request: Generation) -> BeamSearch:
+    def _search(self, request: GenerateRequest) -> BeamSearch:
         assert request.beam is not None, "asked for"
         masked = np.zeros(self.model.vocabulary)
-        Adjustments(request.sampling, (), {}, None, 0).fill(masked, masked, 0)
-        masked[list(self.model.silent_ids)] = -np.inf
+        LogitsProcessor(request.sampling, (), {}, None, 0).fill(masked, masked, 0)
+        masked[list(self.model.never_sampled_ids)] = -np.inf
         return BeamSearch(
             request.beam, request.max_tokens, request.min_tokens, self.model.end_id, masked
         )
 
-    def cost(self, request: Generation) -> float:
+    def cost(self, request: GenerateRequest) -> float:
         """Tokens that it will make, by how much of what they may others made."""
         if request.only_reads:
             return float(request.samples)
@@ -275,19 +285,19 @@ class GenerateEngine:
             return 0.0
         return self._throughput.wait_seconds(ahead, scheduler.capacity)
 
-    def arrive(self, progress: Progress) -> None:
-        self.credit.newcomer()
+    def arrive(self, progress: RequestState) -> None:
+        self.prefill_budget.newcomer()
         for stream in progress.streams:
             self.scheduler.arrive(stream)
 
-    def resume(self, progress: Progress) -> None:
+    def resume(self, progress: RequestState) -> None:
         """The reader has caught up: what paused for it goes on."""
         for stream in progress.streams:
             if stream.phase is Phase.PAUSED:
                 self.scheduler.resume(stream)
         self.observer.paused(len(self.scheduler.paused))
 
-    def cancel(self, progress: Progress) -> None:
+    def cancel(self, progress: RequestState) -> None:
         """Free the request's rows, if it still has any; it gets no further event."""
         if progress.running:
             self._leave(progress)
@@ -331,7 +341,7 @@ class GenerateEngine:
         return [progress.sink for progress in requests]
 
     def _last_checkpoints(
-        self, progress: Progress, unfinished: Sequence[Stream]
+        self, progress: RequestState, unfinished: Sequence[DecodeSequence]
     ) -> list[Checkpoint]:
         """Where each of the streams is; none for a request that cannot go on elsewhere."""
         request = progress.request
@@ -348,11 +358,11 @@ class GenerateEngine:
         started = self.clock()
         for stream in self.scheduler.preemptions():
             self._preempt(stream)
-        urgency = self.scheduler.urgency
-        allowed = self.credit.allowance(urgency, self.scheduler.newcomers)
-        plan, primed, priming = self._read_prompts(allowed, started)
-        if priming and self.scheduler.rows:
-            self.credit.spend(priming / urgency, priming)
+        queue_pressure = self.scheduler.queue_pressure
+        allowed = self.prefill_budget.allowance(queue_pressure, self.scheduler.newcomers)
+        plan, prefilled, prefill_seconds = self._read_prompts(allowed, started)
+        if prefill_seconds and self.scheduler.rows:
+            self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
         for stream in plan.admits:
             self._admit(stream)
         rows = len(self.scheduler.rows)
@@ -365,7 +375,7 @@ class GenerateEngine:
         if rows:
             self._throughput.stepped(self.scheduler.rows, seconds)
         self._tell_answered()
-        self.observer.stepped(rows, queue, primed, seconds, priming)
+        self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds)
         if self.is_idle:
             self.observer.idle()
         sinks, self._sinks = self._sinks, []
@@ -379,7 +389,7 @@ class GenerateEngine:
                 self.observer.answered(waited, computing.seconds)
                 computing.seconds = 0.0
 
-    def _begin(self, plan: Plan[Stream], now: float) -> None:
+    def _begin(self, plan: Plan[DecodeSequence], now: float) -> None:
         for stream in plan.begins:
             progress = stream.progress
             if progress.started is None:
@@ -388,46 +398,47 @@ class GenerateEngine:
                 request = progress.request
                 self.observer.began(now - request.arrived, request.resumed is not None)
 
-    def _read_prompts(self, allowed: float, now: float) -> tuple[Plan[Stream], int, float]:
+    def _read_prompts(self, allowed: float, now: float) -> tuple[Plan[DecodeSequence], int, float]:
         """One batch of prompts, or as many as fit into a longer pause.
 
         Returns who has a row now, tokens read of prompts, and the seconds that took.
         """
-        primed, priming = 0, 0.0
+        prefilled, prefill_seconds = 0, 0.0
         while True:
             plan = self.scheduler.schedule(allowed)
             if plan.begins:
                 self._begin(plan, now)
-            if plan.prime:
-                seconds = self._prime(plan.prime)
-                priming += seconds
+            if plan.prefill:
+                seconds = self._prefill(plan.prefill)
+                prefill_seconds += seconds
                 allowed -= seconds
-                primed += sum(chunk.count for chunk in plan.prime)
-            if not (plan.prime and self.scheduler.rows and self.credit.goes_on(allowed)):
-                return plan, primed, priming
+                prefilled += sum(chunk.count for chunk in plan.prefill)
+            if not (plan.prefill and self.scheduler.rows and self.prefill_budget.goes_on(allowed)):
+                return plan, prefilled, prefill_seconds
 
-    def _prime(self, chunks: Sequence[PrimeChunk]) -> float:
+    def _prefill(self, chunks: Sequence[PrefillChunk]) -> float:
         """Read the chunks; returns the seconds that took."""
         started = self.clock()
         prompts = [chunk.prompt for chunk in chunks]
         tokens = [
-            p.tokens[p.primed : p.primed + c.count] for p, c in zip(prompts, chunks, strict=True)
+            p.tokens[p.prefilled : p.prefilled + c.count]
+            for p, c in zip(prompts, chunks, strict=True)
         ]
         failpoint("engine.prefill")
-        states = self.runner.prime(tokens, [prompt.state for prompt in prompts])
+        states = self.runner.prefill(tokens, [prompt.state for prompt in prompts])
         for chunk, state in zip(chunks, states, strict=True):
             chunk.prompt.state = state
-            self.scheduler.primed(chunk)
+            self.scheduler.prefilled(chunk)
         seconds = self.clock() - started
         self.scheduler.cost.observe(len(chunks), max(chunk.count for chunk in chunks), seconds)
         return seconds
 
-    def _admit(self, stream: Stream) -> None:
+    def _admit(self, stream: DecodeSequence) -> None:
         """Into the next row: from where it paused, was resumed, or was primed to."""
         progress = stream.progress
         row, request = self.scheduler.admit(stream), progress.request
-        if progress.primed is None:
-            progress.primed = self.clock()
+        if progress.prefilled is None:
+            progress.prefilled = self.clock()
         progress.computing.start(self._step_seconds)
         state, stream.saved = stream.saved, None
         if state is None:
@@ -448,7 +459,7 @@ class GenerateEngine:
             stream.adjustments.fill(bias, seen, stream.made)
         self.arena.seed(row, sampling.seed, stream.sample, stream.made)
 
-    def _first_state(self, stream: Stream) -> State | None:
+    def _first_state(self, stream: DecodeSequence) -> State | None:
         prompt, resumed = stream.prompt, stream.progress.request.resumed
         state = prompt.state
         prompt.unserved -= 1
@@ -456,7 +467,7 @@ class GenerateEngine:
             prompt.state = None  # nobody needs it any more
         return {**(state or {}), **resumed.state} if resumed else state
 
-    def _rows(self, stream: Stream) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _rows(self, stream: DecodeSequence) -> tuple[NDArray[Any], NDArray[Any]]:
         controls = self.arena.controls
         return controls["bias"][stream.row], controls["seen"][stream.row]
 
@@ -465,7 +476,7 @@ class GenerateEngine:
         started = self.clock()
         failpoint("engine.decode")
         self.runner.step(self.arena.side, rows)
-        self.credit.earn(self.clock() - started)
+        self.prefill_budget.earn(self.clock() - started)
         self.arena.swap()
         for row in used_up:
             stream = self.scheduler.rows[row]
@@ -483,9 +494,9 @@ class GenerateEngine:
         arena.controls["token"][:rows] = arena.next_token[:rows]
         broken = self._find_broken(log_probabilities)
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
-        done: list[tuple[Stream, FinishReason]] = []
-        behind: list[Stream] = []
-        searches: dict[BeamSearch, Progress] = {}
+        done: list[tuple[DecodeSequence, FinishReason]] = []
+        behind: list[DecodeSequence] = []
+        searches: dict[BeamSearch, RequestState] = {}
         for stream, token, log_probability in zip(
             self.scheduler.rows, tokens, log_probabilities, strict=True
         ):
@@ -521,7 +532,7 @@ class GenerateEngine:
             self._pause(stream)
         self._fail_alone(broken)
 
-    def _find_broken(self, log_probabilities: Sequence[float]) -> set[Progress]:
+    def _find_broken(self, log_probabilities: Sequence[float]) -> set[RequestState]:
         """The requests for which this step computed NaN: nothing of them may go out."""
         rows = self.scheduler.rows
         broken = {rows[row].progress for row in broken_rows(log_probabilities)}
@@ -530,7 +541,7 @@ class GenerateEngine:
                 stream.is_fast = False
         return broken
 
-    def _fail_alone(self, broken: set[Progress]) -> None:
+    def _fail_alone(self, broken: set[RequestState]) -> None:
         """Whoever shares the batch with them goes on."""
         for progress in broken:
             self._leave(progress)
@@ -539,13 +550,13 @@ class GenerateEngine:
             self._sinks.append(progress.sink)
 
     def _hand_out(
-        self, stream: Stream, token: int, log_probability: float, now: float
+        self, stream: DecodeSequence, token: int, log_probability: float, now: float
     ) -> FinishReason | None:
         """One token of one stream; returns why the stream ends, if it does."""
         request = stream.progress.request
         if request.only_reads:
             known = self.arena.log_probabilities[stream.row].copy()
-            stream.sink.put(Outlook(known, self.arena.save(stream.row)))
+            stream.sink.put(NextTokenDistribution(known, self.arena.save(stream.row)))
             return FinishReason.READ
         self._note_first(stream.progress, now)
         stream.log_probability += log_probability
@@ -580,7 +591,7 @@ class GenerateEngine:
             stream.progress.sink.put(Checkpoint(stream.sample, self.snapshot(stream)))
         return None
 
-    def _note_first(self, progress: Progress, now: float) -> None:
+    def _note_first(self, progress: RequestState, now: float) -> None:
         if progress.first_token is None:
             progress.first_token = now
             self.observer.first_token(now - progress.request.arrived)
@@ -590,12 +601,12 @@ class GenerateEngine:
         best = largest(known, count)
         return tuple(zip(best.tolist(), known[best].tolist(), strict=True))
 
-    def _deliver(self, stream: Stream, released: Sequence[TokenMade]) -> None:
+    def _deliver(self, stream: DecodeSequence, released: Sequence[TokenMade]) -> None:
         stream.delivered += len(released)
         for made in released:
             stream.progress.sink.put(made)
 
-    def snapshot(self, stream: Stream) -> Snapshot:
+    def snapshot(self, stream: DecodeSequence) -> Snapshot:
         """Where a stream is, after what the last step drew for it; its input must be read."""
         request, where = stream.progress.request, self._where(stream)
         assert where is not None, "its input is read"
@@ -618,7 +629,7 @@ class GenerateEngine:
             state=state,
         )
 
-    def _where(self, stream: Stream) -> tuple[int, State] | None:
+    def _where(self, stream: DecodeSequence) -> tuple[int, State] | None:
         """The token that a stream reads next, and its carried state; None before it has one."""
         if stream.phase is Phase.RUNNING:
             token = int(self.arena.controls["token"][stream.row])
@@ -634,7 +645,7 @@ class GenerateEngine:
             spec.name: state[spec.name] for spec in self.model.state if spec.carried
         }
 
-    def _finish(self, stream: Stream, reason: FinishReason) -> None:
+    def _finish(self, stream: DecodeSequence, reason: FinishReason) -> None:
         progress = stream.progress
         wants_one = progress.request.checkpoints.at_end or reason is FinishReason.HANDED_OVER
         if wants_one and reason is not FinishReason.END:
@@ -645,7 +656,7 @@ class GenerateEngine:
             SampleFinished(stream.sample, reason, delivered_here(stream), stream.log_probability),
         )
 
-    def _end_sample(self, progress: Progress, ended: SampleFinished) -> None:
+    def _end_sample(self, progress: RequestState, ended: SampleFinished) -> None:
         progress.output_tokens += ended.output_tokens
         progress.sink.put(ended)
         progress.running -= 1
@@ -654,7 +665,7 @@ class GenerateEngine:
         else:
             self._end(progress, ended.reason)
 
-    def _end(self, progress: Progress, reason: FinishReason) -> None:
+    def _end(self, progress: RequestState, reason: FinishReason) -> None:
         request = progress.request
         progress.finished = self.clock()
         self._note_answered(progress)
@@ -674,17 +685,17 @@ class GenerateEngine:
         )
         self._report(progress, reason)
 
-    def _note_answered(self, progress: Progress) -> None:
+    def _note_answered(self, progress: RequestState) -> None:
         waited = 0.0 if progress.started is None else progress.started - progress.request.arrived
         self._stops.append((progress.computing, waited))
 
-    def _input_tokens(self, progress: Progress) -> int:
+    def _input_tokens(self, progress: RequestState) -> int:
         request = progress.request
         return request.resumed.input_tokens if request.resumed else len(request.tokens)
 
     # -- beams ---------------------------------------------------------------------------------
 
-    def _goes_on(self, search: BeamSearch, progress: Progress) -> bool:
+    def _goes_on(self, search: BeamSearch, progress: RequestState) -> bool:
         """Choose how a beam's rows go on, and move their states accordingly."""
         rows = [stream.row for stream in progress.streams]
         choice = search.advance(self.arena.log_probabilities[rows])
@@ -694,7 +705,7 @@ class GenerateEngine:
         self.arena.controls["token"][rows] = choice.tokens
         return True
 
-    def _answer(self, progress: Progress, now: float) -> None:
+    def _answer(self, progress: RequestState, now: float) -> None:
         """The hypotheses of a search that is over, as samples."""
         search = progress.streams[0].search
         assert search is not None, "a beam's rows share one"
@@ -723,52 +734,52 @@ class GenerateEngine:
 
     # -- leaving -------------------------------------------------------------------------------
 
-    def _pause(self, stream: Stream) -> None:
+    def _pause(self, stream: DecodeSequence) -> None:
         self._save(stream)
         self.arena.give(*self.scheduler.pause(stream))
         self._stop_if_paused(stream.progress)
         self.observer.paused(len(self.scheduler.paused))
 
-    def _preempt(self, stream: Stream) -> None:
+    def _preempt(self, stream: DecodeSequence) -> None:
         """Its row is another caller's turn; it goes on from here once it has one again."""
         self._save(stream)
         self.arena.give(*self.scheduler.preempt(stream))
         self._stop_if_paused(stream.progress)
         self.observer.preempted()
 
-    def _save(self, stream: Stream) -> None:
+    def _save(self, stream: DecodeSequence) -> None:
         stream.token = int(self.arena.controls["token"][stream.row])
         stream.saved = self.arena.save(stream.row)
 
-    def _stop_if_paused(self, progress: Progress) -> None:
+    def _stop_if_paused(self, progress: RequestState) -> None:
         """Nothing is computed for a request whose streams all wait for their reader, or a row."""
         # Backwards: streams pause in order, so the first one looked at mostly still runs.
         if all(s.phase in _RESTING for s in reversed(progress.streams)):
             self._stops.append((progress.computing, None))
 
-    def _vacate(self, stream: Stream) -> None:
+    def _vacate(self, stream: DecodeSequence) -> None:
         moved = self.scheduler.leave(stream)
         if moved:
             self.arena.give(*moved)
 
-    def _leave(self, progress: Progress) -> None:
+    def _leave(self, progress: RequestState) -> None:
         for stream in progress.streams:
             self._vacate(stream)
         progress.running = 0
 
-    def _report(self, progress: Progress, reason: FinishReason) -> None:
+    def _report(self, progress: RequestState, reason: FinishReason) -> None:
         delivered = sum(delivered_here(stream) for stream in progress.streams)
         made = max(progress.output_tokens, delivered)
         self.observer.finished(reason, self._input_tokens(progress), made)
 
 
-def delivered_here(stream: Stream) -> int:
+def delivered_here(stream: DecodeSequence) -> int:
     """Without what an earlier stream, which this one goes on with, had delivered."""
     resumed = stream.progress.request.resumed
     return stream.delivered - (resumed.delivered if resumed else 0)
 
 
-def _next_stop(made: int, request: Generation) -> int:
+def _next_stop(made: int, request: GenerateRequest) -> int:
     """The next token that ends a stream which has made so many, or is followed by a checkpoint."""
     every = request.checkpoints.every
     return min(request.max_tokens, made - made % every + every) if every else request.max_tokens

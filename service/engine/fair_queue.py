@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from service.engine.scheduler import Place
+    from service.engine.scheduler import ScheduledSequence
 
-Stream = TypeVar("Stream", bound="Place")
+Stream = TypeVar("Stream", bound="ScheduledSequence")
 
 # Steps that a stream keeps its row before it can be taken for a caller that holds less: a save
 # and a restore cost about as much as a row of one step.
@@ -56,14 +56,14 @@ class CallerQueue(Generic[Stream]):
         """Wait for a row: by priority, whoever has held one before new ones, then by order."""
         stream.order = order
         self.waiting += 1
-        self.grouped += stream.gang > 1
+        self.grouped += stream.group > 1
         heapq.heappush(self._heap, (-stream.share.priority, is_new, order, stream))
 
     def remove(self, stream: Stream) -> None:
         """It waits no longer; its place in the heap is dropped when it comes up."""
         stream.order = -1
         self.waiting -= 1
-        self.grouped -= stream.gang > 1
+        self.grouped -= stream.group > 1
         if len(self._heap) > 2 * self.waiting + 8:
             self._heap = [entry for entry in self._heap if entry[3].order == entry[2]]
             heapq.heapify(self._heap)
@@ -83,10 +83,10 @@ class CallerQueue(Generic[Stream]):
         return (self.held + more) / self.weight
 
 
-Turn = tuple[float, int, int, CallerQueue[Stream]]
+QueueTurn = tuple[float, int, int, CallerQueue[Stream]]
 
 
-def turn_of(caller: CallerQueue[Stream], taken: int = 0) -> Turn[Stream]:
+def turn_of(caller: CallerQueue[Stream], taken: int = 0) -> QueueTurn[Stream]:
     """What the next row is decided by, the least first; ties go to whoever waits longest.
 
     taken: rows that it is to get already.
@@ -119,7 +119,7 @@ class Exchange(Generic[Stream]):
         self._victims = self._candidates()
         while takers and len(self.chosen) < _MOST_TAKEN:
             caller = takers[0][3]
-            more = caller.first.gang
+            more = caller.first.group
             if not self._serve(caller, more):
                 if more == 1:
                     break  # whoever comes later holds no less
@@ -137,14 +137,14 @@ class Exchange(Generic[Stream]):
         """Of each caller the streams that may lose their rows, the best to take last."""
         of: dict[CallerQueue[Stream], list[Stream]] = {}
         for stream in self.rows:
-            if stream.gang == 1 and self.now - stream.since >= LEAST_RUN:
+            if stream.group == 1 and self.now - stream.since >= LEAST_RUN:
                 of.setdefault(stream.queue, []).append(stream)
         for streams in of.values():
             # Each in its turn, so that no stream is taken again and again.
             streams.sort(key=lambda stream: (-stream.share.priority, -stream.since))
         for stream in self.begun:
             # What was read of its prompt is kept, so this one loses nothing.
-            if stream.gang == 1 and stream.saved is None and stream.prompt.left:
+            if stream.group == 1 and stream.saved is None and stream.prompt.left:
                 of.setdefault(stream.queue, []).append(stream)
         return of
 

@@ -13,7 +13,7 @@ from service.engine.requests import Sampling
 Row = NDArray[Any]
 
 
-class Adjustments:
+class LogitsProcessor:
     """The bias and seen rows of one stream.
 
     Every value is made from the request and the counts alone, never from the value before:
@@ -47,7 +47,7 @@ class Adjustments:
         counts: Mapping[int, int],
         end_id: int | None,
         min_tokens: int,
-    ) -> Adjustments | None:
+    ) -> LogitsProcessor | None:
         """None for a request that adjusts nothing."""
         held_back = end_id if min_tokens else None
         if sampling.is_plain and not sampling.counts_tokens and held_back is None:

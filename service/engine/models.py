@@ -20,9 +20,9 @@ from service.engine.inputs import (
 )
 from service.engine.model_info import ModelCard
 from service.engine.output_stream import TokenStream, run_batch
-from service.engine.requests import Generation, Snapshot
+from service.engine.requests import GenerateRequest, Snapshot
 from service.engine.resume_token import ResumeTokens, ServedBundle
-from service.engine.sampling_params import GenerationRules, GenerationWish, ScoreWish
+from service.engine.sampling_params import GenerateParams, GenerateValidator, ScoreParams
 from service.engine.worker import EngineThread
 
 _SEEDS = 2**64
@@ -132,7 +132,7 @@ class Writer:
     codec: TextCodec
     begin_id: int | None
     end_id: int | None
-    silent_ids: tuple[int, ...]
+    never_sampled_ids: tuple[int, ...]
     vocabulary: int
     rows: int
 
@@ -175,8 +175,8 @@ class GeneratorModel(ReadingModel):
         self.tokens_per_message = tokens_per_message
         self.clock = clock
         self.choose_seed = choose_seed
-        self._rules = GenerationRules(
-            card, writer.vocabulary, writer.silent_ids, writer.end_id, writer.rows
+        self._rules = GenerateValidator(
+            card, writer.vocabulary, writer.never_sampled_ids, writer.end_id, writer.rows
         )
 
     @property
@@ -186,7 +186,7 @@ class GeneratorModel(ReadingModel):
             return "prompt"
         return "source" if self.reader else "vector"
 
-    async def generate(self, wish: GenerationWish) -> OpenStream:
+    async def generate(self, wish: GenerateParams) -> OpenStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
         bundle = ServedBundle(
             self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
@@ -219,23 +219,23 @@ class GeneratorModel(ReadingModel):
             self.writer,
         )
 
-    def _request(self, wish: GenerationWish, given: _Input) -> Generation:
+    def _request(self, wish: GenerateParams, given: _Input) -> GenerateRequest:
         seed = wish.sampling.seed
         return self._rules.fresh(
             wish, given.ids, self.choose_seed() if seed is None else seed, self.clock()
         )
 
-    async def _echo(self, wish: GenerationWish, prompt: _Input) -> list[ScoredToken]:
+    async def _echo(self, wish: GenerateParams, prompt: _Input) -> list[ScoredToken]:
         """The prompt's tokens, with their log-probabilities where those are asked for."""
         if wish.log_probabilities and len(prompt.ids) > 1:
-            (scored,) = await self.score([ScoreWish(wish.prompt or "")])
+            (scored,) = await self.score([ScoreParams(wish.prompt or "")])
             return scored.tokens
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), None)
             for number, token in enumerate(prompt.ids)
         ]
 
-    async def score(self, wishes: Sequence[ScoreWish]) -> list[ScoredText]:
+    async def score(self, wishes: Sequence[ScoreParams]) -> list[ScoredText]:
         """Raises WrongInput, QueueFull or EngineFailed."""
         size = checked_size("items", [wish.characters for wish in wishes])
         size += sum(len(wish.vector or ()) for wish in wishes)
@@ -249,7 +249,7 @@ class GeneratorModel(ReadingModel):
             ],
         )
 
-    def _input(self, wish: GenerationWish) -> _Input:
+    def _input(self, wish: GenerateParams) -> _Input:
         name, needs = self.card.name, self.needs
         given = getattr(wish, needs)
         if given is None:
@@ -265,10 +265,10 @@ class GeneratorModel(ReadingModel):
         encoded = self.read(self.reader, given, what)
         return _Input(encoded.ids, encoded.unknown)
 
-    def _score_items(self, wishes: Sequence[ScoreWish]) -> list[tuple[ScoreItem, int]]:
+    def _score_items(self, wishes: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
         return [self._score_item(wish, f"items[{number}]") for number, wish in enumerate(wishes)]
 
-    def _score_item(self, wish: ScoreWish, where: str) -> tuple[ScoreItem, int]:
+    def _score_item(self, wish: ScoreParams, where: str) -> tuple[ScoreItem, int]:
         self._check_condition(wish, where)
         if self.needs == "prompt":
             return self._continuation(wish.text, f"{where}.text")
@@ -289,7 +289,7 @@ class GeneratorModel(ReadingModel):
             )
         return ScoreItem(tuple(given.ids[:-1]), tuple(given.ids[1:])), given.unknown
 
-    def _check_condition(self, wish: ScoreWish, where: str) -> None:
+    def _check_condition(self, wish: ScoreParams, where: str) -> None:
         """What the text is the answer to is there, where there is such a thing."""
         needs, name = self.needs, self.card.name
         does = "alone" if needs == "prompt" else f"given a {needs}"

@@ -19,10 +19,10 @@ from service.engine.output_stream import TokenStream
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Checkpoint,
-    Checkpoints,
     Event,
     Finished,
-    Generation,
+    GenerateRequest,
+    ResumePolicy,
     Snapshot,
     TokenMade,
 )
@@ -38,7 +38,7 @@ _WORD_BYTES = 512
 
 
 @dataclass(frozen=True)
-class TagStreamWish:
+class TagStreamParams:
     """top: how many of the likeliest labels are told beside each token.
 
     tokens_per_message: 0 for the server's choice. resume_token: None for a new stream.
@@ -47,7 +47,7 @@ class TagStreamWish:
 
     top: int = 0
     tokens_per_message: int = 0
-    checkpoints: Checkpoints = NO_CHECKPOINTS
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
     resume_token: bytes | None = None
     allow_inexact: bool = False
     subject: str = ""
@@ -229,7 +229,7 @@ class TagStreams:
         self.tokens_per_message = tokens_per_message
         self.clock = clock
 
-    def open(self, wish: TagStreamWish) -> TagStream:
+    def open(self, wish: TagStreamParams) -> TagStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
         check_top_labels(wish.top)
         check_tokens_per_message(wish.tokens_per_message)
@@ -250,7 +250,7 @@ class TagStreams:
         Raises WrongInput, QueueFull or EngineFailed.
         """
         arrived = self.clock()
-        stream = self._open(TagStreamWish(top, checkpoints=Checkpoints(at_end=True)), before)
+        stream = self._open(TagStreamParams(top, checkpoints=ResumePolicy(at_end=True)), before)
         try:
             stream.push_ids(ids, words, arrived)
             stream.close_input()
@@ -266,8 +266,8 @@ class TagStreams:
         card = self.card
         return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
 
-    def _open(self, wish: TagStreamWish, resumed: Snapshot | None) -> TagStream:
-        request = Generation(
+    def _open(self, wish: TagStreamParams, resumed: Snapshot | None) -> TagStream:
+        request = GenerateRequest(
             tokens=(),
             sampling=LIKELIEST,
             max_tokens=0,

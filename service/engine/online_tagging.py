@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from service.engine.decode import (
+    DecodeSequence,
     GenerateEngine,
     GenerationModel,
     Observer,
     Runner,
-    Stream,
     delivered_here,
 )
 from service.engine.errors import RequestError
@@ -21,8 +21,8 @@ from service.engine.requests import (
     CAUGHT_UP,
     Checkpoint,
     FinishReason,
-    Generation,
-    Progress,
+    GenerateRequest,
+    RequestState,
     Sampling,
     Sink,
     Snapshot,
@@ -30,7 +30,7 @@ from service.engine.requests import (
 )
 from service.engine.scheduler import Phase, Prompt
 from service.engine.shares import NOBODY, Share
-from service.engine.slots import Rows
+from service.engine.slots import StateStore
 
 # The likeliest label: nothing is drawn, so no seed matters.
 LIKELIEST = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
@@ -39,7 +39,7 @@ TURN = 256
 
 
 @dataclass(eq=False, slots=True)
-class PushedStream(Stream):
+class PushedStream(DecodeSequence):
     """inbox: ids that were pushed and are not read yet. is_closed: no further ones come.
 
     ends_as: why it ends once it is closed.
@@ -70,7 +70,7 @@ class PushEngine(GenerateEngine):
         capacity: int,
         clock: Callable[[], float],
         observer: Observer,
-        rows: Rows | None = None,
+        rows: StateStore | None = None,
     ) -> None:
         super().__init__(model, runner, capacity, clock, observer, rows=rows)
         self._closed: list[PushedStream] = []  # that end without another token
@@ -81,9 +81,9 @@ class PushEngine(GenerateEngine):
 
     # -- from the thread: open, arrive, push, close_input, resume ------------------------------
 
-    def open(self, request: Generation, sink: Sink, share: Share = NOBODY) -> Progress:
+    def open(self, request: GenerateRequest, sink: Sink, share: Share = NOBODY) -> RequestState:
         """The stream of ``request``, which begins with its first token."""
-        progress = Progress(request, sink, 1, share)
+        progress = RequestState(request, sink, 1, share)
         resumed = request.resumed
         stream = PushedStream(
             Prompt(()),
@@ -97,7 +97,7 @@ class PushEngine(GenerateEngine):
         progress.streams.append(stream)
         return progress
 
-    def cost(self, request: Generation) -> float:
+    def cost(self, request: GenerateRequest) -> float:
         """Nothing: nobody knows how much its caller will push."""
         return 0.0
 
@@ -105,11 +105,11 @@ class PushEngine(GenerateEngine):
         """None: a row changes hands after a turn."""
         return 0.0
 
-    def arrive(self, progress: Progress) -> None:
+    def arrive(self, progress: RequestState) -> None:
         self.scheduler.park(progress.streams[0])
         self._tell_paused()
 
-    def push(self, progress: Progress, tokens: Sequence[int], arrived: float) -> None:
+    def push(self, progress: RequestState, tokens: Sequence[int], arrived: float) -> None:
         """arrived: when they came, on the engine's clock; the first ones begin the stream."""
         stream: PushedStream = progress.streams[0]
         if progress.started is None and not stream.inbox:
@@ -119,7 +119,7 @@ class PushEngine(GenerateEngine):
         stream.inbox.extend(tokens)
         self._go_on(stream)
 
-    def close_input(self, progress: Progress, is_handed_over: bool = False) -> None:
+    def close_input(self, progress: RequestState, is_handed_over: bool = False) -> None:
         """No further tokens come: the stream ends once those that it has are answered.
 
         is_handed_over: further ones go elsewhere, so it tells where it is then.
@@ -133,7 +133,7 @@ class PushEngine(GenerateEngine):
         if stream.phase is Phase.PAUSED and not stream.inbox:
             self._closed.append(stream)
 
-    def resume(self, progress: Progress) -> None:
+    def resume(self, progress: RequestState) -> None:
         stream: PushedStream = progress.streams[0]
         stream.is_held_up = False
         self._go_on(stream)
@@ -163,7 +163,7 @@ class PushEngine(GenerateEngine):
             self._sinks.append(stream.sink)
             self._tell_paused()
 
-    def _admit(self, stream: Stream) -> None:
+    def _admit(self, stream: DecodeSequence) -> None:
         assert isinstance(stream, PushedStream), "all of this engine's are"
         progress = stream.progress
         if progress.started is None:
@@ -176,7 +176,7 @@ class PushEngine(GenerateEngine):
         stream.token = stream.inbox.popleft()
         super()._admit(stream)
 
-    def _preempt(self, stream: Stream) -> None:
+    def _preempt(self, stream: DecodeSequence) -> None:
         assert isinstance(stream, PushedStream), "all of this engine's are"
         super()._preempt(stream)
         stream.inbox.appendleft(stream.token)  # it was to be read in this step
@@ -241,10 +241,10 @@ class PushEngine(GenerateEngine):
         self._stops.append((stream.progress.computing, stream.waited or 0.0))
         stream.asked = stream.waited = None
 
-    def _note_answered(self, progress: Progress) -> None:
+    def _note_answered(self, progress: RequestState) -> None:
         """Its turns were noted one by one."""
 
-    def snapshot(self, stream: Stream) -> Snapshot:
+    def snapshot(self, stream: DecodeSequence) -> Snapshot:
         """Where a running or paused stream is, after the last token that was answered."""
         state = self.arena.save_carried(stream.row) if stream.saved is None else stream.saved
         return Snapshot(
@@ -263,7 +263,7 @@ class PushEngine(GenerateEngine):
             state=state,
         )
 
-    def _input_tokens(self, progress: Progress) -> int:
+    def _input_tokens(self, progress: RequestState) -> int:
         return delivered_here(progress.streams[0])
 
     def _tell_paused(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from service.engine.coalescing import Pace
+from service.engine.coalescing import Coalescer
 from service.engine.dynamic_batcher import BatchDone, BatchFailed
 from service.engine.errors import RequestError
 from service.engine.request_timing import TIMELINE
@@ -30,7 +30,7 @@ ON_GIVEN_UP: ContextVar[Callable[[RequestError], None] | None] = ContextVar(
 )
 
 
-class Hand:
+class Dispatcher:
     """How events get from one engine's thread to the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,7 +63,7 @@ class TokenStream:
     something else is to be told, such as the end. size: how many streams the request is.
     """
 
-    def __init__(self, pace: Pace, tokens_per_message: int = 0, size: int = 1) -> None:
+    def __init__(self, pace: Coalescer, tokens_per_message: int = 0, size: int = 1) -> None:
         self._events: deque[Event] = deque()
         self._pace = pace
         self._tokens_per_message = tokens_per_message

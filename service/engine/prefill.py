@@ -12,7 +12,7 @@ LEAST_PAUSE_SECONDS = 0.004
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.
-BURST_PAUSE_SECONDS, BURST_EVERY_STEPS = 0.15, 128
+LONG_PAUSE_SECONDS, LONG_PAUSE_EVERY_STEPS = 0.15, 128
 # So many newcomers have it. It waits until nobody has come for two steps, so that it serves all
 # who come together, but no longer than for so many steps.
 _TOGETHER, _GATHER_STEPS, _MOST_GATHER_STEPS = 8, 2, 6
@@ -23,7 +23,7 @@ _SMOOTHING = 0.3
 
 
 @dataclass
-class PrimeCost:
+class PrefillCost:
     """Seconds of one more token in each row of a batch, learned from what batches took.
 
     Rows are grouped by powers of two, and within a group each row costs the same: of 63 rows
@@ -70,7 +70,7 @@ class PrimeCost:
 
 
 @dataclass
-class PrimeCredit:
+class PrefillBudget:
     """Time that may be spent priming while streams run: saved up, and spent at once.
 
     share: of a decode step's time that each step earns, which bounds how much slower streams
@@ -83,7 +83,7 @@ class PrimeCredit:
     seconds: float = 0.0
     _step_seconds: float = 0.0
     # Steps since the last longer pause, since the last newcomer, and for which one was put off.
-    _since_burst: int = BURST_EVERY_STEPS
+    _since_burst: int = LONG_PAUSE_EVERY_STEPS
     _since_newcomer: int = 0
     _put_off: int = 0
     _is_burst: bool = False  # the pause that allowance() allowed
@@ -93,20 +93,20 @@ class PrimeCredit:
         """Seconds that priming may take between two steps, however many wait."""
         return max(LEAST_PAUSE_SECONDS, self.burst_steps * self._step_seconds)
 
-    def allowance(self, urgency: float, newcomers: int) -> float:
+    def allowance(self, queue_pressure: float, newcomers: int) -> float:
         """Seconds that priming may take before the next step.
 
         urgency: how much more may be spent than was earned. newcomers: streams that wait for
         their first token.
         """
-        self._is_burst = newcomers >= _TOGETHER and self._since_burst >= BURST_EVERY_STEPS
+        self._is_burst = newcomers >= _TOGETHER and self._since_burst >= LONG_PAUSE_EVERY_STEPS
         if not self._is_burst:
             self._put_off = 0
-            return min(self.seconds * urgency, self.usual_pause)
+            return min(self.seconds * queue_pressure, self.usual_pause)
         self._put_off += 1
         if self._since_newcomer < _GATHER_STEPS and self._put_off <= _MOST_GATHER_STEPS:
             return 0.0
-        return min(self.seconds * urgency, max(self.usual_pause, BURST_PAUSE_SECONDS))
+        return min(self.seconds * queue_pressure, max(self.usual_pause, LONG_PAUSE_SECONDS))
 
     def goes_on(self, left: float) -> bool:
         """Whether a longer pause, of which so many seconds are left, has room for more."""

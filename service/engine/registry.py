@@ -24,7 +24,7 @@ class RefusedModel:
     reason: str
 
 
-class Catalogue:
+class ModelRegistry:
     """Which versions of each model are served now. Used and changed by the event loop alone."""
 
     def __init__(self) -> None:

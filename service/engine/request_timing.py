@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from service.engine.dynamic_batcher import Job
-from service.engine.requests import Finished, FinishReason, Progress
+from service.engine.requests import Finished, FinishReason, RequestState
 
 
 @dataclass(slots=True)
@@ -21,20 +21,20 @@ class Timeline:
 
     queued: float | None = None
     started: float | None = None
-    primed: float | None = None
+    prefilled: float | None = None
     first_token: float | None = None
     finished: float | None = None
     reason: FinishReason | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
 
-    def note_stream(self, progress: Progress, ended: Finished | None) -> None:
+    def note_stream(self, progress: RequestState, ended: Finished | None) -> None:
         """A stream is closed. Its engine has written each moment of ``progress`` once, if at all.
 
         ended: its last event; None where its caller left or its engine gave it up.
         """
         self._note(progress.request.arrived, progress.started, progress.finished)
-        self.primed = _first(self.primed, progress.primed)
+        self.prefilled = _first(self.prefilled, progress.prefilled)
         self.first_token = _first(self.first_token, progress.first_token)
         if ended:
             self.reason = ended.reason

@@ -83,7 +83,7 @@ class Beam:
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class ResumePolicy:
     """When a stream tells where it is: every so many tokens (0: never), and at its end.
 
     on_stop: also when its engine stops before it is done; it ends with that, not with an error.
@@ -99,11 +99,11 @@ class Checkpoints:
         return bool(self.every or self.at_end)
 
 
-NO_CHECKPOINTS = Checkpoints()
+NO_CHECKPOINTS = ResumePolicy()
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerateRequest:
     """One request: a stream, or ``samples`` of them that share what primes them.
 
     tokens: ids of the prompt or the source, or the values of the vector; at least one, but for a
@@ -127,7 +127,7 @@ class Generation:
     first_sample: int = 0
     top: int = 0
     beam: Beam | None = None
-    checkpoints: Checkpoints = NO_CHECKPOINTS
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: Snapshot | None = None
     only_reads: bool = False
     start: State | None = None
@@ -184,7 +184,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class NextTokenDistribution:
     """What may come after all that was read.
 
     log_probabilities: (vocabulary,), the model's own. state: every tensor of it, as the next
@@ -196,11 +196,11 @@ class Outlook:
 
 
 @dataclass(frozen=True)
-class CaughtUp:
+class Drained:
     """Whatever the caller has pushed is answered: nothing more comes before it pushes again."""
 
 
-CAUGHT_UP = CaughtUp()
+CAUGHT_UP = Drained()
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,9 @@ class Failed:
     error: RequestError
 
 
-Event = TokenMade | Checkpoint | Outlook | CaughtUp | SampleFinished | Finished | Failed
+Event = (
+    TokenMade | Checkpoint | NextTokenDistribution | Drained | SampleFinished | Finished | Failed
+)
 
 
 class Sink(Protocol):
@@ -255,16 +257,16 @@ class Sink(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Progress:
+class RequestState:
     """What the streams of one request have in common while it runs."""
 
-    request: Generation
+    request: GenerateRequest
     sink: Sink
     running: int
     share: Share = NOBODY
     output_tokens: int = 0
     started: float | None = None  # when priming began, on the engine's clock
-    primed: float | None = None  # when its first stream got a row
+    prefilled: float | None = None  # when its first stream got a row
     first_token: float | None = None
     finished: float | None = None
     computing: Stopwatch = field(default_factory=Stopwatch)  # on the engine's time in steps

@@ -12,8 +12,8 @@ from service.engine.output_stream import FULL
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Beam,
-    Checkpoints,
-    Generation,
+    GenerateRequest,
+    ResumePolicy,
     Sampling,
     Snapshot,
 )
@@ -34,7 +34,7 @@ _LARGEST_BIAS = 100.0
 
 
 @dataclass(frozen=True)
-class SamplingWish:
+class SamplingParams:
     """What a request says of sampling; None takes the model's default."""
 
     temperature: float | None = None
@@ -55,7 +55,7 @@ class SamplingWish:
 
 
 @dataclass(frozen=True)
-class GenerationWish:
+class GenerateParams:
     """One of prompt, source, vector, resume_token primes the model; the others are None.
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
@@ -65,7 +65,7 @@ class GenerationWish:
     source: str | None
     vector: Sequence[float] | None
     max_tokens: int | None
-    sampling: SamplingWish
+    sampling: SamplingParams
     stop: tuple[str, ...]
     resume_token: bytes | None = None
     allow_inexact: bool = False
@@ -75,12 +75,12 @@ class GenerationWish:
     log_probabilities: bool = False
     top: int = 0
     echo: bool = False
-    checkpoints: Checkpoints = NO_CHECKPOINTS
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
     tokens_per_message: int = 0
     subject: str = ""
 
 
-def unread_bytes(wish: GenerationWish, longest: int) -> int:
+def unread_bytes(wish: GenerateParams, longest: int) -> int:
     """What the answer takes at most while nobody reads it.
 
     longest: tokens that the model makes at most. A beam's tokens come all at once; of a stream
@@ -94,7 +94,7 @@ def unread_bytes(wish: GenerationWish, longest: int) -> int:
 
 
 @dataclass(frozen=True)
-class ScoreWish:
+class ScoreParams:
     """A text, and the source or the vector that it is the answer to, where there is one."""
 
     text: str
@@ -106,7 +106,7 @@ class ScoreWish:
         return len(self.text) + len(self.source or "")
 
 
-class GenerationRules:
+class GenerateValidator:
     """One model's defaults and limits.
 
     vocabulary: tokens it knows. silent_ids: those it never makes. rows: how many streams
@@ -117,19 +117,19 @@ class GenerationRules:
         self,
         card: ModelCard,
         vocabulary: int,
-        silent_ids: Sequence[int],
+        never_sampled_ids: Sequence[int],
         end_id: int | None,
         rows: int,
     ) -> None:
         self.card = card
         self.vocabulary = vocabulary
-        self.silent_ids = frozenset(silent_ids)
+        self.never_sampled_ids = frozenset(never_sampled_ids)
         self.end_id = end_id
         self.rows = rows
 
     def fresh(
-        self, wish: GenerationWish, tokens: Sequence[Any], seed: int, arrived: float
-    ) -> Generation:
+        self, wish: GenerateParams, tokens: Sequence[Any], seed: int, arrived: float
+    ) -> GenerateRequest:
         """Raises WrongInput."""
         max_tokens = self._max_tokens(wish.max_tokens)
         if wish.beam:
@@ -140,7 +140,7 @@ class GenerationRules:
             raise WrongInput(f"min_tokens is {wish.min_tokens}, max_tokens {max_tokens}")
         check_tokens_per_message(wish.tokens_per_message)
         check_checkpoints(wish.checkpoints)
-        return Generation(
+        return GenerateRequest(
             tokens=tuple(tokens),
             sampling=self._sampling(wish.sampling, seed, wish.min_tokens),
             max_tokens=max_tokens,
@@ -153,7 +153,7 @@ class GenerationRules:
             checkpoints=wish.checkpoints,
         )
 
-    def resumed(self, wish: GenerationWish, snapshot: Snapshot, arrived: float) -> Generation:
+    def resumed(self, wish: GenerateParams, snapshot: Snapshot, arrived: float) -> GenerateRequest:
         """Go on from ``snapshot``; only its seed, its length and what is told may be chosen.
 
         Raises WrongInput.
@@ -174,7 +174,7 @@ class GenerationRules:
         check_tokens_per_message(wish.tokens_per_message)
         check_checkpoints(wish.checkpoints)
         seed = wish.sampling.seed
-        return Generation(
+        return GenerateRequest(
             tokens=snapshot.tokens,
             sampling=snapshot.sampling if seed is None else replace(snapshot.sampling, seed=seed),
             max_tokens=self._further(wish.max_tokens, snapshot),
@@ -207,7 +207,7 @@ class GenerationRules:
             raise WrongInput(f"max_tokens is {wish}; model {self.card.name!r} makes 1 to {limit}")
         return wish
 
-    def _sampling(self, wish: SamplingWish, seed: int, min_tokens: int) -> Sampling:
+    def _sampling(self, wish: SamplingParams, seed: int, min_tokens: int) -> Sampling:
         default = self.card.sampling
         temperature = default.temperature if wish.temperature is None else wish.temperature
         top_p = default.top_p if wish.top_p is None else wish.top_p
@@ -233,7 +233,7 @@ class GenerationRules:
             allowed=tuple(sorted(set(wish.allowed_tokens))),
         )
 
-    def _bias(self, wish: SamplingWish) -> tuple[tuple[int, float], ...]:
+    def _bias(self, wish: SamplingParams) -> tuple[tuple[int, float], ...]:
         bias = {
             token: _between(value, 0.0, f"logit_bias[{token}]", -_LARGEST_BIAS, _LARGEST_BIAS)
             for token, value in wish.logit_bias.items()
@@ -241,7 +241,7 @@ class GenerationRules:
         bias |= dict.fromkeys(wish.banned_tokens, float("-inf"))
         return tuple(sorted(bias.items()))
 
-    def _check_choice(self, wish: SamplingWish, min_tokens: int) -> None:
+    def _check_choice(self, wish: SamplingParams, min_tokens: int) -> None:
         """Every token exists, and something is left to draw."""
         for name, tokens in (
             ("logit_bias", wish.logit_bias),
@@ -257,11 +257,11 @@ class GenerationRules:
         if not (wish.allowed_tokens or wish.banned_tokens):
             return
         every = wish.allowed_tokens or range(self.vocabulary)
-        left = set(every) - set(wish.banned_tokens) - self.silent_ids
+        left = set(every) - set(wish.banned_tokens) - self.never_sampled_ids
         if not left - ({self.end_id} if min_tokens else set()):
             raise WrongInput("allowed_tokens and banned_tokens leave nothing to draw")
 
-    def _check_beam(self, wish: GenerationWish, beam: Beam) -> None:
+    def _check_beam(self, wish: GenerateParams, beam: Beam) -> None:
         most = min(MAX_BEAMS, self.rows)
         if not 1 <= beam.width <= most:
             raise WrongInput(f"beam.width is {beam.width}; choose 1 to {most}")
@@ -309,13 +309,13 @@ def check_tokens_per_message(count: int) -> None:
         )
 
 
-def _checked_top(wish: GenerationWish) -> int:
+def _checked_top(wish: GenerateParams) -> int:
     if wish.top > MAX_TOP:
         raise WrongInput(f"top_log_probabilities is {wish.top}; choose up to {MAX_TOP}")
     return wish.top
 
 
-def check_checkpoints(checkpoints: Checkpoints) -> None:
+def check_checkpoints(checkpoints: ResumePolicy) -> None:
     """Raises WrongInput."""
     every = checkpoints.every
     if every and every < LEAST_CHECKPOINT_TOKENS:

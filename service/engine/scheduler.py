@@ -16,7 +16,7 @@ from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
-from service.engine.prefill import PrimeCost
+from service.engine.prefill import PrefillCost
 from service.engine.requests import State
 from service.engine.shares import NOBODY, Share
 
@@ -63,16 +63,16 @@ class Prompt:
 
     tokens: Sequence[int]
     unserved: int = 1
-    primed: int = 0
+    prefilled: int = 0
     state: State | None = None
 
     @property
     def left(self) -> int:
-        return len(self.tokens) - self.primed
+        return len(self.tokens) - self.prefilled
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class ScheduledSequence:
     """A stream as the scheduler sees it. Streams of one ``gang`` take rows together or wait.
 
     The scheduler alone writes the rest. order: among those that wait; -1 for one that does not.
@@ -80,7 +80,7 @@ class Place:
     """
 
     prompt: Prompt
-    gang: int = 1
+    group: int = 1
     phase: Phase = Phase.WAITING
     row: int = NO_ROW
     saved: State | None = None  # while paused
@@ -90,11 +90,11 @@ class Place:
     since: int = 0
 
 
-Stream = TypeVar("Stream", bound=Place)
+Stream = TypeVar("Stream", bound=ScheduledSequence)
 
 
 @dataclass(frozen=True)
-class PrimeChunk:
+class PrefillChunk:
     """The next ``count`` tokens of a prompt, to be read from its state so far."""
 
     prompt: Prompt
@@ -102,7 +102,7 @@ class PrimeChunk:
 
 
 @dataclass(frozen=True)
-class PrimePolicy:
+class PrefillPolicy:
     """How priming is cut.
 
     whole: the prime graph reads a source in one piece, not in chunks as a prompt.
@@ -127,7 +127,7 @@ class Plan(Generic[Stream]):
     """
 
     begins: list[Stream] = field(default_factory=list)
-    prime: list[PrimeChunk] = field(default_factory=list)
+    prefill: list[PrefillChunk] = field(default_factory=list)
     admits: list[Stream] = field(default_factory=list)
 
 
@@ -138,10 +138,10 @@ class Scheduler(Generic[Stream]):
     and admit() for what it says.
     """
 
-    def __init__(self, capacity: int, policy: PrimePolicy) -> None:
+    def __init__(self, capacity: int, policy: PrefillPolicy) -> None:
         self.capacity = capacity
         self.policy = policy
-        self.cost = PrimeCost()
+        self.cost = PrefillCost()
         self.begun: dict[Stream, None] = {}
         self.rows: list[Stream] = []
         self.paused: set[Stream] = set()
@@ -174,7 +174,7 @@ class Scheduler(Generic[Stream]):
         return self._returning > 0
 
     @property
-    def urgency(self) -> float:
+    def queue_pressure(self) -> float:
         """1 with nobody waiting, more the more streams wait for each that runs.
 
         A pause for priming costs those that run and serves those that wait.
@@ -236,7 +236,7 @@ class Scheduler(Generic[Stream]):
         if not self.queue_length or len(self._callers) == 1 or self._now < self._look_at:
             return _NOBODY
         free = self.free_rows
-        if free and all(caller.first.gang <= free for caller in self._waiting):
+        if free and all(caller.first.group <= free for caller in self._waiting):
             return _NOBODY
         chosen = Exchange(self._waiting, self.rows, self.begun, free, self._now).choose()
         self._look_at = self._now if chosen else self._now + _SETTLED_STEPS
@@ -266,10 +266,10 @@ class Scheduler(Generic[Stream]):
         if not self.begun and not self.queue_length:
             return _NOTHING
         begins = self._begin() if self._is_time_to_begin() else []
-        prime = self._choose_chunks(seconds)
-        read = {chunk.prompt: chunk.count for chunk in prime}
+        prefill = self._choose_chunks(seconds)
+        read = {chunk.prompt: chunk.count for chunk in prefill}
         done = [s for s in self.begun if s.prompt.left == read.get(s.prompt, 0)]
-        return Plan(begins, prime, done)
+        return Plan(begins, prefill, done)
 
     def _is_time_to_begin(self) -> bool:
         free = self.free_rows
@@ -295,12 +295,12 @@ class Scheduler(Generic[Stream]):
         while turns and self.free_rows:
             caller = turns[0][3]
             first = caller.first
-            if first.gang > self.free_rows:
+            if first.group > self.free_rows:
                 if self._now - first.since >= _OVERDUE:
                     break
                 heapq.heappop(turns)  # smaller ones pass it, for a while
                 continue
-            for _ in range(first.gang):
+            for _ in range(first.group):
                 self._set_row_aside(caller, begins)
             if caller.waiting:
                 heapq.heapreplace(turns, turn_of(caller))
@@ -321,7 +321,7 @@ class Scheduler(Generic[Stream]):
 
     # -- priming ------------------------------------------------------------------------------
 
-    def _choose_chunks(self, seconds: float) -> list[PrimeChunk]:
+    def _choose_chunks(self, seconds: float) -> list[PrefillChunk]:
         """Prompts of all callers in turn, cut so that together they take ``seconds`` at most."""
         callers = {s.prompt: s.queue for s in self._by_priority() if s.prompt.left}
         if not callers:
@@ -360,13 +360,13 @@ class Scheduler(Generic[Stream]):
         longest = max(len(of[caller]) for caller in due)
         return [of[c][n] for n in range(longest) for c in due if n < len(of[c])]
 
-    def _cut(self, prompts: Sequence[Prompt], seconds: float) -> list[PrimeChunk]:
+    def _cut(self, prompts: Sequence[Prompt], seconds: float) -> list[PrefillChunk]:
         """Side by side: a few rows more cost little, and nobody waits behind a long prompt."""
         if self.policy.whole:
             count = len(prompts)
             while count > 1 and self._whole_seconds(prompts[:count]) > seconds:
                 count -= 1
-            return [PrimeChunk(prompt, prompt.left) for prompt in prompts[:count]]
+            return [PrefillChunk(prompt, prompt.left) for prompt in prompts[:count]]
         left = [prompt.left for prompt in prompts]
         best, found = (1, _LEAST_TOKENS), 0
         for count, length in self._shapes(len(prompts), seconds):
@@ -375,7 +375,7 @@ class Scheduler(Generic[Stream]):
             if found < _ENOUGH * read or read == sum(left):
                 best, found = (count, length), read
         count, length = best
-        return [PrimeChunk(p, min(length, p.left)) for p in prompts[:count]]
+        return [PrefillChunk(p, min(length, p.left)) for p in prompts[:count]]
 
     def _shapes(self, count: int, seconds: float) -> Iterator[tuple[int, int]]:
         """Batches of up to ``count`` prompts that are read in time, small ones first: for each
@@ -391,9 +391,9 @@ class Scheduler(Generic[Stream]):
     def _whole_seconds(self, prompts: Sequence[Prompt]) -> float:
         return self.cost.seconds(len(prompts), max(p.left for p in prompts))
 
-    def primed(self, chunk: PrimeChunk) -> None:
+    def prefilled(self, chunk: PrefillChunk) -> None:
         """The chunk was read."""
-        chunk.prompt.primed += chunk.count
+        chunk.prompt.prefilled += chunk.count
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -471,7 +471,7 @@ class Scheduler(Generic[Stream]):
         return sorted(found, key=lambda stream: stream.order)
 
 
-def _priority(stream: Place) -> int:
+def _priority(stream: ScheduledSequence) -> int:
     return -stream.share.priority
 
 

@@ -62,7 +62,7 @@ class Flags:
 
 
 @dataclass
-class Turn:
+class SequenceLease:
     """state: what the request goes on from, None for a first one; then what it leaves."""
 
     state: Any
@@ -115,7 +115,9 @@ class Sequences:
         return sequence.heading if sequence else None
 
     @asynccontextmanager
-    async def turn(self, key: SequenceKey, flags: Flags, version: Version) -> AsyncIterator[Turn]:
+    async def turn(
+        self, key: SequenceKey, flags: Flags, version: Version
+    ) -> AsyncIterator[SequenceLease]:
         """One request: those of one sequence take turns, in the order in which they came.
 
         The block sets ``state``; when it raises, the sequence stays as it was before it.
@@ -129,7 +131,7 @@ class Sequences:
         self._stop_waiting(sequence)
         try:
             async with sequence.turn:
-                turn = Turn(None if flags.start else _state_for(sequence, key, version))
+                turn = SequenceLease(None if flags.start else _state_for(sequence, key, version))
                 yield turn
                 self._keep(key, sequence, version, None if flags.end else turn.state)
         finally:

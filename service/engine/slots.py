@@ -48,14 +48,14 @@ _CONTROLS: dict[str, tuple[type[np.generic], float]] = {
 
 
 @dataclass(frozen=True)
-class Side:
+class StepBuffers:
     """What one step reads and writes, by the graph's names; (capacity, …) each."""
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
 
-class Rows(Protocol):
+class StateStore(Protocol):
     """The state of rows 0 … n-1: ``side`` says which of two sets the next step reads."""
 
     @property
@@ -89,7 +89,7 @@ class Rows(Protocol):
         """Row ``last`` moves into ``row``; its old place reads as zeros."""
 
 
-class HostRows:
+class HostStateStore:
     """State in host memory, which a step on the CPU reads and writes in place.
 
     Two sets of carried state take turns as input and output, so a step copies nothing.
@@ -142,7 +142,7 @@ class HostRows:
             rows[last] = 0
 
 
-class Arena:
+class Slots:
     """Rows 0 … n-1 belong to n streams; the rest are zero.
 
     rows: where their state lives; in host memory unless said otherwise.
@@ -153,11 +153,11 @@ class Arena:
         state: Sequence[StateSpec],
         capacity: int,
         vocabulary: int,
-        rows: Rows | None = None,
+        rows: StateStore | None = None,
     ) -> None:
         self.state = tuple(state)
         self.capacity = capacity
-        self.rows = HostRows(state, capacity) if rows is None else rows
+        self.rows = HostStateStore(state, capacity) if rows is None else rows
         self.controls: dict[str, Array] = {
             name: np.zeros(capacity, dtype) for name, (dtype, _) in _CONTROLS.items()
         }
@@ -183,13 +183,13 @@ class Arena:
     def side(self) -> int:
         return self.rows.side
 
-    def sides(self) -> tuple[Side, Side]:
+    def sides(self) -> tuple[StepBuffers, StepBuffers]:
         """The two directions of a step: from the first set into the second, and back."""
         return self._side(0), self._side(1)
 
-    def _side(self, side: int) -> Side:
+    def _side(self, side: int) -> StepBuffers:
         read, written = self.rows.on_host(side)
-        return Side(
+        return StepBuffers(
             {**self.controls, **read},
             {
                 "next_token": self.next_token,

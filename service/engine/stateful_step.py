@@ -16,12 +16,12 @@ from service.engine.inputs import checked_vector
 from service.engine.models import GeneratorModel
 from service.engine.online_tagging import LIKELIEST
 from service.engine.output_stream import TokenStream
-from service.engine.requests import Generation, Outlook, State
+from service.engine.requests import GenerateRequest, NextTokenDistribution, State
 from service.engine.slots import StateSpec
 
 
 @dataclass(frozen=True)
-class ReadWish:
+class NextTokenParams:
     """What one row reads.
 
     tokens: ids to read, of what the model writes. source: ids or values that come before them,
@@ -35,7 +35,9 @@ class ReadWish:
     start: State | None = None
 
 
-async def look_ahead(model: GeneratorModel, wishes: Sequence[ReadWish]) -> list[Outlook]:
+async def look_ahead(
+    model: GeneratorModel, wishes: Sequence[NextTokenParams]
+) -> list[NextTokenDistribution]:
     """What may follow each row. Raises WrongInput, QueueFull or EngineFailed."""
     if len(wishes) > (limit := model.thread.limit):
         raise WrongInput(
@@ -53,14 +55,17 @@ async def look_ahead(model: GeneratorModel, wishes: Sequence[ReadWish]) -> list[
             stream.close()
 
 
-async def _outlook(stream: TokenStream) -> Outlook:
+async def _outlook(stream: TokenStream) -> NextTokenDistribution:
     (outlook,) = [
-        event async for events in stream for event in events if isinstance(event, Outlook)
+        event
+        async for events in stream
+        for event in events
+        if isinstance(event, NextTokenDistribution)
     ]
     return outlook
 
 
-def _request(model: GeneratorModel, wish: ReadWish, where: str) -> Generation:
+def _request(model: GeneratorModel, wish: NextTokenParams, where: str) -> GenerateRequest:
     if wish.start is not None:
         _check_state(model, wish.start, where)
     if model.needs == "prompt":
@@ -68,7 +73,7 @@ def _request(model: GeneratorModel, wish: ReadWish, where: str) -> Generation:
         tokens, token = wish.tokens, None
     else:
         tokens, token = _source(model, wish, where), _token(model, wish, where)
-    return Generation(
+    return GenerateRequest(
         tokens=tokens,
         sampling=LIKELIEST,
         max_tokens=1,
@@ -80,7 +85,7 @@ def _request(model: GeneratorModel, wish: ReadWish, where: str) -> Generation:
     )
 
 
-def _source(model: GeneratorModel, wish: ReadWish, where: str) -> tuple[Any, ...]:
+def _source(model: GeneratorModel, wish: NextTokenParams, where: str) -> tuple[Any, ...]:
     if (wish.source is None) == (wish.start is None):
         needs = model.needs
         has = f"neither a {needs} nor" if wish.source is None else f"both a {needs} and"
@@ -95,7 +100,7 @@ def _source(model: GeneratorModel, wish: ReadWish, where: str) -> tuple[Any, ...
     return wish.source
 
 
-def _token(model: GeneratorModel, wish: ReadWish, where: str) -> int | None:
+def _token(model: GeneratorModel, wish: NextTokenParams, where: str) -> int | None:
     if len(wish.tokens) > 1 or (wish.start is not None and not wish.tokens):
         raise WrongInput(f"{where} has {len(wish.tokens)} tokens; after a state send one")
     if not wish.tokens:

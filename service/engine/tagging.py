@@ -27,7 +27,7 @@ MAX_TOLD_LABELS = 131_072
 
 
 @dataclass(frozen=True)
-class TagWish:
+class TagParams:
     """One of the two: a text to be split into tokens, or words, which are tokens already."""
 
     text: str
@@ -76,7 +76,7 @@ class TaggerModel(ReadingModel):
         self.thread = thread
         self.stream = stream
 
-    async def tag(self, wishes: Sequence[TagWish], top: int = 0) -> list[TaggedText]:
+    async def tag(self, wishes: Sequence[TagParams], top: int = 0) -> list[TaggedText]:
         """top: how many of the likeliest labels are told beside each token.
 
         Raises WrongInput, QueueFull or EngineFailed.
@@ -101,10 +101,10 @@ class TaggerModel(ReadingModel):
         """
         return await run_batch(self.thread, self.items_of(rows))
 
-    def _read_all(self, wishes: Sequence[TagWish]) -> list[_Read]:
+    def _read_all(self, wishes: Sequence[TagParams]) -> list[_Read]:
         return [self._read(wish, f"items[{number}]") for number, wish in enumerate(wishes)]
 
-    def _read(self, wish: TagWish, where: str) -> _Read:
+    def _read(self, wish: TagParams, where: str) -> _Read:
         if bool(wish.text) == bool(wish.words):
             has = "both text and words" if wish.text else "neither text nor words"
             raise WrongInput(f"{where} has {has}; send one of the two")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from service.engine.coalescing import Clock, Pace
+from service.engine.coalescing import Clock, Coalescer
 from service.engine.errors import (
     EngineFailed,
     QueueFull,
@@ -87,7 +87,7 @@ class EngineThread:
         limit: int,
         deliver: Callable[[Sequence[Any]], None],
         on_failure: Callable[[], None],
-        pace: Pace | None = None,
+        pace: Coalescer | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.name = name
@@ -103,7 +103,7 @@ class EngineThread:
         self.failure: EngineFailed | None = None
         self._deliver = deliver
         self._on_failure = on_failure
-        self.pace = pace or Pace(0.0)
+        self.pace = pace or Coalescer(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         # Sinks that got events in a step and were not delivered yet.
         self._undelivered: Sequence[Any] = ()

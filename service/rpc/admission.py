@@ -67,14 +67,14 @@ class Guard(Protocol):
         """Whose call of ``method`` (its name alone) this is. Raises RequestError's kinds."""
 
 
-class Open:
+class AllowAll:
     """Lets everybody in."""
 
     def caller(self, method: str, metadata: Metadata) -> Caller:
         return ANYONE
 
 
-class Watched(Protocol):
+class RequestObservation(Protocol):
     """One request while it is watched."""
 
     def asks(self, request: Any) -> None:
@@ -89,22 +89,22 @@ class Watched(Protocol):
         """
 
 
-class Watch(Protocol):
+class RequestObserver(Protocol):
     """Hears of each request, for logs and traces."""
 
     def open(self, context: grpc.aio.ServicerContext) -> None:
         """A call begins that holds many requests."""
 
-    def begin(self, method: str, context: grpc.aio.ServicerContext) -> Watched: ...
+    def begin(self, method: str, context: grpc.aio.ServicerContext) -> RequestObservation: ...
 
 
-class Unwatched:
+class NoObserver:
     """Hears nothing."""
 
     def open(self, context: grpc.aio.ServicerContext) -> None:
         """Nobody asks."""
 
-    def begin(self, method: str, context: grpc.aio.ServicerContext) -> Watched:
+    def begin(self, method: str, context: grpc.aio.ServicerContext) -> RequestObservation:
         return self
 
     def asks(self, request: Any) -> None:
@@ -116,7 +116,7 @@ class Unwatched:
         """Nobody asks."""
 
 
-class Gate:
+class InflightTracker:
     """Counts the requests under way and, once closed, lets no further one in.
 
     most_of_caller: requests that one caller may have under way.
@@ -177,7 +177,7 @@ def admit_all(method: str) -> None:
 
 
 @dataclass(frozen=True)
-class Reception:
+class AdmissionControl:
     """What every request passes.
 
     count: hears of each request. label: the label of a model's name, empty for one that is not
@@ -186,12 +186,12 @@ class Reception:
     now.
     """
 
-    gate: Gate
+    gate: InflightTracker
     count: CountRequest
     label: Callable[[str], str]
     budget: MemoryBudget
-    guard: Guard = Open()
-    watch: Watch = Unwatched()
+    guard: Guard = AllowAll()
+    watch: RequestObserver = NoObserver()
     check_load: Callable[[str], None] = admit_all
 
     def identify(self, method: str, metadata: Metadata) -> None:
@@ -234,8 +234,8 @@ def _priority(metadata: Metadata) -> int:
     """Of the header ``priority``; what cannot be read is the default, as RFC 9218 has it."""
     for key, value in metadata:
         if key == "priority" and isinstance(value, str):
-            urgency = _PRIORITY.fullmatch(value)
-            return _DEFAULT_URGENCY - int(urgency[1]) if urgency else 0
+            queue_pressure = _PRIORITY.fullmatch(value)
+            return _DEFAULT_URGENCY - int(queue_pressure[1]) if queue_pressure else 0
     return 0
 
 
@@ -246,7 +246,7 @@ class Admission:
     """
 
     def __init__(
-        self, reception: Reception, method: str, context: grpc.aio.ServicerContext
+        self, reception: AdmissionControl, method: str, context: grpc.aio.ServicerContext
     ) -> None:
         self.failure: RequestError | None = None
         self.request: Any = None

@@ -8,20 +8,20 @@ from typing import Any
 from service.engine.fill_mask import FilledBlank
 from service.engine.model_info import ModelCard
 from service.engine.models import Classified, OpenStream, ScoredText, ScoredToken
-from service.engine.online_tagger import TagMessage, TagStream, TagStreamWish
+from service.engine.online_tagger import TagMessage, TagStream, TagStreamParams
 from service.engine.registry import RefusedModel
 from service.engine.requests import (
     Beam,
     Checkpoint,
-    Checkpoints,
     Event,
     Finished,
     FinishReason,
+    ResumePolicy,
     SampleFinished,
     TokenMade,
 )
-from service.engine.sampling_params import GenerationWish, SamplingWish, ScoreWish
-from service.engine.tagging import TaggedText, TaggedToken, TagWish
+from service.engine.sampling_params import GenerateParams, SamplingParams, ScoreParams
+from service.engine.tagging import TaggedText, TaggedToken, TagParams
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {
@@ -41,9 +41,9 @@ _REASONS = {
 }
 
 
-def to_wish(request: pb.GenerateRequest, subject: str) -> GenerationWish:
+def to_wish(request: pb.GenerateRequest, subject: str) -> GenerateParams:
     kind = request.WhichOneof("input")
-    return GenerationWish(
+    return GenerateParams(
         prompt=request.prompt if kind == "prompt" else None,
         source=request.source if kind == "source" else None,
         vector=tuple(request.vector.values) if kind == "vector" else None,
@@ -58,7 +58,7 @@ def to_wish(request: pb.GenerateRequest, subject: str) -> GenerationWish:
         log_probabilities=request.log_probabilities,
         top=request.top_log_probabilities,
         echo=request.echo,
-        checkpoints=Checkpoints(request.resume_every, request.resume_at_end, on_stop=True),
+        checkpoints=ResumePolicy(request.resume_every, request.resume_at_end, on_stop=True),
         tokens_per_message=request.tokens_per_message,
         subject=subject,
     )
@@ -75,9 +75,9 @@ _OPTIONAL_SAMPLING = (
 )  # fmt: skip
 
 
-def _to_sampling(sampling: pb.Sampling) -> SamplingWish:
+def _to_sampling(sampling: pb.Sampling) -> SamplingParams:
     chosen = {n: getattr(sampling, n) for n in _OPTIONAL_SAMPLING if sampling.HasField(n)}
-    return SamplingWish(
+    return SamplingParams(
         **chosen,
         logit_bias=dict(sampling.logit_bias),
         allowed_tokens=tuple(sampling.allowed_tokens),
@@ -86,7 +86,7 @@ def _to_sampling(sampling: pb.Sampling) -> SamplingWish:
 
 
 def from_events(
-    events: Sequence[Event], wish: GenerationWish, stream: OpenStream, is_first: bool
+    events: Sequence[Event], wish: GenerateParams, stream: OpenStream, is_first: bool
 ) -> pb.GenerateResponse:
     """The events that gathered since the last response, as one message."""
     response = pb.GenerateResponse()
@@ -158,8 +158,8 @@ def from_classified(rows: Sequence[Classified]) -> pb.ClassifyResponse:
     )
 
 
-def to_tag_wishes(request: pb.TagRequest) -> list[TagWish]:
-    return [TagWish(item.text, tuple(item.words)) for item in request.items]
+def to_tag_wishes(request: pb.TagRequest) -> list[TagParams]:
+    return [TagParams(item.text, tuple(item.words)) for item in request.items]
 
 
 def from_tagged(texts: Sequence[TaggedText]) -> pb.TagResponse:
@@ -182,11 +182,11 @@ def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
         token.top.add(label=label, probability=probability)
 
 
-def to_tag_stream_wish(start: pb.StreamTagStart, subject: str) -> TagStreamWish:
-    return TagStreamWish(
+def to_tag_stream_wish(start: pb.StreamTagStart, subject: str) -> TagStreamParams:
+    return TagStreamParams(
         top=start.top_labels,
         tokens_per_message=start.tokens_per_message,
-        checkpoints=Checkpoints(start.resume_every, start.resume_at_end),
+        checkpoints=ResumePolicy(start.resume_every, start.resume_at_end),
         resume_token=start.resume_token or None,
         allow_inexact=start.allow_inexact,
         subject=subject,
@@ -221,9 +221,9 @@ def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
     )
 
 
-def to_score_wishes(request: pb.ScoreRequest) -> list[ScoreWish]:
+def to_score_wishes(request: pb.ScoreRequest) -> list[ScoreParams]:
     return [
-        ScoreWish(
+        ScoreParams(
             item.text,
             item.source or None,
             tuple(item.vector.values) if item.HasField("vector") else None,

@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 
 from service.engine.errors import RequestError
-from service.rpc.admission import Admission, Parse, Reception, failure_of, release_with_call
+from service.rpc.admission import Admission, AdmissionControl, Parse, failure_of, release_with_call
 from service.rpc.bodies import Bodies, Incoming
 from service.rpc.errors import STATUS_OF, abortion, end_with, without_frames
 from service.rpc.send import Writer
@@ -58,7 +58,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         services: Sequence[str],
-        reception: Reception,
+        reception: AdmissionControl,
         bodies: Bodies,
         stall_seconds: float,
         itself: Sequence[str] = (),

@@ -13,16 +13,16 @@ from grpc_reflection.v1alpha import reflection
 
 from service.engine.control_types import Control
 from service.engine.memory_budget import MemoryBudget
-from service.engine.registry import Catalogue
+from service.engine.registry import ModelRegistry
 from service.engine.sequences import Sequences
 from service.rpc.admission import (
+    AdmissionControl,
+    AllowAll,
     CountRequest,
-    Gate,
     Guard,
-    Open,
-    Reception,
-    Unwatched,
-    Watch,
+    InflightTracker,
+    NoObserver,
+    RequestObserver,
     admit_all,
 )
 from service.rpc.bodies import Bodies
@@ -89,22 +89,24 @@ class GrpcServer:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: ModelRegistry,
         control: Control,
         settings: GrpcSettings,
         is_ready: Callable[[], bool],
         count: CountRequest,
         budget: MemoryBudget,
-        guard: Guard = Open(),
+        guard: Guard = AllowAll(),
         credentials: grpc.ServerCredentials | None = None,
-        watch: Watch = Unwatched(),
+        watch: RequestObserver = NoObserver(),
         check_load: Callable[[str], None] = admit_all,
     ) -> None:
         self.catalogue = catalogue
-        self.gate = Gate(settings.max_calls_per_caller)
+        self.gate = InflightTracker(settings.max_calls_per_caller)
         self.is_leaving = False
         self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds, budget)
-        reception = Reception(self.gate, count, self._label, budget, guard, watch, check_load)
+        reception = AdmissionControl(
+            self.gate, count, self._label, budget, guard, watch, check_load
+        )
         most_bodies = max(1, int(_BODIES_SHARE * budget.limit) // settings.max_message_bytes)
         interceptor = CallInterceptor(
             (SERVICE, INFERENCE),

@@ -12,10 +12,10 @@ from service.engine.inputs import off_loop
 from service.engine.memory_budget import ANSWERS, MemoryBudget
 from service.engine.models import GeneratorModel
 from service.engine.online_tagger import TagStream
-from service.engine.registry import Catalogue
-from service.engine.sampling_params import GenerationWish, unread_bytes
+from service.engine.registry import ModelRegistry
+from service.engine.sampling_params import GenerateParams, unread_bytes
 from service.rpc import converters
-from service.rpc.admission import CALLER, Gate
+from service.rpc.admission import CALLER, InflightTracker
 from service.rpc.errors import without_frames
 from service.rpc.interceptors import CallRequests
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
@@ -32,7 +32,11 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     """
 
     def __init__(
-        self, catalogue: Catalogue, gate: Gate, budget: MemoryBudget, stall_seconds: float
+        self,
+        catalogue: ModelRegistry,
+        gate: InflightTracker,
+        budget: MemoryBudget,
+        stall_seconds: float,
     ) -> None:
         self.catalogue = catalogue
         self.gate = gate
@@ -127,7 +131,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 await self._generate(call.model, wish, context)
 
     async def _generate(
-        self, model: GeneratorModel, wish: GenerationWish, context: grpc.aio.ServicerContext
+        self, model: GeneratorModel, wish: GenerateParams, context: grpc.aio.ServicerContext
     ) -> None:
         writer = Writer(context, self.stall_seconds)
         stream = await model.generate(wish)

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from service.runtime.device_rows import DeviceRows
-from service.runtime.runners import Array, PromptReader, Side, State
+from service.runtime.runners import Array, PromptReader, State, StepBuffers
 
 
 class StateOnHost(Exception):
@@ -29,10 +29,10 @@ class DeviceRunner:
     """
 
     def __init__(
-        self, primer: PromptReader, step: onnxruntime.InferenceSession, rows: DeviceRows
+        self, prefiller: PromptReader, step: onnxruntime.InferenceSession, rows: DeviceRows
     ) -> None:
         """Raises StateOnHost."""
-        self.primer = primer
+        self.prefiller = prefiller
         self.session = step
         self.buckets = buckets_of(rows.capacity)
         self._rows = rows
@@ -41,13 +41,15 @@ class DeviceRunner:
         self._bindings: dict[tuple[int, int, int], onnxruntime.IOBinding] = {}
         _check_state_inputs(step, rows)
 
-    def attach(self, sides: tuple[Side, Side]) -> None:
+    def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         """Both sides hold the same arrays: the state, which is what they differ in, is not here."""
         self._controls, self._outputs = sides[0].inputs, sides[0].outputs
         self._bindings.clear()
 
-    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
-        return self.primer.prime(tokens, states)
+    def prefill(
+        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
+    ) -> list[State]:
+        return self.prefiller.prefill(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
         """``side`` is of before the moves that are made here; the rows know their own."""

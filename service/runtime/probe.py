@@ -32,7 +32,7 @@ _LOGARITHMS = ("log_probability", "log_probabilities")
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """fingerprint: sha256 of what every graph computed for one row."""
 
     batch_invariant: bool
@@ -43,7 +43,7 @@ def probe(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     vocabulary: int,
     wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
-) -> Probed:
+) -> ProbeResult:
     """Run each graph on made-up rows, one alone and several together, whole and cut in two.
 
     Raises OutputNotFinite: such a model would answer with NaN.
@@ -65,7 +65,7 @@ def probe(
             for a, b in zip(alone, together, strict=True)
         )
         invariant &= _cut_changes_nothing(sessions[name], vocabulary)
-    return Probed(invariant, hashed.hexdigest())
+    return ProbeResult(invariant, hashed.hexdigest())
 
 
 def _outputs(

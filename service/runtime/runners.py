@@ -31,7 +31,7 @@ _SCORE_PIECE = 4096
 _LEAST_SCORED = 2
 
 
-class Side(Protocol):
+class StepBuffers(Protocol):
     """Arrays of (capacity, …) that a step reads and writes, by the graph's names."""
 
     @property
@@ -62,7 +62,7 @@ class Scorable(Sequenced, Protocol):
 
 
 @dataclass(frozen=True)
-class ByRows:
+class SessionPair:
     """One graph in one or two sessions: on one thread, and on several.
 
     A batch of a few rows is done before a second thread has woken up; a large one is shared
@@ -112,16 +112,16 @@ class FillRunner:
         yield _finite(rows)
 
 
-class Primer:
+class Prefiller:
     """Reads prompts or sources: many tokens at once, ragged rows padded to the longest.
 
     A graph that reads a vector gets each row's values instead.
     """
 
     def __init__(
-        self, session: ByRows | onnxruntime.InferenceSession, state: Sequence[StateTensor]
+        self, session: SessionPair | onnxruntime.InferenceSession, state: Sequence[StateTensor]
     ) -> None:
-        self.sessions = session if isinstance(session, ByRows) else ByRows(session)
+        self.sessions = session if isinstance(session, SessionPair) else SessionPair(session)
         self.state = state
         ports = self.sessions.narrow
         self.outputs = [port.name for port in ports.get_outputs()]
@@ -129,7 +129,9 @@ class Primer:
         self.reads_vector = "vector" in wanted
         self.carried = [tensor for tensor in state if tensor.name in wanted]
 
-    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
+    def prefill(
+        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
+    ) -> list[State]:
         """The state after each row of tokens, from its state or from zeros."""
         feed = {"vector": np.array(tokens, np.float32)} if self.reads_vector else _padded(tokens)
         feed |= _stacked(self.carried, states)
@@ -141,32 +143,40 @@ class Primer:
 
 
 class PromptReader(Protocol):
-    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
+    def prefill(
+        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
+    ) -> list[State]:
         """The state after each row of tokens, from its state or from the first one (None)."""
 
 
 class UnreadPrompts:
     """For a model that carries no state: nothing of a prompt outlives it but its last token."""
 
-    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
+    def prefill(
+        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
+    ) -> list[State]:
         return [{} for _ in tokens]
 
 
 class GenerateRunner:
     """Primes, and steps a batch through I/O bindings that are made once for each size."""
 
-    def __init__(self, primer: PromptReader, step: ByRows | onnxruntime.InferenceSession) -> None:
-        self.primer = primer
-        self.sessions = step if isinstance(step, ByRows) else ByRows(step)
-        self.sides: tuple[Side, ...] = ()
+    def __init__(
+        self, prefiller: PromptReader, step: SessionPair | onnxruntime.InferenceSession
+    ) -> None:
+        self.prefiller = prefiller
+        self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
+        self.sides: tuple[StepBuffers, ...] = ()
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
 
-    def attach(self, sides: tuple[Side, Side]) -> None:
+    def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         self.sides = sides
         self._steps.clear()
 
-    def prime(self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]) -> list[State]:
-        return self.primer.prime(tokens, states)
+    def prefill(
+        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
+    ) -> list[State]:
+        return self.prefiller.prefill(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
         step = self._steps.get((side, rows))
@@ -178,7 +188,7 @@ class GenerateRunner:
 
 
 def bound_step(
-    sessions: ByRows, inputs: Mapping[str, Array], outputs: Mapping[str, Array], rows: int
+    sessions: SessionPair, inputs: Mapping[str, Array], outputs: Mapping[str, Array], rows: int
 ) -> Callable[[], None]:
     """A run of the first ``rows`` rows of these arrays, which are read and written in place."""
     session = sessions.of(rows, WIDE_ROWS)
@@ -201,11 +211,11 @@ class SteppedPrimer:
 
     def __init__(
         self,
-        step: ByRows | onnxruntime.InferenceSession,
+        step: SessionPair | onnxruntime.InferenceSession,
         state: Sequence[StateTensor],
         rows: int = 64,
     ) -> None:
-        self.sessions = step if isinstance(step, ByRows) else ByRows(step)
+        self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.rows = rows
         carried = [tensor.name for tensor in state if tensor.carried]
         shapes = {port.name: port for port in self.sessions.narrow.get_inputs()}
@@ -226,7 +236,9 @@ class SteppedPrimer:
         )
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
 
-    def prime(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+    def prefill(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
+    ) -> list[State]:
         """The state after each row of tokens, from its state or from zeros."""
         # Longest first: whoever is done leaves the end of the batch.
         order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
@@ -273,14 +285,16 @@ def generate_runner(
 
     wide: sessions of the same graphs on more threads, for large batches.
     """
-    by_rows = {role: ByRows(session, (wide or {}).get(role)) for role, session in sessions.items()}
+    by_rows = {
+        role: SessionPair(session, (wide or {}).get(role)) for role, session in sessions.items()
+    }
     step = by_rows["step"]
-    return GenerateRunner(_primer(by_rows, state), step)
+    return GenerateRunner(_prefiller(by_rows, state), step)
 
 
-def _primer(sessions: Mapping[str, ByRows], state: Sequence[StateTensor]) -> PromptReader:
+def _prefiller(sessions: Mapping[str, SessionPair], state: Sequence[StateTensor]) -> PromptReader:
     if "prime" in sessions:
-        return Primer(sessions["prime"], state)
+        return Prefiller(sessions["prime"], state)
     return SteppedPrimer(sessions["step"], state) if state else UnreadPrompts()
 
 
@@ -291,11 +305,11 @@ class ScoreRunner:
         self,
         session: onnxruntime.InferenceSession,
         state: Sequence[StateTensor],
-        primer: PromptReader | None,
+        prefiller: PromptReader | None,
     ) -> None:
         self.session = session
         self.state = state
-        self.primer = primer
+        self.prefiller = prefiller
         self.outputs = [port.name for port in session.get_outputs()]
 
     def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float] | None] | None]:
@@ -325,9 +339,9 @@ class ScoreRunner:
             yield None if running else [s if sum(s) < math.inf else None for s in scores]
 
     def _first_states(self, items: Sequence[Scorable]) -> list[State | None]:
-        if self.primer is None:
+        if self.prefiller is None:
             return [None] * len(items)
-        return [*self.primer.prime([item.source for item in items], [None] * len(items))]
+        return [*self.prefiller.prefill([item.source for item in items], [None] * len(items))]
 
     def _next_state(self, state: State | None, found: Mapping[str, Array], row: int) -> State:
         before = state or {}

@@ -43,7 +43,7 @@ def test_a_cap_that_is_not_reached_leaves_the_catch_all_after_the_words():
 def test_markers_lie_between_the_symbols_and_the_catch_all():
     vocabulary = Vocabulary(("a", "b"), has_markers=True)
     assert (vocabulary.begin_id, vocabulary.end_id, vocabulary.unknown_id) == (3, 4, 5)
-    assert vocabulary.silent_ids == (0, 3, 5)
+    assert vocabulary.never_sampled_ids == (0, 3, 5)
 
 
 def test_a_cap_leaves_room_for_the_markers():

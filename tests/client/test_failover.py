@@ -8,7 +8,7 @@ import json
 import pytest
 
 from client.channel import NO_RETRIES, Retries
-from client.failover import RESUME_EVERY, CarriedStream
+from client.failover import RESUME_EVERY, ResumableStream
 from client.types import Beam, RequestFailed, Sampling
 from tests.client import fakes
 from tests.client.fakes import WELL, Act
@@ -24,7 +24,7 @@ class Told:
     """
 
     def __init__(self, options, acts=(), retries=RETRIES, most_calls=50):
-        stream = CarriedStream("m", options, retries, draw=lambda: 1.0, choose_seed=lambda: 7)
+        stream = ResumableStream("m", options, retries, draw=lambda: 1.0, choose_seed=lambda: 7)
         self.pieces, self.requests, self.waits = [], [], []
         left = iter(acts)
         while stream.legs:
@@ -328,7 +328,7 @@ def test_without_retries_a_broken_stream_fails_and_one_handed_over_goes_on():
 def test_a_point_made_at_the_end_is_not_gone_on_with():
     """It lies behind the end: what came after it would be more than was asked for."""
     options = {"prompt": "a", "max_tokens": 9, "resume_at_end": True}
-    stream = CarriedStream("m", options, RETRIES, draw=lambda: 0.0)
+    stream = ResumableStream("m", options, RETRIES, draw=lambda: 0.0)
     (leg,) = stream.legs
     *responses, last = fakes.generate(leg.request, WELL)
     early = type(last)(tokens=last.tokens, resume_points=last.resume_points)

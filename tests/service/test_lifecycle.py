@@ -144,7 +144,7 @@ def hold(service, name, part="thread"):
     return Held(getattr(service.app.catalogue.get(name), part).engine)
 
 
-class Gate:
+class InflightTracker:
     """Bundles that are not read until it is opened; ``reached`` once one is to be."""
 
     def __init__(self, monkeypatch):
@@ -164,7 +164,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch):
-    gate = Gate(monkeypatch)
+    gate = InflightTracker(monkeypatch)
     yield gate
     gate.open()
 

@@ -18,7 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from service.engine.errors import Unauthenticated
 from service.logs import IDS, LEVELS, Ids, dropped_lines, hear_loop, set_up
-from service.rpc.admission import Open
+from service.rpc.admission import AllowAll
 from tests.fuzz.methods import INFERENCE, UNROLL
 from tests.fuzz.unroll_seeds import unroll_seeds
 from tests.service.rpc.inference.calls import ask
@@ -524,7 +524,7 @@ def test_a_call_of_several_requests_is_told_by_the_id_that_its_caller_gets(writt
     served = caller.inference.ModelStreamInfer(iter(requests), timeout=20)
     list(served)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Open, "caller", refuse)
+        patch.setattr(AllowAll, "caller", refuse)
         refused = caller.inference.ModelStreamInfer(iter(requests), timeout=20)
         with pytest.raises(grpc.RpcError):
             list(refused)

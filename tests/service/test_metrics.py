@@ -9,7 +9,7 @@ from service.engine import errors
 from service.engine.model_version import ServedVersion
 from service.engine.registry import RefusedModel
 from service.engine.requests import FinishReason
-from service.engine.slots import HostRows
+from service.engine.slots import HostStateStore
 from service.engine.statistics import Duration, ModelStatistics
 from service.engine_metrics import BatchMetrics, GenerateMetrics
 from service.memory import memory_limit
@@ -177,7 +177,7 @@ def test_rows_and_their_memory_are_those_of_what_is_served(metrics):
     metrics.tell_models([*both, card("mood", "classify")], [], rows=8)
     assert value(metrics, "unroll_row_capacity", model="letters") == 16
     assert value(metrics, "unroll_row_capacity", model="mood") is None
-    held = sum(rows.nbytes for rows in HostRows(state, 8)._everything())
+    held = sum(rows.nbytes for rows in HostStateStore(state, 8)._everything())
     assert value(metrics, "unroll_model_state_bytes", model="letters", version="1") == held
     metrics.tell_models(both[1:], [], rows=8)
     assert value(metrics, "unroll_row_capacity", model="letters") == 8

@@ -37,7 +37,7 @@ _STRENGTH = 5.0
 
 
 @dataclass(frozen=True)
-class Remembered:
+class RetrievedMemory:
     """Every token of the nearest examples: nearest * length slots of each row.
 
     keys: (batch, slots, size). tokens: (batch, slots) int64. scores: (batch, slots), minus the
@@ -132,7 +132,7 @@ class Examples(nn.Module):
 
     def look_at(
         self, tokens: Tensor, scores: Tensor, features: Tensor, embedded: Tensor
-    ) -> Remembered:
+    ) -> RetrievedMemory:
         """What a stream keeps of nearest_to's tokens and scores.
 
         features (batch * nearest, length, features): of a writer that has read each example up
@@ -143,9 +143,9 @@ class Examples(nn.Module):
         keys = self.key(torch.cat((read, embedded), dim=3))
         scores = scores.unsqueeze(2).expand_as(copied)
         scores = scores.masked_fill(copied == PADDING_ID, _NOTHING)
-        return Remembered(keys.flatten(1, 2), copied.flatten(1), scores.flatten(1))
+        return RetrievedMemory(keys.flatten(1, 2), copied.flatten(1), scores.flatten(1))
 
-    def copy(self, logits: Tensor, features: Tensor, memory: Remembered) -> Tensor:
+    def copy(self, logits: Tensor, features: Tensor, memory: RetrievedMemory) -> Tensor:
         """logits (batch, time, vocabulary) of a writer's features (batch, time, features) → those
         with what it copies
         """

@@ -23,7 +23,7 @@ from training.models.options import (
     check_one_direction,
 )
 from training.models.recurrent import RecurrentStack
-from training.models.retrieval_copy import Examples, Remembered
+from training.models.retrieval_copy import Examples, RetrievedMemory
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class VectorToSequence(nn.Module):
         logits: Tensor = self.output(features)
         if self.examples is None:
             return logits
-        return self.examples.copy(logits, features, Remembered(*fixed[1:]))
+        return self.examples.copy(logits, features, RetrievedMemory(*fixed[1:]))
 
 
 def _compressed(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from service.engine.fill_mask import FillModel
 from service.engine.model_version import ServedModel
 from service.engine.models import ClassifierModel
 from service.engine.tagging import TaggerModel
-from service.rpc.inference.adapters import Form
+from service.rpc.inference.adapters import ModelAdapter
 from service.rpc.inference.generate_adapters import GenerateText
 from service.rpc.inference.tensor_adapters import (
     ClassifyTensors,
@@ -17,7 +17,7 @@ from service.rpc.inference.tensor_adapters import (
 from service.rpc.inference.text_adapters import ClassifyText, FillText, TagText
 
 
-def form_of(model: ServedModel, is_tensors: bool) -> Form:
+def form_of(model: ServedModel, is_tensors: bool) -> ModelAdapter:
     """Of texts, or of tensors."""
     if isinstance(model, ClassifierModel):
         return ClassifyTensors(model) if is_tensors else ClassifyText(model)

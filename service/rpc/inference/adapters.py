@@ -15,7 +15,7 @@ from service.engine.errors import WrongInput
 from service.engine.inputs import MAX_TEXTS
 from service.engine.model_info import ModelCard
 from service.rpc.inference.parameters import Parameters
-from service.rpc.inference.tensors import Array, Port
+from service.rpc.inference.tensors import Array, TensorSpec
 
 # What the name of a model's second form ends with.
 TENSORS = ".tensors"
@@ -24,7 +24,7 @@ Setting = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class Told:
+class InferResult:
     """One response: the outputs in the form's order, and what is said beside them.
 
     is_last: whether it is the request's last one.
@@ -35,7 +35,7 @@ class Told:
     is_last: bool = True
 
 
-class Form:
+class ModelAdapter:
     """One way to call a model.
 
     max_batch: 0 for tensors without a batch dimension. settings_help: the parameters that it
@@ -43,8 +43,8 @@ class Form:
     keeps_sequences: requests may go on from each other's state.
     """
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     max_batch = MAX_TEXTS
     settings_help = "this model has none of its own"
     is_decoupled = False
@@ -57,7 +57,7 @@ class Form:
         """What the parameters say, as infer() wants it. Raises WrongInput."""
         return None
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         """The whole answer. Raises WrongInput, QueueFull or EngineFailed."""
         raise NotImplementedError
 
@@ -65,13 +65,15 @@ class Form:
         """What the whole answer takes at most while it is made; 0 where its request is larger."""
         return 0
 
-    def stream(self, inputs: Mapping[str, Array], settings: Any) -> AsyncGenerator[Told, None]:
+    def stream(
+        self, inputs: Mapping[str, Array], settings: Any
+    ) -> AsyncGenerator[InferResult, None]:
         """The answer as it is made, of a form that is decoupled. Raises as infer()."""
         raise NotImplementedError
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: Any
-    ) -> tuple[Told, Any]:
+    ) -> tuple[InferResult, Any]:
         """The answer after ``state`` (None: the first), and the state after it.
 
         Of a form that keeps sequences. Raises as infer().

@@ -12,10 +12,10 @@ import numpy as np
 from service.engine.errors import WrongInput
 from service.engine.models import GeneratorModel, OpenStream
 from service.engine.requests import Event, Finished, TokenMade
-from service.engine.sampling_params import GenerationWish, SamplingWish
-from service.rpc.inference.adapters import Form, Setting, Told
+from service.engine.sampling_params import GenerateParams, SamplingParams
+from service.rpc.inference.adapters import InferResult, ModelAdapter, Setting
 from service.rpc.inference.parameters import Parameters
-from service.rpc.inference.tensors import Array, Port, bytes_array, texts_of
+from service.rpc.inference.tensors import Array, TensorSpec, bytes_array, texts_of
 
 _NUMBERS = (
     "temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
@@ -34,14 +34,14 @@ _USUAL_TOKENS = 256
 class GenerationSettings:
     """tokens_per_message: of a response, where the request is streamed."""
 
-    sampling: SamplingWish
+    sampling: SamplingParams
     max_tokens: int
     min_tokens: int
     stop: tuple[str, ...]
     tokens_per_message: int
 
 
-class GenerateText(Form):
+class GenerateText(ModelAdapter):
     """Unlike a model of Triton that is decoupled, it can be asked for one response, too."""
 
     max_batch = 0
@@ -54,21 +54,21 @@ class GenerateText(Form):
         self.needs = model.needs
         is_vector = self.needs == "vector"
         self.inputs = (
-            Port("vector", "FP32", (len(model.card.vector_fields),))
+            TensorSpec("vector", "FP32", (len(model.card.vector_fields),))
             if is_vector
-            else Port(self.needs, "BYTES", (1,)),
+            else TensorSpec(self.needs, "BYTES", (1,)),
         )
         self.outputs = (
-            Port("text", "BYTES", (1,)),
-            Port("tokens", "INT64", (-1,)),
-            Port("log_probabilities", "FP32", (-1,)),
-            Port("finish_reason", "BYTES", (1,)),
+            TensorSpec("text", "BYTES", (1,)),
+            TensorSpec("tokens", "INT64", (-1,)),
+            TensorSpec("log_probabilities", "FP32", (-1,)),
+            TensorSpec("finish_reason", "BYTES", (1,)),
         )
 
     def settings(self, parameters: Parameters) -> GenerationSettings:
         chosen: dict[str, Any] = {name: parameters.number(name) for name in _NUMBERS}
         chosen |= {name: _ids(parameters, name) for name in _LISTS}
-        sampling = SamplingWish(
+        sampling = SamplingParams(
             **chosen,
             top_k=parameters.whole("top_k"),
             seed=parameters.whole("seed", 2**64 - 1),
@@ -87,7 +87,7 @@ class GenerateText(Form):
         usual = min(_USUAL_TOKENS, self.card.limits["output_tokens"])
         return usual if wanted is None else wanted
 
-    async def infer(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> InferResult:
         """All tokens in one response."""
         events: list[Event] = []
         stream = await self._open(inputs, settings)
@@ -100,7 +100,7 @@ class GenerateText(Form):
 
     async def stream(
         self, inputs: Mapping[str, Array], settings: GenerationSettings
-    ) -> AsyncGenerator[Told, None]:
+    ) -> AsyncGenerator[InferResult, None]:
         stream = await self._open(inputs, settings)
         try:
             said = _first(stream)
@@ -113,10 +113,10 @@ class GenerateText(Form):
     async def _open(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> OpenStream:
         given = inputs[self.needs]
         is_vector = self.needs == "vector"
-        primes: dict[str, Any] = dict.fromkeys(("prompt", "source", "vector"))
-        primes[self.needs] = given.tolist() if is_vector else texts_of(given, self.needs)[0]
-        wish = GenerationWish(
-            **primes,
+        prefills: dict[str, Any] = dict.fromkeys(("prompt", "source", "vector"))
+        prefills[self.needs] = given.tolist() if is_vector else texts_of(given, self.needs)[0]
+        wish = GenerateParams(
+            **prefills,
             max_tokens=settings.max_tokens,
             sampling=settings.sampling,
             stop=settings.stop,
@@ -131,14 +131,14 @@ def _first(stream: OpenStream) -> dict[str, Setting]:
     return {"seed": str(stream.seed), "unknown_symbols": stream.unknown_symbols}
 
 
-def _told(events: Sequence[Event], said: Mapping[str, Setting]) -> Told:
+def _told(events: Sequence[Event], said: Mapping[str, Setting]) -> InferResult:
     tokens = [event for event in events if type(event) is TokenMade]
     last = events[-1]
     reason, parameters = "", dict(said)
     if isinstance(last, Finished):
         reason = last.reason.value
         parameters |= {"input_tokens": last.input_tokens, "output_tokens": last.output_tokens}
-    return Told(
+    return InferResult(
         {
             "text": bytes_array(["".join(token.text for token in tokens)]),
             "tokens": np.array([token.token for token in tokens], np.int64),

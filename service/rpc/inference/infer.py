@@ -16,16 +16,16 @@ from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.inputs import off_loop
 from service.engine.memory_budget import ANSWERS, MemoryBudget
 from service.engine.model_version import Call, ServedModel, ServedVersion
-from service.engine.registry import Catalogue
+from service.engine.registry import ModelRegistry
 from service.engine.sequences import Flags, SequenceKey, Sequences
 from service.engine.shares import SHARE
 from service.rpc.admission import CALLER
 from service.rpc.inference.adapter_choice import form_of
-from service.rpc.inference.adapters import TENSORS, Form, Setting, Told, base_name
+from service.rpc.inference.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
 from service.rpc.inference.parameters import Parameters
 from service.rpc.inference.tensors import (
     Array,
-    Port,
+    TensorSpec,
     bytes_array,
     read_inputs,
     refuse_parameter,
@@ -52,7 +52,7 @@ Send = Callable[[pb.ModelInferResponse], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Asking:
+class InferOptions:
     """What a request says beside its tensors and its model's settings.
 
     sequence: None for a request that goes on from nothing. parameters: that are not read yet.
@@ -65,7 +65,7 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Ask:
+class InferContext:
     """A request, read.
 
     outputs: what is wanted, by name, and of how many labels each as texts (0: the numbers).
@@ -81,7 +81,7 @@ class _Under:
     """What a request is answered with."""
 
     served: ServedVersion
-    form: Form
+    form: ModelAdapter
     call: Call[ServedModel]
 
 
@@ -91,18 +91,22 @@ class Answering:
     sequences: whose states are kept between requests. budget: of the bytes that answers take.
     """
 
-    def __init__(self, catalogue: Catalogue, sequences: Sequences, budget: MemoryBudget) -> None:
+    def __init__(
+        self, catalogue: ModelRegistry, sequences: Sequences, budget: MemoryBudget
+    ) -> None:
         self.catalogue = catalogue
         self.sequences = sequences
         self.budget = budget
-        self._forms: WeakKeyDictionary[ServedVersion, tuple[Form, Form]] = WeakKeyDictionary()
+        self._forms: WeakKeyDictionary[ServedVersion, tuple[ModelAdapter, ModelAdapter]] = (
+            WeakKeyDictionary()
+        )
 
-    def find(self, name: str, version: str = "") -> tuple[ServedVersion, Form]:
+    def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
         """Raises ModelNotFound or ModelRefused."""
         served = self.catalogue.find(base_name(name), version)
         return served, self.form_of(served, name)
 
-    def form_of(self, served: ServedVersion, name: str) -> Form:
+    def form_of(self, served: ServedVersion, name: str) -> ModelAdapter:
         """The one that ``name`` asks for."""
         if served not in self._forms:
             self._forms[served] = (form_of(served.model, False), form_of(served.model, True))
@@ -127,7 +131,7 @@ class Answering:
                 await send(_marked(await self._whole(request, asking, under), True))
 
     async def _whole(
-        self, request: pb.ModelInferRequest, asking: Asking, under: _Under
+        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
     ) -> pb.ModelInferResponse:
         async with _Limit(asking.timeout_seconds).watch():
             ask, told = await self._ask(request, asking, under)
@@ -138,7 +142,7 @@ class Answering:
         return await _respond(request, ask, told, under)
 
     async def _stream_all(
-        self, request: pb.ModelInferRequest, asking: Asking, under: _Under, send: Send
+        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under, send: Send
     ) -> None:
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
         # whoever has the final response is told nothing further.
@@ -157,7 +161,7 @@ class Answering:
     @contextmanager
     def _begin(
         self, request: pb.ModelInferRequest, owner: Hashable
-    ) -> Iterator[tuple[Asking, _Under]]:
+    ) -> Iterator[tuple[InferOptions, _Under]]:
         try:
             _check_counts(request)
             asking = _asking(request, owner)
@@ -169,7 +173,7 @@ class Answering:
         with served.call() as call:
             yield asking, _Under(served, self.form_of(served, request.model_name), call)
 
-    def _version_for(self, request: pb.ModelInferRequest, asking: Asking) -> ServedVersion:
+    def _version_for(self, request: pb.ModelInferRequest, asking: InferOptions) -> ServedVersion:
         """A sequence stays on the one that it began with."""
         begun: ServedVersion | None = None
         if asking.sequence:
@@ -185,8 +189,8 @@ class Answering:
         return begun
 
     async def _ask(
-        self, request: pb.ModelInferRequest, asking: Asking, under: _Under
-    ) -> tuple[Ask, Told | None]:
+        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
+    ) -> tuple[InferContext, InferResult | None]:
         """The request, and what is told where it is one of a sequence."""
         if asking.sequence is None:
             return await _read(request, asking, under), None
@@ -205,7 +209,7 @@ class Answering:
         return ask, told
 
 
-async def _read(request: pb.ModelInferRequest, asking: Asking, under: _Under) -> Ask:
+async def _read(request: pb.ModelInferRequest, asking: InferOptions, under: _Under) -> InferContext:
     started, form = time.monotonic(), under.form
     settings = form.settings(asking.parameters)
     asking.parameters.refuse_rest(form.settings_help)
@@ -213,11 +217,11 @@ async def _read(request: pb.ModelInferRequest, asking: Asking, under: _Under) ->
     inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, form.inputs))
     under.call.inferences = form.batch(inputs)
     under.call.input_seconds = time.monotonic() - started
-    return Ask(inputs, outputs, settings)
+    return InferContext(inputs, outputs, settings)
 
 
 async def _respond(
-    request: pb.ModelInferRequest, ask: Ask, told: Told, under: _Under
+    request: pb.ModelInferRequest, ask: InferContext, told: InferResult, under: _Under
 ) -> pb.ModelInferResponse:
     started = time.monotonic()
     response = _headed(request, under)
@@ -232,9 +236,9 @@ async def _respond(
 def _write(
     response: pb.ModelInferResponse,
     request: pb.ModelInferRequest,
-    ask: Ask,
-    told: Told,
-    form: Form,
+    ask: InferContext,
+    told: InferResult,
+    form: ModelAdapter,
 ) -> None:
     outputs = {
         name: _labelled(told.outputs[name], count, form.outputs, name)
@@ -254,13 +258,13 @@ def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferRes
     return response
 
 
-def _asking(request: pb.ModelInferRequest, owner: Hashable) -> Asking:
+def _asking(request: pb.ModelInferRequest, owner: Hashable) -> InferOptions:
     parameters = Parameters(request.parameters)
     timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
     seconds = timeout / _MICROSECONDS if timeout else None
     _share(parameters.whole("priority", _LARGEST) or 0, seconds)
     parameters.flag(_BINARY_OUTPUT)
-    return Asking(
+    return InferOptions(
         parameters, _sequence(request, parameters, owner), seconds, parameters.flag(EMPTY_FINAL)
     )
 
@@ -319,7 +323,7 @@ def _sequence(
     return SequenceKey(owner, request.model_name, number, CALLER.get().name), flags
 
 
-def _wanted(request: pb.ModelInferRequest, form: Form) -> dict[str, int]:
+def _wanted(request: pb.ModelInferRequest, form: ModelAdapter) -> dict[str, int]:
     ports = {port.name: port for port in form.outputs}
     if not request.outputs:
         return dict.fromkeys(ports, 0)
@@ -336,7 +340,7 @@ def _wanted(request: pb.ModelInferRequest, form: Form) -> dict[str, int]:
     return wanted
 
 
-def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: Port) -> int:
+def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: TensorSpec) -> int:
     """How many of the likeliest labels are wanted instead of the numbers."""
     parameters = dict(output.parameters)
     given = {k: v for k, v in parameters.items() if k == "classification"}
@@ -350,7 +354,7 @@ def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: Port
     return min(count, len(port.labels))
 
 
-def _labelled(array: Array, count: int, ports: tuple[Port, ...], name: str) -> Array:
+def _labelled(array: Array, count: int, ports: tuple[TensorSpec, ...], name: str) -> Array:
     """Triton's classification extension: the ``count`` largest as "value:index:label"."""
     if not count:
         return array

@@ -9,9 +9,9 @@ from service.engine.control_types import READY, IndexEntry
 from service.engine.model_info import ModelCard
 from service.engine.model_version import ServedVersion
 from service.engine.statistics import Duration
-from service.rpc.inference.adapters import TENSORS, Form
+from service.rpc.inference.adapters import TENSORS, ModelAdapter
 from service.rpc.inference.tensor_adapters import StepTensors
-from service.rpc.inference.tensors import DATATYPES, Port
+from service.rpc.inference.tensors import DATATYPES, TensorSpec
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference import model_config_pb2 as config_pb
 
@@ -21,7 +21,7 @@ _CPU = "CPUExecutionProvider"
 _MICROSECONDS = 1e6
 
 
-def metadata(name: str, versions: Sequence[str], form: Form) -> pb.ModelMetadataResponse:
+def metadata(name: str, versions: Sequence[str], form: ModelAdapter) -> pb.ModelMetadataResponse:
     return pb.ModelMetadataResponse(
         name=name,
         versions=versions,
@@ -31,14 +31,14 @@ def metadata(name: str, versions: Sequence[str], form: Form) -> pb.ModelMetadata
     )
 
 
-def _metadata(port: Port) -> pb.ModelMetadataResponse.TensorMetadata:
+def _metadata(port: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(
         name=port.name, datatype=port.datatype, shape=port.shape
     )
 
 
 def configuration(
-    name: str, versions: Sequence[str], form: Form, most_sequences: int, idle_seconds: float
+    name: str, versions: Sequence[str], form: ModelAdapter, most_sequences: int, idle_seconds: float
 ) -> config_pb.ModelConfig:
     """most_sequences, idle_seconds: as Sequences has them."""
     kinds, card = config_pb.ModelInstanceGroup, form.card
@@ -84,15 +84,15 @@ def configuration(
     return config
 
 
-def _type(port: Port) -> config_pb.DataType:
+def _type(port: TensorSpec) -> config_pb.DataType:
     return DATATYPES[port.datatype].config
 
 
-def _dims(port: Port, form: Form) -> tuple[int, ...]:
+def _dims(port: TensorSpec, form: ModelAdapter) -> tuple[int, ...]:
     return port.shape[1:] if form.max_batch else port.shape
 
 
-def _states(form: Form) -> list[config_pb.ModelSequenceBatching.State]:
+def _states(form: ModelAdapter) -> list[config_pb.ModelSequenceBatching.State]:
     """What the server keeps of a sequence, where requests can bring it themselves, too."""
     if not isinstance(form, StepTensors):
         return []
@@ -113,7 +113,7 @@ def _states(form: Form) -> list[config_pb.ModelSequenceBatching.State]:
     ]
 
 
-def _facts(card: ModelCard, form: Form) -> dict[str, str]:
+def _facts(card: ModelCard, form: ModelAdapter) -> dict[str, str]:
     facts = {
         "task": card.task,
         "description": card.description,

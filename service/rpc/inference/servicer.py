@@ -11,8 +11,8 @@ import grpc
 import service
 from service.engine.control_types import Control, VersionPolicy
 from service.engine.errors import NotOffered, RequestError, WrongInput
-from service.engine.registry import Catalogue
-from service.rpc.admission import Reception
+from service.engine.registry import ModelRegistry
+from service.rpc.admission import AdmissionControl
 from service.rpc.inference import metadata
 from service.rpc.inference.adapters import TENSORS, base_name
 from service.rpc.inference.infer import Answering
@@ -44,7 +44,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         answering: Answering,
         control: Control,
         is_ready: Callable[[], bool],
-        reception: Reception,
+        reception: AdmissionControl,
         stall_seconds: float,
     ) -> None:
         self.answering = answering
@@ -54,7 +54,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self.stall_seconds = stall_seconds
 
     @property
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> ModelRegistry:
         return self.answering.catalogue
 
     # -- health and metadata -------------------------------------------------------------------

@@ -10,7 +10,7 @@ import grpc
 
 from service.engine.errors import RequestError, ServiceStopping
 from service.engine.memory_budget import Reservation
-from service.rpc.admission import Admission, Reception, release_with_call
+from service.rpc.admission import Admission, AdmissionControl, release_with_call
 from service.rpc.errors import told
 from service.rpc.inference.infer import MOST_ID_CHARACTERS, Answering
 from service.rpc.inference.writer import Outbox
@@ -36,7 +36,7 @@ class InferStream:
         self,
         answering: Answering,
         context: grpc.aio.ServicerContext,
-        reception: Reception,
+        reception: AdmissionControl,
         stall_seconds: float,
     ) -> None:
         self.answering = answering

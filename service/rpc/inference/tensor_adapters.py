@@ -15,11 +15,11 @@ from service.engine.errors import WrongInput
 from service.engine.fill_mask import FillItem, FillModel
 from service.engine.inputs import MAX_REQUEST_CHARACTERS, off_loop
 from service.engine.models import ClassifierModel, GeneratorModel
-from service.engine.requests import Outlook, Snapshot, State
-from service.engine.stateful_step import ReadWish, look_ahead
+from service.engine.requests import NextTokenDistribution, Snapshot, State
+from service.engine.stateful_step import NextTokenParams, look_ahead
 from service.engine.tagging import TaggedToken, TaggerModel
-from service.rpc.inference.adapters import Form, Told, about
-from service.rpc.inference.tensors import Array, Port, datatype_of
+from service.rpc.inference.adapters import InferResult, ModelAdapter, about
+from service.rpc.inference.tensors import Array, TensorSpec, datatype_of
 
 # Numbers of one output: 16 MiB.
 _MOST_TOLD = 2**22
@@ -31,7 +31,7 @@ _NUMBER_BYTES = 64
 _LENGTHS = (-1, 1)
 
 
-class ClassifyTensors(Form):
+class ClassifyTensors(ModelAdapter):
     def __init__(self, model: ClassifierModel) -> None:
         super().__init__(model.card)
         self.model = model
@@ -41,7 +41,7 @@ class ClassifyTensors(Form):
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         rows = _rows(inputs, "tokens", "lengths")
         _check_told(len(rows), len(self.card.labels), "tokens")
         with about("tokens"):
@@ -50,7 +50,7 @@ class ClassifyTensors(Form):
         return await _probable(size, lambda: np.array(found, np.float32))
 
 
-class TagTensors(Form):
+class TagTensors(ModelAdapter):
     """What lies beyond a row's length is zero, and -inf among the logits."""
 
     def __init__(self, model: TaggerModel) -> None:
@@ -63,7 +63,7 @@ class TagTensors(Form):
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return inputs["tokens"].size * len(self.card.labels) * _NUMBER_BYTES
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         rows = _rows(inputs, "tokens", "lengths")
         time, labels = inputs["tokens"].shape[1], len(self.card.labels)
         _check_told(len(rows) * time, labels, "tokens")
@@ -73,7 +73,7 @@ class TagTensors(Form):
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
-    ) -> tuple[Told, Snapshot]:
+    ) -> tuple[InferResult, Snapshot]:
         (ids,) = _rows(inputs, "tokens", "lengths")
         time, labels = inputs["tokens"].shape[1], self.card.labels
         _check_told(time, len(labels), "tokens")
@@ -84,7 +84,7 @@ class TagTensors(Form):
         return await _probable(size, lambda: _spread(turn.tokens, labels, time)), turn.after
 
 
-class FillTensors(Form):
+class FillTensors(ModelAdapter):
     """Each side of the blank begins with its marker and is read towards the blank."""
 
     def __init__(self, model: FillModel) -> None:
@@ -96,7 +96,7 @@ class FillTensors(Form):
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         before = _rows(inputs, "tokens", "lengths")
         after = _rows(inputs, "right", "right_lengths")
         _check_told(len(before), len(self.card.labels), "tokens")
@@ -105,7 +105,7 @@ class FillTensors(Form):
         return await _probable(len(items) * len(self.card.labels), lambda: np.stack(found))
 
 
-class StepTensors(Form):
+class StepTensors(ModelAdapter):
     """What may follow after a prompt, or after a source or a vector and a token.
 
     The state comes out beside it, and goes in again with the next tokens; with a sequence_id the
@@ -119,34 +119,34 @@ class StepTensors(Form):
         self.model = model
         self.needs = model.needs
         self.state = tuple(
-            Port(spec.name, datatype_of(spec.dtype), (-1, *spec.shape), optional=True)
+            TensorSpec(spec.name, datatype_of(spec.dtype), (-1, *spec.shape), optional=True)
             for spec in model.card.state
         )
         self.inputs = (*self._first(), *self.state)
         symbols = model.card.vocabulary
         self.outputs = (
-            Port("logits", "FP32", (-1, len(symbols)), labels=symbols),
-            *(Port(f"next_{port.name}", port.datatype, port.shape) for port in self.state),
+            TensorSpec("logits", "FP32", (-1, len(symbols)), labels=symbols),
+            *(TensorSpec(f"next_{port.name}", port.datatype, port.shape) for port in self.state),
         )
 
-    def _first(self) -> tuple[Port, ...]:
-        token = Port("token", "INT64", (-1, 1), optional=True)
+    def _first(self) -> tuple[TensorSpec, ...]:
+        token = TensorSpec("token", "INT64", (-1, 1), optional=True)
         if self.needs == "prompt":
             return _sequence("tokens", "lengths")
         if self.needs == "source":
             return (*_sequence("source", "source_lengths", optional=True), token)
         fields = self.card.vector_fields
-        return Port("vector", "FP32", (-1, len(fields)), optional=True), token
+        return TensorSpec("vector", "FP32", (-1, len(fields)), optional=True), token
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return self.batch(inputs) * self._told_a_row * _NUMBER_BYTES
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         return await self._told(await self._look_ahead(inputs, self._starts(inputs)))
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: State | None
-    ) -> tuple[Told, State]:
+    ) -> tuple[InferResult, State]:
         starts = self._starts(inputs)
         if state is not None:
             if starts[0] is not None:
@@ -174,10 +174,10 @@ class StepTensors(Form):
 
     async def _look_ahead(
         self, inputs: Mapping[str, Array], starts: Sequence[State | None]
-    ) -> list[Outlook]:
+    ) -> list[NextTokenDistribution]:
         _check_told(len(starts), self._told_a_row, self.inputs[0].name)
         wishes = [
-            ReadWish(tokens, source, start)
+            NextTokenParams(tokens, source, start)
             for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
         ]
         return await look_ahead(self.model, wishes)
@@ -199,11 +199,11 @@ class StepTensors(Form):
     def _told_a_row(self) -> int:
         return sum(math.prod(port.shape[1:]) for port in self.outputs)
 
-    async def _told(self, outlooks: Sequence[Outlook]) -> Told:
+    async def _told(self, outlooks: Sequence[NextTokenDistribution]) -> InferResult:
         size = len(outlooks) * self._told_a_row
-        return Told(await off_loop(size, lambda: self._stacked(outlooks)))
+        return InferResult(await off_loop(size, lambda: self._stacked(outlooks)))
 
-    def _stacked(self, outlooks: Sequence[Outlook]) -> dict[str, Array]:
+    def _stacked(self, outlooks: Sequence[NextTokenDistribution]) -> dict[str, Array]:
         outputs = {"logits": np.stack([outlook.log_probabilities for outlook in outlooks])}
         for port in self.state:
             rows = [outlook.state[port.name] for outlook in outlooks]
@@ -211,14 +211,16 @@ class StepTensors(Form):
         return outputs
 
 
-def _sequence(tokens: str, lengths: str, optional: bool = False) -> tuple[Port, Port]:
-    return Port(tokens, "INT64", (-1, -1), optional), Port(lengths, "INT64", _LENGTHS, optional)
+def _sequence(tokens: str, lengths: str, optional: bool = False) -> tuple[TensorSpec, TensorSpec]:
+    return TensorSpec(tokens, "INT64", (-1, -1), optional), TensorSpec(
+        lengths, "INT64", _LENGTHS, optional
+    )
 
 
-def _label_ports(free: tuple[int, ...], labels: tuple[str, ...]) -> tuple[Port, Port]:
+def _label_ports(free: tuple[int, ...], labels: tuple[str, ...]) -> tuple[TensorSpec, TensorSpec]:
     shape = (*free, len(labels))
     return tuple(  # type: ignore[return-value]
-        Port(name, "FP32", shape, labels=labels) for name in ("probabilities", "logits")
+        TensorSpec(name, "FP32", shape, labels=labels) for name in ("probabilities", "logits")
     )
 
 
@@ -249,15 +251,15 @@ def _check_told(tokens: int, labels: int, name: str) -> None:
         )
 
 
-async def _probable(size: int, make: Callable[[], Array]) -> Told:
+async def _probable(size: int, make: Callable[[], Array]) -> InferResult:
     """make: the probabilities. size: how many there are."""
     return await off_loop(size, lambda: _with_logits(make()))
 
 
-def _with_logits(probabilities: Array) -> Told:
+def _with_logits(probabilities: Array) -> InferResult:
     with np.errstate(divide="ignore"):  # what cannot be has the logit -inf
         logits = np.log(probabilities)
-    return Told({"probabilities": probabilities, "logits": logits})
+    return InferResult({"probabilities": probabilities, "logits": logits})
 
 
 def _filled_up(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:

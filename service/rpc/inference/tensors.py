@@ -77,7 +77,7 @@ _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 @dataclass(frozen=True)
-class Port:
+class TensorSpec:
     """A tensor that a model takes or gives.
 
     shape: -1 for what the request chooses; the batch, where there is one, is part of it.
@@ -96,7 +96,7 @@ def datatype_of(dtype: str) -> str:
     return _DATATYPE_OF_DTYPE[np.dtype(dtype)].name
 
 
-def read_inputs(request: pb.ModelInferRequest, ports: Sequence[Port]) -> dict[str, Array]:
+def read_inputs(request: pb.ModelInferRequest, ports: Sequence[TensorSpec]) -> dict[str, Array]:
     """The request's tensors by name, each of its port's datatype and of a shape that fits it.
 
     A tensor of shape [n, 1] may come as [n]. Raises WrongInput with the tensor's name, and
@@ -112,7 +112,7 @@ def read_inputs(request: pb.ModelInferRequest, ports: Sequence[Port]) -> dict[st
     }
 
 
-def _check_names(request: pb.ModelInferRequest, known: Mapping[str, Port]) -> None:
+def _check_names(request: pb.ModelInferRequest, known: Mapping[str, TensorSpec]) -> None:
     names = [tensor.name for tensor in request.inputs]
     for name in names:
         if name not in known:
@@ -161,7 +161,9 @@ def refuse_parameter(what: str, name: str) -> NoReturn:
     raise WrongInput(f"{what} has the unknown parameter {name!r}; leave it out")
 
 
-def _read(tensor: pb.ModelInferRequest.InferInputTensor, port: Port, raw: bytes | None) -> Array:
+def _read(
+    tensor: pb.ModelInferRequest.InferInputTensor, port: TensorSpec, raw: bytes | None
+) -> Array:
     what = f"input {tensor.name!r}"
     datatype = _checked_datatype(tensor.datatype, port, what)
     shape = _checked_shape(tuple(tensor.shape), port, what)
@@ -180,7 +182,7 @@ def _check_told_size(tensor: pb.ModelInferRequest.InferInputTensor, size: int, w
         raise WrongInput(f"{what} has {size} raw bytes, and its {BINARY_SIZE} says {told}")
 
 
-def _checked_datatype(name: str, port: Port, what: str) -> Datatype:
+def _checked_datatype(name: str, port: TensorSpec, what: str) -> Datatype:
     if name not in DATATYPES:
         raise WrongInput(f"{what} has the unknown datatype {name!r}; send {port.datatype}")
     if name != port.datatype:
@@ -188,7 +190,7 @@ def _checked_datatype(name: str, port: Port, what: str) -> Datatype:
     return DATATYPES[name]
 
 
-def _checked_shape(shape: tuple[int, ...], port: Port, what: str) -> tuple[int, ...]:
+def _checked_shape(shape: tuple[int, ...], port: TensorSpec, what: str) -> tuple[int, ...]:
     """The port's own rank, so that [n] stands for [n, 1]."""
     if min(shape, default=1) < 1:
         raise WrongInput(f"{what} has the shape {list(shape)}; every dimension is at least 1")

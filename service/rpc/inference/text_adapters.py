@@ -12,36 +12,36 @@ from service.engine.fill_mask import MAX_TOP_WORDS, FilledBlank, FillModel
 from service.engine.inputs import off_loop
 from service.engine.models import Classified, ClassifierModel
 from service.engine.requests import Snapshot
-from service.engine.tagging import TaggedToken, TaggerModel, TagWish
-from service.rpc.inference.adapters import Form, Told, about
+from service.engine.tagging import TaggedToken, TaggerModel, TagParams
+from service.rpc.inference.adapters import InferResult, ModelAdapter, about
 from service.rpc.inference.parameters import Parameters
-from service.rpc.inference.tensors import Array, Port, bytes_array, texts_of
+from service.rpc.inference.tensors import Array, TensorSpec, bytes_array, texts_of
 
-_TEXT = Port("text", "BYTES", (-1, 1))
+_TEXT = TensorSpec("text", "BYTES", (-1, 1))
 
 
-class ClassifyText(Form):
+class ClassifyText(ModelAdapter):
     def __init__(self, model: ClassifierModel) -> None:
         super().__init__(model.card)
         self.model = model
         labels = model.card.labels
         self.inputs = (_TEXT,)
         self.outputs = (
-            Port("label", "BYTES", (-1, 1)),
-            Port("probability", "FP32", (-1, 1)),
-            Port("probabilities", "FP32", (-1, len(labels)), labels=labels),
+            TensorSpec("label", "BYTES", (-1, 1)),
+            TensorSpec("probability", "FP32", (-1, 1)),
+            TensorSpec("probabilities", "FP32", (-1, len(labels)), labels=labels),
         )
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         texts = texts_of(inputs["text"], "text")
         with about("text"):
             rows = await self.model.classify(texts)
         return await off_loop(len(rows) * len(self.card.labels), lambda: self._answered(rows))
 
-    def _answered(self, rows: Sequence[Classified]) -> Told:
+    def _answered(self, rows: Sequence[Classified]) -> InferResult:
         best = [row.labels[0] for row in rows]
         known = [dict(row.labels) for row in rows]
-        return Told(
+        return InferResult(
             {
                 "label": bytes_array([label for label, _ in best], (-1, 1)),
                 "probability": np.array([[p] for _, p in best], np.float32),
@@ -53,7 +53,7 @@ class ClassifyText(Form):
         )
 
 
-class TagText(Form):
+class TagText(ModelAdapter):
     """Rows of fewer tokens than the longest are filled up with empty ones.
 
     A tagger that reads from left to right goes on with a sequence's words, too.
@@ -65,23 +65,23 @@ class TagText(Form):
         self.keeps_sequences = model.stream is not None
         self.inputs = (_TEXT,)
         self.outputs = (
-            Port("tokens", "BYTES", (-1, -1)),
-            Port("labels", "BYTES", (-1, -1)),
-            Port("probabilities", "FP32", (-1, -1)),
-            Port("lengths", "INT64", (-1, 1)),
+            TensorSpec("tokens", "BYTES", (-1, -1)),
+            TensorSpec("labels", "BYTES", (-1, -1)),
+            TensorSpec("probabilities", "FP32", (-1, -1)),
+            TensorSpec("lengths", "INT64", (-1, 1)),
         )
 
-    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         texts = texts_of(inputs["text"], "text")
         with about("text"):
-            tagged = await self.model.tag([TagWish(text, ()) for text in texts])
+            tagged = await self.model.tag([TagParams(text, ()) for text in texts])
         unknown = sum(text.unknown_symbols for text in tagged)
         rows = [text.tokens for text in tagged]
         return await off_loop(sum(map(len, rows)), lambda: _tagged(rows, unknown))
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
-    ) -> tuple[Told, Snapshot]:
+    ) -> tuple[InferResult, Snapshot]:
         (text,) = texts_of(inputs["text"], "text")
         limit, reader = self.card.limits["input_tokens"], self.model.reader
         with about("text"):
@@ -93,7 +93,7 @@ class TagText(Form):
         return _tagged([turn.tokens], encoded.unknown), turn.after
 
 
-def _tagged(rows: Sequence[Sequence[TaggedToken]], unknown: int) -> Told:
+def _tagged(rows: Sequence[Sequence[TaggedToken]], unknown: int) -> InferResult:
     shape = (len(rows), max(map(len, rows)))
     tokens, labels = np.full(shape, b"", object), np.full(shape, b"", object)
     probabilities = np.zeros(shape, np.float32)
@@ -102,13 +102,13 @@ def _tagged(rows: Sequence[Sequence[TaggedToken]], unknown: int) -> Told:
         labels[number, : len(row)] = [token.label.encode() for token in row]
         probabilities[number, : len(row)] = [token.probability for token in row]
     lengths = np.array([[len(row)] for row in rows], np.int64)
-    return Told(
+    return InferResult(
         {"tokens": tokens, "labels": labels, "probabilities": probabilities, "lengths": lengths},
         {"unknown_symbols": unknown},
     )
 
 
-class FillText(Form):
+class FillText(ModelAdapter):
     settings_help = f"this model knows 'top_words', 1 to {MAX_TOP_WORDS}"
 
     def __init__(self, model: FillModel) -> None:
@@ -116,8 +116,8 @@ class FillText(Form):
         self.model = model
         self.inputs = (_TEXT,)
         self.outputs = (
-            Port("words", "BYTES", (-1, -1)),
-            Port("probabilities", "FP32", (-1, -1)),
+            TensorSpec("words", "BYTES", (-1, -1)),
+            TensorSpec("probabilities", "FP32", (-1, -1)),
         )
 
     def settings(self, parameters: Parameters) -> int:
@@ -126,16 +126,16 @@ class FillText(Form):
             raise WrongInput(f"parameter 'top_words' is {top}; choose 1 to {MAX_TOP_WORDS}")
         return top or 0
 
-    async def infer(self, inputs: Mapping[str, Array], settings: int) -> Told:
+    async def infer(self, inputs: Mapping[str, Array], settings: int) -> InferResult:
         texts = texts_of(inputs["text"], "text")
         with about("text"):
             rows = await self.model.fill(texts, settings)
         return await off_loop(sum(len(row.words) for row in rows), lambda: _filled(rows))
 
 
-def _filled(rows: Sequence[FilledBlank]) -> Told:
+def _filled(rows: Sequence[FilledBlank]) -> InferResult:
     words = [word for row in rows for word, _ in row.words]
-    return Told(
+    return InferResult(
         {
             "words": bytes_array(words, (len(rows), -1)),
             "probabilities": np.array([[p for _, p in row.words] for row in rows], np.float32),

@@ -7,7 +7,14 @@ import numpy as np
 from service.engine.decode import GenerateEngine, GenerationModel
 from service.engine.dynamic_batcher import BatchDone
 from service.engine.model_info import ModelCard
-from service.engine.requests import Failed, Finished, Generation, Sampling, SamplingShape, TokenMade
+from service.engine.requests import (
+    Failed,
+    Finished,
+    GenerateRequest,
+    Sampling,
+    SamplingShape,
+    TokenMade,
+)
 from service.engine.slots import StateSpec
 
 VOCABULARY = 20
@@ -36,15 +43,15 @@ class FakeRunner:
     def attach(self, sides):
         self.sides = sides
 
-    def prime(self, tokens, states):
+    def prefill(self, tokens, states):
         self.prime_calls.append([len(row) for row in tokens])
-        primed = []
+        prefilled = []
         for row, state in zip(tokens, states, strict=True):
             hidden = np.zeros(2, np.float32) if state is None else state["hidden"].copy()
             for token in row:
                 hidden = after(hidden, token)
-            primed.append({"hidden": hidden, "memory": np.array([sum(row)], np.float32)})
-        return primed
+            prefilled.append({"hidden": hidden, "memory": np.array([sum(row)], np.float32)})
+        return prefilled
 
     def step(self, side, rows):
         if self.fail_next:
@@ -154,14 +161,14 @@ class Reader:
 def make_engine(capacity=8, begin_id=None, end_id=None):
     pieces = [chr(ord("a") + token) for token in range(VOCABULARY)]
     state = (HIDDEN,) if begin_id is None else (MEMORY, HIDDEN)
-    model = GenerationModel(state, begin_id, end_id, (pieces, pieces), silent_ids=(0,))
+    model = GenerationModel(state, begin_id, end_id, (pieces, pieces), never_sampled_ids=(0,))
     return GenerateEngine(model, FakeRunner(), capacity, Clock(), Heard())
 
 
 def request(tokens=(1, 2, 3), max_tokens=5, seed=0, temperature=1.0, stop=(), **others):
     drawing = {k: others.pop(k) for k in list(others) if k in Sampling.__dataclass_fields__}
     sampling = Sampling(temperature, 0, 1.0, seed, **drawing)
-    return Generation(tuple(tokens), sampling, max_tokens, stop, 100.0, **others)
+    return GenerateRequest(tuple(tokens), sampling, max_tokens, stop, 100.0, **others)
 
 
 def run_alone(generation, **options):

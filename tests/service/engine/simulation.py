@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.engine.fair_queue import LEAST_RUN, TURN
-from service.engine.scheduler import Phase, Place, PrimePolicy, Prompt, Scheduler
+from service.engine.scheduler import Phase, PrefillPolicy, Prompt, ScheduledSequence, Scheduler
 from service.engine.shares import Share
 
 CAPACITY = 64
@@ -39,13 +39,13 @@ class Caller:
     weight: float = 1.0
     between: int = 0
     prompt: int = 0
-    gang: int = 1
+    group: int = 1
     priorities: tuple[int, ...] = (0,)
     cancels: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
-class Request(Place):
+class Request(ScheduledSequence):
     """left: tokens to be made. ends: the step after which it has made them, while it runs."""
 
     caller: Caller = None  # type: ignore[assignment]
@@ -76,7 +76,7 @@ class Simulation:
 
     def __init__(self, callers: Sequence[Caller], requests: int, seed: int = 0) -> None:
         self.callers, self.requests = callers, requests
-        self.scheduler: Scheduler[Request] = Scheduler(CAPACITY, PrimePolicy(whole=False))
+        self.scheduler: Scheduler[Request] = Scheduler(CAPACITY, PrefillPolicy(whole=False))
         self.scheduler.cost.observe(1, 1, _TOKEN_SECONDS)
         self.outcomes = {caller.name: Outcome() for caller in callers}
         self.now = self.preemptions = self.ended = self.longest_wait = 0
@@ -109,7 +109,7 @@ class Simulation:
         """What an engine does in a step."""
         scheduler = self.scheduler
         for request in scheduler.preemptions():
-            assert request.gang == 1
+            assert request.group == 1
             assert request.phase is Phase.RUNNING
             assert self.now + 1 - request.since >= LEAST_RUN
             request.left = request.ends - self.now
@@ -123,8 +123,8 @@ class Simulation:
             outcome = self.outcomes[request.caller.name]
             outcome.waits.append(self.now - request.arrived)
             outcome.by_priority[request.share.priority].append(self.now - request.arrived)
-        for chunk in plan.prime:
-            scheduler.primed(chunk)
+        for chunk in plan.prefill:
+            scheduler.prefilled(chunk)
         for request in plan.admits:
             assert request.prompt.left == 0
             scheduler.admit(request)
@@ -138,13 +138,13 @@ class Simulation:
     def _send(self, caller: Caller) -> None:
         choose = self._random
         share = Share(caller.name, caller.weight, choose.choice(caller.priorities))
-        prompt = Prompt(range(choose.randint(0, caller.prompt)), caller.gang)
+        prompt = Prompt(range(choose.randint(0, caller.prompt)), caller.group)
         left = choose.randint(1, caller.tokens)
         group = [
-            Request(prompt, caller.gang, share=share, caller=caller, left=left, arrived=self.now)
-            for _ in range(caller.gang)
+            Request(prompt, caller.group, share=share, caller=caller, left=left, arrived=self.now)
+            for _ in range(caller.group)
         ]
-        self._sent[caller.name] += caller.gang
+        self._sent[caller.name] += caller.group
         self._groups[prompt] = group
         for request in group:
             self.scheduler.arrive(request)
@@ -241,7 +241,7 @@ def many_callers(requests: int, seed: int) -> Simulation:
 def groups(requests: int, seed: int) -> Simulation:
     """Streams that take rows together are neither split nor starved, and starve nobody."""
     callers = [
-        Caller("beams", 40, 60, gang=8),
+        Caller("beams", 40, 60, group=8),
         Caller("long prompts", 200, 60, prompt=800),
         *[Caller(f"some{n}", 30, 60) for n in range(20)],
         Caller("polite", 1, 12, between=9),

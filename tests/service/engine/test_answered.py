@@ -11,7 +11,7 @@ from service.engine.decode import GenerateEngine, GenerationModel
 from service.engine.dynamic_batcher import BatchEngine
 from service.engine.errors import EngineFailed
 from service.engine.online_tagging import LIKELIEST, TURN, PushEngine
-from service.engine.requests import Beam, Generation
+from service.engine.requests import Beam, GenerateRequest
 from tests.service.engine.fakes import HIDDEN, VOCABULARY, FakeRunner, Heard, Reader, request, run
 
 STEP, PRIME = 1.0, 0.25
@@ -31,9 +31,9 @@ class TimedRunner(FakeRunner):
         super().__init__()
         self.clock = clock
 
-    def prime(self, tokens, states):
+    def prefill(self, tokens, states):
         self.clock.now += PRIME
-        return super().prime(tokens, states)
+        return super().prefill(tokens, states)
 
     def step(self, side, rows):
         self.clock.now += STEP
@@ -143,7 +143,7 @@ class Pusher:
     def __init__(self, engine, reader=None):
         self.engine, self.reader = engine, reader or Reader()
         arrived = engine.clock.now
-        self.work = engine.open(Generation((), LIKELIEST, 0, (), arrived), self.reader)
+        self.work = engine.open(GenerateRequest((), LIKELIEST, 0, (), arrived), self.reader)
         engine.arrive(self.work)
 
     def push(self, *tokens):

@@ -1,6 +1,6 @@
 import pytest
 
-from service.engine.coalescing import Pace, clock_of_this_thread
+from service.engine.coalescing import Coalescer, clock_of_this_thread
 
 
 class World:
@@ -8,7 +8,7 @@ class World:
 
     def __init__(self, **options):
         self.now = self.engine = self.loop = 0.0
-        self.pace = Pace(
+        self.pace = Coalescer(
             0.85,
             period_seconds=1.0,
             patience=2,

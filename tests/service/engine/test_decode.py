@@ -8,10 +8,10 @@ from service.engine.errors import EngineFailed
 from service.engine.requests import (
     Beam,
     Checkpoint,
-    Checkpoints,
     Failed,
     Finished,
     FinishReason,
+    ResumePolicy,
     SampleFinished,
 )
 from tests.service.engine.fakes import VOCABULARY, Reader, make_engine, request, run, run_alone
@@ -228,7 +228,7 @@ def test_a_stream_goes_on_from_any_of_its_checkpoints(drawing, begin_id):
     """What follows is what would have followed, as often as it is taken up."""
     wanted = request((1, 2, 3), max_tokens=90, seed=11, **drawing)
     whole = run_alone(wanted, begin_id=begin_id)
-    told = run_alone(replace(wanted, checkpoints=Checkpoints(16)), begin_id=begin_id)
+    told = run_alone(replace(wanted, checkpoints=ResumePolicy(16)), begin_id=begin_id)
     assert told.tokens == whole.tokens
     checkpoints = told.of(Checkpoint)
     assert len(checkpoints) == 5
@@ -243,7 +243,7 @@ def test_a_stream_goes_on_from_any_of_its_checkpoints(drawing, begin_id):
 
 
 def test_a_stream_that_ended_can_be_taken_further():
-    short = run_alone(request(max_tokens=10, checkpoints=Checkpoints(at_end=True)))
+    short = run_alone(request(max_tokens=10, checkpoints=ResumePolicy(at_end=True)))
     (checkpoint,) = short.of(Checkpoint)
     further = request(tokens=(), max_tokens=25, resumed=checkpoint.snapshot)
     reader = run_alone(further)
@@ -255,7 +255,7 @@ def test_a_resumed_stream_accounts_for_its_own_tokens():
     """Held-back tokens belong to the stream that delivers them; earlier ones to none again."""
     plain = run_alone(request(max_tokens=40, seed=11)).tokens
     stop = plain[14].text + plain[15].text + "?"
-    wanted = request(max_tokens=40, seed=11, stop=(stop,), checkpoints=Checkpoints(16))
+    wanted = request(max_tokens=40, seed=11, stop=(stop,), checkpoints=ResumePolicy(16))
     snapshot = run_alone(wanted).of(Checkpoint)[0].snapshot
     assert len(snapshot.held) == 2
     engine, reader = make_engine(), Reader()

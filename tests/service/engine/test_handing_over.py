@@ -9,10 +9,10 @@ from service.engine.errors import ServiceStopping
 from service.engine.requests import (
     Beam,
     Checkpoint,
-    Checkpoints,
     Failed,
     Finished,
     FinishReason,
+    ResumePolicy,
     SampleFinished,
 )
 from tests.service.engine.fakes import Reader, make_engine, request, run, run_alone
@@ -21,7 +21,7 @@ from tests.service.engine.test_online_tagging import TOKENS, Caller, labelled
 from tests.service.engine.test_online_tagging import make_engine as make_push_engine
 
 STOPPING = ServiceStopping("the server is stopping")
-MOVES = Checkpoints(on_stop=True)
+MOVES = ResumePolicy(on_stop=True)
 
 
 def begin(engine, wanted, room=10**9):

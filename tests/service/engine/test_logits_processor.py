@@ -1,6 +1,6 @@
 import numpy as np
 
-from service.engine.logits_processor import Adjustments
+from service.engine.logits_processor import LogitsProcessor
 from service.engine.requests import Sampling
 
 
@@ -13,14 +13,14 @@ def rows():
 
 
 def test_a_request_that_adjusts_nothing_has_no_adjustments():
-    assert Adjustments.of(sampling(), (1, 2), {}, 5, 0) is None
-    assert Adjustments.of(sampling(), (1, 2), {}, None, 4) is None
-    assert Adjustments.of(sampling(min_p=0.2), (1, 2), {}, 5, 3) is not None
+    assert LogitsProcessor.of(sampling(), (1, 2), {}, 5, 0) is None
+    assert LogitsProcessor.of(sampling(), (1, 2), {}, None, 4) is None
+    assert LogitsProcessor.of(sampling(min_p=0.2), (1, 2), {}, 5, 3) is not None
 
 
 def test_following_and_filling_anew_give_the_same_bits():
     """A stream that moves to a new row goes on as if it had stayed."""
-    one = Adjustments(
+    one = LogitsProcessor(
         sampling(
             frequency_penalty=0.1, presence_penalty=0.3, repetition_penalty=1.2, bias=((2, 0.7),)
         ),
@@ -43,7 +43,7 @@ def test_following_and_filling_anew_give_the_same_bits():
 
 
 def test_allowed_tokens_leave_nothing_else():
-    one = Adjustments(sampling(allowed=(1, 4), bias=((4, -np.inf), (2, 9.0))), (), {}, None, 0)
+    one = LogitsProcessor(sampling(allowed=(1, 4), bias=((4, -np.inf), (2, 9.0))), (), {}, None, 0)
     bias, seen = rows()
     one.fill(bias, seen, 0)
     assert np.isneginf(bias[[0, 2, 3, 4, 5]]).all()

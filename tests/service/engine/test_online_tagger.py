@@ -4,11 +4,11 @@ import pytest
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from service.engine.coalescing import Pace
+from service.engine.coalescing import Coalescer
 from service.engine.errors import Overloaded, WrongInput
 from service.engine.memory_budget import MemoryBudget
-from service.engine.online_tagger import MOST_WAITING, TagStreams, TagStreamWish
-from service.engine.requests import Checkpoints
+from service.engine.online_tagger import MOST_WAITING, TagStreamParams, TagStreams
+from service.engine.requests import ResumePolicy
 from service.engine.resume_token import ResumeTokens
 from tests.service.engine.fakes import card
 from tests.service.engine.test_online_tagging import LABELS, make_engine
@@ -22,7 +22,7 @@ class Thread:
     are_buffers_small = False
 
     def __init__(self, engine):
-        self.engine, self.pace = engine, Pace(0.0)
+        self.engine, self.pace = engine, Coalescer(0.0)
         self.released = 0
 
     def submit(self, request, sink, size):
@@ -72,7 +72,7 @@ async def settle():
 
 def test_words_are_told_as_they_were_sent_with_their_labels(streams):
     async def ask():
-        stream = streams.open(TagStreamWish(top=2))
+        stream = streams.open(TagStreamParams(top=2))
         await stream.push_text("The man, went")
         await stream.push(["zz top"])
         stream.close_input()
@@ -94,7 +94,7 @@ def test_nothing_further_is_taken_while_much_waits_for_its_labels(streams):
     """Whoever pushes waits until enough was read, and not until all was."""
 
     async def ask():
-        stream = streams.open(TagStreamWish())
+        stream = streams.open(TagStreamParams())
         pushing = asyncio.ensure_future(stream.push(["the"] * MOST_WAITING))
         await settle()
         assert not pushing.done()
@@ -115,7 +115,7 @@ def test_what_has_nothing_to_tell_is_no_message(streams):
     """That a stream has caught up wakes its reader, who has all of it already."""
 
     async def ask():
-        stream = streams.open(TagStreamWish())
+        stream = streams.open(TagStreamParams())
         found = []
 
         async def read():
@@ -140,9 +140,9 @@ def test_what_has_nothing_to_tell_is_no_message(streams):
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        (TagStreamWish(top=21), "top_labels is 21; choose up to 20"),
-        (TagStreamWish(tokens_per_message=1025), "tokens_per_message is 1025"),
-        (TagStreamWish(checkpoints=Checkpoints(15)), "resume_every is 15"),
+        (TagStreamParams(top=21), "top_labels is 21; choose up to 20"),
+        (TagStreamParams(tokens_per_message=1025), "tokens_per_message is 1025"),
+        (TagStreamParams(checkpoints=ResumePolicy(15)), "resume_every is 15"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(streams, wish, message):
@@ -153,5 +153,5 @@ def test_what_cannot_be_asked_is_refused(streams, wish, message):
 def test_a_stream_that_finds_no_room_takes_no_place(streams):
     streams.budget.reserve("answers", streams.budget.limit)
     with pytest.raises(Overloaded):
-        streams.open(TagStreamWish())
+        streams.open(TagStreamParams())
     assert not streams.engine.scheduler.everyone()

@@ -11,11 +11,11 @@ from service.engine.online_tagging import LIKELIEST, TURN, PushEngine
 from service.engine.requests import (
     CAUGHT_UP,
     Checkpoint,
-    Checkpoints,
     Failed,
     Finished,
     FinishReason,
-    Generation,
+    GenerateRequest,
+    ResumePolicy,
     TokenMade,
 )
 from service.engine.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
@@ -39,7 +39,7 @@ def make_engine(capacity=8):
 
 
 def wish(**options):
-    return Generation((), LIKELIEST, 0, (), 100.0, **options)
+    return GenerateRequest((), LIKELIEST, 0, (), 100.0, **options)
 
 
 class Caller:
@@ -227,7 +227,7 @@ def test_waiting_counts_from_the_first_token():
 
 @pytest.mark.parametrize("every", [16, 20])
 def test_a_stream_goes_on_elsewhere_from_each_checkpoint(every):
-    whole = labelled(TOKENS, checkpoints=Checkpoints(every, at_end=True))
+    whole = labelled(TOKENS, checkpoints=ResumePolicy(every, at_end=True))
     points = whole.reader.of(Checkpoint)
     assert [p.snapshot.made for p in points] == [*range(every, len(TOKENS) + 1, every), len(TOKENS)]
     for point in points:
@@ -239,7 +239,7 @@ def test_a_stream_goes_on_elsewhere_from_each_checkpoint(every):
 
 def test_a_paused_stream_tells_at_its_end_where_it_is():
     engine = make_engine()
-    caller = Caller(engine, checkpoints=Checkpoints(at_end=True))
+    caller = Caller(engine, checkpoints=ResumePolicy(at_end=True))
     caller.push(*TOKENS[:7])
     run(engine)
     caller.close()
@@ -249,7 +249,7 @@ def test_a_paused_stream_tells_at_its_end_where_it_is():
 
 
 def test_a_stream_that_got_nothing_can_be_gone_on_with_from_its_start():
-    empty = labelled((), checkpoints=Checkpoints(at_end=True))
+    empty = labelled((), checkpoints=ResumePolicy(at_end=True))
     (point,) = empty.reader.of(Checkpoint)
     assert np.array_equal(point.snapshot.state["hidden"], np.zeros(2))
     assert labelled(TOKENS, resumed=point.snapshot).told == labelled(TOKENS).told
@@ -352,7 +352,7 @@ def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
     """Its last label, a whole number without an axis, travels too."""
     tokens, seals = real_tokens(3), ResumeTokens()
     bundle = ServedBundle("tags", "d", "fp32", "f", STREAM_TAG)
-    whole = real_labels(tagger, tokens, checkpoints=Checkpoints(16))
+    whole = real_labels(tagger, tokens, checkpoints=ResumePolicy(16))
     for point in whole.reader.of(Checkpoint):
         snapshot = seals.open(seals.seal(point.snapshot, bundle, ""), bundle, "", False)
         rest = real_labels(tagger, tokens[snapshot.made :], resumed=snapshot)

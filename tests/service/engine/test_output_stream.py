@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from service.engine.coalescing import Pace
+from service.engine.coalescing import Coalescer
 from service.engine.errors import EngineFailed
 from service.engine.output_stream import FULL, TokenStream
 from service.engine.requests import Checkpoint, Failed, Finished, FinishReason, TokenMade
@@ -20,7 +20,7 @@ class Thread:
     are_buffers_small = False
 
     def __init__(self):
-        self.pace = Pace(0.0)
+        self.pace = Coalescer(0.0)
         self.resumed, self.released = [], []
         self.messages = []
         self.now = 0.0
@@ -182,7 +182,7 @@ def test_a_reader_that_lags_gets_whole_messages(gathered):
     """What gathered beyond whole messages waits for its message to become whole."""
 
     async def read():
-        stream = TokenStream(Pace(0.0), tokens_per_message=3)
+        stream = TokenStream(Coalescer(0.0), tokens_per_message=3)
         put_tokens(stream, 0, gathered)
         stream.wake()
         messages = aiter(stream)
@@ -201,7 +201,7 @@ def test_what_is_no_token_waits_for_no_other():
     """A checkpoint or an end that lies behind a whole message follows it at once."""
 
     async def read():
-        stream = TokenStream(Pace(0.0), tokens_per_message=3)
+        stream = TokenStream(Coalescer(0.0), tokens_per_message=3)
         put_tokens(stream, 0, 4)
         stream.put(Checkpoint(0, None))
         put_tokens(stream, 4, 1)
@@ -217,7 +217,7 @@ def test_a_full_stream_goes_on_once_it_was_read(thread, tokens_per_message):
     """However many tokens a message should hold: what paused is read out, and goes on."""
 
     async def read():
-        stream = TokenStream(Pace(0.0), tokens_per_message)
+        stream = TokenStream(Coalescer(0.0), tokens_per_message)
         stream._thread = thread
         position = 0
         while not stream.is_full:

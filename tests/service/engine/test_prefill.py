@@ -1,16 +1,16 @@
 import pytest
 
 from service.engine.prefill import (
-    BURST_EVERY_STEPS,
-    BURST_PAUSE_SECONDS,
     LEAST_PAUSE_SECONDS,
-    PrimeCost,
-    PrimeCredit,
+    LONG_PAUSE_EVERY_STEPS,
+    LONG_PAUSE_SECONDS,
+    PrefillBudget,
+    PrefillCost,
 )
 
 
 def test_cost_is_learned_for_each_size_of_batch():
-    cost = PrimeCost()
+    cost = PrefillCost()
     cost.observe(1, 10, 10.0)
     cost.observe(16, 10, 40.0)
     assert cost.seconds(1, 5) == pytest.approx(5.0)
@@ -19,7 +19,7 @@ def test_cost_is_learned_for_each_size_of_batch():
 
 def test_unknown_sizes_are_never_taken_for_cheaper_than_they_can_be():
     """A larger batch costs at most as much as its rows one by one; a smaller one no more."""
-    cost = PrimeCost()
+    cost = PrefillCost()
     cost.observe(2, 1, 1.0)
     assert cost.seconds(8, 1) == pytest.approx(4.0)
     assert cost.seconds(1, 1) == pytest.approx(1.0)
@@ -27,7 +27,7 @@ def test_unknown_sizes_are_never_taken_for_cheaper_than_they_can_be():
 
 def test_no_slow_moment_keeps_a_size_of_batch_from_being_read_again():
     """Who is read in smaller batches since shows that larger ones cost no more a row."""
-    cost = PrimeCost()
+    cost = PrefillCost()
     cost.observe(32, 1, 32.0)
     cost.observe(2, 1, 4.0)
     cost.observe(32, 1, 3200.0)
@@ -38,7 +38,7 @@ def test_no_slow_moment_keeps_a_size_of_batch_from_being_read_again():
 
 
 def test_what_a_large_batch_took_a_smaller_one_takes_for_each_row_too():
-    cost = PrimeCost()
+    cost = PrefillCost()
     cost.observe(2, 1, 4.0)
     for _ in range(30):
         cost.observe(32, 1, 320.0)
@@ -46,75 +46,75 @@ def test_what_a_large_batch_took_a_smaller_one_takes_for_each_row_too():
 
 
 def test_credit_is_saved_up_to_a_burst():
-    credit = PrimeCredit(share=0.5, burst_steps=2.5)
-    assert credit.seconds == 0
+    prefill_budget = PrefillBudget(share=0.5, burst_steps=2.5)
+    assert prefill_budget.seconds == 0
     for _ in range(20):
-        credit.earn(1.0)
-    assert credit.seconds == pytest.approx(2.5)
+        prefill_budget.earn(1.0)
+    assert prefill_budget.seconds == pytest.approx(2.5)
 
 
 def test_in_the_long_run_no_more_than_the_share_is_spent():
     """Each time there is credit, a piece of three steps' cost is read: half the time, at most."""
-    credit, spent = PrimeCredit(share=0.5, burst_steps=2.5), 0.0
+    prefill_budget, spent = PrefillBudget(share=0.5, burst_steps=2.5), 0.0
     for _ in range(1000):
-        credit.earn(1.0)
-        if credit.seconds > 0:
-            credit.spend(3.0)
+        prefill_budget.earn(1.0)
+        if prefill_budget.seconds > 0:
+            prefill_budget.spend(3.0)
             spent += 3.0
     assert 480 <= spent <= 510
 
 
 def test_a_pause_is_bounded_however_many_wait():
     """In seconds where steps are short, in steps where they are long."""
-    credit = PrimeCredit(burst_steps=2.5)
-    credit.earn(0.0001)
-    assert credit.usual_pause == LEAST_PAUSE_SECONDS
+    prefill_budget = PrefillBudget(burst_steps=2.5)
+    prefill_budget.earn(0.0001)
+    assert prefill_budget.usual_pause == LEAST_PAUSE_SECONDS
     for _ in range(50):
-        credit.earn(1.0)
-    assert credit.usual_pause == pytest.approx(2.5)
-    assert credit.allowance(urgency=1000, newcomers=100) == pytest.approx(2.5)
+        prefill_budget.earn(1.0)
+    assert prefill_budget.usual_pause == pytest.approx(2.5)
+    assert prefill_budget.allowance(queue_pressure=1000, newcomers=100) == pytest.approx(2.5)
 
 
-def earning(credit, steps, seconds=0.001):
+def earning(prefill_budget, steps, seconds=0.001):
     for _ in range(steps):
-        credit.earn(seconds)
+        prefill_budget.earn(seconds)
 
 
 def test_a_longer_pause_comes_once_in_so_many_steps():
     """Too rarely to be among the slowest hundredth of the gaps between two tokens."""
-    credit, many = PrimeCredit(), {"urgency": 1000, "newcomers": 60}
-    earning(credit, 3)
-    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
-    credit.spend(0.0001, pause=0.003)  # it was not used
-    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
-    credit.spend(0.0001, pause=0.03)
-    for _ in range(BURST_EVERY_STEPS):
-        assert credit.allowance(**many) == LEAST_PAUSE_SECONDS
-        credit.spend(0.0001, pause=0.006)  # longer than it was to be, and no burst
-        credit.earn(0.001)
-    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
-    assert BURST_EVERY_STEPS > 100
+    prefill_budget, many = PrefillBudget(), {"queue_pressure": 1000, "newcomers": 60}
+    earning(prefill_budget, 3)
+    assert prefill_budget.allowance(**many) == LONG_PAUSE_SECONDS
+    prefill_budget.spend(0.0001, pause=0.003)  # it was not used
+    assert prefill_budget.allowance(**many) == LONG_PAUSE_SECONDS
+    prefill_budget.spend(0.0001, pause=0.03)
+    for _ in range(LONG_PAUSE_EVERY_STEPS):
+        assert prefill_budget.allowance(**many) == LEAST_PAUSE_SECONDS
+        prefill_budget.spend(0.0001, pause=0.006)  # longer than it was to be, and no burst
+        prefill_budget.earn(0.001)
+    assert prefill_budget.allowance(**many) == LONG_PAUSE_SECONDS
+    assert LONG_PAUSE_EVERY_STEPS > 100
 
 
 def test_few_newcomers_are_read_at_once_and_have_no_longer_pause():
-    credit = PrimeCredit()
-    earning(credit, 3)
-    credit.newcomer()
-    assert credit.allowance(urgency=1000, newcomers=3) == LEAST_PAUSE_SECONDS
+    prefill_budget = PrefillBudget()
+    earning(prefill_budget, 3)
+    prefill_budget.newcomer()
+    assert prefill_budget.allowance(queue_pressure=1000, newcomers=3) == LEAST_PAUSE_SECONDS
 
 
 def test_a_longer_pause_waits_for_those_who_come_together_but_not_for_ever():
-    credit, many = PrimeCredit(), {"urgency": 1000, "newcomers": 60}
-    earning(credit, 3)
-    credit.newcomer()
-    assert credit.allowance(**many) == 0
-    earning(credit, 2)
-    assert credit.allowance(**many) == BURST_PAUSE_SECONDS
-    credit.spend(0.0001, pause=0.1)
-    earning(credit, BURST_EVERY_STEPS)
+    prefill_budget, many = PrefillBudget(), {"queue_pressure": 1000, "newcomers": 60}
+    earning(prefill_budget, 3)
+    prefill_budget.newcomer()
+    assert prefill_budget.allowance(**many) == 0
+    earning(prefill_budget, 2)
+    assert prefill_budget.allowance(**many) == LONG_PAUSE_SECONDS
+    prefill_budget.spend(0.0001, pause=0.1)
+    earning(prefill_budget, LONG_PAUSE_EVERY_STEPS)
     allowed = []
     for _ in range(8):  # one comes before every step
-        credit.newcomer()
-        allowed.append(credit.allowance(**many))
-        earning(credit, 1)
-    assert allowed == [0] * 6 + [BURST_PAUSE_SECONDS] * 2
+        prefill_budget.newcomer()
+        allowed.append(prefill_budget.allowance(**many))
+        earning(prefill_budget, 1)
+    assert allowed == [0] * 6 + [LONG_PAUSE_SECONDS] * 2

@@ -3,7 +3,7 @@ import pytest
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
 from service.engine.model_version import ServedVersion
 from service.engine.models import ClassifierModel
-from service.engine.registry import Catalogue, RefusedModel
+from service.engine.registry import ModelRegistry, RefusedModel
 from tests.service.engine.fakes import FakeThread, card
 
 
@@ -14,7 +14,7 @@ def make_version(name="mood", version="1"):
 
 @pytest.fixture
 def catalogue():
-    return Catalogue()
+    return ModelRegistry()
 
 
 def test_the_highest_version_is_found_by_number(catalogue):

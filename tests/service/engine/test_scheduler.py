@@ -2,24 +2,31 @@ import random
 
 import pytest
 
-from service.engine.scheduler import NO_ROW, Phase, Place, PrimePolicy, Prompt, Scheduler
+from service.engine.scheduler import (
+    NO_ROW,
+    Phase,
+    PrefillPolicy,
+    Prompt,
+    ScheduledSequence,
+    Scheduler,
+)
 
 ENOUGH = 1e9
 
 
-def stream(tokens=4, gang=1):
+def stream(tokens=4, group=1):
     """``tokens``: to be read by the prime graph."""
-    return Place(Prompt(range(tokens)), gang)
+    return ScheduledSequence(Prompt(range(tokens)), group)
 
 
 def scheduler(capacity=4, whole=False, **policy):
-    return Scheduler(capacity, PrimePolicy(whole=whole, **policy))
+    return Scheduler(capacity, PrefillPolicy(whole=whole, **policy))
 
 
 def run(plan, scheduler):
     """What an engine does with a plan."""
-    for chunk in plan.prime:
-        scheduler.primed(chunk)
+    for chunk in plan.prefill:
+        scheduler.prefilled(chunk)
     for admitted in plan.admits:
         scheduler.admit(admitted)
     return plan
@@ -34,14 +41,14 @@ def test_a_prompt_with_nothing_to_prime_takes_a_row_at_once():
     s, one = scheduler(), stream(tokens=0)
     s.arrive(one)
     plan = step(s)
-    assert (plan.begins, plan.prime, plan.admits) == ([one], [], [one])
+    assert (plan.begins, plan.prefill, plan.admits) == ([one], [], [one])
     assert one.row == 0
 
 
 def test_a_source_is_primed_whole():
     s = scheduler(whole=True, chunk_tokens=2)
     s.arrive(stream(tokens=5))
-    (chunk,) = s.schedule(ENOUGH).prime
+    (chunk,) = s.schedule(ENOUGH).prefill
     assert chunk.count == 5
 
 
@@ -50,7 +57,7 @@ def test_a_long_prompt_is_read_in_chunks_between_steps():
     s.arrive(stream(tokens=10))
     counts = []
     while not s.rows:
-        counts += [chunk.count for chunk in step(s).prime]
+        counts += [chunk.count for chunk in step(s).prefill]
     assert counts == [4, 4, 2]
 
 
@@ -61,9 +68,9 @@ def test_priming_is_bounded_by_time_while_streams_decode():
     step(s)
     s.cost.observe(1, 10, 10.0)
     s.arrive(stream(tokens=100))
-    assert [chunk.count for chunk in step(s, 9.0).prime] == [9]
-    assert step(s, 0.0).prime == []
-    assert [chunk.count for chunk in step(s, -1.0).prime] == []
+    assert [chunk.count for chunk in step(s, 9.0).prefill] == [9]
+    assert step(s, 0.0).prefill == []
+    assert [chunk.count for chunk in step(s, -1.0).prefill] == []
 
 
 def test_prompts_are_read_side_by_side():
@@ -75,20 +82,20 @@ def test_prompts_are_read_side_by_side():
     s.cost.observe(4, 1, 2.0)
     for _ in range(4):
         s.arrive(stream(tokens=100))
-    assert [chunk.count for chunk in s.schedule(20.0).prime] == [10] * 4
-    assert [chunk.count for chunk in s.schedule(5.0).prime] == [5]
-    assert [chunk.count for chunk in s.schedule(0.1).prime] == [8]
+    assert [chunk.count for chunk in s.schedule(20.0).prefill] == [10] * 4
+    assert [chunk.count for chunk in s.schedule(5.0).prefill] == [5]
+    assert [chunk.count for chunk in s.schedule(0.1).prefill] == [8]
 
 
 def test_many_waiting_make_priming_urgent():
     s = scheduler(capacity=10)
-    assert s.urgency == 1.0
+    assert s.queue_pressure == 1.0
     s.arrive(stream(tokens=0))
     step(s)
     s.arrive(stream(tokens=9))
-    alone = s.urgency
+    alone = s.queue_pressure
     s.arrive(stream(tokens=9))
-    assert s.urgency > alone > 1.0
+    assert s.queue_pressure > alone > 1.0
 
 
 def test_priming_is_bounded_when_nobody_decodes_too():
@@ -97,15 +104,15 @@ def test_priming_is_bounded_when_nobody_decodes_too():
     s.cost.observe(4, 1, 1.0)
     for _ in range(6):
         s.arrive(stream(tokens=9))
-    assert [chunk.count for chunk in s.schedule(-1.0).prime] == [4] * 4
+    assert [chunk.count for chunk in s.schedule(-1.0).prefill] == [4] * 4
 
 
 def read_all(s):
     """One step in which there is time for everything."""
     s.preemptions()
     plan = s.schedule(1e9)
-    for chunk in plan.prime:
-        s.primed(chunk)
+    for chunk in plan.prefill:
+        s.prefilled(chunk)
     for one in plan.admits:
         s.admit(one)
     return plan
@@ -176,26 +183,26 @@ def test_streams_wait_when_every_row_is_taken():
 
 def test_a_gang_begins_together_or_not_at_all():
     s = scheduler(capacity=3)
-    single, gang = stream(0), [stream(0, gang=3) for _ in range(3)]
-    for one in (single, *gang):
+    single, group = stream(0), [stream(0, group=3) for _ in range(3)]
+    for one in (single, *group):
         s.arrive(one)
     assert step(s).admits == [single]
     s.leave(single)
-    assert step(s).admits == gang
+    assert step(s).admits == group
 
 
 def test_samples_of_one_prompt_are_admitted_once_it_is_read():
     s = scheduler(capacity=2)
     prompt = Prompt(range(5))
-    samples = [Place(prompt) for _ in range(3)]
+    samples = [ScheduledSequence(prompt) for _ in range(3)]
     for one in samples:
         s.arrive(one)
     plan = step(s)
-    assert [chunk.count for chunk in plan.prime] == [5]
+    assert [chunk.count for chunk in plan.prefill] == [5]
     assert plan.admits == samples[:2]
     s.leave(samples[0])
     plan = step(s)
-    assert (plan.prime, plan.admits) == ([], [samples[2]])
+    assert (plan.prefill, plan.admits) == ([], [samples[2]])
 
 
 def test_the_last_row_fills_the_hole():
@@ -246,9 +253,9 @@ def test_random_lives_of_streams(seed, whole):
     for _ in range(300):
         action = choose.random()
         if action < 0.25:
-            prompt, gang = Prompt(range(choose.randint(0, 12))), choose.choice((1, 1, 1, 2))
-            count = gang if gang > 1 else choose.randint(1, 3)
-            group = [Place(prompt, gang) for _ in range(count)]
+            prompt, group = Prompt(range(choose.randint(0, 12))), choose.choice((1, 1, 1, 2))
+            count = group if group > 1 else choose.randint(1, 3)
+            group = [ScheduledSequence(prompt, group) for _ in range(count)]
             for one in group:
                 s.arrive(one)
             alive.append(group)
@@ -265,7 +272,7 @@ def test_random_lives_of_streams(seed, whole):
                 assert moved is None or moved == (held, len(s.rows))
         elif action < 0.5 and s.rows:
             one = choose.choice(s.rows)
-            if one.gang == 1:
+            if one.group == 1:
                 s.pause(one)
         elif action < 0.6 and s.paused:
             s.resume(choose.choice(sorted(s.paused, key=id)))
@@ -273,14 +280,14 @@ def test_random_lives_of_streams(seed, whole):
             s.cost.observe(1, 1, choose.choice((0.1, 1.0)))
             plan = s.schedule(choose.choice((-1.0, 0.0, 2.0, 50.0)))
             begun += plan.begins
-            for chunk in plan.prime:
+            for chunk in plan.prefill:
                 assert 0 < chunk.count <= chunk.prompt.left
-            assert len({id(chunk.prompt) for chunk in plan.prime}) == len(plan.prime) <= 3
+            assert len({id(chunk.prompt) for chunk in plan.prefill}) == len(plan.prefill) <= 3
             run(plan, s)
             assert all(one.prompt.left == 0 for one in plan.admits)
             first = next(iter(s.waiting), None)
             assert not (s.free_rows and s.has_returning), "a row is free and someone waits"
-            assert not (first and first.gang <= s.free_rows)
+            assert not (first and first.group <= s.free_rows)
         everyone = s.everyone()
         assert len(everyone) == len(set(everyone))
         assert set(everyone) == {one for group in alive for one in group}

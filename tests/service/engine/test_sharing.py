@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 
 from service.engine.fair_queue import LEAST_RUN, TURN
-from service.engine.prefill import BURST_EVERY_STEPS, BURST_PAUSE_SECONDS
+from service.engine.prefill import LONG_PAUSE_EVERY_STEPS, LONG_PAUSE_SECONDS
 from service.engine.requests import Beam, SampleFinished
-from service.engine.scheduler import Phase, Place, PrimePolicy, Prompt, Scheduler
+from service.engine.scheduler import Phase, PrefillPolicy, Prompt, ScheduledSequence, Scheduler
 from service.engine.shares import Share
 from tests.service.engine import simulation
 from tests.service.engine.fakes import Reader, make_engine, request, run, run_alone
@@ -19,12 +19,12 @@ from tests.service.engine.test_online_tagging import make_engine as make_push_en
 GREEDY, POLITE = Share("greedy"), Share("polite")
 
 
-def stream(share, tokens=0, gang=1, prompt=None):
-    return Place(prompt or Prompt(range(tokens)), gang, share=share)
+def stream(share, tokens=0, group=1, prompt=None):
+    return ScheduledSequence(prompt or Prompt(range(tokens)), group, share=share)
 
 
 def scheduler(capacity=4, **policy):
-    return Scheduler(capacity, PrimePolicy(whole=False, **policy))
+    return Scheduler(capacity, PrefillPolicy(whole=False, **policy))
 
 
 def step(s, seconds=1e9, lost=None):
@@ -34,8 +34,8 @@ def step(s, seconds=1e9, lost=None):
         if lost is not None:
             lost.append(one)
     plan = s.schedule(seconds)
-    for chunk in plan.prime:
-        s.primed(chunk)
+    for chunk in plan.prefill:
+        s.prefilled(chunk)
     for one in plan.admits:
         s.admit(one)
     return plan
@@ -120,8 +120,8 @@ def test_a_preempted_stream_is_not_taken_again_at_once():
 
 
 def test_streams_that_take_rows_together_are_not_split():
-    s, polite = scheduler(), [stream(POLITE, gang=2) for _ in range(2)]
-    beam = [stream(GREEDY, gang=4) for _ in range(4)]
+    s, polite = scheduler(), [stream(POLITE, group=2) for _ in range(2)]
+    beam = [stream(GREEDY, group=4) for _ in range(4)]
     arrive(s, *beam)
     step(s)
     arrive(s, *polite)
@@ -135,7 +135,7 @@ def test_streams_that_take_rows_together_are_not_split():
 
 
 def test_rows_for_streams_that_take_them_together_are_taken_together():
-    s, beam = scheduler(), [stream(POLITE, gang=2) for _ in range(2)]
+    s, beam = scheduler(), [stream(POLITE, group=2) for _ in range(2)]
     arrive(s, *[stream(GREEDY) for _ in range(9)])
     step(s)
     arrive(s, *beam)
@@ -156,7 +156,7 @@ def test_a_row_that_waits_for_a_long_prompt_is_given_up_too():
     step(s)
     assert polite.phase is Phase.RUNNING
     assert sorted(one.phase.value for one in long) == ["begun"] * 3 + ["returning"]
-    assert all(one.prompt.primed for one in long)
+    assert all(one.prompt.prefilled for one in long)
 
 
 def test_a_short_prompt_is_not_read_behind_long_ones():
@@ -185,8 +185,8 @@ def test_what_was_read_is_shared_by_time_and_not_by_prompts():
     arrive(s, one, *many)
     for _ in range(200):
         step(s, 200.0)
-    greedy = sum(other.prompt.primed for other in many)
-    assert one.prompt.primed == pytest.approx(greedy, rel=0.1)
+    greedy = sum(other.prompt.prefilled for other in many)
+    assert one.prompt.prefilled == pytest.approx(greedy, rel=0.1)
 
 
 def test_a_burst_that_leaves_is_forgotten():
@@ -255,8 +255,8 @@ class Meter:
     def __init__(self, engine):
         self.now, self.pauses, self.reads = 100.0, [0.0], []
         self.runner, engine.clock = engine.runner, self
-        self.prime, self.step = engine.runner.prime, engine.runner.step
-        engine.runner.prime, engine.runner.step = self.timed_prime, self.timed_step
+        self.prefill, self.step = engine.runner.prefill, engine.runner.step
+        engine.runner.prefill, engine.runner.step = self.timed_prime, self.timed_step
 
     def __call__(self):
         return self.now
@@ -266,7 +266,7 @@ class Meter:
         self.now += seconds
         self.pauses[-1] += seconds
         self.reads.append(seconds)
-        return self.prime(tokens, states)
+        return self.prefill(tokens, states)
 
     def timed_step(self, side, rows):
         self.now += 0.0005
@@ -279,7 +279,7 @@ def test_no_queue_of_long_prompts_holds_a_running_stream_up(begin_id):
     """Not even with sources, of which only the number can be cut."""
     engine = make_engine(capacity=64, begin_id=begin_id)
     meter, length = Meter(engine), 15 if begin_id else 300
-    engine.warm_priming([(1, 16), (4, 16), (16, 16)])
+    engine.warm_prefill([(1, 16), (4, 16), (16, 16)])
     meter.pauses[:] = [0.0]
     engine.arrive(engine.open(request(max_tokens=10**6), Reader()))
     engine.step()
@@ -289,15 +289,15 @@ def test_no_queue_of_long_prompts_holds_a_running_stream_up(begin_id):
     while engine.scheduler.queue_length or engine.scheduler.begun:
         engine.step()
         steps += 1
-    longer = [pause for pause in meter.pauses if pause > 1.2 * engine.credit.usual_pause]
-    assert len(longer) <= 1 + steps // BURST_EVERY_STEPS
-    assert max(longer, default=0.0) <= 1.2 * BURST_PAUSE_SECONDS
+    longer = [pause for pause in meter.pauses if pause > 1.2 * engine.prefill_budget.usual_pause]
+    assert len(longer) <= 1 + steps // LONG_PAUSE_EVERY_STEPS
+    assert max(longer, default=0.0) <= 1.2 * LONG_PAUSE_SECONDS
 
 
 def test_a_run_of_prompts_is_bounded_while_nothing_decodes():
     engine = make_engine(capacity=64)
     meter = Meter(engine)
-    engine.warm_priming([(1, 16), (4, 16), (16, 16)])
+    engine.warm_prefill([(1, 16), (4, 16), (16, 16)])
     meter.reads.clear()
     for seed in range(64):
         engine.arrive(engine.open(request([1] * 500, max_tokens=2, seed=seed), Reader()))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.engine.slots import Arena, StateSpec
+from service.engine.slots import Slots, StateSpec
 
 STATE = (
     StateSpec("memory", "float32", (3, 2), carried=False),
@@ -11,7 +11,7 @@ STATE = (
 
 @pytest.fixture
 def arena():
-    return Arena(STATE, capacity=5, vocabulary=6)
+    return Slots(STATE, capacity=5, vocabulary=6)
 
 
 def state(value):

@@ -6,7 +6,7 @@ import pytest
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from service.engine.errors import WrongInput
-from service.engine.tagging import TaggerModel, TagWish, tagged
+from service.engine.tagging import TaggerModel, TagParams, tagged
 from tests.service.engine.fakes import FakeThread, card
 
 LABELS = ("at", "nn", "vb")
@@ -33,7 +33,7 @@ def tag(model, *wishes, top=0):
 
 def test_tokens_are_told_as_they_were_sent(tagger):
     """The, man, went and the unknown are 1, 2, 3 and 4."""
-    text, words = tag(tagger, TagWish("The MAN, went", ()), TagWish("", ("zz top", "the")))
+    text, words = tag(tagger, TagParams("The MAN, went", ()), TagParams("", ("zz top", "the")))
     assert [(t.text, t.label, t.position) for t in text.tokens] == [
         ("The", "nn", 0),
         ("MAN", "vb", 1),
@@ -47,7 +47,7 @@ def test_tokens_are_told_as_they_were_sent(tagger):
 
 
 def test_equally_likely_labels_are_told_in_their_order(tagger):
-    (text,) = tag(tagger, TagWish("went", ()), top=20)
+    (text,) = tag(tagger, TagParams("went", ()), top=20)
     (token,) = text.tokens
     assert [label for label, _ in token.top] == ["at", "nn", "vb"]
     assert token.top[0] == (token.label, token.probability)
@@ -55,13 +55,13 @@ def test_equally_likely_labels_are_told_in_their_order(tagger):
 
 def test_a_refused_item_runs_none_of_them(tagger):
     for wish in (
-        TagWish("", ()),
-        TagWish("a", ("b",)),
-        TagWish("a b c d e", ()),
-        TagWish("", ("",)),
+        TagParams("", ()),
+        TagParams("a", ("b",)),
+        TagParams("a b c d e", ()),
+        TagParams("", ("",)),
     ):
         with pytest.raises(WrongInput, match=r"items\[1\]"):
-            tag(tagger, TagWish("the", ()), wish)
+            tag(tagger, TagParams("the", ()), wish)
     assert tagger.thread.items == []
 
 

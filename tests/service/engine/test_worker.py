@@ -3,7 +3,7 @@ import queue
 import pytest
 
 from service.engine.errors import EngineFailed, QueueFull, ServiceStopping
-from service.engine.requests import Checkpoints, Failed, Finished, FinishReason
+from service.engine.requests import Failed, Finished, FinishReason, ResumePolicy
 from service.engine.worker import EngineThread
 from tests.service.engine.fakes import make_engine, request
 
@@ -167,7 +167,7 @@ def test_work_for_a_thread_that_was_closed_is_refused_at_once(start, heard, to):
 def test_work_that_comes_after_the_rest_was_handed_over_is_refused(start, heard, to):
     """Nothing would hand it over: it would run until it is cut off."""
     thread = start(make_engine())
-    running = request(max_tokens=10**9, checkpoints=Checkpoints(on_stop=True))
+    running = request(max_tokens=10**9, checkpoints=ResumePolicy(on_stop=True))
     thread.submit(running, to("running"))
     heard.get(timeout=10)
     thread.hand_over()

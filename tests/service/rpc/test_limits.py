@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.engine.memory_budget import MemoryBudget
-from service.engine.registry import Catalogue
+from service.engine.registry import ModelRegistry
 from service.rpc import server as serving
 from service.rpc.server import GrpcServer, GrpcSettings
 from unroll.v1 import unroll_pb2 as pb
@@ -45,7 +45,7 @@ class Serving:
             sequence_idle_seconds=60.0,
         )
         budget = MemoryBudget(1 << 20)
-        server = GrpcServer(Catalogue(), None, settings, lambda: True, lambda *_: None, budget)
+        server = GrpcServer(ModelRegistry(), None, settings, lambda: True, lambda *_: None, budget)
         await server.start()
         return server
 
@@ -99,7 +99,7 @@ def list_models(channel, metadata=(), timeout=20):
 
 def watch(channel):
     """A call that stays open, once it has been answered."""
-    call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    call = health_pb2_grpc.HealthStub(channel).RequestObserver(health_pb2.HealthCheckRequest())
     next(call)
     return call
 

@@ -8,7 +8,7 @@ import pytest
 from service.engine.errors import Overloaded
 from service.engine.memory_budget import MemoryBudget
 from service.engine.shares import SHARE, Share
-from service.rpc.admission import Caller, Gate, Reception
+from service.rpc.admission import AdmissionControl, Caller, InflightTracker
 from service.rpc.inference.infer import _share as share_of_parameters
 
 
@@ -28,7 +28,7 @@ class Context:
         return self._left
 
 
-RECEPTION = Reception(Gate(2), lambda *_: None, str, MemoryBudget(1000), Guard())
+RECEPTION = AdmissionControl(InflightTracker(2), lambda *_: None, str, MemoryBudget(1000), Guard())
 
 
 def share(metadata, context, priority=0, seconds=None):
@@ -70,7 +70,7 @@ def test_the_deadline_is_the_nearer_of_the_calls_and_the_requests_own():
 
 
 def test_one_caller_has_only_so_many_requests_under_way():
-    gate = Gate(2)
+    gate = InflightTracker(2)
     gate.enter("ann")
     gate.enter("ann")
     with pytest.raises(Overloaded, match="2 requests under way"):

@@ -9,15 +9,15 @@ import pytest
 import client
 from bundle.store import read_bundle
 from service.engine.decode import GenerateEngine
-from service.engine.requests import Beam, Checkpoints, Generation, Sampling
-from service.engine.slots import Arena, StateSpec
+from service.engine.requests import Beam, GenerateRequest, ResumePolicy, Sampling
+from service.engine.slots import Slots, StateSpec
 from service.model_metadata import generation_model
 from service.runtime import repository
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner, StateOnHost, buckets_of
 from service.runtime.devices import CUDA_PROVIDER, DEVICES
 from service.runtime.repository import LoadedModel, load_models
-from service.runtime.runners import GenerateRunner, Primer
+from service.runtime.runners import GenerateRunner, Prefiller
 from service.runtime.sessions import SessionSettings, open_session
 from tests.service.engine.fakes import Clock, Heard, Reader
 from tests.tiny import edit_manifest, names_without
@@ -67,8 +67,8 @@ def graphs(tiny_models, request):
     """What a model runs on, its sessions counted."""
     bundle = read_bundle(tiny_models / request.param / "1")
     step, rows = (Counting(open_session(bundle, name, CPU)) for name in ("step", "rows"))
-    primer = Primer(open_session(bundle, "prime", CPU), bundle.manifest.state)
-    return SimpleNamespace(bundle=bundle, primer=primer, step=step, rows=rows)
+    prefiller = Prefiller(open_session(bundle, "prime", CPU), bundle.manifest.state)
+    return SimpleNamespace(bundle=bundle, prefiller=prefiller, step=step, rows=rows)
 
 
 def device_rows(graphs, capacity=CAPACITY):
@@ -82,10 +82,10 @@ def arenas(graphs):
     vocabulary = len(graphs.bundle.tokenizers["output"].vocabulary)
     rows = device_rows(graphs)
     pairs = [
-        (Arena(specs, CAPACITY, vocabulary), GenerateRunner(graphs.primer, graphs.step.session)),
+        (Slots(specs, CAPACITY, vocabulary), GenerateRunner(graphs.prefiller, graphs.step.session)),
         (
-            Arena(specs, CAPACITY, vocabulary, rows),
-            DeviceRunner(graphs.primer, graphs.step, rows),
+            Slots(specs, CAPACITY, vocabulary, rows),
+            DeviceRunner(graphs.prefiller, graphs.step, rows),
         ),
     ]
     for arena, runner in pairs:
@@ -99,9 +99,9 @@ def same(first, second):
         assert rows.tobytes() == second[name].tobytes(), name
 
 
-def primed(graphs, random, count):
+def prefilled(graphs, random, count):
     prompts = [random.integers(1, 15, 1 + n % 9).tolist() for n in range(count)]
-    return graphs.primer.prime(prompts, [None] * count)
+    return graphs.prefiller.prefill(prompts, [None] * count)
 
 
 def step_both(pairs, live, random):
@@ -120,7 +120,7 @@ def step_both(pairs, live, random):
 def test_any_moves_give_the_bits_of_host_memory(graphs, seed):
     """Rows taken, left, saved, gathered and stepped at random: both kinds of rows agree."""
     random = np.random.default_rng(seed)
-    pairs, states, live = arenas(graphs), [None, *primed(graphs, random, 6)], 0
+    pairs, states, live = arenas(graphs), [None, *prefilled(graphs, random, 6)], 0
     for _ in range(300):
         move = random.choice(["take", "give", "save", "gather", "step", "step"])
         if move == "take" and live < CAPACITY:
@@ -155,7 +155,7 @@ def test_any_moves_give_the_bits_of_host_memory(graphs, seed):
 
 def test_all_moves_between_two_steps_are_one_run(graphs):
     random = np.random.default_rng(0)
-    (_, (arena, runner)), states = arenas(graphs), primed(graphs, random, 9)
+    (_, (arena, runner)), states = arenas(graphs), prefilled(graphs, random, 9)
     for row, state in enumerate(states):
         arena.take(row, state)
     arena.give(2, 8)
@@ -173,7 +173,7 @@ def test_all_moves_between_two_steps_are_one_run(graphs):
 def test_bindings_are_made_once_for_each_bucket_and_direction(graphs):
     """Whatever the rows, and no step or move reads a buffer that it writes (see Counting)."""
     random = np.random.default_rng(1)
-    (_, (arena, runner)), states = arenas(graphs), primed(graphs, random, CAPACITY)
+    (_, (arena, runner)), states = arenas(graphs), prefilled(graphs, random, CAPACITY)
     for _ in range(6):
         for row, state in enumerate(states):
             arena.take(row, state)
@@ -189,7 +189,7 @@ def test_bindings_are_made_once_for_each_bucket_and_direction(graphs):
 def test_unused_rows_are_never_read(graphs):
     """NaN in every row that belongs to nobody, on both sides, before each run."""
     random = np.random.default_rng(2)
-    pairs, states = arenas(graphs), primed(graphs, random, CAPACITY)
+    pairs, states = arenas(graphs), prefilled(graphs, random, CAPACITY)
     rows = pairs[1][0].rows
     lives = [1, 2, 5, 9, 11, 6, 3, 10, 4]
     live = 0
@@ -213,7 +213,7 @@ def test_unused_rows_are_never_read(graphs):
 
 def test_rows_that_belong_to_nobody_read_as_zeros(graphs):
     random = np.random.default_rng(3)
-    (_, (arena, runner)), states = arenas(graphs), primed(graphs, random, 3)
+    (_, (arena, runner)), states = arenas(graphs), prefilled(graphs, random, 3)
     for row, state in enumerate(states):
         arena.take(row, state)
     runner.step(arena.side, 3)
@@ -236,7 +236,7 @@ def test_state_that_a_step_wants_on_the_host_is_refused(graphs):
     """Bound once, it would be copied once: every step would read the first state."""
     rows = SimpleNamespace(capacity=4, device="cuda", state=graphs.bundle.manifest.state)
     with pytest.raises(StateOnHost, match="hidden_0"):
-        DeviceRunner(graphs.primer, graphs.step.session, rows)
+        DeviceRunner(graphs.prefiller, graphs.step.session, rows)
 
 
 # -- the engine on a device -------------------------------------------------------------------
@@ -245,8 +245,8 @@ def test_state_that_a_step_wants_on_the_host_is_refused(graphs):
 def engines(graphs):
     model = generation_model(graphs.bundle)
     rows = device_rows(graphs)
-    on_host = GenerateRunner(graphs.primer, graphs.step.session)
-    on_device = DeviceRunner(graphs.primer, graphs.step, rows)
+    on_host = GenerateRunner(graphs.prefiller, graphs.step.session)
+    on_device = DeviceRunner(graphs.prefiller, graphs.step, rows)
     return (
         GenerateEngine(model, on_host, CAPACITY, Clock(), Heard()),
         GenerateEngine(model, on_device, CAPACITY, Clock(), Heard(), rows=rows),
@@ -258,11 +258,11 @@ def some_request(random, seed):
     count = int(random.integers(1, 40))
     if seed % 5 == 4:
         beam = Beam(width=3, best=2)
-        return Generation(tokens, Sampling(0.0, 0, 1.0, seed), count, (), 100.0, beam=beam)
+        return GenerateRequest(tokens, Sampling(0.0, 0, 1.0, seed), count, (), 100.0, beam=beam)
     sampling = Sampling(float(random.choice([0, 0.7, 1.3])), int(random.choice([0, 4])), 0.9, seed)
-    return Generation(
+    return GenerateRequest(
         tokens, sampling, count, (), 100.0,
-        samples=int(random.integers(1, 4)), checkpoints=Checkpoints(every=7, at_end=True),
+        samples=int(random.integers(1, 4)), checkpoints=ResumePolicy(every=7, at_end=True),
     )  # fmt: skip
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from bundle.store import read_bundle
-from service.engine.slots import Arena, StateSpec
+from service.engine.slots import Slots, StateSpec
 from service.runtime.runners import (
     FillRunner,
     GenerateRunner,
     PredictRunner,
-    Primer,
+    Prefiller,
     ScoreRunner,
     SteppedPrimer,
     TagRunner,
@@ -86,12 +86,12 @@ def test_a_blank_has_the_same_bits_in_any_batch(tiny_models, settings, random):
 
 def test_a_vector_primes_the_same_bits_in_any_batch(tiny_models, settings, random):
     bundle = read_bundle(tiny_models / "foods" / "1")
-    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
+    prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
     vectors = [tuple(row) for row in (1000 * random.random((9, 3))).tolist()]
-    together = primer.prime(vectors, [None] * 9)
+    together = prefiller.prefill(vectors, [None] * 9)
     assert together[0].keys() == {tensor.name for tensor in bundle.manifest.state}
     for vector, state in zip(vectors, together, strict=True):
-        (alone,) = primer.prime([vector], [None])
+        (alone,) = prefiller.prefill([vector], [None])
         for name, part in state.items():
             assert alone[name].tobytes() == part.tobytes(), name
 
@@ -100,18 +100,18 @@ def test_a_model_without_a_state_leaves_prompts_unread(tiny_models, settings):
     bundle = read_bundle(tiny_models / "bigrams" / "1")
     sessions = {graph: open_session(bundle, graph, settings) for graph in ("step", "score")}
     runner = generate_runner(sessions, bundle.manifest.state)
-    assert isinstance(runner.primer, UnreadPrompts)
-    assert runner.prime([(1, 2, 3), (4,)], [None, {}]) == [{}, {}]
+    assert isinstance(runner.prefiller, UnreadPrompts)
+    assert runner.prefill([(1, 2, 3), (4,)], [None, {}]) == [{}, {}]
 
 
 @pytest.mark.parametrize("name", ["letters", "speller"])
 def test_score_gives_a_text_the_same_bits_in_any_batch(tiny_models, settings, random, name):
     bundle = read_bundle(tiny_models / name / "1")
     manifest = bundle.manifest
-    primer = Primer(open_session(bundle, "prime", settings), manifest.state)
+    prefiller = Prefiller(open_session(bundle, "prime", settings), manifest.state)
     needs_source = name == "speller"
     session = open_session(bundle, "score", settings)
-    runner = ScoreRunner(session, manifest.state, primer if needs_source else None)
+    runner = ScoreRunner(session, manifest.state, prefiller if needs_source else None)
     items = [
         Item(ids(random, n, 8), ids(random, n, 8), ids(random, s) if needs_source else ())
         for n, s in ((1, 1), (30, 10), (7, 4), (2, 9))
@@ -137,20 +137,20 @@ def test_scoring_in_chunks_is_scoring_at_once(tiny_models, settings, random, mon
 @pytest.mark.parametrize("chunk", [1, 3, 20])
 def test_priming_in_chunks_is_priming_at_once(tiny_models, settings, random, chunk):
     bundle = read_bundle(tiny_models / "letters" / "1")
-    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
+    prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
     prompts = [ids(random, 41), ids(random, 60), ids(random, 7)]
-    whole = primer.prime(prompts, [None] * 3)
+    whole = prefiller.prefill(prompts, [None] * 3)
     for prompt, expected in zip(prompts, whole, strict=True):
         state = None
         for start in range(0, len(prompt), chunk):
-            (state,) = primer.prime([prompt[start : start + chunk]], [state])
+            (state,) = prefiller.prefill([prompt[start : start + chunk]], [state])
         for name, part in expected.items():
             assert np.array_equal(state[name], part), name
 
 
 def arena_of(bundle, capacity):
     specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state]
-    return Arena(specs, capacity, len(bundle.tokenizers["output"].vocabulary))
+    return Slots(specs, capacity, len(bundle.tokenizers["output"].vocabulary))
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def arena_of(bundle, capacity):
 def test_steps_give_a_row_the_same_bits_in_any_batch(tiny_models, settings, random, name, step):
     """Thirty steps of nine rows, together and each alone: same tokens, same log-probabilities."""
     bundle = read_bundle(tiny_models / name / "1")
-    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
-    runner = GenerateRunner(primer, open_session(bundle, step, settings))
-    states = primer.prime([ids(random, n) for n in (1, 9, 3, 10, 2, 7, 5, 6, 8)], [None] * 9)
+    prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
+    runner = GenerateRunner(prefiller, open_session(bundle, step, settings))
+    states = prefiller.prefill([ids(random, n) for n in (1, 9, 3, 10, 2, 7, 5, 6, 8)], [None] * 9)
     uniforms = random.random((30, 9), dtype=np.float32)
 
     def run(rows):
@@ -193,8 +193,8 @@ def test_steps_give_a_row_the_same_bits_in_any_batch(tiny_models, settings, rand
 def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
     """Rows beyond the batch hold NaN before and after; none of it is read or written."""
     bundle = read_bundle(tiny_models / "letters" / "1")
-    primer = Primer(open_session(bundle, "prime", settings), bundle.manifest.state)
-    runner = GenerateRunner(primer, open_session(bundle, "step", settings))
+    prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
+    runner = GenerateRunner(prefiller, open_session(bundle, "step", settings))
     arena = arena_of(bundle, capacity=4)
     runner.attach(arena.sides())
     for side in arena.sides():
@@ -216,14 +216,14 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
 def test_a_stepped_prompt_is_what_steps_make_of_it(tiny_models, settings, random, graph):
     """Together, alone, in chunks and in more rows than fit: one state, to the bit."""
     bundle = read_bundle(tiny_models / "letters" / "1")
-    primer = SteppedPrimer(open_session(bundle, graph, settings), bundle.manifest.state, rows=4)
+    prefiller = SteppedPrimer(open_session(bundle, graph, settings), bundle.manifest.state, rows=4)
     prompts = [ids(random, n) for n in (3, 9, 1, 5, 5, 2)]
-    together = primer.prime(prompts, [None] * 6)
+    together = prefiller.prefill(prompts, [None] * 6)
     for prompt, state in zip(prompts, together, strict=True):
-        (alone,) = primer.prime([prompt], [None])
+        (alone,) = prefiller.prefill([prompt], [None])
         cut = None
         for start in range(0, len(prompt), 2):
-            (cut,) = primer.prime([prompt[start : start + 2]], [cut])
+            (cut,) = prefiller.prefill([prompt[start : start + 2]], [cut])
         for name, part in state.items():
             assert part.tobytes() == alone[name].tobytes() == cut[name].tobytes()
 
@@ -234,9 +234,9 @@ def test_a_stepped_prompt_is_near_the_sequence_operators(tiny_models, settings, 
     state = bundle.manifest.state
     prompts = [ids(random, n) for n in (3, 9, 1)]
     stepped = SteppedPrimer(open_session(bundle, "step", settings), state)
-    whole = Primer(open_session(bundle, "prime", settings), state)
+    whole = Prefiller(open_session(bundle, "prime", settings), state)
     for one, other in zip(
-        stepped.prime(prompts, [None] * 3), whole.prime(prompts, [None] * 3), strict=True
+        stepped.prefill(prompts, [None] * 3), whole.prefill(prompts, [None] * 3), strict=True
     ):
         for name, part in one.items():
             np.testing.assert_allclose(part, other[name], atol=1e-5)

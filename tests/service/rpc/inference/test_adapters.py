@@ -280,7 +280,7 @@ def test_a_source_or_a_vector_is_decoded_token_by_token(inference, caller, model
     pieces = caller.generate(model, **text, max_tokens=8, sampling=Sampling(temperature=0))
     ids = [token.id for piece in pieces for token in piece.tokens]
     outputs = inference.infer(f"{model}.tensors", given, raw)
-    end, mute = PHONE_WRITER.vocabulary.end_id, list(PHONE_WRITER.vocabulary.silent_ids)
+    end, mute = PHONE_WRITER.vocabulary.end_id, list(PHONE_WRITER.vocabulary.never_sampled_ids)
     for wanted in ids:
         logits = outputs["logits"][0].copy()
         logits[mute] = -np.inf

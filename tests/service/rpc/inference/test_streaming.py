@@ -12,9 +12,9 @@ import pytest
 from client import Sampling
 from service.engine.decode import GenerateEngine
 from service.engine.memory_budget import MemoryBudget
-from service.engine.registry import Catalogue
+from service.engine.registry import ModelRegistry
 from service.engine.sequences import Sequences
-from service.rpc.admission import Gate, Reception
+from service.rpc.admission import AdmissionControl, InflightTracker
 from service.rpc.inference.infer import Answering
 from service.rpc.inference.streaming import MOST_AT_ONCE, InferStream
 from tests.service.rpc.inference.calls import Inference, ask, read
@@ -240,8 +240,12 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
             await asyncio.Event().wait()
 
     async def run():
-        reception = Reception(Gate(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28))
-        answering = Answering(Catalogue(), Sequences(1, 1.0, reception.budget), reception.budget)
+        reception = AdmissionControl(
+            InflightTracker(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28)
+        )
+        answering = Answering(
+            ModelRegistry(), Sequences(1, 1.0, reception.budget), reception.budget
+        )
         stream = InferStream(answering, Unread(), reception, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))
         for _ in range(20 * MOST_AT_ONCE):
