@@ -25,7 +25,7 @@ from service.runtime.devices import DEVICES, choose_provider
 from service.runtime.runners import generate_runner
 from service.runtime.sessions import SessionSettings, open_session
 
-# Engine steps within which every stream is primed and decodes.
+# Engine steps within which every stream is prefilled and decodes.
 _WARM_STEPS = 1000
 _FOR_EVER = 2**40  # tokens
 

@@ -86,7 +86,7 @@ class StateTensor:
     """One tensor of a stream's state.
 
     shape: of one row, without the batch axis that the graphs put first.
-    carried: each step makes it anew (as ``next_NAME``); otherwise priming sets it for good.
+    carried: each step makes it anew (as ``next_NAME``); otherwise prefill sets it for good.
     """
 
     name: str
@@ -204,7 +204,7 @@ class Manifest:
     """model: the configuration training built the model from, for export to build it again.
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``).
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
-    vector: names, with units, of the values of the vector that primes the model.
+    vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
     """

@@ -103,7 +103,7 @@ class Beam:
 class GenerateOptions(TypedDict, total=False):
     """What a call of generate may say, as in proto/unroll/v1/unroll.proto.
 
-    One of prompt, source, vector, resume_token is what primes the model.
+    One of prompt, source, vector, resume_token is what prefills the model.
     """
 
     prompt: str | None

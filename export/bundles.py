@@ -207,7 +207,7 @@ def _never_sampled_ids(trained: TrainedModel) -> tuple[int, ...]:
 
 
 def _vocabulary_sizes(trained: TrainedModel) -> dict[str, int]:
-    """Ids below these are valid: of what prime and predict read, and of what step reads.
+    """Ids below these are valid: of what prefill and predict read, and of what step reads.
 
     A sequence-to-sequence model's score graph reads its own outputs; its source vocabulary
     may be the smaller one, so both names get a size that is valid for either.

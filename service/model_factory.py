@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 # Sizes of batches that are run once before a model is served: a first run allocates.
 _WARM_ROWS = (1, 2, 4, 8, 16, 32, 64)
 # Prompts that are read once, so many together and of so many tokens: that takes longer, and
-# teaches what priming costs.
+# teaches what prefill costs.
 _WARM_PROMPTS = (1, 4, 16)
 _WARM_TOKENS = 16
 
@@ -76,7 +76,7 @@ class ServerContext:
 class ReadyModel:
     """A model whose graphs have run and whose threads are not started yet.
 
-    reading: warm-ups of its priming, of these shapes each, on a thread or before it is started.
+    reading: warm-ups of its prefill, of these shapes each, on a thread or before it is started.
     seconds: from reading its bundle to its being ready.
     """
 

@@ -56,7 +56,7 @@ def ids_for_all(bundle: Bundle) -> int:
 
 
 def reads_whole(manifest: Manifest) -> bool:
-    """Whether what primes it comes before all that it makes: a source or a vector."""
+    """Whether what prefills it comes before all that it makes: a source or a vector."""
     return manifest.task in (SEQ2SEQ, VEC2SEQ)
 
 

@@ -38,7 +38,7 @@ class TrainedModel:
     tokenizers: by role, ``input`` and ``output``; the same object where a model reads what
         it writes.
     limits: the largest inputs and outputs the service accepts, by name.
-    vector: names, with units, of the values of the vector that primes the model.
+    vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
     """

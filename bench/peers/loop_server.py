@@ -3,7 +3,7 @@
 python -m bench.peers.loop_server --bundle models/prose/1 --address 127.0.0.1:0 --workers 80
 
 It answers unroll.v1's Generate with the same step graph, sampling inside, one intra-op thread
-without spinning, and the prompt read by the same prime graph; each step is one session.run.
+without spinning, and the prompt read by the same prefill graph; each step is one session.run.
 """
 
 from __future__ import annotations

@@ -434,7 +434,7 @@ class GenerateEngine:
         return seconds
 
     def _admit(self, stream: DecodeSequence) -> None:
-        """Into the next row: from where it paused, was resumed, or was primed to."""
+        """Into the next row: from where it paused, was resumed, or was prefilled to."""
         progress = stream.progress
         row, request = self.scheduler.admit(stream), progress.request
         if progress.prefilled is None:

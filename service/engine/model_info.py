@@ -31,7 +31,7 @@ class ModelCard:
 
     task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq`` or ``vec2seq``.
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
-    vector_fields: the values of the vector that primes it, with their units.
+    vector_fields: the values of the vector that prefills it, with their units.
     streams_tags: whether it labels a token before the next one is there.
     provider: what executes it.
     precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.

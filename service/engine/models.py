@@ -74,7 +74,7 @@ class Classified:
 class ScoreItem:
     """The log-probability of each target after the token beside it.
 
-    source: ids or values that prime the model first; empty for a generator.
+    source: ids or values that prefill the model first; empty for a generator.
     """
 
     tokens: tuple[int, ...]
@@ -181,7 +181,7 @@ class GeneratorModel(ReadingModel):
 
     @property
     def needs(self) -> str:
-        """What primes it, by the name of its field."""
+        """What prefills it, by the name of its field."""
         if self.begin_id is None:
             return "prompt"
         return "source" if self.reader else "vector"

@@ -1,11 +1,11 @@
-"""How much is primed between two decode steps: what priming costs, and what may be spent."""
+"""How much is prefilled between two decode steps: what prefill costs, and what may be spent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-# The longest pause between two steps; PrimeCredit.burst_steps where those are longer. With 4 ms a
+# The longest pause between two steps; PrefillBudget.burst_steps where those are longer. With 4 ms a
 # queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
 # in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (DECISIONS.md).
 LEAST_PAUSE_SECONDS = 0.004
@@ -71,7 +71,7 @@ class PrefillCost:
 
 @dataclass
 class PrefillBudget:
-    """Time that may be spent priming while streams run: saved up, and spent at once.
+    """Time that may be spent on prefill while streams run: saved up, and spent at once.
 
     share: of a decode step's time that each step earns, which bounds how much slower streams
     get while long prompts are read. burst_steps: what may be saved up, in decode steps: a
@@ -90,11 +90,11 @@ class PrefillBudget:
 
     @property
     def usual_pause(self) -> float:
-        """Seconds that priming may take between two steps, however many wait."""
+        """Seconds that prefill may take between two steps, however many wait."""
         return max(LEAST_PAUSE_SECONDS, self.burst_steps * self._step_seconds)
 
     def allowance(self, queue_pressure: float, newcomers: int) -> float:
-        """Seconds that priming may take before the next step.
+        """Seconds that prefill may take before the next step.
 
         urgency: how much more may be spent than was earned. newcomers: streams that wait for
         their first token.

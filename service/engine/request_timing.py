@@ -13,7 +13,7 @@ from service.engine.requests import Finished, FinishReason, RequestState
 class Timeline:
     """Moments on the engines' clock, in seconds; None for what did not happen.
 
-    queued: it was handed to an engine. started: the engine began to read or run it. primed: its
+    queued: it was handed to an engine. started: the engine began to read or run it. prefilled: its
     prompt or source was read. first_token: was made. finished: the engine was done with it.
     A request that is several pieces of work has the first of each, and the last end.
     reason, input_tokens, output_tokens: of what the engines finished; None where nothing was.

@@ -104,14 +104,14 @@ NO_CHECKPOINTS = ResumePolicy()
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One request: a stream, or ``samples`` of them that share what primes them.
+    """One request: a stream, or ``samples`` of them that share what prefills them.
 
     tokens: ids of the prompt or the source, or the values of the vector; at least one, but for a
     resumed prompt.
     first_sample: the number of the first sample. top: how many of the likeliest tokens are
     told beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
-    only_reads: nothing is made; what may come next is told once, as an Outlook.
+    only_reads: nothing is made; what may come next is told once, as a NextTokenDistribution.
     start: the state from which it reads on; None for the first one. token: what it reads after a
     source or after ``start``; None for what such a stream begins with.
     arrived: when it was asked for, on the engine's clock in seconds.
@@ -157,7 +157,7 @@ class Snapshot:
     made: tokens drawn so far, which is the place in the stream's random numbers too.
     delivered: of them, how many the caller has got. held: drawn, and held back since they
     may become a stop text. counts: how often each token was made, where a penalty asks.
-    tokens: of the request, where priming must be done again or a penalty asks; else empty.
+    tokens: of the request, where prefill must be done again or a penalty asks; else empty.
     """
 
     sampling: Sampling
@@ -223,7 +223,7 @@ class Finished:
     """The last event of a request.
 
     reason: of the stream that ended last. output_tokens: of all its streams together.
-    queue_seconds: from arrival to the start of priming.
+    queue_seconds: from arrival to the start of prefill.
     first_token_seconds: from arrival to the first token; zero when none was made.
     """
 
@@ -265,7 +265,7 @@ class RequestState:
     running: int
     share: Share = NOBODY
     output_tokens: int = 0
-    started: float | None = None  # when priming began, on the engine's clock
+    started: float | None = None  # when prefill began, on the engine's clock
     prefilled: float | None = None  # when its first stream got a row
     first_token: float | None = None
     finished: float | None = None

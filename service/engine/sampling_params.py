@@ -56,7 +56,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class GenerateParams:
-    """One of prompt, source, vector, resume_token primes the model; the others are None.
+    """One of prompt, source, vector, resume_token prefills the model; the others are None.
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
     """

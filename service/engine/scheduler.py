@@ -1,8 +1,8 @@
 """Who runs when: a pure object without clock, thread or I/O, which reads no array.
 
-A stream waits, is primed in chunks together with those that share its prompt, holds a row,
+A stream waits, is prefilled in chunks together with those that share its prompt, holds a row,
 may pause and come back, and is gone. Rows are dense: a leaving stream's row is taken by the
-last one. Rows and priming are shared between callers; a stream may lose its row to a caller
+last one. Rows and prefill are shared between callers; a stream may lose its row to a caller
 that holds fewer, keeps its state, and returns.
 """
 
@@ -31,7 +31,7 @@ _LEAST_LENGTH = 4
 # many are done sooner.
 _ENOUGH = 0.9
 _NO_TIME = 1e-9  # seconds: what a clock may say of a token
-# As many waiting as running streams make priming this much more urgent.
+# As many waiting as running streams make prefill this much more urgent.
 _URGENCY = 8.0
 # Steps after which streams that take rows together are passed over no more: rows that come
 # free are kept for them.
@@ -46,7 +46,7 @@ _SETTLED_STEPS = 8
 
 class Phase(enum.Enum):
     WAITING = "waiting"  # for a row to be set aside
-    BEGUN = "begun"  # a row is set aside; its prompt is being primed
+    BEGUN = "begun"  # a row is set aside; its prompt is being prefilled
     RUNNING = "running"  # holds a row
     PAUSED = "paused"  # its reader is behind, or it has nothing to read; its state is kept
     RETURNING = "returning"  # had a row and waits for one again
@@ -55,9 +55,9 @@ class Phase(enum.Enum):
 
 @dataclass(eq=False, slots=True)
 class Prompt:
-    """What primes one or more streams.
+    """What prefills one or more streams.
 
-    tokens: ids to be read by the prime graph. state: after the ones read so far.
+    tokens: ids to be read by the prefill graph. state: after the ones read so far.
     unserved: streams that have not yet begun from it.
     """
 
@@ -103,9 +103,9 @@ class PrefillChunk:
 
 @dataclass(frozen=True)
 class PrefillPolicy:
-    """How priming is cut.
+    """How prefill is cut.
 
-    whole: the prime graph reads a source in one piece, not in chunks as a prompt.
+    whole: the prefill graph reads a source in one piece, not in chunks as a prompt.
     chunk_tokens: the most of one prompt at once.
     rows: the most prompts that are read together.
     idle_seconds: what reading takes at once while no stream runs, by estimate: so long a stream
@@ -122,8 +122,8 @@ class PrefillPolicy:
 class Plan(Generic[Stream]):
     """What happens before and in the next decode step.
 
-    begins: streams that leave the queue. prime: chunks to read. admits: streams that are
-    primed once those chunks are read, or come back; they take rows and decode in this step.
+    begins: streams that leave the queue. prefill: chunks to read. admits: streams that are
+    prefilled once those chunks are read, or come back; they take rows and decode in this step.
     """
 
     begins: list[Stream] = field(default_factory=list)
@@ -132,9 +132,9 @@ class Plan(Generic[Stream]):
 
 
 class Scheduler(Generic[Stream]):
-    """capacity: rows. A stream whose prompt is being primed has a row set aside for it.
+    """capacity: rows. A stream whose prompt is being prefilled has a row set aside for it.
 
-    Before each step: preemptions(), then preempt() for each of them; schedule(), then primed()
+    Before each step: preemptions(), then preempt() for each of them; schedule(), then prefilled()
     and admit() for what it says.
     """
 
@@ -177,7 +177,7 @@ class Scheduler(Generic[Stream]):
     def queue_pressure(self) -> float:
         """1 with nobody waiting, more the more streams wait for each that runs.
 
-        A pause for priming costs those that run and serves those that wait.
+        A pause for prefill costs those that run and serves those that wait.
         """
         return 1.0 + _URGENCY * self.newcomers / max(1, len(self.rows))
 
@@ -259,9 +259,9 @@ class Scheduler(Generic[Stream]):
         return moved
 
     def schedule(self, seconds: float) -> Plan[Stream]:
-        """Begin what there are rows for, and choose what to prime.
+        """Begin what there are rows for, and choose what to prefill.
 
-        seconds: what priming may take, by this scheduler's own estimate, while streams run.
+        seconds: what prefill may take, by this scheduler's own estimate, while streams run.
         """
         if not self.begun and not self.queue_length:
             return _NOTHING
@@ -319,7 +319,7 @@ class Scheduler(Generic[Stream]):
         caller.begun += 1
         caller.held += 1
 
-    # -- priming ------------------------------------------------------------------------------
+    # -- prefill ------------------------------------------------------------------------------
 
     def _choose_chunks(self, seconds: float) -> list[PrefillChunk]:
         """Prompts of all callers in turn, cut so that together they take ``seconds`` at most."""
@@ -398,7 +398,7 @@ class Scheduler(Generic[Stream]):
     # -- rows ---------------------------------------------------------------------------------
 
     def admit(self, stream: Stream) -> int:
-        """Move a primed or returning stream into the next free row; returns that row."""
+        """Move a prefilled or returning stream into the next free row; returns that row."""
         del self.begun[stream]
         stream.queue.begun -= 1
         stream.phase = Phase.RUNNING

@@ -80,7 +80,7 @@ class StateStore(Protocol):
         """A copy of a row's state, as take() wants it."""
 
     def save_carried(self, row: int) -> dict[str, Array]:
-        """As save(), without what priming sets for good."""
+        """As save(), without what prefill sets for good."""
 
     def gather(self, rows: Sequence[int], parents: Sequence[int]) -> None:
         """Row rows[i] goes on from the carried state of row parents[i]."""

@@ -23,7 +23,7 @@ def buckets_of(capacity: int) -> tuple[int, ...]:
 class DeviceRunner:
     """Primes, and steps a batch padded to the next bucket.
 
-    Primed states come back to the host, and go out again with the next moves of ``rows``:
+    Prefilled states come back to the host, and go out again with the next moves of ``rows``:
     that is one copy for each stream, none for each step. Rows beyond the streams' own are
     computed like any other, from zeros at first, and nobody looks at what they give.
     """

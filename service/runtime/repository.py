@@ -58,7 +58,7 @@ class LoadedModel:
     bundle: without the contents of its files, which the sessions have copies of.
     sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it. A step
     in another precision reads prompts too, so such a generator has no ``prime``.
-    wide: the sessions of steps and primes once more, on several threads; none where one is all.
+    wide: the sessions of steps and prefills once more, on several threads; none where one is all.
     rows: of the graph that moves state between rows, which only a device needs.
     seconds: that reading, verifying and opening took.
     """

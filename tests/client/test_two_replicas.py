@@ -59,7 +59,7 @@ def answered(replica):
 
 
 async def read_all(target, replicas=(), begun=None):
-    """The pieces that each wish got. replicas: all of which the client is connected to first.
+    """The pieces that each request got. replicas: all of which the client is connected to first.
 
     begun: called with the number of tokens of each so far.
     """

@@ -143,7 +143,7 @@ def test_command_line_reports_to_people_and_programs(tmp_path: Path, capsys):
     ],
 )
 def test_what_cannot_be_tested_is_said(arguments: list[str], message: str, capsys):
-    """A wish that cannot be met ends with 2 and a message, not with a pass."""
+    """A request that cannot be met ends with 2 and a message, not with a pass."""
     with serving(ReferenceServer()) as target:
         assert main([target, *arguments]) == 2
     assert message in capsys.readouterr().err

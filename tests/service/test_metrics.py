@@ -88,7 +88,7 @@ def test_batches_and_answers_are_told_to_both(metrics):
 
 
 def test_priming_is_told_apart_from_decoding(metrics):
-    """A step's time is that of its priming and that of its decoding."""
+    """A step's time is that of its prefill and that of its decoding."""
     told = GenerateMetrics(metrics, "letters", ModelStatistics(), 8)
     told.stepped(2, 0, 5, 0.75, 0.5)
     told.stepped(2, 0, 0, 0.25, 0.0)

@@ -1,6 +1,6 @@
 """The two forms in which every model is offered: what each takes and gives, in tensors.
 
-A form turns arrays into a model's own wishes and its answers into arrays. What batches, steps
+A form turns arrays into a model's own requests and its answers into arrays. What batches, steps
 and keeps state is the engine.
 """
 

@@ -21,8 +21,8 @@ from service.engine.shares import Share
 
 CAPACITY = 64
 _SAMPLED_EVERY = 8  # steps
-_SECONDS = 0.008  # that priming may take between two steps
-_TOKEN_SECONDS = 0.0001  # of priming
+_SECONDS = 0.008  # that prefill may take between two steps
+_TOKEN_SECONDS = 0.0001  # of prefill
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ ENOUGH = 1e9
 
 
 def stream(tokens=4, group=1):
-    """``tokens``: to be read by the prime graph."""
+    """``tokens``: to be read by the prefill graph."""
     return ScheduledSequence(Prompt(range(tokens)), group)
 
 
@@ -241,7 +241,7 @@ def test_a_parked_stream_takes_no_row_before_it_is_resumed():
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("whole", [False, True])
 def test_random_lives_of_streams(seed, whole):
-    """Arrive, prime, step, pause, come back, cancel, expire, finish, in any order.
+    """Arrive, prefill, step, pause, come back, cancel, expire, finish, in any order.
 
     The model: a set of the living, each in one phase. After every action rows are dense and
     each stream knows its own; nobody is in two places; a prompt is read once, in order, before

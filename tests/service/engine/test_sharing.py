@@ -1,4 +1,4 @@
-"""Callers share rows and priming; the real scheduler, and engines on arithmetic."""
+"""Callers share rows and prefill; the real scheduler, and engines on arithmetic."""
 
 import random
 from itertools import pairwise
