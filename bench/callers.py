@@ -81,7 +81,7 @@ class Caller:
         await self.channel.close()
 
 
-def wish(
+def make_request(
     model: str, seed: int, tokens: int, prompt: str = PROMPT, one_a_message: bool = False
 ) -> pb.GenerateRequest:
     """one_a_message: ask for one token a message, where the contract lets a caller choose."""

@@ -21,7 +21,7 @@ from statistics import median
 
 from tqdm import tqdm
 
-from bench.callers import Caller, wish
+from bench.callers import Caller, make_request
 from bench.capacity_page import Findings, page
 from bench.machine import this_machine
 from bench.medians import alternate
@@ -64,7 +64,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 def request_of(model: str, seed: int, tokens: int) -> pb.GenerateRequest:
     """A request for exactly so many tokens, whatever the model reads."""
-    request = wish(model, seed, tokens)
+    request = make_request(model, seed, tokens)
     request.min_tokens = tokens
     if model == "g2p":
         request.source = _WORD

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from bench.callers import Caller, Reading, inter_token_seconds, wish
+from bench.callers import Caller, Reading, inter_token_seconds, make_request
 from bench.medians import Seconds, p50_p99
 from bench.servers import Server
 from bench.settings import PROMPT, Settings
@@ -106,7 +106,7 @@ async def _run_on(
     """A stream as long as the model allows, and then another one."""
     tokens = manifest.limits["output_tokens"]
     while True:
-        request = wish(manifest.name, seed, tokens, one_a_message=one_a_message)
+        request = make_request(manifest.name, seed, tokens, one_a_message=one_a_message)
         readings.append(Reading(time.perf_counter()))
         await caller.read(request, reading=readings[-1])
         seed += 1000
@@ -132,7 +132,7 @@ async def _join(
     quiet = time.perf_counter()
     await asyncio.sleep(steady_seconds)
     sent = time.perf_counter()
-    request = wish(manifest.name, 0, _JOINER_TOKENS, prompt, one_a_message=True)
+    request = make_request(manifest.name, 0, _JOINER_TOKENS, prompt, one_a_message=True)
     reading = await caller.read(request)
     bar.update()
     # The leaving of the joiner before is over by now: half of the quiet time is left out.

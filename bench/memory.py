@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 from tqdm import tqdm
 
-from bench.callers import Caller, wish
+from bench.callers import Caller, make_request
 from bench.servers import Server
 from bench.settings import Settings
 from bundle.manifest import Manifest
@@ -87,7 +87,7 @@ async def _open_lot(
     deadline = time.perf_counter() + settings.idle_seconds
     tokens, count = manifest.limits["output_tokens"], settings.idle_streams
     calls = [
-        caller.generate(wish(manifest.name, lot * count + i, tokens, one_a_message=True))
+        caller.generate(make_request(manifest.name, lot * count + i, tokens, one_a_message=True))
         for i in range(count)
     ]
     reads = [asyncio.ensure_future(call.read()) for call in calls]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bench.callers import Caller, Reading, inter_token_seconds, wish
+from bench.callers import Caller, Reading, inter_token_seconds, make_request
 from bench.loops import BareStep, LoopRound, StepGraph
 from bench.medians import alternate, p50_p99
 from bench.servers import Server
@@ -89,7 +89,7 @@ class _Beginning:
 
 async def _batch(caller: Caller, server: Server, model: str, streams: int, tokens: int) -> _Batch:
     beginning = _Beginning(server, streams)
-    requests = [wish(model, seed, tokens) for seed in range(streams)]
+    requests = [make_request(model, seed, tokens) for seed in range(streams)]
     client_cpu, server_cpu = time.process_time(), server.cpu_seconds()
     started = time.perf_counter()
     readings = await asyncio.gather(
@@ -109,7 +109,7 @@ async def _batch(caller: Caller, server: Server, model: str, streams: int, token
 async def _round(server: Server, model: str, streams: int, settings: Settings) -> StreamRound:
     batches = max(1, settings.round_tokens // (streams * settings.tokens))
     async with Caller(server.target) as caller:
-        await caller.read(wish(model, 0, 4))  # connects
+        await caller.read(make_request(model, 0, 4))  # connects
         return _summary(
             [await _batch(caller, server, model, streams, settings.tokens) for _ in range(batches)],
             batches * streams * settings.tokens,

@@ -278,7 +278,7 @@ def _replace(folder: Path, target: Path) -> None:
     shutil.rmtree(aside)
 
 
-def seal(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Hash every file in ``folder`` and write the manifest beside them, last."""
     files = {path.name: _file_spec(path) for path in sorted(folder.iterdir())}
     content = replace(manifest, files=files).to_json()

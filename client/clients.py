@@ -22,7 +22,7 @@ from client import types
 from client.channel import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
 from client.failover import REASON_LOST, ResumableStream, has_lost_its_reason
 from client.replay_buffer import AwaitedParts, ReadParts
-from client.tag_failover import CarriedTags, TagLeg
+from client.tag_failover import CarriedTags, TagAttempt
 from client.tag_streams import Part, TagPiece, TagStreamOptions, to_start, to_tag_piece
 from client.types import (
     Classification,
@@ -204,20 +204,22 @@ class Client(_Calls):
     def _carried_tags(self, stream: CarriedTags, parts: ReadParts) -> Iterator[TagPiece]:
         deadline = self._deadline()
         while not stream.is_over:
-            time.sleep(_shorter(stream.leg.wait_seconds, deadline))
-            yield from self._tag_leg(stream, stream.leg, parts, deadline)
+            time.sleep(_shorter(stream.attempt.wait_seconds, deadline))
+            yield from self._tag_attempt(stream, stream.attempt, parts, deadline)
 
-    def _tag_leg(
-        self, stream: CarriedTags, leg: TagLeg, parts: ReadParts, deadline: float | None
+    def _tag_attempt(
+        self, stream: CarriedTags, attempt: TagAttempt, parts: ReadParts, deadline: float | None
     ) -> Iterator[TagPiece]:
-        requests = parts.requests(leg.start, leg.first, leg.skip, lambda: stream.leg is leg)
+        requests = parts.requests(
+            attempt.start, attempt.first, attempt.skip, lambda: stream.attempt is attempt
+        )
         call = self._stub.StreamTag(requests, **self._until(deadline))
         try:
             for response in call:
                 piece = stream.take(response)
                 if piece:
                     yield piece
-                if stream.leg is not leg:
+                if stream.attempt is not attempt:
                     return
             stream.end()
         except grpc.RpcError as error:
@@ -250,22 +252,26 @@ class Client(_Calls):
     def _carried(self, stream: ResumableStream) -> Iterator[Piece]:
         deadline, calls = self._deadline(), []
         try:
-            while stream.legs:
-                made = [leg for leg in stream.legs if leg.call is None]
-                time.sleep(_shorter(max((leg.wait_seconds for leg in made), default=0.0), deadline))
-                for leg in made:
-                    leg.call = self._stub.Generate(leg.request, **self._until(deadline))
-                    calls.append(leg.call)
+            while stream.open_attempts:
+                made = [attempt for attempt in stream.open_attempts if attempt.call is None]
+                time.sleep(
+                    _shorter(max((attempt.wait_seconds for attempt in made), default=0.0), deadline)
+                )
+                for attempt in made:
+                    attempt.call = self._stub.Generate(attempt.request, **self._until(deadline))
+                    calls.append(attempt.call)
                 # A message of each in turn: all of them run meanwhile.
-                for leg in [leg for leg in stream.legs if leg.call is not None]:
+                for attempt in [
+                    attempt for attempt in stream.open_attempts if attempt.call is not None
+                ]:
                     try:
-                        response = next(leg.call)
+                        response = next(attempt.call)
                     except StopIteration:
-                        stream.end(leg)
+                        stream.end(attempt)
                     except grpc.RpcError as error:
-                        stream.fail(leg, types.to_failure(error))
+                        stream.fail(attempt, types.to_failure(error))
                     else:
-                        piece = stream.take(leg, response)
+                        piece = stream.take(attempt, response)
                         if piece:
                             yield piece
         finally:
@@ -378,20 +384,20 @@ class AsyncClient(_Calls):
     ) -> AsyncGenerator[TagPiece, None]:
         deadline = self._deadline()
         while not stream.is_over:
-            await asyncio.sleep(_shorter(stream.leg.wait_seconds, deadline))
-            pieces = self._tag_leg(stream, stream.leg, parts, deadline)
+            await asyncio.sleep(_shorter(stream.attempt.wait_seconds, deadline))
+            pieces = self._tag_attempt(stream, stream.attempt, parts, deadline)
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
 
-    async def _tag_leg(
-        self, stream: CarriedTags, leg: TagLeg, parts: AwaitedParts, deadline: float | None
+    async def _tag_attempt(
+        self, stream: CarriedTags, attempt: TagAttempt, parts: AwaitedParts, deadline: float | None
     ) -> AsyncGenerator[TagPiece, None]:
         requests = parts.requests(
-            leg.start,
-            leg.first,
-            leg.skip,
-            lambda: stream.leg is leg,
+            attempt.start,
+            attempt.first,
+            attempt.skip,
+            lambda: stream.attempt is attempt,
             lambda: call.initial_metadata(),
         )
         call = self._stub.StreamTag(requests, **self._until(deadline))
@@ -400,7 +406,7 @@ class AsyncClient(_Calls):
                 piece = stream.take(response)
                 if piece:
                     yield piece
-                if stream.leg is not leg:
+                if stream.attempt is not attempt:
                     return
             stream.end()
         except grpc.RpcError as error:
@@ -432,23 +438,25 @@ class AsyncClient(_Calls):
     async def _carried(self, stream: ResumableStream) -> AsyncGenerator[Piece, None]:
         deadline, calls = self._deadline(), []
         try:
-            while stream.legs:
-                made = [leg for leg in stream.legs if leg.call is None]
-                longest = max((leg.wait_seconds for leg in made), default=0.0)
+            while stream.open_attempts:
+                made = [attempt for attempt in stream.open_attempts if attempt.call is None]
+                longest = max((attempt.wait_seconds for attempt in made), default=0.0)
                 await asyncio.sleep(_shorter(longest, deadline))
-                for leg in made:
-                    call = self._stub.Generate(leg.request, **self._until(deadline))
+                for attempt in made:
+                    call = self._stub.Generate(attempt.request, **self._until(deadline))
                     calls.append(call)
-                    leg.call = aiter(call)
-                for leg in [leg for leg in stream.legs if leg.call is not None]:
+                    attempt.call = aiter(call)
+                for attempt in [
+                    attempt for attempt in stream.open_attempts if attempt.call is not None
+                ]:
                     try:
-                        response = await anext(leg.call)
+                        response = await anext(attempt.call)
                     except StopAsyncIteration:
-                        stream.end(leg)
+                        stream.end(attempt)
                     except grpc.RpcError as error:
-                        stream.fail(leg, types.to_failure(error))
+                        stream.fail(attempt, types.to_failure(error))
                     else:
-                        piece = stream.take(leg, response)
+                        piece = stream.take(attempt, response)
                         if piece:
                             yield piece
         finally:

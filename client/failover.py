@@ -76,7 +76,7 @@ class Attempt:
     """One call. sample: the one that it goes on with; None for the request as a whole.
 
     wait_seconds: before it is made. failures: calls in a row before this one that brought nothing
-    new. before: log-probability of the sample's tokens that an earlier leg made. brought:
+    new. before: log-probability of the sample's tokens that an earlier attempt made. brought:
     whether it has told anything new. has_answered: whether its last message has come. call:
     whatever the driver keeps here.
     """
@@ -123,7 +123,7 @@ class _Sample:
 
 
 class ResumableStream:
-    """The calls of one request. legs: those that are under way or to be made.
+    """The calls of one request. attempts: those that are under way or to be made.
 
     draw: uniform in 0 … 1. choose_seed: for requests without one, so that it is known before a
     server has told it.
@@ -142,8 +142,8 @@ class ResumableStream:
         self._model = model
         self._retries = retries
         self._draw = draw
-        self._tells_log_probabilities = options.get("log_probabilities", False)
-        self._tells_points = bool(options.get("resume_every"))
+        self._wants_log_probabilities = options.get("log_probabilities", False)
+        self._wants_points = bool(options.get("resume_every"))
         self._asks_at_end = options.get("resume_at_end", False)
         self._allows_inexact = options.get("allow_inexact", False)
         self._is_whole = bool(options.get("beam"))  # told as a whole, and sent again as one
@@ -155,7 +155,7 @@ class ResumableStream:
         self._is_accepted = False
         self._has_told_seed = self._has_told_echo = False
         self._first = Attempt(types.generate_request(model, self._options))
-        self.legs = [self._first]
+        self.open_attempts = [self._first]
 
     def _completed(
         self, options: GenerateOptions, choose_seed: Callable[[], int]
@@ -176,22 +176,22 @@ class ResumableStream:
 
     # -- what comes ----------------------------------------------------------------------------
 
-    def take(self, leg: Attempt, response: pb.GenerateResponse) -> Piece | None:
+    def take(self, attempt: Attempt, response: pb.GenerateResponse) -> Piece | None:
         """What is new of a message of ``leg``; None for nothing.
 
         Raises RequestFailed once there is nothing left to try.
         """
         self._is_accepted = True
-        tokens, agrees = self._take_tokens(leg, response)
+        tokens, agrees = self._take_tokens(attempt, response)
         if not agrees:
-            self.fail(leg, self._unlike())
+            self.fail(attempt, self._unlike())
             return Piece(tokens, None, None) if tokens else None
         points = self._take_points(response)
-        ends = self._take_ends(leg, response, points)
+        ends = self._take_ends(attempt, response, points)
         piece = Piece(
             tokens,
             self._take_seed(response),
-            self._take_answer(leg, response) if response.finish_reason else None,
+            self._take_answer(attempt, response) if response.finish_reason else None,
             self._take_echo(response),
             ends,
             points,
@@ -199,9 +199,11 @@ class ResumableStream:
         is_empty = not (tokens or points or ends or piece.echo or piece.answer)
         return None if is_empty and piece.seed is None else piece
 
-    def _take_tokens(self, leg: Attempt, response: pb.GenerateResponse) -> tuple[list[Token], bool]:
+    def _take_tokens(
+        self, attempt: Attempt, response: pb.GenerateResponse
+    ) -> tuple[list[Token], bool]:
         """The new ones, and whether all others are what was told before."""
-        told: list[Token] = []
+        fresh: list[Token] = []
         for token in response.tokens:
             number, position = token.sample, token.position
             sample = self._samples.get(number)
@@ -211,13 +213,13 @@ class ResumableStream:
             if place == len(sample.ids):
                 sample.ids.append(token.id)
                 sample.log_probabilities.append(token.log_probability)
-                told.append(types.to_token(token, self._tells_log_probabilities))
+                fresh.append(types.to_token(token, self._wants_log_probabilities))
             elif not (0 <= place < len(sample.ids)):
-                return told, False  # one was lost on the way
+                return fresh, False  # one was lost on the way
             elif sample.ids[place] != token.id and not self._allows_inexact:
-                return told, False
-        leg.brought |= bool(told)
-        return told, True
+                return fresh, False
+        attempt.brought |= bool(fresh)
+        return fresh, True
 
     def _unlike(self) -> RequestFailed:
         return RequestFailed(
@@ -228,7 +230,7 @@ class ResumableStream:
 
     def _take_points(self, response: pb.GenerateResponse) -> list[ResumePoint]:
         """Notes where samples could go on from; the new ones that the caller asked for."""
-        told = []
+        fresh = []
         for message in response.resume_points:
             point = types.to_resume_point(message)
             sample = self._samples.setdefault(point.sample, _Sample(point.next_position))
@@ -238,31 +240,31 @@ class ResumableStream:
                 sample.pending = point
             else:
                 sample.point, sample.pending = point, None
-            if self._tells_points and point.next_position > sample.shown:
+            if self._wants_points and point.next_position > sample.shown:
                 sample.shown = point.next_position
-                told.append(point)
-        return told
+                fresh.append(point)
+        return fresh
 
     def _take_ends(
-        self, leg: Attempt, response: pb.GenerateResponse, points: list[ResumePoint]
+        self, attempt: Attempt, response: pb.GenerateResponse, points: list[ResumePoint]
     ) -> list[SampleEnd]:
         """Of samples that had not ended, as if one server had made all of their tokens.
 
         points: gets their last ones, where the caller asked for those and for no others.
         """
-        told = []
+        fresh = []
         for message in response.ends:
             end = types.to_end(message)
             sample = self._samples.setdefault(end.sample, _Sample(0))
             if sample.has_ended:
                 continue
-            sample.has_ended = leg.brought = True
-            whole = leg.before + end.log_probability
-            told.append(replace(end, output_tokens=len(sample.ids), log_probability=whole))
-            at_end = self._asks_at_end and not self._tells_points and end.reason != "end"
+            sample.has_ended = attempt.brought = True
+            whole = attempt.before + end.log_probability
+            fresh.append(replace(end, output_tokens=len(sample.ids), log_probability=whole))
+            at_end = self._asks_at_end and not self._wants_points and end.reason != "end"
             if at_end and sample.last:
                 points.append(sample.last)
-        return told
+        return fresh
 
     def _take_seed(self, response: pb.GenerateResponse) -> int | None:
         if self._has_told_seed or not response.HasField("seed"):
@@ -274,16 +276,16 @@ class ResumableStream:
         if self._has_told_echo or not response.echo:
             return []
         self._has_told_echo = True
-        return [types.to_token(token, self._tells_log_probabilities) for token in response.echo]
+        return [types.to_token(token, self._wants_log_probabilities) for token in response.echo]
 
-    def _take_answer(self, leg: Attempt, response: pb.GenerateResponse) -> Answer | None:
-        """How the whole stream ended, once no other leg is under way."""
-        leg.has_answered = True
+    def _take_answer(self, attempt: Attempt, response: pb.GenerateResponse) -> Answer | None:
+        """How the whole stream ended, once no other attempt is under way."""
+        attempt.has_answered = True
         usage = self._usage = self._usage or response.usage
         if response.finish_reason == pb.FINISH_REASON_HANDED_OVER:
-            self._go_on_after(leg)
+            self._go_on_after(attempt)
             return None
-        if any(not other.has_answered for other in self.legs):
+        if any(not other.has_answered for other in self.open_attempts):
             return None
         return Answer(
             types.to_reason(response.finish_reason),
@@ -294,17 +296,17 @@ class ResumableStream:
             usage.time_to_first_token_seconds,
         )
 
-    def end(self, leg: Attempt) -> None:
+    def end(self, attempt: Attempt) -> None:
         """The call of ``leg`` ended, and well. Raises as fail()."""
-        self.fail(leg, NO_LAST_MESSAGE)
+        self.fail(attempt, NO_LAST_MESSAGE)
 
-    def fail(self, leg: Attempt, failure: RequestFailed) -> None:
+    def fail(self, attempt: Attempt, failure: RequestFailed) -> None:
         """The call of ``leg`` ended with ``failure``, which is raised where it is final."""
-        self.legs.remove(leg)
-        if leg.has_answered:
+        self.open_attempts.remove(attempt)
+        if attempt.has_answered:
             return
-        failures = 1 if leg.brought else leg.failures + 1
-        is_another = self._is_accepted and leg is not self._first
+        failures = 1 if attempt.brought else attempt.failures + 1
+        is_another = self._is_accepted and attempt is not self._first
         is_refused = is_another and failure.code in REFUSALS
         may_go_on = (
             is_refused or is_broken(failure) or self._retries.waits_for(failure.retry_after_seconds)
@@ -313,32 +315,32 @@ class ResumableStream:
             raise failure
         wait = max(self._retries.wait(failures, self._draw), failure.retry_after_seconds or 0.0)
         # The token is tried again where the whole request is refused in turn.
-        is_token_bad = is_refused and leg.sample is not None and not failure.retry_after_seconds
-        self._go_on(leg, failures, wait, by_token=not is_token_bad)
+        is_token_bad = is_refused and attempt.sample is not None and not failure.retry_after_seconds
+        self._go_on(attempt, failures, wait, by_token=not is_token_bad)
 
     # -- what is next --------------------------------------------------------------------------
 
-    def _go_on_after(self, leg: Attempt) -> None:
+    def _go_on_after(self, attempt: Attempt) -> None:
         """The server of ``leg`` stops, and says so: others are asked at once."""
-        failures = 0 if leg.brought else leg.failures + 1
+        failures = 0 if attempt.brought else attempt.failures + 1
         if failures >= max(self._retries.attempts, 2):
             raise RequestFailed("UNAVAILABLE", f"{failures} servers in a row stopped")
-        self._go_on(leg, failures, 0.0)
+        self._go_on(attempt, failures, 0.0)
 
-    def _go_on(self, leg: Attempt, failures: int, wait: float, by_token: bool = True) -> None:
-        wanted = [leg.sample] if leg.sample is not None else self._unfinished()
+    def _go_on(self, attempt: Attempt, failures: int, wait: float, by_token: bool = True) -> None:
+        wanted = [attempt.sample] if attempt.sample is not None else self._unfinished()
         points = [self._samples[n].usable_point() if by_token else None for n in wanted]
         for point in points:
             if point is not None:
-                self.legs.append(self._leg_from(point, failures, wait))
-        under_way = [other for other in self.legs if not other.has_answered]
+                self.open_attempts.append(self._attempt_from(point, failures, wait))
+        under_way = [other for other in self.open_attempts if not other.has_answered]
         is_whole_needed = None in points or not under_way
         if is_whole_needed and all(other.sample is not None for other in under_way):
-            self.legs.append(Attempt(self._request_again(), wait, failures=failures))
+            self.open_attempts.append(Attempt(self._request_again(), wait, failures=failures))
 
     def _unfinished(self) -> list[int]:
-        """Samples that no leg under way goes on with."""
-        covered = {leg.sample for leg in self.legs if not leg.has_answered}
+        """Samples that no attempt under way goes on with."""
+        covered = {attempt.sample for attempt in self.open_attempts if not attempt.has_answered}
         every = self._samples if self._is_whole or self._is_resumed else self._numbers
         return [
             number
@@ -346,7 +348,7 @@ class ResumableStream:
             if number not in covered and not self._samples.setdefault(number, _Sample(0)).has_ended
         ]
 
-    def _leg_from(self, point: ResumePoint, failures: int, wait: float) -> Attempt:
+    def _attempt_from(self, point: ResumePoint, failures: int, wait: float) -> Attempt:
         every: dict[str, Any] = dict(self._options)
         options: Any = {name: every[name] for name in _KEPT_OPTIONS if name in every}
         options |= {"resume_token": point.token, "log_probabilities": True}

@@ -22,7 +22,7 @@ from unroll.v1 import unroll_pb2 as pb
 
 
 @dataclass(eq=False)
-class TagLeg:
+class TagAttempt:
     """One call. first, skip: the part that it begins with, and how many of its words not to send.
 
     wait_seconds, failures, brought, has_answered: as of carrying_on.Leg.
@@ -38,7 +38,7 @@ class TagLeg:
 
 
 class CarriedTags:
-    """The calls of one stream of tags. leg: the one under way or to be made.
+    """The calls of one stream of tags. attempt: the one under way or to be made.
 
     parts: what the caller sends. draw: uniform in 0 … 1.
 
@@ -58,7 +58,7 @@ class CarriedTags:
         self._retries = retries
         self._parts = parts
         self._draw = draw
-        self._tells_points = bool(options.get("resume_every"))
+        self._wants_points = bool(options.get("resume_every"))
         self._asks_at_end = options.get("resume_at_end", False)
         self._allows_inexact = options.get("allow_inexact", False)
         if retries.attempts > 1:
@@ -72,39 +72,39 @@ class CarriedTags:
         self._usage: pb.Usage | None = None  # the first that was told
         self._is_accepted = False
         self.is_over = False
-        self._first_leg = self.leg = TagLeg(to_start(model, self._options))
+        self._first_attempt = self.attempt = TagAttempt(to_start(model, self._options))
 
     # -- what comes ----------------------------------------------------------------------------
 
     def take(self, response: pb.StreamTagResponse) -> TagPiece | None:
-        """What is new of a message of the leg; None for nothing.
+        """What is new of a message of the attempt; None for nothing.
 
         Raises RequestFailed once there is nothing left to try.
         """
         self._is_accepted = True
-        leg = self.leg
+        attempt = self.attempt
         tokens = self._take_tokens(response)
         if tokens is None:
             self.fail(self._unlike())
             return None
-        leg.brought |= bool(tokens)
+        attempt.brought |= bool(tokens)
         points = self._take_points(response)
         end = None
         if response.handed_over:
             self._take_usage(response.usage)
-            leg.has_answered = True
+            attempt.has_answered = True
             self._go_on_after(response)
         elif response.HasField("usage"):
             self._take_usage(response.usage)
-            leg.has_answered = self.is_over = True
+            attempt.has_answered = self.is_over = True
             end = self._end(response.usage)
-            if self._asks_at_end and not self._tells_points and self._last:
+            if self._asks_at_end and not self._wants_points and self._last:
                 points.append(self._last)
         return TagPiece(tokens, points, end) if tokens or points or end else None
 
     def _take_tokens(self, response: pb.StreamTagResponse) -> list[TaggedToken] | None:
         """The new ones; None where the others are not what was told before."""
-        told = []
+        fresh = []
         for token in response.tokens:
             if self._first is None:
                 self._first = self._next_position = self._parts.position = token.position
@@ -119,8 +119,8 @@ class CarriedTags:
             self._next_position += 1
             if self._parts.is_whole:
                 self._labels.append(sys.intern(token.label))
-            told.append(to_tagged_token(token))
-        return told
+            fresh.append(to_tagged_token(token))
+        return fresh
 
     def _unlike(self) -> RequestFailed:
         return RequestFailed(
@@ -131,15 +131,15 @@ class CarriedTags:
 
     def _take_points(self, response: pb.StreamTagResponse) -> list[ResumePoint]:
         """Goes on from them when need be; the new ones that the caller asked for."""
-        told = []
+        fresh = []
         for message in response.resume_points:
             point = self._last = to_resume_point(message)
             if not response.handed_over:
                 self._reach(point)
-            if self._tells_points and point.next_position > self._shown:
+            if self._wants_points and point.next_position > self._shown:
                 self._shown = point.next_position
-                told.append(point)
-        return told
+                fresh.append(point)
+        return fresh
 
     def _reach(self, point: ResumePoint) -> bool:
         before = self._parts.position
@@ -168,17 +168,17 @@ class CarriedTags:
     # -- what is next --------------------------------------------------------------------------
 
     def end(self) -> None:
-        """The call of the leg ended, and well. Raises as fail()."""
+        """The call of the attempt ended, and well. Raises as fail()."""
         if not self.is_over:
             self.fail(NO_LAST_MESSAGE)
 
     def fail(self, failure: RequestFailed) -> None:
-        """The call of the leg ended with ``failure``, which is raised where it is final."""
-        leg = self.leg
+        """The call of the attempt ended with ``failure``, which is raised where it is final."""
+        attempt = self.attempt
         if self.is_over:
             return
-        failures = 1 if leg.brought else leg.failures + 1
-        is_another = self._is_accepted and leg is not self._first_leg
+        failures = 1 if attempt.brought else attempt.failures + 1
+        is_another = self._is_accepted and attempt is not self._first_attempt
         may_go_on = (
             is_broken(failure)
             or (is_another and failure.code in REFUSALS)
@@ -191,11 +191,11 @@ class CarriedTags:
 
     def _go_on_after(self, response: pb.StreamTagResponse) -> None:
         """The server stops, and says so: another one is asked at once."""
-        leg, before = self.leg, self._parts.position
+        attempt, before = self.attempt, self._parts.position
         if self._last and response.resume_points and not self._reach(self._last):
-            self._parts.jump(leg.first + response.requests_read, self._last.next_position)
+            self._parts.jump(attempt.first + response.requests_read, self._last.next_position)
             self._from(self._last, before)
-        failures = 0 if leg.brought else leg.failures + 1
+        failures = 0 if attempt.brought else attempt.failures + 1
         if not self._parts.is_whole or failures >= max(self._retries.attempts, 2):
             raise RequestFailed(
                 "UNAVAILABLE",
@@ -207,4 +207,4 @@ class CarriedTags:
 
     def _go_on(self, failures: int, wait: float) -> None:
         start = to_start(self._model, self._options)
-        self.leg = TagLeg(start, self._parts.first, self._parts.skip, wait, failures)
+        self.attempt = TagAttempt(start, self._parts.first, self._parts.skip, wait, failures)

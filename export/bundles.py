@@ -34,8 +34,8 @@ from bundle.store import (
     Bundle,
     read_bundle,
     read_weights,
-    seal,
     staged,
+    write_manifest,
     write_vocabularies,
     write_weights,
 )
@@ -127,7 +127,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             training=trained.training,
             export=_facts(parity),
         )
-        seal(folder, manifest)
+        write_manifest(folder, manifest)
     return read_bundle(target)
 
 

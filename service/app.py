@@ -41,7 +41,7 @@ from service.rpc.server import GrpcServer, GrpcSettings
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
-from service.security import Security, secure, tell
+from service.security import Security, log_security, secure
 from service.signals import end_after, on_hang_up
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class App:
         self._watch = watch_of(config)
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
-        self._tell_metrics()
+        self._update_metrics()
         if not begun:
             reasons = "; ".join(bundle.reason for bundle in self.catalogue.refused)
             raise NothingToServe(f"no bundle under {config.models} can be served: {reasons}")
@@ -164,14 +164,14 @@ class App:
         failures = self.metrics.reload_failures
         security = secure(self.config, lambda files: failures.labels(files).inc())
         self.metrics.certificate_expiry.set_function(security.certificate_expires)
-        tell(self.config, security)
+        log_security(self.config, security)
         return security
 
     def _make_control(self) -> ModelControl:
         """Raises DeviceUnavailable."""
         config = self.config
         provider = choose_provider(config.device)
-        self._tell_process(DEVICES[provider])
+        self._update_process_metrics(DEVICES[provider])
         settings = SessionSettings(config.device, provider, config.threads or default_threads())
         around = ServerContext(
             config,
@@ -212,14 +212,14 @@ class App:
     def _all_well(self) -> bool:
         return not any(served.has_failed for served in self.catalogue.served)
 
-    def _tell_metrics(self) -> None:
+    def _update_metrics(self) -> None:
         served = self.catalogue.served
         cards = [version.model.card for version in served]
         failed = [(version.name, version.version) for version in served if version.has_failed]
         self.metrics.tell_models(cards, self.catalogue.refused, failed, self.config.max_streams)
-        self.metrics.served.tell(served)
+        self.metrics.served.show(served)
 
-    def _tell_process(self, device: str) -> None:
+    def _update_process_metrics(self, device: str) -> None:
         metrics = self.metrics
         metrics.tell_build(service.__version__, runtime_version(), device)
         metrics.ready.set_function(self._answers_ready)
@@ -228,7 +228,7 @@ class App:
 
     async def _changed(self, name: str) -> None:
         """What is served of a model is no longer the same, or one of its engines broke."""
-        self._tell_metrics()
+        self._update_metrics()
         served = [served for served in self.catalogue.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
         self.grpc.report_health(name, is_served, self._all_well)

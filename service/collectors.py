@@ -25,7 +25,7 @@ class ServedMetrics(Collector):
         self._served: tuple[ServedVersion, ...] = ()
         registry.register(self)
 
-    def tell(self, served: Sequence[ServedVersion]) -> None:
+    def show(self, served: Sequence[ServedVersion]) -> None:
         """What is served from now on; counts of what no longer is end with it."""
         self._served = tuple(served)
 
@@ -56,8 +56,8 @@ def _calls(snapshots: Sequence[tuple[tuple[str, str], StatisticsSnapshot]]) -> I
         labels=(*_VERSION, "phase"),
     )
     for labels, seen in snapshots:
-        for outcome, told in (("success", seen.success), ("fail", seen.fail)):
-            calls.add_metric((*labels, outcome), told.count)
+        for outcome, sent in (("success", seen.success), ("fail", seen.fail)):
+            calls.add_metric((*labels, outcome), sent.count)
         inferences.add_metric(labels, seen.inference_count)
         executions.add_metric(labels, seen.execution_count)
         for phase, spent in _phases(seen).items():
@@ -87,7 +87,7 @@ def _work(served: Sequence[ServedVersion]) -> Iterable[Metric]:
         "Requests (or texts) that an engine takes before it refuses more.",
         labels=_ENGINE,
     )
-    pace = GaugeMetricFamily(
+    coalescer = GaugeMetricFamily(
         "unroll_engine_tokens_per_message",
         "Tokens that an engine's pace puts into a message now, for requests that do not say.",
         labels=_ENGINE,
@@ -100,12 +100,12 @@ def _work(served: Sequence[ServedVersion]) -> Iterable[Metric]:
             key = (version.name, thread.purpose)
             open_work[key] += thread.open_work
             limits[key] += thread.limit
-            paces[key] = max(paces.get(key, 0), thread.pace.tokens_per_message)
+            paces[key] = max(paces.get(key, 0), thread.coalescer.tokens_per_message)
     for key in limits:
         work.add_metric(key, open_work[key])
         limit.add_metric(key, limits[key])
-        pace.add_metric(key, paces[key])
-    yield from (work, limit, pace)
+        coalescer.add_metric(key, paces[key])
+    yield from (work, limit, coalescer)
 
 
 def _refusals(served: Sequence[ServedVersion]) -> Iterable[Metric]:
@@ -134,6 +134,6 @@ def _messages(served: Sequence[ServedVersion]) -> Metric:
     )
     for version in served:
         messages = sum(thread.messages for thread in version.threads)
-        told = sum(thread.message_tokens for thread in version.threads)
-        tokens.add_metric((version.name, version.version), messages, told)
+        sent = sum(thread.message_tokens for thread in version.threads)
+        tokens.add_metric((version.name, version.version), messages, sent)
     return tokens

@@ -49,13 +49,13 @@ class GenerateMetrics:
     ) -> None:
         self._steps.append((rows, waiting, primed_tokens, seconds, prime_seconds))
         if len(self._steps) == _STEPS_TOLD_TOGETHER:
-            self._tell()
+            self._flush()
 
     def tokens_followed(self, count: int, seconds: float) -> None:
         if count:
             self._gaps.append((count, seconds))
 
-    def _tell(self) -> None:
+    def _flush(self) -> None:
         """Of several steps at once: between two steps there is no time to lose."""
         steps, self._steps = self._steps, []
         gaps, self._gaps = self._gaps, []
@@ -70,11 +70,11 @@ class GenerateMetrics:
             )
             self._statistics.executed(ran)
         if steps:
-            self._tell_prefilled(steps)
+            self._report_prefilled(steps)
             self._active.set(steps[-1][0])
             self._waiting.set(steps[-1][1])
 
-    def _tell_prefilled(self, steps: list[tuple[int, int, int, float, float]]) -> None:
+    def _report_prefilled(self, steps: list[tuple[int, int, int, float, float]]) -> None:
         prefilled = [(tokens, seconds) for _, _, tokens, _, seconds in steps if tokens]
         if prefilled:
             self._prefilled.inc(sum(tokens for tokens, _ in prefilled))
@@ -87,7 +87,7 @@ class GenerateMetrics:
         self._preempted.inc()
 
     def idle(self) -> None:
-        self._tell()
+        self._flush()
         self._active.set(0)
         self._waiting.set(0)
 

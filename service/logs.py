@@ -190,7 +190,7 @@ class _Lines(logging.Formatter):
         super().__init__()
         self.shows_texts = shows_texts
 
-    def told(self, record: logging.LogRecord) -> str:
+    def exception_text(self, record: logging.LogRecord) -> str:
         """The error of ``record`` as a traceback, empty without one."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
@@ -210,8 +210,8 @@ class ConsoleLines(_Lines):
         parts = [bounded(record.getMessage()), *(f"{name}={_shown(known[name])}" for name in known)]
         head = f"{stamp},{record.msecs:03.0f} {record.levelname}"
         line = one_line(" ".join((head, *parts)))
-        told = self.told(record)
-        return f"{line}\n{told}" if told else line
+        exception_text = self.exception_text(record)
+        return f"{line}\n{exception_text}" if exception_text else line
 
 
 class JsonLines(_Lines):
@@ -228,8 +228,8 @@ class JsonLines(_Lines):
         if ids := ids_of(record):
             line |= {"request_id": ids.request} | ({"trace_id": ids.trace} if ids.trace else {})
         line |= fields_of(record)
-        if told := self.told(record):
-            line["exception"] = told
+        if exception_text := self.exception_text(record):
+            line["exception"] = exception_text
         return json.dumps(line)
 
 

@@ -407,22 +407,24 @@ class Metrics:
         """
         self._cards, self._refused_now, self._failed_now = served, refused, failed
         self._last |= {card.name: card.version for card in served}
-        self._models.tell({(c.name, c.version, c.precision, c.provider): 1 for c in served})
-        self._invariant.tell({(c.name, c.fingerprint[:12]): c.batch_invariant for c in served})
-        self._refused.tell({(bundle.name, bundle.version): 1 for bundle in refused})
-        self._bundle_bytes.tell({(c.name, c.version): c.bundle_bytes for c in served})
+        self._models.replace({(c.name, c.version, c.precision, c.provider): 1 for c in served})
+        self._invariant.replace({(c.name, c.fingerprint[:12]): c.batch_invariant for c in served})
+        self._refused.replace({(bundle.name, bundle.version): 1 for bundle in refused})
+        self._bundle_bytes.replace({(c.name, c.version): c.bundle_bytes for c in served})
         streaming = [card for card in served if card.state]
-        self._state_bytes.tell({(c.name, c.version): rows * _row_bytes(c.state) for c in streaming})
+        self._state_bytes.replace(
+            {(c.name, c.version): rows * _row_bytes(c.state) for c in streaming}
+        )
         names = [card.name for card in streaming]
-        self._row_capacity.tell({(name,): rows * names.count(name) for name in names})
-        self._tell_states()
+        self._row_capacity.replace({(name,): rows * names.count(name) for name in names})
+        self._update_states()
 
     def tell_loading(self, model: str, versions: Sequence[int]) -> None:
         """These versions are being loaded; none once that is over."""
         self._loading[model] = [str(version) for version in versions]
-        self._tell_states()
+        self._update_states()
 
-    def _tell_states(self) -> None:
+    def _update_states(self) -> None:
         states: list[tuple[str, str, str]] = []
         for card in self._cards:
             has_failed = (card.name, card.version) in self._failed_now
@@ -431,7 +433,7 @@ class Metrics:
         states += [(m, v, LOADING) for m, versions in self._loading.items() for v in versions]
         known = {name for name, _, _ in states}
         states += [(m, v, UNLOADED) for m, v in self._last.items() if m not in known]
-        self._states.tell(dict.fromkeys(states, 1))
+        self._states.replace(dict.fromkeys(states, 1))
 
 
 def reason_of(code: str, failure: RequestError | None) -> str:

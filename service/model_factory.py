@@ -65,7 +65,7 @@ class ServerContext:
 
     config: Config
     metrics: Metrics
-    hand: Dispatcher
+    dispatcher: Dispatcher
     loop_cpu: Clock
     resume_tokens: ResumeTokens
     on_failure: Callable[[str], None]
@@ -250,7 +250,7 @@ class _Assembly:
             purpose,
             engine,
             limit,
-            around.hand.deliver,
+            around.dispatcher.deliver,
             lambda: around.on_failure(name),
             Coalescer(self.config.engine_share, loop_cpu=around.loop_cpu),
         )

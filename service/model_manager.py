@@ -343,7 +343,7 @@ class ModelControl:
             assembled.model, assembled.statistics, assembled.threads, self._end_soon
         )
         self._live[served] = asyncio.Event()
-        self._tell_live(card.name)
+        self._update_live(card.name)
         self._count(card.name, "loaded")
         self.around.metrics.load_seconds.labels(card.name).observe(assembled.seconds)
         log.info(
@@ -394,7 +394,7 @@ class ModelControl:
         await _stop_threads(served, asyncio.get_running_loop().time() + _STOP_SECONDS)
         log.info("model %s version %s stopped", served.name, served.version)
         ended, model = self._live.pop(served), weakref.ref(served.model)
-        self._tell_live(served.name)
+        self._update_live(served.name)
         del served
         if model() is not None:
             # Something holds it in a cycle. To look at everything takes the interpreter from all
@@ -411,7 +411,7 @@ class ModelControl:
     def _count(self, name: str, outcome: str, versions: int = 1) -> None:
         self.around.metrics.loads.labels(name, outcome).inc(versions)
 
-    def _tell_live(self, name: str) -> None:
+    def _update_live(self, name: str) -> None:
         self.around.metrics.live_versions.labels(name).set(len(self._live_versions(name)))
 
 

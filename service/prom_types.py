@@ -114,15 +114,15 @@ class InfoGauge:
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
-        self._told: set[tuple[str, ...]] = set()
+        self._known: set[tuple[str, ...]] = set()
 
-    def tell(self, facts: Mapping[tuple[str, ...], float]) -> None:
+    def replace(self, facts: Mapping[tuple[str, ...], float]) -> None:
         """facts: values by labels."""
         for labels, value in facts.items():
             self._gauge.labels(*labels).set(value)
-        for labels in self._told - facts.keys():
+        for labels in self._known - facts.keys():
             self._gauge.remove(*labels)
-        self._told = set(facts)
+        self._known = set(facts)
 
 
 class GaugeShare:

@@ -153,7 +153,7 @@ class _Request:
         self._ids = Ids(self._given_id or (call.request if call else _new_id()), trace_id)
         IDS.set(self._ids)
 
-    def asks(self, request: Any) -> None:
+    def request_read(self, request: Any) -> None:
         if not isinstance(request, grpc_service_pb2.ModelInferRequest):
             return
         own, given = request.id, self._given_id

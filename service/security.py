@@ -69,7 +69,7 @@ def _tokens(file: Path, failed: Callable[[], None]) -> Renewed[list[Token]]:
     return Renewed([file], partial(read_tokens, file), failed)
 
 
-def tell(config: Config, security: Security) -> None:
+def log_security(config: Config, security: Security) -> None:
     """Log how the port is secured, and warn where others can read along."""
     tokens = "callers need a token" if config.auth_tokens else "nobody is asked for a token"
     log.info("gRPC has %s; %s", _channel(security.credentials), tokens)

@@ -163,7 +163,7 @@ def told_everything() -> Metrics:
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)
     served = type("Model", (), {"card": model})()
     metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, bool, int, float))
-    metrics.served.tell([ServedVersion(served, statistics, [thread])])
+    metrics.served.show([ServedVersion(served, statistics, [thread])])
     return metrics
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.store import MANIFEST_FILE, WEIGHTS_FILE, read_bundle, seal, staged
+from bundle.store import MANIFEST_FILE, WEIGHTS_FILE, read_bundle, staged, write_manifest
 
 
 def reweigh(source: Path, target: Path, factor: float = -0.7) -> Path:
@@ -27,7 +27,7 @@ def reweigh(source: Path, target: Path, factor: float = -0.7) -> Path:
                 size = 4 * int(np.prod(place.shape))
                 content[place.offset : place.offset + size].view(np.float32)[:] *= factor
         content.flush()
-        seal(folder, replace(manifest, version=int(target.name)))
+        write_manifest(folder, replace(manifest, version=int(target.name)))
     return target
 
 

@@ -27,14 +27,14 @@ class Coalescer:
         sending: float = 0.12,
         most: int = 16,
         period_seconds: float = 0.025,
-        patience: int = 8,
+        batching_delay: int = 8,
         wall: Clock = time.monotonic,
         cpu: Clock = time.thread_time,
         loop_cpu: Clock = lambda: 0.0,
     ) -> None:
         self.share, self.sending, self.most = share, sending, most
         self.tokens_per_message = 1
-        self._period, self._patience = period_seconds, patience
+        self._period, self._patience = period_seconds, batching_delay
         self._wall, self._cpu, self._loop_cpu = wall, cpu, loop_cpu
         self._began = 0.0, 0.0
         self._steps = [0.0, 0.0]  # wall and processor time of the steps of this period

@@ -153,7 +153,7 @@ class DecodeSequence(ScheduledSequence):
 class GenerateEngine:
     """Owns the rows of one model. Used from one thread; knows time only through ``clock``."""
 
-    patience = 0.0  # a step never waits: who comes later joins the next one
+    batching_delay = 0.0  # a step never waits: who comes later joins the next one
     waits_for = "a row"
 
     def __init__(
@@ -335,7 +335,7 @@ class GenerateEngine:
                 progress.sink.put(checkpoint)
             progress.output_tokens += sum(map(delivered_here, unfinished))
             self._end(progress, FinishReason.HANDED_OVER)
-        self._tell_answered()
+        self._report_answered()
         self.observer.paused(len(self.scheduler.paused))
         self.observer.idle()
         return [progress.sink for progress in requests]
@@ -374,14 +374,14 @@ class GenerateEngine:
         self._step_seconds += seconds
         if rows:
             self._throughput.stepped(self.scheduler.rows, seconds)
-        self._tell_answered()
+        self._report_answered()
         self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds)
         if self.is_idle:
             self.observer.idle()
         sinks, self._sinks = self._sinks, []
         return sinks
 
-    def _tell_answered(self) -> None:
+    def _report_answered(self) -> None:
         stops, self._stops = self._stops, []
         for computing, waited in stops:
             computing.stop(self._step_seconds)

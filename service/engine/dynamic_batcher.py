@@ -137,7 +137,7 @@ class BatchEngine:
         return ahead.size * self._text_seconds / share
 
     @property
-    def patience(self) -> float:
+    def batching_delay(self) -> float:
         """Seconds for which more texts are worth waiting for before the next step.
 
         Only while requests come so densely that one is due within them, and never for long:

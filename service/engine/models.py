@@ -32,14 +32,14 @@ _SEEDS = 2**64
 class OpenStream:
     """A stream under way: read ``tokens``, and close it.
 
-    echo: the prompt's tokens, where asked for. seal: makes a resume token of a snapshot.
+    echo: the prompt's tokens, where asked for. sign: makes a resume token of a snapshot.
     """
 
     tokens: TokenStream
     seed: int
     unknown_symbols: int
     echo: list[ScoredToken]
-    seal: Callable[[Snapshot], bytes]
+    sign: Callable[[Snapshot], bytes]
     codec: TextCodec
 
     def text_of(self, token: int, position: int) -> str:
@@ -186,60 +186,60 @@ class GeneratorModel(ReadingModel):
             return "prompt"
         return "source" if self.reader else "vector"
 
-    async def generate(self, wish: GenerateParams) -> OpenStream:
+    async def generate(self, params: GenerateParams) -> OpenStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
         bundle = ServedBundle(
             self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
         )
-        if wish.resume_token is None:
-            if wish.echo and self.needs != "prompt":
+        if params.resume_token is None:
+            if params.echo and self.needs != "prompt":
                 raise WrongInput(
                     f"model {self.card.name!r} reads a {self.needs} and has no prompt to echo; "
                     "leave echo"
                 )
-            given = self._input(wish)
+            given = self._input(params)
             unknown = given.unknown
-            request = self._request(wish, given)
-            echo = await self._echo(wish, given) if wish.echo else []
+            request = self._request(params, given)
+            echo = await self._echo(params, given) if params.echo else []
         else:
             snapshot = self.resume_tokens.open(
-                wish.resume_token, bundle, wish.subject, wish.allow_inexact
+                params.resume_token, bundle, params.subject, params.allow_inexact
             )
             unknown, echo = 0, []
-            request = self._rules.resumed(wish, snapshot, self.clock())
+            request = self._rules.resumed(params, snapshot, self.clock())
         size = request.beam.width if request.beam else request.samples
-        each = wish.tokens_per_message or self.tokens_per_message
+        each = params.tokens_per_message or self.tokens_per_message
         stream = TokenStream.open(self.thread, request, each, size)
         return OpenStream(
             stream,
             request.sampling.seed,
             unknown,
             echo,
-            lambda snapshot: self.resume_tokens.seal(snapshot, bundle, wish.subject),
+            lambda snapshot: self.resume_tokens.sign(snapshot, bundle, params.subject),
             self.writer,
         )
 
-    def _request(self, wish: GenerateParams, given: _Input) -> GenerateRequest:
-        seed = wish.sampling.seed
+    def _request(self, params: GenerateParams, given: _Input) -> GenerateRequest:
+        seed = params.sampling.seed
         return self._rules.fresh(
-            wish, given.ids, self.choose_seed() if seed is None else seed, self.clock()
+            params, given.ids, self.choose_seed() if seed is None else seed, self.clock()
         )
 
-    async def _echo(self, wish: GenerateParams, prompt: _Input) -> list[ScoredToken]:
+    async def _echo(self, params: GenerateParams, prompt: _Input) -> list[ScoredToken]:
         """The prompt's tokens, with their log-probabilities where those are asked for."""
-        if wish.log_probabilities and len(prompt.ids) > 1:
-            (scored,) = await self.score([ScoreParams(wish.prompt or "")])
+        if params.log_probabilities and len(prompt.ids) > 1:
+            (scored,) = await self.score([ScoreParams(params.prompt or "")])
             return scored.tokens
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), None)
             for number, token in enumerate(prompt.ids)
         ]
 
-    async def score(self, wishes: Sequence[ScoreParams]) -> list[ScoredText]:
+    async def score(self, all_params: Sequence[ScoreParams]) -> list[ScoredText]:
         """Raises WrongInput, QueueFull or EngineFailed."""
-        size = checked_size("items", [wish.characters for wish in wishes])
-        size += sum(len(wish.vector or ()) for wish in wishes)
-        read = await off_loop(size, lambda: self._score_items(wishes))
+        size = checked_size("items", [params.characters for params in all_params])
+        size += sum(len(params.vector or ()) for params in all_params)
+        read = await off_loop(size, lambda: self._score_items(all_params))
         rows = await run_batch(self.score_thread, [item for item, _ in read])
         return await off_loop(
             size,
@@ -249,11 +249,11 @@ class GeneratorModel(ReadingModel):
             ],
         )
 
-    def _input(self, wish: GenerateParams) -> _Input:
+    def _input(self, params: GenerateParams) -> _Input:
         name, needs = self.card.name, self.needs
-        given = getattr(wish, needs)
+        given = getattr(params, needs)
         if given is None:
-            others = [k for k in ("prompt", "source", "vector") if getattr(wish, k) is not None]
+            others = [k for k in ("prompt", "source", "vector") if getattr(params, k) is not None]
             says = f"the request has a {others[0]}" if others else "the request has no input"
             raise WrongInput(f"model {name!r} takes a {needs}, {says}; set {needs!r}")
         return self._read_input(given, needs)
@@ -265,16 +265,18 @@ class GeneratorModel(ReadingModel):
         encoded = self.read(self.reader, given, what)
         return _Input(encoded.ids, encoded.unknown)
 
-    def _score_items(self, wishes: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
-        return [self._score_item(wish, f"items[{number}]") for number, wish in enumerate(wishes)]
+    def _score_items(self, all_params: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
+        return [
+            self._score_item(params, f"items[{number}]") for number, params in enumerate(all_params)
+        ]
 
-    def _score_item(self, wish: ScoreParams, where: str) -> tuple[ScoreItem, int]:
-        self._check_condition(wish, where)
+    def _score_item(self, params: ScoreParams, where: str) -> tuple[ScoreItem, int]:
+        self._check_condition(params, where)
         if self.needs == "prompt":
-            return self._continuation(wish.text, f"{where}.text")
-        given = self._read_input(getattr(wish, self.needs), f"{where}.{self.needs}")
+            return self._continuation(params.text, f"{where}.text")
+        given = self._read_input(getattr(params, self.needs), f"{where}.{self.needs}")
         limit = self.card.limits["output_tokens"]
-        encoded = self.read(self.writer, wish.text, f"{where}.text", limit)
+        encoded = self.read(self.writer, params.text, f"{where}.text", limit)
         assert self.begin_id is not None, "a model that reads a whole input begins with a marker"
         assert self.end_id is not None, "and ends with one"
         tokens, targets = (self.begin_id, *encoded.ids), (*encoded.ids, self.end_id)
@@ -289,16 +291,16 @@ class GeneratorModel(ReadingModel):
             )
         return ScoreItem(tuple(given.ids[:-1]), tuple(given.ids[1:])), given.unknown
 
-    def _check_condition(self, wish: ScoreParams, where: str) -> None:
+    def _check_condition(self, params: ScoreParams, where: str) -> None:
         """What the text is the answer to is there, where there is such a thing."""
         needs, name = self.needs, self.card.name
         does = "alone" if needs == "prompt" else f"given a {needs}"
         for kind in ("source", "vector"):
-            if kind != needs and getattr(wish, kind) is not None:
+            if kind != needs and getattr(params, kind) is not None:
                 raise WrongInput(
                     f"{where}.{kind} is set, model {name!r} scores texts {does}; leave it"
                 )
-        if needs != "prompt" and getattr(wish, needs) is None:
+        if needs != "prompt" and getattr(params, needs) is None:
             raise WrongInput(
                 f"{where}.{needs} is empty; model {name!r} scores texts {does}, so set it"
             )

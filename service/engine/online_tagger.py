@@ -76,7 +76,7 @@ class TagMessage:
 class TagStream:
     """A stream under way: push words, close_input(), read messages; close() it in any case.
 
-    seal: makes a resume token of a snapshot. requests_read: how often words were pushed. held: of
+    sign: makes a resume token of a snapshot. requests_read: how often words were pushed. held: of
     the budget, by the words that wait.
     """
 
@@ -84,12 +84,12 @@ class TagStream:
         self,
         model: TagStreams,
         events: TokenStream,
-        seal: Callable[[Snapshot], bytes],
+        sign: Callable[[Snapshot], bytes],
         held: Reservation,
     ) -> None:
         self.unknown_symbols = 0
         self.requests_read = 0
-        self.seal = seal
+        self.sign = sign
         self._model = model
         self._events = events
         # As they were sent; a label takes the first one.
@@ -229,17 +229,17 @@ class TagStreams:
         self.tokens_per_message = tokens_per_message
         self.clock = clock
 
-    def open(self, wish: TagStreamParams) -> TagStream:
+    def open(self, params: TagStreamParams) -> TagStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
-        check_top_labels(wish.top)
-        check_tokens_per_message(wish.tokens_per_message)
-        check_checkpoints(wish.checkpoints)
-        if wish.resume_token is None:
-            return self._open(wish, None)
+        check_top_labels(params.top)
+        check_tokens_per_message(params.tokens_per_message)
+        check_checkpoints(params.checkpoints)
+        if params.resume_token is None:
+            return self._open(params, None)
         snapshot = self.resume_tokens.open(
-            wish.resume_token, self._bundle, wish.subject, wish.allow_inexact
+            params.resume_token, self._bundle, params.subject, params.allow_inexact
         )
-        return self._open(wish, snapshot)
+        return self._open(params, snapshot)
 
     async def turn(
         self, ids: Sequence[int], words: Sequence[str], before: Snapshot | None, top: int = 0
@@ -266,24 +266,24 @@ class TagStreams:
         card = self.card
         return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
 
-    def _open(self, wish: TagStreamParams, resumed: Snapshot | None) -> TagStream:
+    def _open(self, params: TagStreamParams, resumed: Snapshot | None) -> TagStream:
         request = GenerateRequest(
             tokens=(),
             sampling=LIKELIEST,
             max_tokens=0,
             stop=(),
             arrived=self.clock(),
-            top=wish.top,
-            checkpoints=wish.checkpoints,
+            top=params.top,
+            checkpoints=params.checkpoints,
             resumed=resumed,
         )
-        each = wish.tokens_per_message or self.tokens_per_message
+        each = params.tokens_per_message or self.tokens_per_message
         # First: a stream that was opened and then refused would keep its place for good.
         held = self.budget.reserve(WORDS, 0)
         return TagStream(
             self,
             TokenStream.open(self.thread, request, each),
-            lambda snapshot: self.resume_tokens.seal(snapshot, self._bundle, wish.subject),
+            lambda snapshot: self.resume_tokens.sign(snapshot, self._bundle, params.subject),
             held,
         )
 

@@ -63,9 +63,9 @@ class TokenStream:
     something else is to be told, such as the end. size: how many streams the request is.
     """
 
-    def __init__(self, pace: Coalescer, tokens_per_message: int = 0, size: int = 1) -> None:
+    def __init__(self, coalescer: Coalescer, tokens_per_message: int = 0, size: int = 1) -> None:
         self._events: deque[Event] = deque()
-        self._pace = pace
+        self._pace = coalescer
         self._tokens_per_message = tokens_per_message
         self._ready = asyncio.Event()
         self._has_begun = False
@@ -90,7 +90,7 @@ class TokenStream:
         tokens_per_message: int = 0,
         size: int = 1,
     ) -> TokenStream:
-        stream = cls(thread.pace, tokens_per_message, size)
+        stream = cls(thread.coalescer, tokens_per_message, size)
         stream.work = thread.submit(request, stream, size)
         stream._thread = thread
         return stream

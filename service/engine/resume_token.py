@@ -1,4 +1,4 @@
-"""Resume tokens: where a stream was, sealed so that any replica can go on from it.
+"""Resume tokens: where a stream was, signed so that any replica can go on from it.
 
 A token is signed, not encrypted: whoever holds it can read the hidden state and the text
 that was held back. It is never logged.
@@ -79,7 +79,7 @@ class ResumeTokens:
         self.largest_bytes = largest_bytes
         self.clock = clock
 
-    def seal(self, snapshot: Snapshot, bundle: ServedBundle, subject: str) -> bytes:
+    def sign(self, snapshot: Snapshot, bundle: ServedBundle, subject: str) -> bytes:
         """subject: whom the token is issued to; empty for callers without a name."""
         failpoint("resume.sign")
         facts, arrays = _describe(snapshot)

@@ -80,17 +80,17 @@ class GenerateParams:
     subject: str = ""
 
 
-def unread_bytes(wish: GenerateParams, longest: int) -> int:
+def unread_bytes(params: GenerateParams, longest: int) -> int:
     """What the answer takes at most while nobody reads it.
 
     longest: tokens that the model makes at most. A beam's tokens come all at once; of a stream
     only so many wait, and as many may be in the message that is being sent.
     """
-    if wish.beam:
-        waiting = wish.beam.best * min(wish.max_tokens or longest, longest)
+    if params.beam:
+        waiting = params.beam.best * min(params.max_tokens or longest, longest)
     else:
-        waiting = max(FULL * min(wish.samples, 4), 2 * wish.tokens_per_message)
-    return waiting * (_TOKEN_BYTES + _TOP_BYTES * min(wish.top, MAX_TOP))
+        waiting = max(FULL * min(params.samples, 4), 2 * params.tokens_per_message)
+    return waiting * (_TOKEN_BYTES + _TOP_BYTES * min(params.top, MAX_TOP))
 
 
 @dataclass(frozen=True)
@@ -128,69 +128,71 @@ class GenerateValidator:
         self.rows = rows
 
     def fresh(
-        self, wish: GenerateParams, tokens: Sequence[Any], seed: int, arrived: float
+        self, params: GenerateParams, tokens: Sequence[Any], seed: int, arrived: float
     ) -> GenerateRequest:
         """Raises WrongInput."""
-        max_tokens = self._max_tokens(wish.max_tokens)
-        if wish.beam:
-            self._check_beam(wish, wish.beam)
-        if not 1 <= wish.samples <= MAX_SAMPLES:
-            raise WrongInput(f"samples is {wish.samples}; choose 1 to {MAX_SAMPLES}")
-        if wish.min_tokens > max_tokens:
-            raise WrongInput(f"min_tokens is {wish.min_tokens}, max_tokens {max_tokens}")
-        check_tokens_per_message(wish.tokens_per_message)
-        check_checkpoints(wish.checkpoints)
+        max_tokens = self._max_tokens(params.max_tokens)
+        if params.beam:
+            self._check_beam(params, params.beam)
+        if not 1 <= params.samples <= MAX_SAMPLES:
+            raise WrongInput(f"samples is {params.samples}; choose 1 to {MAX_SAMPLES}")
+        if params.min_tokens > max_tokens:
+            raise WrongInput(f"min_tokens is {params.min_tokens}, max_tokens {max_tokens}")
+        check_tokens_per_message(params.tokens_per_message)
+        check_checkpoints(params.checkpoints)
         return GenerateRequest(
             tokens=tuple(tokens),
-            sampling=self._sampling(wish.sampling, seed, wish.min_tokens),
+            sampling=self._sampling(params.sampling, seed, params.min_tokens),
             max_tokens=max_tokens,
-            stop=_checked_stops(wish.stop),
+            stop=_checked_stops(params.stop),
             arrived=arrived,
-            min_tokens=wish.min_tokens,
-            samples=wish.samples,
-            top=_checked_top(wish),
-            beam=wish.beam,
-            checkpoints=wish.checkpoints,
+            min_tokens=params.min_tokens,
+            samples=params.samples,
+            top=_checked_top(params),
+            beam=params.beam,
+            checkpoints=params.checkpoints,
         )
 
-    def resumed(self, wish: GenerateParams, snapshot: Snapshot, arrived: float) -> GenerateRequest:
+    def resumed(
+        self, params: GenerateParams, snapshot: Snapshot, arrived: float
+    ) -> GenerateRequest:
         """Go on from ``snapshot``; only its seed, its length and what is told may be chosen.
 
         Raises WrongInput.
         """
-        kept = [name for name in wish.sampling.chosen() if name != "seed"]
+        kept = [name for name in params.sampling.chosen() if name != "seed"]
         for name, is_set in (
-            ("stop", wish.stop),
-            ("min_tokens", wish.min_tokens),
-            ("samples", wish.samples != 1),
-            ("beam", wish.beam),
-            ("echo", wish.echo),
+            ("stop", params.stop),
+            ("min_tokens", params.min_tokens),
+            ("samples", params.samples != 1),
+            ("beam", params.beam),
+            ("echo", params.echo),
         ):
             kept += [name] if is_set else []
         if kept:
             raise WrongInput(
                 f"a resumed stream keeps its {kept[0]}; leave it, or send a new request"
             )
-        check_tokens_per_message(wish.tokens_per_message)
-        check_checkpoints(wish.checkpoints)
-        seed = wish.sampling.seed
+        check_tokens_per_message(params.tokens_per_message)
+        check_checkpoints(params.checkpoints)
+        seed = params.sampling.seed
         return GenerateRequest(
             tokens=snapshot.tokens,
             sampling=snapshot.sampling if seed is None else replace(snapshot.sampling, seed=seed),
-            max_tokens=self._further(wish.max_tokens, snapshot),
+            max_tokens=self._further(params.max_tokens, snapshot),
             stop=snapshot.stop,
             arrived=arrived,
             min_tokens=snapshot.min_tokens,
             first_sample=snapshot.sample,
-            top=_checked_top(wish),
-            checkpoints=wish.checkpoints,
+            top=_checked_top(params),
+            checkpoints=params.checkpoints,
             resumed=snapshot,
         )
 
-    def _further(self, wish: int | None, snapshot: Snapshot) -> int:
+    def _further(self, params: int | None, snapshot: Snapshot) -> int:
         """max_tokens of a resumed stream counts from the first token that it will deliver."""
-        if wish is not None:
-            further = snapshot.made - len(snapshot.held) + self._max_tokens(wish)
+        if params is not None:
+            further = snapshot.made - len(snapshot.held) + self._max_tokens(params)
             return max(snapshot.made + 1, further)
         if snapshot.made >= snapshot.max_tokens:
             raise WrongInput(
@@ -199,54 +201,54 @@ class GenerateValidator:
             )
         return snapshot.max_tokens
 
-    def _max_tokens(self, wish: int | None) -> int:
+    def _max_tokens(self, params: int | None) -> int:
         limit = self.card.limits["output_tokens"]
-        if wish is None:
+        if params is None:
             return limit
-        if not 1 <= wish <= limit:
-            raise WrongInput(f"max_tokens is {wish}; model {self.card.name!r} makes 1 to {limit}")
-        return wish
+        if not 1 <= params <= limit:
+            raise WrongInput(f"max_tokens is {params}; model {self.card.name!r} makes 1 to {limit}")
+        return params
 
-    def _sampling(self, wish: SamplingParams, seed: int, min_tokens: int) -> Sampling:
+    def _sampling(self, params: SamplingParams, seed: int, min_tokens: int) -> Sampling:
         default = self.card.sampling
-        temperature = default.temperature if wish.temperature is None else wish.temperature
-        top_p = default.top_p if wish.top_p is None else wish.top_p
+        temperature = default.temperature if params.temperature is None else params.temperature
+        top_p = default.top_p if params.top_p is None else params.top_p
         if not 0.0 <= temperature <= 100.0:
             raise WrongInput(f"temperature is {temperature:g}; choose one from 0 to 100")
         if 0.0 < temperature < _LEAST_TEMPERATURE:
             raise WrongInput(f"temperature is {temperature:g}; choose 0 or at least 0.01")
         if not 0.0 < top_p <= 1.0:
             raise WrongInput(f"top_p is {top_p:g}; choose one above 0 and up to 1")
-        self._check_choice(wish, min_tokens)
+        self._check_choice(params, min_tokens)
         return Sampling(
             temperature=temperature,
-            top_k=default.top_k if wish.top_k is None else wish.top_k,
+            top_k=default.top_k if params.top_k is None else params.top_k,
             top_p=top_p,
             seed=seed,
-            min_p=_between(wish.min_p, 0.0, "min_p", 0.0, 1.0),
+            min_p=_between(params.min_p, 0.0, "min_p", 0.0, 1.0),
             repetition_penalty=_between(
-                wish.repetition_penalty, 1.0, "repetition_penalty", 0.01, 100.0
+                params.repetition_penalty, 1.0, "repetition_penalty", 0.01, 100.0
             ),
-            frequency_penalty=_between(wish.frequency_penalty, 0.0, "frequency_penalty", -2, 2),
-            presence_penalty=_between(wish.presence_penalty, 0.0, "presence_penalty", -2, 2),
-            bias=self._bias(wish),
-            allowed=tuple(sorted(set(wish.allowed_tokens))),
+            frequency_penalty=_between(params.frequency_penalty, 0.0, "frequency_penalty", -2, 2),
+            presence_penalty=_between(params.presence_penalty, 0.0, "presence_penalty", -2, 2),
+            bias=self._bias(params),
+            allowed=tuple(sorted(set(params.allowed_tokens))),
         )
 
-    def _bias(self, wish: SamplingParams) -> tuple[tuple[int, float], ...]:
+    def _bias(self, params: SamplingParams) -> tuple[tuple[int, float], ...]:
         bias = {
             token: _between(value, 0.0, f"logit_bias[{token}]", -_LARGEST_BIAS, _LARGEST_BIAS)
-            for token, value in wish.logit_bias.items()
+            for token, value in params.logit_bias.items()
         }
-        bias |= dict.fromkeys(wish.banned_tokens, float("-inf"))
+        bias |= dict.fromkeys(params.banned_tokens, float("-inf"))
         return tuple(sorted(bias.items()))
 
-    def _check_choice(self, wish: SamplingParams, min_tokens: int) -> None:
+    def _check_choice(self, params: SamplingParams, min_tokens: int) -> None:
         """Every token exists, and something is left to draw."""
         for name, tokens in (
-            ("logit_bias", wish.logit_bias),
-            ("allowed_tokens", wish.allowed_tokens),
-            ("banned_tokens", wish.banned_tokens),
+            ("logit_bias", params.logit_bias),
+            ("allowed_tokens", params.allowed_tokens),
+            ("banned_tokens", params.banned_tokens),
         ):
             for token in tokens:
                 if token >= self.vocabulary:
@@ -254,27 +256,27 @@ class GenerateValidator:
                         f"{name} names token {token}, model {self.card.name!r} knows 0 to "
                         f"{self.vocabulary - 1}; GetModel with_vocabulary lists them"
                     )
-        if not (wish.allowed_tokens or wish.banned_tokens):
+        if not (params.allowed_tokens or params.banned_tokens):
             return
-        every = wish.allowed_tokens or range(self.vocabulary)
-        left = set(every) - set(wish.banned_tokens) - self.never_sampled_ids
+        every = params.allowed_tokens or range(self.vocabulary)
+        left = set(every) - set(params.banned_tokens) - self.never_sampled_ids
         if not left - ({self.end_id} if min_tokens else set()):
             raise WrongInput("allowed_tokens and banned_tokens leave nothing to draw")
 
-    def _check_beam(self, wish: GenerateParams, beam: Beam) -> None:
+    def _check_beam(self, params: GenerateParams, beam: Beam) -> None:
         most = min(MAX_BEAMS, self.rows)
         if not 1 <= beam.width <= most:
             raise WrongInput(f"beam.width is {beam.width}; choose 1 to {most}")
         if not 1 <= beam.best <= beam.width:
             raise WrongInput(f"beam.best is {beam.best}; choose 1 to beam.width ({beam.width})")
         _between(beam.length_penalty, 1.0, "beam.length_penalty", -10.0, 10.0)
-        drawing = set(wish.sampling.chosen()) - {"allowed_tokens", "banned_tokens"}
+        drawing = set(params.sampling.chosen()) - {"allowed_tokens", "banned_tokens"}
         others = (
             *sorted(drawing),
-            *(["stop"] if wish.stop else []),
-            *(["samples"] if wish.samples != 1 else []),
-            *(["top_log_probabilities"] if wish.top else []),
-            *(["resume tokens"] if wish.checkpoints.is_asked_for else []),
+            *(["stop"] if params.stop else []),
+            *(["samples"] if params.samples != 1 else []),
+            *(["top_log_probabilities"] if params.top else []),
+            *(["resume tokens"] if params.checkpoints.is_asked_for else []),
         )
         if others:
             raise WrongInput(f"beam search goes without {others[0]}; leave one of the two")
@@ -309,10 +311,10 @@ def check_tokens_per_message(count: int) -> None:
         )
 
 
-def _checked_top(wish: GenerateParams) -> int:
-    if wish.top > MAX_TOP:
-        raise WrongInput(f"top_log_probabilities is {wish.top}; choose up to {MAX_TOP}")
-    return wish.top
+def _checked_top(params: GenerateParams) -> int:
+    if params.top > MAX_TOP:
+        raise WrongInput(f"top_log_probabilities is {params.top}; choose up to {MAX_TOP}")
+    return params.top
 
 
 def check_checkpoints(checkpoints: ResumePolicy) -> None:

@@ -36,15 +36,17 @@ class NextTokenParams:
 
 
 async def look_ahead(
-    model: GeneratorModel, wishes: Sequence[NextTokenParams]
+    model: GeneratorModel, all_params: Sequence[NextTokenParams]
 ) -> list[NextTokenDistribution]:
     """What may follow each row. Raises WrongInput, QueueFull or EngineFailed."""
-    if len(wishes) > (limit := model.thread.limit):
+    if len(all_params) > (limit := model.thread.limit):
         raise WrongInput(
-            f"the request has {len(wishes)} rows, and this server steps at most {limit} at once; "
-            "send fewer rows"
+            f"the request has {len(all_params)} rows, and this server steps at most {limit} at "
+            "once; send fewer rows"
         )
-    requests = [_request(model, wish, f"row {number}") for number, wish in enumerate(wishes)]
+    requests = [
+        _request(model, params, f"row {number}") for number, params in enumerate(all_params)
+    ]
     streams: list[TokenStream] = []
     try:
         for request in requests:
@@ -56,23 +58,23 @@ async def look_ahead(
 
 
 async def _outlook(stream: TokenStream) -> NextTokenDistribution:
-    (outlook,) = [
+    (distribution,) = [
         event
         async for events in stream
         for event in events
         if isinstance(event, NextTokenDistribution)
     ]
-    return outlook
+    return distribution
 
 
-def _request(model: GeneratorModel, wish: NextTokenParams, where: str) -> GenerateRequest:
-    if wish.start is not None:
-        _check_state(model, wish.start, where)
+def _request(model: GeneratorModel, params: NextTokenParams, where: str) -> GenerateRequest:
+    if params.start is not None:
+        _check_state(model, params.start, where)
     if model.needs == "prompt":
-        model.check_ids(wish.tokens, f"{where} of tokens")
-        tokens, token = wish.tokens, None
+        model.check_ids(params.tokens, f"{where} of tokens")
+        tokens, token = params.tokens, None
     else:
-        tokens, token = _source(model, wish, where), _token(model, wish, where)
+        tokens, token = _source(model, params, where), _token(model, params, where)
     return GenerateRequest(
         tokens=tokens,
         sampling=LIKELIEST,
@@ -80,33 +82,33 @@ def _request(model: GeneratorModel, wish: NextTokenParams, where: str) -> Genera
         stop=(),
         arrived=model.clock(),
         only_reads=True,
-        start=wish.start,
+        start=params.start,
         token=token,
     )
 
 
-def _source(model: GeneratorModel, wish: NextTokenParams, where: str) -> tuple[Any, ...]:
-    if (wish.source is None) == (wish.start is None):
+def _source(model: GeneratorModel, params: NextTokenParams, where: str) -> tuple[Any, ...]:
+    if (params.source is None) == (params.start is None):
         needs = model.needs
-        has = f"neither a {needs} nor" if wish.source is None else f"both a {needs} and"
+        has = f"neither a {needs} nor" if params.source is None else f"both a {needs} and"
         raise WrongInput(
             f"{where} has {has} a state; send the {needs} first and the state afterwards"
         )
-    if wish.source is None:
+    if params.source is None:
         return ()
     if model.needs == "vector":
-        return checked_vector(wish.source, model.card.vector_fields, f"{where} of vector")
-    model.check_ids(wish.source, f"{where} of source")
-    return wish.source
+        return checked_vector(params.source, model.card.vector_fields, f"{where} of vector")
+    model.check_ids(params.source, f"{where} of source")
+    return params.source
 
 
-def _token(model: GeneratorModel, wish: NextTokenParams, where: str) -> int | None:
-    if len(wish.tokens) > 1 or (wish.start is not None and not wish.tokens):
-        raise WrongInput(f"{where} has {len(wish.tokens)} tokens; after a state send one")
-    if not wish.tokens:
+def _token(model: GeneratorModel, params: NextTokenParams, where: str) -> int | None:
+    if len(params.tokens) > 1 or (params.start is not None and not params.tokens):
+        raise WrongInput(f"{where} has {len(params.tokens)} tokens; after a state send one")
+    if not params.tokens:
         return None
-    model.check_ids(wish.tokens, f"{where} of token", 1, len(model.card.vocabulary))
-    return wish.tokens[0]
+    model.check_ids(params.tokens, f"{where} of token", 1, len(model.card.vocabulary))
+    return params.tokens[0]
 
 
 def _check_state(model: GeneratorModel, state: State, where: str) -> None:

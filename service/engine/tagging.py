@@ -76,18 +76,18 @@ class TaggerModel(ReadingModel):
         self.thread = thread
         self.stream = stream
 
-    async def tag(self, wishes: Sequence[TagParams], top: int = 0) -> list[TaggedText]:
+    async def tag(self, all_params: Sequence[TagParams], top: int = 0) -> list[TaggedText]:
         """top: how many of the likeliest labels are told beside each token.
 
         Raises WrongInput, QueueFull or EngineFailed.
         """
         check_top_labels(top)
-        size = checked_size("items", [wish.characters for wish in wishes])
-        read = await off_loop(size, lambda: self._read_all(wishes))
-        told = _checked_told(read, top)
+        size = checked_size("items", [params.characters for params in all_params])
+        read = await off_loop(size, lambda: self._read_all(all_params))
+        size = _checked_size(read, top)
         rows = await run_batch(self.thread, [PredictItem(tuple(part.ids)) for part in read])
         return await off_loop(
-            told,
+            size,
             lambda: [
                 TaggedText(tagged(part.words, row, self.card.labels, top), part.unknown)
                 for part, row in zip(read, rows, strict=True)
@@ -101,18 +101,18 @@ class TaggerModel(ReadingModel):
         """
         return await run_batch(self.thread, self.items_of(rows))
 
-    def _read_all(self, wishes: Sequence[TagParams]) -> list[_Read]:
-        return [self._read(wish, f"items[{number}]") for number, wish in enumerate(wishes)]
+    def _read_all(self, all_params: Sequence[TagParams]) -> list[_Read]:
+        return [self._read(params, f"items[{number}]") for number, params in enumerate(all_params)]
 
-    def _read(self, wish: TagParams, where: str) -> _Read:
-        if bool(wish.text) == bool(wish.words):
-            has = "both text and words" if wish.text else "neither text nor words"
+    def _read(self, params: TagParams, where: str) -> _Read:
+        if bool(params.text) == bool(params.words):
+            has = "both text and words" if params.text else "neither text nor words"
             raise WrongInput(f"{where} has {has}; send one of the two")
         limit = self.card.limits["input_tokens"]
-        if wish.text:
-            self.check_unread(self.reader, wish.text, f"{where}.text", limit)
-        words = self.reader.words_of(wish.text) if wish.text else wish.words
-        self.check_tokens(len(words), f"{where}.{'text' if wish.text else 'words'}", limit)
+        if params.text:
+            self.check_unread(self.reader, params.text, f"{where}.text", limit)
+        words = self.reader.words_of(params.text) if params.text else params.words
+        self.check_tokens(len(words), f"{where}.{'text' if params.text else 'words'}", limit)
         if "" in words:
             raise WrongInput(f"{where}.words[{list(words).index('')}] is empty; leave it out")
         encoded = self.reader.encode_words(words)
@@ -145,7 +145,7 @@ def check_top_labels(top: int) -> None:
         raise WrongInput(f"top_labels is {top}; choose up to {MAX_TOP_LABELS}")
 
 
-def _checked_told(read: Sequence[_Read], top: int) -> int:
+def _checked_size(read: Sequence[_Read], top: int) -> int:
     """How many labels the answer holds."""
     tokens = sum(len(part.ids) for part in read)
     if tokens * top > MAX_TOLD_LABELS:

@@ -37,7 +37,7 @@ class Engine(Protocol):
     def is_idle(self) -> bool: ...
 
     @property
-    def patience(self) -> float:
+    def batching_delay(self) -> float:
         """Seconds that the next step may wait for more work."""
 
     def open(self, request: Any, sink: Any, share: Share) -> Any: ...
@@ -87,7 +87,7 @@ class EngineThread:
         limit: int,
         deliver: Callable[[Sequence[Any]], None],
         on_failure: Callable[[], None],
-        pace: Coalescer | None = None,
+        coalescer: Coalescer | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.name = name
@@ -103,7 +103,7 @@ class EngineThread:
         self.failure: EngineFailed | None = None
         self._deliver = deliver
         self._on_failure = on_failure
-        self.pace = pace or Coalescer(0.0)
+        self.coalescer = coalescer or Coalescer(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         # Sinks that got events in a step and were not delivered yet.
         self._undelivered: Sequence[Any] = ()
@@ -258,9 +258,9 @@ class EngineThread:
             self.busy_since = time.monotonic()
             self._take_messages()
             if not (self._stopping or self.engine.is_idle):
-                self.pace.begin()
+                self.coalescer.begin()
                 self._undelivered = self.engine.step()
-                self.pace.end()
+                self.coalescer.end()
                 failpoint("engine.deliver")
                 self._deliver(self._undelivered)
                 self._undelivered = ()
@@ -280,13 +280,13 @@ class EngineThread:
         """Everything that has come in; waits for something only when there is nothing to do,
         or when the engine thinks that more is about to come."""
         if self.engine.is_idle:
-            self.pace.rest()
+            self.coalescer.rest()
             self.busy_since = None
             message = self._inbox.get()
             self.busy_since = time.monotonic()
             self._handle(message)
-        elif patience := self.engine.patience:
-            self._wait(patience)
+        elif batching_delay := self.engine.batching_delay:
+            self._wait(batching_delay)
         while not self._inbox.empty():
             self._handle(self._inbox.get())
 

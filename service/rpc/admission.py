@@ -77,7 +77,7 @@ class AllowAll:
 class RequestObservation(Protocol):
     """One request while it is watched."""
 
-    def asks(self, request: Any) -> None:
+    def request_read(self, request: Any) -> None:
         """Its message was read; it may yet be refused."""
 
     def end(
@@ -107,7 +107,7 @@ class NoObserver:
     def begin(self, method: str, context: grpc.aio.ServicerContext) -> RequestObservation:
         return self
 
-    def asks(self, request: Any) -> None:
+    def request_read(self, request: Any) -> None:
         """Nobody asks."""
 
     def end(
@@ -279,7 +279,7 @@ class Admission:
     def enter(self, request: Any) -> None:
         """Raises ServiceStopping or Overloaded."""
         self.request = request
-        self._watched.asks(request)
+        self._watched.request_read(request)
         self._reception.check_load(self._method)
         caller = SHARE.get().caller
         self._reception.gate.enter(caller)

@@ -41,7 +41,7 @@ _REASONS = {
 }
 
 
-def to_wish(request: pb.GenerateRequest, subject: str) -> GenerateParams:
+def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
     kind = request.WhichOneof("input")
     return GenerateParams(
         prompt=request.prompt if kind == "prompt" else None,
@@ -86,7 +86,7 @@ def _to_sampling(sampling: pb.Sampling) -> SamplingParams:
 
 
 def from_events(
-    events: Sequence[Event], wish: GenerateParams, stream: OpenStream, is_first: bool
+    events: Sequence[Event], params: GenerateParams, stream: OpenStream, is_first: bool
 ) -> pb.GenerateResponse:
     """The events that gathered since the last response, as one message."""
     response = pb.GenerateResponse()
@@ -94,7 +94,7 @@ def from_events(
         response.seed = stream.seed
         for position, scored in enumerate(stream.echo):
             _add_scored(response.echo, position, scored)
-    add, with_log_probabilities = response.tokens.add, wish.log_probabilities
+    add, with_log_probabilities = response.tokens.add, params.log_probabilities
     for event in events:
         if type(event) is TokenMade:
             token = add(id=event.token, text=event.text, position=event.position)
@@ -127,7 +127,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
     elif isinstance(event, Checkpoint):
         response.resume_points.add(
             sample=event.sample,
-            token=stream.seal(event.snapshot),
+            token=stream.sign(event.snapshot),
             next_position=event.snapshot.made - len(event.snapshot.held),
         )
     elif isinstance(event, Finished):
@@ -199,7 +199,7 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
         add_tagged(response.tokens, token)
     for checkpoint in message.checkpoints:
         snapshot = checkpoint.snapshot
-        response.resume_points.add(token=stream.seal(snapshot), next_position=snapshot.made)
+        response.resume_points.add(token=stream.sign(snapshot), next_position=snapshot.made)
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
         if message.finished.reason is FinishReason.HANDED_OVER:
@@ -221,7 +221,7 @@ def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
     )
 
 
-def to_score_wishes(request: pb.ScoreRequest) -> list[ScoreParams]:
+def to_score_params(request: pb.ScoreRequest) -> list[ScoreParams]:
     return [
         ScoreParams(
             item.text,

@@ -63,7 +63,7 @@ def end_with(context: grpc.aio.ServicerContext, error: RequestError) -> None:
     when. For handlers of streams, which send no message after that.
     """
     context.set_code(STATUS_OF[type(error)])
-    context.set_details(told(error))
+    context.set_details(message_of(error))
     context.set_trailing_metadata(_trailers(context, error))
 
 
@@ -79,7 +79,7 @@ def abortion(
     """
     trailers = _trailers(context, error)
     aborting: Coroutine[Any, Any, NoReturn] = context.abort(
-        STATUS_OF[type(error)], told(error), trailers
+        STATUS_OF[type(error)], message_of(error), trailers
     )
     return aborting
 
@@ -100,7 +100,7 @@ def without_frames(error: RequestError) -> RequestError:
     return error
 
 
-def told(error: RequestError) -> str:
+def message_of(error: RequestError) -> str:
     """Its message; one that quotes a long text of the caller's is cut."""
     message = str(error)
     data = message.encode(errors="replace")
@@ -114,7 +114,7 @@ def _retry_trailers(error: TryLater) -> tuple[tuple[str, str | bytes], ...]:
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
-        code=code_pb2.RESOURCE_EXHAUSTED, message=told(error), details=[detail]
+        code=code_pb2.RESOURCE_EXHAUSTED, message=message_of(error), details=[detail]
     )
     # What grpc's own clients go by where they retry: when, or that it is not worth their waiting.
     is_soon = error.retry_after_seconds <= _MOST_PUSHBACK_SECONDS

@@ -60,15 +60,15 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
             call.inferences = len(request.items)
             with self.budget.reserve(ANSWERS, tag_bytes(request)):
                 texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
-                told = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
-                return await off_loop(told, lambda: converters.from_tagged(texts))
+                size = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
+                return await off_loop(size, lambda: converters.from_tagged(texts))
 
     async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
         start = await self._start_of(requests)
         writer = Writer(context, self.stall_seconds)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
             stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
-            await self._tell_tags(stream, requests, context, writer)
+            await self._send_tags(stream, requests, context, writer)
 
     async def _start_of(self, requests: CallRequests) -> pb.StreamTagStart:
         """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
@@ -83,7 +83,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
             moving.cancel()
         raise ServiceStopping("the server is stopping; send the request to another one")
 
-    async def _tell_tags(
+    async def _send_tags(
         self,
         stream: TagStream,
         requests: CallRequests,
@@ -117,28 +117,28 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.filler(request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             blanks = await call.model.fill(request.texts, request.top_words)
-            told = sum(len(blank.words) for blank in blanks)
-            return await off_loop(told, lambda: converters.from_filled(blanks))
+            size = sum(len(blank.words) for blank in blanks)
+            return await off_loop(size, lambda: converters.from_filled(blanks))
 
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.catalogue.generator(request.model, request.model_version) as call:
-            wish = converters.to_wish(request, CALLER.get().name)
+            params = converters.to_params(request, CALLER.get().name)
             longest = call.model.card.limits["output_tokens"]
-            with self.budget.reserve(ANSWERS, unread_bytes(wish, longest)):
-                await self._generate(call.model, wish, context)
+            with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
+                await self._generate(call.model, params, context)
 
     async def _generate(
-        self, model: GeneratorModel, wish: GenerateParams, context: grpc.aio.ServicerContext
+        self, model: GeneratorModel, params: GenerateParams, context: grpc.aio.ServicerContext
     ) -> None:
         writer = Writer(context, self.stall_seconds)
-        stream = await model.generate(wish)
+        stream = await model.generate(params)
         try:
             is_first = True
             async for events in stream.tokens:
-                response = converters.from_events(events, wish, stream, is_first)
+                response = converters.from_events(events, params, stream, is_first)
                 is_first = False
                 await writer.write(response)
         finally:
@@ -149,9 +149,9 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     ) -> pb.ScoreResponse:
         with self.catalogue.generator(request.model, request.model_version) as call:
             call.inferences = len(request.items)
-            wishes = converters.to_score_wishes(request)
+            all_params = converters.to_score_params(request)
             with self.budget.reserve(ANSWERS, score_bytes(request)):
-                rows = await call.model.score(wishes)
+                rows = await call.model.score(all_params)
                 return await off_loop(
                     sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)
                 )

@@ -200,7 +200,7 @@ def test_what_is_served_is_read_at_the_scrape(metrics):
     ]
     for version in served:
         version.model = type("Model", (), {"card": version.model})
-    metrics.served.tell(served)
+    metrics.served.show(served)
     served[0].statistics.succeeded(0.5, 3)
     served[0].statistics.failed(0.25)
     served[0].statistics.executed([(4, 0.125)])
@@ -219,7 +219,7 @@ def test_what_is_served_is_read_at_the_scrape(metrics):
     assert value(metrics, "unroll_engine_work", **engine) == 10
     assert value(metrics, "unroll_engine_work_limit", **engine) == 24
     assert value(metrics, "unroll_engine_tokens_per_message", **engine) == 3
-    metrics.served.tell(served[1:])
+    metrics.served.show(served[1:])
     assert value(metrics, "unroll_model_inferences_total", **of) is None
 
 

@@ -96,7 +96,7 @@ class GenerateText(ModelAdapter):
                 events += some
         finally:
             stream.tokens.close()
-        return _told(events, _first(stream))
+        return _result_of(events, _first(stream))
 
     async def stream(
         self, inputs: Mapping[str, Array], settings: GenerationSettings
@@ -105,7 +105,7 @@ class GenerateText(ModelAdapter):
         try:
             said = _first(stream)
             async for events in stream.tokens:
-                yield _told(events, said)
+                yield _result_of(events, said)
                 said = {}
         finally:
             stream.tokens.close()
@@ -115,7 +115,7 @@ class GenerateText(ModelAdapter):
         is_vector = self.needs == "vector"
         prefills: dict[str, Any] = dict.fromkeys(("prompt", "source", "vector"))
         prefills[self.needs] = given.tolist() if is_vector else texts_of(given, self.needs)[0]
-        wish = GenerateParams(
+        params = GenerateParams(
             **prefills,
             max_tokens=settings.max_tokens,
             sampling=settings.sampling,
@@ -123,7 +123,7 @@ class GenerateText(ModelAdapter):
             min_tokens=settings.min_tokens,
             tokens_per_message=settings.tokens_per_message,
         )
-        return await self.model.generate(wish)
+        return await self.model.generate(params)
 
 
 def _first(stream: OpenStream) -> dict[str, Setting]:
@@ -131,7 +131,7 @@ def _first(stream: OpenStream) -> dict[str, Setting]:
     return {"seed": str(stream.seed), "unknown_symbols": stream.unknown_symbols}
 
 
-def _told(events: Sequence[Event], said: Mapping[str, Setting]) -> InferResult:
+def _result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferResult:
     tokens = [event for event in events if type(event) is TokenMade]
     last = events[-1]
     reason, parameters = "", dict(said)

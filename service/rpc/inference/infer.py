@@ -134,12 +134,12 @@ class Answering:
         self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
     ) -> pb.ModelInferResponse:
         async with _Limit(asking.timeout_seconds).watch():
-            ask, told = await self._ask(request, asking, under)
-            if told is None:
+            ask, result = await self._ask(request, asking, under)
+            if result is None:
                 with self.budget.reserve(ANSWERS, under.form.answer_bytes(ask.inputs)):
-                    told = await under.form.infer(ask.inputs, ask.settings)
+                    result = await under.form.infer(ask.inputs, ask.settings)
         # Outside: whoever is told that time was up finds the sequence as it was.
-        return await _respond(request, ask, told, under)
+        return await _respond(request, ask, result, under)
 
     async def _stream_all(
         self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under, send: Send
@@ -148,13 +148,13 @@ class Answering:
         # whoever has the final response is told nothing further.
         limit = _Limit(asking.timeout_seconds)
         async with limit.watch():
-            ask, told = await self._ask(request, asking, under)
+            ask, result = await self._ask(request, asking, under)
         async with aclosing(under.form.stream(ask.inputs, ask.settings)) as answers:
-            while told is None or not told.is_last:
+            while result is None or not result.is_last:
                 async with limit.watch():
-                    told = await anext(answers)
-                is_final = told.is_last and not asking.wants_empty_final
-                await send(_marked(await _respond(request, ask, told, under), is_final))
+                    result = await anext(answers)
+                is_final = result.is_last and not asking.wants_empty_final
+                await send(_marked(await _respond(request, ask, result, under), is_final))
         if asking.wants_empty_final:
             await send(_marked(_headed(request, under), True))
 
@@ -205,8 +205,8 @@ class Answering:
             ask = await _read(request, asking, under)
             if (rows := under.call.inferences) != 1:
                 raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
-            told, turn.state = await form.go_on(ask.inputs, ask.settings, turn.state)
-        return ask, told
+            result, turn.state = await form.go_on(ask.inputs, ask.settings, turn.state)
+        return ask, result
 
 
 async def _read(request: pb.ModelInferRequest, asking: InferOptions, under: _Under) -> InferContext:
@@ -221,13 +221,13 @@ async def _read(request: pb.ModelInferRequest, asking: InferOptions, under: _Und
 
 
 async def _respond(
-    request: pb.ModelInferRequest, ask: InferContext, told: InferResult, under: _Under
+    request: pb.ModelInferRequest, ask: InferContext, result: InferResult, under: _Under
 ) -> pb.ModelInferResponse:
     started = time.monotonic()
     response = _headed(request, under)
-    size = sum(told.outputs[name].size for name in ask.outputs)
-    await off_loop(size, lambda: _write(response, request, ask, told, under.form))
-    for name, value in told.parameters.items():
+    size = sum(result.outputs[name].size for name in ask.outputs)
+    await off_loop(size, lambda: _write(response, request, ask, result, under.form))
+    for name, value in result.parameters.items():
         _set(response.parameters[name], value)
     under.call.output_seconds += time.monotonic() - started
     return response
@@ -237,11 +237,11 @@ def _write(
     response: pb.ModelInferResponse,
     request: pb.ModelInferRequest,
     ask: InferContext,
-    told: InferResult,
+    result: InferResult,
     form: ModelAdapter,
 ) -> None:
     outputs = {
-        name: _labelled(told.outputs[name], count, form.outputs, name)
+        name: _labelled(result.outputs[name], count, form.outputs, name)
         for name, count in ask.outputs.items()
     }
     write_outputs(response, outputs, as_raw=bool(request.raw_input_contents))

@@ -136,7 +136,7 @@ def _facts(card: ModelCard, form: ModelAdapter) -> dict[str, str]:
 
 def statistics(name: str, served: ServedVersion) -> pb.ModelStatistics:
     seen = served.statistics.snapshot()
-    told = pb.ModelStatistics(
+    messages = pb.ModelStatistics(
         name=name,
         version=served.version,
         last_inference=seen.last_inference_ms,
@@ -152,8 +152,8 @@ def statistics(name: str, served: ServedVersion) -> pb.ModelStatistics:
         ),
     )
     for rows, ran in seen.batches.items():
-        told.batch_stats.add(batch_size=rows, compute_infer=_duration(ran))
-    return told
+        messages.batch_stats.add(batch_size=rows, compute_infer=_duration(ran))
+    return messages
 
 
 def _duration(seen: Duration) -> pb.StatisticDuration:

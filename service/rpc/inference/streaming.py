@@ -11,7 +11,7 @@ import grpc
 from service.engine.errors import RequestError, ServiceStopping
 from service.engine.memory_budget import Reservation
 from service.rpc.admission import Admission, AdmissionControl, release_with_call
-from service.rpc.errors import told
+from service.rpc.errors import message_of
 from service.rpc.inference.infer import MOST_ID_CHARACTERS, Answering
 from service.rpc.inference.writer import Outbox
 from service.rpc.send import Writer
@@ -127,7 +127,9 @@ class InferStream:
     async def _report(self, about: pb.ModelInferResponse, failure: RequestError) -> None:
         if self.ends_with_status:
             raise failure
-        response = pb.ModelStreamInferResponse(error_message=told(failure), infer_response=about)
+        response = pb.ModelStreamInferResponse(
+            error_message=message_of(failure), infer_response=about
+        )
         await self._outbox.put(response)
         await self._outbox.written()
 

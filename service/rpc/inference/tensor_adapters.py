@@ -139,10 +139,10 @@ class StepTensors(ModelAdapter):
         return TensorSpec("vector", "FP32", (-1, len(fields)), optional=True), token
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
-        return self.batch(inputs) * self._told_a_row * _NUMBER_BYTES
+        return self.batch(inputs) * self._numbers_a_row * _NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
-        return await self._told(await self._look_ahead(inputs, self._starts(inputs)))
+        return await self._result_of(await self._look_ahead(inputs, self._starts(inputs)))
 
     async def go_on(
         self, inputs: Mapping[str, Array], settings: Any, state: State | None
@@ -155,8 +155,8 @@ class StepTensors(ModelAdapter):
                     "leave one of the two"
                 )
             starts = [state]
-        (outlook,) = await self._look_ahead(inputs, starts)
-        return await self._told([outlook]), outlook.state
+        (distribution,) = await self._look_ahead(inputs, starts)
+        return await self._result_of([distribution]), distribution.state
 
     def _starts(self, inputs: Mapping[str, Array]) -> list[State | None]:
         """Each row's state: all of its tensors or none."""
@@ -175,12 +175,12 @@ class StepTensors(ModelAdapter):
     async def _look_ahead(
         self, inputs: Mapping[str, Array], starts: Sequence[State | None]
     ) -> list[NextTokenDistribution]:
-        _check_told(len(starts), self._told_a_row, self.inputs[0].name)
-        wishes = [
+        _check_told(len(starts), self._numbers_a_row, self.inputs[0].name)
+        all_params = [
             NextTokenParams(tokens, source, start)
             for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
         ]
-        return await look_ahead(self.model, wishes)
+        return await look_ahead(self.model, all_params)
 
     def _read(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
         """Of each row the tokens, and the source or the vector if there is one."""
@@ -196,17 +196,19 @@ class StepTensors(ModelAdapter):
         return [(tuple(row), source) for row, source in zip(tokens, sources, strict=True)]
 
     @property
-    def _told_a_row(self) -> int:
+    def _numbers_a_row(self) -> int:
         return sum(math.prod(port.shape[1:]) for port in self.outputs)
 
-    async def _told(self, outlooks: Sequence[NextTokenDistribution]) -> InferResult:
-        size = len(outlooks) * self._told_a_row
-        return InferResult(await off_loop(size, lambda: self._stacked(outlooks)))
+    async def _result_of(self, distributions: Sequence[NextTokenDistribution]) -> InferResult:
+        size = len(distributions) * self._numbers_a_row
+        return InferResult(await off_loop(size, lambda: self._stacked(distributions)))
 
-    def _stacked(self, outlooks: Sequence[NextTokenDistribution]) -> dict[str, Array]:
-        outputs = {"logits": np.stack([outlook.log_probabilities for outlook in outlooks])}
+    def _stacked(self, distributions: Sequence[NextTokenDistribution]) -> dict[str, Array]:
+        outputs = {
+            "logits": np.stack([distribution.log_probabilities for distribution in distributions])
+        }
         for port in self.state:
-            rows = [outlook.state[port.name] for outlook in outlooks]
+            rows = [distribution.state[port.name] for distribution in distributions]
             outputs[f"next_{port.name}"] = np.stack(rows)
         return outputs
 

@@ -177,9 +177,9 @@ def _read(
 
 
 def _check_told_size(tensor: pb.ModelInferRequest.InferInputTensor, size: int, what: str) -> None:
-    told = Parameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
-    if told not in (None, size):
-        raise WrongInput(f"{what} has {size} raw bytes, and its {BINARY_SIZE} says {told}")
+    claimed = Parameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
+    if claimed not in (None, size):
+        raise WrongInput(f"{what} has {size} raw bytes, and its {BINARY_SIZE} says {claimed}")
 
 
 def _checked_datatype(name: str, port: TensorSpec, what: str) -> Datatype:

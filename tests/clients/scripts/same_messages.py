@@ -17,7 +17,7 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
-Told = dict[str, str]
+Received = dict[str, str]
 
 
 def files_of(modules: Sequence[str]) -> list[descriptor_pb2.FileDescriptorProto]:
@@ -29,9 +29,9 @@ def files_of(modules: Sequence[str]) -> list[descriptor_pb2.FileDescriptorProto]
     return files
 
 
-def told(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> Told:
+def told(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> Received:
     """Everything that is on the wire, by its full name."""
-    all_of_it: Told = {}
+    all_of_it: Received = {}
     for file in files:
         prefix = f".{file.package}"
         for message in file.message_type:

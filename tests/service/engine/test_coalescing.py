@@ -8,10 +8,10 @@ class World:
 
     def __init__(self, **options):
         self.now = self.engine = self.loop = 0.0
-        self.pace = Coalescer(
+        self.coalescer = Coalescer(
             0.85,
             period_seconds=1.0,
-            patience=2,
+            batching_delay=2,
             wall=lambda: self.now,
             cpu=lambda: self.engine,
             loop_cpu=lambda: self.loop,
@@ -20,12 +20,12 @@ class World:
 
     def step(self, computed, sent):
         """A step of a second, of which its thread and the loop had so much of a core."""
-        self.pace.begin()
+        self.coalescer.begin()
         self.now += 1.0
         self.engine += computed
         self.loop += sent
-        self.pace.end()
-        return self.pace.tokens_per_message
+        self.coalescer.end()
+        return self.coalescer.tokens_per_message
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_fewer_again_once_the_pressure_is_over():
 
 def test_after_a_rest_nothing_is_left_of_it(world):
     world.step(0.5, 0.5)
-    world.pace.rest()
-    assert world.pace.tokens_per_message == 1
+    world.coalescer.rest()
+    assert world.coalescer.tokens_per_message == 1
 
 
 def test_the_clock_of_a_thread_counts_its_work():

@@ -210,11 +210,11 @@ def timed():
 
 def test_whoever_finds_the_engine_idle_does_not_wait(timed):
     submit(timed, "a", "x")
-    assert timed.patience == 0
+    assert timed.batching_delay == 0
     timed.step()
     timed.clock_of_test.now += 1.0
     submit(timed, "b", "x")
-    assert timed.patience == 0
+    assert timed.batching_delay == 0
 
 
 def test_what_came_up_during_a_batch_waits_for_company(timed):
@@ -223,16 +223,16 @@ def test_what_came_up_during_a_batch_waits_for_company(timed):
     timed.during += [lambda: submit(timed, "b", "x"), lambda: submit(timed, "c", "x")]
     timed.step()
     timed.during.clear()
-    assert timed.patience == 0, "a gap of five seconds is not below the five that are given"
+    assert timed.batching_delay == 0, "a gap of five seconds is not below the five that are given"
     timed.delay_share = 0.8
-    assert timed.patience == pytest.approx(8.0)
+    assert timed.batching_delay == pytest.approx(8.0)
     timed.clock_of_test.now += 7.0
-    assert timed.patience == pytest.approx(1.0)
+    assert timed.batching_delay == pytest.approx(1.0)
     timed.clock_of_test.now += 2.0
-    assert timed.patience == 0
+    assert timed.batching_delay == 0
     submit(timed, "d", "x", "y", "z")
     timed.clock_of_test.now -= 9.0
-    assert timed.patience == 0, "the batch is full"
+    assert timed.batching_delay == 0, "the batch is full"
 
 
 def test_jobs_whose_results_are_lost_on_their_way_are_told():

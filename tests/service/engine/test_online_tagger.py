@@ -22,7 +22,7 @@ class Thread:
     are_buffers_small = False
 
     def __init__(self, engine):
-        self.engine, self.pace = engine, Coalescer(0.0)
+        self.engine, self.coalescer = engine, Coalescer(0.0)
         self.released = 0
 
     def submit(self, request, sink, size):

@@ -354,7 +354,7 @@ def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
     bundle = ServedBundle("tags", "d", "fp32", "f", STREAM_TAG)
     whole = real_labels(tagger, tokens, checkpoints=ResumePolicy(16))
     for point in whole.reader.of(Checkpoint):
-        snapshot = seals.open(seals.seal(point.snapshot, bundle, ""), bundle, "", False)
+        snapshot = seals.open(seals.sign(point.snapshot, bundle, ""), bundle, "", False)
         rest = real_labels(tagger, tokens[snapshot.made :], resumed=snapshot)
         assert rest.told == whole.told[snapshot.made :]
 

@@ -20,7 +20,7 @@ class Thread:
     are_buffers_small = False
 
     def __init__(self):
-        self.pace = Coalescer(0.0)
+        self.coalescer = Coalescer(0.0)
         self.resumed, self.released = [], []
         self.messages = []
         self.now = 0.0
@@ -94,7 +94,7 @@ def test_the_pace_of_the_engine_decides_otherwise(thread):
         reader = asyncio.ensure_future(messages(stream))
         feed(stream, made(0))
         await asyncio.sleep(0)
-        thread.pace.tokens_per_message = 3
+        thread.coalescer.tokens_per_message = 3
         assert [feed(stream, made(n)) for n in (1, 2, 3)] == [False, False, True]
         await asyncio.sleep(0)
         feed(stream, END)

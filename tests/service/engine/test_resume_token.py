@@ -56,20 +56,20 @@ def same(one, other):
 
 def test_what_is_opened_is_what_was_sealed(tokens):
     """Every field to the last bit, an infinite bias and a seed above 2⁶³ among them."""
-    sealed = tokens.seal(SNAPSHOT, BUNDLE, "someone")
-    assert same(tokens.open(sealed, BUNDLE, "someone", False), SNAPSHOT)
+    signed = tokens.sign(SNAPSHOT, BUNDLE, "someone")
+    assert same(tokens.open(signed, BUNDLE, "someone", False), SNAPSHOT)
 
 
 def test_any_changed_byte_is_noticed(tokens):
-    sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
-    for place in range(len(sealed)):
-        changed = bytearray(sealed)
+    signed = tokens.sign(SNAPSHOT, BUNDLE, "")
+    for place in range(len(signed)):
+        changed = bytearray(signed)
         changed[place] ^= 1
         with pytest.raises((ResumeInvalid, ResumeRefused)):
             tokens.open(bytes(changed), BUNDLE, "", True)
-    for length in (0, 3, 20, len(sealed) - 1):
+    for length in (0, 3, 20, len(signed) - 1):
         with pytest.raises((ResumeInvalid, ResumeRefused)):
-            tokens.open(sealed[:length], BUNDLE, "", True)
+            tokens.open(signed[:length], BUNDLE, "", True)
 
 
 def test_keys_rotate(now):
@@ -77,7 +77,7 @@ def test_keys_rotate(now):
     before, between, after = (
         ResumeTokens(keys, clock=now) for keys in (KEYS[:1], KEYS[::-1], KEYS[1:])
     )
-    old, new = (one.seal(SNAPSHOT, BUNDLE, "") for one in (before, between))
+    old, new = (one.sign(SNAPSHOT, BUNDLE, "") for one in (before, between))
     assert same(between.open(old, BUNDLE, "", False), SNAPSHOT)
     assert same(after.open(new, BUNDLE, "", False), SNAPSHOT)
     with pytest.raises(ResumeRefused, match="a key that this server does not have"):
@@ -86,19 +86,19 @@ def test_keys_rotate(now):
 
 def test_a_key_of_the_process_alone_says_so_elsewhere(tokens):
     own = ResumeTokens()
-    sealed = own.seal(SNAPSHOT, BUNDLE, "")
-    assert same(own.open(sealed, BUNDLE, "", False), SNAPSHOT)
+    signed = own.sign(SNAPSHOT, BUNDLE, "")
+    assert same(own.open(signed, BUNDLE, "", False), SNAPSHOT)
     with pytest.raises(ResumeRefused, match="give all replicas the same resume_keys"):
-        tokens.open(sealed, BUNDLE, "", False)
+        tokens.open(signed, BUNDLE, "", False)
     with pytest.raises(ResumeRefused, match="only that very process"):
-        tokens.open(sealed, BUNDLE, "", False)
+        tokens.open(signed, BUNDLE, "", False)
 
 
 def test_tokens_expire(tokens, now):
-    sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
+    signed = tokens.sign(SNAPSHOT, BUNDLE, "")
     now.seconds += 61
     with pytest.raises(ResumeRefused, match="has expired"):
-        tokens.open(sealed, BUNDLE, "", False)
+        tokens.open(signed, BUNDLE, "", False)
 
 
 def test_large_tokens_are_not_read(tokens):
@@ -118,22 +118,22 @@ def test_large_tokens_are_not_read(tokens):
     ],
 )
 def test_a_token_for_something_else_is_refused(tokens, change, subject, message):
-    sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
+    signed = tokens.sign(SNAPSHOT, BUNDLE, "")
     with pytest.raises(ResumeRefused, match=message):
-        tokens.open(sealed, replace(BUNDLE, **change), subject, False)
+        tokens.open(signed, replace(BUNDLE, **change), subject, False)
 
 
 def test_a_token_of_another_method_is_refused_before_all_else(tokens):
-    sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
+    signed = tokens.sign(SNAPSHOT, BUNDLE, "")
     other = replace(BUNDLE, name="pos", method=STREAM_TAG)
     with pytest.raises(ResumeRefused, match="goes on with a call of Generate, not of StreamTag"):
-        tokens.open(sealed, other, "", True)
+        tokens.open(signed, other, "", True)
 
 
 def test_other_kernels_are_taken_when_asked_for(tokens):
-    sealed = tokens.seal(SNAPSHOT, BUNDLE, "")
+    signed = tokens.sign(SNAPSHOT, BUNDLE, "")
     elsewhere = replace(BUNDLE, fingerprint="e" * 64)
-    assert same(tokens.open(sealed, elsewhere, "", True), SNAPSHOT)
+    assert same(tokens.open(signed, elsewhere, "", True), SNAPSHOT)
 
 
 def test_short_keys_are_refused():
