@@ -46,7 +46,14 @@ _FAULTS = frozenset({
     grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS,
 })  # fmt: skip
-_MOMENTS = ("queued", "started", "primed", "first_token", "finished")
+# Events of a span by the moments they are of.
+_MOMENTS = {
+    "queued": "queued",
+    "started": "started",
+    "primed": "prefilled",
+    "first_token": "first_token",
+    "finished": "finished",
+}
 
 
 class Tracing:
@@ -113,8 +120,8 @@ class RequestSpan:
             return
         span.set_attributes(_attributes(outcome))
         span.add_event("received", timestamp=outcome.began_ns)
-        for name in _MOMENTS:
-            moment = getattr(outcome.timeline, name)
+        for name, moment_of in _MOMENTS.items():
+            moment = getattr(outcome.timeline, moment_of)
             if moment is not None:
                 span.add_event(name, timestamp=outcome.nanoseconds(moment))
         if outcome.code in _FAULTS:
