@@ -10,12 +10,13 @@ Exits non-zero with the reason when anything fails. With --target it uses a runn
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import tee
 
 from client.__main__ import print_stream
@@ -83,6 +84,8 @@ START_SECONDS = 60
 # Nobody else sends calls that would have to hear first that it stops.
 _SERVE = (sys.executable, "-m", "service", "serve", "--propagation-seconds", "0")
 STOPPED_BY_USER = 130
+# What listens on every address is called on this machine's.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 class TourFailed(Exception):
@@ -225,15 +228,31 @@ def _show(command: str) -> None:
     print(f"\n$ {command}", flush=True)
 
 
-def refuse_another_server(client: Client) -> None:
+def refuse_another_server(client: Client, target: str) -> None:
     """Raises TourFailed where a server answers already: the tour would be about that one."""
     try:
         client.list_models()
     except RequestFailed:
         return
-    raise TourFailed(
-        f"a server answers on {DEFAULT_TARGET} already; stop it, or tour it with --target"
-    )
+    raise TourFailed(f"a server answers on {target} already; stop it, or tour it with --target")
+
+
+def own_address(environment: Mapping[str, str]) -> str:
+    """Where a server of the tour's own listens: where UNROLL_ADDRESS says, as any server's.
+
+    Raises TourFailed for an address at which it could not be found.
+    """
+    address = environment.get("UNROLL_ADDRESS") or DEFAULT_TARGET
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not int(port):
+        raise TourFailed(f"UNROLL_ADDRESS is {address!r}; the tour needs HOST:PORT, no port 0")
+    return address
+
+
+def target_of(address: str) -> str:
+    """Where a server of this machine that listens at ``address`` is called."""
+    host, _, port = address.rpartition(":")
+    return f"{_LOOPBACK.get(host, host)}:{port}"
 
 
 def wait_until_ready(client: Client, server: subprocess.Popen[bytes] | None) -> None:
@@ -267,22 +286,24 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m client.tour")
-    parser.add_argument("--stay", action="store_true", help="go on serving until Ctrl-C")
-    parser.add_argument("--target", help="HOST:PORT of a running server; starts none")
+    parser.add_argument("--stay", action="store_true", help="serving goes on until Ctrl-C")
+    parser.add_argument("--target", help="running server, HOST:PORT (default: a server of its own)")
     chosen = parser.parse_args(arguments)
     # SIGTERM is to end the server too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = None
     try:
-        with Client(chosen.target or DEFAULT_TARGET, timeout=START_SECONDS) as client:
+        address = own_address(os.environ)
+        target = chosen.target or target_of(address)
+        with Client(target, timeout=START_SECONDS) as client:
             if not chosen.target:
-                refuse_another_server(client)
-                server = subprocess.Popen(_SERVE)
+                refuse_another_server(client, target)
+                server = subprocess.Popen([*_SERVE, "--address", address])
             wait_until_ready(client, server)
             tour(client)
         if server is not None:
             if chosen.stay:
-                print(f"Serving on {DEFAULT_TARGET} until Ctrl-C.", flush=True)
+                print(f"Serving on {target} until Ctrl-C.", flush=True)
                 server.wait()
             stop(server)
     except (TourFailed, RequestFailed) as error:

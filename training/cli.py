@@ -176,11 +176,19 @@ def run_script(
 ) -> int:
     """Parse the command line every script shares, train, and turn failures into exit codes."""
     parser = argparse.ArgumentParser(prog=f"python -m {module_of(model)}")
-    parser.add_argument("--quick", action="store_true", help="a small model in two minutes")
-    parser.add_argument("--recipe", type=Path, help=f"file (default {RECIPES.name}/{model}.toml)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--seed", type=int, default=1, help="of weights, batches and dropout")
-    parser.add_argument("--out", type=Path, default=None, help="folder (default runs/MODEL)")
+    parser.add_argument("--quick", action="store_true", help="small model, about two minutes")
+    parser.add_argument(
+        "--recipe", type=Path, help=f"recipe file (default: training/{RECIPES.name}/{model}.toml)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continuation from the last checkpoint"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of weights, batches and dropout (default: 1)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder of the run (default: runs/MODEL)"
+    )
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     chosen = parser.parse_args(arguments)
     folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)

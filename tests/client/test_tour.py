@@ -94,3 +94,23 @@ def test_a_refused_model_is_not_left_out(monkeypatch):
     monkeypatch.setattr(RightClient, "fill", lambda *arguments, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tour.tour(RightClient())
+
+
+@pytest.mark.parametrize(
+    ("environment", "target"),
+    [
+        ({}, "127.0.0.1:50051"),
+        ({"UNROLL_ADDRESS": ""}, "127.0.0.1:50051"),
+        ({"UNROLL_ADDRESS": "0.0.0.0:6000"}, "127.0.0.1:6000"),
+        ({"UNROLL_ADDRESS": "[::]:6000"}, "[::1]:6000"),
+        ({"UNROLL_ADDRESS": "localhost:6000"}, "localhost:6000"),
+    ],
+)
+def test_a_server_of_its_own_is_called_where_the_environment_has_it_listen(environment, target):
+    assert tour.target_of(tour.own_address(environment)) == target
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "6000", "host:name"])
+def test_an_address_without_a_port_is_refused_by_the_name_of_its_variable(address):
+    with pytest.raises(TourFailed, match="UNROLL_ADDRESS"):
+        tour.own_address({"UNROLL_ADDRESS": address})

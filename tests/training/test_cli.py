@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +56,13 @@ def test_a_script_whose_recipe_is_wrong_says_so(tmp_path, capsys):
     recipe = str(tmp_path / "own.toml")
     assert run_script("pos", lambda run: run.recipe, ["--recipe", recipe]) == 1
     assert "pos: own.toml: [fits] is not one of [task]" in capsys.readouterr().err
+
+
+def test_the_help_names_the_recipe_where_it_lies(capsys):
+    with pytest.raises(SystemExit):
+        run_script("pos", lambda run: run.recipe, ["--help"])
+    (named,) = re.findall(r"default:\s+(\S+/pos\.toml)", capsys.readouterr().out)
+    assert (Path(__file__).parents[2] / named).is_file()
 
 
 def test_stages_have_folders_of_their_own_and_go_on_where_they_stopped(run, tmp_path):
