@@ -169,13 +169,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--bundle", type=Path, default=Settings.bundle, help="the generator")
+    parser.add_argument(
+        "--bundle", type=Path, default=Settings.bundle, help="bundle of the generator"
+    )
     parser.add_argument("--classifier", type=Path, default=Settings.classifier)
     parser.add_argument("--device", choices=("cpu", "cuda"), default=Settings.device)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, help="of each comparison; medians are reported")
-    parser.add_argument("--streams", type=int, nargs="+", help="opened at once")
-    parser.add_argument("--quick", action="store_true", help="only see whether it runs")
+    parser.add_argument(
+        "--rounds", type=int, help="rounds per comparison, of which medians are reported"
+    )
+    parser.add_argument("--streams", type=int, nargs="+", help="numbers of streams opened at once")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run that only shows whether everything works"
+    )
     parser.add_argument("--output", type=Path, help="folder of the page and the plots")
     return parser
 

@@ -238,9 +238,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help=f"deadline of the call in seconds ({PREFIX}TIMEOUT, else none)",
     )
     parser.add_argument(
-        "--token-file", metavar="FILE", help=f"with the bearer token (else {PREFIX}TOKEN holds it)"
+        "--token-file",
+        metavar="FILE",
+        help=f"file of the bearer token (else {PREFIX}TOKEN holds it)",
     )
-    parser.add_argument("--tls", action="store_true", help="TLS, by the roots that gRPC comes with")
+    parser.add_argument("--tls", action="store_true", help="TLS with gRPC's own root certificates")
     for name, text in (
         ("ca-certificate", "TLS: PEM file of who signed the server's certificate"),
         ("certificate", "mutual TLS: PEM file of the client's own"),
@@ -257,38 +259,49 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("classify", help="label texts")
+    command = commands.add_parser("classify", help="labels of texts")
     command.set_defaults(run=classify)
     command.add_argument("--model", default="sentiment")
     command.add_argument("texts", nargs="+", metavar="TEXT")
 
-    command = commands.add_parser("tag", help="label each token of texts")
+    command = commands.add_parser("tag", help="labels of each token of texts")
     command.set_defaults(run=tag)
     command.add_argument("--model", default="pos")
-    command.add_argument("--top", type=int, default=0, help="tell so many labels, a line a token")
+    command.add_argument(
+        "--top",
+        type=int,
+        default=0,
+        help="labels shown per token, one line a token (default: 0, the chosen one)",
+    )
     command.add_argument("texts", nargs="+", metavar="TEXT")
 
-    command = commands.add_parser("stream-tag", help="label tokens as standard input brings them")
+    command = commands.add_parser(
+        "stream-tag", help="labels of tokens, as standard input brings them"
+    )
     command.set_defaults(run=stream_tag)
     command.add_argument("--model", default="pos-online")
 
-    command = commands.add_parser("fill", help="find words for the blank in texts")
+    command = commands.add_parser("fill", help="words for the blank in texts")
     command.set_defaults(run=fill)
     command.add_argument("--model", default="cloze")
-    command.add_argument("--top", type=int, default=0, help="tell so many words; 0 for 5")
-    command.add_argument("texts", nargs="+", metavar="TEXT", help="with one blank, ___")
+    command.add_argument(
+        "--top", type=int, default=0, help="words shown per blank (default: 0 = 5)"
+    )
+    command.add_argument("texts", nargs="+", metavar="TEXT", help="text with one blank, ___")
 
-    command = commands.add_parser("generate", help="stream tokens")
+    command = commands.add_parser("generate", help="streamed tokens")
     command.set_defaults(run=generate)
     command.add_argument("--model", required=True)
     input_group = command.add_mutually_exclusive_group(required=True)
-    input_group.add_argument("--prompt", help="text to go on from")
-    input_group.add_argument("--source", help="sequence to turn into another")
+    input_group.add_argument("--prompt", help="text to continue")
+    input_group.add_argument("--source", help="source sequence")
     input_group.add_argument(
-        "--vector", type=numbers, metavar="V1,V2,…", help="numbers that condition"
+        "--vector", type=numbers, metavar="V1,V2,…", help="numbers that condition the model"
     )
     command.add_argument("--max-tokens", type=int)
-    command.add_argument("--temperature", type=float, help="0 takes the most probable token")
+    command.add_argument(
+        "--temperature", type=float, help="sampling temperature (0 = most probable token)"
+    )
     command.add_argument("--top-k", type=int)
     command.add_argument("--top-p", type=float)
     command.add_argument("--min-p", type=float)
@@ -297,31 +310,35 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("--presence-penalty", type=float)
     command.add_argument("--seed", type=int)
     command.add_argument("--min-tokens", type=int, default=0)
-    command.add_argument("--samples", type=int, default=1, help="answers from one input")
-    command.add_argument("--beam", type=int, default=0, help="search with so many hypotheses")
-    command.add_argument("--stop", action="append", default=[], help="may be given again")
+    command.add_argument("--samples", type=int, default=1, help="samples of one input (default: 1)")
+    command.add_argument(
+        "--beam", type=int, default=0, help="width of beam search (default: 0 = none)"
+    )
+    command.add_argument("--stop", action="append", default=[], help="stop string; repeatable")
     command.add_argument("--log-probabilities", action="store_true")
     command.add_argument(
         "--carry-on",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="go on elsewhere when the server breaks or stops",
+        help="failover to another server when one breaks or stops",
     )
 
-    command = commands.add_parser("score", help="log-probability of texts")
+    command = commands.add_parser("score", help="log-probabilities of texts")
     command.set_defaults(run=score)
     command.add_argument("--model", required=True)
-    command.add_argument("--source", help="what the texts are answers to")
-    command.add_argument("--vector", type=numbers, metavar="V1,V2,…", help="likewise")
+    command.add_argument("--source", help="source sequence of the texts")
+    command.add_argument("--vector", type=numbers, metavar="V1,V2,…", help="vector of the texts")
     command.add_argument("texts", nargs="+", metavar="TEXT")
 
-    command = commands.add_parser("models", help="what is served")
+    command = commands.add_parser("models", help="served models")
     command.set_defaults(run=models)
     command.add_argument("name", nargs="?")
 
-    command = commands.add_parser("top", help="watch what servers do, until Ctrl-C")
+    command = commands.add_parser("top", help="live metrics of servers, until Ctrl-C")
     command.set_defaults(run=top)
-    command.add_argument("--target", default=argparse.SUPPRESS, help="as before the command")
+    command.add_argument(
+        "--target", default=argparse.SUPPRESS, help="targets, as before the command"
+    )
     command.add_argument(
         "--metrics",
         metavar="URL,URL,…",
@@ -331,9 +348,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--interval",
         type=float,
         default=1.0,
-        help="seconds from one table to the next (default: 1)",
+        help="refresh interval, seconds (default: 1)",
     )
-    command.add_argument("--once", action="store_true", help="one table after one interval")
+    command.add_argument("--once", action="store_true", help="a single table, after one interval")
     return parser
 
 

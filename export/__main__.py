@@ -29,11 +29,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m export")
     parser.add_argument("model", help="name of the model")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--run", type=Path, help="training run (default runs/MODEL)")
-    source.add_argument("--bundle", type=Path, help="bundle to rebuild the model from")
-    parser.add_argument("--int8", action="store_true", help="add an int8 step, and measure it")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles go")
-    parser.add_argument("--version", type=int, default=1, help="version to write (default 1)")
+    source.add_argument("--run", type=Path, help="folder of the training run (default: runs/MODEL)")
+    source.add_argument("--bundle", type=Path, help="bundle that the model is rebuilt from")
+    parser.add_argument("--int8", action="store_true", help="int8 step graph, measured")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
+    )
+    parser.add_argument(
+        "--version", type=int, default=1, help="version that is written (default: 1)"
+    )
     chosen = parser.parse_args()
     target = chosen.models / chosen.model / str(chosen.version)
     try:

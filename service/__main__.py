@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serve_parser = commands.add_parser(
         "serve",
-        help="run the service",
+        help="the service, until SIGTERM",
         description="Each setting can be given as a flag, as a variable UNROLL_NAME of the "
         "environment, or in a TOML file; a flag wins over the environment, that over the file.",
     )
@@ -195,16 +195,16 @@ def _parser() -> argparse.ArgumentParser:
         reading.set_defaults(run=command)
     token_parser = commands.add_parser(
         "token",
-        help="make a bearer token",
+        help="a new bearer token",
         description="Prints a new random token and, below it, the line that stands for it in the "
         "file of --auth-tokens. The line holds a hash; the token is kept nowhere.",
     )
-    token_parser.add_argument("name", help="whose it is: letters, digits and . _ @ -")
+    token_parser.add_argument("name", help="caller of the token: letters, digits and . _ @ -")
     token_parser.add_argument(
         "--roles", default="infer", help="infer, admin or infer,admin (default: %(default)s)"
     )
     token_parser.set_defaults(run=token)
-    commands.add_parser("version", help="of this service and its packages").set_defaults(
+    commands.add_parser("version", help="versions of this service and its packages").set_defaults(
         run=version
     )
     return parser

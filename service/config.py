@@ -37,156 +37,145 @@ class Config:
     """
 
     models: Path = _setting(Path("models"), "folder of bundles")
-    address: str = _setting("127.0.0.1:50051", "HOST:PORT of gRPC, port 0 for any free one")
+    address: str = _setting("127.0.0.1:50051", "gRPC address, HOST:PORT (port 0 = any free one)")
     http_address: str = _setting(
-        "127.0.0.1:8002", "HOST:PORT of metrics and probes, port 0 for any free one"
+        "127.0.0.1:8002", "address of metrics and probes, HOST:PORT (port 0 = any free one)"
     )
-    allow_insecure: bool = _setting(
-        False, "whether gRPC without TLS may listen on more than this machine"
-    )
+    allow_insecure: bool = _setting(False, "gRPC without TLS on addresses beyond this machine")
     tls_certificate: Path | None = _setting(
-        None, "PEM file of the certificate chain; read again when it changes"
+        None, "certificate chain, PEM file, reloaded when it changes"
     )
-    tls_key: Path | None = _setting(None, "PEM file of the certificate's private key")
+    tls_key: Path | None = _setting(None, "private key of the certificate, PEM file")
     tls_client_ca: Path | None = _setting(
-        None, "PEM file of authorities; callers must show a certificate that one of them signed"
+        None, "authorities of client certificates, PEM file; with it callers must show one"
     )
     auth_tokens: Path | None = _setting(
-        None, "file of bearer tokens and their roles; without one nobody is asked for a token"
+        None, "bearer tokens and their roles, file; without it nobody needs a token"
     )
     device: str = _setting(
         "auto",
-        "auto, cpu or cuda; cuda refuses to start without CUDA",
+        "execution device: auto, cpu or cuda (cuda does not fall back)",
         among=("auto", "cpu", "cuda"),
     )
     precision: str = _setting(
-        FP32, "fp32, int8 (models that have it) or NAME=PRECISION,… such as int8,g2p=fp32"
+        FP32,
+        "weights and step precision: fp32, int8 (models that have it) or NAME=PRECISION,… such "
+        "as int8,g2p=fp32",
     )
     threads: int = _setting(
-        0, "of one engine for large batches, small ones take one; 0: two, if there are cores",
+        0, "intra-op threads per engine for large batches (0 = two where there are cores)",
         least=0,
     )  # fmt: skip
-    max_streams: int = _setting(256, "streams of one model that decode at once", least=1)
+    max_streams: int = _setting(256, "decoding streams per model, the rows of its batch", least=1)
     max_queue: int = _setting(
         4096,
-        "requests, or texts of Classify and Score, that may wait for a model beyond those that run",
+        "queued requests per model beyond the running ones (texts for Classify and Score)",
         least=0,
     )
-    max_batch: int = _setting(32, "texts of one predict batch", least=1)
+    max_batch: int = _setting(32, "texts per predict batch", least=1)
     batch_delay_share: float = _setting(
         1.0,
-        "of a predict batch's time that texts which came up during it may wait for company",
+        "longest wait for a fuller predict batch, as a share of a batch's run time",
         least=0,
     )
-    max_message_bytes: int = _setting(MEBIBYTE, "largest request, in bytes", least=1)
-    max_metadata_bytes: int = _setting(16384, "largest metadata of a call, in bytes", least=1024)
-    max_connections: int = _setting(
-        1024, "gRPC connections at once; further ones are closed", least=1
-    )
+    max_message_bytes: int = _setting(MEBIBYTE, "largest request, bytes", least=1)
+    max_metadata_bytes: int = _setting(16384, "largest metadata of a call, bytes", least=1024)
+    max_connections: int = _setting(1024, "gRPC connections; further ones are closed", least=1)
     max_calls_per_connection: int = _setting(
-        100, "calls that one connection may have open; further ones wait at the caller's", least=1
+        100, "open calls per connection (HTTP/2 streams); further ones wait at the client", least=1
     )
     max_calls_per_caller: int = _setting(
         4096,
-        "requests that one caller may have under way: those of its tokens, or of its connection",
+        "concurrent requests per caller: per token name, or per connection",
         least=1,
     )
     handshake_seconds: float = _setting(
-        10.0, "seconds that a new connection may take until it speaks HTTP/2", above=0
+        10.0, "time limit of a new connection's handshake, seconds", above=0
     )
     body_seconds: float = _setting(
-        10.0, "seconds that a request may take to arrive while many are on their way", above=0
+        10.0, "time limit of a request's body while many are on their way, seconds", above=0
     )
     idle_connection_seconds: float = _setting(
-        1800.0, "seconds without a call, after which a connection is closed", above=0
+        1800.0, "time without a call after which a connection is closed, seconds", above=0
     )
     memory_budget_bytes: int = _setting(
         0,
-        "bytes that requests, unread answers, sequences and words of callers may take together; "
-        "0: a quarter of the memory limit",
+        "memory budget of callers' requests, unread answers, sequences and words, bytes (0 = a "
+        "quarter of the memory limit)",
         least=0,
     )
     overload_share: float = _setting(
         0.85,
-        "share of the memory limit from which new streams are refused; at a third and two thirds "
-        "of the rest buffers shrink, then everything new is refused",
+        "share of the memory limit from which new streams are refused; at a third and two "
+        "thirds of the rest buffers shrink, then all new requests are refused",
         above=0,
     )
     prime_share: float = _setting(
-        0.5, "of a step's time that reading prompts may take while streams run", above=0
+        0.5, "prefill time per decode step while streams run, as a share of the step", above=0
     )
     engine_share: float = _setting(
-        0.9, "of a step's time that its engine must get a core; with less, tokens go together",
+        0.9, "processor share of a decode step below which tokens are coalesced into messages",
         above=0,
     )  # fmt: skip
     tokens_per_message: int = _setting(
-        0, "for requests that do not say; 0: one, more under pressure", least=0
+        0, "tokens per message unless a request says (0 = one, more under pressure)", least=0
     )
-    stall_seconds: float = _setting(
-        300.0, "seconds that a caller may leave its stream unread", above=0
-    )
+    stall_seconds: float = _setting(300.0, "time limit of an unread stream, seconds", above=0)
     resume_keys: Path | None = _setting(
         None,
-        "file of keys for resume tokens, one a line in hexadecimal, the signing one first; "
-        "replicas that go on with each other's streams share it",
+        "keys of resume tokens, file, one a line in hexadecimal, the signing one first; shared "
+        "by replicas that take over each other's streams",
     )
-    resume_seconds: float = _setting(3600.0, "seconds that a resume token is good", above=0)
+    resume_seconds: float = _setting(3600.0, "lifetime of a resume token, seconds", above=0)
     propagation_seconds: float = _setting(
         5.0,
-        "seconds after SIGTERM in which health says no, and calls are still taken; Ctrl-C has none",
+        "time after SIGTERM during which health says no and calls are still taken, seconds "
+        "(Ctrl-C has none)",
         least=0,
     )
     grace_seconds: float = _setting(
         30.0,
-        "seconds that running calls may take after that; then streams are handed over",
+        "time limit of running calls after that, seconds; then streams are handed over",
         least=0,
     )
     liveness_seconds: float = _setting(
         30.0,
-        "seconds that the event loop or an engine's step may take until /livez says no; /readyz "
-        "does after a third of them",
+        "time limit of the event loop and of an engine's step for /livez, seconds; a third of "
+        "it for /readyz",
         least=3,
     )
-    max_sequences: int = _setting(
-        1024, "sequences of one model whose state is kept between requests", least=1
-    )
+    max_sequences: int = _setting(1024, "stateful sequences per model", least=1)
     sequence_idle_seconds: float = _setting(
-        60.0, "seconds without a request, after which a sequence ends", above=0
+        60.0, "time without a request after which a sequence ends, seconds", above=0
     )
     max_live_versions: int = _setting(
         4,
-        "versions of one model in memory: served, and replaced ones that calls still use",
+        "versions per model in memory: the served one, and replaced ones with running calls",
         least=1,
     )
-    max_waiting_loads: int = _setting(
-        16, "loads and unloads of models that may wait for others", least=0
-    )
+    max_waiting_loads: int = _setting(16, "queued loads and unloads", least=0)
     max_bundle_bytes: int = _setting(
-        MOST_BUNDLE_BYTES, "largest bundle, all files together, in bytes", least=1
+        MOST_BUNDLE_BYTES, "largest bundle, all files together, bytes", least=1
     )
     model_control: str = _setting(
         "explicit",
-        "explicit: callers may load and unload models; none: they may not",
+        "model control: explicit (callers may load and unload) or none",
         among=("explicit", "none"),
     )
     log_level: str = _setting(
-        "info", "least grave line that is logged", among=("debug", "info", "warning", "error")
+        "info", "lowest level of log lines", among=("debug", "info", "warning", "error")
     )
-    log_format: str = _setting("console", "console or json, a line each", among=("console", "json"))
-    log_requests: bool = _setting(False, "whether each request is logged when it ends")
-    log_texts: bool = _setting(
-        False, "whether that line holds the request's text; it may be private"
-    )
+    log_format: str = _setting("console", "log format: console or json", among=("console", "json"))
+    log_requests: bool = _setting(False, "log line per request, when it ends")
+    log_texts: bool = _setting(False, "text of the request in that line; it may be private")
     log_queue_bytes: int = _setting(
         4 * MEBIBYTE,
-        "bytes of log lines that may wait for their reader; further ones are dropped and counted",
+        "queue of unwritten log lines, bytes; further lines are dropped and counted",
         least=65_536,
     )
-    trace_endpoint: str = _setting(
-        "", "HOST:PORT or URL of an OTLP collector that gets a span for each request; empty: none"
-    )
+    trace_endpoint: str = _setting("", "OTLP collector of spans, HOST:PORT or URL (empty = none)")
     trace_share: float = _setting(
-        1.0, "of the requests that are traced where the caller's own trace does not say", least=0
+        1.0, "share of traced requests where the caller's own trace does not decide", least=0
     )
 
     def __post_init__(self) -> None:

@@ -178,14 +178,22 @@ def _training(shelf: Shelf, settings: Settings) -> dict[str, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m study")
     names = list(_BY_NAME)
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections")
-    parser.add_argument("--quick", action="store_true", help="only see whether it runs")
-    parser.add_argument("--fresh", action="store_true", help="use nothing that was kept")
-    parser.add_argument("--page", action="store_true", help="write the pages from the results")
-    parser.add_argument("--lanes", type=int, default=2, help="models side by side (default 2)")
-    parser.add_argument("--output", type=Path, help="folder of the pages (default docs)")
-    parser.add_argument("--work", type=Path, help="what is kept (default runs/study)")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, help="sections (default: all)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run that only shows whether everything works"
+    )
+    parser.add_argument("--fresh", action="store_true", help="nothing reused from earlier runs")
+    parser.add_argument("--page", action="store_true", help="pages from the results alone")
+    parser.add_argument(
+        "--lanes", type=int, default=2, help="models trained side by side (default: 2)"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the pages (default: docs)")
+    parser.add_argument("--work", type=Path, help="folder of reused results (default: runs/study)")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
+    )
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     return parser
 

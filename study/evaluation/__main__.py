@@ -31,9 +31,15 @@ _CALL_SECONDS = 600  # some calls wait behind many others
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m study.evaluation")
-    parser.add_argument("--only", nargs="+", metavar="MODEL", help="of the bundles in --models")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are")
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="folder of the pages")
+    parser.add_argument(
+        "--only", nargs="+", metavar="MODEL", help="names of bundles in --models (default: all)"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs"), help="folder of the pages (default: docs)"
+    )
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     chosen = parser.parse_args(arguments)
     try:
