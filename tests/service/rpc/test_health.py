@@ -34,7 +34,7 @@ def test_a_watcher_that_reads_nothing_holds_up_nobody():
         servicer.set(["", "mood"], SERVING)
         other.reads.set()
         watching = [
-            asyncio.ensure_future(servicer.RequestObserver(pb.HealthCheckRequest(service=""), each))
+            asyncio.ensure_future(servicer.Watch(pb.HealthCheckRequest(service=""), each))
             for each in (*stuck, other)
         ]
         await settle()
@@ -65,8 +65,8 @@ def test_health_is_checked_listed_and_watched(stub, service):
         stub.Check(pb.HealthCheckRequest(service="nobody"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     assert stub.List(pb.HealthListRequest()).statuses["mood"].status == SERVING
-    unknown = stub.RequestObserver(pb.HealthCheckRequest(service="nobody"))
-    watched = stub.RequestObserver(pb.HealthCheckRequest(service=""))
+    unknown = stub.Watch(pb.HealthCheckRequest(service="nobody"))
+    watched = stub.Watch(pb.HealthCheckRequest(service=""))
     assert (next(unknown).status, next(watched).status) == (UNKNOWN, SERVING)
     service.run(service.app.announce())
     assert next(watched).status == NOT_SERVING
@@ -76,9 +76,9 @@ def test_health_is_checked_listed_and_watched(stub, service):
 
 def test_only_so_many_watch_at_once(stub, monkeypatch):
     monkeypatch.setattr(health, "MOST_WATCHERS", 1)
-    first = stub.RequestObserver(pb.HealthCheckRequest())
+    first = stub.Watch(pb.HealthCheckRequest())
     next(first)
     with pytest.raises(grpc.RpcError) as refused:
-        next(stub.RequestObserver(pb.HealthCheckRequest()))
+        next(stub.Watch(pb.HealthCheckRequest()))
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     first.cancel()

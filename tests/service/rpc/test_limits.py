@@ -99,7 +99,7 @@ def list_models(channel, metadata=(), timeout=20):
 
 def watch(channel):
     """A call that stays open, once it has been answered."""
-    call = health_pb2_grpc.HealthStub(channel).RequestObserver(health_pb2.HealthCheckRequest())
+    call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
     next(call)
     return call
 

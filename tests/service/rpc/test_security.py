@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.config import Config, ConfigInvalid
 from service.rpc.auth import new_token
-from service.security import secure, tell
+from service.security import log_security, secure
 from tests.authority import Authority, key_pem
 from tests.conftest import RunningService
 from tests.service.rpc.inference.calls import ask, read
@@ -473,6 +473,6 @@ def test_the_start_says_how_the_port_is_secured(
         settings["auth_tokens"] = tmp_path / "tokens"
         settings["auth_tokens"].write_text(new_token("ann", ["infer"])[1])
     config = Config(address=address, allow_insecure=True, **settings)
-    tell(config, secure(config, lambda _: None))
+    log_security(config, secure(config, lambda _: None))
     assert [record.getMessage() for record in caplog.records] == lines
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"][: len(lines)]
