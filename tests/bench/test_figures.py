@@ -8,7 +8,7 @@ import pytest
 from tqdm import tqdm
 
 from bench.bars import BARS, judge
-from bench.callers import inter_token_seconds, wish
+from bench.callers import inter_token_seconds, make_request
 from bench.findings import PEER, Findings, ratio
 from bench.joining import Joining
 from bench.kernels import Kernels, LoopRow
@@ -169,7 +169,7 @@ def test_streams_that_ran_on_are_not_weighed_as_idle():
 
 
 def test_the_workload_is_the_stated_one():
-    request = wish("prose", 3, 128)
+    request = make_request("prose", 3, 128)
     assert len(request.prompt) == 32
     assert request.max_tokens == 128
     assert request.sampling.temperature == pytest.approx(0.8)
