@@ -217,8 +217,8 @@ def _generate_from_vector(client: Client, manifest: Manifest) -> bool:
     return _any_token(client, manifest, vector=[1.0] * len(manifest.vector))
 
 
-def _any_token(client: Client, manifest: Manifest, **wish: Any) -> bool:
-    pieces = list(client.generate(manifest.name, max_tokens=_TOKENS, **wish))
+def _any_token(client: Client, manifest: Manifest, **options: Any) -> bool:
+    pieces = list(client.generate(manifest.name, max_tokens=_TOKENS, **options))
     return any(piece.tokens for piece in pieces) and pieces[-1].answer is not None
 
 

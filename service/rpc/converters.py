@@ -158,7 +158,7 @@ def from_classified(rows: Sequence[Classified]) -> pb.ClassifyResponse:
     )
 
 
-def to_tag_wishes(request: pb.TagRequest) -> list[TagParams]:
+def to_tag_params(request: pb.TagRequest) -> list[TagParams]:
     return [TagParams(item.text, tuple(item.words)) for item in request.items]
 
 
@@ -182,7 +182,7 @@ def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
         token.top.add(label=label, probability=probability)
 
 
-def to_tag_stream_wish(start: pb.StreamTagStart, subject: str) -> TagStreamParams:
+def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamParams:
     return TagStreamParams(
         top=start.top_labels,
         tokens_per_message=start.tokens_per_message,

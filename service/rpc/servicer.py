@@ -59,7 +59,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         with self.catalogue.tagger(request.model, request.model_version) as call:
             call.inferences = len(request.items)
             with self.budget.reserve(ANSWERS, tag_bytes(request)):
-                texts = await call.model.tag(converters.to_tag_wishes(request), request.top_labels)
+                texts = await call.model.tag(converters.to_tag_params(request), request.top_labels)
                 size = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
                 return await off_loop(size, lambda: converters.from_tagged(texts))
 
@@ -67,7 +67,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         start = await self._start_of(requests)
         writer = Writer(context, self.stall_seconds)
         with self.catalogue.tag_streams(start.model, start.model_version) as call:
-            stream = call.model.open(converters.to_tag_stream_wish(start, CALLER.get().name))
+            stream = call.model.open(converters.to_tag_stream_params(start, CALLER.get().name))
             await self._send_tags(stream, requests, context, writer)
 
     async def _start_of(self, requests: CallRequests) -> pb.StreamTagStart:

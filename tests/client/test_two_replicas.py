@@ -65,8 +65,8 @@ async def read_all(target, replicas=(), begun=None):
     """
     told = [[] for _ in WISHES]
 
-    async def read(client, number, wish):
-        options = {"prompt": "abc", "max_tokens": LONG, **wish}
+    async def read(client, number, make_request):
+        options = {"prompt": "abc", "max_tokens": LONG, **make_request}
         async for piece in client.generate("letters", **options):
             told[number].append(piece)
             if begun:
@@ -103,10 +103,12 @@ def test_streams_of_a_server_that_stops_are_whole(replicas, target):
     disturbed = asyncio.run(read_all(target, replicas, stop_once_all_have_begun))
     stopping.join(30)
     assert replicas[1].metric("unroll_streams_resumed_total", model="letters") >= 2
-    for wish, *both in zip(WISHES, map(whole, undisturbed), map(whole, disturbed), strict=True):
+    for make_request, *both in zip(
+        WISHES, map(whole, undisturbed), map(whole, disturbed), strict=True
+    ):
         expected, got = both
-        if "sampling" in wish:
-            assert got[2] == expected[2] == wish["sampling"].seed
+        if "sampling" in make_request:
+            assert got[2] == expected[2] == make_request["sampling"].seed
         assert got[:2] + got[3:-1] == expected[:2] + expected[3:-1]
         # A sum in another order.
         assert got[-1] == pytest.approx(expected[-1], rel=1e-12)

@@ -17,7 +17,7 @@ import grpc
 
 from tests.conformance import report
 from tests.conformance.cases import MUST
-from tests.conformance.choosing import NothingToTest, Wishes, choose, read_inputs
+from tests.conformance.choosing import NothingToTest, Selection, choose, read_inputs
 from tests.conformance.endpoint import Endpoint
 from tests.conformance.running import Result, run, select
 from unroll.inference import grpc_service_pb2 as pb
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             print(report.list_of(cases))
             return 0
-        wishes = Wishes(
+        selection = Selection(
             models=options.model,
             stream_models=options.stream_model,
             sequence_models=options.sequence_model,
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stable=options.stable,
         )
         with Endpoint(options.target, options.timeout) as endpoint:
-            return _test(endpoint, wishes, cases, options.json)
+            return _test(endpoint, selection, cases, options.json)
     except (NothingToTest, KeyError, OSError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
     except grpc.RpcError as error:
@@ -68,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _test(endpoint: Endpoint, wishes: Wishes, cases: list, json_file: Path | None) -> int:
+def _test(endpoint: Endpoint, selection: Selection, cases: list, json_file: Path | None) -> int:
     server = _server(endpoint)
-    chosen = choose(endpoint, wishes)
+    chosen = choose(endpoint, selection)
     print(report.heading(endpoint.target, server, chosen), end="\n\n")
     results: list[Result] = []
     for line in report.lines_of(_kept(run(endpoint, chosen, cases), results)):

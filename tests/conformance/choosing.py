@@ -27,7 +27,7 @@ class NothingToTest(Exception):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Selection:
     """What the caller chose. inputs: the file's content, see docs/conformance.md."""
 
     models: Sequence[str] = ()
@@ -58,35 +58,35 @@ def read_inputs(path: Path) -> dict[str, Any]:
     return content
 
 
-def choose(endpoint: Endpoint, wishes: Wishes) -> Chosen:
+def choose(endpoint: Endpoint, selection: Selection) -> Chosen:
     """Raises NothingToTest. A model that was named and does not answer is tested all the same."""
-    named = [*wishes.models, *wishes.stream_models, *wishes.sequence_models]
+    named = [*selection.models, *selection.stream_models, *selection.sequence_models]
     names = dict.fromkeys(named or endpoint.ready_models())
     if not names:
         raise NothingToTest("the endpoint lists no model as READY; name some with --model")
     chosen = Chosen()
     for name in names:
         try:
-            _add(chosen, endpoint, endpoint.describe(name), wishes)
+            _add(chosen, endpoint, endpoint.describe(name), selection)
         except grpc.RpcError as error:
             chosen.left_out[name] = f"its metadata or configuration: {told(error)}"
         except KeyError as error:
             chosen.left_out[name] = f"has the datatype {error}, which is none of the protocol's"
     if not chosen.by_kind[ANY_MODEL]:
         raise NothingToTest(f"no model can be tested: {chosen.left_out}; see --inputs")
-    _stream_one_plain_model(chosen, endpoint, wishes)
+    _stream_one_plain_model(chosen, endpoint, selection)
     return chosen
 
 
-def _add(chosen: Chosen, endpoint: Endpoint, model: Model, wishes: Wishes) -> None:
-    subject = Subject(endpoint, model, **_inputs(model, wishes), must_be_stable=wishes.stable)
-    streams = model.is_decoupled or model.name in wishes.stream_models
-    is_sequence = model.keeps_sequences or model.name in wishes.sequence_models
+def _add(chosen: Chosen, endpoint: Endpoint, model: Model, selection: Selection) -> None:
+    subject = Subject(endpoint, model, **_inputs(model, selection), must_be_stable=selection.stable)
+    streams = model.is_decoupled or model.name in selection.stream_models
+    is_sequence = model.keeps_sequences or model.name in selection.sequence_models
     refusal = _refusal(subject)
     if not refusal:
         chosen.by_kind[UNARY].append(_watched(subject, _unary))
     elif not (streams or is_sequence):
-        if model.name not in wishes.models:
+        if model.name not in selection.models:
             chosen.left_out[model.name] = f"refuses what its metadata suggests: {refusal}"
             return
         chosen.by_kind[UNARY].append(subject)
@@ -94,7 +94,11 @@ def _add(chosen: Chosen, endpoint: Endpoint, model: Model, wishes: Wishes) -> No
     if streams and endpoint.offers("ModelStreamInfer"):
         streamed = replace(subject, is_streamed=bool(refusal))
         chosen.by_kind[STREAM].append(_watched(streamed, _streamed))
-    if is_sequence and _says_nothing_of_steps(subject) and model.name not in wishes.sequence_models:
+    if (
+        is_sequence
+        and _says_nothing_of_steps(subject)
+        and model.name not in selection.sequence_models
+    ):
         chosen.left_out[model.name] = (
             "in sequences: all of its inputs are optional, and nothing says which of them a later "
             "request of a sequence has; give steps in the file of --inputs"
@@ -104,9 +108,9 @@ def _add(chosen: Chosen, endpoint: Endpoint, model: Model, wishes: Wishes) -> No
         chosen.by_kind[SEQUENCE].append(_watched(sequenced, _sequenced))
 
 
-def _stream_one_plain_model(chosen: Chosen, endpoint: Endpoint, wishes: Wishes) -> None:
+def _stream_one_plain_model(chosen: Chosen, endpoint: Endpoint, selection: Selection) -> None:
     """A model that answers once may be asked on a stream, too."""
-    if wishes.stream_models or not endpoint.offers("ModelStreamInfer"):
+    if selection.stream_models or not endpoint.offers("ModelStreamInfer"):
         return
     for subject in chosen.by_kind[UNARY]:
         if not (subject.model.is_decoupled or subject.model.keeps_sequences):
@@ -119,11 +123,11 @@ def _says_nothing_of_steps(subject: Subject) -> bool:
     return not subject.steps and all(t.name in subject.model.optional for t in subject.model.inputs)
 
 
-def _inputs(model: Model, wishes: Wishes) -> dict[str, Any]:
+def _inputs(model: Model, selection: Selection) -> dict[str, Any]:
     """The fields of a Subject that say what is asked."""
-    own = wishes.inputs.get(model.name)
+    own = selection.inputs.get(model.name)
     own = own if isinstance(own, dict) else {}
-    given = {t.name: own.get(t.name, wishes.inputs.get(t.name)) for t in model.inputs}
+    given = {t.name: own.get(t.name, selection.inputs.get(t.name)) for t in model.inputs}
     arrays = requests.guess(model) | _arrays(model, given)
     steps = tuple(_arrays(model, step) for step in own.get(STEPS, ()))
     return {"arrays": arrays, "parameters": own.get(PARAMETERS, {}), "steps": steps}

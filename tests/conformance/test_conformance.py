@@ -16,7 +16,7 @@ from tests.conformance.__main__ import main
 from tests.conformance.broken import FAULTS, Fault
 from tests.conformance.careless import CARELESS
 from tests.conformance.cases import CORE, EXTENSIONS, PARTS, STREAMING, Case
-from tests.conformance.choosing import Wishes, choose
+from tests.conformance.choosing import Selection, choose
 from tests.conformance.endpoint import Endpoint
 from tests.conformance.reference import Code, ReferenceServer, serving
 from tests.conformance.reference_models import ReferenceModel, repeat
@@ -35,7 +35,7 @@ def results_of(
     stable: bool = False,
 ) -> list[Result]:
     with serving(server) as target, Endpoint(target, timeout) as endpoint:
-        chosen = choose(endpoint, Wishes(models=models, stable=stable))
+        chosen = choose(endpoint, Selection(models=models, stable=stable))
         return list(run(endpoint, chosen, select() if cases is None else cases))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.conformance import report
-from tests.conformance.choosing import Wishes, choose
+from tests.conformance.choosing import Selection, choose
 from tests.conformance.endpoint import Endpoint
 from tests.conformance.running import PASSED, run, select
 from tests.tiny import NAMES
@@ -26,9 +26,9 @@ def test_service_conforms(start_service: Callable[..., Any]):
     """Both names of every model are tested; no case fails, and none goes without a model."""
     service = start_service()
     with Endpoint(service.target, timeout=30) as endpoint:
-        chosen = choose(endpoint, Wishes(inputs=INPUTS, stable=True))
+        chosen = choose(endpoint, Selection(inputs=INPUTS, stable=True))
         results = list(run(endpoint, chosen, select()))
-        unhelped = choose(endpoint, Wishes())
+        unhelped = choose(endpoint, Selection())
     # A text with a blank, and what follows a source or a vector, cannot be guessed.
     assert unhelped.left_out.keys() == {"blank", "foods.tensors", "speller.tensors"}
     assert chosen.left_out == {}

@@ -32,13 +32,13 @@ class Stream:
         self.answers: queue.Queue[Answer] = queue.Queue()
         client.start_stream(lambda result, error: self.answers.put((result, error)))
 
-    def ask(self, model: str, tensor: InferInput, name: str, **wishes: Any) -> None:
-        """wishes: what the model is to do, such as temperature=0."""
+    def ask(self, model: str, tensor: InferInput, name: str, **settings: Any) -> None:
+        """settings: what the model is to do, such as temperature=0."""
         self.client.async_stream_infer(
             model,
             [tensor],
             request_id=name,
-            parameters=wishes,
+            parameters=settings,
             enable_empty_final_response=True,
         )
 

@@ -138,16 +138,16 @@ def test_what_has_nothing_to_tell_is_no_message(streams):
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("params", "message"),
     [
         (TagStreamParams(top=21), "top_labels is 21; choose up to 20"),
         (TagStreamParams(tokens_per_message=1025), "tokens_per_message is 1025"),
         (TagStreamParams(checkpoints=ResumePolicy(15)), "resume_every is 15"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(streams, wish, message):
+def test_what_cannot_be_asked_is_refused(streams, params, message):
     with pytest.raises(WrongInput, match=message):
-        streams.open(wish)
+        streams.open(params)
 
 
 def test_a_stream_that_finds_no_room_takes_no_place(streams):

@@ -38,7 +38,7 @@ def make_engine(capacity=8):
     return PushEngine(model, FakeRunner(), capacity, Clock(), Heard())
 
 
-def wish(**options):
+def params(**options):
     return GenerateRequest((), LIKELIEST, 0, (), 100.0, **options)
 
 
@@ -47,7 +47,7 @@ class Caller:
 
     def __init__(self, engine, room=10**9, share=NOBODY, **options):
         self.engine, self.reader = engine, Reader(room)
-        self.work = engine.open(wish(**options), self.reader, share)
+        self.work = engine.open(params(**options), self.reader, share)
         engine.arrive(self.work)
 
     def push(self, *tokens, at=100.0):

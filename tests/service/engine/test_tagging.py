@@ -27,8 +27,8 @@ def tagger():
     )
 
 
-def tag(model, *wishes, top=0):
-    return asyncio.run(model.tag(wishes, top))
+def tag(model, *all_params, top=0):
+    return asyncio.run(model.tag(all_params, top))
 
 
 def test_tokens_are_told_as_they_were_sent(tagger):
@@ -54,14 +54,14 @@ def test_equally_likely_labels_are_told_in_their_order(tagger):
 
 
 def test_a_refused_item_runs_none_of_them(tagger):
-    for wish in (
+    for params in (
         TagParams("", ()),
         TagParams("a", ("b",)),
         TagParams("a b c d e", ()),
         TagParams("", ("",)),
     ):
         with pytest.raises(WrongInput, match=r"items\[1\]"):
-            tag(tagger, TagParams("the", ()), wish)
+            tag(tagger, TagParams("the", ()), params)
     assert tagger.thread.items == []
 
 

@@ -110,12 +110,12 @@ def ask_elsewhere(elsewhere):
 
 def test_a_sample_is_the_same_whatever_their_number(ask):
     """And each one's end is told with its own length and log-probability."""
-    wish = {"prompt": "abc", "max_tokens": 20, "sampling": Sampling(seed=5)}
-    five = ask(samples=5, **wish)
+    make_request = {"prompt": "abc", "max_tokens": 20, "sampling": Sampling(seed=5)}
+    five = ask(samples=5, **make_request)
     assert [t.position for t in five.tokens if t.sample == 4] == list(range(20))
     assert len({tuple(five.of(sample)) for sample in range(5)}) == 5
     for count in (1, 2, 4):
-        some = ask(samples=count, **wish)
+        some = ask(samples=count, **make_request)
         assert all(some.of(sample) == five.of(sample) for sample in range(count))
     assert sorted(end.sample for end in five.ends) == list(range(5))
     for end in five.ends:
@@ -126,13 +126,13 @@ def test_a_sample_is_the_same_whatever_their_number(ask):
 
 
 def test_more_samples_than_rows_are_the_same_samples(ask, tiny_models):
-    wish = {"prompt": "ab", "max_tokens": 12, "samples": 7, "sampling": Sampling(seed=8)}
+    make_request = {"prompt": "ab", "max_tokens": 12, "samples": 7, "sampling": Sampling(seed=8)}
     with (
         serving(models=tiny_models, max_streams=2) as narrow,
         Client(narrow.target, timeout=30) as client,
     ):
-        few = Answer(client.generate("letters", log_probabilities=True, **wish))
-    many = ask(**wish)
+        few = Answer(client.generate("letters", log_probabilities=True, **make_request))
+    many = ask(**make_request)
     assert [few.of(sample) for sample in range(7)] == [many.of(sample) for sample in range(7)]
 
 
@@ -175,15 +175,19 @@ def test_a_beam_of_one_is_the_greedy_stream(ask):
 
 
 def test_only_allowed_tokens_are_drawn_and_banned_ones_never(ask):
-    wish = {"prompt": "abc", "max_tokens": 60}
-    allowed = ask(sampling=Sampling(seed=1, allowed_tokens=(3, 5, 7)), **wish)
+    make_request = {"prompt": "abc", "max_tokens": 60}
+    allowed = ask(sampling=Sampling(seed=1, allowed_tokens=(3, 5, 7)), **make_request)
     assert set(allowed.ids) == {3, 5, 7}
-    some = ask(sampling=Sampling(seed=1, allowed_tokens=(3, 5, 7), banned_tokens=(5,)), **wish)
+    some = ask(
+        sampling=Sampling(seed=1, allowed_tokens=(3, 5, 7), banned_tokens=(5,)), **make_request
+    )
     assert set(some.ids) == {3, 7}
-    free = ask(sampling=Sampling(seed=1), **wish)
+    free = ask(sampling=Sampling(seed=1), **make_request)
     banned = tuple(sorted(set(free.ids))[:4])
-    assert not set(banned) & set(ask(sampling=Sampling(seed=1, banned_tokens=banned), **wish).ids)
-    beam = ask(beam=Beam(3), sampling=Sampling(allowed_tokens=(4, 6)), **wish)
+    assert not set(banned) & set(
+        ask(sampling=Sampling(seed=1, banned_tokens=banned), **make_request).ids
+    )
+    beam = ask(beam=Beam(3), sampling=Sampling(allowed_tokens=(4, 6)), **make_request)
     assert set(beam.ids) <= {4, 6}
 
 
@@ -200,9 +204,9 @@ def test_only_allowed_tokens_are_drawn_and_banned_ones_never(ask):
 )
 def test_the_greedy_token_is_the_best_after_bias_and_penalties(ask, sampling):
     """Told log-probabilities are the model's own: adding what was asked for finds each token."""
-    wish = {"prompt": "abc", "max_tokens": 60, "top_log_probabilities": EVERY}
-    made = ask(sampling=Sampling(temperature=0, **sampling), **wish)
-    assert made.ids != ask(sampling=GREEDY, **wish).ids
+    make_request = {"prompt": "abc", "max_tokens": 60, "top_log_probabilities": EVERY}
+    made = ask(sampling=Sampling(temperature=0, **sampling), **make_request)
+    assert made.ids != ask(sampling=GREEDY, **make_request).ids
     counts = {}
 
     def value(token, log_probability):
@@ -244,20 +248,23 @@ def test_a_repetition_penalty_of_a_source_model_looks_at_its_output_alone(ask):
 
 
 def test_min_p_cuts_what_is_too_improbable(ask):
-    wish = {"prompt": "abc", "max_tokens": 60, "top_log_probabilities": EVERY}
-    made = ask(sampling=Sampling(seed=3, min_p=0.3), **wish)
+    make_request = {"prompt": "abc", "max_tokens": 60, "top_log_probabilities": EVERY}
+    made = ask(sampling=Sampling(seed=3, min_p=0.3), **make_request)
     for token in made.tokens:
         assert token.log_probability >= token.top[0][2] + -1.2040 - 1e-3  # ln 0.3
-    assert made.ids != ask(sampling=Sampling(seed=3), **wish).ids
-    assert ask(sampling=Sampling(seed=3, min_p=1.0), **wish).ids == ask(sampling=GREEDY, **wish).ids
+    assert made.ids != ask(sampling=Sampling(seed=3), **make_request).ids
+    assert (
+        ask(sampling=Sampling(seed=3, min_p=1.0), **make_request).ids
+        == ask(sampling=GREEDY, **make_request).ids
+    )
 
 
 def test_nothing_ends_a_stream_before_min_tokens(ask):
     """Neither the end token nor a stop text."""
     for seed in range(12):
         sampling = Sampling(temperature=1.0, seed=seed)
-        wish = {"source": "abc", "max_tokens": 30, "sampling": sampling}
-        assert len(ask("speller", min_tokens=12, **wish).tokens) >= 12
+        make_request = {"source": "abc", "max_tokens": 30, "sampling": sampling}
+        assert len(ask("speller", min_tokens=12, **make_request).tokens) >= 12
     stopped = ask(prompt="a", max_tokens=60, stop=list("abcdefghij klmn"), min_tokens=7)
     assert len(stopped.tokens) == 7
     assert stopped.answer.reason == "stop"
@@ -271,16 +278,16 @@ def test_nothing_ends_a_stream_before_min_tokens(ask):
 def test_the_likeliest_tokens_are_told_with_the_drawn_ones_value(ask, shared):
     with Client(shared.target, timeout=30) as client:
         vocabulary = client.get_model("letters", with_vocabulary=True).vocabulary
-    wish = {"prompt": "abc", "max_tokens": 25, "sampling": Sampling(seed=3)}
-    made = ask(top_log_probabilities=EVERY, **wish)
-    assert [t.id for t in made.tokens] == ask(**wish).ids, "telling changes nothing"
+    make_request = {"prompt": "abc", "max_tokens": 25, "sampling": Sampling(seed=3)}
+    made = ask(top_log_probabilities=EVERY, **make_request)
+    assert [t.id for t in made.tokens] == ask(**make_request).ids, "telling changes nothing"
     for token in made.tokens:
         values = [value for _, _, value in token.top]
         assert values == sorted(values, reverse=True)
         by_id = {number: (text, value) for number, text, value in token.top}
         assert by_id[token.id] == (token.text, token.log_probability)
         assert all(text == vocabulary[number] for number, text, _ in token.top)
-    few = ask(top_log_probabilities=3, **wish)
+    few = ask(top_log_probabilities=3, **make_request)
     assert [t.top for t in few.tokens] == [t.top[:3] for t in made.tokens]
 
 
@@ -337,10 +344,10 @@ RESUMED = {
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_stream_goes_on_elsewhere_from_each_resume_point(ask, ask_elsewhere, case):
     """Another server with the same keys makes the tokens that would have followed."""
-    wish = RESUMED[case]
-    whole = ask(prompt="abc", max_tokens=70, resume_every=16, **wish)
+    make_request = RESUMED[case]
+    whole = ask(prompt="abc", max_tokens=70, resume_every=16, **make_request)
     assert len(whole.points) == 4
-    top = {k: v for k, v in wish.items() if k.startswith("top")}
+    top = {k: v for k, v in make_request.items() if k.startswith("top")}
     for point in whole.points:
         rest = ask_elsewhere(resume_token=point.token, **top)
         assert rest.told == whole.told[point.next_position :]
@@ -351,8 +358,10 @@ def test_a_stream_goes_on_elsewhere_from_each_resume_point(ask, ask_elsewhere, c
 
 
 def test_a_source_model_goes_on_elsewhere(ask, ask_elsewhere):
-    wish = {"source": "abcdef", "max_tokens": 40, "min_tokens": 40}
-    whole = ask("speller", sampling=Sampling(temperature=1.0, seed=2), resume_every=16, **wish)
+    make_request = {"source": "abcdef", "max_tokens": 40, "min_tokens": 40}
+    whole = ask(
+        "speller", sampling=Sampling(temperature=1.0, seed=2), resume_every=16, **make_request
+    )
     assert len(whole.points) == 2
     for point in whole.points:
         rest = ask_elsewhere("speller", resume_token=point.token)
@@ -371,14 +380,14 @@ def test_each_sample_goes_on_by_itself(ask, ask_elsewhere):
 
 def test_an_ended_stream_goes_further(ask, ask_elsewhere):
     """resume_at_end brings a token after the last token of a full length or a stop text."""
-    wish = {"prompt": "abc", "sampling": Sampling(seed=6)}
-    long = ask(max_tokens=60, **wish)
-    short = ask(max_tokens=25, resume_at_end=True, **wish)
+    make_request = {"prompt": "abc", "sampling": Sampling(seed=6)}
+    long = ask(max_tokens=60, **make_request)
+    short = ask(max_tokens=25, resume_at_end=True, **make_request)
     (point,) = short.points
     assert point.next_position == 25
     assert short.told + ask_elsewhere(resume_token=point.token, max_tokens=35).told == long.told
     stop = long.text[30:33]
-    stopped = ask(max_tokens=60, stop=[stop], resume_at_end=True, **wish)
+    stopped = ask(max_tokens=60, stop=[stop], resume_at_end=True, **make_request)
     assert stopped.answer.reason == "stop"
     (point,) = stopped.points
     further = ask_elsewhere(resume_token=point.token, max_tokens=5)

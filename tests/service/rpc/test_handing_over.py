@@ -59,7 +59,7 @@ def slowly(monkeypatch):
         monkeypatch.setattr(kind, "step", slow)
 
 
-def wish(**options):
+def make_request(**options):
     sampling = pb.Sampling(seed=7)
     return pb.GenerateRequest(
         **{"model": "letters", "prompt": "ab", "max_tokens": LONG, "sampling": sampling,
@@ -101,7 +101,7 @@ def gone_on(stub, last, model="letters"):
 def test_streams_go_on_elsewhere_as_if_nothing_had_happened(
     replicas, stubs, slowly, options, unfinished
 ):
-    request = wish(**options)
+    request = make_request(**options)
     undisturbed = told(stubs[1].Generate(request, timeout=60))
     call = stubs[0].Generate(request, timeout=60)
     responses = [next(call)]
@@ -118,10 +118,10 @@ def test_streams_go_on_elsewhere_as_if_nothing_had_happened(
 
 
 def test_what_has_not_begun_is_refused_and_nothing_of_it_was_told(replicas, stubs, slowly):
-    running = [stubs[0].Generate(wish(), timeout=60) for _ in range(8)]
+    running = [stubs[0].Generate(make_request(), timeout=60) for _ in range(8)]
     for call in running:
         next(call)
-    waiting = stubs[0].Generate(wish(), timeout=60)
+    waiting = stubs[0].Generate(make_request(), timeout=60)
     engine = replicas[0].app.catalogue.get("letters").thread.engine
     deadline = time.monotonic() + 10
     while not engine.scheduler.waiting:
@@ -138,7 +138,7 @@ def test_what_has_not_begun_is_refused_and_nothing_of_it_was_told(replicas, stub
 
 
 def test_a_search_is_sent_again(replicas, stubs, slowly):
-    request = wish(beam=pb.Beam(width=2), sampling=None)
+    request = make_request(beam=pb.Beam(width=2), sampling=None)
     call = stubs[0].Generate(request, timeout=60)
     engine = replicas[0].app.catalogue.get("letters").thread.engine
     while not engine.scheduler.rows:
@@ -210,6 +210,6 @@ def test_between_the_announcement_and_the_stop_calls_are_still_taken(replicas, s
             answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert not service.app._answers_ready()
-    (*_, last) = stubs[0].Generate(wish(max_tokens=5), timeout=30)
+    (*_, last) = stubs[0].Generate(make_request(max_tokens=5), timeout=30)
     assert last.finish_reason == pb.FINISH_REASON_LENGTH
     assert service.stop()

@@ -150,7 +150,7 @@ def test_models_are_listed_with_the_public_part_of_their_manifest(client, tiny_m
 
 def test_same_request_same_tokens_alone_or_among_others(service, client, monkeypatch):
     """Forty mixed streams at once: each gets, bit for bit, what it gets alone."""
-    wishes = [
+    requests = [
         {
             "model": "letters" if number % 3 else "speller",
             "prompt": "abcdefgh"[: 1 + number % 8] * (1 + number % 5) if number % 3 else None,
@@ -166,14 +166,14 @@ def test_same_request_same_tokens_alone_or_among_others(service, client, monkeyp
         for number in range(40)
     ]
 
-    def run(wish):
-        pieces = client.generate(**wish, log_probabilities=True)
+    def run(request):
+        pieces = client.generate(**request, log_probabilities=True)
         return [(t.id, t.text, t.log_probability) for piece in pieces for t in piece.tokens]
 
-    alone = [run(wish) for wish in wishes]
+    alone = [run(request) for request in requests]
     slow_engine(service, monkeypatch, seconds=0.002)
     with ThreadPoolExecutor(40) as pool:
-        together = list(pool.map(run, wishes))
+        together = list(pool.map(run, requests))
     assert together == alone
     rows = {"model": "letters", "graph": "step"}
     steps = service.metric("unroll_batch_rows_count", **rows)
@@ -486,10 +486,10 @@ def test_bad_input_gets_its_status_and_says_what_to_do(shared_service, case):
 
 def test_bad_input_disturbs_no_other_request(service, client, monkeypatch):
     """A stream gets the same tokens while every kind of bad request is thrown at the server."""
-    wish = {"prompt": "abc", "max_tokens": 300, "sampling": Sampling(seed=11)}
-    expected = text_of(client.generate("letters", **wish))
+    make_request = {"prompt": "abc", "max_tokens": 300, "sampling": Sampling(seed=11)}
+    expected = text_of(client.generate("letters", **make_request))
     slow_engine(service, monkeypatch)
-    stream = client.generate("letters", **wish)
+    stream = client.generate("letters", **make_request)
     text = next(stream).text
     for (method, request), _, _ in REFUSALS.values():
         with pytest.raises(grpc.RpcError):

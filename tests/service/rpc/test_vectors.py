@@ -32,13 +32,13 @@ def test_a_vector_becomes_a_sequence(ask):
 
 
 def test_a_vector_gets_the_same_bits_alone_and_among_others(ask):
-    wishes = [
+    requests = [
         {"vector": vector, "sampling": Sampling(seed=number), "max_tokens": 5 + number}
         for number, vector in enumerate(OTHERS)
     ]
-    alone = [ask(**wish)[1] for wish in wishes]
-    with ThreadPoolExecutor(len(wishes)) as pool:
-        together = [tokens for _, tokens in pool.map(lambda wish: ask(**wish), wishes)]
+    alone = [ask(**request)[1] for request in requests]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        together = [tokens for _, tokens in pool.map(lambda request: ask(**request), requests)]
     assert together == alone
 
 
@@ -65,8 +65,8 @@ def test_a_beam_and_samples_start_from_the_vector_as_well(ask):
 )
 def test_a_stream_goes_on_from_its_resume_point(ask, model, given):
     """A vector is prefilled again from its own bits; without a state, the last token is all."""
-    wish = {"sampling": Sampling(seed=8), "min_tokens": 40, "max_tokens": 40}
-    pieces, whole = ask(model, **given, **wish, resume_every=16)
+    options = {"sampling": Sampling(seed=8), "min_tokens": 40, "max_tokens": 40}
+    pieces, whole = ask(model, **given, **make_request, resume_every=16)
     (first, second) = [point for piece in pieces for point in piece.resume_points]
     assert (first.next_position, second.next_position) == (16, 32)
     for point in (first, second):
@@ -76,10 +76,10 @@ def test_a_stream_goes_on_from_its_resume_point(ask, model, given):
 
 
 def test_without_a_state_the_last_token_of_a_prompt_is_all_that_counts(ask, caller):
-    wish = {"sampling": Sampling(seed=4), "max_tokens": 30}
+    options = {"sampling": Sampling(seed=4), "max_tokens": 30}
     prompts = ["a", "dca", "abcdefgh" * 7 + "a", "b"]
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda prompt: ask("bigrams", prompt=prompt, **wish), prompts))
+        answers = list(pool.map(lambda prompt: ask("bigrams", prompt=prompt, **options), prompts))
     told = [tokens for _, tokens in answers]
     assert told[0] == told[1] == told[2] != told[3]
     assert [pieces[-1].answer.input_tokens for pieces, _ in answers] == [1, 3, 57, 1]
