@@ -66,7 +66,7 @@ def test_a_beam_and_samples_start_from_the_vector_as_well(ask):
 def test_a_stream_goes_on_from_its_resume_point(ask, model, given):
     """A vector is prefilled again from its own bits; without a state, the last token is all."""
     options = {"sampling": Sampling(seed=8), "min_tokens": 40, "max_tokens": 40}
-    pieces, whole = ask(model, **given, **make_request, resume_every=16)
+    pieces, whole = ask(model, **given, **options, resume_every=16)
     (first, second) = [point for piece in pieces for point in piece.resume_points]
     assert (first.next_position, second.next_position) == (16, 32)
     for point in (first, second):
