@@ -15,7 +15,7 @@ from service.engine.arena import StateSpec
 from service.engine.errors import WrongInput
 from service.engine.models import GeneratorModel
 from service.engine.pushing import LIKELIEST
-from service.engine.reading import checked_vector
+from service.engine.reading import MOST_NUMBER, checked_vector
 from service.engine.requests import Generation, Outlook, State
 from service.engine.streams import TokenStream
 
@@ -115,7 +115,7 @@ def _check_state(model: GeneratorModel, state: State, where: str) -> None:
 
 
 def _is_usable(spec: StateSpec, given: Any, ids: int) -> bool:
-    """Whether it is finite, and where it holds ids, whether there are such."""
+    """Whether a model computes with its numbers, and where it holds ids, whether there are such."""
     if np.issubdtype(given.dtype, np.integer):
         return bool(((given >= 0) & (given < ids)).all())
-    return bool(np.isfinite(given).all())
+    return bool((np.abs(given) <= MOST_NUMBER).all())
