@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -11,6 +10,9 @@ from typing import Protocol, TypeVar
 from service.engine.errors import WrongInput
 from service.engine.model_info import ModelCard
 
+# Of a number that a caller gives: with larger ones a model's products leave float32, and NaN would
+# look like the model's own fault. States and vectors stay far below.
+MOST_NUMBER = 1e9
 MAX_TEXTS = 1024
 MAX_REQUEST_CHARACTERS = 131_072
 # Reading or telling more than this at once would hold up every stream's messages.
@@ -136,17 +138,22 @@ async def off_loop(size: int, work: Callable[[], Answer]) -> Answer:
     return work() if size <= _INLINE_SIZE else await asyncio.to_thread(work)
 
 
+def is_usable(number: float) -> bool:
+    """Whether a model computes with it: it is finite, and no product of it is beyond float32."""
+    return abs(number) <= MOST_NUMBER
+
+
 def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) -> tuple[float, ...]:
-    """One finite value of at least 0 for each of ``fields``. Raises WrongInput."""
+    """One value from 0 to MOST_NUMBER for each of ``fields``. Raises WrongInput."""
     if len(values) != len(fields):
         raise WrongInput(
             f"{what} has {len(values)} values, the model takes {len(fields)}; send one for each "
             "of vector_fields, which GetModel tells, in their order"
         )
     for number, (field, value) in enumerate(zip(fields, values, strict=True)):
-        if not (math.isfinite(value) and value >= 0):
+        if not (is_usable(value) and value >= 0):
             raise WrongInput(
                 f"{what}.values[{number}] is {value:g}; vector_fields[{number}], {field!r}, is a "
-                "finite number of at least 0"
+                f"number from 0 to {MOST_NUMBER:g}"
             )
     return tuple(values)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.inputs import checked_vector
+from service.engine.inputs import MOST_NUMBER, checked_vector
 from service.engine.models import GeneratorModel
 from service.engine.online_tagging import LIKELIEST
 from service.engine.output_stream import TokenStream
@@ -122,7 +122,7 @@ def _check_state(model: GeneratorModel, state: State, where: str) -> None:
 
 
 def _is_usable(spec: StateSpec, given: Any, ids: int) -> bool:
-    """Whether it is finite, and where it holds ids, whether there are such."""
+    """Whether a model computes with its numbers, and where it holds ids, whether there are such."""
     if np.issubdtype(given.dtype, np.integer):
         return bool(((given >= 0) & (given < ids)).all())
-    return bool(np.isfinite(given).all())
+    return bool((np.abs(given) <= MOST_NUMBER).all())

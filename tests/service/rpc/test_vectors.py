@@ -115,7 +115,7 @@ REFUSED = {
     "none": (generate(vector=vector()), "vector has 0 values"),
     "not a number": (
         generate(vector=vector(1, float("nan"), 2)),
-        r"vector.values\[1\] is nan; vector_fields\[1\], 'Energy \(kcal\)', is a finite number",
+        r"vector.values\[1\] is nan; vector_fields\[1\], 'Energy \(kcal\)', is a number from 0",
     ),
     "infinite": (generate(vector=vector(1, 2, float("inf"))), r"vector.values\[2\] is inf"),
     "below zero": (generate(vector=vector(-0.5, 2, 3)), r"vector.values\[0\] is -0.5"),

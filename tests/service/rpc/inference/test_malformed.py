@@ -199,6 +199,16 @@ CASES = {
         None,
         "'cell_0' is missing",
     ),
+    "a state with which products leave float32": (
+        "letters.tensors",
+        {
+            **{"tokens": [[1]], "lengths": [[1]]},
+            **{name: [[3e38] * 13] for name in ("hidden_0", "cell_0", "hidden_1", "cell_1")},
+        },
+        True,
+        None,
+        "hidden_0 holds what no state of model 'letters' can be",
+    ),
     "a source without its lengths": (
         "speller.tensors",
         {"source": [[1, 2]]},
