@@ -50,7 +50,7 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         "## What one core carries",
         "",
         f"`prose` (2 × 512 LSTM), {tokens} tokens a stream, all opened at once. Server CPU is "
-        "what the process used, from /proc, everything included: gRPC, batching, priming.",
+        "what the process used, from /proc, everything included: gRPC, batching, prefill.",
         "",
         *_by_streams(found),
         "",
