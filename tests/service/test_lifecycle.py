@@ -75,8 +75,8 @@ def unload(service, name):
 
 
 async def _stopped(control):
-    while model_manager._tasks:
-        await asyncio.wait(model_manager._tasks)
+    while control._tasks:
+        await asyncio.wait(control._tasks)
 
 
 def wait_until_replaced_ones_have_stopped(service):
@@ -84,7 +84,7 @@ def wait_until_replaced_ones_have_stopped(service):
 
 
 async def _index(control):
-    return model_manager.index()
+    return control.index()
 
 
 def states(service, name):
@@ -687,7 +687,7 @@ def test_a_stop_drops_loads_that_have_not_begun(start_service, models, gate):
 
 
 async def _drop_loads(control):
-    model_manager.drop_loads()
+    control.drop_loads()
 
 
 def test_an_app_that_stops_waits_for_no_load_that_has_not_begun(start_service, models, gate):

@@ -186,7 +186,7 @@ def test_rows_and_their_memory_are_those_of_what_is_served(metrics):
 class Thread:
     """What is read of an engine's thread."""
 
-    class pace:
+    class coalescer:
         tokens_per_message = 3
 
     purpose, failure = "generate", None
