@@ -100,7 +100,7 @@ def tag(client: Client, chosen: argparse.Namespace) -> None:
         return
     for tagged in client.tag(chosen.model, texts, top=chosen.top):
         for token in tagged.tokens:
-            print(f"{token.text}\t{_ranked(token.top)}")
+            print(f"{token.text}\t{_shown(token.top)}")
 
 
 def stream_tag(client: Client, chosen: argparse.Namespace) -> None:
@@ -113,10 +113,10 @@ def stream_tag(client: Client, chosen: argparse.Namespace) -> None:
 def fill(client: Client, chosen: argparse.Namespace) -> None:
     texts = _texts(chosen.texts)
     for text, blank in zip(texts, client.fill(chosen.model, texts, top=chosen.top), strict=True):
-        print(f"{text}\n    {_ranked(blank.words)}")
+        print(f"{text}\n    {_shown(blank.words)}")
 
 
-def _ranked(ranked: Iterable[tuple[str, float]]) -> str:
+def _shown(ranked: Iterable[tuple[str, float]]) -> str:
     return "  ".join(f"{name} {probability:.3f}" for name, probability in ranked)
 
 

@@ -106,7 +106,7 @@ class GenerationModel:
     begin_id: the token a stream starts with after a whole source; None where it starts with
         the prompt's last token. end_id: the token that ends a stream, None for none.
     pieces: the text of each token id as the first of a stream, and as a later one.
-    silent_ids: tokens that stand for no symbol and are never made.
+    never_sampled_ids: tokens that stand for no symbol and are never made.
     """
 
     state: tuple[StateSpec, ...]
@@ -199,7 +199,7 @@ class GenerateEngine:
         self.arena.clear()
 
     def warm_prefill(self, shapes: Sequence[tuple[int, int]]) -> None:
-        """Prime batches of these (prompts, tokens) once; the cost of each is learned too."""
+        """Prefill batches of these (prompts, tokens) once; the cost of each is learned too."""
         for rows, length in shapes:
             started = self.clock()
             self.runner.prefill([[0] * length] * rows, [None] * rows)
@@ -354,7 +354,7 @@ class GenerateEngine:
     # -- one step ------------------------------------------------------------------------------
 
     def step(self) -> list[Sink]:
-        """Prime what is due, make one token for every row, and say who got something."""
+        """Prefill what is due, make one token for every row, and say who got something."""
         started = self.clock()
         for stream in self.scheduler.preemptions():
             self._preempt(stream)

@@ -138,11 +138,6 @@ async def off_loop(size: int, work: Callable[[], Answer]) -> Answer:
     return work() if size <= _INLINE_SIZE else await asyncio.to_thread(work)
 
 
-def is_usable(number: float) -> bool:
-    """Whether a model computes with it: it is finite, and no product of it is beyond float32."""
-    return abs(number) <= MOST_NUMBER
-
-
 def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) -> tuple[float, ...]:
     """One value from 0 to MOST_NUMBER for each of ``fields``. Raises WrongInput."""
     if len(values) != len(fields):
@@ -151,7 +146,7 @@ def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) ->
             "of vector_fields, which GetModel tells, in their order"
         )
     for number, (field, value) in enumerate(zip(fields, values, strict=True)):
-        if not (is_usable(value) and value >= 0):
+        if not 0 <= value <= MOST_NUMBER:
             raise WrongInput(
                 f"{what}.values[{number}] is {value:g}; vector_fields[{number}], {field!r}, is a "
                 f"number from 0 to {MOST_NUMBER:g}"

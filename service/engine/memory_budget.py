@@ -8,7 +8,6 @@ those that calls still use.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from service.engine.errors import Overloaded
@@ -90,10 +89,5 @@ class Reservation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()

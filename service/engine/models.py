@@ -126,7 +126,7 @@ def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[tuple
 class Writer:
     """What a generating model writes with.
 
-    begin_id, end_id, silent_ids: as GenerationModel. rows: how many streams decode at once.
+    begin_id, end_id, never_sampled_ids: as GenerationModel. rows: how many streams decode at once.
     """
 
     codec: TextCodec

@@ -96,7 +96,7 @@ class PrefillBudget:
     def allowance(self, queue_pressure: float, newcomers: int) -> float:
         """Seconds that prefill may take before the next step.
 
-        urgency: how much more may be spent than was earned. newcomers: streams that wait for
+        queue_pressure: how much more may be spent than was earned. newcomers: streams that wait for
         their first token.
         """
         self._is_burst = newcomers >= _TOGETHER and self._since_burst >= LONG_PAUSE_EVERY_STEPS

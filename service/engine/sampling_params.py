@@ -109,7 +109,7 @@ class ScoreParams:
 class GenerateValidator:
     """One model's defaults and limits.
 
-    vocabulary: tokens it knows. silent_ids: those it never makes. rows: how many streams
+    vocabulary: tokens it knows. never_sampled_ids: those it never makes. rows: how many streams
     decode at once, which a beam search takes together.
     """
 

@@ -84,10 +84,10 @@ class TaggerModel(ReadingModel):
         check_top_labels(top)
         size = checked_size("items", [params.characters for params in all_params])
         read = await off_loop(size, lambda: self._read_all(all_params))
-        size = _checked_size(read, top)
+        labels = _checked_labels(read, top)
         rows = await run_batch(self.thread, [PredictItem(tuple(part.ids)) for part in read])
         return await off_loop(
-            size,
+            labels,
             lambda: [
                 TaggedText(tagged(part.words, row, self.card.labels, top), part.unknown)
                 for part, row in zip(read, rows, strict=True)
@@ -145,7 +145,7 @@ def check_top_labels(top: int) -> None:
         raise WrongInput(f"top_labels is {top}; choose up to {MAX_TOP_LABELS}")
 
 
-def _checked_size(read: Sequence[_Read], top: int) -> int:
+def _checked_labels(read: Sequence[_Read], top: int) -> int:
     """How many labels the answer holds."""
     tokens = sum(len(part.ids) for part in read)
     if tokens * top > MAX_TOLD_LABELS:

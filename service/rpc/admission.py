@@ -234,8 +234,8 @@ def _priority(metadata: Metadata) -> int:
     """Of the header ``priority``; what cannot be read is the default, as RFC 9218 has it."""
     for key, value in metadata:
         if key == "priority" and isinstance(value, str):
-            queue_pressure = _PRIORITY.fullmatch(value)
-            return _DEFAULT_URGENCY - int(queue_pressure[1]) if queue_pressure else 0
+            urgency = _PRIORITY.fullmatch(value)
+            return _DEFAULT_URGENCY - int(urgency[1]) if urgency else 0
     return 0
 
 

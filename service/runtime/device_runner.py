@@ -21,7 +21,7 @@ def buckets_of(capacity: int) -> tuple[int, ...]:
 
 
 class DeviceRunner:
-    """Primes, and steps a batch padded to the next bucket.
+    """Prefills, and steps a batch padded to the next bucket.
 
     Prefilled states come back to the host, and go out again with the next moves of ``rows``:
     that is one copy for each stream, none for each step. Rows beyond the streams' own are

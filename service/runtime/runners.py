@@ -159,7 +159,7 @@ class UnreadPrompts:
 
 
 class GenerateRunner:
-    """Primes, and steps a batch through I/O bindings that are made once for each size."""
+    """Prefills, and steps a batch through I/O bindings that are made once for each size."""
 
     def __init__(
         self, prefiller: PromptReader, step: SessionPair | onnxruntime.InferenceSession

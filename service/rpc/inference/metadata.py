@@ -136,7 +136,7 @@ def _facts(card: ModelCard, form: ModelAdapter) -> dict[str, str]:
 
 def statistics(name: str, served: ServedVersion) -> pb.ModelStatistics:
     seen = served.statistics.snapshot()
-    messages = pb.ModelStatistics(
+    found = pb.ModelStatistics(
         name=name,
         version=served.version,
         last_inference=seen.last_inference_ms,
@@ -152,8 +152,8 @@ def statistics(name: str, served: ServedVersion) -> pb.ModelStatistics:
         ),
     )
     for rows, ran in seen.batches.items():
-        messages.batch_stats.add(batch_size=rows, compute_infer=_duration(ran))
-    return messages
+        found.batch_stats.add(batch_size=rows, compute_infer=_duration(ran))
+    return found
 
 
 def _duration(seen: Duration) -> pb.StatisticDuration:
