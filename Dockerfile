@@ -37,7 +37,6 @@ RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnxruntime/transforme
 FROM packages AS code
 WORKDIR /opt/unroll
 COPY bundle bundle
-COPY client client
 COPY service service
 COPY unroll unroll
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash . \

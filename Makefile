@@ -85,10 +85,10 @@ $(CLIENTS:%=client-%): client-%:
 # -- serving --------------------------------------------------------------------------------
 
 run: $(VENV)/.serve check-models ## install, verify the models, serve, give a tour, stay until Ctrl-C
-	@$(PY) -m client.tour --stay
+	@$(PY) -m examples.tour --stay
 
 tour: $(VENV)/.serve check-models ## the same, then stop; exits non-zero if anything failed
-	@$(PY) -m client.tour
+	@$(PY) -m examples.tour
 
 serve: $(VENV)/.serve ## serve models/ until Ctrl-C; ARGS="--threads 2 …" adds flags
 	@$(PY) -m service serve $(ARGS)
@@ -119,7 +119,7 @@ $(BUNDLES): models/%/1/manifest.json: runs/%/model.pt
 	$(PY) -m export $* $(call precision_of,$*)
 
 evaluate: $(VENV)/.dev ## measure what every bundle says of itself through the service; write docs/models.md and cards
-	$(PY) -m study.evaluation $(ARGS)
+	$(PY) -m evaluation $(ARGS)
 
 models: $(BUNDLES) ## train what has no run in runs/, export what changed: all models, from data to bundle
 
@@ -149,10 +149,10 @@ robustness: $(VENV)/.dev ## fail at named points under random callers, check 20 
 
 conformance: $(VENV)/.dev ## test any endpoint of the Open Inference Protocol, TARGET=host:port; see docs/conformance.md
 	@test -n "$(TARGET)" || { echo "say which: TARGET=host:port"; exit 2; }
-	@$(PY) -m tests.conformance $(TARGET) $(ARGS)
+	@$(PY) -m conformance $(TARGET) $(ARGS)
 
 soak-tags: $(VENV)/.dev ## feed 200,000 tokens to one stream of tags: memory and processor time, first to last
-	$(PY) -m pytest --soak -k soak tests/service/rpc/test_tag_streams.py $(ARGS)
+	$(PY) -m pytest --soak -k soak tests/service/grpc/test_tag_streams.py $(ARGS)
 
 test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where there is no CUDA
 	@$(MAKE) --no-print-directory RUNTIME=gpu test-on-cuda

@@ -16,14 +16,14 @@ from bundle.store import Bundle
 from service.engine.decode import GenerateEngine, GenerationModel, Runner
 from service.engine.requests import GenerateRequest, Sampling
 from service.engine.slots import Slots, StateSpec, StateStore
-from service.engine.statistics import ModelStatistics
-from service.engine_metrics import GenerateMetrics
-from service.metrics import Metrics
+from service.observability.engine_metrics import GenerateMetrics
+from service.observability.metrics import Metrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
 from service.runtime.devices import DEVICES, choose_provider
 from service.runtime.runners import generate_runner
 from service.runtime.sessions import SessionSettings, open_session
+from service.serving.statistics import ModelStatistics
 
 # Engine steps within which every stream is prefilled and decodes.
 _WARM_STEPS = 1000
@@ -77,7 +77,7 @@ def open_steps(bundle: Bundle, device: str = "cpu") -> list[StepGraph]:
 
 
 def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
-    """The engine as service/model_factory.py wires it, metrics included."""
+    """The engine as service/serving/model_factory.py wires it, metrics included."""
     manifest, output = graph.bundle.manifest, graph.bundle.tokenizers["output"]
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))

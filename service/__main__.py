@@ -25,11 +25,11 @@ from bundle.errors import BundleError
 from bundle.manifest import FP32
 from bundle.store import Bundle
 from service.config import Config, ConfigInvalid
-from service.file_limit import raise_file_limit
-from service.logs import log_uncaught, set_up
-from service.memory import share_arenas
+from service.observability.logs import log_uncaught, set_up
+from service.process.file_limit import raise_file_limit
+from service.process.memory import share_arenas
+from service.process.signals import end_on, on_hang_up
 from service.settings import add_flags, read_settings
-from service.signals import end_on, on_hang_up
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def _serve(config: Config, read_again: Callable[[], Config]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported late: checking bundles needs neither grpc nor onnxruntime.
     from service.app import NothingToServe, serve
-    from service.http import HttpAddressInUse
-    from service.rpc.server import AddressInUse
+    from service.grpc.server import AddressInUse
+    from service.observability.http import HttpAddressInUse
     from service.runtime.devices import DeviceUnavailable
     from service.runtime.repository import NoModels
 
@@ -124,7 +124,7 @@ def models(chosen: argparse.Namespace) -> int:
 
 def token(chosen: argparse.Namespace) -> int:
     """Two lines: the token, which is kept nowhere, and what stands for it in the file."""
-    from service.rpc.auth import TokenInvalid, new_token
+    from service.access.auth import TokenInvalid, new_token
 
     try:
         secret, line = new_token(chosen.name, chosen.roles.split(","))

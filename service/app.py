@@ -11,6 +11,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 import service
+from service.access.memory_budget import MemoryBudget
+from service.access.security import Security, log_security, secure
 from service.config import (
     Config,
     default_threads,
@@ -19,30 +21,28 @@ from service.config import (
     split_precision,
     usable_cores,
 )
-from service.engine.coalescing import clock_of_this_thread
-from service.engine.memory_budget import MemoryBudget
-from service.engine.output_stream import Dispatcher
-from service.engine.registry import ModelRegistry
-from service.engine.resume_token import ResumeTokens
-from service.engine.worker import EngineThread
-from service.gc_tuning import settle
-from service.http import HttpServer
-from service.liveness import Liveness
-from service.logs import flush, hear_loop
-from service.memory import memory_limit, resident_bytes, trim_memory
-from service.metrics import Metrics
-from service.model_factory import ServerContext
-from service.model_manager import ModelControl
-from service.overload import OverloadManager
-from service.prom_types import LoopLag
-from service.reloading import Reloading
-from service.request_log import watch_of
-from service.rpc.server import GrpcServer, GrpcSettings
+from service.grpc.server import GrpcServer, GrpcSettings
+from service.observability.http import HttpServer
+from service.observability.logs import flush, hear_loop
+from service.observability.metrics import Metrics
+from service.observability.prom_types import LoopLag
+from service.observability.request_log import watch_of
+from service.process.gc_tuning import settle
+from service.process.liveness import Liveness
+from service.process.memory import memory_limit, resident_bytes, trim_memory
+from service.process.overload import OverloadManager
+from service.process.reloading import Reloading
+from service.process.signals import end_after, on_hang_up
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
-from service.security import Security, log_security, secure
-from service.signals import end_after, on_hang_up
+from service.serving.coalescing import clock_of_this_thread
+from service.serving.model_factory import ServerContext
+from service.serving.model_manager import ModelControl
+from service.serving.output_stream import Dispatcher
+from service.serving.registry import ModelRegistry
+from service.serving.resume_token import ResumeTokens
+from service.serving.worker import EngineThread
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from bench.machine import this_machine
-from client import RequestFailed
 from export.parity import ParityMissed
 from study import (
     attention,
@@ -44,6 +43,7 @@ from study.shelf import Shelf
 from training.cli import STOPPED_BY_USER
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.loop import TrainingStopped
+from unroll import RequestFailed
 
 SECTIONS = tuple(
     module.SECTION

@@ -9,7 +9,6 @@ from typing import Any
 
 from bundle.manifest import CLASSIFY, FILL, GENERATE, SEQ2SEQ, TAG, VEC2SEQ, Manifest
 from bundle.store import read_bundle
-from client import Client
 from export.bundles import export_bundle
 from study import attention, depth, forcing, order
 from study.generators import recipes_of
@@ -21,6 +20,7 @@ from study.shelf import Found, Shelf
 from study.spelling import WITHOUT
 from study.text import power, table
 from training.checkpoint import MODEL_FILE
+from unroll import Client
 
 NAME = "designs"
 

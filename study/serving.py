@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.manifest import FP32
-from client import Client
 from service.app import App
 from service.config import Config
+from unroll import Client
 
 _START_SECONDS = 120
 _CALL_SECONDS = 60

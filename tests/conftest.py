@@ -15,10 +15,10 @@ import pytest
 import torch
 import torch.onnx._internal.exporter._registration
 
-from client import NO_RETRIES, Client
 from service.app import App
 from service.config import Config
 from tests import tiny
+from unroll import NO_RETRIES, Client
 
 Answer = TypeVar("Answer")
 

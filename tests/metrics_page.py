@@ -14,16 +14,16 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from service.access.memory_budget import MemoryBudget
 from service.engine.errors import QueueFull
-from service.engine.memory_budget import MemoryBudget
-from service.engine.model_version import ServedVersion
-from service.engine.registry import RefusedModel
 from service.engine.requests import FinishReason
-from service.engine.statistics import ModelStatistics
-from service.engine.worker import EngineThread
-from service.engine_metrics import BatchMetrics, GenerateMetrics
-from service.metrics import Metrics
-from service.overload import OverloadManager
+from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
+from service.observability.metrics import Metrics
+from service.process.overload import OverloadManager
+from service.serving.model_version import ServedVersion
+from service.serving.registry import RefusedModel
+from service.serving.statistics import ModelStatistics
+from service.serving.worker import EngineThread
 from tests.service.engine.fakes import HIDDEN, card
 
 PAGE = Path("docs/metrics.md")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bundle.store import read_bundle
-from client.tour import LECTURE, tour
+from examples.tour import LECTURE, tour
 from export.graphs import state_of
 from service.engine.slots import Slots, StateSpec
 from service.runtime.repository import load_models, newest_versions
@@ -44,7 +44,7 @@ def test_the_tour_is_answered(client, capsys):
     """Every answer that the tour checks is right, the lecture's four sentences among them."""
     tour(client)
     printed = capsys.readouterr().out
-    assert printed.count("python -m client ") == len(NAMES)
+    assert printed.count("python -m unroll ") == len(NAMES)
     assert printed.endswith("every call was answered.\n")
 
 

@@ -6,12 +6,12 @@ import zipfile
 import pytest
 
 from bundle.store import read_bundle
-from client import Client, Sampling
 from export.bundles import export_bundle
 from training import g2p
 from training.checkpoint import TrainedModel
 from training.cli import STOPPED_BY_USER, run_script
 from training.data import packages
+from unroll import Client, Sampling
 
 # Each letter is its own phone: little data, quickly learnt.
 PHONE_OF = {"b": "B", "d": "D", "f": "F", "k": "K", "m": "M", "n": "N", "p": "P", "t": "T"}

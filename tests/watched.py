@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from service.app import App
 from service.config import Config
 from service.engine.decode import GenerateEngine
-from service.engine.worker import EngineThread
-from service.gc_tuning import settle
+from service.process.gc_tuning import settle
 from service.runtime import runners
+from service.serving.worker import EngineThread
 
 # With several threads, nearly every batch here takes them: what is watched has few rows.
 runners.WIDE_ROWS = runners.WIDE_PROMPTS = 2

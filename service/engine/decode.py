@@ -40,8 +40,8 @@ from service.engine.scheduler import (
 )
 from service.engine.shares import NOBODY, Share
 from service.engine.slots import Slots, StateSpec, StateStore, StepBuffers
-from service.engine.statistics import Stopwatch
 from service.engine.stop_strings import StopMatcher
+from service.engine.stopwatch import Stopwatch
 from service.engine.throughput import Throughput
 from service.engine.topk import largest
 from service.failpoints import failpoint

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.engine.errors import RequestError
 from service.engine.shares import NOBODY, Share
-from service.engine.statistics import Stopwatch
+from service.engine.stopwatch import Stopwatch
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
 State = Mapping[str, NDArray[Any]]

@@ -8,14 +8,14 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-import service.memory
+import service.process.memory
 
 MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
     # Before anything has taken the function by its name.
-    service.memory.memory_limit = _memory_limit
+    service.process.memory.memory_limit = _memory_limit
     runpy.run_module("service", run_name="__main__", alter_sys=True)
 
 

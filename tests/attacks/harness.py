@@ -42,9 +42,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from client.prom_page import Page
-from service.rpc.auth import new_token
+from service.access.auth import new_token
 from tests.attacks.contained import MEMORY_BYTES
+from unroll.prom_page import Page
 
 MEBIBYTE = 1024 * 1024
 BUNDLES = Path(__file__).parents[2] / "models"

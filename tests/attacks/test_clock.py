@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from client import NO_RETRIES, Client, RequestFailed, Sampling
 from tests.attacks.harness import Threat
 from tests.attacks.messages import step_of
+from unroll import NO_RETRIES, Client, RequestFailed, Sampling
 from unroll.inference import grpc_service_pb2_grpc
 
 

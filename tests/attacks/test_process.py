@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.rpc.auth import new_token
+from service.access.auth import new_token
 from tests.attacks.harness import MODELS, Service, Threat, Witness, wait_until
 from tests.attacks.traffic import (
     HEALTH,

@@ -9,7 +9,7 @@ import secrets
 
 import pytest
 
-from service.rpc.roles import NEEDED
+from service.access.roles import NEEDED
 from tests.attacks.harness import MEBIBYTE, Threat
 from tests.attacks.messages import empty_items
 from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, statuses

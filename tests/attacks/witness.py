@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from client import Client, RequestFailed, Sampling
+from unroll import Client, RequestFailed, Sampling
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.inference import grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2 as pb

@@ -8,7 +8,7 @@ import pytest
 from bench.__main__ import main
 from bench.servers import Server, start_peer
 from bench.settings import PROMPT
-from client import Client, Sampling
+from unroll import Client, Sampling
 
 
 @pytest.fixture(scope="module")

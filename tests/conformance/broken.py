@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.conformance.endpoint import Tensor
+from conformance.endpoint import Tensor
+from conformance.tensors import BYTES, item_size, to_array, to_contents
 from tests.conformance.reference import Code, ReferenceServer
 from tests.conformance.reference_models import Arrays, ReferenceModel, State
 from tests.conformance.reference_reading import InputTensor, Reader, Refusal
-from tests.conformance.tensors import BYTES, item_size, to_array, to_contents
 from unroll.inference import grpc_service_pb2 as pb
 
 # What AllocatesByClaim is asked with: it answers too late for this.

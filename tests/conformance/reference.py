@@ -17,10 +17,10 @@ from typing import Any
 
 import grpc
 
+from conformance.tensors import RAW_ONLY, to_contents, to_raw
 from tests.conformance.reference_describing import VERSION, Describing, refusing
 from tests.conformance.reference_models import Arrays, ReferenceModel, State
 from tests.conformance.reference_reading import Code, Reader, Refusal, invalid
-from tests.conformance.tensors import RAW_ONLY, to_contents, to_raw
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference.grpc_service_pb2_grpc import (
     GRPCInferenceServiceServicer,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.conformance.endpoint import Tensor
-from tests.conformance.tensors import FIELDS, RAW_ONLY
+from conformance.endpoint import Tensor
+from conformance.tensors import FIELDS, RAW_ONLY
 
 Arrays = dict[str, NDArray[Any]]
 # Carried from request to request of a sequence.

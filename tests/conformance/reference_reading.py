@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 from numpy.typing import NDArray
 
-from tests.conformance.endpoint import Tensor
+from conformance.endpoint import Tensor
+from conformance.tensors import Malformed, from_contents, from_raw
 from tests.conformance.reference_models import Arrays, ReferenceModel
-from tests.conformance.tensors import Malformed, from_contents, from_raw
 from unroll.inference import grpc_service_pb2 as pb
 
 Code = grpc.StatusCode

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import report
-from tests.conformance.__main__ import main
+from conformance import report
+from conformance.__main__ import main
+from conformance.cases import CORE, EXTENSIONS, PARTS, STREAMING, Case
+from conformance.choosing import Selection, choose
+from conformance.endpoint import Endpoint
+from conformance.running import FAILED, NOT_OFFERED, PASSED, Result, run, select
 from tests.conformance.broken import FAULTS, Fault
 from tests.conformance.careless import CARELESS
-from tests.conformance.cases import CORE, EXTENSIONS, PARTS, STREAMING, Case
-from tests.conformance.choosing import Selection, choose
-from tests.conformance.endpoint import Endpoint
 from tests.conformance.reference import Code, ReferenceServer, serving
 from tests.conformance.reference_models import ReferenceModel, repeat
 from tests.conformance.reference_reading import invalid
-from tests.conformance.running import FAILED, NOT_OFFERED, PASSED, Result, run, select
 from unroll.inference import grpc_service_pb2 as pb
 
 PAGE = Path("docs/conformance.md")

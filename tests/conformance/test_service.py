@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.conformance import report
-from tests.conformance.choosing import Selection, choose
-from tests.conformance.endpoint import Endpoint
-from tests.conformance.running import PASSED, run, select
+from conformance import report
+from conformance.choosing import Selection, choose
+from conformance.endpoint import Endpoint
+from conformance.running import PASSED, run, select
 from tests.tiny import NAMES
 
 SHORT = {"parameters": {"max_tokens": 4, "seed": 1}}

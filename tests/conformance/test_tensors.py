@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.conformance.endpoint import Model, Tensor
-from tests.conformance.requests import guess, stacked, varied
-from tests.conformance.tensors import (
+from conformance.endpoint import Model, Tensor
+from conformance.requests import guess, stacked, varied
+from conformance.tensors import (
     DATATYPES,
     FIELDS,
     Malformed,

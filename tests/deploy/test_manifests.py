@@ -11,7 +11,7 @@ import yaml
 
 from service.__main__ import _parser
 from service.config import Config, split_address
-from service.rpc import server
+from service.grpc import server
 from service.settings import read_settings
 from tests.deploy.manifests import (
     COMPOSE,

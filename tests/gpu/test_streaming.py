@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench.servers import start_service
-from client import Beam, Client, RequestFailed, Sampling
 from tests.gpu.cuda import MODELS
+from unroll import Beam, Client, RequestFailed, Sampling
 
 pytestmark = pytest.mark.gpu
 

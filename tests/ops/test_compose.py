@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from client import Client, Sampling
 from tests.deploy.manifests import COMPOSE, ROOT
 from tests.ops.containers import Podman
 from tests.ops.proxies import free_ports
+from unroll import Client, Sampling
 
 pytestmark = [pytest.mark.ops, pytest.mark.timeout(900)]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from client import Client, Sampling
 from tests.attacks.frame_fuzzer import FrameFuzzer
 from tests.attacks.frames import (
     FLOODS,
@@ -29,6 +28,7 @@ from tests.attacks.harness import MEBIBYTE, Service, Usage, Witness
 from tests.attacks.test_frames import send_steps
 from tests.attacks.traffic import Raw
 from tests.ops.proxies import Proxy
+from unroll import Client, Sampling
 from unroll.v1 import unroll_pb2 as pb
 
 pytestmark = pytest.mark.ops

@@ -13,10 +13,10 @@ import tomllib
 
 import pytest
 
-from client import AsyncClient, Client, Sampling
 from service import __version__
 from tests.ops.conftest import ROOT
 from tests.ops.containers import Container, Podman
+from unroll import AsyncClient, Client, Sampling
 
 pytestmark = [pytest.mark.ops, pytest.mark.timeout(600)]
 
@@ -326,7 +326,7 @@ def checkout(tmp_path):
     """A copy of what an image is built from, as the first commit of a repository, tagged."""
     copy = tmp_path / "checkout"
     left_out = shutil.ignore_patterns("__pycache__")
-    for name in ("bundle", "client", "deploy", "service", "unroll"):
+    for name in ("bundle", "deploy", "service", "unroll"):
         shutil.copytree(ROOT / name, copy / name, ignore=left_out)
     shutil.copytree(ROOT / "models" / "sentiment", copy / "models" / "sentiment")
     for name in ("Dockerfile", "Makefile", "pyproject.toml", ".dockerignore", ".gitignore"):

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from client import AsyncClient, Sampling
 from tests.ops.proxies import Proxy, free_ports
 from tests.ops.replicas import Replica
+from unroll import AsyncClient, Sampling
 
 pytestmark = [pytest.mark.ops, pytest.mark.timeout(280)]
 

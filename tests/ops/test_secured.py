@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from client import NO_RETRIES, Client, RequestFailed, Sampling, Tls
 from tests.authority import Authority
-from tests.service.test_tracing import Collector
+from tests.service.observability.test_tracing import Collector
+from unroll import NO_RETRIES, Client, RequestFailed, Sampling, Tls
 from unroll.inference import grpc_service_pb2 as oip
 from unroll.inference import grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2 as pb

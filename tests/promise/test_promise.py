@@ -19,13 +19,13 @@ import pytest
 from bench.servers import Server
 from bundle.store import read_bundle
 from bundle.tokenizer import Tokenizer
-from client import Client
 from export.bundles import export_bundle
 from service.config import usable_cores
 from tests import tiny
 from tests.promise.mixes import CANCEL, FORK, GO_ON, RESUME, SLOW, Draw, Kind, draw_mix
 from tests.promise.processes import Watched, nothing_runs
 from tests.promise.readings import Crowd, Reading, read_alone, resumed
+from unroll import Client
 
 BUNDLED = Path(__file__).parents[2] / "models"
 ROWS = 10  # so few that requests wait, samples take turns, and beams wait for one another

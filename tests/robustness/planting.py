@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from service.engine.output_stream import TokenStream
 from service.engine.requests import TokenMade
-from service.engine.resume_token import ResumeTokens
-from service.engine.sequences import Sequences
-from service.engine.worker import EngineThread
-from service.model_manager import ModelControl
+from service.serving.model_manager import ModelControl
+from service.serving.output_stream import TokenStream
+from service.serving.resume_token import ResumeTokens
+from service.serving.sequences import Sequences
+from service.serving.worker import EngineThread
 
 EVERY = 5
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from tests.service.rpc.inference.calls import ask
+from tests.service.oip.calls import ask
 from tests.tiny import WORDS
 from unroll.inference import grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2 as pb

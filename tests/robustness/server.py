@@ -18,7 +18,7 @@ from typing import Any
 from service import failpoints
 from service.app import App
 from service.config import Config
-from service.gc_tuning import settle
+from service.process.gc_tuning import settle
 from tests.robustness.faults import Fault
 from tests.robustness.planting import BUGS
 from tests.watched import EngineWatch

@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from client import NO_RETRIES, Client, RequestFailed, Sampling
 from service.app import NothingToServe
 from service.engine.errors import ModelRefused
 from tests.reweighing import reweigh
+from unroll import NO_RETRIES, Client, RequestFailed, Sampling
 
 TEXTS = ["the food is good", "not bad was great"]
 FLOODED = 3.3e38  # weights that are finite, and whose products are not

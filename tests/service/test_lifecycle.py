@@ -14,9 +14,6 @@ import onnxruntime
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client import Client, RequestFailed, Sampling
-from service import model_manager
-from service.engine.control_types import VersionPolicy
 from service.engine.errors import (
     ControlDisabled,
     ModelNotFound,
@@ -28,8 +25,11 @@ from service.engine.errors import (
 )
 from service.runtime import repository
 from service.runtime.repository import Repository
+from service.serving import model_manager
+from service.serving.control_types import VersionPolicy
 from tests.reweighing import reweigh, spoil
 from tests.tiny import edit_manifest
+from unroll import Client, RequestFailed, Sampling
 
 TEXTS = ["the food is good", "not bad was great"]
 LONG = 300  # tokens
@@ -349,7 +349,7 @@ def _fail(*_):
 
 def test_a_version_whose_graphs_do_not_run_is_refused(service, client, models, monkeypatch):
     reweigh(models / "mood" / "1", models / "mood" / "2")
-    monkeypatch.setattr("service.model_factory.probe", _fail)
+    monkeypatch.setattr("service.serving.model_factory.probe", _fail)
     with pytest.raises(ModelRefused, match=r"do not run \(the kernel broke\)"):
         load(service, "mood")
     assert client.classify("mood", TEXTS, version="1")
@@ -544,7 +544,7 @@ def test_the_sessions_of_a_version_that_is_refused_are_freed(
     opened, set_aside, service, models, monkeypatch
 ):
     reweigh(models / "mood" / "1", models / "mood" / "2")
-    monkeypatch.setattr("service.model_loading.assemble", _fail)
+    monkeypatch.setattr("service.serving.model_loading.assemble", _fail)
     set_aside()
     with pytest.raises(ModelRefused):
         load(service, "mood")

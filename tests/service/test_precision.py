@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from client import Client, Sampling
 from service.runtime.repository import NoModels
 from tests.tiny import names_without
+from unroll import Client, Sampling
 
 
 def generate(target, number):
@@ -31,7 +31,7 @@ def test_same_request_same_tokens_alone_or_among_others_in_int8(start_service):
 
 
 def test_a_card_says_what_a_model_runs_in_and_could_run_in(start_service, caplog):
-    caplog.set_level("INFO", logger="service.model_manager")
+    caplog.set_level("INFO", logger="service.serving.model_manager")
     catalogue = start_service(precision="int8").app.catalogue
     cards = {model.card.name: model.card for model in catalogue.models}
     assert (cards["letters"].precision, cards["letters"].precisions) == ("int8", ("fp32", "int8"))

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from service import http
+from service.observability import http
 
 
 def ask(service, path):

@@ -13,10 +13,10 @@ import urllib.request
 
 import pytest
 
-from client import Client, RequestFailed
-from service.rpc.auth import new_token
+from service.access.auth import new_token
 from tests.authority import Authority
 from tests.tiny import NAMES
+from unroll import Client, RequestFailed
 
 
 class Process:

@@ -6,9 +6,9 @@ import time
 import grpc
 import pytest
 
-from client import Client, RequestFailed
-from service.engine.control_types import VersionPolicy
+from service.serving.control_types import VersionPolicy
 from tests.reweighing import reweigh
+from unroll import Client, RequestFailed
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 

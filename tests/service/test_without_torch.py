@@ -17,7 +17,7 @@ def test_service_starts_with_torch_blocked(tiny_models):
             sys.modules[name] = None
         import asyncio
         from pathlib import Path
-        from client import AsyncClient
+        from unroll import AsyncClient
         from service.app import App
         from service.config import Config
 

@@ -23,7 +23,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from client.prom_page import Page
 from tests.attacks.harness import Witness, wait_until
 from tests.attacks.soak.catalogue import ATTACKS
 from tests.attacks.soak.container import (
@@ -37,6 +36,7 @@ from tests.attacks.soak.lane import Lane
 from tests.attacks.soak.report import Result, Tally
 from tests.attacks.soak.sampling import Sampling
 from tests.attacks.soak.schedule import Schedule
+from unroll.prom_page import Page
 
 LANES = 4
 FOLDER = ROOT / ".out" / "soak"

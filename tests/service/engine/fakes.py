@@ -6,7 +6,6 @@ import numpy as np
 
 from service.engine.decode import GenerateEngine, GenerationModel
 from service.engine.dynamic_batcher import BatchDone
-from service.engine.model_info import ModelCard
 from service.engine.requests import (
     Failed,
     Finished,
@@ -16,6 +15,7 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.slots import StateSpec
+from service.serving.model_info import ModelCard
 
 VOCABULARY = 20
 END = 19

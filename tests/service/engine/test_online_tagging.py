@@ -18,13 +18,13 @@ from service.engine.requests import (
     ResumePolicy,
     TokenMade,
 )
-from service.engine.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.engine.shares import NOBODY
 from service.engine.slots import StateSpec
 from service.runtime.devices import CPU_PROVIDER
 from service.runtime.repository import load_models
 from service.runtime.runners import TagRunner, generate_runner
 from service.runtime.sessions import SessionSettings
+from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from tests import tiny
 from tests.service.engine.fakes import HIDDEN, VOCABULARY, Clock, FakeRunner, Heard, Reader, run
 from training.models.options import RecurrentOptions

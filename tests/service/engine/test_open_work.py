@@ -5,10 +5,10 @@ import pytest
 from service.engine.dynamic_batcher import BatchEngine
 from service.engine.errors import QueueFull, ReaderStalled
 from service.engine.open_work import UNREAD_SECONDS, OpenWork
-from service.engine.output_stream import FULL, ON_GIVEN_UP, TokenStream
 from service.engine.requests import TokenMade
 from service.engine.shares import NOBODY, SHARE, Share
-from service.engine.worker import EngineThread
+from service.serving.output_stream import FULL, ON_GIVEN_UP, TokenStream
+from service.serving.worker import EngineThread
 from tests.service.engine.fakes import Reader, make_engine, request
 
 GREEDY, POLITE = Share("greedy"), Share("polite")

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import client
+import unroll
 from bundle.store import read_bundle
 from service.engine.decode import GenerateEngine
 from service.engine.requests import Beam, GenerateRequest, ResumePolicy, Sampling
 from service.engine.slots import Slots, StateSpec
-from service.model_metadata import generation_model
 from service.runtime import repository
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner, StateOnHost, buckets_of
@@ -19,6 +18,7 @@ from service.runtime.devices import CUDA_PROVIDER, DEVICES
 from service.runtime.repository import LoadedModel, load_models
 from service.runtime.runners import GenerateRunner, Prefiller
 from service.runtime.sessions import SessionSettings, open_session
+from service.serving.model_metadata import generation_model
 from tests.service.engine.fakes import Clock, Heard, Reader
 from tests.tiny import edit_manifest, names_without
 
@@ -349,11 +349,11 @@ def test_the_graph_rows_must_move_the_whole_state(models_copy):
 
 def test_the_service_streams_the_same_from_a_device(start_service, request):
     def asked(seed):
-        sampling = client.Sampling(seed=seed)
+        sampling = unroll.Sampling(seed=seed)
         return {"max_tokens": 20, "sampling": sampling, "log_probabilities": True}
 
     def texts(service):
-        with client.Client(service.target, timeout=30) as caller:
+        with unroll.Client(service.target, timeout=30) as caller:
             return [
                 [token for piece in pieces for token in piece.tokens]
                 for seed in range(4)

@@ -1,0 +1,290 @@
+"""Messages to domain values and back: the only code that knows unroll.v1's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.engine.requests import (
+    Beam,
+    Checkpoint,
+    Event,
+    Finished,
+    FinishReason,
+    ResumePolicy,
+    SampleFinished,
+    TokenMade,
+)
+from service.serving.classifier import Classified
+from service.serving.fill_mask import FilledBlank
+from service.serving.generator import OpenStream, ScoredText, ScoredToken
+from service.serving.model_info import ModelCard
+from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
+from service.serving.registry import RefusedModel
+from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
+from service.serving.tagger import TaggedText, TaggedToken, TagParams
+from unroll.v1 import unroll_pb2 as pb
+
+_TASKS = {
+    "classify": pb.TASK_CLASSIFY,
+    "tag": pb.TASK_TAG,
+    "fill": pb.TASK_FILL,
+    "generate": pb.TASK_GENERATE,
+    "seq2seq": pb.TASK_SEQ2SEQ,
+    "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
+}
+_GENERATING = ("generate", "seq2seq", "vec2seq")
+_REASONS = {
+    FinishReason.END: pb.FINISH_REASON_END,
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.HANDED_OVER: pb.FINISH_REASON_HANDED_OVER,
+}
+
+
+def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
+    kind = request.WhichOneof("input")
+    return GenerateParams(
+        prompt=request.prompt if kind == "prompt" else None,
+        source=request.source if kind == "source" else None,
+        vector=tuple(request.vector.values) if kind == "vector" else None,
+        resume_token=request.resume_token if kind == "resume_token" else None,
+        allow_inexact=request.allow_inexact,
+        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        min_tokens=request.min_tokens,
+        sampling=_to_sampling(request.sampling),
+        stop=tuple(request.stop),
+        samples=request.samples or 1,
+        beam=_to_beam(request.beam) if request.HasField("beam") else None,
+        log_probabilities=request.log_probabilities,
+        top=request.top_log_probabilities,
+        echo=request.echo,
+        checkpoints=ResumePolicy(request.resume_every, request.resume_at_end, on_stop=True),
+        tokens_per_message=request.tokens_per_message,
+        subject=subject,
+    )
+
+
+def _to_beam(beam: pb.Beam) -> Beam:
+    penalty = beam.length_penalty if beam.HasField("length_penalty") else 1.0
+    return Beam(beam.width, beam.best or 1, penalty, beam.early_stop)
+
+
+_OPTIONAL_SAMPLING = (
+    "temperature", "top_k", "top_p", "seed", "min_p",
+    "repetition_penalty", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
+
+
+def _to_sampling(sampling: pb.Sampling) -> SamplingParams:
+    chosen = {n: getattr(sampling, n) for n in _OPTIONAL_SAMPLING if sampling.HasField(n)}
+    return SamplingParams(
+        **chosen,
+        logit_bias=dict(sampling.logit_bias),
+        allowed_tokens=tuple(sampling.allowed_tokens),
+        banned_tokens=tuple(sampling.banned_tokens),
+    )
+
+
+def from_events(
+    events: Sequence[Event], params: GenerateParams, stream: OpenStream, is_first: bool
+) -> pb.GenerateResponse:
+    """The events that gathered since the last response, as one message."""
+    response = pb.GenerateResponse()
+    if is_first:
+        response.seed = stream.seed
+        for position, scored in enumerate(stream.echo):
+            _add_scored(response.echo, position, scored)
+    add, with_log_probabilities = response.tokens.add, params.log_probabilities
+    for event in events:
+        if type(event) is TokenMade:
+            token = add(id=event.token, text=event.text, position=event.position)
+            if with_log_probabilities:
+                token.log_probability = event.log_probability
+            if event.sample:
+                token.sample = event.sample
+            if event.top:
+                _add_top(token, event, stream)
+        else:
+            _add_other(response, event, stream)
+    return response
+
+
+def _add_top(token: pb.Token, made: TokenMade, stream: OpenStream) -> None:
+    for number, log_probability in made.top:
+        text = stream.text_of(number, made.position)
+        token.top.add(id=number, text=text, log_probability=log_probability)
+
+
+def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) -> None:
+    if isinstance(event, SampleFinished):
+        response.ends.add(
+            sample=event.sample,
+            finish_reason=_REASONS[event.reason],
+            output_tokens=event.output_tokens,
+            log_probability=event.log_probability,
+            score=event.score,
+        )
+    elif isinstance(event, Checkpoint):
+        response.resume_points.add(
+            sample=event.sample,
+            token=stream.sign(event.snapshot),
+            next_position=event.snapshot.made - len(event.snapshot.held),
+        )
+    elif isinstance(event, Finished):
+        response.finish_reason = _REASONS[event.reason]
+        response.usage.CopyFrom(_usage(event, stream.unknown_symbols))
+
+
+def _usage(finished: Finished, unknown_symbols: int) -> pb.Usage:
+    return pb.Usage(
+        input_tokens=finished.input_tokens,
+        output_tokens=finished.output_tokens,
+        unknown_symbols=unknown_symbols,
+        queue_seconds=finished.queue_seconds,
+        time_to_first_token_seconds=finished.first_token_seconds,
+    )
+
+
+def from_classified(rows: Sequence[Classified]) -> pb.ClassifyResponse:
+    return pb.ClassifyResponse(
+        classifications=[
+            pb.Classification(
+                labels=[pb.LabelProbability(label=k, probability=p) for k, p in row.labels],
+                input_tokens=row.input_tokens,
+                unknown_symbols=row.unknown_symbols,
+            )
+            for row in rows
+        ]
+    )
+
+
+def to_tag_params(request: pb.TagRequest) -> list[TagParams]:
+    return [TagParams(item.text, tuple(item.words)) for item in request.items]
+
+
+def from_tagged(texts: Sequence[TaggedText]) -> pb.TagResponse:
+    response = pb.TagResponse()
+    for tagged in texts:
+        text = response.texts.add(unknown_symbols=tagged.unknown_symbols)
+        for token in tagged.tokens:
+            add_tagged(text.tokens, token)
+    return response
+
+
+def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
+    token = tokens.add(
+        text=tagged.text,
+        label=tagged.label,
+        probability=tagged.probability,
+        position=tagged.position,
+    )
+    for label, probability in tagged.top:
+        token.top.add(label=label, probability=probability)
+
+
+def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamParams:
+    return TagStreamParams(
+        top=start.top_labels,
+        tokens_per_message=start.tokens_per_message,
+        checkpoints=ResumePolicy(start.resume_every, start.resume_at_end),
+        resume_token=start.resume_token or None,
+        allow_inexact=start.allow_inexact,
+        subject=subject,
+    )
+
+
+def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResponse:
+    response = pb.StreamTagResponse()
+    for token in message.tokens:
+        add_tagged(response.tokens, token)
+    for checkpoint in message.checkpoints:
+        snapshot = checkpoint.snapshot
+        response.resume_points.add(token=stream.sign(snapshot), next_position=snapshot.made)
+    if message.finished:
+        response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
+        if message.finished.reason is FinishReason.HANDED_OVER:
+            response.handed_over = True
+            response.requests_read = stream.requests_read
+    return response
+
+
+def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
+    return pb.FillResponse(
+        blanks=[
+            pb.FilledBlank(
+                words=[pb.WordProbability(word=w, probability=p) for w, p in blank.words],
+                input_tokens=blank.input_tokens,
+                unknown_symbols=blank.unknown_symbols,
+            )
+            for blank in blanks
+        ]
+    )
+
+
+def to_score_params(request: pb.ScoreRequest) -> list[ScoreParams]:
+    return [
+        ScoreParams(
+            item.text,
+            item.source or None,
+            tuple(item.vector.values) if item.HasField("vector") else None,
+        )
+        for item in request.items
+    ]
+
+
+def from_scored(rows: Sequence[ScoredText]) -> pb.ScoreResponse:
+    return pb.ScoreResponse(scores=[_score(row) for row in rows])
+
+
+def _score(row: ScoredText) -> pb.Score:
+    score = pb.Score(unknown_symbols=row.unknown_symbols)
+    for position, scored in enumerate(row.tokens):
+        _add_scored(score.tokens, position, scored)
+        score.log_probability += scored.log_probability or 0.0
+    return score
+
+
+def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
+    token = tokens.add(id=scored.token, text=scored.text, position=position)
+    if scored.log_probability is not None:
+        token.log_probability = scored.log_probability
+
+
+def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
+    model = pb.Model(
+        name=card.name,
+        version=card.version,
+        task=_TASKS[card.task],
+        description=card.description,
+        labels=card.labels,
+        vector_fields=card.vector_fields,
+        streams_tags=card.streams_tags,
+        limits=card.limits,
+        digest=card.digest,
+        provider=card.provider,
+        precision=card.precision,
+        precisions=card.precisions,
+        batch_invariant=card.batch_invariant,
+        fingerprint=card.fingerprint,
+        vocabulary=card.vocabulary if with_vocabulary else (),
+    )
+    if card.task in _GENERATING:
+        model.default_sampling.temperature = card.sampling.temperature
+        model.default_sampling.top_k = card.sampling.top_k
+        model.default_sampling.top_p = card.sampling.top_p
+    for figure in card.figures:
+        model.figures.add(
+            name=figure.name,
+            value=figure.value,
+            unit=figure.unit,
+            split=figure.split,
+            examples=figure.examples,
+        )
+    for source in card.data:
+        model.data.add(package=source.package, version=source.version, licence=source.licence)
+    return model
+
+
+def from_refused(refused: RefusedModel) -> pb.RefusedModel:
+    return pb.RefusedModel(name=refused.name, version=refused.version, reason=refused.reason)

@@ -1,0 +1,203 @@
+"""Around every call of our services: whose it is, how much it may take, errors to statuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self
+
+import grpc
+
+from service.access.admission import (
+    Admission,
+    AdmissionControl,
+    Parse,
+    failure_of,
+    release_with_call,
+)
+from service.engine.errors import RequestError
+from service.grpc.bodies import Bodies, Incoming
+from service.grpc.errors import STATUS_OF, abortion, end_with, without_frames
+from service.grpc.send import Writer
+
+Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+class CallRequests:
+    """The requests of a call that sends several, as they come; each is held until the next.
+
+    model: what the first one names, once it was read.
+    """
+
+    def __init__(
+        self, context: grpc.aio.ServicerContext, admission: Admission, parse: Parse
+    ) -> None:
+        self.model = ""
+        self._incoming = Incoming(context)
+        self._admission = admission
+        self._parse = parse
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._admission.release()
+        request = self._admission.read(await anext(self._incoming), self._parse)
+        if request.HasField("start"):
+            self.model = request.start.model
+        return request
+
+    def release(self) -> None:
+        """No further one is read, and what was read last is needed no more."""
+        self._admission.release()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """services: full names whose methods are wrapped; others pass as they are.
+
+    itself: methods whose handlers get each request as bytes and let it in themselves, since a
+    call of theirs holds many that are answered side by side.
+
+    Whose call it is, is known before any of its body is read.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[str],
+        reception: AdmissionControl,
+        bodies: Bodies,
+        stall_seconds: float,
+        itself: Sequence[str] = (),
+    ) -> None:
+        self.services = frozenset(services)
+        self.reception = reception
+        self.bodies = bodies
+        self.stall_seconds = stall_seconds
+        self.itself = frozenset(itself)
+        # By method, made once: whose body grpc reads, and whose body is read here.
+        self._handlers: dict[str, tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        service, _, name = method.removeprefix("/").partition("/")
+        if handler is None or service not in self.services:
+            return handler
+        try:
+            self.reception.identify(name, handler_call_details.invocation_metadata or ())
+        except RequestError as error:
+            return self._refusal(name, without_frames(error))
+        if method not in self._handlers:
+            self._handlers[method] = self._wrapped(name, handler)
+        read_by_grpc, read_here = self._handlers[method]
+        if handler.request_streaming or self.bodies.expect():
+            return read_by_grpc
+        return read_here
+
+    def _refusal(self, name: str, failure: RequestError) -> grpc.RpcMethodHandler:
+        """Reads nothing of the call, whatever kind its method is of."""
+
+        async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+            if name in self.itself:
+                self.reception.watch.open(context)
+            watched = self.reception.watch.begin(name, context)
+            code = STATUS_OF[type(failure)]
+            self.reception.count("", name, code.name, 0.0, failure)
+            watched.end(None, "", code, failure)
+            end_with(context, failure)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _wrapped(
+        self, name: str, handler: grpc.RpcMethodHandler
+    ) -> tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]:
+        behaviour = handler.stream_stream or handler.unary_stream or handler.unary_unary
+        serializer, parse = handler.response_serializer, handler.request_deserializer
+        if handler.request_streaming:
+            around = (
+                self._with_status(name, behaviour)
+                if name in self.itself
+                else self._with_requests(name, behaviour, parse)
+            )
+            wrapped = grpc.stream_stream_rpc_method_handler(around, None, serializer)
+            return wrapped, wrapped
+        wrap = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        # No partials: grpc looks into each of them, call by call, for what they are of.
+
+        async def arrived(body: bytes, context: grpc.aio.ServicerContext) -> Any:
+            self.bodies.arrived()
+            response, failure = await self._one(name, behaviour, parse, body, context)
+            if failure is None:
+                return response
+            aborting = abortion(context, failure)
+            del context, body, failure  # see abortion()
+            return await aborting
+
+        async def timed(_: Any, context: grpc.aio.ServicerContext) -> None:
+            body = self.bodies.read(context)
+            response, failure = await self._one(name, behaviour, parse, body, context)
+            if failure:
+                end_with(context, failure)
+            elif response is not None:
+                await Writer(context, self.stall_seconds).write(response)
+
+        return (
+            wrap(arrived, None, serializer),
+            grpc.stream_stream_rpc_method_handler(timed, None, serializer),
+        )
+
+    async def _one(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        parse: Parse,
+        body: bytes | Awaitable[bytes],
+        context: grpc.aio.ServicerContext,
+    ) -> tuple[Any, RequestError | None]:
+        """The answer of a call with one request, None where it was written; or why it failed."""
+        with Admission(self.reception, name, context) as admission:
+            data = body if isinstance(body, bytes) else await body
+            request = admission.read(data, parse)
+            admission.enter(request)
+            response = await behaviour(request, context)
+            if held := self.reception.hold_answer(response):
+                release_with_call(held)
+            return response, None
+        # The call is over before its status is sent: behind messages that nobody reads, a
+        # status waits for as long as its caller likes.
+        assert admission.failure, "any other end is returned or raised above"
+        return None, admission.failure
+
+    def _with_requests(self, name: str, behaviour: Behaviour, parse: Parse) -> Behaviour:
+        async def call(_: Any, context: grpc.aio.ServicerContext) -> None:
+            with Admission(self.reception, name, context) as admission:
+                requests = CallRequests(context, admission, parse)
+                admission.enter(requests)
+                await behaviour(requests, context)
+                return
+            assert admission.failure, "any other end is returned or raised above"
+            end_with(context, admission.failure)
+
+        return call
+
+    def _with_status(self, method: str, behaviour: Behaviour) -> Behaviour:
+        async def call(_: Any, context: grpc.aio.ServicerContext) -> Any:
+            self.reception.watch.open(context)
+            self.reception.share(context)
+            try:
+                return await behaviour(Incoming(context), context)
+            except grpc.aio.InternalError as error:
+                raise asyncio.CancelledError from error
+            except Exception as error:
+                failure = without_frames(failure_of(error, method))
+            return end_with(context, failure)
+
+        return call

@@ -1,0 +1,48 @@
+"""Writes the messages of a call, and gives a caller up who reads nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from google.protobuf.message import Message
+
+from service.engine.errors import ReaderStalled, RequestError
+from service.failpoints import failpoint
+from service.serving.output_stream import ON_GIVEN_UP
+
+
+class Writer:
+    """The messages of one call; streams that are opened after it interrupt its writes.
+
+    stall_seconds: how long a message may wait for its caller to read.
+    """
+
+    def __init__(self, context: grpc.aio.ServicerContext, stall_seconds: float) -> None:
+        self._context = context
+        self._stall_seconds = stall_seconds
+        self._limit: asyncio.Timeout | None = None  # of the write under way
+        self._given_up: RequestError | None = None
+        ON_GIVEN_UP.set(self._interrupt)
+
+    async def write(self, response: Message) -> None:
+        """Raises ReaderStalled."""
+        if self._given_up:
+            raise self._given_up
+        try:
+            async with asyncio.timeout(self._stall_seconds) as self._limit:
+                failpoint("rpc.write")
+                await self._context.write(response)
+        except TimeoutError as error:
+            raise self._given_up or ReaderStalled(
+                f"nothing was read for {self._stall_seconds:g} s, so the stream was given up; "
+                "send the request again, or go on from its last resume token"
+            ) from error
+        finally:
+            self._limit = None
+
+    def _interrupt(self, error: RequestError) -> None:
+        """Its caller does not read, and its place is wanted: the write under way ends now."""
+        self._given_up = error
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())

@@ -1,0 +1,211 @@
+"""unroll.v1.UnrollService: each method converts, asks a model, converts back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from service.access.admission import CALLER, InflightTracker
+from service.access.memory_budget import ANSWERS, MemoryBudget
+from service.engine.errors import RequestError, ServiceStopping, WrongInput
+from service.grpc import converters
+from service.grpc.errors import without_frames
+from service.grpc.interceptors import CallRequests
+from service.grpc.measure import classify_bytes, score_bytes, tag_bytes
+from service.grpc.send import Writer
+from service.serving.generator import GeneratorModel
+from service.serving.inputs import off_loop
+from service.serving.online_tagger import TagStream
+from service.serving.registry import ModelRegistry
+from service.serving.sampling_params import GenerateParams, unread_bytes
+from unroll.v1 import unroll_pb2 as pb
+from unroll.v1 import unroll_pb2_grpc
+
+
+class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
+    """Raises domain errors; the interceptor around it turns them into statuses.
+
+    gate: tells when streams are to go on elsewhere. budget: of the bytes that answers take.
+    stall_seconds: how long one message may wait for its caller to read.
+    """
+
+    def __init__(
+        self,
+        catalogue: ModelRegistry,
+        gate: InflightTracker,
+        budget: MemoryBudget,
+        stall_seconds: float,
+    ) -> None:
+        self.catalogue = catalogue
+        self.gate = gate
+        self.budget = budget
+        self.stall_seconds = stall_seconds
+
+    async def Classify(
+        self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ClassifyResponse:
+        with self.catalogue.classifier(request.model, request.model_version) as call:
+            call.inferences = len(request.texts)
+            labels = len(call.model.card.labels)
+            with self.budget.reserve(ANSWERS, classify_bytes(request, labels)):
+                rows = await call.model.classify(request.texts)
+                return await off_loop(len(rows) * labels, lambda: converters.from_classified(rows))
+
+    async def Tag(
+        self, request: pb.TagRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TagResponse:
+        with self.catalogue.tagger(request.model, request.model_version) as call:
+            call.inferences = len(request.items)
+            with self.budget.reserve(ANSWERS, tag_bytes(request)):
+                texts = await call.model.tag(converters.to_tag_params(request), request.top_labels)
+                size = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
+                return await off_loop(size, lambda: converters.from_tagged(texts))
+
+    async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
+        start = await self._start_of(requests)
+        writer = Writer(context, self.stall_seconds)
+        with self.catalogue.tag_streams(start.model, start.model_version) as call:
+            stream = call.model.open(converters.to_tag_stream_params(start, CALLER.get().name))
+            await self._send_tags(stream, requests, context, writer)
+
+    async def _start_of(self, requests: CallRequests) -> pb.StreamTagStart:
+        """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
+        reading = asyncio.ensure_future(_start_of(requests))
+        moving = asyncio.ensure_future(self.gate.handing_over.wait())
+        try:
+            await asyncio.wait((reading, moving), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+        finally:
+            reading.cancel()
+            moving.cancel()
+        raise ServiceStopping("the server is stopping; send the request to another one")
+
+    async def _send_tags(
+        self,
+        stream: TagStream,
+        requests: CallRequests,
+        context: grpc.aio.ServicerContext,
+        writer: Writer,
+    ) -> None:
+        feeding = asyncio.ensure_future(_feed(stream, requests))
+        moving = asyncio.ensure_future(self._hand_over(stream, feeding))
+        try:
+            # So that a caller can wait for a refusal before it sends more.
+            await context.send_initial_metadata(())
+            async for message in stream:
+                await writer.write(converters.from_tag_message(message, stream))
+            if not feeding.cancelled() and (error := await feeding):
+                raise error
+        finally:
+            feeding.cancel()
+            moving.cancel()
+            stream.close()
+
+    async def _hand_over(self, stream: TagStream, feeding: asyncio.Future[Any]) -> None:
+        """Once it is time: read no further requests, and have the stream end where it is."""
+        await self.gate.handing_over.wait()
+        feeding.cancel()
+        await asyncio.wait((feeding,))
+        stream.close_input(is_handed_over=True)
+
+    async def Fill(
+        self, request: pb.FillRequest, context: grpc.aio.ServicerContext
+    ) -> pb.FillResponse:
+        with self.catalogue.filler(request.model, request.model_version) as call:
+            call.inferences = len(request.texts)
+            blanks = await call.model.fill(request.texts, request.top_words)
+            size = sum(len(blank.words) for blank in blanks)
+            return await off_loop(size, lambda: converters.from_filled(blanks))
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        # A coroutine that writes, not a generator: a fifth less server time a message.
+        with self.catalogue.generator(request.model, request.model_version) as call:
+            params = converters.to_params(request, CALLER.get().name)
+            longest = call.model.card.limits["output_tokens"]
+            with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
+                await self._generate(call.model, params, context)
+
+    async def _generate(
+        self, model: GeneratorModel, params: GenerateParams, context: grpc.aio.ServicerContext
+    ) -> None:
+        writer = Writer(context, self.stall_seconds)
+        stream = await model.generate(params)
+        try:
+            is_first = True
+            async for events in stream.tokens:
+                response = converters.from_events(events, params, stream, is_first)
+                is_first = False
+                await writer.write(response)
+        finally:
+            stream.tokens.close()
+
+    async def Score(
+        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ScoreResponse:
+        with self.catalogue.generator(request.model, request.model_version) as call:
+            call.inferences = len(request.items)
+            all_params = converters.to_score_params(request)
+            with self.budget.reserve(ANSWERS, score_bytes(request)):
+                rows = await call.model.score(all_params)
+                return await off_loop(
+                    sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)
+                )
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(
+            models=[converters.from_card(model.card) for model in self.catalogue.models],
+            refused_models=[converters.from_refused(bundle) for bundle in self.catalogue.refused],
+        )
+
+    async def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetModelResponse:
+        model = self.catalogue.get(request.name, request.version)
+        return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))
+
+
+async def _start_of(requests: CallRequests) -> pb.StreamTagStart:
+    first = await anext(requests, None)
+    if first is None or not first.HasField("start"):
+        raise WrongInput("the first request has no start; send one, then texts or words")
+    start: pb.StreamTagStart = first.start
+    return start
+
+
+async def _feed(stream: TagStream, requests: CallRequests) -> RequestError | None:
+    """Push what the caller sends until it has sent all, or something that is refused.
+
+    Returns why it was refused: by then the caller is still owed the labels of what it sent before.
+    """
+    failure: RequestError | None = None
+    try:
+        async for request in requests:
+            await _push(stream, request)
+    except RequestError as error:
+        failure = without_frames(error)
+        requests.release()
+    except Exception:
+        stream.close_input()
+        raise
+    # One that is cancelled leaves it to whoever cancels.
+    stream.close_input()
+    return failure
+
+
+async def _push(stream: TagStream, request: pb.StreamTagRequest) -> None:
+    match request.WhichOneof("part"):
+        case "text":
+            await stream.push_text(request.text)
+        case "words":
+            await stream.push(request.words.words)
+        case "start":
+            raise WrongInput("a later request has another start; send texts or words")
+        case _:
+            raise WrongInput("a request has neither text nor words; send one of the two")

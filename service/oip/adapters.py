@@ -1,0 +1,117 @@
+"""The two forms in which every model is offered: what each takes and gives, in tensors.
+
+A form turns arrays into a model's own requests and its answers into arrays. What batches, steps
+and keeps state is the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.engine.errors import WrongInput
+from service.oip.parameters import Parameters
+from service.oip.tensors import Array, TensorSpec
+from service.serving.inputs import MAX_TEXTS
+from service.serving.model_info import ModelCard
+
+# What the name of a model's second form ends with.
+TENSORS = ".tensors"
+
+Setting = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class InferResult:
+    """One response: the outputs in the form's order, and what is said beside them.
+
+    is_last: whether it is the request's last one.
+    """
+
+    outputs: Mapping[str, Array]
+    parameters: Mapping[str, Setting] = field(default_factory=dict)
+    is_last: bool = True
+
+
+class ModelAdapter:
+    """One way to call a model.
+
+    max_batch: 0 for tensors without a batch dimension. settings_help: the parameters that it
+    knows beside those of every request. is_decoupled: a request gets any number of responses.
+    keeps_sequences: requests may go on from each other's state.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch = MAX_TEXTS
+    settings_help = "this model has none of its own"
+    is_decoupled = False
+    keeps_sequences = False
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    def settings(self, parameters: Parameters) -> Any:
+        """What the parameters say, as infer() wants it. Raises WrongInput."""
+        return None
+
+    async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
+        """The whole answer. Raises WrongInput, QueueFull or EngineFailed."""
+        raise NotImplementedError
+
+    def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
+        """What the whole answer takes at most while it is made; 0 where its request is larger."""
+        return 0
+
+    def stream(
+        self, inputs: Mapping[str, Array], settings: Any
+    ) -> AsyncGenerator[InferResult, None]:
+        """The answer as it is made, of a form that is decoupled. Raises as infer()."""
+        raise NotImplementedError
+
+    async def go_on(
+        self, inputs: Mapping[str, Array], settings: Any, state: Any
+    ) -> tuple[InferResult, Any]:
+        """The answer after ``state`` (None: the first), and the state after it.
+
+        Of a form that keeps sequences. Raises as infer().
+        """
+        raise NotImplementedError
+
+    def batch(self, inputs: Mapping[str, Array]) -> int:
+        """Rows of the request; 1 without a batch dimension. Raises WrongInput."""
+        if not self.max_batch:
+            return 1
+        sizes = {name: len(array) for name, array in inputs.items()}
+        first = next(iter(sizes), None)
+        if first is None:
+            raise WrongInput(
+                f"the request has no inputs; send some of {', '.join(p.name for p in self.inputs)}"
+            )
+        for name, size in sizes.items():
+            if size != sizes[first]:
+                raise WrongInput(
+                    f"input {name!r} has {size} rows, input {first!r} has {sizes[first]}; the "
+                    "batch is one for all"
+                )
+        if sizes[first] > self.max_batch:
+            raise WrongInput(
+                f"input {first!r} has {sizes[first]} rows; send at most {self.max_batch}"
+            )
+        return sizes[first]
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Refusals of the model name the tensor that they are about."""
+    try:
+        yield
+    except WrongInput as error:
+        raise WrongInput(f"input {name!r}: {error}") from error
+
+
+def base_name(name: str) -> str:
+    """Of the model, whichever form ``name`` asks for."""
+    return name.removesuffix(TENSORS)

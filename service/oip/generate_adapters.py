@@ -1,0 +1,198 @@
+"""A prompt, a source or a vector in; a token a response out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.engine.errors import WrongInput
+from service.engine.requests import Event, Finished, TokenMade
+from service.oip.adapters import InferResult, ModelAdapter, Setting
+from service.oip.parameters import Parameters
+from service.oip.tensors import Array, TensorSpec, bytes_array, texts_of
+from service.serving.generator import GeneratorModel, OpenStream
+from service.serving.sampling_params import GenerateParams, SamplingParams
+
+_NUMBERS = (
+    "temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
+_LISTS = ("allowed_tokens", "banned_tokens")
+_OTHERS = (
+    "max_tokens", "min_tokens", "top_k", "seed", "stop", "logit_bias", "tokens_per_message",
+)  # fmt: skip
+
+
+# Tokens of a request that does not say: a load generator sends a prompt and nothing else.
+_USUAL_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """tokens_per_message: of a response, where the request is streamed."""
+
+    sampling: SamplingParams
+    max_tokens: int
+    min_tokens: int
+    stop: tuple[str, ...]
+    tokens_per_message: int
+
+
+class GenerateText(ModelAdapter):
+    """Unlike a model of Triton that is decoupled, it can be asked for one response, too."""
+
+    max_batch = 0
+    is_decoupled = True
+    settings_help = f"this model knows {', '.join((*_NUMBERS, *_LISTS, *_OTHERS))}"
+
+    def __init__(self, model: GeneratorModel) -> None:
+        super().__init__(model.card)
+        self.model = model
+        self.needs = model.needs
+        is_vector = self.needs == "vector"
+        self.inputs = (
+            TensorSpec("vector", "FP32", (len(model.card.vector_fields),))
+            if is_vector
+            else TensorSpec(self.needs, "BYTES", (1,)),
+        )
+        self.outputs = (
+            TensorSpec("text", "BYTES", (1,)),
+            TensorSpec("tokens", "INT64", (-1,)),
+            TensorSpec("log_probabilities", "FP32", (-1,)),
+            TensorSpec("finish_reason", "BYTES", (1,)),
+        )
+
+    def settings(self, parameters: Parameters) -> GenerationSettings:
+        chosen: dict[str, Any] = {name: parameters.number(name) for name in _NUMBERS}
+        chosen |= {name: _ids(parameters, name) for name in _LISTS}
+        sampling = SamplingParams(
+            **chosen,
+            top_k=parameters.whole("top_k"),
+            seed=parameters.whole("seed", 2**64 - 1),
+            logit_bias=_bias(parameters),
+        )
+        return GenerationSettings(
+            sampling,
+            self._most_tokens(parameters),
+            parameters.whole("min_tokens") or 0,
+            _stops(parameters),
+            parameters.whole("tokens_per_message") or 1,
+        )
+
+    def _most_tokens(self, parameters: Parameters) -> int:
+        wanted = parameters.whole("max_tokens")
+        usual = min(_USUAL_TOKENS, self.card.limits["output_tokens"])
+        return usual if wanted is None else wanted
+
+    async def infer(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> InferResult:
+        """All tokens in one response."""
+        events: list[Event] = []
+        stream = await self._open(inputs, settings)
+        try:
+            async for some in stream.tokens:
+                events += some
+        finally:
+            stream.tokens.close()
+        return _result_of(events, _first(stream))
+
+    async def stream(
+        self, inputs: Mapping[str, Array], settings: GenerationSettings
+    ) -> AsyncGenerator[InferResult, None]:
+        stream = await self._open(inputs, settings)
+        try:
+            said = _first(stream)
+            async for events in stream.tokens:
+                yield _result_of(events, said)
+                said = {}
+        finally:
+            stream.tokens.close()
+
+    async def _open(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> OpenStream:
+        given = inputs[self.needs]
+        is_vector = self.needs == "vector"
+        prefills: dict[str, Any] = dict.fromkeys(("prompt", "source", "vector"))
+        prefills[self.needs] = given.tolist() if is_vector else texts_of(given, self.needs)[0]
+        params = GenerateParams(
+            **prefills,
+            max_tokens=settings.max_tokens,
+            sampling=settings.sampling,
+            stop=settings.stop,
+            min_tokens=settings.min_tokens,
+            tokens_per_message=settings.tokens_per_message,
+        )
+        return await self.model.generate(params)
+
+
+def _first(stream: OpenStream) -> dict[str, Setting]:
+    """What the first response says. The seed is a text: it may be above what int64 holds."""
+    return {"seed": str(stream.seed), "unknown_symbols": stream.unknown_symbols}
+
+
+def _result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferResult:
+    tokens = [event for event in events if type(event) is TokenMade]
+    last = events[-1]
+    reason, parameters = "", dict(said)
+    if isinstance(last, Finished):
+        reason = last.reason.value
+        parameters |= {"input_tokens": last.input_tokens, "output_tokens": last.output_tokens}
+    return InferResult(
+        {
+            "text": bytes_array(["".join(token.text for token in tokens)]),
+            "tokens": np.array([token.token for token in tokens], np.int64),
+            "log_probabilities": np.array([token.log_probability for token in tokens], np.float32),
+            "finish_reason": bytes_array([reason]),
+        },
+        parameters,
+        is_last=isinstance(last, Finished),
+    )
+
+
+def _stops(parameters: Parameters) -> tuple[str, ...]:
+    """One text, or a JSON list of several."""
+    value = parameters.take("stop")
+    if value is None:
+        return ()
+    if not isinstance(value, str):
+        raise WrongInput(f"parameter 'stop' is {value!r}; send a text, or a JSON list of texts")
+    if not value.startswith("["):
+        return (value,)
+    stops = _json(value, "stop", "a JSON list of texts")
+    if not (isinstance(stops, list) and all(isinstance(stop, str) for stop in stops)):
+        raise WrongInput("parameter 'stop' is JSON; send a list of texts")
+    return tuple(stops)
+
+
+def _ids(parameters: Parameters, name: str) -> tuple[int, ...]:
+    value = parameters.take(name)
+    if value is None:
+        return ()
+    ids = _json(value, name, "a JSON list of ids")
+    if not (isinstance(ids, list) and all(type(number) is int and number >= 0 for number in ids)):
+        raise WrongInput(f"parameter {name!r} is JSON; send a list of ids")
+    return tuple(ids)
+
+
+def _bias(parameters: Parameters) -> dict[int, float]:
+    value = parameters.take("logit_bias")
+    if value is None:
+        return {}
+    found = _json(value, "logit_bias", "a JSON object of ids and what to add to each")
+    try:
+        bias = {int(token): float(added) for token, added in found.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise WrongInput(
+            "parameter 'logit_bias' is JSON; send an object of ids and what to add to each"
+        ) from error
+    if any(token < 0 for token in bias):
+        raise WrongInput(f"parameter 'logit_bias' names the id {min(bias)}; ids are 0 and above")
+    return bias
+
+
+def _json(value: Any, name: str, wanted: str) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WrongInput(f"parameter {name!r} is {value!r}; send {wanted}") from error

@@ -1,0 +1,401 @@
+"""From a request of the Open Inference Protocol to its responses, whatever the model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from service.access.admission import CALLER
+from service.access.memory_budget import ANSWERS, MemoryBudget
+from service.engine.errors import RequestError, TimedOut, WrongInput
+from service.engine.shares import SHARE
+from service.oip.adapter_choice import form_of
+from service.oip.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
+from service.oip.parameters import Parameters
+from service.oip.tensors import (
+    Array,
+    TensorSpec,
+    bytes_array,
+    read_inputs,
+    refuse_parameter,
+    write_outputs,
+)
+from service.serving.inputs import off_loop
+from service.serving.model_version import Call, ServedModel, ServedVersion
+from service.serving.registry import ModelRegistry
+from service.serving.sequences import Flags, SequenceKey, Sequences
+from unroll.inference import grpc_service_pb2 as pb
+
+_MICROSECONDS = 1e6
+# In microseconds: a day.
+_LONGEST_TIMEOUT = 86_400_000_000
+_LARGEST = 2**64 - 1
+# Of an id that is repeated in each response, and of a sequence's, which is kept.
+MOST_ID_CHARACTERS = 1024
+# Tensors of a request, and parameters of it or of one of them.
+_MOST_TENSORS, _MOST_PARAMETERS = 64, 256
+# Triton's priorities: 1 comes first; 0 stands for the default, which is this one.
+_DEFAULT_PRIORITY, _LOWEST_PRIORITY = 4, 8
+# Of requests over HTTP; here answers are raw where requests are.
+_BINARY, _BINARY_OUTPUT = "binary_data", "binary_data_output"
+FINAL = "triton_final_response"
+EMPTY_FINAL = "triton_enable_empty_final_response"
+
+Send = Callable[[pb.ModelInferResponse], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What a request says beside its tensors and its model's settings.
+
+    sequence: None for a request that goes on from nothing. parameters: that are not read yet.
+    """
+
+    parameters: Parameters
+    sequence: tuple[SequenceKey, Flags] | None
+    timeout_seconds: float | None
+    wants_empty_final: bool
+
+
+@dataclass(frozen=True)
+class InferContext:
+    """A request, read.
+
+    outputs: what is wanted, by name, and of how many labels each as texts (0: the numbers).
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, int]
+    settings: Any
+
+
+@dataclass(frozen=True)
+class _Under:
+    """What a request is answered with."""
+
+    served: ServedVersion
+    form: ModelAdapter
+    call: Call[ServedModel]
+
+
+class Answering:
+    """Finds the model, reads the request, asks, and writes what is told.
+
+    sequences: whose states are kept between requests. budget: of the bytes that answers take.
+    """
+
+    def __init__(
+        self, catalogue: ModelRegistry, sequences: Sequences, budget: MemoryBudget
+    ) -> None:
+        self.catalogue = catalogue
+        self.sequences = sequences
+        self.budget = budget
+        self._forms: WeakKeyDictionary[ServedVersion, tuple[ModelAdapter, ModelAdapter]] = (
+            WeakKeyDictionary()
+        )
+
+    def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
+        """Raises ModelNotFound or ModelRefused."""
+        served = self.catalogue.find(base_name(name), version)
+        return served, self.form_of(served, name)
+
+    def form_of(self, served: ServedVersion, name: str) -> ModelAdapter:
+        """The one that ``name`` asks for."""
+        if served not in self._forms:
+            self._forms[served] = (form_of(served.model, False), form_of(served.model, True))
+        return self._forms[served][name.endswith(TENSORS)]
+
+    async def answer(
+        self, request: pb.ModelInferRequest, owner: Hashable = None
+    ) -> pb.ModelInferResponse:
+        """The one response. owner: of a sequence that begins here, as SequenceKey has it.
+
+        Raises RequestError's kinds.
+        """
+        with self._begin(request, owner) as (asking, under):
+            return await self._whole(request, asking, under)
+
+    async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
+        """Send each response as it is made; the last one says so. Raises as answer()."""
+        with self._begin(request, owner) as (asking, under):
+            if under.form.is_decoupled:
+                await self._stream_all(request, asking, under, send)
+            else:
+                await send(_marked(await self._whole(request, asking, under), True))
+
+    async def _whole(
+        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
+    ) -> pb.ModelInferResponse:
+        async with _Limit(asking.timeout_seconds).watch():
+            ask, result = await self._ask(request, asking, under)
+            if result is None:
+                with self.budget.reserve(ANSWERS, under.form.answer_bytes(ask.inputs)):
+                    result = await under.form.infer(ask.inputs, ask.settings)
+        # Outside: whoever is told that time was up finds the sequence as it was.
+        return await _respond(request, ask, result, under)
+
+    async def _stream_all(
+        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under, send: Send
+    ) -> None:
+        # No time limit cuts a response short that is being sent: grpc takes no write back, and
+        # whoever has the final response is told nothing further.
+        limit = _Limit(asking.timeout_seconds)
+        async with limit.watch():
+            ask, result = await self._ask(request, asking, under)
+        async with aclosing(under.form.stream(ask.inputs, ask.settings)) as answers:
+            while result is None or not result.is_last:
+                async with limit.watch():
+                    result = await anext(answers)
+                is_final = result.is_last and not asking.wants_empty_final
+                await send(_marked(await _respond(request, ask, result, under), is_final))
+        if asking.wants_empty_final:
+            await send(_marked(_headed(request, under), True))
+
+    @contextmanager
+    def _begin(
+        self, request: pb.ModelInferRequest, owner: Hashable
+    ) -> Iterator[tuple[InferOptions, _Under]]:
+        try:
+            _check_counts(request)
+            asking = _asking(request, owner)
+            served = self._version_for(request, asking)
+        except WrongInput:
+            with suppress(RequestError):
+                self.find(request.model_name)[0].statistics.failed(0.0)
+            raise
+        with served.call() as call:
+            yield asking, _Under(served, self.form_of(served, request.model_name), call)
+
+    def _version_for(self, request: pb.ModelInferRequest, asking: InferOptions) -> ServedVersion:
+        """A sequence stays on the one that it began with."""
+        begun: ServedVersion | None = None
+        if asking.sequence:
+            begun = self.sequences.version_of(*asking.sequence)
+        version = request.model_version
+        if begun is None:
+            return self.find(request.model_name, version)[0]
+        if version not in ("", begun.version):
+            raise WrongInput(
+                f"model_version is {version!r}, and the sequence began on version "
+                f"{begun.version!r}; leave the version, or begin anew with sequence_start"
+            )
+        return begun
+
+    async def _ask(
+        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
+    ) -> tuple[InferContext, InferResult | None]:
+        """The request, and what is told where it is one of a sequence."""
+        if asking.sequence is None:
+            return await _read(request, asking, under), None
+        form = under.form
+        if not form.keeps_sequences:
+            raise WrongInput(
+                f"parameter 'sequence_id' is set, and model {request.model_name!r} keeps no state "
+                "between requests; leave it out"
+            )
+        # Its turn is taken before anything is waited for: so they come in the order of requests.
+        async with self.sequences.turn(*asking.sequence, under.served) as turn:
+            ask = await _read(request, asking, under)
+            if (rows := under.call.inferences) != 1:
+                raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
+            result, turn.state = await form.go_on(ask.inputs, ask.settings, turn.state)
+        return ask, result
+
+
+async def _read(request: pb.ModelInferRequest, asking: InferOptions, under: _Under) -> InferContext:
+    started, form = time.monotonic(), under.form
+    settings = form.settings(asking.parameters)
+    asking.parameters.refuse_rest(form.settings_help)
+    outputs = _wanted(request, form)
+    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, form.inputs))
+    under.call.inferences = form.batch(inputs)
+    under.call.input_seconds = time.monotonic() - started
+    return InferContext(inputs, outputs, settings)
+
+
+async def _respond(
+    request: pb.ModelInferRequest, ask: InferContext, result: InferResult, under: _Under
+) -> pb.ModelInferResponse:
+    started = time.monotonic()
+    response = _headed(request, under)
+    size = sum(result.outputs[name].size for name in ask.outputs)
+    await off_loop(size, lambda: _write(response, request, ask, result, under.form))
+    for name, value in result.parameters.items():
+        _set(response.parameters[name], value)
+    under.call.output_seconds += time.monotonic() - started
+    return response
+
+
+def _write(
+    response: pb.ModelInferResponse,
+    request: pb.ModelInferRequest,
+    ask: InferContext,
+    result: InferResult,
+    form: ModelAdapter,
+) -> None:
+    outputs = {
+        name: _labelled(result.outputs[name], count, form.outputs, name)
+        for name, count in ask.outputs.items()
+    }
+    write_outputs(response, outputs, as_raw=bool(request.raw_input_contents))
+
+
+def _headed(request: pb.ModelInferRequest, under: _Under) -> pb.ModelInferResponse:
+    return pb.ModelInferResponse(
+        model_name=request.model_name, model_version=under.served.version, id=request.id
+    )
+
+
+def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferResponse:
+    response.parameters[FINAL].bool_param = is_final
+    return response
+
+
+def _asking(request: pb.ModelInferRequest, owner: Hashable) -> InferOptions:
+    parameters = Parameters(request.parameters)
+    timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
+    seconds = timeout / _MICROSECONDS if timeout else None
+    _share(parameters.whole("priority", _LARGEST) or 0, seconds)
+    parameters.flag(_BINARY_OUTPUT)
+    return InferOptions(
+        parameters, _sequence(request, parameters, owner), seconds, parameters.flag(EMPTY_FINAL)
+    )
+
+
+def _check_counts(request: pb.ModelInferRequest) -> None:
+    """Before anything is made of what a request repeats. Raises WrongInput."""
+    tensors = (request.inputs, request.outputs)
+    counts = [
+        ("inputs", len(request.inputs), _MOST_TENSORS),
+        ("outputs", len(request.outputs), _MOST_TENSORS),
+        ("raw_input_contents", len(request.raw_input_contents), _MOST_TENSORS),
+        ("parameters", len(request.parameters), _MOST_PARAMETERS),
+    ]
+    if not any(count > most for _, count, most in counts):
+        of_tensors = (len(tensor.parameters) for kind in tensors for tensor in kind)
+        counts.append(("parameters of a tensor", max(of_tensors, default=0), _MOST_PARAMETERS))
+    for name, count, most in counts:
+        if count > most:
+            raise WrongInput(f"the request has {count} {name}; send at most {most}")
+    if len(request.id) > MOST_ID_CHARACTERS:
+        raise WrongInput(
+            f"id has {len(request.id)} characters, and each response repeats it; send at most "
+            f"{MOST_ID_CHARACTERS}"
+        )
+
+
+def _share(priority: int, seconds: float | None) -> None:
+    """What the request itself says of its place among its caller's. seconds: that it has."""
+    share = SHARE.get()
+    if priority:
+        share = replace(share, priority=_DEFAULT_PRIORITY - min(priority, _LOWEST_PRIORITY))
+    if seconds is not None:
+        end = time.monotonic() + seconds
+        share = replace(share, deadline=min(end, share.deadline or end))
+    SHARE.set(share)
+
+
+def _sequence(
+    request: pb.ModelInferRequest, parameters: Parameters, owner: Hashable
+) -> tuple[SequenceKey, Flags] | None:
+    number = parameters.take("sequence_id")
+    flags = Flags(parameters.flag("sequence_start"), parameters.flag("sequence_end"))
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool | float):
+        raise WrongInput(f"parameter 'sequence_id' is {number!r}; send a whole number or a text")
+    if isinstance(number, str) and len(number) > MOST_ID_CHARACTERS:
+        raise WrongInput(
+            f"parameter 'sequence_id' has {len(number)} characters; send at most "
+            f"{MOST_ID_CHARACTERS}"
+        )
+    if not number:  # 0 and "" stand for none
+        if flags.start or flags.end:
+            raise WrongInput("parameter 'sequence_id' is missing; sequences have one")
+        return None
+    return SequenceKey(owner, request.model_name, number, CALLER.get().name), flags
+
+
+def _wanted(request: pb.ModelInferRequest, form: ModelAdapter) -> dict[str, int]:
+    ports = {port.name: port for port in form.outputs}
+    if not request.outputs:
+        return dict.fromkeys(ports, 0)
+    wanted: dict[str, int] = {}
+    for output in request.outputs:
+        if output.name not in ports:
+            raise WrongInput(
+                f"output {output.name!r} is unknown; model {request.model_name!r} gives "
+                f"{', '.join(map(repr, ports))}"
+            )
+        if output.name in wanted:
+            raise WrongInput(f"output {output.name!r} is asked for twice; ask once")
+        wanted[output.name] = _classes(output, ports[output.name])
+    return wanted
+
+
+def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: TensorSpec) -> int:
+    """How many of the likeliest labels are wanted instead of the numbers."""
+    parameters = dict(output.parameters)
+    given = {k: v for k, v in parameters.items() if k == "classification"}
+    for name in parameters.keys() - given.keys() - {_BINARY}:
+        refuse_parameter(f"output {output.name!r}", name)
+    count = Parameters(given).whole("classification") or 0
+    if count and not port.labels:
+        raise WrongInput(
+            f"output {output.name!r} has no labels to classify by; leave 'classification' out"
+        )
+    return min(count, len(port.labels))
+
+
+def _labelled(array: Array, count: int, ports: tuple[TensorSpec, ...], name: str) -> Array:
+    """Triton's classification extension: the ``count`` largest as "value:index:label"."""
+    if not count:
+        return array
+    labels = next(port.labels for port in ports if port.name == name)
+    places = np.argsort(-array, axis=-1, kind="stable")[..., :count]
+    values = np.take_along_axis(array, places, -1)
+    texts = [
+        f"{value:f}:{place}:{labels[place]}"
+        for value, place in zip(
+            values.reshape(-1).tolist(), places.reshape(-1).tolist(), strict=True
+        )
+    ]
+    return bytes_array(texts, places.shape)
+
+
+def _set(parameter: pb.InferParameter, value: Setting) -> None:
+    if isinstance(value, str):
+        parameter.string_param = value
+    elif isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int):
+        parameter.int64_param = value
+    else:
+        parameter.double_param = value
+
+
+class _Limit:
+    """The time that a request gave itself, from now on. seconds: None for any."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        now = asyncio.get_running_loop().time()
+        self._end = None if seconds is None else now + seconds
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[None]:
+        """Raises TimedOut once it is over."""
+        try:
+            async with asyncio.timeout_at(self._end):
+                yield
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the request took longer than the {self.seconds} s of its parameter 'timeout'"
+            ) from error

@@ -1,0 +1,176 @@
+"""What is told of models: metadata, configuration, statistics, the repository's index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from service.oip.adapters import TENSORS, ModelAdapter
+from service.oip.tensor_adapters import StepTensors
+from service.oip.tensors import DATATYPES, TensorSpec
+from service.serving.control_types import READY, IndexEntry
+from service.serving.model_info import ModelCard
+from service.serving.model_version import ServedVersion
+from service.serving.statistics import Duration
+from unroll.inference import grpc_service_pb2 as pb
+from unroll.inference import model_config_pb2 as config_pb
+
+PLATFORM = "unroll_onnx"
+BACKEND = "unroll"
+_CPU = "CPUExecutionProvider"
+_MICROSECONDS = 1e6
+
+
+def metadata(name: str, versions: Sequence[str], form: ModelAdapter) -> pb.ModelMetadataResponse:
+    return pb.ModelMetadataResponse(
+        name=name,
+        versions=versions,
+        platform=PLATFORM,
+        inputs=[_metadata(port) for port in form.inputs],
+        outputs=[_metadata(port) for port in form.outputs],
+    )
+
+
+def _metadata(port: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=port.name, datatype=port.datatype, shape=port.shape
+    )
+
+
+def configuration(
+    name: str, versions: Sequence[str], form: ModelAdapter, most_sequences: int, idle_seconds: float
+) -> config_pb.ModelConfig:
+    """most_sequences, idle_seconds: as Sequences has them."""
+    kinds, card = config_pb.ModelInstanceGroup, form.card
+    config = config_pb.ModelConfig(
+        name=name,
+        platform=PLATFORM,
+        backend=BACKEND,
+        max_batch_size=form.max_batch,
+        input=[
+            config_pb.ModelInput(
+                name=port.name,
+                data_type=_type(port),
+                dims=_dims(port, form),
+                optional=port.optional,
+            )
+            for port in form.inputs
+        ],
+        output=[
+            config_pb.ModelOutput(name=port.name, data_type=_type(port), dims=_dims(port, form))
+            for port in form.outputs
+        ],
+        instance_group=[
+            kinds(
+                name=name,
+                count=1,
+                kind=kinds.KIND_CPU if card.provider == _CPU else kinds.KIND_GPU,
+            )
+        ],
+        parameters={
+            key: config_pb.ModelParameter(string_value=value)
+            for key, value in _facts(card, form).items()
+        },
+    )
+    config.version_policy.specific.versions.extend(map(int, versions))
+    config.model_transaction_policy.decoupled = form.is_decoupled
+    if form.keeps_sequences:
+        batching = config.sequence_batching
+        batching.max_sequence_idle_microseconds = round(idle_seconds * _MICROSECONDS)
+        batching.oldest.max_candidate_sequences = most_sequences
+        batching.state.extend(_states(form))
+    elif not form.is_decoupled:
+        config.dynamic_batching.SetInParent()
+    return config
+
+
+def _type(port: TensorSpec) -> config_pb.DataType:
+    return DATATYPES[port.datatype].config
+
+
+def _dims(port: TensorSpec, form: ModelAdapter) -> tuple[int, ...]:
+    return port.shape[1:] if form.max_batch else port.shape
+
+
+def _states(form: ModelAdapter) -> list[config_pb.ModelSequenceBatching.State]:
+    """What the server keeps of a sequence, where requests can bring it themselves, too."""
+    if not isinstance(form, StepTensors):
+        return []
+    batching = config_pb.ModelSequenceBatching
+    return [
+        batching.State(
+            input_name=port.name,
+            output_name=f"next_{port.name}",
+            data_type=_type(port),
+            dims=port.shape[1:],
+            initial_state=[
+                batching.InitialState(
+                    name="zeros", data_type=_type(port), dims=port.shape[1:], zero_data=True
+                )
+            ],
+        )
+        for port in form.state
+    ]
+
+
+def _facts(card: ModelCard, form: ModelAdapter) -> dict[str, str]:
+    facts = {
+        "task": card.task,
+        "description": card.description,
+        "digest": card.digest,
+        "precision": card.precision,
+        "fingerprint": card.fingerprint,
+        "batch_invariant": json.dumps(card.batch_invariant),
+        "limits": json.dumps(dict(card.limits)),
+        "parameters": form.settings_help,
+    }
+    for name, values in (
+        ("labels", card.labels),
+        ("vocabulary", card.vocabulary),
+        ("vector_fields", card.vector_fields),
+    ):
+        if values:
+            facts[name] = json.dumps(values, ensure_ascii=False)
+    return facts
+
+
+def statistics(name: str, served: ServedVersion) -> pb.ModelStatistics:
+    seen = served.statistics.snapshot()
+    found = pb.ModelStatistics(
+        name=name,
+        version=served.version,
+        last_inference=seen.last_inference_ms,
+        inference_count=seen.inference_count,
+        execution_count=seen.execution_count,
+        inference_stats=pb.InferStatistics(
+            success=_duration(seen.success),
+            fail=_duration(seen.fail),
+            queue=_duration(seen.queue),
+            compute_input=_duration(seen.compute_input),
+            compute_infer=_duration(seen.compute_infer),
+            compute_output=_duration(seen.compute_output),
+        ),
+    )
+    for rows, ran in seen.batches.items():
+        found.batch_stats.add(batch_size=rows, compute_infer=_duration(ran))
+    return found
+
+
+def _duration(seen: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=seen.count, ns=seen.nanoseconds)
+
+
+def index(entries: Sequence[IndexEntry], only_ready: bool) -> pb.RepositoryIndexResponse:
+    """A model that is ready has two names."""
+    response = pb.RepositoryIndexResponse()
+    for entry in entries:
+        if only_ready and entry.state != READY:
+            continue
+        for suffix in ("", TENSORS) if entry.state == READY else ("",):
+            response.models.add(
+                name=entry.name + suffix,
+                version=entry.version,
+                state=entry.state,
+                reason=entry.reason,
+            )
+    return response

@@ -1,0 +1,172 @@
+"""One call of ModelStreamInfer: requests side by side, each with responses of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+import grpc
+
+from service.access.admission import Admission, AdmissionControl, release_with_call
+from service.access.memory_budget import Reservation
+from service.engine.errors import RequestError, ServiceStopping
+from service.grpc.errors import message_of
+from service.grpc.send import Writer
+from service.oip.infer import MOST_ID_CHARACTERS, Answering
+from service.oip.writer import Outbox
+from unroll.inference import grpc_service_pb2 as pb
+
+METHOD = "ModelStreamInfer"
+# With this header an error ends the call with a status, instead of being told in a message.
+STATUS_HEADER = ("triton_grpc_error", "true")
+# Requests of one call that are under way; further ones are not read until one has ended.
+MOST_AT_ONCE = 256
+# Responses of one call that wait to be written.
+MOST_UNWRITTEN = 64
+
+
+class InferStream:
+    """serve() it once.
+
+    stall_seconds: how long a response may wait for its caller to read.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        context: grpc.aio.ServicerContext,
+        reception: AdmissionControl,
+        stall_seconds: float,
+    ) -> None:
+        self.answering = answering
+        self.context = context
+        self.reception = reception
+        self.stall_seconds = stall_seconds
+        self.ends_with_status = any(
+            (key, value.lower()) == STATUS_HEADER
+            for key, value in context.invocation_metadata() or ()
+        )
+        self._unread: set[Reservation] = set()
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._outbox = Outbox(Writer(context, stall_seconds).write, MOST_UNWRITTEN)
+
+    async def serve(self, requests: AsyncIterator[bytes]) -> None:
+        """Until the caller has sent all and has all, or the server stops.
+
+        requests: their bytes, as CallInterceptor gives them to methods that let them in themselves.
+
+        Sequences that began here end here. Raises ServiceStopping, ReaderStalled, and with the
+        header whatever a request is refused with.
+        """
+        writing = asyncio.ensure_future(self._outbox.run())
+        writing.add_done_callback(_forgive)
+        try:
+            is_cut_off = await self._answer_all(requests, writing)
+        finally:
+            self.answering.sequences.end_of_owner(self)
+            self._outbox.close()
+            await asyncio.wait((writing,))
+            # What nobody read stays in grpc's hands until the call is gone.
+            for held in self._unread:
+                release_with_call(held)
+        if is_cut_off:
+            raise ServiceStopping("the server is stopping; open the stream to another one")
+
+    async def _answer_all(
+        self, requests: AsyncIterator[bytes], writing: asyncio.Future[None]
+    ) -> bool:
+        """Whether the stop of the server cut the requests off."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(_raise_of(writing))
+                async with asyncio.TaskGroup() as answering:
+                    reading = answering.create_task(self._read(requests, answering))
+                    await self._until_read_or_stopping(reading)
+                    is_cut_off = not reading.done()
+                    reading.cancel()
+                watching.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first_of(errors) from None
+        return is_cut_off
+
+    async def _until_read_or_stopping(self, reading: asyncio.Task[None]) -> None:
+        stopping = asyncio.create_task(self.reception.gate.closed.wait())
+        try:
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+
+    async def _read(self, requests: AsyncIterator[bytes], group: asyncio.TaskGroup) -> None:
+        async for data in requests:
+            await self._places.acquire()
+            group.create_task(self._answer(data))
+            del data  # which is the task's alone
+
+    async def _answer(self, data: bytes) -> None:
+        about = pb.ModelInferResponse()
+        try:
+            failure = await self._answered(data, about)
+            # Nobody may read why for as long as the call lasts: the request is not kept for that.
+            del data
+            if failure:
+                await self._report(about, failure)
+        finally:
+            self._places.release()
+
+    async def _answered(self, data: bytes, about: pb.ModelInferResponse) -> RequestError | None:
+        """Why the request in ``data`` was refused. about: is told which one it is."""
+        with Admission(self.reception, METHOD, self.context) as admission:
+            request = admission.read(data, pb.ModelInferRequest.FromString)
+            admission.enter(request)
+            _name(about, request)
+            await self.answering.stream(request, self, self._send)
+            await self._outbox.written()
+        return admission.failure
+
+    async def _report(self, about: pb.ModelInferResponse, failure: RequestError) -> None:
+        if self.ends_with_status:
+            raise failure
+        response = pb.ModelStreamInferResponse(
+            error_message=message_of(failure), infer_response=about
+        )
+        await self._outbox.put(response)
+        await self._outbox.written()
+
+    async def _send(self, response: pb.ModelInferResponse) -> None:
+        """Raises Overloaded where unread responses take too much already."""
+        held = self.reception.hold_answer(response)
+        if held:
+            self._unread.add(held)
+        await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
+        if held:
+            # Nobody waits for that here: the model's version is free before its answer is read.
+            self._outbox.when_written(partial(self._release, held))
+
+    def _release(self, held: Reservation) -> None:
+        self._unread.discard(held)
+        held.release()
+
+
+def _name(about: pb.ModelInferResponse, request: pb.ModelInferRequest) -> None:
+    """Which request a response is about; what is too long to be repeated is left out."""
+    if len(request.id) <= MOST_ID_CHARACTERS:
+        about.id = request.id
+    about.model_name = request.model_name[:MOST_ID_CHARACTERS]
+    about.model_version = request.model_version[:MOST_ID_CHARACTERS]
+
+
+def _forgive(writing: asyncio.Future[None]) -> None:
+    """What a write fails with once its call is over, nobody is there to be told."""
+    if not writing.cancelled():
+        writing.exception()
+
+
+async def _raise_of(work: asyncio.Future[None]) -> None:
+    """What ``work`` raises; it goes on when this is cancelled."""
+    await asyncio.shield(work)
+
+
+def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

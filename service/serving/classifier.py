@@ -1,0 +1,65 @@
+"""A classifier as a caller sees it: texts in, every label with its probability out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.serving.inputs import (
+    Encoded,
+    PredictItem,
+    ReadingModel,
+    TextCodec,
+    checked_size,
+    off_loop,
+)
+from service.serving.model_info import ModelCard
+from service.serving.output_stream import run_batch
+from service.serving.worker import EngineThread
+
+_SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Every label with its probability, the most probable first."""
+
+    labels: list[tuple[str, float]]
+    input_tokens: int
+    unknown_symbols: int
+
+
+class ClassifierModel(ReadingModel):
+    def __init__(self, card: ModelCard, reader: TextCodec, thread: EngineThread) -> None:
+        super().__init__(card)
+        self.reader = reader
+        self.thread = thread
+
+    async def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """Raises WrongInput, QueueFull or EngineFailed."""
+        size = checked_size("texts", [len(text) for text in texts])
+        encoded = await off_loop(size, lambda: self._encode_all(texts))
+        items = [PredictItem(tuple(part.ids)) for part in encoded]
+        rows = await run_batch(self.thread, items)
+        return await off_loop(
+            len(rows) * len(self.card.labels),
+            lambda: [
+                Classified(_ranked(self.card.labels, row), len(part.ids), part.unknown)
+                for part, row in zip(encoded, rows, strict=True)
+            ],
+        )
+
+    async def predict(self, rows: Sequence[Sequence[int]]) -> list[Sequence[float]]:
+        """The probability of each label, in their order, for rows of ids.
+
+        Raises WrongInput, QueueFull or EngineFailed.
+        """
+        return await run_batch(self.thread, self.items_of(rows))
+
+    def _encode_all(self, texts: Sequence[str]) -> list[Encoded]:
+        return [self.read(self.reader, text, f"texts[{i}]") for i, text in enumerate(texts)]
+
+
+def _ranked(labels: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
+    pairs = zip(labels, probabilities, strict=True)
+    return sorted(pairs, key=lambda pair: -pair[1])

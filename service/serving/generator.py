@@ -1,0 +1,269 @@
+"""A generator as a caller sees it: a prompt, a source or a vector in, a stream of tokens out."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.engine.errors import WrongInput
+from service.engine.requests import GenerateRequest, Snapshot
+from service.serving.inputs import (
+    ReadingModel,
+    TextCodec,
+    checked_size,
+    checked_vector,
+    off_loop,
+)
+from service.serving.model_info import ModelCard
+from service.serving.output_stream import TokenStream, run_batch
+from service.serving.resume_token import ResumeTokens, ServedBundle
+from service.serving.sampling_params import GenerateParams, GenerateValidator, ScoreParams
+from service.serving.worker import EngineThread
+
+_SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class OpenStream:
+    """A stream under way: read ``tokens``, and close it.
+
+    echo: the prompt's tokens, where asked for. sign: makes a resume token of a snapshot.
+    """
+
+    tokens: TokenStream
+    seed: int
+    unknown_symbols: int
+    echo: list[ScoredToken]
+    sign: Callable[[Snapshot], bytes]
+    codec: TextCodec
+
+    def text_of(self, token: int, position: int) -> str:
+        return self.codec.piece(token, position == 0)
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """log_probability: None for a token that follows nothing."""
+
+    token: int
+    text: str
+    log_probability: float | None
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    tokens: list[ScoredToken]
+    unknown_symbols: int
+
+
+@dataclass(frozen=True)
+class ScoreItem:
+    """The log-probability of each target after the token beside it.
+
+    source: ids or values that prefill the model first; empty for a generator.
+    """
+
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+    source: tuple[Any, ...] = ()
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What a generating model writes with.
+
+    begin_id, end_id, never_sampled_ids: as GenerationModel. rows: how many streams decode at once.
+    """
+
+    codec: TextCodec
+    begin_id: int | None
+    end_id: int | None
+    never_sampled_ids: tuple[int, ...]
+    vocabulary: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Input:
+    """ids: or the values of a vector."""
+
+    ids: Sequence[Any]
+    unknown: int = 0
+
+
+class GeneratorModel(ReadingModel):
+    """Generates from a prompt or, where the writer has a begin_id, from a source or a vector.
+
+    reader: None for a model that reads a vector.
+    tokens_per_message: for requests that do not say; 0 leaves it to the pace of the thread.
+    choose_seed: for requests without one. clock: the engine's, in seconds.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        reader: TextCodec | None,
+        writer: Writer,
+        thread: EngineThread,
+        score_thread: EngineThread,
+        resume_tokens: ResumeTokens,
+        tokens_per_message: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
+    ) -> None:
+        super().__init__(card)
+        self.reader = reader
+        self.writer = writer.codec
+        self.begin_id, self.end_id = writer.begin_id, writer.end_id
+        self.thread = thread
+        self.score_thread = score_thread
+        self.resume_tokens = resume_tokens
+        self.tokens_per_message = tokens_per_message
+        self.clock = clock
+        self.choose_seed = choose_seed
+        self._rules = GenerateValidator(
+            card, writer.vocabulary, writer.never_sampled_ids, writer.end_id, writer.rows
+        )
+
+    @property
+    def needs(self) -> str:
+        """What prefills it, by the name of its field."""
+        if self.begin_id is None:
+            return "prompt"
+        return "source" if self.reader else "vector"
+
+    async def generate(self, params: GenerateParams) -> OpenStream:
+        """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
+        bundle = ServedBundle(
+            self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
+        )
+        if params.resume_token is None:
+            if params.echo and self.needs != "prompt":
+                raise WrongInput(
+                    f"model {self.card.name!r} reads a {self.needs} and has no prompt to echo; "
+                    "leave echo"
+                )
+            given = self._input(params)
+            unknown = given.unknown
+            request = self._request(params, given)
+            echo = await self._echo(params, given) if params.echo else []
+        else:
+            snapshot = self.resume_tokens.open(
+                params.resume_token, bundle, params.subject, params.allow_inexact
+            )
+            unknown, echo = 0, []
+            request = self._rules.resumed(params, snapshot, self.clock())
+        size = request.beam.width if request.beam else request.samples
+        each = params.tokens_per_message or self.tokens_per_message
+        stream = TokenStream.open(self.thread, request, each, size)
+        return OpenStream(
+            stream,
+            request.sampling.seed,
+            unknown,
+            echo,
+            lambda snapshot: self.resume_tokens.sign(snapshot, bundle, params.subject),
+            self.writer,
+        )
+
+    def _request(self, params: GenerateParams, given: _Input) -> GenerateRequest:
+        seed = params.sampling.seed
+        return self._rules.fresh(
+            params, given.ids, self.choose_seed() if seed is None else seed, self.clock()
+        )
+
+    async def _echo(self, params: GenerateParams, prompt: _Input) -> list[ScoredToken]:
+        """The prompt's tokens, with their log-probabilities where those are asked for."""
+        if params.log_probabilities and len(prompt.ids) > 1:
+            (scored,) = await self.score([ScoreParams(params.prompt or "")])
+            return scored.tokens
+        return [
+            ScoredToken(token, self.writer.piece(token, number == 0), None)
+            for number, token in enumerate(prompt.ids)
+        ]
+
+    async def score(self, all_params: Sequence[ScoreParams]) -> list[ScoredText]:
+        """Raises WrongInput, QueueFull or EngineFailed."""
+        size = checked_size("items", [params.characters for params in all_params])
+        size += sum(len(params.vector or ()) for params in all_params)
+        read = await off_loop(size, lambda: self._score_items(all_params))
+        rows = await run_batch(self.score_thread, [item for item, _ in read])
+        return await off_loop(
+            size,
+            lambda: [
+                ScoredText(self._scored(item, row), unknown)
+                for (item, unknown), row in zip(read, rows, strict=True)
+            ],
+        )
+
+    def _input(self, params: GenerateParams) -> _Input:
+        name, needs = self.card.name, self.needs
+        given = getattr(params, needs)
+        if given is None:
+            others = [k for k in ("prompt", "source", "vector") if getattr(params, k) is not None]
+            says = f"the request has a {others[0]}" if others else "the request has no input"
+            raise WrongInput(f"model {name!r} takes a {needs}, {says}; set {needs!r}")
+        return self._read_input(given, needs)
+
+    def _read_input(self, given: Any, what: str) -> _Input:
+        """given: a text, or the values of a vector."""
+        if self.reader is None:
+            return _Input(checked_vector(given, self.card.vector_fields, what))
+        encoded = self.read(self.reader, given, what)
+        return _Input(encoded.ids, encoded.unknown)
+
+    def _score_items(self, all_params: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
+        return [
+            self._score_item(params, f"items[{number}]") for number, params in enumerate(all_params)
+        ]
+
+    def _score_item(self, params: ScoreParams, where: str) -> tuple[ScoreItem, int]:
+        self._check_condition(params, where)
+        if self.needs == "prompt":
+            return self._continuation(params.text, f"{where}.text")
+        given = self._read_input(getattr(params, self.needs), f"{where}.{self.needs}")
+        limit = self.card.limits["output_tokens"]
+        encoded = self.read(self.writer, params.text, f"{where}.text", limit)
+        assert self.begin_id is not None, "a model that reads a whole input begins with a marker"
+        assert self.end_id is not None, "and ends with one"
+        tokens, targets = (self.begin_id, *encoded.ids), (*encoded.ids, self.end_id)
+        return ScoreItem(tokens, targets, tuple(given.ids)), given.unknown + encoded.unknown
+
+    def _continuation(self, text: str, what: str) -> tuple[ScoreItem, int]:
+        given = self._read_input(text, what)
+        if len(given.ids) < 2:
+            raise WrongInput(
+                f"{what} has one token, and what follows nothing has no probability; "
+                "send at least two"
+            )
+        return ScoreItem(tuple(given.ids[:-1]), tuple(given.ids[1:])), given.unknown
+
+    def _check_condition(self, params: ScoreParams, where: str) -> None:
+        """What the text is the answer to is there, where there is such a thing."""
+        needs, name = self.needs, self.card.name
+        does = "alone" if needs == "prompt" else f"given a {needs}"
+        for kind in ("source", "vector"):
+            if kind != needs and getattr(params, kind) is not None:
+                raise WrongInput(
+                    f"{where}.{kind} is set, model {name!r} scores texts {does}; leave it"
+                )
+        if needs != "prompt" and getattr(params, needs) is None:
+            raise WrongInput(
+                f"{where}.{needs} is empty; model {name!r} scores texts {does}, so set it"
+            )
+
+    def _scored(self, item: ScoreItem, row: Sequence[float]) -> list[ScoredToken]:
+        known = list(zip(item.targets, map(float, row), strict=True))
+        every: list[tuple[int, float | None]] = [*known]
+        if self.needs == "prompt":
+            every.insert(0, (item.tokens[0], None))
+        return [
+            ScoredToken(token, self.writer.piece(token, number == 0), log_probability)
+            for number, (token, log_probability) in enumerate(every)
+        ]

@@ -1,0 +1,154 @@
+"""What every served model does with its input: reads it, and refuses what is too much or none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from service.engine.errors import WrongInput
+from service.serving.model_info import ModelCard
+
+# Of a number that a caller gives: with larger ones a model's products leave float32, and NaN would
+# look like the model's own fault. States and vectors stay far below.
+MOST_NUMBER = 1e9
+MAX_TEXTS = 1024
+MAX_REQUEST_CHARACTERS = 131_072
+# Reading or telling more than this at once would hold up every stream's messages.
+_INLINE_SIZE = 8_192
+
+Answer = TypeVar("Answer")
+
+
+class Encoded(Protocol):
+    @property
+    def ids(self) -> list[int]: ...
+
+    @property
+    def unknown(self) -> int: ...
+
+
+class TextCodec(Protocol):
+    """Text to ids and back, as the model was trained with."""
+
+    def encode(self, text: str) -> Encoded: ...
+
+    def piece(self, token: int, first: bool) -> str: ...
+
+    def longest_text(self, tokens: int) -> int:
+        """Characters above which a text is refused unread."""
+
+
+class WordCodec(TextCodec, Protocol):
+    """Words to ids, one each."""
+
+    def words_of(self, text: str) -> list[str]:
+        """The tokens of ``text`` as they stand there."""
+
+    def encode_words(self, words: Iterable[str]) -> Encoded: ...
+
+
+@dataclass(frozen=True)
+class PredictItem:
+    """tokens: ids of one text."""
+
+    tokens: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+class ReadingModel:
+    """What every served model shares: its card, and how much it reads."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    def read(self, codec: TextCodec, text: str, what: str, limit: int | None = None) -> Encoded:
+        """limit: in tokens; the model's own of its input unless said otherwise.
+
+        Raises WrongInput for a text without tokens or above the limit.
+        """
+        limit = self.card.limits["input_tokens"] if limit is None else limit
+        self.check_unread(codec, text, what, limit)
+        encoded = codec.encode(text)
+        self.check_tokens(len(encoded.ids), what, limit)
+        return encoded
+
+    def check_unread(self, codec: TextCodec, text: str, what: str, limit: int) -> None:
+        """Raises WrongInput for a text that is too long to be worth reading."""
+        if len(text) > codec.longest_text(limit):
+            raise WrongInput(
+                f"{what} has {len(text)} characters, model {self.card.name!r} accepts {limit} "
+                "tokens; shorten it"
+            )
+
+    def items_of(self, rows: Sequence[Sequence[int]]) -> list[PredictItem]:
+        """Rows of ids, each within the limit of the input. Raises WrongInput."""
+        for number, ids in enumerate(rows):
+            self.check_ids(ids, f"row {number}")
+        return [PredictItem(tuple(ids)) for ids in rows]
+
+    def check_ids(
+        self, ids: Sequence[int], what: str, limit: int | None = None, below: int | None = None
+    ) -> None:
+        """Raises WrongInput for none, for more than ``limit``, and for one that is no id.
+
+        limit, below: of the input and its ids, unless said otherwise.
+        """
+        below = self.card.input_ids if below is None else below
+        self.check_tokens(
+            len(ids), what, self.card.limits["input_tokens"] if limit is None else limit
+        )
+        if not 0 <= min(ids) <= max(ids) < below:
+            wrong = next(number for number in ids if not 0 <= number < below)
+            raise WrongInput(
+                f"{what} holds the id {wrong}; model {self.card.name!r} knows 0 to {below - 1}"
+            )
+
+    def check_tokens(self, count: int, what: str, limit: int) -> None:
+        """Raises WrongInput for none and for more than ``limit``."""
+        if not count:
+            raise WrongInput(f"{what} is empty; model {self.card.name!r} needs at least one token")
+        if count > limit:
+            raise WrongInput(
+                f"{what} has {count} tokens, model {self.card.name!r} accepts {limit}; shorten it"
+            )
+
+
+def checked_size(what: str, lengths: Sequence[int]) -> int:
+    """The characters of all texts of a request together."""
+    if not 1 <= len(lengths) <= MAX_TEXTS:
+        raise WrongInput(f"{what} holds {len(lengths)} entries; send 1 to {MAX_TEXTS} a request")
+    if sum(lengths) > MAX_REQUEST_CHARACTERS:
+        raise WrongInput(
+            f"{what} hold {sum(lengths)} characters together; send at most "
+            f"{MAX_REQUEST_CHARACTERS} a request"
+        )
+    return sum(lengths)
+
+
+async def off_loop(size: int, work: Callable[[], Answer]) -> Answer:
+    """``work`` on much, on a thread of its own; on little, here.
+
+    size: characters to read, or parts of an answer.
+    """
+    return work() if size <= _INLINE_SIZE else await asyncio.to_thread(work)
+
+
+def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) -> tuple[float, ...]:
+    """One value from 0 to MOST_NUMBER for each of ``fields``. Raises WrongInput."""
+    if len(values) != len(fields):
+        raise WrongInput(
+            f"{what} has {len(values)} values, the model takes {len(fields)}; send one for each "
+            "of vector_fields, which GetModel tells, in their order"
+        )
+    for number, (field, value) in enumerate(zip(fields, values, strict=True)):
+        if not 0 <= value <= MOST_NUMBER:
+            raise WrongInput(
+                f"{what}.values[{number}] is {value:g}; vector_fields[{number}], {field!r}, is a "
+                f"number from 0 to {MOST_NUMBER:g}"
+            )
+    return tuple(values)

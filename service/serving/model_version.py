@@ -1,0 +1,148 @@
+"""One version of a model while it is served: who uses it, and what becomes of their calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from service.serving.classifier import ClassifierModel
+from service.serving.fill_mask import FillModel
+from service.serving.generator import GeneratorModel
+from service.serving.statistics import ModelStatistics
+from service.serving.tagger import TaggerModel
+from service.serving.worker import EngineThread
+
+ServedModel = ClassifierModel | TaggerModel | FillModel | GeneratorModel
+Model = TypeVar("Model")
+
+
+@dataclass
+class Call(Generic[Model]):
+    """One request of a caller, filled in by whoever serves it.
+
+    inferences: how many inputs it held. input_seconds, output_seconds: what converting took.
+    """
+
+    model: Model
+    inferences: int = 1
+    input_seconds: float = 0.0
+    output_seconds: float = 0.0
+
+
+def _nothing(*_: object) -> None:
+    """Nobody is to be told."""
+
+
+class ServedVersion:
+    """One version of a model that is served, and how many use it. For the event loop alone.
+
+    threads: of its engines. on_free: called once, with this version, when it is retired and
+    nobody uses it any more.
+    clock: for the time of calls, in seconds.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        statistics: ModelStatistics | None = None,
+        threads: Sequence[EngineThread] = (),
+        on_free: Callable[[ServedVersion], None] = _nothing,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model = model
+        self.statistics = statistics or ModelStatistics()
+        self.threads = tuple(threads)
+        self.on_free = on_free
+        self.users = 0
+        self.is_retired = False
+        self._is_withdrawn = False
+        self._is_free = False
+        self._clock = clock
+        self._callbacks: dict[object, Callable[[], None]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.model.card.name
+
+    @property
+    def version(self) -> str:
+        return self.model.card.version
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one stream, as it is kept between two requests."""
+        return sum(spec.row_bytes for spec in self.model.card.state)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of its engines broke: it answers some calls no more."""
+        return any(thread.failure for thread in self.threads)
+
+    def take(self) -> None:
+        """A sequence or a call begins to use it. A retired one can be taken while it is used."""
+        assert not self._is_free, "its engines are being stopped"
+        self.users += 1
+
+    def give(self) -> None:
+        """Whoever took it is done."""
+        self.users -= 1
+        self._free_if_unused()
+
+    def retire(self) -> None:
+        """A newer version has taken over: those who use it finish, nobody else begins."""
+        self.is_retired = True
+        self._free_if_unused()
+
+    def withdraw(self) -> None:
+        """The model is unloaded: retire, and tell those who wait to hear of it."""
+        self.is_retired = self._is_withdrawn = True
+        callbacks, self._callbacks = list(self._callbacks.values()), {}
+        for callback in callbacks:
+            callback()
+        self._free_if_unused()
+
+    def when_withdrawn(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have ``callback`` called once when the model is unloaded, at once if it was.
+
+        Returns what removes it again.
+        """
+        if self._is_withdrawn:
+            callback()
+            return _nothing
+        key = object()
+        self._callbacks[key] = callback
+        return lambda: self._forget(key)
+
+    def call(self) -> AbstractContextManager[Call[ServedModel]]:
+        """One request: taken, its outcome and duration recorded, given."""
+        return self.call_of(self.model)
+
+    @contextmanager
+    def call_of(self, model: Model) -> Iterator[Call[Model]]:
+        """As call(), of ``model``: this version's own, or the part of it that is asked."""
+        call = Call(model)
+        self.take()
+        started = self._clock()
+        try:
+            yield call
+        except BaseException:
+            self.statistics.failed(self._clock() - started)
+            raise
+        else:
+            self.statistics.succeeded(
+                self._clock() - started, call.inferences, call.input_seconds, call.output_seconds
+            )
+        finally:
+            self.give()
+
+    def _forget(self, key: object) -> None:
+        self._callbacks.pop(key, None)
+
+    def _free_if_unused(self) -> None:
+        if self.is_retired and not self.users and not self._is_free:
+            self._is_free = True
+            self._callbacks.clear()
+            self.on_free(self)

@@ -1,0 +1,234 @@
+"""The event loop's end of a piece of work: where an engine's events wait to be read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from service.engine.dynamic_batcher import BatchDone, BatchFailed
+from service.engine.errors import RequestError
+from service.engine.requests import Event, Failed, Finished, TokenMade
+from service.serving.coalescing import Coalescer
+from service.serving.request_timing import TIMELINE
+from service.serving.worker import EngineThread
+
+# Events that may wait for the reader of one stream before it pauses, and the share of them
+# that lets it go on. What waits is kept in memory, so a stream that nobody reads costs little.
+FULL = 64
+_LOW_SHARE = 0.25
+# Of that, what is left while memory is short.
+_SMALL_SHARE = 0.25
+
+
+# What is to be called when a stream is given up while its messages are being written: whoever
+# writes them waits for a caller that does not read. None where nothing is written meanwhile.
+ON_GIVEN_UP: ContextVar[Callable[[RequestError], None] | None] = ContextVar(
+    "on_given_up", default=None
+)
+
+
+class Dispatcher:
+    """How events get from one engine's thread to the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def deliver(self, sinks: Sequence[Any]) -> None:
+        """Called on the engine's thread: wake the readers that have a message's worth."""
+        # Messages leave in this order: a first token does not queue behind everyone's next.
+        due = sorted((sink for sink in sinks if sink.is_due), key=_urgency)
+        if due and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(_wake, due)
+
+
+def _urgency(sink: Any) -> bool:
+    return not sink.is_urgent
+
+
+def _wake(sinks: Sequence[Any]) -> None:
+    for sink in sinks:
+        sink.wake()
+
+
+class TokenStream:
+    """The events of one request, as they come; close() it whatever happens.
+
+    put() is called by the engine's thread, everything else by the event loop. What has
+    gathered is given at once. A reader that falls behind makes its streams pause.
+
+    tokens_per_message: 0 leaves it to the pace. Otherwise a message holds so many; fewer where
+    something else is to be told, such as the end. size: how many streams the request is.
+    """
+
+    def __init__(self, coalescer: Coalescer, tokens_per_message: int = 0, size: int = 1) -> None:
+        self._events: deque[Event] = deque()
+        self._pace = coalescer
+        self._tokens_per_message = tokens_per_message
+        self._ready = asyncio.Event()
+        self._has_begun = False
+        # Events that are no tokens, put and taken: each number has one writer.
+        self._others_put = 0
+        self._others_taken = 0
+        self._was_full = False
+        self._thread: EngineThread | None = None
+        self.work: Any = None  # as the engine knows it
+        self._ended: Finished | None = None
+        self._timeline = TIMELINE.get()
+        self._on_given_up = ON_GIVEN_UP.get()
+        self._error: RequestError | None = None  # it was given up for
+        self._handed_at: float | None = None  # when its reader got what it has not written yet
+        self._full = max(FULL * min(size, 4), 2 * self._tokens_per_message)
+
+    @classmethod
+    def open(
+        cls,
+        thread: EngineThread,
+        request: Any,
+        tokens_per_message: int = 0,
+        size: int = 1,
+    ) -> TokenStream:
+        stream = cls(thread.coalescer, tokens_per_message, size)
+        stream.work = thread.submit(request, stream, size)
+        stream._thread = thread
+        return stream
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        if type(event) is not TokenMade:
+            self._others_put += 1
+
+    @property
+    def is_urgent(self) -> bool:
+        """The first token, and what is no token, wait for no other."""
+        return not self._has_begun or self._others_put != self._others_taken
+
+    @property
+    def is_full(self) -> bool:
+        """Asked by the engine's thread, which then pauses the stream."""
+        full = self._full
+        if self._thread is not None and self._thread.are_buffers_small:
+            full = max(1, int(_SMALL_SHARE * full))
+        if len(self._events) < full:
+            return False
+        self._was_full = True
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        each = self._tokens_per_message or self._pace.tokens_per_message
+        return self.is_urgent or self._was_full or len(self._events) >= each
+
+    def wake(self) -> None:
+        self._ready.set()
+
+    async def __aiter__(self) -> AsyncIterator[list[Event]]:
+        """Raises EngineFailed or ServiceStopping when the engine gives the request up, and what
+        give_up() was called with."""
+        while True:
+            await self._ready.wait()
+            if self._error:
+                raise self._error
+            self._ready.clear()
+            events = self._take()
+            if events:
+                last = events[-1]
+                if isinstance(last, Failed):
+                    raise last.error
+                if isinstance(last, Finished):
+                    self._ended = last
+                if self._thread is not None:
+                    self._handed_at = self._thread.clock()
+                yield events
+                self._handed_at = None
+                if self._ended:
+                    return
+            self._let_go_on()
+
+    def _take(self) -> list[Event]:
+        """What goes into one message: so many tokens, with all that follows them."""
+        events: list[Event] = []
+        if self._tokens_per_message and not self.is_due:
+            return events
+        tokens, limit = 0, self._tokens_per_message or self._full
+        while self._events:
+            if type(self._events[0]) is TokenMade:
+                if tokens == limit:
+                    self._ready.set()
+                    break
+                tokens += 1
+            else:
+                self._others_taken += 1
+            events.append(self._events.popleft())
+        self._has_begun |= bool(events)
+        if tokens and self._thread is not None:
+            self._thread.count_message(tokens)
+        return events
+
+    def _let_go_on(self) -> None:
+        """Wake the request's streams once little enough waits."""
+        if (
+            self._was_full
+            and len(self._events) <= _LOW_SHARE * self._full
+            and self._thread is not None
+        ):
+            self._was_full = False
+            self._thread.resume(self.work)
+
+    @property
+    def unread_since(self) -> float | None:
+        """Since when its reader has been writing one message while its streams pause, on the
+        engines' clock; None for one that is not behind."""
+        return self._handed_at if self._was_full else None
+
+    def give_up(self, error: RequestError) -> None:
+        """Free its place now; its reader gets ``error``, even in the midst of a write."""
+        self._error = error
+        self.close()
+        self._events.clear()
+        self._ready.set()
+        if self._on_given_up:
+            self._on_given_up(error)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.release(self.work)
+            self._thread = None
+            if self._timeline:
+                self._timeline.note_stream(self.work, self._ended)
+
+
+class _Answer:
+    """A sink that gets one event."""
+
+    is_due = is_urgent = True
+    is_full = False
+    unread_since = None
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._event: Any = None
+
+    def put(self, event: Any) -> None:
+        self._event = event
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(self._event)
+
+
+async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
+    """The results of ``items`` in order. Raises QueueFull, EngineFailed or ServiceStopping."""
+    answer = _Answer()
+    work = thread.submit(items, answer, len(items))
+    try:
+        event: BatchDone | BatchFailed = await answer.future
+    finally:
+        thread.release(work)
+        if timeline := TIMELINE.get():
+            timeline.note_batch(work)
+    if isinstance(event, BatchFailed):
+        raise event.error
+    return event.results

@@ -1,0 +1,182 @@
+"""The models that are served, by name and version, and the bundles that were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
+from service.serving.classifier import ClassifierModel
+from service.serving.fill_mask import FillModel
+from service.serving.generator import GeneratorModel
+from service.serving.model_version import Call, ServedModel, ServedVersion
+from service.serving.online_tagger import TagStreams
+from service.serving.tagger import TaggerModel
+
+Kind = TypeVar("Kind", ClassifierModel, TaggerModel, FillModel, GeneratorModel)
+
+
+@dataclass(frozen=True)
+class RefusedModel:
+    name: str
+    version: str
+    reason: str
+
+
+class ModelRegistry:
+    """Which versions of each model are served now. Used and changed by the event loop alone."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, dict[int, ServedVersion]] = {}
+        self._refused: dict[str, list[RefusedModel]] = {}
+        self._known: set[str] = set()
+        self._withdrawn: set[str] = set()
+
+    @property
+    def served(self) -> list[ServedVersion]:
+        """By name and version."""
+        return [
+            versions[number]
+            for _, versions in sorted(self._served.items())
+            for number in sorted(versions)
+        ]
+
+    @property
+    def models(self) -> list[ServedModel]:
+        return [served.model for served in self.served]
+
+    @property
+    def refused(self) -> tuple[RefusedModel, ...]:
+        """Found and not loaded, by name."""
+        return tuple(bundle for name in sorted(self._refused) for bundle in self._refused[name])
+
+    def knows(self, name: str) -> bool:
+        """Whether a model of this name is or was served."""
+        return name in self._known
+
+    def versions(self, name: str) -> list[str]:
+        """The served ones, ascending."""
+        return [str(number) for number in sorted(self._served.get(name, {}))]
+
+    def was_unloaded(self, name: str) -> bool:
+        return name in self._withdrawn
+
+    def refused_of(self, name: str) -> list[RefusedModel]:
+        return list(self._refused.get(name, ()))
+
+    # -- changes -------------------------------------------------------------------------------
+
+    def replace(self, name: str, versions: Sequence[ServedVersion]) -> None:
+        """From now on these are served; who uses another one finishes on that."""
+        before = self._served.get(name, {})
+        now = {int(served.version): served for served in versions}
+        self._served[name] = now
+        self._known.add(name)
+        self._withdrawn.discard(name)
+        for served in before.values():
+            if served not in now.values():
+                served.retire()
+
+    def withdraw(self, name: str) -> None:
+        """Unload: nobody new is served; whoever waits to hear of it is told."""
+        self._withdrawn.add(name)
+        for served in self._served.pop(name, {}).values():
+            served.withdraw()
+
+    def refuse(self, name: str, refused: Sequence[RefusedModel]) -> None:
+        """From now on these versions of ``name`` are the ones that could not be loaded."""
+        self._refused.pop(name, None)
+        if refused:
+            self._refused[name] = list(refused)
+            self._withdrawn.discard(name)
+
+    # -- look-ups ------------------------------------------------------------------------------
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """As find(), without a lease: for what is read at once."""
+        return self.find(name, version).model
+
+    def find(self, name: str, version: str = "") -> ServedVersion:
+        """version: empty for the highest one.
+
+        Raises ModelRefused for a bundle that could not be loaded, else ModelNotFound.
+        """
+        versions = self._served.get(name)
+        if not versions:
+            raise self._missing(name)
+        if version == "":
+            return versions[max(versions)]
+        for served in versions.values():
+            if served.version == version:
+                return served
+        raise self._missing_version(name, version)
+
+    def classifier(
+        self, name: str, version: str = ""
+    ) -> AbstractContextManager[Call[ClassifierModel]]:
+        return self._call(ClassifierModel, "classify", name, version)
+
+    def tagger(self, name: str, version: str = "") -> AbstractContextManager[Call[TaggerModel]]:
+        return self._call(TaggerModel, "tag", name, version)
+
+    def tag_streams(self, name: str, version: str = "") -> AbstractContextManager[Call[TagStreams]]:
+        """Raises WrongInput for a tagger that cannot label a token before the next one, too."""
+        served = self.find(name, version)
+        stream: TagStreams | None = _expect(TaggerModel, "tag", served.model).stream
+        if stream is None:
+            raise WrongInput(
+                f"model {name!r} needs the tokens to the right of each, too; call Tag with all of "
+                "them"
+            )
+        return served.call_of(stream)
+
+    def filler(self, name: str, version: str = "") -> AbstractContextManager[Call[FillModel]]:
+        return self._call(FillModel, "fill blanks", name, version)
+
+    def generator(
+        self, name: str, version: str = ""
+    ) -> AbstractContextManager[Call[GeneratorModel]]:
+        return self._call(GeneratorModel, "generate", name, version)
+
+    def _call(
+        self, kind: type[Kind], does: str, name: str, version: str
+    ) -> AbstractContextManager[Call[Kind]]:
+        """Raises WrongInput for a model of another kind, beside what find() raises."""
+        served = self.find(name, version)
+        return served.call_of(_expect(kind, does, served.model))
+
+    def _missing(self, name: str) -> ModelNotFound | ModelRefused:
+        if name in self._withdrawn:
+            return ModelNotFound(f"model {name!r} was unloaded; load it, then ask again")
+        for refused in self._refused.get(name, ()):
+            return ModelRefused(f"model {name!r} was not loaded: {refused.reason}")
+        known = ", ".join(sorted(self._served)) or "none"
+        return ModelNotFound(f"no model {name!r}; served are: {known}")
+
+    def _missing_version(self, name: str, version: str) -> ModelNotFound | ModelRefused:
+        for refused in self._refused.get(name, ()):
+            if refused.version == version:
+                return ModelRefused(
+                    f"version {version} of model {name!r} was not loaded: {refused.reason}"
+                )
+        served = " and ".join(repr(number) for number in self.versions(name))
+        return ModelNotFound(
+            f"model {name!r} is served in version {served}, not {version!r}; "
+            "leave the version empty for the newest that is served"
+        )
+
+
+def _expect(kind: type[Kind], does: str, model: ServedModel) -> Kind:
+    if not isinstance(model, kind):
+        raise WrongInput(f"model {model.card.name!r} does not {does}; call {_calls_of(model)}")
+    return model
+
+
+def _calls_of(model: ServedModel) -> str:
+    if isinstance(model, TaggerModel):
+        return "Tag or StreamTag" if model.card.streams_tags else "Tag"
+    if isinstance(model, GeneratorModel):
+        return "Generate or Score"
+    return "Classify" if isinstance(model, ClassifierModel) else "Fill"

@@ -1,0 +1,326 @@
+"""What a caller may ask of a generating model, and every refusal of what it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from service.engine.errors import WrongInput
+from service.engine.requests import (
+    NO_CHECKPOINTS,
+    Beam,
+    GenerateRequest,
+    ResumePolicy,
+    Sampling,
+    Snapshot,
+)
+from service.serving.model_info import ModelCard
+from service.serving.output_stream import FULL
+
+# Of a token that waits to be read, and of each likelier one that is sent beside it.
+_TOKEN_BYTES, _TOP_BYTES = 256, 160
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_SAMPLES = 64
+MAX_BEAMS = 16
+MAX_TOP = 20
+MAX_TOKENS_PER_MESSAGE = 1024
+# A checkpoint copies a stream's state; more often than this it would cost more than tokens.
+LEAST_CHECKPOINT_TOKENS = 16
+# The wire carries 0.01 as a float32, which is a little less.
+_LEAST_TEMPERATURE = 0.01 * (1 - 1e-6)
+_LARGEST_BIAS = 100.0
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """What a request says of sampling; None takes the model's default."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_tokens: tuple[int, ...] = ()
+    banned_tokens: tuple[int, ...] = ()
+
+    def chosen(self) -> list[str]:
+        """Names of what the request does not leave to the model."""
+        return [f.name for f in fields(self) if getattr(self, f.name) not in (None, (), {})]
+
+
+@dataclass(frozen=True)
+class GenerateParams:
+    """One of prompt, source, vector, resume_token prefills the model; the others are None.
+
+    subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
+    """
+
+    prompt: str | None
+    source: str | None
+    vector: Sequence[float] | None
+    max_tokens: int | None
+    sampling: SamplingParams
+    stop: tuple[str, ...]
+    resume_token: bytes | None = None
+    allow_inexact: bool = False
+    min_tokens: int = 0
+    samples: int = 1
+    beam: Beam | None = None
+    log_probabilities: bool = False
+    top: int = 0
+    echo: bool = False
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
+    tokens_per_message: int = 0
+    subject: str = ""
+
+
+def unread_bytes(params: GenerateParams, longest: int) -> int:
+    """What the answer takes at most while nobody reads it.
+
+    longest: tokens that the model makes at most. A beam's tokens come all at once; of a stream
+    only so many wait, and as many may be in the message that is being sent.
+    """
+    if params.beam:
+        waiting = params.beam.best * min(params.max_tokens or longest, longest)
+    else:
+        waiting = max(FULL * min(params.samples, 4), 2 * params.tokens_per_message)
+    return waiting * (_TOKEN_BYTES + _TOP_BYTES * min(params.top, MAX_TOP))
+
+
+@dataclass(frozen=True)
+class ScoreParams:
+    """A text, and the source or the vector that it is the answer to, where there is one."""
+
+    text: str
+    source: str | None = None
+    vector: Sequence[float] | None = None
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) + len(self.source or "")
+
+
+class GenerateValidator:
+    """One model's defaults and limits.
+
+    vocabulary: tokens it knows. never_sampled_ids: those it never makes. rows: how many streams
+    decode at once, which a beam search takes together.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        vocabulary: int,
+        never_sampled_ids: Sequence[int],
+        end_id: int | None,
+        rows: int,
+    ) -> None:
+        self.card = card
+        self.vocabulary = vocabulary
+        self.never_sampled_ids = frozenset(never_sampled_ids)
+        self.end_id = end_id
+        self.rows = rows
+
+    def fresh(
+        self, params: GenerateParams, tokens: Sequence[Any], seed: int, arrived: float
+    ) -> GenerateRequest:
+        """Raises WrongInput."""
+        max_tokens = self._max_tokens(params.max_tokens)
+        if params.beam:
+            self._check_beam(params, params.beam)
+        if not 1 <= params.samples <= MAX_SAMPLES:
+            raise WrongInput(f"samples is {params.samples}; choose 1 to {MAX_SAMPLES}")
+        if params.min_tokens > max_tokens:
+            raise WrongInput(f"min_tokens is {params.min_tokens}, max_tokens {max_tokens}")
+        check_tokens_per_message(params.tokens_per_message)
+        check_checkpoints(params.checkpoints)
+        return GenerateRequest(
+            tokens=tuple(tokens),
+            sampling=self._sampling(params.sampling, seed, params.min_tokens),
+            max_tokens=max_tokens,
+            stop=_checked_stops(params.stop),
+            arrived=arrived,
+            min_tokens=params.min_tokens,
+            samples=params.samples,
+            top=_checked_top(params),
+            beam=params.beam,
+            checkpoints=params.checkpoints,
+        )
+
+    def resumed(
+        self, params: GenerateParams, snapshot: Snapshot, arrived: float
+    ) -> GenerateRequest:
+        """Go on from ``snapshot``; only its seed, its length and what is told may be chosen.
+
+        Raises WrongInput.
+        """
+        kept = [name for name in params.sampling.chosen() if name != "seed"]
+        for name, is_set in (
+            ("stop", params.stop),
+            ("min_tokens", params.min_tokens),
+            ("samples", params.samples != 1),
+            ("beam", params.beam),
+            ("echo", params.echo),
+        ):
+            kept += [name] if is_set else []
+        if kept:
+            raise WrongInput(
+                f"a resumed stream keeps its {kept[0]}; leave it, or send a new request"
+            )
+        check_tokens_per_message(params.tokens_per_message)
+        check_checkpoints(params.checkpoints)
+        seed = params.sampling.seed
+        return GenerateRequest(
+            tokens=snapshot.tokens,
+            sampling=snapshot.sampling if seed is None else replace(snapshot.sampling, seed=seed),
+            max_tokens=self._further(params.max_tokens, snapshot),
+            stop=snapshot.stop,
+            arrived=arrived,
+            min_tokens=snapshot.min_tokens,
+            first_sample=snapshot.sample,
+            top=_checked_top(params),
+            checkpoints=params.checkpoints,
+            resumed=snapshot,
+        )
+
+    def _further(self, params: int | None, snapshot: Snapshot) -> int:
+        """max_tokens of a resumed stream counts from the first token that it will deliver."""
+        if params is not None:
+            further = snapshot.made - len(snapshot.held) + self._max_tokens(params)
+            return max(snapshot.made + 1, further)
+        if snapshot.made >= snapshot.max_tokens:
+            raise WrongInput(
+                f"the stream had made all of its {snapshot.max_tokens} tokens; set max_tokens "
+                "for how many more"
+            )
+        return snapshot.max_tokens
+
+    def _max_tokens(self, params: int | None) -> int:
+        limit = self.card.limits["output_tokens"]
+        if params is None:
+            return limit
+        if not 1 <= params <= limit:
+            raise WrongInput(f"max_tokens is {params}; model {self.card.name!r} makes 1 to {limit}")
+        return params
+
+    def _sampling(self, params: SamplingParams, seed: int, min_tokens: int) -> Sampling:
+        default = self.card.sampling
+        temperature = default.temperature if params.temperature is None else params.temperature
+        top_p = default.top_p if params.top_p is None else params.top_p
+        if not 0.0 <= temperature <= 100.0:
+            raise WrongInput(f"temperature is {temperature:g}; choose one from 0 to 100")
+        if 0.0 < temperature < _LEAST_TEMPERATURE:
+            raise WrongInput(f"temperature is {temperature:g}; choose 0 or at least 0.01")
+        if not 0.0 < top_p <= 1.0:
+            raise WrongInput(f"top_p is {top_p:g}; choose one above 0 and up to 1")
+        self._check_choice(params, min_tokens)
+        return Sampling(
+            temperature=temperature,
+            top_k=default.top_k if params.top_k is None else params.top_k,
+            top_p=top_p,
+            seed=seed,
+            min_p=_between(params.min_p, 0.0, "min_p", 0.0, 1.0),
+            repetition_penalty=_between(
+                params.repetition_penalty, 1.0, "repetition_penalty", 0.01, 100.0
+            ),
+            frequency_penalty=_between(params.frequency_penalty, 0.0, "frequency_penalty", -2, 2),
+            presence_penalty=_between(params.presence_penalty, 0.0, "presence_penalty", -2, 2),
+            bias=self._bias(params),
+            allowed=tuple(sorted(set(params.allowed_tokens))),
+        )
+
+    def _bias(self, params: SamplingParams) -> tuple[tuple[int, float], ...]:
+        bias = {
+            token: _between(value, 0.0, f"logit_bias[{token}]", -_LARGEST_BIAS, _LARGEST_BIAS)
+            for token, value in params.logit_bias.items()
+        }
+        bias |= dict.fromkeys(params.banned_tokens, float("-inf"))
+        return tuple(sorted(bias.items()))
+
+    def _check_choice(self, params: SamplingParams, min_tokens: int) -> None:
+        """Every token exists, and something is left to draw."""
+        for name, tokens in (
+            ("logit_bias", params.logit_bias),
+            ("allowed_tokens", params.allowed_tokens),
+            ("banned_tokens", params.banned_tokens),
+        ):
+            for token in tokens:
+                if token >= self.vocabulary:
+                    raise WrongInput(
+                        f"{name} names token {token}, model {self.card.name!r} knows 0 to "
+                        f"{self.vocabulary - 1}; GetModel with_vocabulary lists them"
+                    )
+        if not (params.allowed_tokens or params.banned_tokens):
+            return
+        every = params.allowed_tokens or range(self.vocabulary)
+        left = set(every) - set(params.banned_tokens) - self.never_sampled_ids
+        if not left - ({self.end_id} if min_tokens else set()):
+            raise WrongInput("allowed_tokens and banned_tokens leave nothing to draw")
+
+    def _check_beam(self, params: GenerateParams, beam: Beam) -> None:
+        most = min(MAX_BEAMS, self.rows)
+        if not 1 <= beam.width <= most:
+            raise WrongInput(f"beam.width is {beam.width}; choose 1 to {most}")
+        if not 1 <= beam.best <= beam.width:
+            raise WrongInput(f"beam.best is {beam.best}; choose 1 to beam.width ({beam.width})")
+        _between(beam.length_penalty, 1.0, "beam.length_penalty", -10.0, 10.0)
+        drawing = set(params.sampling.chosen()) - {"allowed_tokens", "banned_tokens"}
+        others = (
+            *sorted(drawing),
+            *(["stop"] if params.stop else []),
+            *(["samples"] if params.samples != 1 else []),
+            *(["top_log_probabilities"] if params.top else []),
+            *(["resume tokens"] if params.checkpoints.is_asked_for else []),
+        )
+        if others:
+            raise WrongInput(f"beam search goes without {others[0]}; leave one of the two")
+
+
+def _between(value: float | None, default: float, name: str, least: float, most: float) -> float:
+    if value is None:
+        return default
+    # The wire carries a float32, which may lie beside the limit that was meant.
+    if not least - 1e-6 <= value <= most + 1e-6:
+        raise WrongInput(f"{name} is {value:g}; choose one from {least:g} to {most:g}")
+    return value
+
+
+def _checked_stops(stops: Sequence[str]) -> tuple[str, ...]:
+    if len(stops) > MAX_STOPS:
+        raise WrongInput(f"stop holds {len(stops)} texts; send at most {MAX_STOPS}")
+    for number, stop in enumerate(stops):
+        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+            raise WrongInput(
+                f"stop[{number}] has {len(stop)} characters; send 1 to {MAX_STOP_CHARACTERS}"
+            )
+    return tuple(stops)
+
+
+def check_tokens_per_message(count: int) -> None:
+    """Raises WrongInput."""
+    if count > MAX_TOKENS_PER_MESSAGE:
+        raise WrongInput(
+            f"tokens_per_message is {count}; choose up to "
+            f"{MAX_TOKENS_PER_MESSAGE}, or 0 for the server's choice"
+        )
+
+
+def _checked_top(params: GenerateParams) -> int:
+    if params.top > MAX_TOP:
+        raise WrongInput(f"top_log_probabilities is {params.top}; choose up to {MAX_TOP}")
+    return params.top
+
+
+def check_checkpoints(checkpoints: ResumePolicy) -> None:
+    """Raises WrongInput."""
+    every = checkpoints.every
+    if every and every < LEAST_CHECKPOINT_TOKENS:
+        raise WrongInput(
+            f"resume_every is {every}; choose 0 for never or at least {LEAST_CHECKPOINT_TOKENS}"
+        )

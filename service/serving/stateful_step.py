@@ -1,0 +1,128 @@
+"""One look ahead at a time: tokens and a state in, what may come next and the state after out.
+
+The caller draws the next token, and keeps the state or has it kept (``sequences.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.engine.errors import WrongInput
+from service.engine.online_tagging import LIKELIEST
+from service.engine.requests import GenerateRequest, NextTokenDistribution, State
+from service.engine.slots import StateSpec
+from service.serving.generator import GeneratorModel
+from service.serving.inputs import MOST_NUMBER, checked_vector
+from service.serving.output_stream import TokenStream
+
+
+@dataclass(frozen=True)
+class NextTokenParams:
+    """What one row reads.
+
+    tokens: ids to read, of what the model writes. source: ids or values that come before them,
+    for a model that reads such. start: the state to go on from, None to begin.
+
+    A model with a source reads it and its begin marker, or one token, at a time.
+    """
+
+    tokens: tuple[int, ...] = ()
+    source: tuple[Any, ...] | None = None
+    start: State | None = None
+
+
+async def look_ahead(
+    model: GeneratorModel, all_params: Sequence[NextTokenParams]
+) -> list[NextTokenDistribution]:
+    """What may follow each row. Raises WrongInput, QueueFull or EngineFailed."""
+    if len(all_params) > (limit := model.thread.limit):
+        raise WrongInput(
+            f"the request has {len(all_params)} rows, and this server steps at most {limit} at "
+            "once; send fewer rows"
+        )
+    requests = [
+        _request(model, params, f"row {number}") for number, params in enumerate(all_params)
+    ]
+    streams: list[TokenStream] = []
+    try:
+        for request in requests:
+            streams.append(TokenStream.open(model.thread, request))
+        return [await _outlook(stream) for stream in streams]
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+async def _outlook(stream: TokenStream) -> NextTokenDistribution:
+    (distribution,) = [
+        event
+        async for events in stream
+        for event in events
+        if isinstance(event, NextTokenDistribution)
+    ]
+    return distribution
+
+
+def _request(model: GeneratorModel, params: NextTokenParams, where: str) -> GenerateRequest:
+    if params.start is not None:
+        _check_state(model, params.start, where)
+    if model.needs == "prompt":
+        model.check_ids(params.tokens, f"{where} of tokens")
+        tokens, token = params.tokens, None
+    else:
+        tokens, token = _source(model, params, where), _token(model, params, where)
+    return GenerateRequest(
+        tokens=tokens,
+        sampling=LIKELIEST,
+        max_tokens=1,
+        stop=(),
+        arrived=model.clock(),
+        only_reads=True,
+        start=params.start,
+        token=token,
+    )
+
+
+def _source(model: GeneratorModel, params: NextTokenParams, where: str) -> tuple[Any, ...]:
+    if (params.source is None) == (params.start is None):
+        needs = model.needs
+        has = f"neither a {needs} nor" if params.source is None else f"both a {needs} and"
+        raise WrongInput(
+            f"{where} has {has} a state; send the {needs} first and the state afterwards"
+        )
+    if params.source is None:
+        return ()
+    if model.needs == "vector":
+        return checked_vector(params.source, model.card.vector_fields, f"{where} of vector")
+    model.check_ids(params.source, f"{where} of source")
+    return params.source
+
+
+def _token(model: GeneratorModel, params: NextTokenParams, where: str) -> int | None:
+    if len(params.tokens) > 1 or (params.start is not None and not params.tokens):
+        raise WrongInput(f"{where} has {len(params.tokens)} tokens; after a state send one")
+    if not params.tokens:
+        return None
+    model.check_ids(params.tokens, f"{where} of token", 1, len(model.card.vocabulary))
+    return params.tokens[0]
+
+
+def _check_state(model: GeneratorModel, state: State, where: str) -> None:
+    for spec in model.card.state:
+        given = state[spec.name]
+        if not _is_usable(spec, given, len(model.card.vocabulary)):
+            raise WrongInput(
+                f"{where} of {spec.name} holds what no state of model {model.card.name!r} can be; "
+                "send it as it came"
+            )
+
+
+def _is_usable(spec: StateSpec, given: Any, ids: int) -> bool:
+    """Whether a model computes with its numbers, and where it holds ids, whether there are such."""
+    if np.issubdtype(given.dtype, np.integer):
+        return bool(((given >= 0) & (given < ids)).all())
+    return bool((np.abs(given) <= MOST_NUMBER).all())

@@ -1,0 +1,42 @@
+"""One service for all tests of calls that leave nothing behind."""
+
+import grpc
+import pytest
+
+from service.config import Config
+from tests.conftest import RunningService
+from unroll import Client
+from unroll.v1 import unroll_pb2_grpc
+
+
+@pytest.fixture(scope="session")
+def standing_service(tiny_models):
+    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+    service = RunningService(Config(models=tiny_models, device="cpu", **addresses))
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def caller(standing_service):
+    with Client(standing_service.target, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def refusal(standing_service):
+    """The message of a call that is refused with INVALID_ARGUMENT."""
+
+    def answer(method, request):
+        with grpc.insecure_channel(standing_service.target) as channel:
+            stub = unroll_pb2_grpc.UnrollServiceStub(channel)
+            response = getattr(stub, method)(request, timeout=20)
+            return list(response) if method == "Generate" else response
+
+    def call(method, request):
+        with pytest.raises(grpc.RpcError) as caught:
+            answer(method, request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        return caught.value.details()
+
+    return call

@@ -1,0 +1,47 @@
+import asyncio
+import threading
+
+import pytest
+
+from service.engine.errors import WrongInput
+from service.serving.inputs import MAX_TEXTS, checked_size, checked_vector, off_loop
+
+FIELDS = ("Water (g)", "Energy (kcal)")
+
+
+def test_little_is_read_here_and_much_elsewhere():
+    async def where(size):
+        return await off_loop(size, threading.get_ident)
+
+    assert asyncio.run(where(10)) == threading.get_ident()
+    assert asyncio.run(where(100_000)) != threading.get_ident()
+
+
+def test_a_request_holds_so_many_texts_and_so_much_of_them():
+    assert checked_size("texts", [3, 4]) == 7
+    with pytest.raises(WrongInput, match=f"texts holds 0 entries; send 1 to {MAX_TEXTS}"):
+        checked_size("texts", [])
+    with pytest.raises(WrongInput, match="items holds 1025 entries"):
+        checked_size("items", [1] * (MAX_TEXTS + 1))
+    with pytest.raises(WrongInput, match="hold 131073 characters together"):
+        checked_size("items", [131_072, 1])
+
+
+def test_a_vector_is_taken_as_it_is():
+    assert checked_vector([0.0, 1e9], FIELDS, "vector") == (0.0, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0], "vector has 1 values, the model takes 2"),
+        ([1.0, 2.0, 3.0], "vector has 3 values"),
+        ([float("nan"), 1.0], r"vector.values\[0\] is nan; vector_fields\[0\], 'Water \(g\)'"),
+        ([1.0, float("-inf")], r"vector.values\[1\] is -inf; vector_fields\[1\]"),
+        ([1.0, -1e-9], r"vector.values\[1\] is -1e-09"),
+        ([1.0, 3e38], r"vector.values\[1\] is 3e\+38.* from 0 to 1e\+09"),
+    ],
+)
+def test_a_vector_that_cannot_prime_is_refused(values, message):
+    with pytest.raises(WrongInput, match=message):
+        checked_vector(values, FIELDS, "vector")

@@ -1,0 +1,130 @@
+from types import SimpleNamespace
+
+import pytest
+
+from service.engine.errors import EngineFailed
+from service.serving.model_version import ServedVersion
+from service.serving.statistics import Duration
+from tests.service.engine.fakes import card
+
+
+class Ticking:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make_version(freed=None, threads=(), clock=None):
+    model = SimpleNamespace(card=card("toy", "classify"))
+    freed = [] if freed is None else freed
+    return ServedVersion(model, threads=threads, on_free=freed.append, clock=clock or Ticking())
+
+
+def test_a_retired_version_is_free_once_its_last_user_gives():
+    freed = []
+    version = make_version(freed)
+    version.take()
+    version.take()
+    version.retire()
+    version.give()
+    assert freed == []
+    version.give()
+    assert (freed, version.is_retired) == ([version], True)
+
+
+def test_a_version_that_nobody_uses_is_free_when_it_is_retired():
+    freed = []
+    version = make_version(freed)
+    version.retire()
+    version.retire()
+    assert freed == [version]
+
+
+def test_a_version_in_use_can_be_taken_again_after_it_was_retired():
+    """A sequence holds it, and each of its requests takes it too."""
+    freed = []
+    version = make_version(freed)
+    version.take()
+    version.retire()
+    with version.call():
+        assert freed == []
+    version.give()
+    assert freed == [version]
+
+
+def test_nobody_hears_of_a_takeover_and_everybody_of_an_unload_once():
+    heard = []
+    version = make_version()
+    version.when_withdrawn(lambda: heard.append("a"))
+    forget = version.when_withdrawn(lambda: heard.append("b"))
+    version.take()
+    version.retire()
+    assert heard == []
+    forget()
+    version.withdraw()
+    version.withdraw()
+    assert heard == ["a"]
+
+
+def test_whoever_asks_after_the_unload_hears_at_once():
+    heard = []
+    version = make_version()
+    version.take()
+    version.withdraw()
+    forget = version.when_withdrawn(lambda: heard.append("late"))
+    forget()
+    assert heard == ["late"]
+
+
+def test_who_gives_because_of_an_unload_frees_it_once():
+    """A sequence ends when it hears of the unload, and its use with it."""
+    freed = []
+    version = make_version(freed)
+    version.take()
+    version.when_withdrawn(version.give)
+    version.withdraw()
+    assert freed == [version]
+
+
+def test_a_call_counts_with_what_it_says_of_itself():
+    clock = Ticking()
+    version = make_version(clock=clock)
+    with version.call() as call:
+        assert (call.model, version.users) == (version.model, 1)
+        call.inferences, call.input_seconds, call.output_seconds = 5, 0.25, 0.5
+        clock.now += 2.0
+    seen = version.statistics.snapshot()
+    assert (seen.success, seen.inference_count) == (Duration(1, 2 * 10**9), 5)
+    assert (seen.compute_input.nanoseconds, seen.compute_output.nanoseconds) == (
+        250_000_000,
+        500_000_000,
+    )
+    assert version.users == 0
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_call_that_ends_otherwise_has_failed(error):
+    clock = Ticking()
+    version = make_version(clock=clock)
+
+    def fail():
+        with version.call() as call:
+            call.inferences = 5
+            clock.now += 1.0
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    seen = version.statistics.snapshot()
+    assert (seen.fail, seen.success, seen.inference_count) == (Duration(1, 10**9), Duration(), 0)
+    assert version.users == 0
+
+
+def test_a_version_has_failed_as_soon_as_one_of_its_engines_has():
+    threads = [SimpleNamespace(failure=None), SimpleNamespace(failure=None)]
+    version = make_version(threads=threads)
+    assert not version.has_failed
+    threads[1].failure = EngineFailed("broken")
+    assert version.has_failed

@@ -1,0 +1,235 @@
+import asyncio
+
+import pytest
+
+from service.engine.errors import EngineFailed
+from service.engine.requests import Checkpoint, Failed, Finished, FinishReason, TokenMade
+from service.serving.coalescing import Coalescer
+from service.serving.output_stream import FULL, TokenStream
+
+END = Finished(FinishReason.LENGTH, 1, 1, 0.0, 0.0)
+
+
+def made(position):
+    return TokenMade(1, "a", position, -1.0)
+
+
+class Thread:
+    """What a stream needs of an engine's thread."""
+
+    are_buffers_small = False
+
+    def __init__(self):
+        self.coalescer = Coalescer(0.0)
+        self.resumed, self.released = [], []
+        self.messages = []
+        self.now = 0.0
+
+    def clock(self):
+        return self.now
+
+    def submit(self, request, sink, size):
+        return request
+
+    def resume(self, work):
+        self.resumed.append(work)
+
+    def release(self, work):
+        self.released.append(work)
+
+    def count_message(self, tokens):
+        self.messages.append(tokens)
+
+
+@pytest.fixture
+def thread():
+    return Thread()
+
+
+def feed(stream, *events):
+    """As an engine and its hand do it; returns whether the reader was woken."""
+    for event in events:
+        stream.put(event)
+    due = stream.is_due
+    if due:
+        stream.wake()
+    return due
+
+
+async def messages(stream):
+    return [[getattr(e, "position", "end") for e in events] async for events in stream]
+
+
+def test_the_first_token_and_the_end_wait_for_no_other(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r", tokens_per_message=4)
+        reader = asyncio.ensure_future(messages(stream))
+        assert feed(stream, made(0))
+        await asyncio.sleep(0)
+        woken = [feed(stream, made(n)) for n in range(1, 5)]
+        assert woken == [False, False, False, True]
+        await asyncio.sleep(0)
+        assert not feed(stream, made(5))
+        assert feed(stream, made(6), END)
+        return await reader
+
+    assert asyncio.run(run()) == [[0], [1, 2, 3, 4], [5, 6, "end"]]
+    assert thread.messages == [1, 4, 2]
+
+
+def test_one_token_a_message_can_be_forced(thread):
+    """However many have gathered; what ends a stream goes with its last token."""
+
+    async def run():
+        stream = TokenStream.open(thread, "r", tokens_per_message=1)
+        feed(stream, made(0), made(1), made(2), END)
+        return await messages(stream)
+
+    assert asyncio.run(run()) == [[0], [1], [2, "end"]]
+
+
+def test_the_pace_of_the_engine_decides_otherwise(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        reader = asyncio.ensure_future(messages(stream))
+        feed(stream, made(0))
+        await asyncio.sleep(0)
+        thread.coalescer.tokens_per_message = 3
+        assert [feed(stream, made(n)) for n in (1, 2, 3)] == [False, False, True]
+        await asyncio.sleep(0)
+        feed(stream, END)
+        return await reader
+
+    assert asyncio.run(run()) == [[0], [1, 2, 3], ["end"]]
+
+
+def test_a_full_stream_is_resumed_once_it_is_read(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        feed(stream, *(made(n) for n in range(FULL - 1)))
+        assert not stream.is_full
+        feed(stream, made(FULL - 1))
+        assert stream.is_full
+        reader = asyncio.ensure_future(messages(stream))
+        while not thread.resumed:
+            await asyncio.sleep(0)
+        assert not stream.is_full
+        feed(stream, END)
+        return await reader
+
+    assert asyncio.run(run()) == [list(range(FULL)), ["end"]]
+    assert thread.resumed == ["r"]
+
+
+def test_a_stream_that_fills_up_after_it_was_read_empty_is_resumed_too(thread):
+    """The engine finds it full after the reader's last look: the wake that follows resumes it."""
+
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        reader = asyncio.ensure_future(messages(stream))
+        for number in range(FULL):
+            stream.put(made(number))
+        stream.wake()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        stream._was_full = True  # what is_full notes, had the engine asked just before
+        assert feed(stream)
+        while not thread.resumed:
+            await asyncio.sleep(0)
+        feed(stream, END)
+        await reader
+
+    asyncio.run(run())
+
+
+def test_a_given_up_request_raises_its_error(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        feed(stream, made(0), Failed(EngineFailed("broken")))
+        await messages(stream)
+
+    with pytest.raises(EngineFailed, match="broken"):
+        asyncio.run(run())
+
+
+def test_closing_releases_once(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r", size=3)
+        stream.close()
+        stream.close()
+
+    asyncio.run(run())
+    assert thread.released == ["r"]
+
+
+def put_tokens(stream, first, count):
+    for position in range(first, first + count):
+        stream.put(TokenMade(1, "a", position, -1.0))
+
+
+async def next_message(messages):
+    """The next message, or a future of it while nothing is due."""
+    asked = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if not asked.done():
+        return asked
+    return asked.result()
+
+
+@pytest.mark.parametrize("gathered", [7, 8, 9])
+def test_a_reader_that_lags_gets_whole_messages(gathered):
+    """What gathered beyond whole messages waits for its message to become whole."""
+
+    async def read():
+        stream = TokenStream(Coalescer(0.0), tokens_per_message=3)
+        put_tokens(stream, 0, gathered)
+        stream.wake()
+        messages = aiter(stream)
+        sizes = [len(await next_message(messages)) for _ in range(gathered // 3)]
+        waiting = await next_message(messages)
+        assert isinstance(waiting, asyncio.Future), "nothing is due"
+        put_tokens(stream, gathered, 3 - gathered % 3)
+        assert stream.is_due
+        stream.wake()
+        return [*sizes, len(await waiting)]
+
+    assert asyncio.run(read()) == [3] * (gathered // 3 + 1)
+
+
+def test_what_is_no_token_waits_for_no_other():
+    """A checkpoint or an end that lies behind a whole message follows it at once."""
+
+    async def read():
+        stream = TokenStream(Coalescer(0.0), tokens_per_message=3)
+        put_tokens(stream, 0, 4)
+        stream.put(Checkpoint(0, None))
+        put_tokens(stream, 4, 1)
+        stream.put(END)
+        stream.wake()
+        return [len(events) async for events in stream]
+
+    assert asyncio.run(read()) == [3, 4]
+
+
+@pytest.mark.parametrize("tokens_per_message", [0, 1, 3, 100, 250, 256, 1000])
+def test_a_full_stream_goes_on_once_it_was_read(thread, tokens_per_message):
+    """However many tokens a message should hold: what paused is read out, and goes on."""
+
+    async def read():
+        stream = TokenStream(Coalescer(0.0), tokens_per_message)
+        stream._thread = thread
+        position = 0
+        while not stream.is_full:
+            put_tokens(stream, position, 1)
+            position += 1
+        assert stream.is_due
+        stream.wake()
+        messages = aiter(stream)
+        while not thread.resumed:
+            last = await next_message(messages)
+        assert len(thread.resumed) == 1
+        if isinstance(last, asyncio.Future):
+            last.cancel()
+
+    asyncio.run(read())

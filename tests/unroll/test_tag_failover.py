@@ -1,0 +1,170 @@
+"""A stream of tags over several calls: each word answered once, by what came before it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unroll import fakes
+from tests.unroll.fakes import WELL, Act
+from unroll import replay_buffer as kept_parts
+from unroll.channel import Retries
+from unroll.replay_buffer import ReadParts
+from unroll.tag_failover import CarriedTags
+from unroll.types import RequestFailed
+
+RETRIES = Retries(attempts=4, first_seconds=1.0, longest_seconds=8.0)
+# One word a request, and several.
+WORDS = [["w0"], ["w1", "w2", "w3"], [], *([f"w{n}"] for n in range(4, 20)), ["a", "b", "c"]]
+TEXTS = ["one two", "three", "", "four five six", "seven", "eight nine"]
+
+
+class Received:
+    """What a caller got for ``parts`` from calls that become of ``acts``, one after the other.
+
+    starts, sent: of each call. waits: before each, in seconds.
+    """
+
+    def __init__(self, parts, acts=(), **options):
+        read = ReadParts(parts, keeps=True)
+        stream = CarriedTags("m", options, RETRIES, read, draw=lambda: 1.0)
+        self.pieces, self.starts, self.sent, self.waits = [], [], [], []
+        left = iter(acts)
+        while not stream.is_over:
+            attempt = stream.attempt
+            self.starts.append(attempt.start)
+            self.waits.append(attempt.wait_seconds)
+            self.sent.append([])
+            call = fakes.tag(self._noted(attempt, stream, read), next(left, WELL))
+            while stream.attempt is attempt and not stream.is_over:
+                try:
+                    response = next(call)
+                except StopIteration:
+                    stream.end()
+                except RequestFailed as failure:
+                    stream.fail(failure)
+                else:
+                    piece = stream.take(response)
+                    self.pieces += [piece] if piece else []
+        self.read = read
+
+    def _noted(self, attempt, stream, read):
+        requests = read.requests(
+            attempt.start, attempt.first, attempt.skip, lambda: stream.attempt is attempt
+        )
+        for request in requests:
+            if not request.HasField("start"):
+                is_text = request.HasField("text")
+                self.sent[-1].append(request.text if is_text else list(request.words.words))
+            yield request
+
+    @property
+    def tokens(self):
+        return [token for piece in self.pieces for token in piece.tokens]
+
+    @property
+    def points(self):
+        return [point.next_position for piece in self.pieces for point in piece.resume_points]
+
+    @property
+    def end(self):
+        return self.pieces[-1].end
+
+
+def same(told, whole):
+    assert told.tokens == whole.tokens
+    assert [token.position for token in told.tokens] == list(range(len(told.tokens)))
+    assert told.end.tokens == whole.end.tokens == len(told.tokens)
+    return True
+
+
+@pytest.mark.parametrize("how", ["breaks_after", "hands_over_after"])
+@pytest.mark.parametrize("parts", [WORDS, TEXTS, [*WORDS[:9], *TEXTS, *WORDS[9:]]])
+def test_a_stream_that_breaks_anywhere_is_whole(parts, how):
+    whole = Received(parts)
+    for number in range(len(parts) + 1):
+        if how == "hands_over_after" and number == len(parts):
+            continue  # by then it has ended
+        acts = [Act(**{how: number}), Act(**{how: 3})]
+        told = Received(parts, acts, resume_every=4)
+        assert same(told, whole)
+        assert len(told.starts) >= 2
+        assert told.points == sorted(set(told.points))
+
+
+def test_words_go_on_from_the_last_resume_token():
+    """In the midst of a request, if that is where it is."""
+    told = Received(WORDS, [Act(breaks_after=2)], resume_every=3)
+    assert '"made": 3' in told.starts[1].resume_token.decode()
+    assert told.sent[1] == [["w3"], [], *WORDS[3:]]
+    assert same(told, Received(WORDS))
+    between = Received(WORDS, [Act(breaks_after=2)], resume_every=4)
+    assert between.sent[1] == WORDS[2:]
+
+
+def test_what_is_answered_is_not_kept():
+    told = Received(([f"w{n}"] for n in range(1000)), resume_every=16)
+    assert len(told.read._kept) < 16
+    texts = Received(f"w{n}" for n in range(1000))
+    assert len(texts.read._kept) == 1000
+
+
+def test_texts_are_sent_again_from_where_they_were_handed_over():
+    told = Received(TEXTS, [Act(hands_over_after=2), Act(breaks_after=2)])
+    assert told.sent == [TEXTS[:3], TEXTS[2:5], TEXTS[2:]]
+    assert ['"made": 3' in start.resume_token.decode() for start in told.starts] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_long_stream_of_texts_can_only_be_handed_over(monkeypatch):
+    monkeypatch.setattr(kept_parts, "MOST_KEPT", 4)
+    assert same(Received(TEXTS, [Act(hands_over_after=5)]), Received(TEXTS))
+    with pytest.raises(RequestFailed, match="Socket closed"):
+        Received(TEXTS, [Act(breaks_after=5)])
+    again = Received(TEXTS, [Act(hands_over_after=4), Act(breaks_after=1)])
+    assert same(again, Received(TEXTS)), "from where it was handed over, all is kept again"
+
+
+def test_only_what_was_asked_for_is_told():
+    assert Received(WORDS).points == []
+    assert Received(WORDS, [Act(breaks_after=9)], resume_at_end=True).points == [23]
+    every = Received(WORDS, [Act(breaks_after=9)], resume_every=4, resume_at_end=True)
+    assert every.points == [4, 8, 12, 16, 20, 23]
+
+
+def test_a_callers_resume_token_is_gone_on_with():
+    point = Received(WORDS[:4], resume_at_end=True).pieces[-1].resume_points[-1]
+    rest = WORDS[4:]
+    for number in range(len(rest)):
+        told = Received(rest, [Act(breaks_after=number)], resume_token=point.token, resume_every=4)
+        assert told.tokens == Received(WORDS).tokens[5:]
+        assert told.end.tokens == 18
+
+
+def test_two_streams_are_never_joined():
+    other = Act(bundle="other")
+    with pytest.raises(RequestFailed, match="gives other labels here"):
+        Received(TEXTS, [Act(breaks_after=3), other, other, other])
+    assert same(Received(TEXTS, [Act(breaks_after=3), other]), Received(TEXTS))
+    inexact = Received(TEXTS, [Act(breaks_after=3), other], allow_inexact=True)
+    assert len(inexact.starts) == 2
+
+
+def test_calls_that_bring_nothing_are_few_and_far_between():
+    with pytest.raises(RequestFailed, match="Socket closed"):
+        Received(WORDS, [Act(breaks_after=0)] * 4)
+    told = Received(
+        WORDS, [Act(breaks_after=3), *[Act(breaks_after=0)] * 2, Act(hands_over_after=4)]
+    )
+    assert told.waits == [0.0, 1.0, 2.0, 4.0, 0.0]
+    with pytest.raises(RequestFailed, match="4 servers in a row stopped"):
+        Received(WORDS, [Act(hands_over_after=0)] * 4)
+
+
+def test_a_refusal_is_final_at_first_and_another_server_is_asked_later():
+    with pytest.raises(RequestFailed, match="NOT_FOUND"):
+        Received(WORDS, [Act(refuses="NOT_FOUND")])
+    acts = [Act(breaks_after=9), Act(refuses="FAILED_PRECONDITION", tokens_only=True)]
+    assert same(Received(WORDS, acts, resume_every=4), Received(WORDS))

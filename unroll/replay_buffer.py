@@ -1,0 +1,163 @@
+"""What a caller sends into a stream of tags, read once and kept until it cannot be needed again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+
+from unroll.tag_streams import Part, to_request
+from unroll.v1 import unroll_pb2 as pb
+
+# Requests that are kept at most. With words, those since the last resume token; with a text, whose
+# tokens only the server can count, all since the server began or the last one handed over.
+MOST_KEPT = 65_536
+
+
+class Parts:
+    """Parts by number, from 0. The stream could go on from ``position``, whose token is word
+    ``skip`` of part ``first``.
+
+    keeps: whether any are kept. failure: what the caller's own iterable raised.
+    """
+
+    def __init__(self, keeps: bool) -> None:
+        self.failure: Exception | None = None
+        self.first = self.skip = self.position = 0
+        self._keeps = keeps
+        self._kept: dict[int, Part] = {}
+        self._count = 0
+        self._is_over = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything from ``first`` on is here."""
+        return self._keeps and (self.first in self._kept or self.first == self._count)
+
+    def reach(self, position: int) -> bool:
+        """Go on from ``position``, if the parts say which word that is."""
+        first, skip, at = self.first, self.skip, self.position
+        while at < position:
+            part = self._kept.get(first)
+            if part is None or isinstance(part, str):
+                return False
+            left = len(part) - skip
+            if at + left <= position:
+                first, skip, at = first + 1, 0, at + left
+            else:
+                skip, at = skip + position - at, position
+        self._let_go(first, skip, at)
+        return True
+
+    def jump(self, number: int, position: int) -> None:
+        """Go on from ``position``, with which part ``number`` begins."""
+        self._let_go(number, 0, position)
+
+    def _let_go(self, first: int, skip: int, position: int) -> None:
+        for number in range(self.first, first):
+            self._kept.pop(number, None)
+        self.first, self.skip, self.position = first, skip, position
+
+    def _add(self, part: Part) -> None:
+        # The number comes last: whoever finds it counted finds the part.
+        self._kept[self._count] = part if isinstance(part, str) else list(part)
+        self._count += 1
+        self._kept.pop(self._count - (MOST_KEPT if self._keeps else 1) - 1, None)
+
+    def _at(self, number: int) -> Part | None:
+        return self._kept[number] if number < self._count else None
+
+    def _end(self, failure: Exception | None = None) -> None:
+        self.failure, self._is_over = failure, True
+
+    def check(self) -> None:
+        """Raises what the caller's own iterable raised."""
+        if self.failure is not None:
+            raise self.failure
+
+
+class ReadParts(Parts):
+    """Read by the thread of whichever call is under way."""
+
+    def __init__(self, parts: Iterable[Part], keeps: bool) -> None:
+        super().__init__(keeps)
+        self._parts = iter(parts)
+        self._reading = threading.Lock()
+
+    def read(self, number: int) -> Part | None:
+        """Part ``number``, once it is there; None after the last one."""
+        while number >= self._count and not self._is_over:
+            # A call that broke may still wait here for the caller's next part: the call after it
+            # then waits for the lock, and finds the part.
+            with self._reading:
+                if number >= self._count and not self._is_over:
+                    self._read_one()
+        return self._at(number)
+
+    def _read_one(self) -> None:
+        try:
+            self._add(next(self._parts))
+        except StopIteration:
+            self._end()
+        except Exception as error:
+            self._end(error)
+
+    def requests(
+        self, start: pb.StreamTagStart, first: int, skip: int, is_wanted: Callable[[], bool]
+    ) -> Iterator[pb.StreamTagRequest]:
+        """What one call sends: parts from ``first`` on, without ``skip`` of its words.
+
+        is_wanted: whether the call is still the one under way.
+        """
+        yield pb.StreamTagRequest(start=start)
+        number = first
+        while (part := self.read(number)) is not None and is_wanted():
+            yield to_request(part, skip if number == first else 0)
+            number += 1
+
+
+class AwaitedParts(Parts):
+    """Read by a task of its own, which outlives the calls that wait for it."""
+
+    def __init__(self, parts: AsyncIterable[Part], keeps: bool) -> None:
+        super().__init__(keeps)
+        self._parts = aiter(parts)
+        self._reading: asyncio.Task[None] | None = None
+
+    async def read(self, number: int) -> Part | None:
+        """As ReadParts.read."""
+        while number >= self._count and not self._is_over:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.ensure_future(self._read_one())
+            # A call that breaks cancels what waits here, and must not lose the part.
+            await asyncio.shield(self._reading)
+        return self._at(number)
+
+    async def requests(
+        self,
+        start: pb.StreamTagStart,
+        first: int,
+        skip: int,
+        is_wanted: Callable[[], bool],
+        answered: Callable[[], Awaitable[object]],
+    ) -> AsyncIterator[pb.StreamTagRequest]:
+        """As ReadParts.requests; answered: waits until the server has taken the start."""
+        yield pb.StreamTagRequest(start=start)
+        # What is sent into a call that was refused would hide why (grpc#36066).
+        await answered()
+        number = first
+        while (part := await self.read(number)) is not None and is_wanted():
+            yield to_request(part, skip if number == first else 0)
+            number += 1
+
+    async def _read_one(self) -> None:
+        try:
+            self._add(await anext(self._parts))
+        except StopAsyncIteration:
+            self._end()
+        except Exception as error:
+            self._end(error)
+
+    def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
