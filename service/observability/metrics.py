@@ -226,21 +226,21 @@ class Metrics:
         )
         self.batch_seconds = self._counted(
             "unroll_batch_seconds",
-            "Time of each decode step, with the priming before it, or predict batch.",
+            "Time of each decode step, with the prefill before it, or predict batch.",
             "model",
             "graph",
         )
         self.decode_seconds = self._counted(
-            "unroll_decode_seconds", "Time of each decode step, without any priming.", "model"
+            "unroll_decode_seconds", "Time of each decode step, without any prefill.", "model"
         )
         self.prime_seconds = self._counted(
             "unroll_prime_seconds",
-            "Time of each run of the prime graph, which reads prompts between two steps.",
+            "Time of each prefill run, which reads prompts between two steps.",
             "model",
         )
         self.primed_tokens = self._counter(
             "unroll_primed_tokens_total",
-            "Prompt and source tokens read by the prime graph.",
+            "Prompt and source tokens read by prefill runs.",
             "model",
         )
 
