@@ -1,4 +1,4 @@
-"""What admission and observation know of a call: what each front end tells of its own."""
+"""What admission and observation know of a call: what each front end hands in."""
 
 from __future__ import annotations
 

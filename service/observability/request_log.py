@@ -141,8 +141,11 @@ class RequestObservation:
             "error": outcome.error,
         }
         if self._observer.logs_texts:
-            # What a caller is told quotes what it sent.
-            fields |= {"told": str(failure or ""), "text": request.text() if request else ""}
+            # The message of an error quotes what its caller sent.
+            fields |= {
+                "error_message": str(failure or ""),
+                "text": request.text() if request else "",
+            }
         known = {name: value for name, value in fields.items() if value != ""}
         log.info("request", extra={"fields": known})
 
