@@ -124,6 +124,21 @@ SAMPLING_PARAMETERS = (
         parity=(0.0, 0.0, 0.05, 0.3),
     ),
     SamplingParameter(
+        name="typical_p",
+        description="keeps the tokens whose surprise is nearest to the entropy of what the other "
+        "cuts left, as many as together reach this probability (locally typical sampling, "
+        "Meister et al. 2023, doi:10.1162/tacl_a_00536); 1 keeps all",
+        dtype="float32",
+        default=1.0,
+        least=0.0,
+        is_open_below=True,
+        most=1.0,
+        neutral=1.0,
+        graph_input="typical_p",
+        probe=0.9,
+        parity=(0.2, 0.9, 1.0, 1.0),
+    ),
+    SamplingParameter(
         name="repetition_penalty",
         description="divides positive and multiplies negative logits of tokens that the prompt "
         "or the stream holds (Keskar et al. 2019, arXiv:1909.05858); 1 changes nothing",

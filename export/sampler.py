@@ -2,7 +2,8 @@
 
 Draws are by inverse transform: the tokens that may be drawn, from the most to the least
 probable, share the interval [0, 1) by their weight, and a uniform number picks one. Nucleus
-(top-p) sampling is Holtzman et al. 2020, arXiv:1904.09751.
+(top-p) sampling is Holtzman et al. 2020, arXiv:1904.09751. The cuts follow one another:
+temperature, top-k, top-p, min-p, typical-p, each over what the one before has left.
 """
 
 from __future__ import annotations
@@ -47,14 +48,51 @@ def draw(logits: Tensor, silent: Tensor, controls: Mapping[str, Tensor]) -> tupl
     within = (before < top_p.unsqueeze(1)) | (top_p >= 1).unsqueeze(1)
     within = within & (weights >= min_p.unsqueeze(1) * weights[:, :1])
     kept = (within | (rank == 0)).to(weights.dtype) * weights
+    kept = _typical(kept, ranked, controls["typical_p"])
     edges = kept.cumsum(dim=1)
     passed = (edges <= uniform.unsqueeze(1) * edges[:, -1:]).sum(dim=1)
-    last = (kept > 0).sum(dim=1) - 1
+    last = torch.where(kept > 0, rank, 0).amax(dim=1)
     chosen = torch.minimum(passed, last).unsqueeze(1)
     token = tokens.gather(1, chosen)
     log_probabilities = torch.log_softmax(logits, dim=1)
     log_probability = log_probabilities.gather(1, token)
     return token.squeeze(1), log_probability.squeeze(1), log_probabilities
+
+
+def _typical(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
+    """``kept`` with zeros for what locally typical sampling cuts.
+
+    kept, ranked: (batch, vocabulary), the weights and the scaled logits by rank. typical_p:
+    (batch,), off at 1; at 0 as well, which is what a row without a stream holds.
+
+    It takes a second sort, so a graph computes it in a branch, for steps with a row that asks:
+    the other rows' weights are the same bits on either side.
+    """
+    asks = (typical_p > 0) & (typical_p < 1)
+    operands = (kept, ranked, typical_p)
+    if torch.compiler.is_exporting():
+        return torch.cond(asks.any(), _typical_weights, _all_weights, operands)
+    return _typical_weights(*operands) if asks.any() else kept
+
+
+def _all_weights(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
+    return kept.clone()  # a branch may not give back what it was given
+
+
+def _typical_weights(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
+    # A row's sums are running ones: onnxruntime's plain sums round by where a row lies.
+    left = ranked.masked_fill(kept <= 0, float("-inf"))
+    probability, surprise = torch.softmax(left, dim=1), -torch.log_softmax(left, dim=1)
+    terms = torch.where(probability > 0, probability * surprise, 0.0)
+    entropy = terms.cumsum(dim=1)[:, -1:]
+    # Of equally distant tokens the more probable one is first, then the one of the lower id.
+    _, order = torch.topk((surprise - entropy).abs(), kept.shape[1], dim=1, largest=False)
+    ordered = probability.gather(1, order)
+    before = ordered.cumsum(dim=1) - ordered
+    inside = before < typical_p.unsqueeze(1)
+    inside = torch.zeros_like(inside).scatter(1, order, inside)
+    is_off = (typical_p <= 0) | (typical_p >= 1)
+    return torch.where(inside | is_off.unsqueeze(1), kept, 0.0)
 
 
 def _adjusted(logits: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
@@ -104,12 +142,33 @@ def _draw_row(
     margins.append(np.abs(weights[1:] - least).min(initial=1.0) if least else 1.0)
     inside = ((before < top_p) | (top_p >= 1)) & (weights >= least)
     order, weights = order[inside], weights[inside]
+    typical_p = float(controls["typical_p"][row])
+    if 0 < typical_p < 1:
+        inside, margin = _typical_row(weights, typical_p)
+        order, weights = order[inside], weights[inside]
+        margins.append(margin)
     edges = weights.cumsum() / weights.sum()
     uniform = float(controls["uniform"][row])
     chosen = min(int((edges <= uniform).sum()), len(order) - 1)
     # Two equal logits at the edge of top-k may be told apart by rounding alone.
     token = int(order[chosen])
     return token, float(own[token]), float(min(np.abs(edges - uniform).min(), *margins))
+
+
+def _typical_row(weights: Array, typical_p: float) -> tuple[Array, float]:
+    """Which of ``weights``, the largest first, are typical, and how clearly so: the distance
+    in probability or in nats from where another set would be."""
+    places = np.flatnonzero(weights)
+    probability = weights[places] / weights.sum()
+    surprise = -np.log(probability)
+    distance = np.abs(surprise - (probability * surprise).sum())
+    order = np.argsort(distance, kind="stable")
+    before = probability[order].cumsum() - probability[order]
+    count = int((before < typical_p).sum())
+    gap = np.append(np.diff(distance[order]), 1.0)[count - 1]
+    inside = np.zeros(len(weights), bool)
+    inside[places[order[:count]]] = True
+    return inside, float(min(np.abs(before - typical_p).min(), gap))
 
 
 def _adjusted_row(logits: Array, controls: Mapping[str, Array], row: int) -> Array:

@@ -90,6 +90,7 @@ class Sampling:
     repetition_penalty: float | None = _number("divisor of repeated tokens' logits (1 = none)")
     frequency_penalty: float | None = _number("logit lost for each repetition, -2 to 2")
     presence_penalty: float | None = _number("logit lost once by repeated tokens, -2 to 2")
+    typical_p: float | None = _number("mass of the most typical tokens kept (1 = all)")
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     allowed_tokens: Sequence[int] = ()
     banned_tokens: Sequence[int] = ()
