@@ -43,6 +43,7 @@ from service.serving.output_stream import Dispatcher
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
 from service.serving.worker import EngineThread
+from service.tasks.registry import adapters_of, build_model, load_modules
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class App:
     async def start(self) -> None:
         config = self.config
         self._loop = asyncio.get_running_loop()
+        load_modules(config.task_modules)
         self.security = self._secure()
         self._watch = watch_of(config)
         self.control = self._make_control()
@@ -111,6 +113,7 @@ class App:
             self._answers_ready,
             self.metrics.request_ended,
             self.budget,
+            adapters_of,
             self.security.guard,
             self.security.for_server(),
             self._watch,
@@ -183,6 +186,7 @@ class App:
             ),
             self._failed,
             self.budget,
+            build_model,
         )
         repository = Repository(
             config.models,

@@ -33,7 +33,6 @@ _TASKS = {
     "seq2seq": pb.TASK_SEQ2SEQ,
     "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
 }
-_GENERATING = ("generate", "seq2seq", "vec2seq")
 _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
     FinishReason.STOP: pb.FINISH_REASON_STOP,
@@ -255,7 +254,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
     model = pb.Model(
         name=card.name,
         version=card.version,
-        task=_TASKS[card.task],
+        task=_TASKS.get(card.task, pb.TASK_UNSPECIFIED),
         description=card.description,
         labels=card.labels,
         vector_fields=card.vector_fields,
@@ -269,7 +268,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         fingerprint=card.fingerprint,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
-    if card.task in _GENERATING:
+    if card.vocabulary:  # it makes tokens
         model.default_sampling.temperature = card.sampling.temperature
         model.default_sampling.top_k = card.sampling.top_k
         model.default_sampling.top_p = card.sampling.top_p

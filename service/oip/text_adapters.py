@@ -89,7 +89,7 @@ class TagText(ModelAdapter):
             words = reader.words_of(text)
             self.model.check_tokens(len(words), "it", limit)
             encoded = reader.encode_words(words)
-            turn = await self.model.stream.turn(encoded.ids, words, state)
+            turn = await self.model.streams.turn(encoded.ids, words, state)
         return _tagged([turn.tokens], encoded.unknown), turn.after
 
 

@@ -30,10 +30,16 @@ class Classified:
 
 
 class ClassifierModel(ReadingModel):
+    does = "classify"
+
     def __init__(self, card: ModelCard, reader: TextCodec, thread: EngineThread) -> None:
         super().__init__(card)
         self.reader = reader
         self.thread = thread
+
+    @property
+    def calls(self) -> str:
+        return "Classify"
 
     async def classify(self, texts: Sequence[str]) -> list[Classified]:
         """Raises WrongInput, QueueFull or EngineFailed."""

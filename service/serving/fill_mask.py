@@ -57,6 +57,8 @@ class Markers:
 class FillModel(ReadingModel):
     """Its card's labels are the words that it chooses among."""
 
+    does = "fill blanks"
+
     def __init__(
         self, card: ModelCard, reader: TextCodec, markers: Markers, thread: EngineThread
     ) -> None:
@@ -64,6 +66,10 @@ class FillModel(ReadingModel):
         self.reader = reader
         self.markers = markers
         self.thread = thread
+
+    @property
+    def calls(self) -> str:
+        return "Fill"
 
     async def fill(self, texts: Sequence[str], top: int = 0) -> list[FilledBlank]:
         """top: how many words to tell for each blank; 0 for 5.

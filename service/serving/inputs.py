@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from service.engine.errors import WrongInput
-from service.serving.model_info import ModelCard
+from service.serving.served_model import ServedModel
 
 # Of a number that a caller gives: with larger ones a model's products leave float32, and NaN would
 # look like the model's own fault. States and vectors stay far below.
@@ -60,11 +60,8 @@ class PredictItem:
         return len(self.tokens)
 
 
-class ReadingModel:
-    """What every served model shares: its card, and how much it reads."""
-
-    def __init__(self, card: ModelCard) -> None:
-        self.card = card
+class ReadingModel(ServedModel):
+    """A model that reads texts or ids, within its limits."""
 
     def read(self, codec: TextCodec, text: str, what: str, limit: int | None = None) -> Encoded:
         """limit: in tokens; the model's own of its input unless said otherwise.

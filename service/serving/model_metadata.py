@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundle.manifest import FP32, SEQ2SEQ, TAG, VEC2SEQ, Manifest
+from bundle.manifest import FP32, Manifest
 from bundle.store import Bundle
 from service.engine.decode import GenerationModel
 from service.engine.requests import SamplingShape
@@ -22,7 +22,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         description=manifest.description,
         labels=manifest.labels,
         vector_fields=manifest.vector,
-        streams_tags=manifest.task == TAG and "step" in manifest.graphs,
+        streams_tags=False,
         limits=manifest.limits,
         sampling=SamplingShape(sampling.temperature, sampling.top_k, sampling.top_p),
         figures=tuple(
@@ -48,16 +48,9 @@ def _input_ids(bundle: Bundle) -> int:
 
 
 def ids_for_all(bundle: Bundle) -> int:
-    """Ids below it are good for each graph of the bundle: a tagger may read its labels."""
+    """Ids below it are known to each of the bundle's tokenizers; 1 for a bundle without any."""
     sizes = [len(tokenizer.vocabulary) for tokenizer in bundle.tokenizers.values()]
-    if bundle.manifest.task == TAG:
-        sizes.append(len(bundle.manifest.labels))
-    return min(sizes)
-
-
-def reads_whole(manifest: Manifest) -> bool:
-    """Whether what prefills it comes before all that it makes: a source or a vector."""
-    return manifest.task in (SEQ2SEQ, VEC2SEQ)
+    return min(sizes, default=1)
 
 
 def _symbols(bundle: Bundle) -> tuple[str, ...]:
@@ -69,13 +62,14 @@ def _symbols(bundle: Bundle) -> tuple[str, ...]:
     return tuple(vocabulary.symbol_of(token) for token in range(len(vocabulary)))
 
 
-def generation_model(bundle: Bundle) -> GenerationModel:
+def generation_model(bundle: Bundle, is_conditioned: bool) -> GenerationModel:
+    """is_conditioned: whether it reads its input whole and then begins with a marker."""
     output = bundle.tokenizers["output"]
     vocabulary = output.vocabulary
     ids = range(len(vocabulary))
     return GenerationModel(
         state=state_of(bundle.manifest),
-        begin_id=vocabulary.begin_id if reads_whole(bundle.manifest) else None,
+        begin_id=vocabulary.begin_id if is_conditioned else None,
         end_id=vocabulary.end_id if vocabulary.has_markers else None,
         pieces=(
             [output.piece(token, first=True) for token in ids],
