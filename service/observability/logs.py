@@ -20,7 +20,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from service.config import MEBIBYTE
 from service.observability.log_queue import LogQueue, writer_to
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def set_up(
     level: str,
     form: str,
     shows_texts: bool = False,
-    limit_bytes: int = MEBIBYTE,
+    limit_bytes: int = 1024 * 1024,
     write: Callable[[bytes], object] | None = None,
 ) -> QueuedHandler:
     """Write what is as grave as ``level`` with ``write`` (to standard error), and nowhere else.

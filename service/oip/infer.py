@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from service.access.admission import CALLER
+from service.access.identity import CALLER
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE

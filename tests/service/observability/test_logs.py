@@ -16,7 +16,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from service.access.admission import AllowAll
+from service.access.identity import AllowAll
 from service.engine.errors import Unauthenticated
 from service.observability.logs import IDS, LEVELS, Ids, dropped_lines, hear_loop, set_up
 from tests.fuzz.methods import INFERENCE, UNROLL
