@@ -48,9 +48,10 @@ def _input_ids(bundle: Bundle) -> int:
 
 
 def ids_for_all(bundle: Bundle) -> int:
-    """Ids below it are known to each of the bundle's tokenizers; 1 for a bundle without any."""
+    """Ids below it are known to each of the bundle's tokenizers; 2 for a bundle without any: the
+    least with an id beside the padding's."""
     sizes = [len(tokenizer.vocabulary) for tokenizer in bundle.tokenizers.values()]
-    return min(sizes, default=1)
+    return min(sizes, default=2)
 
 
 def _symbols(bundle: Bundle) -> tuple[str, ...]:
