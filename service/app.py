@@ -24,7 +24,7 @@ from service.config import (
 from service.grpc.credentials import server_credentials
 from service.grpc.server import GrpcServer, GrpcSettings
 from service.observability.http import HttpServer
-from service.observability.logs import flush, hear_loop
+from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
 from service.observability.prom_types import LoopLag
 from service.observability.request_log import RequestObserver
@@ -221,12 +221,12 @@ class App:
         served = self.catalogue.served
         cards = [version.model.card for version in served]
         failed = [(version.name, version.version) for version in served if version.has_failed]
-        self.metrics.tell_models(cards, self.catalogue.refused, failed, self.config.max_streams)
+        self.metrics.report_models(cards, self.catalogue.refused, failed, self.config.max_streams)
         self.metrics.served.show(served)
 
     def _update_process_metrics(self, device: str) -> None:
         metrics = self.metrics
-        metrics.tell_build(service.__version__, runtime_version(), device)
+        metrics.report_build(service.__version__, runtime_version(), device)
         metrics.ready.set_function(self._answers_ready)
         metrics.usable_cores.set(usable_cores())
         metrics.memory_limit.set(memory_limit())
@@ -273,7 +273,7 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
         if not asked.done():
             asked.set_result(number)
 
-    hear_loop(loop)
+    watch_loop(loop)
     app = App(config)
     await app.start()
     settle()

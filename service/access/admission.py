@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from service.access.call import Call, Request
+from service.access.call import CallContext, RequestInfo
 from service.access.codes import Code, code_of
 from service.access.identity import CALLER, AllowAll, Guard, Metadata
 from service.access.inflight import InflightTracker
@@ -62,7 +62,7 @@ class AdmissionControl:
         priority = _priority(metadata)
         SHARE.set(Share(priority=priority) if priority else NOBODY)
 
-    def share(self, call: Call) -> None:
+    def share(self, call: CallContext) -> None:
         """Know from now on what engines and budgets count it to: its name, or its connection."""
         caller, left = CALLER.get(), call.seconds_left()
         SHARE.set(
@@ -74,7 +74,7 @@ class AdmissionControl:
             )
         )
 
-    def refuse(self, call: Call, failure: RequestError) -> None:
+    def refuse(self, call: CallContext, failure: RequestError) -> None:
         """Count and observe a call that was refused before anything of it was read."""
         if call.is_multiplexed:
             self.observer.open(call)
@@ -115,9 +115,9 @@ class Admission:
     failure: why it failed; None where it went well. request: once it was read.
     """
 
-    def __init__(self, control: AdmissionControl, call: Call) -> None:
+    def __init__(self, control: AdmissionControl, call: CallContext) -> None:
         self.failure: RequestError | None = None
-        self.request: Request | None = None
+        self.request: RequestInfo | None = None
         self._control = control
         self._call = call
         self._caller: str | None = None  # whom it was let in for
@@ -138,7 +138,7 @@ class Admission:
         if self._held:
             self._held.release()
 
-    def enter(self, request: Request) -> None:
+    def enter(self, request: RequestInfo) -> None:
         """Raises ServiceStopping or Overloaded."""
         self.request = request
         self._observation.request_read(request)

@@ -66,7 +66,7 @@ class BearerTokens:
     def _known(self, sent: bytes) -> Token:
         digest = hashlib.sha256(sent).digest()
         found = None
-        # All of them, each in the same time: how long it takes tells nothing of any.
+        # All of them, each in the same time: how long it takes depends on none.
         for token in self._tokens():
             if hmac.compare_digest(token.digest, digest):
                 found = token

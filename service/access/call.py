@@ -1,4 +1,4 @@
-"""What admission and observation know of a call: what each front end tells of its own."""
+"""What admission and observation know of a call: what each front end hands in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 from service.access.identity import Metadata
 
 
-class Call(Protocol):
+class CallContext(Protocol):
     """One call, of whatever transport.
 
     protocol: as traces name it, such as "grpc". service, method: the full name of the service
@@ -41,7 +41,7 @@ class Call(Protocol):
         """Send it with the call's end; a later one replaces it."""
 
 
-class Request(Protocol):
+class RequestInfo(Protocol):
     """One request of a call."""
 
     @property

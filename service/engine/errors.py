@@ -24,7 +24,7 @@ from __future__ import annotations
 
 
 class RequestError(Exception):
-    """The message tells the caller what to do."""
+    """The message says what the caller can do."""
 
 
 class Unauthenticated(RequestError):

@@ -17,7 +17,7 @@ _MOST_TEXT_BYTES = 16_384
 
 
 class GrpcCall:
-    """A Call; see there for what each part is."""
+    """A CallContext; see there for what each part is."""
 
     __slots__ = ("context", "is_multiplexed", "metadata", "method", "service")
 
@@ -50,7 +50,7 @@ class GrpcCall:
 
 
 class MessageRequest:
-    """A message as a Request."""
+    """A message as a RequestInfo."""
 
     __slots__ = ("_message",)
 

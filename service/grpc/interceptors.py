@@ -25,7 +25,7 @@ Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 class CallRequests:
     """The requests of a call that sends several, as they come; each is held until the next.
 
-    As a Request it is the whole call. model: what the first one names, once it was read.
+    As a RequestInfo it is the whole call. model: what the first one names, once it was read.
     """
 
     id = ""

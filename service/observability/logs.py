@@ -97,7 +97,7 @@ def set_up(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
-    # It tells of each call that it is at work.
+    # It logs each call that it is at work.
     logging.getLogger("grpc").setLevel(logging.INFO)
     return handler
 
@@ -157,7 +157,7 @@ def _plain(message: str, *arguments: object) -> logging.LogRecord:
     return logging.LogRecord(__name__, logging.WARNING, "", 0, message, arguments, None)
 
 
-def hear_loop(loop: asyncio.AbstractEventLoop) -> None:
+def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Log what nobody waits for in ``loop`` as other errors are logged."""
     loop.set_exception_handler(_log_unheard)
 

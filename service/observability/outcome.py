@@ -13,7 +13,7 @@ from service.serving.request_timing import Timeline
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """model: its label. error: the kind of what it failed with, or empty. protocol, service: as
-    Call has them.
+    CallContext has them.
 
     began, ended: on the clock of ``timeline``. began_ns: in nanoseconds since 1970.
     """

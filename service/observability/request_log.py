@@ -9,7 +9,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from service.access.call import Call, Request
+from service.access.call import CallContext, RequestInfo
 from service.access.codes import Code
 from service.access.identity import Metadata
 from service.engine.errors import RequestError
@@ -54,21 +54,21 @@ class RequestObserver:
         if self.tracing:
             await self.tracing.stop(seconds)
 
-    def open(self, call: Call) -> None:
+    def open(self, call: CallContext) -> None:
         """A call begins that holds many requests."""
         request_id, trace_id = _given(call.metadata)
         request_id = request_id or _new_id()
         IDS.set(Ids(request_id, trace_id))
         call.set_trailer(REQUEST_ID, request_id)
 
-    def begin(self, call: Call) -> RequestObservation:
+    def begin(self, call: CallContext) -> RequestObservation:
         return RequestObservation(self, call)
 
 
 class RequestObservation:
     """One request while it is observed; RequestObserver.begin() makes it."""
 
-    def __init__(self, observer: RequestObserver, call: Call) -> None:
+    def __init__(self, observer: RequestObserver, call: CallContext) -> None:
         self._observer, self._call = observer, call
         metadata = call.metadata
         self._given_id, trace_id = _given(metadata)
@@ -86,7 +86,7 @@ class RequestObservation:
         self._ids = Ids(self._given_id or (of_call.request if of_call else _new_id()), trace_id)
         IDS.set(self._ids)
 
-    def request_read(self, request: Request) -> None:
+    def request_read(self, request: RequestInfo) -> None:
         """Its message was read; it may yet be refused."""
         own, given = request.id, self._given_id
         if _USABLE_ID.fullmatch(own) and not (given and not self._call.is_multiplexed):
@@ -95,7 +95,7 @@ class RequestObservation:
 
     def end(
         self,
-        request: Request | None,
+        request: RequestInfo | None,
         model: str,
         caller: str,
         code: Code,
@@ -129,7 +129,9 @@ class RequestObservation:
         if self._span:
             self._span.end(outcome)
 
-    def _log(self, request: Request | None, outcome: Outcome, failure: RequestError | None) -> None:
+    def _log(
+        self, request: RequestInfo | None, outcome: Outcome, failure: RequestError | None
+    ) -> None:
         fields = {
             "method": outcome.method,
             "model": outcome.model,
@@ -141,8 +143,11 @@ class RequestObservation:
             "error": outcome.error,
         }
         if self._observer.logs_texts:
-            # What a caller is told quotes what it sent.
-            fields |= {"told": str(failure or ""), "text": request.text() if request else ""}
+            # The message of an error quotes what its caller sent.
+            fields |= {
+                "error_message": str(failure or ""),
+                "text": request.text() if request else "",
+            }
         known = {name: value for name, value in fields.items() if value != ""}
         log.info("request", extra={"fields": known})
 

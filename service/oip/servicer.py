@@ -175,7 +175,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> NoReturn:
         raise NotOffered(
             "traces are set up when the server starts, and a request is traced where its "
-            "traceparent says so; ModelStatistics and /metrics tell queue and compute times"
+            "traceparent says so; ModelStatistics and /metrics have queue and compute times"
         )
 
     async def SystemSharedMemoryStatus(
