@@ -124,6 +124,7 @@ class BatchEngine:
         return not (self._waiting or self._batch)
 
     def open(self, items: Sequence[BatchItem], sink: Any, share: Share = NOBODY) -> Job:
+        """On any thread: of the engine, only its clock is asked."""
         return Job(items, sink, self.clock(), [None] * len(items), len(items), share)
 
     def cost(self, items: Sequence[BatchItem]) -> float:

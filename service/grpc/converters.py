@@ -128,7 +128,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
         response.resume_points.add(
             sample=event.sample,
             token=stream.sign(event.snapshot),
-            next_position=event.snapshot.made - len(event.snapshot.held),
+            next_position=event.snapshot.next_position,
         )
     elif isinstance(event, Finished):
         response.finish_reason = _REASONS[event.reason]
@@ -197,9 +197,10 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
     response = pb.StreamTagResponse()
     for token in message.tokens:
         add_tagged(response.tokens, token)
-    for checkpoint in message.checkpoints:
-        snapshot = checkpoint.snapshot
-        response.resume_points.add(token=stream.sign(snapshot), next_position=snapshot.made)
+    for snapshot in message.checkpoints:
+        response.resume_points.add(
+            token=stream.sign(snapshot), next_position=snapshot.next_position
+        )
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
         if message.finished.reason is FinishReason.HANDED_OVER:
@@ -237,10 +238,9 @@ def from_scored(rows: Sequence[ScoredText]) -> pb.ScoreResponse:
 
 
 def _score(row: ScoredText) -> pb.Score:
-    score = pb.Score(unknown_symbols=row.unknown_symbols)
+    score = pb.Score(unknown_symbols=row.unknown_symbols, log_probability=row.log_probability)
     for position, scored in enumerate(row.tokens):
         _add_scored(score.tokens, position, scored)
-        score.log_probability += scored.log_probability or 0.0
     return score
 
 

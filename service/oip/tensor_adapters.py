@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.requests import NextTokenDistribution, Snapshot, State
+from service.engine.requests import NextTokenDistribution, State, TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
 from service.oip.tensors import Array, TensorSpec, datatype_of
 from service.serving.classifier import ClassifierModel
@@ -75,8 +75,8 @@ class TagTensors(ModelAdapter):
         return await _probable(len(rows) * time * labels, lambda: _filled_up(found, (time, labels)))
 
     async def go_on(
-        self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
-    ) -> tuple[InferResult, Snapshot]:
+        self, inputs: Mapping[str, Array], settings: Any, state: TagSnapshot | None
+    ) -> tuple[InferResult, TagSnapshot]:
         (ids,) = _rows(inputs, "tokens", "lengths")
         time, labels = inputs["tokens"].shape[1], self.card.labels
         _check_told(time, len(labels), "tokens")

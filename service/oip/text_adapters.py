@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.requests import Snapshot
+from service.engine.requests import TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
 from service.oip.parameters import Parameters
 from service.oip.tensors import Array, TensorSpec, bytes_array, texts_of
@@ -80,8 +80,8 @@ class TagText(ModelAdapter):
         return await off_loop(sum(map(len, rows)), lambda: _tagged(rows, unknown))
 
     async def go_on(
-        self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
-    ) -> tuple[InferResult, Snapshot]:
+        self, inputs: Mapping[str, Array], settings: Any, state: TagSnapshot | None
+    ) -> tuple[InferResult, TagSnapshot]:
         (text,) = texts_of(inputs["text"], "text")
         limit, reader = self.card.limits["input_tokens"], self.model.reader
         with about("text"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.engine.errors import WrongInput
-from service.engine.requests import GenerateRequest, Snapshot
+from service.engine.requests import GenerateRequest, Snapshot, TagSnapshot
 from service.serving.generator_input import EncodedInput, GeneratorInput
 from service.serving.inputs import ReadingModel, TextCodec, checked_size, off_loop
 from service.serving.model_info import ModelCard
@@ -32,7 +32,7 @@ class OpenStream:
     seed: int
     unknown_symbols: int
     echo: list[ScoredToken]
-    sign: Callable[[Snapshot], bytes]
+    sign: Callable[[Snapshot | TagSnapshot], bytes]
     codec: TextCodec
 
     def text_of(self, token: int, position: int) -> str:
@@ -52,6 +52,14 @@ class ScoredToken:
 class ScoredText:
     tokens: list[ScoredToken]
     unknown_symbols: int
+
+    @property
+    def log_probability(self) -> float:
+        """Of all tokens together."""
+        total = 0.0  # not sum(), which rounds otherwise in later Pythons
+        for token in self.tokens:
+            total += token.log_probability or 0.0
+        return total
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bundle.manifest import FP32, Manifest
 from bundle.store import Bundle
-from service.engine.decode import GenerationModel
 from service.engine.requests import SamplingShape
 from service.engine.slots import StateSpec
+from service.engine.step_engine import GenerationModel
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
 from service.serving.model_info import DataSource, Figure, ModelCard

@@ -12,15 +12,15 @@ from functools import partial
 
 from service.access.memory_budget import WORDS, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
-from service.engine.online_tagging import LIKELIEST, PushEngine
+from service.engine.online_tagging import PushEngine
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Checkpoint,
     Event,
     Finished,
-    GenerateRequest,
     ResumePolicy,
-    Snapshot,
+    TagRequest,
+    TagSnapshot,
     TokenMade,
 )
 from service.serving.inputs import MAX_REQUEST_CHARACTERS, WordCodec, off_loop
@@ -58,7 +58,7 @@ class TagTurn:
     """Words that were labelled after others. after: where the stream is then."""
 
     tokens: Sequence[TaggedToken]
-    after: Snapshot
+    after: TagSnapshot
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TagMessage:
     """What has gathered since the last one. finished: in the last one only."""
 
     tokens: Sequence[TaggedToken]
-    checkpoints: Sequence[Checkpoint]
+    checkpoints: Sequence[TagSnapshot]
     finished: Finished | None
 
     def __bool__(self) -> bool:
@@ -84,7 +84,7 @@ class TagStream:
         self,
         model: TagStreams,
         events: TokenStream,
-        sign: Callable[[Snapshot], bytes],
+        sign: Callable[[TagSnapshot], bytes],
         held: Reservation,
     ) -> None:
         self.unknown_symbols = 0
@@ -185,7 +185,7 @@ class TagStream:
         last = events[-1]
         return TagMessage(
             [self._tagged(event) for event in events if type(event) is TokenMade],
-            [event for event in events if type(event) is Checkpoint],
+            [_snapshot(event) for event in events if type(event) is Checkpoint],
             last if isinstance(last, Finished) else None,
         )
 
@@ -236,13 +236,13 @@ class TagStreams:
         check_checkpoints(params.checkpoints)
         if params.resume_token is None:
             return self._open(params, None)
-        snapshot = self.resume_tokens.open(
+        snapshot = self.resume_tokens.open_tags(
             params.resume_token, self._bundle, params.subject, params.allow_inexact
         )
         return self._open(params, snapshot)
 
     async def turn(
-        self, ids: Sequence[int], words: Sequence[str], before: Snapshot | None, top: int = 0
+        self, ids: Sequence[int], words: Sequence[str], before: TagSnapshot | None, top: int = 0
     ) -> TagTurn:
         """Label ``words``, whose ids these are, after those that led to ``before``.
 
@@ -259,24 +259,15 @@ class TagStreams:
             stream.close()
         tokens = [token for message in messages for token in message.tokens]
         (checkpoint,) = [point for message in messages for point in message.checkpoints]
-        return TagTurn(tokens, checkpoint.snapshot)
+        return TagTurn(tokens, checkpoint)
 
     @property
     def _bundle(self) -> ServedBundle:
         card = self.card
         return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
 
-    def _open(self, params: TagStreamParams, resumed: Snapshot | None) -> TagStream:
-        request = GenerateRequest(
-            tokens=(),
-            sampling=LIKELIEST,
-            max_tokens=0,
-            stop=(),
-            arrived=self.clock(),
-            top=params.top,
-            checkpoints=params.checkpoints,
-            resumed=resumed,
-        )
+    def _open(self, params: TagStreamParams, resumed: TagSnapshot | None) -> TagStream:
+        request = TagRequest(self.clock(), params.top, params.checkpoints, resumed)
         each = params.tokens_per_message or self.tokens_per_message
         # First: a stream that was opened and then refused would keep its place for good.
         held = self.budget.reserve(WORDS, 0)
@@ -286,6 +277,11 @@ class TagStreams:
             lambda snapshot: self.resume_tokens.sign(snapshot, self._bundle, params.subject),
             held,
         )
+
+
+def _snapshot(checkpoint: Checkpoint) -> TagSnapshot:
+    assert isinstance(checkpoint.snapshot, TagSnapshot), "a stream of labels has no other"
+    return checkpoint.snapshot
 
 
 def _check_characters(what: str, characters: int) -> None:

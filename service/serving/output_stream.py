@@ -105,8 +105,7 @@ class TokenStream:
         """The first token, and what is no token, wait for no other."""
         return not self._has_begun or self._others_put != self._others_taken
 
-    @property
-    def is_full(self) -> bool:
+    def mark_if_full(self) -> bool:
         """Asked by the engine's thread, which then pauses the stream."""
         full = self._full
         if self._thread is not None and self._thread.are_buffers_small:
@@ -204,7 +203,6 @@ class _Answer:
     """A sink that gets one event."""
 
     is_due = is_urgent = True
-    is_full = False
     unread_since = None
 
     def __init__(self) -> None:

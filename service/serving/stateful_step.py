@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.online_tagging import LIKELIEST
-from service.engine.requests import GenerateRequest, NextTokenDistribution, State
+from service.engine.requests import NextTokenDistribution, NextTokenRequest, State
 from service.engine.slots import StateSpec
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import MOST_NUMBER
@@ -67,23 +66,14 @@ async def _outlook(stream: TokenStream) -> NextTokenDistribution:
     return distribution
 
 
-def _request(model: GeneratorModel, params: NextTokenParams, where: str) -> GenerateRequest:
+def _request(model: GeneratorModel, params: NextTokenParams, where: str) -> NextTokenRequest:
     if params.start is not None:
         _check_state(model, params.start, where)
     if model.is_conditioned:
         tokens, token = _source(model, params, where), _token(model, params, where)
     else:
         tokens, token = model.input.checked(model, params.tokens, f"{where} of tokens"), None
-    return GenerateRequest(
-        tokens=tokens,
-        sampling=LIKELIEST,
-        max_tokens=1,
-        stop=(),
-        arrived=model.clock(),
-        only_reads=True,
-        start=params.start,
-        token=token,
-    )
+    return NextTokenRequest(tokens, model.clock(), params.start, token)
 
 
 def _source(model: GeneratorModel, params: NextTokenParams, where: str) -> tuple[Any, ...]:

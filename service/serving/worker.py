@@ -40,7 +40,12 @@ class Engine(Protocol):
     def batching_delay(self) -> float:
         """Seconds that the next step may wait for more work."""
 
-    def open(self, request: Any, sink: Any, share: Share) -> Any: ...
+    # Called by the event loop: a refusal does not wait for the step under way. Nothing is changed,
+    # and what is read are single numbers, which the engine's thread writes one by one; an estimate
+    # may be of the step before.
+
+    def open(self, request: Any, sink: Any, share: Share) -> Any:
+        """``request`` as work that has not arrived; nothing of the engine's is touched."""
 
     def cost(self, request: Any) -> float:
         """What ``request`` will take, by what was seen so far, in a unit of the engine's own."""
@@ -50,6 +55,8 @@ class Engine(Protocol):
 
         coming: pieces of work that are on their way to the engine.
         """
+
+    # Called on the engine's thread, as all that follows.
 
     def arrive(self, work: Any) -> None: ...
 

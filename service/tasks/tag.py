@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from bundle.manifest import TAG
 from bundle.tasks import spec_of
-from service.engine.decode import GenerationModel
 from service.engine.online_tagging import PushEngine
+from service.engine.step_engine import GenerationModel
 from service.oip.tensor_adapters import TagTensors
 from service.oip.text_adapters import TagText
 from service.runtime.runners import TagRunner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.engine.decode import GenerateEngine, GenerationModel
+from service.engine.decode import GenerateEngine
 from service.engine.dynamic_batcher import BatchDone
 from service.engine.requests import (
     Failed,
@@ -15,6 +15,7 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.slots import StateSpec
+from service.engine.step_engine import GenerationModel
 from service.serving.model_info import ModelCard
 
 VOCABULARY = 20
@@ -138,8 +139,7 @@ class Reader:
     def put(self, event):
         self.events.append(event)
 
-    @property
-    def is_full(self):
+    def mark_if_full(self):
         return len(self.events) >= self.room
 
     def wake(self):
