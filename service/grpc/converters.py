@@ -149,7 +149,7 @@ def from_classified(rows: Sequence[Classified]) -> pb.ClassifyResponse:
     return pb.ClassifyResponse(
         classifications=[
             pb.Classification(
-                labels=[pb.LabelProbability(label=k, probability=p) for k, p in row.labels],
+                labels=[pb.LabelProbability(label=k, probability=p) for k, p in row.ranked()],
                 input_tokens=row.input_tokens,
                 unknown_symbols=row.unknown_symbols,
             )

@@ -39,15 +39,12 @@ class ClassifyText(ModelAdapter):
         return await off_loop(len(rows) * len(self.card.labels), lambda: self._answered(rows))
 
     def _answered(self, rows: Sequence[Classified]) -> InferResult:
-        best = [row.labels[0] for row in rows]
-        known = [dict(row.labels) for row in rows]
+        best = [row.best for row in rows]
         return InferResult(
             {
                 "label": bytes_array([label for label, _ in best], (-1, 1)),
                 "probability": np.array([[p] for _, p in best], np.float32),
-                "probabilities": np.array(
-                    [[row[label] for label in self.card.labels] for row in known], np.float32
-                ),
+                "probabilities": np.array([row.probabilities for row in rows], np.float32),
             },
             {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
         )

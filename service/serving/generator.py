@@ -6,17 +6,20 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.engine.errors import WrongInput
 from service.engine.requests import GenerateRequest, Snapshot, TagSnapshot
 from service.serving.generator_input import EncodedInput, GeneratorInput
-from service.serving.inputs import ReadingModel, TextCodec, checked_size, off_loop
+from service.serving.inputs import ReadingModel, checked_size, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream, run_batch
 from service.serving.resume_token import ResumeTokens, ServedBundle
 from service.serving.sampling_params import GenerateParams, GenerateValidator, ScoreParams
 from service.serving.worker import EngineThread
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
 
 _SEEDS = 2**64
 
@@ -33,7 +36,7 @@ class OpenStream:
     unknown_symbols: int
     echo: list[ScoredToken]
     sign: Callable[[Snapshot | TagSnapshot], bytes]
-    codec: TextCodec
+    codec: Tokenizer
 
     def text_of(self, token: int, position: int) -> str:
         return self.codec.piece(token, position == 0)
@@ -85,7 +88,7 @@ class Writer:
     begin_id, end_id, never_sampled_ids: as GenerationModel. rows: how many streams decode at once.
     """
 
-    codec: TextCodec
+    codec: Tokenizer
     begin_id: int | None
     end_id: int | None
     never_sampled_ids: tuple[int, ...]

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from service.serving.inputs import ReadingModel, TextCodec, checked_vector
+from service.serving.inputs import ReadingModel, checked_vector
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class TextInput(GeneratorInput):
     """A text, as ``prompt`` or as ``source``."""
 
     name: str
-    reader: TextCodec
+    reader: Tokenizer
 
     def read(self, model: ReadingModel, given: str, what: str) -> EncodedInput:
         encoded = model.read(self.reader, given, what)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from service.access.memory_budget import WORDS, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
@@ -23,13 +24,16 @@ from service.engine.requests import (
     TagSnapshot,
     TokenMade,
 )
-from service.serving.inputs import MAX_REQUEST_CHARACTERS, WordCodec, off_loop
+from service.serving.inputs import MAX_REQUEST_CHARACTERS, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints, check_tokens_per_message
 from service.serving.tagger import TaggedToken, check_top_labels
 from service.serving.worker import EngineThread
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
 
 # Tokens that may wait for their labels before no more of a caller's requests are read.
 MOST_WAITING = 1024
@@ -212,7 +216,7 @@ class TagStreams:
     def __init__(
         self,
         card: ModelCard,
-        reader: WordCodec,
+        reader: Tokenizer,
         engine: PushEngine,
         thread: EngineThread,
         resume_tokens: ResumeTokens,

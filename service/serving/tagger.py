@@ -13,7 +13,6 @@ from service.engine.topk import Array, largest_of_each
 from service.serving.inputs import (
     PredictItem,
     ReadingModel,
-    WordCodec,
     checked_size,
     off_loop,
 )
@@ -22,6 +21,7 @@ from service.serving.output_stream import run_batch
 from service.serving.worker import EngineThread
 
 if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
     from service.serving.online_tagger import TagStreams
 
 MAX_TOP_LABELS = 20
@@ -76,7 +76,7 @@ class TaggerModel(ReadingModel):
     def __init__(
         self,
         card: ModelCard,
-        reader: WordCodec,
+        reader: Tokenizer,
         thread: EngineThread,
         stream: TagStreams | None = None,
     ) -> None:
