@@ -14,7 +14,7 @@ from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
 from service.engine.decode import GenerateEngine
-from service.engine.requests import GenerateRequest, Sampling
+from service.engine.requests import Event, GenerateRequest, Sampling, Sink
 from service.engine.slots import Slots, StateSpec, StateStore
 from service.engine.step_engine import GenerationModel, Runner
 from service.observability.engine_metrics import GenerateMetrics
@@ -97,14 +97,11 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     return engine
 
 
-class Discard:
+class Discard(Sink[Event]):
     """Whoever gets the engine's tokens here throws them away."""
 
     def put(self, event: object) -> None:
         pass
-
-    def mark_if_full(self) -> bool:
-        return False
 
 
 class EngineLoop:

@@ -18,6 +18,7 @@ from service.engine.requests import (
     LIKELIEST,
     Beam,
     Checkpoint,
+    Event,
     Failed,
     FinishReason,
     GenerateRequest,
@@ -96,7 +97,7 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
     # -- from the thread: open, arrive ---------------------------------------------------------
 
     @staticmethod
-    def open(request: Decodable, sink: Sink, share: Share = NOBODY) -> Generation:
+    def open(request: Decodable, sink: Sink[Event], share: Share = NOBODY) -> Generation:
         """``request`` as the engine knows it; on any thread, since it touches no engine."""
         return RequestState(
             request,
@@ -201,7 +202,7 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
             return 0.0
         return self._throughput.wait_seconds(ahead, scheduler.capacity)
 
-    def hand_over(self, error: RequestError) -> list[Sink]:
+    def hand_over(self, error: RequestError) -> list[Sink[Event]]:
         """End every request, for an engine that is about to stop.
 
         One that asked for it gets where each of its streams is, to go on elsewhere; the others,

@@ -12,6 +12,7 @@ from service.engine.requests import (
     CAUGHT_UP,
     LIKELIEST,
     Checkpoint,
+    Event,
     FinishReason,
     Sink,
     TagRequest,
@@ -83,7 +84,7 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
     # -- from the thread: open, arrive, push, close_input, resume ------------------------------
 
     @staticmethod
-    def open(request: TagRequest, sink: Sink, share: Share = NOBODY) -> Tagging:
+    def open(request: TagRequest, sink: Sink[Event], share: Share = NOBODY) -> Tagging:
         """``request`` as the engine knows it; on any thread, since it touches no engine."""
         is_resumed = request.resumed is not None
         return RequestState(
@@ -152,13 +153,13 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
             self.scheduler.resume(stream)
             self._report_paused()
 
-    def hand_over(self, error: RequestError) -> list[Sink]:
+    def hand_over(self, error: RequestError) -> list[Sink[Event]]:
         """Nothing: what their callers have sent is answered, then they close their streams."""
         return []
 
     # -- one step ------------------------------------------------------------------------------
 
-    def step(self) -> list[Sink]:
+    def step(self) -> list[Sink[Event]]:
         self._finish_closed()
         return super().step()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, TypeVar
 
 from numpy.typing import NDArray
 
@@ -302,13 +302,43 @@ Event = (
 )
 
 
-class Sink(Protocol):
-    """Where the events of a request go; opaque to the scheduler."""
+EventT = TypeVar("EventT")
 
-    def put(self, event: Event) -> None: ...
+
+class Sink(Generic[EventT]):
+    """Where the events of one request go: an engine puts them in, its reader is woken for them.
+
+    Unless it says otherwise, a sink gets one event, which is due at once.
+    """
+
+    def put(self, event: EventT) -> None:
+        raise NotImplementedError
 
     def mark_if_full(self) -> bool:
         """Whether the reader is so far behind that nothing more should be made for it.
 
         If so, the sink has its streams resumed once the reader has caught up.
         """
+        return False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether what it holds is worth waking the reader for."""
+        return True
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its reader is woken before others."""
+        return True
+
+    @property
+    def unread_since(self) -> float | None:
+        """Since when the reader is behind, on the engines' clock; None for one that is not."""
+        return None
+
+    def give_up(self, error: RequestError) -> None:
+        """Free its place now; the reader gets ``error``. Of one that may be behind alone."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        raise NotImplementedError

@@ -18,6 +18,7 @@ from service.engine.prefill import PrefillBudget
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Checkpoint,
+    Event,
     Failed,
     Finished,
     FinishReason,
@@ -132,7 +133,7 @@ class RequestState(Generic[Stream, Request]):
     """
 
     request: Request
-    sink: Sink
+    sink: Sink[Event]
     arrived: float
     running: int = 1
     share: Share = NOBODY
@@ -158,7 +159,7 @@ class StepSequence(ScheduledSequence):
     """
 
     progress: RequestState[Self, Any]
-    sink: Sink
+    sink: Sink[Event]
     sampling: Sampling
     sample: int = 0
     token: int = 0
@@ -205,7 +206,7 @@ class StepEngine(Generic[Stream, Request]):
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
         # That got something in this step; after one that broke they are still to be delivered.
-        self._sinks: list[Sink] = []
+        self._sinks: list[Sink[Event]] = []
         self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
         runner.attach(self.arena.sides())
 
@@ -264,7 +265,7 @@ class StepEngine(Generic[Stream, Request]):
             if self.is_idle:
                 self.observer.idle()
 
-    def fail(self, error: RequestError) -> list[Sink]:
+    def fail(self, error: RequestError) -> list[Sink[Event]]:
         """Give up every request; each gets ``error`` as its last event."""
         failed = list(dict.fromkeys(stream.progress for stream in self.scheduler.everyone()))
         for progress in failed:
@@ -277,7 +278,7 @@ class StepEngine(Generic[Stream, Request]):
 
     # -- one step ------------------------------------------------------------------------------
 
-    def step(self) -> list[Sink]:
+    def step(self) -> list[Sink[Event]]:
         """Prefill what is due, make one token for every row, and say who got something."""
         started = self.clock()
         for stream in self.scheduler.preemptions():
