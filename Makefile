@@ -192,7 +192,17 @@ test-on-cuda: $(VENV)/.test
 	$(PY) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu
 	$(PY) -m bench --device cuda --only kernels streams --rounds 3 --streams 1 16 64 256 $(ARGS)
 
-check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of what is generated
+# The compiler of the stubs excludes the protobuf that serves.
+STUBS := .venv-stubs
+$(STUBS)/.installed: pyproject.toml
+	@rm -f $@
+	@echo "installing the compiler of the stubs (group stubs)"
+	@$(PYTHON) -m venv $(STUBS)
+	@$(STUBS)/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@$(STUBS)/bin/python -m pip install --quiet --group stubs
+	@touch $@
+
+check: $(VENV)/.dev $(STUBS)/.installed ## formatter, linters, types, import contracts, drift of what is generated
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
@@ -208,8 +218,8 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-proto: $(VENV)/.dev ## regenerate the stubs in unroll/
-	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+proto: $(STUBS)/.installed ## regenerate the stubs in unroll/
+	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
 .PHONY: manifests
 manifests: ## write the rules of deploy/prometheus as objects for Kubernetes
@@ -272,6 +282,6 @@ sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds t
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

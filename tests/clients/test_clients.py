@@ -52,9 +52,9 @@ def test_an_unmodified_client_gets_its_answers(service: Service, script: str) ->
 def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This project's protocol files as one descriptor set."""
     path, root = tmp_path_factory.mktemp("protocol") / "protocol.binpb", ROOT / "proto"
-    protos = map(str, (root / "unroll" / "inference").glob("*.proto"))
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", "--include_imports"]
-    subprocess.run([*command, f"--descriptor_set_out={path}", *protos], check=True)
+    buf = Path(sys.executable).with_name("buf")
+    command = [buf, "build", root, "--path", root / "unroll" / "inference", "--output", path]
+    subprocess.run(command, check=True)
     return path
 
 
