@@ -18,10 +18,12 @@ MODELS := sentiment nationality pos pos-online cloze g2p translate food prose
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve node
+CLIENTS := triton kserve node unroll-6 unroll-7
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
+installed_unroll-6 := .venv-clients/unroll-6/.installed
+installed_unroll-7 := .venv-clients/unroll-7/.installed
 installed_node := $(NODE_CLIENT)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
@@ -68,6 +70,14 @@ $(VENV)/.test: pyproject.toml $(VENV)/.serve
 	$(PYTHON) -m venv .venv-clients/$*
 	.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	.venv-clients/$*/bin/python -m pip install --quiet --group client-$*
+	@touch $@
+
+# The wheel of unroll/ in an environment without the clone, as a user installs it.
+$(installed_unroll-6) $(installed_unroll-7): .venv-clients/%/.installed: pyproject.toml $(wildcard unroll/*.py unroll/*/*.py)
+	@rm -f $@
+	$(PYTHON) -m venv .venv-clients/$*
+	.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	.venv-clients/$*/bin/python -m pip install --quiet --group client-$* .
 	@touch $@
 
 $(installed_node): $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json

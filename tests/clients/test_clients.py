@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import Service
-from tests.clients.environments import KSERVE, NODE, ROOT, SHELL, TRITON, Environment
+from tests.clients.environments import (
+    KSERVE,
+    NODE,
+    ROOT,
+    SHELL,
+    TRITON,
+    UNROLL_6,
+    UNROLL_7,
+    Environment,
+)
 
 pytestmark = pytest.mark.clients
 
@@ -46,6 +55,16 @@ def run(environment: Environment, script: str, *arguments: object) -> None:
 def test_an_unmodified_client_gets_its_answers(service: Service, script: str) -> None:
     """Each script is a client's own way to call; it exits with 0 if every answer was right."""
     run(SCRIPTS[script], script, service.target)
+
+
+@pytest.mark.parametrize(
+    ("environment", "beside"), [(UNROLL_6, "tritonclient"), (UNROLL_7, "")], ids=("6.33", "7")
+)
+def test_the_installed_client_gets_its_answers(
+    service: Service, environment: Environment, beside: str
+) -> None:
+    """`pip install .`, with each major version of protobuf, and beside tritonclient."""
+    run(environment, "scripts/unroll_calls.py", service.target, beside)
 
 
 @pytest.fixture(scope="session")
