@@ -220,6 +220,7 @@ check: $(VENV)/.dev $(STUBS)/.installed ## formatter, linters, types, import con
 	$(BIN)/buf lint proto
 	$(PY) -m tests.stub_drift
 	$(PY) -m tests.metrics_page
+	$(PY) -m tests.api_page
 	$(PY) -m tests.attacks.table
 	$(PY) -m deploy.grafana.dashboard
 	$(PY) -m tests.lock_drift
