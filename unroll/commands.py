@@ -195,8 +195,11 @@ def _show_states(client: Client, chosen: argparse.Namespace, name: str) -> None:
 
 def top(client: Client, chosen: argparse.Namespace) -> int:
     """Makes no call: it reads the servers' pages of metrics."""
-    # Here alone, so that no other command needs rich and prometheus_client.
-    from unroll import top as view
-
+    # Here alone, so that no other command needs what only the distribution brings.
+    try:
+        from unroll import top as view
+    except ModuleNotFoundError as missing:
+        output.note(f"`unroll top` needs {missing.name}, which `pip install .` brings")
+        return 2
     urls = view.metrics_urls(chosen.target, chosen.metrics)
     return view.watch(urls, chosen.interval, chosen.once, chosen.json)
