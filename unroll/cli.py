@@ -38,7 +38,7 @@ exit codes:
   0    every call was answered
   1    a call failed, of --lines a line's; or no server answered `top`
   2    an option, a file or the target cannot be used
-  130  Ctrl-C
+  130  Ctrl-C (it ends `top` with 0 or 1)
   141  the reader of standard output left
 """
 _FAILED, _UNUSABLE = 1, 2

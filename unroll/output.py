@@ -136,9 +136,10 @@ def token_object(token: Token) -> Object:
 
 
 def chunk_object(chunk: Chunk) -> Object:
-    """A message of a stream as it came."""
+    """A message of a stream as it came; tokens of several samples make no one text."""
+    is_one = not any(token.sample for token in chunk.tokens)
     return {
-        "text": chunk.text,
+        "text": chunk.text if is_one else None,
         "tokens": [token_object(token) for token in chunk.tokens],
         "echo": "".join(token.text for token in chunk.echo) or None,
         "seed": chunk.seed,

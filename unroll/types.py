@@ -234,9 +234,12 @@ class ModelState:
 def normalised(options: GenerateOptions) -> GenerateOptions:
     """The same options, with the parameters of sampling in ``sampling``.
 
-    Raises OptionInvalid for two inputs, or parameters of sampling said twice.
+    Raises OptionInvalid for two inputs, or parameters of sampling said twice; TypeError for an
+    option that there is not.
     """
     rest = dict(options)
+    for name in rest.keys() - GenerateOptions.__annotations__.keys():
+        raise TypeError(f"generate() has no option {name!r}")
     inputs = [name for name in INPUTS if rest.get(name) is not None]
     if len(inputs) > 1:
         raise OptionInvalid(f"{' and '.join(inputs)} exclude each other; give one")

@@ -258,6 +258,21 @@ def test_json_of_generate_is_an_object_for_each_message(run):
     assert "".join(o["text"] for o in found) == plain.out[:-1]
 
 
+def test_json_of_samples_keeps_them_apart(run, monkeypatch):
+    arguments = ("generate", "--model", "letters", "--samples", 3, "--max-tokens", 5, "--json")
+    _, printed = run(*arguments, "--prompt", "abc", "--seed", 1)
+    found = objects(printed)
+    texts = ["", "", ""]
+    for token in (token for o in found for token in o["tokens"]):
+        texts[token.get("sample", 0)] += token["text"]
+    assert not any("text" in o for o in found if any("sample" in t for t in o["tokens"]))
+    monkeypatch.setattr("sys.stdin", io.StringIO("abc\n"))
+    _, printed = run(*arguments, "--lines", "-", "--seed", 1)
+    (whole,) = objects(printed)
+    assert sorted(sample["sample"] for sample in whole["samples"]) == [0, 1, 2]
+    assert [s["text"] for s in sorted(whole["samples"], key=lambda s: s["sample"])] == texts
+
+
 def test_json_of_models_lists_their_fields(run):
     _, printed = run("models", "--json")
     found = objects(printed)

@@ -84,6 +84,14 @@ def test_options_that_exclude_each_other_are_refused_at_once(client_of, options,
         asyncio.run(generate())
 
 
+def test_a_misspelt_option_is_refused_by_name():
+    with (
+        Client("127.0.0.1:9") as client,
+        pytest.raises(TypeError, match="no option 'temprature'"),
+    ):
+        client.generate("m", prompt="a", temprature=0.5)
+
+
 def test_a_value_compares_shows_and_replaces():
     sampling = Sampling(temperature=0.5, seed=3)
     assert sampling == Sampling(seed=3, temperature=0.5, top_k=None)
