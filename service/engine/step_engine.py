@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from bundle.manifest import StateTensor
 from service.engine.errors import RequestError
 from service.engine.finiteness import broken_rows, not_finite
 from service.engine.prefill import PrefillBudget
@@ -37,7 +38,7 @@ from service.engine.scheduler import (
     Scheduler,
 )
 from service.engine.shares import NOBODY, Share
-from service.engine.slots import Slots, StateSpec, StateStore, StepBuffers
+from service.engine.slots import Slots, StateStore, StepBuffers
 from service.engine.stopwatch import Stopwatch
 from service.engine.topk import largest
 from service.failpoints import failpoint
@@ -103,7 +104,7 @@ class GenerationModel:
     never_sampled_ids: tokens that stand for no symbol and are never made.
     """
 
-    state: tuple[StateSpec, ...]
+    state: tuple[StateTensor, ...]
     begin_id: int | None
     end_id: int | None
     pieces: tuple[Sequence[str], Sequence[str]]
@@ -369,15 +370,7 @@ class StepEngine(Generic[Stream, Request]):
             state = self._first_state(stream)
         self.arena.take(row, state)
         sampling = stream.sampling
-        self.arena.control(
-            row,
-            token=stream.token,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition=sampling.repetition_penalty,
-        )
+        self.arena.control(row, stream.token, **sampling.values)
         self._fill_controls(stream)
         self.arena.seed(row, sampling.seed, stream.sample, stream.made)
 

@@ -14,7 +14,7 @@ from service.oip.text_adapters import TagText
 from service.runtime.runners import TagRunner
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
 from service.serving.model_info import ModelCard
-from service.serving.model_metadata import ids_for_all, state_of
+from service.serving.model_metadata import ids_for_all
 from service.serving.online_tagger import TagStreams
 from service.serving.tagger import TaggerModel
 from service.tasks.task import Task
@@ -34,7 +34,7 @@ def _streams(builder: ModelBuilder, card: ModelCard) -> TagStreams:
     config, around = builder.config, builder.around
     runner, rows = builder.step_runner()
     engine = PushEngine(
-        GenerationModel(state_of(builder.manifest), None, None, (card.labels,) * 2),
+        GenerationModel(builder.manifest.state, None, None, (card.labels,) * 2),
         runner,
         config.max_streams,
         time.monotonic,
