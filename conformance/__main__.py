@@ -15,12 +15,12 @@ from typing import Any
 
 import grpc
 
+from conformance import protocol as pb
 from conformance import report
 from conformance.cases import MUST
 from conformance.choosing import NothingToTest, Selection, choose, read_inputs
 from conformance.endpoint import Endpoint
 from conformance.running import Result, run, select
-from unroll.inference import grpc_service_pb2 as pb
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 
+from conformance import protocol as pb
 from conformance.cases import CORE, SHOULD, UNARY, Failure, NotApplicable, Section, expect
 from conformance.requests import stacked
 from conformance.subjects import (
@@ -18,7 +19,6 @@ from conformance.subjects import (
     told,
 )
 from conformance.tensors import BYTES, FIELDS, Malformed, from_raw, item_size
-from unroll.inference import grpc_service_pb2 as pb
 
 CONCURRENT = 32
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from conformance import protocol as pb
 from conformance.cases import (
     ANY_MODEL,
     CORE,
@@ -16,7 +17,6 @@ from conformance.cases import (
 from conformance.endpoint import Endpoint
 from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, answered, refused, told
 from conformance.tensors import DATATYPES
-from unroll.inference import grpc_service_pb2 as pb
 
 UNKNOWN_VERSION = "987654321"
 

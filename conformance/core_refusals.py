@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from conformance import protocol as pb
 from conformance.cases import CORE, SERVER, SHOULD, UNARY, NotApplicable, Section, expect
 from conformance.core_metadata import UNKNOWN_VERSION
 from conformance.endpoint import Endpoint
 from conformance.requests import inputs_needed
 from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, refused
 from conformance.tensors import DATATYPES, item_size
-from unroll.inference import grpc_service_pb2 as pb
 
 infer = Section(CORE, "ModelInfer")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from conformance import protocol as pb
 from conformance.cases import SHOULD, STREAM, STREAMING, Section, expect
 from conformance.streams import (
     ASK_FINAL,
@@ -15,7 +16,6 @@ from conformance.streams import (
     same_answers,
 )
 from conformance.subjects import Subject, brief
-from unroll.inference import grpc_service_pb2 as pb
 
 decoupled = Section(STREAMING, "Decoupled responses", needs="ModelStreamInfer")
 

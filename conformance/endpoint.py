@@ -9,8 +9,7 @@ from typing import Any, Self
 
 import grpc
 
-from unroll.inference import grpc_service_pb2 as pb
-from unroll.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from conformance import protocol as pb
 
 Code = grpc.StatusCode
 # Calls that a server need not have.
@@ -59,7 +58,7 @@ class Endpoint:
         self.target, self.timeout = target, timeout
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self.channel = grpc.insecure_channel(target, options=unlimited)
-        self.stub = GRPCInferenceServiceStub(self.channel)
+        self.stub = pb.Stub(self.channel)
         self._offers: dict[str, bool] = {}
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ Statistics count what everybody asks: the endpoint must have no other callers wh
 
 from __future__ import annotations
 
+from conformance import protocol as pb
 from conformance.cases import (
     ANY_MODEL,
     EXTENSIONS,
@@ -18,8 +19,6 @@ from conformance.cases import (
 from conformance.endpoint import Endpoint, Model, Tensor
 from conformance.requests import stacked
 from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, answered, refused
-from unroll.inference import grpc_service_pb2 as pb
-from unroll.inference import model_config_pb2
 
 RPCS = {
     "model_configuration": "ModelConfig",
@@ -45,7 +44,7 @@ def listed_extensions_are_offered(endpoint: Endpoint) -> None:
     expect(not missing, "all that is listed", f"{missing} listed and UNIMPLEMENTED")
 
 
-def config_of(subject: Subject) -> model_config_pb2.ModelConfig:
+def config_of(subject: Subject) -> pb.ModelConfig:
     request = pb.ModelConfigRequest(name=subject.model.name)
     return answered(subject.endpoint, "ModelConfig", request).config
 
@@ -97,7 +96,7 @@ def _configured(subject: Subject) -> list[tuple[str, str, tuple[int, ...]]]:
     config, found = config_of(subject), []
     for side, tensors in (("input", config.input), ("output", config.output)):
         for tensor in tensors:
-            kind = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+            kind = pb.data_type_name(tensor.data_type).removeprefix("TYPE_")
             kind = "BYTES" if kind == "STRING" else kind
             found.append((f"{side} {tensor.name}", kind, tuple(tensor.dims)))
     return found

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance.endpoint import Model, Tensor
 from conformance.tensors import BYTES, RAW_ONLY, to_array, to_contents, to_raw
-from unroll.inference import grpc_service_pb2 as pb
 
 Arrays = Mapping[str, NDArray[Any]]
 # Of a variable dimension that is not the batch.

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance import requests
 from conformance.cases import (
     SEQUENCE,
@@ -29,7 +30,6 @@ from conformance.streams import ASK_FINAL, answers, filled, is_final, receive, r
 from conformance.subjects import REFUSALS, Arrays, Subject
 from conformance.subjects import same as same_outputs
 from conformance.tensors import agree
-from unroll.inference import grpc_service_pb2 as pb
 
 STEPS = 3
 
@@ -164,7 +164,8 @@ def sequences_do_not_mix(subject: Subject) -> None:
         expected = line.run(one, fresh_id())
         other = _other_steps(subject, line)
         other_expected = line.run(other, fresh_id())
-        ids, found = (fresh_id(), fresh_id()), ([], [])
+        ids = (fresh_id(), fresh_id())
+        found: tuple[list[Arrays], list[Arrays]] = ([], [])
         for at in range(len(one)):
             for which, steps in enumerate((one, other)):
                 flags = {"start": at == 0, "end": at == len(one) - 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from conformance import protocol as pb
 from conformance.cases import SHOULD, STREAM, STREAMING, Failure, Section, expect
 from conformance.streams import (
     INTERLEAVED,
@@ -18,7 +19,6 @@ from conformance.streams import (
     unknown_model,
 )
 from conformance.subjects import Subject, brief, told
-from unroll.inference import grpc_service_pb2 as pb
 
 STATUS_HEADER = ("triton_grpc_error", "true")
 

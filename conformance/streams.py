@@ -9,10 +9,10 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance.cases import Failure, NotApplicable, expect
 from conformance.endpoint import Stream
 from conformance.subjects import NO_SUCH, Arrays, Subject, same, told
-from unroll.inference import grpc_service_pb2 as pb
 
 FINAL = "triton_final_response"
 ASK_FINAL = "triton_enable_empty_final_response"

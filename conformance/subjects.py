@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance import requests
 from conformance.cases import Failure, NotApplicable, expect
 from conformance.endpoint import Code, Endpoint, Model, Tensor
 from conformance.tensors import DATATYPES, Malformed, agree, from_contents, from_raw
-from unroll.inference import grpc_service_pb2 as pb
 
 Arrays = dict[str, NDArray[Any]]
 # Statuses that tell a caller that the request is at fault.

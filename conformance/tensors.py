@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unroll.inference.grpc_service_pb2 import InferTensorContents
+from conformance.protocol import InferTensorContents
 
 BYTES = "BYTES"
 # The field of InferTensorContents that holds each datatype.

@@ -134,7 +134,9 @@ class MixesRawAndTyped(ReferenceServer):
         if len(answer.raw_output_contents) > 1:
             last = answer.outputs[-1]
             del answer.raw_output_contents[-1]
-            last.contents.CopyFrom(to_contents(last.datatype, outputs[last.name]))
+            last.contents.ParseFromString(
+                to_contents(last.datatype, outputs[last.name]).SerializeToString()
+            )
         return answer
 
 

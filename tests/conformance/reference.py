@@ -97,7 +97,7 @@ class ReferenceServer(Describing):
             if is_raw:
                 answer.raw_output_contents.append(self.to_raw(kinds[name], array))
             else:
-                output.contents.CopyFrom(to_contents(kinds[name], array))
+                output.contents.ParseFromString(to_contents(kinds[name], array).SerializeToString())
         return answer
 
     def to_raw(self, datatype: str, array: Any) -> bytes:
