@@ -51,7 +51,7 @@ def _spoil_raw(subject: Subject, change: Callable[[bytes], bytes], only_bytes: b
     """Each raw buffer, of BYTES or of numbers, changed in turn; all must be refused."""
     chosen = [
         index
-        for index, tensor in enumerate(subject.given())
+        for index, tensor in enumerate(subject.inputs_sent())
         if (tensor.datatype == BYTES) == only_bytes
     ]
     if not chosen:

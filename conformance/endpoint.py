@@ -18,7 +18,7 @@ RPCS = ("ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex")
 
 @dataclass(frozen=True)
 class Tensor:
-    """shape: as ModelMetadata tells it; -1 where the request chooses."""
+    """shape: as in ModelMetadata; -1 where the request chooses."""
 
     name: str
     datatype: str
@@ -79,7 +79,7 @@ class Endpoint:
         return Stream(self, metadata)
 
     def offers(self, feature: str) -> bool:
-        """Whether an optional call is implemented, or an extension listed; asked once."""
+        """Whether an optional call is implemented, or an extension listed; looked up once."""
         if feature not in self._offers:
             self._offers[feature] = (
                 self._probe(feature) is not Code.UNIMPLEMENTED

@@ -1,6 +1,6 @@
 """Extensions: Triton's configuration, index, statistics and scheduling parameters.
 
-Statistics count what everybody asks: the endpoint must have no other callers while they run.
+Statistics count every caller's requests: the endpoint must have no other callers while they run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def config_has_the_tensors(subject: Subject) -> None:
 
 @configuration("ext-config-003", ANY_MODEL, "ModelInput.data_type")
 def config_has_the_datatypes(subject: Subject) -> None:
-    """Configuration and metadata tell the same datatypes."""
+    """Configuration and metadata declare the same datatypes."""
     described = _described(subject.model)
     for name, kind, _ in _configured(subject):
         expected = described[name].datatype if name in described else "no such tensor"
@@ -147,7 +147,7 @@ def states_are_known(endpoint: Endpoint) -> None:
 
 @repository("ext-index-004", SERVER, "RepositoryIndexRequest.ready")
 def only_ready_ones_on_request(endpoint: Endpoint) -> None:
-    """Where only READY models are asked for, exactly those are listed."""
+    """Where only READY models are requested, exactly those are listed."""
     found = sorted((one.name, one.version) for one in _index(endpoint, ready=True))
     expected = sorted((o.name, o.version) for o in _index(endpoint) if o.state == "READY")
     expect(found == expected, str(expected), found)
@@ -166,7 +166,7 @@ def _answering_version(subject: Subject) -> str:
 
 @statistics("ext-stats-001", UNARY, "ModelStatistics.name")
 def statistics_name_the_model(subject: Subject) -> None:
-    """Statistics name the model and the version that were asked for."""
+    """Statistics name the requested model and version."""
     version = _answering_version(subject)
     found = statistics_of(subject, version)
     expected = (subject.model.name, version)
@@ -206,7 +206,7 @@ def rows_are_counted(subject: Subject) -> None:
 
 @statistics("ext-stats-004", UNARY, "ModelStatistics.execution_count")
 def executions_are_counted(subject: Subject) -> None:
-    """Requests one after another are executed, and the last time of one is told."""
+    """Requests one after another are executed, and the time of the last one is reported."""
     before, after = _around(subject)
     found = after.execution_count - before.execution_count
     expect(found >= SENT, f"at least {SENT} more", found)
@@ -249,13 +249,13 @@ def statistics_of_all(subject: Subject) -> None:
 
 @schedule("ext-param-001", UNARY, "ModelInferRequest.parameters")
 def numbers_are_taken(subject: Subject) -> None:
-    """The parameters priority and timeout (microseconds) are taken as int64."""
+    """The parameters priority and timeout (microseconds) are accepted as int64."""
     subject.infer(subject.request(parameters={"timeout": 30_000_000, "priority": 1}))
 
 
 @parameters("ext-param-002", UNARY, "InferParameter", level=SHOULD)
 def any_kind_of_number_is_taken(subject: Subject) -> None:
-    """timeout is taken as an int64, a uint64, a double or a string: clients send all of them."""
+    """timeout is accepted as an int64, a uint64, a double or a string: clients send all of them."""
     for value in (30_000_000, 30_000_000.0, "30000000"):
         subject.infer(subject.request(parameters={"timeout": value}))
     request = subject.request()
