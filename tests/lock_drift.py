@@ -2,7 +2,7 @@
 
 python -m tests.lock_drift
 
-Asks no index: `make locks` does, and writes the locks anew.
+Reads no index: `make locks` does, and writes the locks anew.
 """
 
 from __future__ import annotations
