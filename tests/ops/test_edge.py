@@ -133,7 +133,7 @@ def test_answers_are_the_same_bits_through_the_edge(start_edge, saw):
 
 @pytest.mark.parametrize(("calls", "connections"), [(100, 1), (600, 60), (600, 6)])
 def test_unfinished_bodies_stay_at_the_edge(start_edge, saw, calls, connections):
-    """Beyond 100 calls a connection is refused, so more bodies take more connections."""
+    """A connection carries at most 100 calls, so more bodies take more connections."""
     edge = start_edge()
     with Witness(edge, "ann") as witness, ExitStack() as stack:
         edge.begin()
