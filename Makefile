@@ -14,7 +14,7 @@ VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 MODELS := sentiment nationality pos pos-online cloze g2p translate food prose
-# Models whose step is faster in int8 and no worse on held-out data (DECISIONS.md has the figures).
+# Models whose step is faster in int8 and no worse on held-out data (docs/models.md has the figures).
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
