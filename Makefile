@@ -229,8 +229,10 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-proto: $(STUBS)/.installed ## regenerate the stubs in unroll/
+proto: $(STUBS)/.installed ## regenerate the stubs in unroll/ and the descriptors in conformance/
 	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --include_imports \
+		--descriptor_set_out=conformance/protocol.binpb proto/unroll/inference/grpc_service.proto
 
 .PHONY: manifests
 manifests: ## write the rules of deploy/prometheus as objects for Kubernetes

@@ -83,8 +83,8 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))
     model = GenerationModel(manifest.state, begin_id=None, end_id=None, pieces=(first, later))
-    told = Metrics(CollectorRegistry())
-    metrics = GenerateMetrics(told, manifest.name, ModelStatistics(), rows)
+    registry = Metrics(CollectorRegistry())
+    metrics = GenerateMetrics(registry, manifest.name, ModelStatistics(), rows)
     runner, state_rows = graph.runner(rows)
     engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
@@ -98,14 +98,14 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
 
 
 class Discard(Sink[Event]):
-    """Whoever gets the engine's tokens here throws them away."""
+    """A sink that discards what the engine makes."""
 
     def put(self, event: object) -> None:
         pass
 
 
 class EngineLoop:
-    """The engine's own steps, on one thread, its events thrown away."""
+    """The engine's own steps, on one thread, its events discarded."""
 
     def __init__(self, graph: StepGraph, rows: int) -> None:
         self.rows = rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -393,10 +394,16 @@ def _decode(wanted: Any, content: Any, where: str) -> Any:
     raise ManifestInvalid(f"{where} is {content!r}, not of type {wanted}")
 
 
+@functools.cache
+def _hints_of(wanted: type) -> dict[str, Any]:
+    """The types of its fields; reading them from text takes most of the time of decoding."""
+    return typing.get_type_hints(wanted)
+
+
 def _decode_object(wanted: Any, content: Any, where: str) -> Any:
     if not isinstance(content, Mapping):
         raise ManifestInvalid(f"{where} is {content!r}, not an object")
-    hints = typing.get_type_hints(wanted)
+    hints = _hints_of(wanted)
     missing, unknown = sorted(hints.keys() - content.keys()), sorted(content.keys() - hints.keys())
     if missing or unknown:
         raise ManifestInvalid(f"{where}: missing fields {missing}, unknown fields {unknown}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bundle.store import Bundle
 from export.bundles import trained_from_bundle
-from study.pictures import plt
+from study.plots import plt
 from training.beam import BeamSettings, beam_search
 from training.models.seq2seq import Seq2Seq
 

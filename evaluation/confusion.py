@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from numpy.typing import NDArray
 
 from evaluation.tags import meaning_of
-from study.pictures import plt
+from study.plots import plt
 from study.text import as_text, table
 
 Confusion = Counter[tuple[str, str]]  # how often each (true label, said label) came up

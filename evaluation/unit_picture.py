@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bundle.store import Bundle
 from evaluation.units import SPEAKER, Floats, Follower, find_followers
 from export.bundles import trained_from_bundle
-from study.pictures import plt
+from study.plots import plt
 from study.text import table
 from training import prose
 from training.checkpoint import TrainedModel

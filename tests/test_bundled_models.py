@@ -181,5 +181,5 @@ def test_the_readme_tells_the_manifests_figures(name):
         r for r in (ROOT / "README.md").read_text().splitlines() if r.startswith(f"| `{name}`")
     ]
     for figure in manifest["figures"]:
-        told = f"{figure['value']:.4g} {figure['unit']}".replace("|", "\\|")
-        assert told in row, figure
+        stated = f"{figure['value']:.4g} {figure['unit']}".replace("|", "\\|")
+        assert stated in row, figure

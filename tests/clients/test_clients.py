@@ -40,7 +40,7 @@ WITHIN_SECONDS = 120
 
 
 def run(environment: Environment, script: str, *arguments: object) -> None:
-    """Run a client's script where the client is installed; it asserts what it is told."""
+    """Run a client's script where the client is installed; it asserts what it receives."""
     if reason := environment.missing():
         pytest.skip(f"{script}: {reason}")
     command = [environment.command, str(HERE / script), *map(str, arguments)]

@@ -494,7 +494,7 @@ def test_a_soaked_stream_costs_a_token_the_same_from_first_to_last(models, soak)
     assert told == soak.tokens
     middle, end = places[2].rss_bytes, places[4].rss_bytes
     assert end - places[1].rss_bytes < _MOST_GROWTH
-    soak.tell(
+    soak.report(
         f"{told} tokens through one stream of tags: {_mib(places[0].rss_bytes)} at its start, "
         f"{_mib(middle)} in its middle, {_mib(end)} at its end; server CPU a token "
         f"{_each(places[:2], quarter):.0f} µs in the first quarter, "

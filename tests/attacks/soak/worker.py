@@ -1,4 +1,4 @@
-"""Attacks one after another, in a process of its own: python -m tests.attacks.soak.lane
+"""Attacks one after another, in a process of its own: python -m tests.attacks.soak.worker
 
 The first line in is the site, as JSON; each further one an attack's name and seed. Each is
 answered with a line: what the attack got, by status, and what went wrong with the attack itself.
@@ -19,7 +19,7 @@ from typing import Any
 from tests.attacks.soak.catalogue import ATTACKS
 from tests.attacks.soak.site import Site
 
-# An attack that takes longer is stuck: its lane is ended and begun anew.
+# An attack that takes longer is stuck: its worker is ended and begun anew.
 ATTACK_SECONDS = 150.0
 
 
@@ -31,7 +31,7 @@ class Ran:
     trouble: str = ""
 
 
-class Lane:
+class Worker:
     """The process, as the soak sees it; close() ends it."""
 
     def __init__(self, site: Site) -> None:
@@ -40,7 +40,7 @@ class Lane:
 
     def _begin(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.attacks.soak.lane"],
+            [sys.executable, "-m", "tests.attacks.soak.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -56,7 +56,7 @@ class Lane:
             line = self._process.stdout.readline()
         except OSError as error:
             line = ""
-            print(f"lane: {error!r}", file=sys.stderr)
+            print(f"worker: {error!r}", file=sys.stderr)
         finally:
             ended.cancel()
         if line:

@@ -13,9 +13,9 @@ import grpc
 from conformance import requests
 from conformance.cases import ANY_MODEL, SEQUENCE, STREAM, UNARY, Failure
 from conformance.endpoint import Endpoint, Model
-from conformance.sequences import fresh_id, line_to, steps_of
+from conformance.sequences import fresh_id, sequence_client, steps_of
 from conformance.streams import answers, converse, filled, joined
-from conformance.subjects import Arrays, Subject, read, told
+from conformance.subjects import Arrays, Subject, read, status_of
 from conformance.tensors import Malformed, agree, to_array
 
 # Keys of a model in the file of inputs that are no tensors.
@@ -69,7 +69,7 @@ def choose(endpoint: Endpoint, selection: Selection) -> Chosen:
         try:
             _add(chosen, endpoint, endpoint.describe(name), selection)
         except grpc.RpcError as error:
-            chosen.left_out[name] = f"its metadata or configuration: {told(error)}"
+            chosen.left_out[name] = f"its metadata or configuration: {status_of(error)}"
         except KeyError as error:
             chosen.left_out[name] = f"has the datatype {error}, which is none of the protocol's"
     if not chosen.by_kind[ANY_MODEL]:
@@ -84,7 +84,7 @@ def _add(chosen: Chosen, endpoint: Endpoint, model: Model, selection: Selection)
     is_sequence = model.keeps_sequences or model.name in selection.sequence_models
     refusal = _refusal(subject)
     if not refusal:
-        chosen.by_kind[UNARY].append(_watched(subject, _unary))
+        chosen.by_kind[UNARY].append(_with_stability(subject, _unary))
     elif not (streams or is_sequence):
         if model.name not in selection.models:
             chosen.left_out[model.name] = f"refuses what its metadata suggests: {refusal}"
@@ -93,7 +93,7 @@ def _add(chosen: Chosen, endpoint: Endpoint, model: Model, selection: Selection)
     chosen.by_kind[ANY_MODEL].append(subject)
     if streams and endpoint.offers("ModelStreamInfer"):
         streamed = replace(subject, is_streamed=bool(refusal))
-        chosen.by_kind[STREAM].append(_watched(streamed, _streamed))
+        chosen.by_kind[STREAM].append(_with_stability(streamed, _streamed))
     if (
         is_sequence
         and _says_nothing_of_steps(subject)
@@ -105,11 +105,11 @@ def _add(chosen: Chosen, endpoint: Endpoint, model: Model, selection: Selection)
         )
     elif is_sequence:
         sequenced = replace(subject, is_streamed=bool(refusal))
-        chosen.by_kind[SEQUENCE].append(_watched(sequenced, _sequenced))
+        chosen.by_kind[SEQUENCE].append(_with_stability(sequenced, _sequenced))
 
 
 def _stream_one_plain_model(chosen: Chosen, endpoint: Endpoint, selection: Selection) -> None:
-    """A model that answers once may be asked on a stream, too."""
+    """A model that answers once may answer on a stream, too."""
     if selection.stream_models or not endpoint.offers("ModelStreamInfer"):
         return
     for subject in chosen.by_kind[UNARY]:
@@ -124,19 +124,19 @@ def _says_nothing_of_steps(subject: Subject) -> bool:
 
 
 def _inputs(model: Model, selection: Selection) -> dict[str, Any]:
-    """The fields of a Subject that say what is asked."""
+    """The fields of a Subject that say what is sent."""
     own = selection.inputs.get(model.name)
     own = own if isinstance(own, dict) else {}
-    given = {t.name: own.get(t.name, selection.inputs.get(t.name)) for t in model.inputs}
-    arrays = requests.guess(model) | _arrays(model, given)
+    values = {t.name: own.get(t.name, selection.inputs.get(t.name)) for t in model.inputs}
+    arrays = requests.guess(model) | _arrays(model, values)
     steps = tuple(_arrays(model, step) for step in own.get(STEPS, ()))
     return {"arrays": arrays, "parameters": own.get(PARAMETERS, {}), "steps": steps}
 
 
-def _arrays(model: Model, given: Mapping[str, Any]) -> Arrays:
-    """Of the inputs that are given; null leaves one to the guess."""
+def _arrays(model: Model, values: Mapping[str, Any]) -> Arrays:
+    """Of the inputs that have values; null leaves one to the guess."""
     kinds = {tensor.name: tensor.datatype for tensor in model.inputs}
-    return {name: to_array(kinds[name], v) for name, v in given.items() if v is not None}
+    return {name: to_array(kinds[name], v) for name, v in values.items() if v is not None}
 
 
 def _refusal(subject: Subject) -> str:
@@ -144,7 +144,7 @@ def _refusal(subject: Subject) -> str:
     try:
         subject.endpoint.call("ModelInfer", subject.request())
     except grpc.RpcError as error:
-        return told(error)
+        return status_of(error)
     return ""
 
 
@@ -158,15 +158,15 @@ def _streamed(subject: Subject) -> list[Arrays]:
 
 
 def _sequenced(subject: Subject) -> list[Arrays]:
-    with line_to(subject) as line:
-        (response,) = line.responses(steps_of(subject)[0], fresh_id(), start=True, end=True)
+    with sequence_client(subject) as client:
+        (response,) = client.responses(steps_of(subject)[0], fresh_id(), start=True, end=True)
     return [read(response.infer_response)]
 
 
-def _watched(subject: Subject, ask: Any) -> Subject:
+def _with_stability(subject: Subject, send: Any) -> Subject:
     """The subject with what two answers to the same request show about it."""
     try:
-        one, other = ask(subject), ask(subject)
+        one, other = send(subject), send(subject)
     except Malformed:
         return replace(subject, is_readable=False)
     except Failure:

@@ -1,4 +1,4 @@
-"""What a study keeps between runs: trained models and measured sections, by what was asked."""
+"""What a study reuses between runs: trained models and measured sections, by their settings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from study.settings import Settings
 from training.checkpoint import MODEL_FILE, TrainedModel
 from training.loop import History
 
-_ASKED = "asked.json"
+_REQUEST = "request.json"
 
 Found = dict[str, Any]  # what a section measured, as JSON has it
 
 
-class Shelf:
+class ArtifactCache:
     """Folders under ``root``: trained/NAME of each model, sections/NAME.json, models/ of bundles.
 
-    Whatever was made with other settings is taken for missing.
+    Whatever was made with other settings counts as missing.
     """
 
     def __init__(self, root: Path, settings: Settings) -> None:
@@ -36,23 +36,23 @@ class Shelf:
     def folder_of(self, name: str) -> Path:
         return self.root / "trained" / name
 
-    def has(self, recipe: Recipe) -> bool:
+    def has_model(self, recipe: Recipe) -> bool:
         folder = self.folder_of(recipe.name)
-        return (folder / MODEL_FILE).exists() and self._asked(folder) == self._ask(recipe)
+        return (folder / MODEL_FILE).exists() and _read(folder) == self._request(recipe)
 
     def prepare(self, recipe: Recipe) -> Path:
         """The model's folder, emptied where what lies there is of another recipe."""
         folder = self.folder_of(recipe.name)
-        if self._asked(folder) != self._ask(recipe):
+        if _read(folder) != self._request(recipe):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            (folder / _ASKED).write_text(json.dumps(self._ask(recipe)))
+            (folder / _REQUEST).write_text(json.dumps(self._request(recipe)))
         return folder
 
-    def forget(self, recipe: Recipe) -> None:
+    def discard_model(self, recipe: Recipe) -> None:
         shutil.rmtree(self.folder_of(recipe.name), ignore_errors=True)
 
-    def forget_section(self, section: str) -> None:
+    def discard_section(self, section: str) -> None:
         self._section(section).unlink(missing_ok=True)
 
     def trained(self, name: str) -> TrainedModel:
@@ -62,14 +62,14 @@ class Shelf:
         report = json.loads((self.folder_of(name) / "report.json").read_text())
         return History(**report["history"])
 
-    def found(self, section: str) -> Found | None:
+    def load_section(self, section: str) -> Found | None:
         """What was measured of a section with these settings."""
         path = self._section(section)
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        found: Found | None = kept.get("found")
-        return found if kept.get("settings") == _plain(asdict(self.settings)) else None
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        found: Found | None = stored.get("found")
+        return found if stored.get("settings") == _plain(asdict(self.settings)) else None
 
-    def keep(self, section: str, found: Found) -> Found:
+    def store_section(self, section: str, found: Found) -> Found:
         """``found`` as it will be read back."""
         path = self._section(section)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,20 +77,22 @@ class Shelf:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         os.replace(partial, path)
-        kept: Found = content["found"]
-        return kept
+        stored: Found = content["found"]
+        return stored
 
     def _section(self, name: str) -> Path:
         return self.root / "sections" / f"{name}.json"
 
-    def _ask(self, recipe: Recipe) -> Any:
-        settings = asdict(self.settings)[recipe.course]
+    def _request(self, recipe: Recipe) -> Any:
+        settings = asdict(self.settings)[recipe.dataset]
         settings.pop("seeds", None)  # others' seeds do not change this model
         return _plain({"recipe": asdict(recipe), "settings": settings})
 
-    def _asked(self, folder: Path) -> Any:
-        path = folder / _ASKED
-        return json.loads(path.read_text()) if path.exists() else None
+
+def _read(folder: Path) -> Any:
+    """The request that the model in ``folder`` was trained for."""
+    path = folder / _REQUEST
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _plain(content: Any) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from bundle.tokenizer import Tokenizer
+from study.artifact_cache import Found
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share_right
 from study.settings import Settings
-from study.shelf import Found
 from study.text import middle, plural, table
 from training.models.baselines import BAG
 from training.sentiment import TextClassifier
@@ -44,7 +44,7 @@ def recipes(settings: Settings) -> list[Recipe]:
 
 
 def measure(study: Study) -> Found:
-    corpus = study.workshop.sentences.corpus
+    corpus = study.trainer.sentences.corpus
     return {
         "training": len(corpus.training),
         "made": len(corpus.made),
@@ -64,22 +64,22 @@ def measure(study: Study) -> Found:
 
 def _measure_reader(study: Study, reader: str) -> dict[str, Any]:
     """A figure a seed."""
-    corpus, tokenizer = study.workshop.sentences.corpus, study.workshop.sentences.tokenizer
+    corpus, tokenizer = study.trainer.sentences.corpus, study.trainer.sentences.tokenizer
     models: list[Any] = [
-        study.shelf.trained(name_of(reader, seed)).build()
+        study.cache.trained(name_of(reader, seed)).build()
         for seed in study.settings.sentences.seeds
     ]
     return {
         "parameters": sum(parameter.numel() for parameter in models[0].parameters()),
         "held_out": [share_right(model, tokenizer, corpus.held_out) for model in models],
         **{
-            kind: [judge_pairs(model, tokenizer, pairs) for model in models]
+            kind: [score_pairs(model, tokenizer, pairs) for model in models]
             for kind, pairs in corpus.pairs.items()
         },
     }
 
 
-def judge_pairs(
+def score_pairs(
     model: TextClassifier, tokenizer: Tokenizer, pairs: Sequence[Pair]
 ) -> dict[str, float]:
     """Shares in percent: of the pairs with both right, of their sentences that are right, and
@@ -103,10 +103,10 @@ def judge_pairs(
 
 def _of(row: dict[str, Any], kind: str, figure: str) -> list[float]:
     """A figure of pairs of one kind, a seed each."""
-    return [judged[figure] for judged in row[kind]]
+    return [scores[figure] for scores in row[kind]]
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     bag = found["readers"][BAG]
     same = min(min(_of(bag, kind, "same_logits")) for kind in KINDS)
     both = max(max(_of(bag, kind, "both")) for kind in KINDS)
@@ -148,4 +148,4 @@ convolution {found["window"]} tokens wide. Median (lowest–highest) of the seed
 {", ".join(map(str, found["seeds"]))}. `{found["command"]}`"""
 
 
-SECTION = Section(NAME, "Order", measure, tell, recipes)
+SECTION = Section(NAME, "Order", measure, render, recipes)

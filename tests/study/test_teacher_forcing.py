@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from study.characters import PartsTask, options_of
-from study.forcing import gradients, loss_at_once, loss_by_steps
+from study.teacher_forcing import gradients, loss_at_once, loss_by_steps
 from study.timing import alternate
 from training.models.generator import Generator, GeneratorConfig
 from training.prose import ProseTask

@@ -48,7 +48,7 @@ def fault_of(method: Method, sent: int, answer: Answer) -> str:
 
 
 def _missing(method: Method, sent: int, messages: Sequence[bytes]) -> str:
-    """What a call that went well should have been told, and was not."""
+    """What a call that went well should have been sent, and was not."""
     if method.name == "ModelStreamInfer":
         return _unanswered(sent, messages)
     if method.name == "Generate":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from study.generators import name_of, recipes_of
-from study.pictures import Curve, draw_curves
+from study.artifact_cache import Found
+from study.characters import name_of, recipes_of
+from study.plots import Curve, draw_curves
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
-from study.shelf import Found
 from study.text import table
 
 NAME = "depth"
@@ -31,8 +31,8 @@ def measure(study: Study) -> Found:
     designs = []
     for design in DESIGNS:
         trained, history = (
-            study.shelf.trained(name_of(design)),
-            study.shelf.history(name_of(design)),
+            study.cache.trained(name_of(design)),
+            study.cache.history(name_of(design)),
         )
         (figure,) = trained.figures
         recurrent = trained.config["recurrent"]
@@ -60,7 +60,7 @@ def measure(study: Study) -> Found:
     }
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     rows = (
         (
             DESIGNS[row["design"]], str(row["hidden"]), f"{row['parameters']:,}",
@@ -107,4 +107,4 @@ def draw(found: Found, path: Path) -> Path:
     return draw_curves(path, curves, "batches", "validation loss, nats a character")
 
 
-SECTION = Section(NAME, "Depth at equal parameters", measure, tell, recipes, draw)
+SECTION = Section(NAME, "Depth at equal parameters", measure, render, recipes, draw)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from study.generators import name_of, recipes_of
+from study.artifact_cache import Found
+from study.characters import name_of, recipes_of
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
-from study.shelf import Found
 from study.text import power, table
 from study.timing import alternate
 from training.models.generator import Generator
@@ -59,8 +59,8 @@ def gradients(model: Generator, loss: Loss, inputs: Tensor, targets: Tensor) -> 
 
 def measure(study: Study) -> Found:
     settings = study.settings.forcing
-    training, *_ = study.workshop.characters.splits
-    models = {design: study.shelf.trained(name_of(design)) for design in DESIGNS}
+    training, *_ = study.trainer.characters.splits
+    models = {design: study.cache.trained(name_of(design)) for design in DESIGNS}
     output, hidden = models["output"].build(), models["rnn"].build()
     assert isinstance(output, Generator), "the study's character models are generators"
     assert isinstance(hidden, Generator), "the study's character models are generators"
@@ -119,7 +119,7 @@ def _largest_difference(left: list[Tensor], right: list[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     timed = []
     for row in found["timed"]:
         fastest = row["seconds"]["output, one pass"]
@@ -187,4 +187,6 @@ judged on {held_out["examples"]:,} of {held_out["split"]}; {found["batches"]:,} 
 seed {found["seed"]}. Seconds of training are wall time of one thread. `{found["command"]}`"""
 
 
-SECTION = Section(NAME, "Teacher forcing and recurrence through the output", measure, tell, recipes)
+SECTION = Section(
+    NAME, "Teacher forcing and recurrence through the output", measure, render, recipes
+)

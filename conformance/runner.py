@@ -26,9 +26,9 @@ from conformance.cases import (
     NotApplicable,
     registered,
 )
-from conformance.choosing import Chosen
 from conformance.endpoint import RPCS, Endpoint
-from conformance.subjects import told
+from conformance.selection import Chosen
+from conformance.subjects import status_of
 
 PASSED, FAILED, NOT_APPLICABLE, NOT_OFFERED = "passed", "failed", "not applicable", "not offered"
 
@@ -98,8 +98,8 @@ def _outcome(case: Case, model: str, subject: object) -> Outcome:
     except NotApplicable as reason:
         return Outcome(model, NOT_APPLICABLE, note=str(reason))
     except grpc.RpcError as error:
-        return Outcome(model, FAILED, "an answer", told(error))
+        return Outcome(model, FAILED, "an answer", status_of(error))
     except Exception as error:
-        # An answer that no case foresaw must not end the run: the others have yet to be asked.
+        # An answer that no case foresaw must not end the run: the others have yet to run.
         return Outcome(model, FAILED, "an answer that the case can follow", repr(error))
     return Outcome(model, PASSED)

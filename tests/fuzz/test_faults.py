@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.judging import CANCELLED_BY_US, Answer, fault_of
+from tests.fuzz.faults import CANCELLED_BY_US, Answer, fault_of
 from tests.fuzz.methods import INFERENCE, UNROLL
 from unroll.inference import grpc_service_pb2 as inference_pb
 from unroll.v1 import unroll_pb2 as pb
