@@ -13,9 +13,9 @@ import torch
 from bundle.store import read_bundle
 from export import onnx_files, parity
 from export.bundles import export_bundle, trained_from_bundle
-from export.graphs import graphs_of
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed, check_parity
+from export.tasks import graphs_of
 from service.runtime.repository import newest_versions
 from tests import tiny
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from export import parity
-from export.graphs import graphs_of
 from export.parity import ParityMissed, check_parity
+from export.tasks import graphs_of
 from tests import tiny
 
 WITHIN = 9e-6  # of a call: the gate allows 1e-5 of each

@@ -12,10 +12,10 @@ import torch
 from bundle.store import read_bundle, read_weights
 from export import parity, quantised
 from export.bundles import export_bundle
-from export.graphs import step_of
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed, check_parity
 from export.quantised import WEIGHT_LIMIT, QuantisedLinear
+from export.tasks import step_of
 from export.weights import for_export
 from service.runtime.repository import newest_versions
 from service.runtime.sessions import SessionSettings, open_session

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bundle.manifest import VEC2SEQ
 from training.models.cells import Mlp, State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
@@ -40,6 +41,7 @@ class VectorToSequenceConfig:
     """
 
     architecture: ClassVar[str] = "vec2seq"
+    task: ClassVar[str] = VEC2SEQ
     vector_size: int
     vocabulary_size: int
     embedding_size: int
