@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from evaluation.units import SPEAKER, Floats, Follower, find_followers
 from export.bundles import trained_from_bundle
 from study.pictures import plt
 from study.text import table
-from training import prose
 from training.checkpoint import TrainedModel
+from training.held_out import HeldOut
 from training.models.generator import Generator
 
 _CHARACTERS = 20_000
@@ -51,9 +52,12 @@ class Watched:
         return f"layer {layer + 1}, unit {number + 1}"
 
 
-def watch_units(bundle: Bundle, data: Path) -> Watched:
-    """The bundle's model over the beginning of prose's held-out text."""
-    return watch(trained_from_bundle(bundle), prose.held_out_text(data)[:_CHARACTERS])
+def watch_units(bundle: Bundle, held_out: HeldOut[tuple[str, int], Any]) -> Watched:
+    """The bundle's model over the beginning of its held-out text."""
+    (first, _), *others = held_out.questions
+    # What only leads up to a piece is the end of the one before.
+    text = "".join([first, *(piece[read:] for piece, read in others)])
+    return watch(trained_from_bundle(bundle), text[:_CHARACTERS])
 
 
 def watch(trained: TrainedModel, text: str) -> Watched:
@@ -159,7 +163,7 @@ def _write(axes: Axes, lines: Sequence[tuple[int, str]]) -> None:
     axes.set_axis_off()
 
 
-def tell_units(watched: Watched) -> str:
+def caption_of_units(watched: Watched) -> str:
     """The picture's caption, and every feature's unit as a table."""
     rows = [
         (

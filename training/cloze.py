@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -26,7 +27,9 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.bible_basic import content_words, load_sentences, split_sentences
 from training.data.packages import BIBLE_BASIC
+from training.held_out import BLANK, EvaluationContext, HeldOut
 from training.loop import FitSettings, History
+from training.measurements import Measurement, ratio
 from training.models import config_to_json
 from training.models.fill import Fill, FillConfig
 
@@ -168,6 +171,30 @@ def figures(run: Run, found: Sequence[int]) -> tuple[Figure, ...]:
         )
         for top in (1, 5)
     )  # fmt: skip
+
+
+def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
+    candidates = frozenset(context.labels)
+    sentences = split_sentences(load_sentences(context.data))["held-out"]
+    blanks = [
+        (place, " ".join([*words[:number], BLANK, *words[number + 1 :]]), word)
+        for place, text in enumerate(sentences)
+        for words in [split("words", text, lowercase=True)]
+        for number, word in enumerate(words)
+        if word in candidates
+    ]
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        measured = []
+        for top in (1, 5):
+            right, asked = np.zeros(len(sentences)), np.zeros(len(sentences))
+            for (place, _, word), words in zip(blanks, answers, strict=True):
+                right[place] += word in words[:top]
+                asked[place] += 1
+            measured.append(ratio(right, asked, len(blanks), "sentences", scale=100))
+        return measured
+
+    return HeldOut([text for _, text, _ in blanks], measure)
 
 
 def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:

@@ -29,7 +29,9 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.names import Nations, load_names, sample_nations, split_by_name
 from training.data.packages import NAME2NAT
+from training.held_out import Confusion, EvaluationContext, HeldOut
 from training.loop import FitSettings, History
+from training.measurements import Measurement, share
 from training.models import config_to_json
 from training.models.classifier import Classifier, ClassifierConfig
 
@@ -175,6 +177,22 @@ def figures(run: Run, read: Reader, task: NationalityTask, held_out: Nations) ->
         Figure(f"P@{top}", value, "%", split, len(rows), run.command)
         for top, value in zip((1, 5), precisions(read, rows), strict=True)
     )
+
+
+def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
+    names = split_by_name(load_names(context.data))["held-out"]
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        places = [
+            labels.index(nation) if nation in labels else len(labels)
+            for labels, nation in zip(answers, names.values(), strict=True)
+        ]
+        return [share([place < top for place in places]) for top in (1, 5)]
+
+    def confusion(answers: Sequence[Sequence[str]]) -> Confusion:
+        return Confusion(zip(names.values(), (best for best, *_ in answers), strict=True))
+
+    return HeldOut([name[:INPUT_LIMIT] for name in names], measure, confusion)
 
 
 def fit(

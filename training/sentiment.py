@@ -54,7 +54,9 @@ from training.data.sentiment import (
     words_of,
 )
 from training.data.word_vectors import load_word_vectors
+from training.held_out import EvaluationContext, HeldOut
 from training.loop import FitSettings, History
+from training.measurements import Measurement, share
 from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
@@ -395,6 +397,37 @@ def measure(
         both = pair_accuracy(model, tokenizer, rows_of_two)
         figures.append(Figure("pairs right", both, "%", split, len(rows_of_two), run.command))
     return tuple(figures)
+
+
+def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
+    """The texts of every figure of measure(), in its order."""
+    singles = (
+        load_held_out(context.data),
+        make_sentences(HELD_OUT_WORDS, 400, context.seed),
+        [Example(text, label) for text, label in LECTURE_SENTENCES],
+    )
+    pairs = (
+        make_swapped_pairs(HELD_OUT_WORDS, 200, context.seed),
+        make_judged_pairs(HELD_OUT_WORDS, 200, context.seed),
+    )
+    parts = [*singles, *([example for pair in part for example in pair] for part in pairs)]
+    examples = [example for part in parts for example in part]
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        right = iter(
+            best[0] == context.labels[example.label]
+            for best, example in zip(answers, examples, strict=True)
+        )
+        verdicts = [[next(right) for _ in part] for part in parts]
+        return [
+            *(share(part) for part in verdicts[: len(singles)]),
+            *(
+                share([a and b for a, b in zip(part[::2], part[1::2], strict=True)])
+                for part in verdicts[len(singles) :]
+            ),
+        ]
+
+    return HeldOut([example.text for example in examples], measure)
 
 
 def _packages(run: Run) -> tuple[dict[str, str], ...]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -25,6 +26,8 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run
 from training.data.brown import Tagged, load_sentences, split_sentences
 from training.data.packages import BROWN
+from training.held_out import Confusion, EvaluationContext, HeldOut
+from training.measurements import Measurement, ratio
 from training.models import config_to_json
 from training.models.tagger import NO_LABEL, Tagger, TaggerConfig
 from training.word_dropout import WordDropout
@@ -249,6 +252,53 @@ def figures(run: Run, right: WordsRight) -> tuple[Figure, ...]:
             unknown, right.unknown, run.command,
         ),
     )  # fmt: skip
+
+
+def held_out(context: EvaluationContext) -> HeldOut[list[str], Sequence[str]]:
+    """A word of the corpus is right when all tokens it is made of are.
+
+    A word that is not counts as taken for the label of its last wrong token.
+    """
+    vocabulary = context.tokenizers["input"].vocabulary
+    sentences = split_sentences(load_sentences(context.data))["held-out"]
+    tokens = [
+        [(token, number) for number, (word, _) in enumerate(s) for token in split("words", word)]
+        for s in sentences
+    ]
+
+    def taken_for(
+        sentence: Tagged, row: Sequence[tuple[str, int]], said: Sequence[str]
+    ) -> list[str]:
+        """The tag that each word of a sentence was given."""
+        tags = [tag for _, tag in sentence]
+        given = tags.copy()
+        for (_, number), label in zip(row, said, strict=True):
+            if label != tags[number]:
+                given[number] = label
+        return given
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        words, right, unknown, unknown_right = (np.zeros(len(sentences)) for _ in range(4))
+        for place, (sentence, row, said) in enumerate(zip(sentences, tokens, answers, strict=True)):
+            given = taken_for(sentence, row, said)
+            is_right = [tag == own for (_, tag), own in zip(sentence, given, strict=True)]
+            lacking = {number for token, number in row if token not in vocabulary}
+            words[place], right[place] = len(sentence), sum(is_right)
+            unknown[place] = len(lacking)
+            unknown_right[place] = sum(is_right[number] for number in lacking)
+        return [
+            ratio(over, under, int(under.sum()), "sentences", scale=100)
+            for over, under in ((right, words), (unknown_right, unknown))
+        ]
+
+    def confusion(answers: Sequence[Sequence[str]]) -> Confusion:
+        counts = Confusion()
+        for sentence, row, said in zip(sentences, tokens, answers, strict=True):
+            given = taken_for(sentence, row, said)
+            counts.update(zip((tag for _, tag in sentence), given, strict=True))
+        return counts
+
+    return HeldOut([[token for token, _ in row] for row in tokens], measure, confusion)
 
 
 def train_tagger(run: Run, description: str) -> None:
