@@ -10,7 +10,7 @@ from bundle.store import Bundle
 from evaluation import losses
 from evaluation.alignment import draw_alignment
 from evaluation.confusion import caption_of_confusion, draw_confusion, mistakes
-from evaluation.unit_picture import caption_of_units, draw_units, watch_units
+from evaluation.unit_picture import caption_of_units, draw_units, held_out_activity
 from training.config import CardSettings
 from training.held_out import Confusion, HeldOut
 
@@ -51,9 +51,7 @@ def draw_plots(
         plots.append(Plot("What it looks at", f"{name}-alignment.png", caption))
         draw_alignment(bundle, card.alignment, folder / plots[-1].file)
     if card.units:
-        watched = watch_units(bundle, held_out)
-        plots.append(
-            Plot("What hidden units follow", f"{name}-units.png", caption_of_units(watched))
-        )
-        draw_units(watched, folder / plots[-1].file)
+        units = held_out_activity(bundle, held_out)
+        plots.append(Plot("What hidden units follow", f"{name}-units.png", caption_of_units(units)))
+        draw_units(units, folder / plots[-1].file)
     return plots

@@ -23,7 +23,7 @@ from unroll.clients import Client
 from unroll.types import RequestFailed
 
 START_SECONDS = 60
-# Nobody else sends calls that would have to hear first that it stops.
+# Nobody else sends calls that would have to learn first that it stops.
 _SERVE = (sys.executable, "-m", "service", "serve", "--propagation-seconds", "0")
 STOPPED_BY_USER = 130
 # What listens on every address is called on this machine's.

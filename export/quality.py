@@ -94,7 +94,7 @@ class SteppedModel:
 def step_speedups(bundle: Bundle) -> dict[int, float]:
     """How many times as fast the int8 step is as the fp32 one, by the size of the batch.
 
-    One thread; the two take turns, and each is judged by the median of its rounds.
+    One thread; the two take turns, and each counts by the median of its rounds.
     """
     sessions = [_open(bundle.path_of(graph)) for graph in ("step", "step_int8")]
     spec = bundle.manifest.graphs["step"]

@@ -204,9 +204,9 @@ def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
     """
     sentences = load_sentences(run.data)
     splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
-    taught = run.recipe.task_settings(ClozeSettings)
+    options = run.recipe.task_settings(ClozeSettings)
     words = (word for text in splits["train"] for word in split("words", text, lowercase=True))
-    vocabulary = Vocabulary.count(words, taught.vocabulary, has_markers=True)
+    vocabulary = Vocabulary.count(words, options.vocabulary, has_markers=True)
     tokenizer = Tokenizer("words", vocabulary, lowercase=True)
     candidates = content_words(splits["train"], CANDIDATES)
 
@@ -215,12 +215,12 @@ def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
             encode_all(tokenizer, candidates, splits[part]) for part in ("train", "validation")
         )
         return ClozeTask(
-            tokenizer, candidates, training, validation, run.seed, taught.batch,
-            taught.label_smoothing, before,
+            tokenizer, candidates, training, validation, run.seed, options.batch,
+            options.label_smoothing, before,
         )  # fmt: skip
 
     every_word = tuple(dict.fromkeys((*candidates, *vocabulary.symbols)))
-    before = task_of(every_word, None) if taught.every_word_epochs else None
+    before = task_of(every_word, None) if options.every_word_epochs else None
     held_out = encode_all(tokenizer, candidates, splits["held-out"])
     return task_of(candidates, before), held_out
 
@@ -241,8 +241,8 @@ def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History]:
     before = task.stage_before
     if before is None:
         return run.fit(Fill, config, task, settings)
-    taught = run.recipe.task_settings(ClozeSettings)
-    first = FitSettings(run.seed, taught.every_word_epochs, taught.every_word_rate)
+    options = run.recipe.task_settings(ClozeSettings)
+    first = FitSettings(run.seed, options.every_word_epochs, options.every_word_rate)
     wide = replace(config, candidates=len(before.candidates))
     model, history = run.fit(Fill, wide, before, first, stage=EVERY_WORD)
 

@@ -1,6 +1,6 @@
 """All that is said of a model beside its script: ``training/recipes/MODEL.toml``.
 
-``[task]`` is what is read and how it is taught, as the model's script has it; ``[model]`` is of
+``[task]`` is what is read and how it is trained, as the model's script has it; ``[model]`` is of
 its configuration all that the data do not decide; ``[fit]`` is the loop's. What stands under
 ``[quick.task]``, ``[quick.model]`` and ``[quick.fit]`` replaces that for ``--quick``.
 

@@ -173,12 +173,12 @@ def load_task(run: Run) -> tuple[FoodTask, Foods, dict[str, list[Food]]]:
     """
     foods = load_foods(run.data)
     splits = split_foods(foods.foods)
-    taught = run.recipe.task_settings(FoodSettings)
+    options = run.recipe.task_settings(FoodSettings)
     words = (word for food in splits["train"] for word in food.name.split())
-    output = Tokenizer("symbols", Vocabulary.count(words, taught.vocabulary, has_markers=True))
+    output = Tokenizer("symbols", Vocabulary.count(words, options.vocabulary, has_markers=True))
     task = FoodTask(
-        output, splits["train"], splits["validation"], run.seed, taught.batch,
-        taught.label_smoothing,
+        output, splits["train"], splits["validation"], run.seed, options.batch,
+        options.label_smoothing,
     )  # fmt: skip
     held_out = {
         "every tenth food, similar names trained on": splits["every tenth"],

@@ -206,10 +206,10 @@ def train(run: Run) -> None:
     source = count_symbols("characters", splits["train"], lowercase=True)
     phones = (phone for variants in splits["train"].values() for v in variants for phone in v)
     target = Vocabulary.count(phones, has_markers=True)
-    taught = run.recipe.task_settings(G2PSettings)
+    options = run.recipe.task_settings(G2PSettings)
     task = G2PTask(
-        source, target, splits["train"], splits["validation"], run.seed, taught.batch,
-        taught.label_smoothing,
+        source, target, splits["train"], splits["validation"], run.seed, options.batch,
+        options.label_smoothing,
     )  # fmt: skip
     config = run.recipe.config(
         Seq2SeqConfig,

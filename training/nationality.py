@@ -159,11 +159,11 @@ def load_task(run: Run) -> tuple[NationalityTask, Nations]:
     splits = split_by_name(names)
     if run.quick:
         splits = {name: dict(list(part.items())[:QUICK_NAMES]) for name, part in splits.items()}
-    taught = run.recipe.task_settings(NationalitySettings)
-    tokenizer = count_symbols("characters", splits["train"], lowercase=True, cap=taught.symbols)
+    options = run.recipe.task_settings(NationalitySettings)
+    tokenizer = count_symbols("characters", splits["train"], lowercase=True, cap=options.symbols)
     task = NationalityTask(
-        tokenizer, labels, splits["train"], splits["validation"], taught.cap, run.seed,
-        taught.batch,
+        tokenizer, labels, splits["train"], splits["validation"], options.cap, run.seed,
+        options.batch,
     )  # fmt: skip
     return task, splits["held-out"]
 
@@ -199,10 +199,10 @@ def fit(
     run: Run, task: NationalityTask, config: ClassifierConfig, settings: FitSettings
 ) -> tuple[Classifier, History]:
     """Both stages; ``settings`` are the last one's, and the first has its average."""
-    taught = run.recipe.task_settings(NationalitySettings)
-    first = replace(settings, epochs=taught.capped_epochs, learning_rate=taught.capped_rate)
+    options = run.recipe.task_settings(NationalitySettings)
+    first = replace(settings, epochs=options.capped_epochs, learning_rate=options.capped_rate)
     capped, history = run.fit(Classifier, config, task, first, stage=CAPPED)
-    restore_frequencies(capped, frequencies_left_out(task.training, task.labels, taught.cap))
+    restore_frequencies(capped, frequencies_left_out(task.training, task.labels, options.cap))
 
     def build(config: ClassifierConfig) -> Classifier:
         return capped

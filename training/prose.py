@@ -170,9 +170,9 @@ def train(run: Run) -> None:
     text = read_text(run.data, run.quick)
     tokenizer = count_symbols("characters", [text])
     tokenizers = {"input": tokenizer, "output": tokenizer}
-    taught = run.recipe.task_settings(ProseSettings)
+    options = run.recipe.task_settings(ProseSettings)
     training, validation, _ = split(text)
-    if taught.other_plays:
+    if options.other_plays:
         others = load_other_plays(run.data, without=(VALIDATION_PLAY,))
         training = "\n".join((others, training + validation))
         validation = load_play(VALIDATION_PLAY, run.data)
@@ -180,9 +180,9 @@ def train(run: Run) -> None:
         torch.tensor(tokenizer.encode(training).ids),
         torch.tensor(tokenizer.encode(validation).ids),
         run.seed,
-        taught.lanes,
-        taught.window,
-        taught.cold_starts,
+        options.lanes,
+        options.window,
+        options.cold_starts,
     )
     config = run.recipe.config(GeneratorConfig, vocabulary_size=len(tokenizer.vocabulary))
     settings = run.recipe.fit_settings(run.seed)

@@ -1,4 +1,4 @@
-"""Parts of speech on the Brown corpus: what every tagger here is trained with and judged by.
+"""Parts of speech on the Brown corpus: what every tagger here is trained and evaluated with.
 
 Split: every tenth sentence is held out, a twentieth of all validates. The corpus writes
 ``Mr.`` and ``$600`` as one word, ordinary text does not say so: a tagger reads the tokens of
@@ -219,12 +219,12 @@ def make_tokenizer(counts: Counter[str], words: int, most_endings: int) -> Token
 
 def load_task(run: Run) -> tuple[TaggingTask, list[Sentence]]:
     """What is trained on and validated with, and the held-out sentences."""
-    taught = run.recipe.task_settings(TaggingSettings)
+    options = run.recipe.task_settings(TaggingSettings)
     sentences = load_sentences(run.data)
     splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
     words = (word for sentence in splits["train"] for word, _ in sentence)
     counts = Counter(token for word in words for token in split("words", word))
-    tokenizer = make_tokenizer(counts, taught.words, taught.endings)
+    tokenizer = make_tokenizer(counts, options.words, options.endings)
     seen = [*splits["train"], *splits["validation"]]
     labels = Vocabulary.count(tag for sentence in seen for _, tag in sentence).symbols
     numbers = {tag: number for number, tag in enumerate(labels)}
@@ -233,9 +233,9 @@ def load_task(run: Run) -> tuple[TaggingTask, list[Sentence]]:
         for name, part in splits.items()
     }
     task = TaggingTask(
-        tokenizer, labels, encoded["train"], encoded["validation"], run.seed, taught.batch,
-        WordDropout(tokenizer, counts, taught.word_dropout), taught.label_smoothing,
-        taught.label_dropout,
+        tokenizer, labels, encoded["train"], encoded["validation"], run.seed, options.batch,
+        WordDropout(tokenizer, counts, options.word_dropout), options.label_smoothing,
+        options.label_dropout,
     )  # fmt: skip
     return task, encoded["held-out"]
 
@@ -302,7 +302,7 @@ def held_out(context: EvaluationContext) -> HeldOut[list[str], Sequence[str]]:
 
 
 def train_tagger(run: Run, description: str) -> None:
-    """Trains the tagger of the run's recipe, and judges it by what it says alone."""
+    """Trains the tagger of the run's recipe, and measures it by what it says alone."""
     task, held_out = load_task(run)
     config = run.recipe.config(
         TaggerConfig, vocabulary_size=len(task.tokenizer.vocabulary), labels=len(task.labels)

@@ -3,7 +3,7 @@
     python -m training.translate [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: every tenth verse of at most 20 English words is held out, every twentieth validates; the
-others train, longer ones as well. Judged by BLEU as sacrebleu has it, whose signature each
+others train, longer ones as well. Measured by BLEU as sacrebleu has it, whose signature each
 figure names.
 """
 
@@ -220,12 +220,12 @@ def held_out_figures(
 
 def train(run: Run) -> None:
     splits = read_splits(run.data, run.quick)
-    taught = run.recipe.task_settings(TranslateSettings)
+    options = run.recipe.task_settings(TranslateSettings)
     english = [pair.english for pair in splits["train"]]
     spanish = [pair.spanish for pair in splits["train"]]
-    source = learn_pieces(english, taught.pieces, lowercase=True)
-    target = learn_pieces(spanish, taught.pieces, has_markers=True)
-    task = TranslateTask(source, target, splits["train"], splits["validation"], run.seed, taught)
+    source = learn_pieces(english, options.pieces, lowercase=True)
+    target = learn_pieces(spanish, options.pieces, has_markers=True)
+    task = TranslateTask(source, target, splits["train"], splits["validation"], run.seed, options)
     config = run.recipe.config(
         Seq2SeqConfig,
         source_vocabulary_size=len(source.vocabulary),

@@ -28,8 +28,8 @@ def measured(name, value, unit, split):
 def test_a_goal_is_met_from_its_bar_on(model, name, value, is_missed):
     split = GOALS[model][0].split
     evaluated = {model: [measured(name, value, "%", f"{split} of something")]}
-    told = f"{model}: {name} is {value:.2f}, the goal is"
-    assert any(said.startswith(told) for said in missed(evaluated, GOALS)) is is_missed
+    sentence = f"{model}: {name} is {value:.2f}, the goal is"
+    assert any(said.startswith(sentence) for said in missed(evaluated, GOALS)) is is_missed
     assert (f"**{value:.2f}, missed**" in goals_table(evaluated, GOALS)) is is_missed
 
 

@@ -19,12 +19,12 @@ from evaluation.losses import draw_losses, has_losses
 from evaluation.pages import card_of
 from evaluation.plots import Plot, draw_plots
 from evaluation.unit_picture import (
-    Watched,
+    UnitActivity,
+    activity_over,
     caption_of_units,
     draw_units,
     drawn_of,
     lines_after,
-    watch,
 )
 from evaluation.units import (
     FEATURES,
@@ -98,7 +98,7 @@ def test_a_card_shows_the_losses_and_does_not_print_them(mood, tmp_path):
     assert "2.375" not in card
 
 
-def test_a_card_tells_what_an_earlier_stage_did_otherwise(mood):
+def test_a_card_says_what_an_earlier_stage_did_otherwise(mood):
     before = LOSSES | {"epochs": 5, "learning_rate": 0.003, "seed": 1}
     last = {"epochs": 2, "learning_rate": 0.001, "seed": 1, "earlier_stages": {"capped": before}}
     card = card_of(having(mood, training=FACTS | LOSSES | last).manifest, NO_CARD, [])
@@ -157,7 +157,7 @@ def test_labels_mistaken_for_each_other_stand_side_by_side():
     assert side_by_side(confusion, ["d", "a"]) == ["a", "d"]
 
 
-def test_a_confusion_is_told_and_drawn(tmp_path):
+def test_a_confusion_is_described_and_drawn(tmp_path):
     confusion = Counter(
         {("nn", "jj"): 1_200, ("nn", "nn"): 3_600, ("``", "pp$$"): 3, ("jj", "jj"): 1}
     )
@@ -275,33 +275,33 @@ def test_lines_begin_with_the_first_speaker():
     assert lines_after("one\ntwo\nthree", 1, 1) == [(4, "two\n")]
 
 
-def test_units_are_told_and_drawn(tmp_path):
+def test_units_are_described_and_drawn(tmp_path):
     activity = made_up(PLAY)
-    watched = Watched(PLAY, activity, 3, find_followers(PLAY, activity))
-    text = caption_of_units(watched)
+    units = UnitActivity(PLAY, activity, 3, find_followers(PLAY, activity))
+    text = caption_of_units(units)
     wanted = "| inside a speaker's name | layer 1, unit 2 | high | area under the ROC curve | 1.000"
     assert wanted in text
     assert "| place in the line | layer 2, unit 1 | falling | correlation |" in text
     assert "Of all 6 units" in text
-    draw_units(watched, tmp_path / "units.png")
+    draw_units(units, tmp_path / "units.png")
     width, height = size_of(tmp_path / "units.png")
     assert 900 < width < 1400
     assert height > 500
 
 
-def test_a_model_is_watched_at_all_of_its_layers():
+def test_a_models_activity_is_of_all_its_layers():
     """The last character's outputs are the h of each layer that the model carries on."""
     trained = tiny.generator("letters")
-    watched = watch(trained, "abc def")
-    assert watched.size == 13
-    assert watched.activity.shape == (7, 26)
+    units = activity_over(trained, "abc def")
+    assert units.size == 13
+    assert units.activity.shape == (7, 26)
     tokens = torch.tensor([tiny.LETTER_READER.encode("abc def").ids])
     with torch.no_grad():
         _, (h_0, _, h_1, _) = trained.build()(tokens)
     wanted = torch.cat((h_0, h_1), dim=1)[0]
-    torch.testing.assert_close(torch.from_numpy(watched.activity[-1]), wanted)
+    torch.testing.assert_close(torch.from_numpy(units.activity[-1]), wanted)
 
 
-def test_only_what_writes_on_can_be_watched():
+def test_only_what_writes_on_has_an_activity():
     with pytest.raises(TypeError, match="mood"):
-        watch(tiny.classifier("mood"), "good food")
+        activity_over(tiny.classifier("mood"), "good food")

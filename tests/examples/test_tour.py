@@ -1,4 +1,4 @@
-"""The tour's own judgement: right answers pass, wrong ones and missing models are told."""
+"""What the tour checks: right answers pass, wrong ones fail, missing models are named."""
 
 from types import SimpleNamespace
 

@@ -124,7 +124,7 @@ class VectorToSequence(nn.Module):
     def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
         """Fill the memory: vectors (examples, vector_size) as they are given to ``encode``, no
         two alike; of each the tokens that were written for it, padding for those not to be
-        copied. The configuration tells how many there are.
+        copied. The configuration says how many there are.
         """
         assert self.examples is not None, "the configuration has no examples"
         self.examples.remember(self._standard(vectors), begin_id, sequences)
