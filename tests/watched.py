@@ -207,7 +207,7 @@ async def run(settings: dict[str, Any]) -> None:
     settle()
     print(json.dumps({"port": app.grpc.port}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        seen = {**engines.report(), "calls": app.grpc.gate.calls}
+        seen = {**engines.report(), "calls": app.grpc.inflight.calls}
         seen["sequences"] = len(app.grpc.sequences)
         if line.strip() == "memory":
             seen["resident"] = resident_bytes()

@@ -197,11 +197,11 @@ ROWS: dict[str, list[Panel]] = {
             "Time of a step or batch, mean",
             [Query(mean("unroll_batch_seconds", "model, graph"), "{{model}} {{graph}}")],
             "s",
-            "Of a step with the priming before it.",
+            "Of a step with the prefill before it.",
         ),
-        Panel("Decode step", quantiles("unroll_decode_seconds"), "s", "Without any priming."),
-        Panel("Prime run", quantiles("unroll_prime_seconds"), "s"),
-        Panel("Tokens primed", [per_second("unroll_primed_tokens_total", "model")], "cps"),
+        Panel("Decode step", quantiles("unroll_decode_seconds"), "s", "Without any prefill."),
+        Panel("Prefill run", quantiles("unroll_prime_seconds"), "s"),
+        Panel("Tokens prefilled", [per_second("unroll_primed_tokens_total", "model")], "cps"),
         Panel(
             "Tokens a message, mean",
             [

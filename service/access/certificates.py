@@ -1,6 +1,6 @@
 """Certificates as PEM files hold them, and until when they are good.
 
-Python's ssl module tells no dates of a certificate that it loads, and a library that does
+Python's ssl module gives no dates of a certificate that it loads, and a library that does
 would be a larger dependency than the one field that is wanted: this reads it.
 """
 

@@ -68,7 +68,7 @@ class Runner(Protocol):
 
 
 class Observer(Protocol):
-    """Hears of each step, once, for the metrics."""
+    """Records each step, once, for the metrics."""
 
     def stepped(
         self, rows: int, waiting: int, primed_tokens: int, seconds: float, prime_seconds: float
@@ -129,7 +129,7 @@ class DecodeSequence(ScheduledSequence):
     """One sample of a request, or one row of its beam search.
 
     token: what its next step reads; in the arena while it runs. is_plain: every token goes
-    out as it is, with nothing to look up, hold back, count or tell. is_fast: it is plain and its
+    out as it is, with nothing to look up, hold back, count or report. is_fast: it is plain and its
     first token is out, so that until its token number ``until``, which ends it or is followed by
     a checkpoint, the sink is all that a token needs: after a step
     little of Python is left in the caches, and each further object that is touched costs.

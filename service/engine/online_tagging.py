@@ -107,7 +107,7 @@ class PushEngine(GenerateEngine):
 
     def arrive(self, progress: RequestState) -> None:
         self.scheduler.park(progress.streams[0])
-        self._tell_paused()
+        self._report_paused()
 
     def push(self, progress: RequestState, tokens: Sequence[int], arrived: float) -> None:
         """arrived: when they came, on the engine's clock; the first ones begin the stream."""
@@ -122,7 +122,7 @@ class PushEngine(GenerateEngine):
     def close_input(self, progress: RequestState, is_handed_over: bool = False) -> None:
         """No further tokens come: the stream ends once those that it has are answered.
 
-        is_handed_over: further ones go elsewhere, so it tells where it is then.
+        is_handed_over: further ones go elsewhere, so it says where it is then.
         """
         stream: PushedStream = progress.streams[0]
         if stream.is_closed:
@@ -142,7 +142,7 @@ class PushEngine(GenerateEngine):
         """Wait for a row, if nothing else is to be waited for."""
         if stream.phase is Phase.PAUSED and stream.inbox and not stream.is_held_up:
             self.scheduler.resume(stream)
-            self._tell_paused()
+            self._report_paused()
 
     def hand_over(self, error: RequestError) -> list[Sink]:
         """Nothing: what their callers have sent is answered, then they close their streams."""
@@ -161,7 +161,7 @@ class PushEngine(GenerateEngine):
         for stream in left:
             self._finish(stream, stream.ends_as)
             self._sinks.append(stream.sink)
-            self._tell_paused()
+            self._report_paused()
 
     def _admit(self, stream: DecodeSequence) -> None:
         assert isinstance(stream, PushedStream), "all of this engine's are"
@@ -221,7 +221,7 @@ class PushEngine(GenerateEngine):
         self._sinks.append(stream.sink)
 
     def _stays(self, stream: PushedStream, others_wait: bool) -> bool:
-        # Asked each time: a sink that said so tells when it has room again.
+        # Asked each time: a sink that said so wakes the engine once it has room again.
         stream.is_held_up = stream.sink.is_full
         is_over = others_wait and stream.made % TURN == 0
         return bool(stream.inbox) and not stream.is_held_up and not is_over
@@ -266,5 +266,5 @@ class PushEngine(GenerateEngine):
     def _input_tokens(self, progress: RequestState) -> int:
         return delivered_here(progress.streams[0])
 
-    def _tell_paused(self) -> None:
+    def _report_paused(self) -> None:
         self.observer.paused(len(self.scheduler.paused))

@@ -55,7 +55,7 @@ class OpenWork:
     One caller alone may have them all. Where they are taken, a caller that holds less than its
     fair share of them is let in beyond, as far as the reserve goes.
 
-    clock: in seconds, the one that sinks tell when they were read by.
+    clock: in seconds, the one by which sinks note when they were read.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:

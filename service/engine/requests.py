@@ -84,7 +84,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class ResumePolicy:
-    """When a stream tells where it is: every so many tokens (0: never), and at its end.
+    """When a stream says where it is: every so many tokens (0: never), and at its end.
 
     on_stop: also when its engine stops before it is done; it ends with that, not with an error.
     """

@@ -109,7 +109,7 @@ class PrefillPolicy:
     chunk_tokens: the most of one prompt at once.
     rows: the most prompts that are read together.
     idle_seconds: what reading takes at once while no stream runs, by estimate: so long a stream
-        that arrives meanwhile waits at most, and so late a cancel is heard.
+        that arrives meanwhile waits at most, and so late a cancel is noticed.
     """
 
     whole: bool

@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 
-from service.access.admission import CALLER, InflightTracker
+from service.access.identity import CALLER
+from service.access.inflight import InflightTracker
 from service.access.memory_budget import ANSWERS, MemoryBudget
-from service.engine.errors import RequestError, ServiceStopping, WrongInput
+from service.engine.errors import RequestError, ServiceStopping, WrongInput, without_frames
 from service.grpc import converters
-from service.grpc.errors import without_frames
 from service.grpc.interceptors import CallRequests
 from service.grpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.grpc.send import Writer
@@ -27,19 +27,19 @@ from unroll.v1 import unroll_pb2_grpc
 class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     """Raises domain errors; the interceptor around it turns them into statuses.
 
-    gate: tells when streams are to go on elsewhere. budget: of the bytes that answers take.
+    inflight: says when streams are to go on elsewhere. budget: of the bytes that answers take.
     stall_seconds: how long one message may wait for its caller to read.
     """
 
     def __init__(
         self,
         catalogue: ModelRegistry,
-        gate: InflightTracker,
+        inflight: InflightTracker,
         budget: MemoryBudget,
         stall_seconds: float,
     ) -> None:
         self.catalogue = catalogue
-        self.gate = gate
+        self.inflight = inflight
         self.budget = budget
         self.stall_seconds = stall_seconds
 
@@ -73,7 +73,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def _start_of(self, requests: CallRequests) -> pb.StreamTagStart:
         """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
         reading = asyncio.ensure_future(_start_of(requests))
-        moving = asyncio.ensure_future(self.gate.handing_over.wait())
+        moving = asyncio.ensure_future(self.inflight.handing_over.wait())
         try:
             await asyncio.wait((reading, moving), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
@@ -106,7 +106,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
 
     async def _hand_over(self, stream: TagStream, feeding: asyncio.Future[Any]) -> None:
         """Once it is time: read no further requests, and have the stream end where it is."""
-        await self.gate.handing_over.wait()
+        await self.inflight.handing_over.wait()
         feeding.cancel()
         await asyncio.wait((feeding,))
         stream.close_input(is_handed_over=True)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from service.access.admission import CALLER
+from service.access.identity import CALLER
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
@@ -86,7 +86,7 @@ class _Under:
 
 
 class Answering:
-    """Finds the model, reads the request, asks, and writes what is told.
+    """Finds the model, reads the request, runs it, and writes the responses.
 
     sequences: whose states are kept between requests. budget: of the bytes that answers take.
     """
@@ -138,14 +138,14 @@ class Answering:
             if result is None:
                 with self.budget.reserve(ANSWERS, under.form.answer_bytes(ask.inputs)):
                     result = await under.form.infer(ask.inputs, ask.settings)
-        # Outside: whoever is told that time was up finds the sequence as it was.
+        # Outside: whoever learns that time was up finds the sequence as it was.
         return await _respond(request, ask, result, under)
 
     async def _stream_all(
         self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under, send: Send
     ) -> None:
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
-        # whoever has the final response is told nothing further.
+        # nothing follows the final response.
         limit = _Limit(asking.timeout_seconds)
         async with limit.watch():
             ask, result = await self._ask(request, asking, under)
@@ -191,7 +191,7 @@ class Answering:
     async def _ask(
         self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
     ) -> tuple[InferContext, InferResult | None]:
-        """The request, and what is told where it is one of a sequence."""
+        """The request, and the state from which it goes on where it is one of a sequence."""
         if asking.sequence is None:
             return await _read(request, asking, under), None
         form = under.form

@@ -1,4 +1,4 @@
-"""What is told of models: metadata, configuration, statistics, the repository's index."""
+"""What callers may know of models: metadata, configuration, statistics, the repository's index."""
 
 from __future__ import annotations
 

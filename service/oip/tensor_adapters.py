@@ -274,7 +274,7 @@ def _filled_up(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:
 
 
 def _spread(tokens: Sequence[TaggedToken], labels: Sequence[str], time: int) -> Array:
-    """Of tokens that tell every label, likeliest first, the probabilities in the labels' order."""
+    """Of tokens that have every label, likeliest first, the probabilities in the labels' order."""
     places = {label: place for place, label in enumerate(labels)}
     spread = np.zeros((1, time, len(labels)), np.float32)
     for number, token in enumerate(tokens):

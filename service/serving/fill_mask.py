@@ -66,7 +66,7 @@ class FillModel(ReadingModel):
         self.thread = thread
 
     async def fill(self, texts: Sequence[str], top: int = 0) -> list[FilledBlank]:
-        """top: how many words to tell for each blank; 0 for 5.
+        """top: how many words for each blank; 0 for 5.
 
         Raises WrongInput, QueueFull or EngineFailed.
         """

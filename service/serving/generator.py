@@ -102,7 +102,7 @@ class GeneratorModel(ReadingModel):
     """Generates from a prompt or, where the writer has a begin_id, from a source or a vector.
 
     reader: None for a model that reads a vector.
-    tokens_per_message: for requests that do not say; 0 leaves it to the pace of the thread.
+    tokens_per_message: for requests that do not say; 0 leaves it to coalescing.
     choose_seed: for requests without one. clock: the engine's, in seconds.
     """
 

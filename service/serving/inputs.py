@@ -143,7 +143,7 @@ def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) ->
     if len(values) != len(fields):
         raise WrongInput(
             f"{what} has {len(values)} values, the model takes {len(fields)}; send one for each "
-            "of vector_fields, which GetModel tells, in their order"
+            "of vector_fields, which GetModel lists, in their order"
         )
     for number, (field, value) in enumerate(zip(fields, values, strict=True)):
         if not 0 <= value <= MOST_NUMBER:

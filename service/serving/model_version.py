@@ -33,7 +33,7 @@ class Call(Generic[Model]):
 
 
 def _nothing(*_: object) -> None:
-    """Nobody is to be told."""
+    """Nothing listens."""
 
 
 class ServedVersion:
@@ -97,7 +97,7 @@ class ServedVersion:
         self._free_if_unused()
 
     def withdraw(self) -> None:
-        """The model is unloaded: retire, and tell those who wait to hear of it."""
+        """The model is unloaded: retire, and wake whoever waits for that."""
         self.is_retired = self._is_withdrawn = True
         callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:

@@ -39,7 +39,7 @@ _WORD_BYTES = 512
 
 @dataclass(frozen=True)
 class TagStreamParams:
-    """top: how many of the likeliest labels are told beside each token.
+    """top: how many of the likeliest labels come beside each token.
 
     tokens_per_message: 0 for the server's choice. resume_token: None for a new stream.
     subject: who asks, as far as it is known.
@@ -168,7 +168,7 @@ class TagStream:
     def close_input(self, is_handed_over: bool = False) -> None:
         """No further words come; the stream ends once every word has its label.
 
-        is_handed_over: further ones go elsewhere, and its last message tells where it is.
+        is_handed_over: further ones go elsewhere, and its last message says where it is.
         """
         close = partial(self._model.engine.close_input, is_handed_over=is_handed_over)
         self._model.thread.do(close, self._events.work)
@@ -205,7 +205,7 @@ class TagStreams:
     """Opens the streams of one tagger.
 
     budget: of the bytes that words which wait for their labels take.
-    tokens_per_message: for callers that do not say; 0 leaves it to the pace of the thread.
+    tokens_per_message: for callers that do not say; 0 leaves it to coalescing.
     clock: the engine's, in seconds.
     """
 

@@ -59,8 +59,8 @@ class TokenStream:
     put() is called by the engine's thread, everything else by the event loop. What has
     gathered is given at once. A reader that falls behind makes its streams pause.
 
-    tokens_per_message: 0 leaves it to the pace. Otherwise a message holds so many; fewer where
-    something else is to be told, such as the end. size: how many streams the request is.
+    tokens_per_message: 0 leaves it to coalescing. Otherwise a message holds so many; fewer where
+    something else is to be said, such as the end. size: how many streams the request is.
     """
 
     def __init__(self, coalescer: Coalescer, tokens_per_message: int = 0, size: int = 1) -> None:

@@ -80,7 +80,7 @@ class ModelRegistry:
                 served.retire()
 
     def withdraw(self, name: str) -> None:
-        """Unload: nobody new is served; whoever waits to hear of it is told."""
+        """Unload: nobody new is served; whoever waits for that wakes."""
         self._withdrawn.add(name)
         for served in self._served.pop(name, {}).values():
             served.withdraw()

@@ -78,7 +78,7 @@ class _Sequence:
 
     state: what the last request left, None for nothing. version: whose state that is.
     heading: the version that requests which come now are for. forget: takes back what the version
-    was asked to tell. held: of the budget. users: requests that have a turn or wait for one.
+    was asked to list. held: of the budget. users: requests that have a turn or wait for one.
     """
 
     name: str

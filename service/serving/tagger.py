@@ -77,7 +77,7 @@ class TaggerModel(ReadingModel):
         self.stream = stream
 
     async def tag(self, all_params: Sequence[TagParams], top: int = 0) -> list[TaggedText]:
-        """top: how many of the likeliest labels are told beside each token.
+        """top: how many of the likeliest labels come beside each token.
 
         Raises WrongInput, QueueFull or EngineFailed.
         """

@@ -24,7 +24,7 @@ from service.serving.coalescing import Clock, Coalescer
 
 log = logging.getLogger(__name__)
 
-# What a caller is told to wait when the queue is full, in seconds.
+# What a caller should wait when the queue is full, in seconds.
 RETRY_AFTER_SECONDS = 0.5
 
 
@@ -72,7 +72,7 @@ class EngineThread:
     limit: how much work may be open at once, running and waiting together.
     deliver: called on this thread with the sinks that got events in a step.
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
-    pace: learns from each step how much the engine is held up.
+    coalescer: learns from each step how much the engine is held up.
     clock: the engines', in seconds.
 
     submit(), resume(), release(), count_message() and close() are called from one other thread,
@@ -107,7 +107,7 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         # Sinks that got events in a step and were not delivered yet.
         self._undelivered: Sequence[Any] = ()
-        # Requests that were still open when it was told to end.
+        # Requests that were still open when it was to end.
         self.left_over = 0
         self._stopping = False
         # When it last began to take its inbox or a step, in seconds, monotonic; None while it
@@ -266,7 +266,7 @@ class EngineThread:
                 self._undelivered = ()
 
     def _give_up(self, error: RequestError) -> None:
-        """Tell whoever is left, and after a failure whoever was already on the way."""
+        """Fail whoever is left, and after a failure whoever was already on the way."""
         left = self.engine.fail(error)
         self.left_over = 0 if self.failure else len(left)
         # What the step before the failure answered is the engine's no more.

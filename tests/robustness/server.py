@@ -62,7 +62,7 @@ class Build:
         samples = [s for metric in app.metrics.requests.collect() for s in metric.samples]
         return {
             **self.engines.report(),
-            "calls": app.grpc.gate.calls,
+            "calls": app.grpc.inflight.calls,
             "sequences": len(app.grpc.sequences),
             "users": {f"{served.name}/{served.version}": served.users for served in live},
             "versions": len(live),
