@@ -15,7 +15,7 @@ from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
 from service.engine.decode import GenerateEngine, GenerationModel, Runner
 from service.engine.requests import GenerateRequest, Sampling
-from service.engine.slots import Slots, StateSpec, StateStore
+from service.engine.slots import Slots, StateStore
 from service.observability.engine_metrics import GenerateMetrics
 from service.observability.metrics import Metrics
 from service.runtime.device_rows import DeviceRows
@@ -81,14 +81,14 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     manifest, output = graph.bundle.manifest, graph.bundle.tokenizers["output"]
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))
-    model = GenerationModel(_state(graph.bundle), begin_id=None, end_id=None, pieces=(first, later))
+    model = GenerationModel(manifest.state, begin_id=None, end_id=None, pieces=(first, later))
     told = Metrics(CollectorRegistry())
     metrics = GenerateMetrics(told, manifest.name, ModelStatistics(), rows)
     runner, state_rows = graph.runner(rows)
     engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
     for seed in range(rows):
-        sampling = Sampling(temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed)
+        sampling = Sampling.of(seed, temperature=TEMPERATURE, top_p=TOP_P)
         request = GenerateRequest(
             tokens=prompt, sampling=sampling, max_tokens=_FOR_EVER, stop=(), arrived=0.0
         )
@@ -127,7 +127,7 @@ class BareStep:
         self.rows = rows
         self._runner, state_rows = graph.runner(rows)
         vocabulary = len(graph.bundle.tokenizers["output"].vocabulary)
-        self._arena = Slots(_state(graph.bundle), rows, vocabulary, state_rows)
+        self._arena = Slots(graph.bundle.manifest.state, rows, vocabulary, state_rows)
         self._runner.attach(self._arena.sides())
         for row in range(rows):
             self._arena.control(row, token=1, temperature=TEMPERATURE, top_p=TOP_P)
@@ -151,7 +151,3 @@ def _timed(step: Callable[[], object], rows: int, seconds: float) -> LoopRound:
         step()
         steps += 1
     return LoopRound(steps * rows / elapsed, 1e6 * (time.process_time() - cpu) / (steps * rows))
-
-
-def _state(bundle: Bundle) -> tuple[StateSpec, ...]:
-    return tuple(StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state)

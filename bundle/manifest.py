@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
+
+import numpy as np
 
 from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
+from bundle.sampling import GRAPH_PARAMETERS
 
 SCHEMA_VERSION = 4
 
@@ -38,10 +43,9 @@ QUICK = "quick"
 BATCH = "batch"
 TIME = "time"
 
-# What every step graph reads before the state, and writes before the carried state.
-STEP_INPUTS = (
-    "token", "temperature", "top_k", "top_p", "min_p", "uniform", "repetition", "seen", "bias",
-)  # fmt: skip
+# What a step graph reads before the state, and writes before the carried state. One that was
+# exported before a sampling parameter was there lacks that input alone.
+STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "seen", "bias")
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
 
 # The graphs a task needs, each a file of its own beside the manifest. A tagger that reads from
@@ -98,6 +102,22 @@ class StateTensor:
     dtype: str
     shape: tuple[int, ...]
     carried: bool
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def step_inputs(vocabulary: int) -> tuple[TensorSpec, ...]:
+    """STEP_INPUTS as tensors. vocabulary: how many tokens, or labels, a step draws among."""
+    columns = [TensorSpec(name, p.dtype, (BATCH,)) for name, p in GRAPH_PARAMETERS.items()]
+    return (
+        TensorSpec("token", "int64", (BATCH,)),
+        *columns,
+        TensorSpec("uniform", "float32", (BATCH,)),
+        TensorSpec("seen", "bool", (BATCH, vocabulary)),
+        TensorSpec("bias", "float32", (BATCH, vocabulary)),
+    )
 
 
 def rows_ports(
@@ -320,8 +340,12 @@ def _check_state(manifest: Manifest) -> None:
         for t in manifest.state
         if t.carried
     ]
-    step, count = manifest.graphs["step"], len(STEP_INPUTS)
-    _expect("step's controls", STEP_INPUTS, tuple(port.name for port in step.inputs[:count]))
+    step = manifest.graphs["step"]
+    controls = [port.name for port in takewhile(lambda p: p.name in STEP_INPUTS, step.inputs)]
+    count = len(controls)
+    needed = [name for name in STEP_INPUTS if name not in GRAPH_PARAMETERS]
+    given = [name for name in controls if name not in GRAPH_PARAMETERS]
+    _expect("step's controls", needed, given)
     _expect("state", tuple(state), step.inputs[count:])
     _expect("carried state", tuple(carried), step.outputs[len(STEP_OUTPUTS) :])
     if ROWS in manifest.graphs:

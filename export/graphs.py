@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bundle.manifest import BATCH, TIME, StateTensor
-from export.sampler import Controls, draw
+from bundle.manifest import BATCH, STEP_INPUTS, TIME, StateTensor, step_inputs
+from export.sampler import draw
 from training.models.cells import State
 from training.models.options import RecurrentOptions
 
@@ -56,7 +56,10 @@ class Graph:
 
 
 class _Step(nn.Module):
-    """silent: (vocabulary,) what the sampler adds, -inf for ids that stand for no symbol."""
+    """Called with STEP_INPUTS in their order, then the state of a model that has one.
+
+    silent: (vocabulary,) what the sampler adds, -inf for ids that stand for no symbol.
+    """
 
     silent: Tensor
 
@@ -66,21 +69,10 @@ class _Step(nn.Module):
         self.fixed = fixed
         self.register_buffer("silent", silent, persistent=False)
 
-    def forward(
-        self,
-        token: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        min_p: Tensor,
-        uniform: Tensor,
-        repetition: Tensor,
-        seen: Tensor,
-        bias: Tensor,
-        state: State = (),
-    ) -> tuple[Any, ...]:
-        logits, after = self.model.step(token, state)
-        controls = Controls(temperature, top_k, top_p, min_p, uniform, repetition, seen, bias)
+    def forward(self, *inputs: Any) -> tuple[Any, ...]:
+        controls = dict(zip(STEP_INPUTS, inputs, strict=False))
+        state: State = inputs[-1] if len(inputs) > len(STEP_INPUTS) else ()
+        logits, after = self.model.step(controls["token"], state)
         return (*draw(logits, self.silent, controls), logits, *after[self.fixed :])
 
 
@@ -139,16 +131,9 @@ def step_of(
     state, carried = state_ports(tensors)
     silent = torch.zeros(vocabulary)
     silent[list(never_sampled_ids)] = float("-inf")
-    controls = (
-        GraphTensor("token", torch.int64, (BATCH,)),
-        GraphTensor("temperature", torch.float32, (BATCH,)),
-        GraphTensor("top_k", torch.int64, (BATCH,)),
-        GraphTensor("top_p", torch.float32, (BATCH,)),
-        GraphTensor("min_p", torch.float32, (BATCH,)),
-        GraphTensor("uniform", torch.float32, (BATCH,)),
-        GraphTensor("repetition", torch.float32, (BATCH,)),
-        GraphTensor("seen", torch.bool, (BATCH, vocabulary)),
-        GraphTensor("bias", torch.float32, (BATCH, vocabulary)),
+    controls = tuple(
+        GraphTensor(spec.name, getattr(torch, spec.dtype), spec.shape)
+        for spec in step_inputs(vocabulary)
     )
     drawn = (
         GraphTensor("next_token", torch.int64, (BATCH,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
@@ -71,8 +72,12 @@ def _dynamic_shapes(graph: Graph) -> tuple[object, ...]:
     def axes(port: GraphTensor) -> dict[int, object]:
         return {i: free[axis] for i, axis in enumerate(port.shape) if isinstance(axis, str)}
 
-    inputs = tuple(axes(port) for port in graph.inputs)
-    return (*inputs, tuple(axes(port) for port in graph.state)) if graph.state else inputs
+    shapes: tuple[object, ...] = tuple(axes(port) for port in graph.inputs)
+    if graph.state:
+        shapes = (*shapes, tuple(axes(port) for port in graph.state))
+    # A module that takes any number of tensors takes one argument, a tuple, for the tracer.
+    is_variadic = inspect.getfullargspec(graph.module.forward).varargs is not None
+    return (shapes,) if is_variadic else shapes
 
 
 # Warnings that say nothing about the graph, each with the reason.

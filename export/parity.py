@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bundle.manifest import BATCH, TIME
+from bundle.sampling import GRAPH_PARAMETERS
 from export.graphs import RIGHT_TIME, Graph, GraphTensor
 from export.quantised import QuantisedLinear
-from export.sampler import Controls, draw_numpy
+from export.sampler import draw_numpy
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -187,8 +187,7 @@ class _GraphCheck:
 
     def _check_draw(self, logits: NDArray[Any], inputs: Arrays, got: Arrays) -> None:
         silent = self.graph.module.get_buffer("silent").numpy()
-        controls = {field.name: inputs[field.name] for field in dataclasses.fields(Controls)}
-        twin = draw_numpy(logits, silent, Controls(**controls))
+        twin = draw_numpy(logits, silent, inputs)
         clear = twin.margin > _MARGIN
         if (twin.token[clear] != got["next_token"][clear]).any():
             raise ParityMissed(
@@ -223,22 +222,16 @@ class _GraphCheck:
             return self.random.lognormal(0, 2, shape).astype(np.float32)
         if port.name in self.vocabulary_sizes:
             return self.random.integers(1, self.vocabulary_sizes[port.name], shape)
-        if port.name == "top_k":
-            return self.random.choice(np.array([0, 0, 1, 3]), shape)
+        if port.name in GRAPH_PARAMETERS:
+            parameter = GRAPH_PARAMETERS[port.name]
+            return self.random.choice(np.array(parameter.parity, parameter.dtype), shape)
         if port.name == "uniform":
             return self.random.random(shape, dtype=np.float32)
         if port.name == "seen":
             return self.random.random(shape) < 0.3
-        if port.name == "bias":
-            banned = self.random.random(shape) < 0.1
-            return np.where(banned, -np.inf, self.random.normal(0, 1, shape)).astype(np.float32)
-        choices = {
-            "temperature": (0.0, 0.5, 1.0, 1.5),
-            "top_p": (0.2, 0.9, 1.0, 1.0),
-            "min_p": (0.0, 0.0, 0.05, 0.3),
-            "repetition": (1.0, 1.0, 1.3, 0.8),
-        }
-        return self.random.choice(np.array(choices[port.name], np.float32), shape)
+        assert port.name == "bias", port.name
+        banned = self.random.random(shape) < 0.1
+        return np.where(banned, -np.inf, self.random.normal(0, 1, shape)).astype(np.float32)
 
 
 def _allowed(name: str, expected: NDArray[Any], tolerance: float) -> NDArray[Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bundle.manifest import BATCH, FP32, FULL, INT8, QUICK, STEP_INPUTS, GraphSpec
+from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
 from training import scripts
@@ -76,7 +77,7 @@ class SteppedModel:
     def __call__(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         """tokens (batch, time) → logits of each next token (batch, time, vocabulary), state"""
         batch = len(tokens)
-        feed = {name: _filled(port.type, port.shape, batch) for name, port in self.controls.items()}
+        feed = {name: _filled(port, batch) for name, port in self.controls.items()}
         for number, port in enumerate(self.state):
             zeros = np.zeros((batch, *port.shape[1:]), np.float32)
             feed[port.name] = zeros if state is None else state[number].numpy()
@@ -124,7 +125,7 @@ def _bound(
 ) -> onnxruntime.IOBinding:
     binding = session.io_binding()
     for port, given in zip(spec.inputs, session.get_inputs(), strict=True):
-        binding.bind_cpu_input(port.name, _filled(given.type, port.shape, batch))
+        binding.bind_cpu_input(port.name, _filled(given, batch))
     for output in spec.outputs:
         binding.bind_output(output.name)
     return binding
@@ -139,9 +140,12 @@ def _seconds(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBindi
     return (time.perf_counter() - begin) / runs
 
 
-def _filled(kind: str, shape: Any, batch: int) -> np.ndarray[Any, Any]:
-    """An input that any step accepts: token 1, controls and states of a half."""
-    sizes = [batch if axis == BATCH else axis for axis in shape]
+def _filled(port: onnxruntime.NodeArg, batch: int) -> np.ndarray[Any, Any]:
+    """An input that any step accepts: token 1, neutral parameters, the rest of a half."""
+    kind, sizes = port.type, [batch if axis == BATCH else axis for axis in port.shape]
+    if port.name in GRAPH_PARAMETERS:
+        parameter = GRAPH_PARAMETERS[port.name]
+        return np.full(sizes, parameter.neutral, parameter.dtype)
     if kind == "tensor(float)":
         return np.full(sizes, 0.5, np.float32)
     return np.ones(sizes, np.int64) if kind == "tensor(int64)" else np.zeros(sizes, np.bool_)

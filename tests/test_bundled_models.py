@@ -10,7 +10,7 @@ import pytest
 from bundle.store import read_bundle
 from examples.tour import SAMPLES, tour
 from export.tasks import state_of
-from service.engine.slots import Slots, StateSpec
+from service.engine.slots import Slots
 from service.runtime.repository import load_models, newest_versions
 from service.runtime.runners import WIDE_ROWS, GenerateRunner, Prefiller, SessionPair
 from service.runtime.sessions import SessionSettings, open_session
@@ -64,7 +64,6 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
     """
     bundle = read_bundle(BUNDLED[name])
     state = bundle.manifest.state
-    specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
     random = np.random.default_rng(rows)
     prefill, by_rows = (
         SessionPair(open_session(bundle, graph, CPU), open_session(bundle, graph, TWO_THREADS))
@@ -79,7 +78,7 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
     uniforms = random.random((12, rows), dtype=np.float32)
 
     def run(which):
-        arena = Slots(specs, rows, len(bundle.tokenizers["output"].vocabulary))
+        arena = Slots(state, rows, len(bundle.tokenizers["output"].vocabulary))
         runner.attach(arena.sides())
         for row, stream in enumerate(which):
             arena.take(row, states[stream])
@@ -134,7 +133,7 @@ def test_tags_one_by_one_are_those_of_the_whole_text():
     tokens = np.random.default_rng(2).integers(1, len(bundle.tokenizers["input"].vocabulary), 50)
     whole = predict.run(None, {"tokens": tokens[None], "lengths": np.array([len(tokens)])})[0][0]
     arena = Slots(
-        [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state],
+        bundle.manifest.state,
         1,
         len(bundle.manifest.labels),
     )
@@ -142,7 +141,7 @@ def test_tags_one_by_one_are_those_of_the_whole_text():
     runner.attach(arena.sides())
     arena.take(0, None)
     for token, probabilities in zip(tokens, whole, strict=True):
-        arena.control(0, token=int(token))
+        arena.control(0, token=int(token), temperature=0.0)
         runner.step(arena.side, 1)
         arena.swap()
         assert int(arena.next_token[0]) == int(probabilities.argmax())

@@ -28,14 +28,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from unroll import top as top_view
 from unroll.channel import DEFAULT_TARGET, TargetInvalid, Tls
 from unroll.clients import Client
-from unroll.types import Answer, Beam, GenerateOptions, Piece, RequestFailed, Sampling
+from unroll.types import (
+    Answer,
+    Beam,
+    GenerateOptions,
+    Piece,
+    RequestFailed,
+    Sampling,
+    sampling_numbers,
+)
 from unroll.v1 import unroll_pb2 as pb
-
-_SAMPLING = (
-    "temperature", "top_k", "top_p", "min_p", "seed",
-    "repetition_penalty", "frequency_penalty", "presence_penalty",
-)  # fmt: skip
-
 
 PREFIX = "UNROLL_CLIENT_"
 
@@ -124,7 +126,7 @@ def generate(client: Client, chosen: argparse.Namespace) -> None:
     options: GenerateOptions = {
         "max_tokens": chosen.max_tokens,
         "min_tokens": chosen.min_tokens,
-        "sampling": Sampling(**{name: getattr(chosen, name) for name in _SAMPLING}),
+        "sampling": Sampling(**{name: getattr(chosen, name) for name in sampling_numbers()}),
         "stop": chosen.stop,
         "samples": chosen.samples,
         "log_probabilities": chosen.log_probabilities,
@@ -299,16 +301,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--vector", type=numbers, metavar="V1,V2,…", help="numbers that condition the model"
     )
     command.add_argument("--max-tokens", type=int)
-    command.add_argument(
-        "--temperature", type=float, help="sampling temperature (0 = most probable token)"
-    )
-    command.add_argument("--top-k", type=int)
-    command.add_argument("--top-p", type=float)
-    command.add_argument("--min-p", type=float)
-    command.add_argument("--repetition-penalty", type=float)
-    command.add_argument("--frequency-penalty", type=float)
-    command.add_argument("--presence-penalty", type=float)
-    command.add_argument("--seed", type=int)
+    for name, (kind, meaning) in sampling_numbers().items():
+        command.add_argument(f"--{name.replace('_', '-')}", type=kind, help=meaning)
     command.add_argument("--min-tokens", type=int, default=0)
     command.add_argument("--samples", type=int, default=1, help="samples of one input (default: 1)")
     command.add_argument(

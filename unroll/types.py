@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
 import grpc
@@ -70,6 +70,11 @@ class FilledBlank:
         return self.words[0]
 
 
+def _number(meaning: str) -> Any:
+    """A number that a request may leave out; ``meaning`` is its flag's help."""
+    return field(default=None, metadata={"help": meaning})
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn; None takes the model's default, seed None one of the server's.
@@ -77,17 +82,27 @@ class Sampling:
     Each is explained at its field in proto/unroll/v1/unroll.proto. Tokens are given by id.
     """
 
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
+    temperature: float | None = _number("sampling temperature (0 = most probable token)")
+    top_k: int | None = _number("most probable tokens kept (0 = all)")
+    top_p: float | None = _number("mass of the most probable tokens kept (1 = all)")
+    seed: int | None = _number("seed of the draws (default: the server's choice)")
+    min_p: float | None = _number("least share of the likeliest token's probability (0 = any)")
+    repetition_penalty: float | None = _number("divisor of repeated tokens' logits (1 = none)")
+    frequency_penalty: float | None = _number("logit lost for each repetition, -2 to 2")
+    presence_penalty: float | None = _number("logit lost once by repeated tokens, -2 to 2")
+    typical_p: float | None = _number("mass of the most typical tokens kept (1 = all)")
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     allowed_tokens: Sequence[int] = ()
     banned_tokens: Sequence[int] = ()
+
+
+def sampling_numbers() -> dict[str, tuple[type[int] | type[float], str]]:
+    """The numbers of Sampling by name: their types, and what they mean."""
+    return {
+        part.name: (int if str(part.type).startswith("int") else float, part.metadata["help"])
+        for part in fields(Sampling)
+        if "help" in part.metadata
+    }
 
 
 @dataclass(frozen=True)

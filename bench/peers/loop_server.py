@@ -13,10 +13,13 @@ import sys
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
+from bundle.sampling import GRAPH_PARAMETERS, SamplingParameter
 from bundle.store import Bundle, read_bundle
 from service.engine.rng import BLOCK, uniform_block
 from service.runtime.runners import Prefiller
@@ -31,6 +34,8 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self.state = bundle.manifest.state
         self.prefiller = Prefiller(open_session(bundle, "prime", settings), self.state)
         self.step = open_session(bundle, "step", settings)
+        ports = self.step.get_inputs()
+        self.parameters = [port.name for port in ports if port.name in GRAPH_PARAMETERS]
         carried = [f"next_{tensor.name}" for tensor in self.state if tensor.carried]
         wanted = ("next_token", "log_probability", *carried)
         self.outputs = [port.name for port in self.step.get_outputs() if port.name in wanted]
@@ -42,11 +47,8 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         ids = self.reader.encode(request.prompt).ids
         (state,) = self.prefiller.prefill([ids[:-1]], [None])
         feed = {name: part[None] for name, part in state.items()}
-        feed["temperature"] = np.array([request.sampling.temperature], np.float32)
-        feed["top_k"] = np.array([request.sampling.top_k], np.int64)
-        feed["top_p"] = np.array([request.sampling.top_p], np.float32)
-        feed["min_p"] = np.zeros(1, np.float32)
-        feed["repetition"] = np.ones(1, np.float32)
+        for name in self.parameters:
+            feed[name] = _column(GRAPH_PARAMETERS[name], request.sampling)
         feed["seen"] = np.zeros((1, len(self.writer.vocabulary)), np.bool_)
         feed["bias"] = np.zeros((1, len(self.writer.vocabulary)), np.float32)
         feed["token"] = np.array([ids[-1]], np.int64)
@@ -64,6 +66,13 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 id=number, text=self.writer.piece(number, position == 0), position=position
             )
             yield response
+
+
+def _column(parameter: SamplingParameter, chosen: pb.Sampling) -> NDArray[Any]:
+    """(1,) what the request chose, or what changes nothing."""
+    name = parameter.name
+    value = getattr(chosen, name) if chosen.HasField(name) else parameter.neutral
+    return np.array([value], parameter.dtype)
 
 
 def main() -> int:

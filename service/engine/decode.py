@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.manifest import StateTensor
 from service.engine.beam_search import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.finiteness import broken_rows, not_finite
@@ -39,7 +40,7 @@ from service.engine.scheduler import (
     Scheduler,
 )
 from service.engine.shares import NOBODY, Share
-from service.engine.slots import Slots, StateSpec, StateStore, StepBuffers
+from service.engine.slots import Slots, StateStore, StepBuffers
 from service.engine.stop_strings import StopMatcher
 from service.engine.stopwatch import Stopwatch
 from service.engine.throughput import Throughput
@@ -109,7 +110,7 @@ class GenerationModel:
     never_sampled_ids: tokens that stand for no symbol and are never made.
     """
 
-    state: tuple[StateSpec, ...]
+    state: tuple[StateTensor, ...]
     begin_id: int | None
     end_id: int | None
     pieces: tuple[Sequence[str], Sequence[str]]
@@ -445,15 +446,7 @@ class GenerateEngine:
             state = self._first_state(stream)
         self.arena.take(row, state)
         sampling = request.sampling
-        self.arena.control(
-            row,
-            token=stream.token,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition=sampling.repetition_penalty,
-        )
+        self.arena.control(row, stream.token, **sampling.values)
         if stream.adjustments:
             bias, seen = self._rows(stream)
             stream.adjustments.fill(bias, seen, stream.made)

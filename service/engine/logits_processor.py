@@ -31,13 +31,15 @@ class LogitsProcessor:
         held_back: int | None,
         min_tokens: int,
     ) -> None:
-        self.sampling = sampling
         self.prompt = frozenset(prompt) if sampling.repetition_penalty != 1.0 else frozenset()
         self.counts = dict(counts)
         self.held_back = held_back
         self.min_tokens = min_tokens if held_back is not None else 0
         self._bias = dict(sampling.bias)
         self._allowed = frozenset(sampling.allowed)
+        self._repeats = sampling.repetition_penalty != 1.0
+        self._counts = sampling.counts_tokens
+        self._presence, self._frequency = sampling.presence_penalty, sampling.frequency_penalty
 
     @classmethod
     def of(
@@ -61,15 +63,15 @@ class LogitsProcessor:
             bias[token] = self._value(token, made)
         if self.held_back is not None:
             bias[self.held_back] = self._value(self.held_back, made)
-        if self.sampling.repetition_penalty != 1.0:
+        if self._repeats:
             seen[[*self.prompt, *self.counts]] = True
 
     def follow(self, token: int, bias: Row, seen: Row, made: int) -> None:
         """The stream drew ``token``, and has now made ``made`` tokens."""
-        if self.sampling.counts_tokens:
+        if self._counts:
             self.counts[token] = self.counts.get(token, 0) + 1
             bias[token] = self._value(token, made)
-            seen[token] = self.sampling.repetition_penalty != 1.0
+            seen[token] = self._repeats
         if made == self.min_tokens and self.held_back is not None:
             bias[self.held_back] = self._value(self.held_back, made)
 
@@ -81,5 +83,5 @@ class LogitsProcessor:
         value = self._bias.get(token, 0.0)
         count = self.counts.get(token, 0)
         if count:
-            value -= self.sampling.presence_penalty + count * self.sampling.frequency_penalty
+            value -= self._presence + count * self._frequency
         return value

@@ -33,7 +33,7 @@ from service.engine.shares import NOBODY, Share
 from service.engine.slots import StateStore
 
 # The likeliest label: nothing is drawn, so no seed matters.
-LIKELIEST = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
+LIKELIEST = Sampling.of(seed=0, temperature=0.0)
 # So many tokens after another a stream gets where others wait for its row: it may never end.
 TURN = 256
 

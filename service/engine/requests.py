@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from bundle.sampling import NEUTRAL
 from service.engine.errors import RequestError
 from service.engine.shares import NOBODY, Share
 from service.engine.stopwatch import Stopwatch
@@ -28,32 +29,45 @@ class FinishReason(enum.Enum):
 
 
 @dataclass(frozen=True)
-class SamplingShape:
-    """temperature 0 takes the most probable token; top_k 0 and top_p 1 cut nothing."""
+class Sampling:
+    """How a stream's tokens are drawn.
 
-    temperature: float
-    top_k: int
-    top_p: float
-
-
-@dataclass(frozen=True)
-class Sampling(SamplingShape):
-    """seed: 0 … 2⁶⁴-1. min_p 0 cuts nothing.
-
-    repetition_penalty: divides positive and multiplies negative logits of tokens that the
-    prompt or the stream holds; 1 changes nothing. frequency_penalty: subtracted from a logit
-    once for each time the stream made the token; presence_penalty: once if it made it at all.
+    seed: 0 … 2⁶⁴-1. values: every parameter of bundle/sampling.py by name.
     bias: (token, what is added to its logit) pairs; -inf bans it. allowed: the only tokens
     that may be drawn, empty for all.
     """
 
     seed: int
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
+    values: Mapping[str, float]
     bias: tuple[tuple[int, float], ...] = ()
     allowed: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        seed: int,
+        bias: tuple[tuple[int, float], ...] = (),
+        allowed: tuple[int, ...] = (),
+        **values: float,
+    ) -> Sampling:
+        """With the parameters that are named; the others are neutral. Raises TypeError for one
+        that is not in the table."""
+        unknown = values.keys() - NEUTRAL.keys()
+        if unknown:
+            raise TypeError(f"{min(unknown)!r} is no sampling parameter")
+        return cls(seed, {**NEUTRAL, **values}, bias, allowed)
+
+    @property
+    def repetition_penalty(self) -> float:
+        return self.values["repetition_penalty"]
+
+    @property
+    def frequency_penalty(self) -> float:
+        return self.values["frequency_penalty"]
+
+    @property
+    def presence_penalty(self) -> float:
+        return self.values["presence_penalty"]
 
     @property
     def counts_tokens(self) -> bool:

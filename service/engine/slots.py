@@ -6,7 +6,6 @@ writes beside it is always here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,37 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.manifest import StateTensor
+from bundle.sampling import GRAPH_PARAMETERS
 from service.engine.requests import State
 from service.engine.rng import BLOCK, uniform_block
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class StateSpec:
-    """One state tensor of a row; ``carried`` ones are made anew by each step."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    carried: bool
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-# What a step reads of a row beside its state, by the graph's names: type, and the value that
-# cuts and changes nothing.
-_CONTROLS: dict[str, tuple[type[np.generic], float]] = {
-    "token": (np.int64, 0),
-    "temperature": (np.float32, 0.0),
-    "top_k": (np.int64, 0),
-    "top_p": (np.float32, 1.0),
-    "min_p": (np.float32, 0.0),
-    "uniform": (np.float32, 0.0),
-    "repetition": (np.float32, 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -95,8 +69,8 @@ class HostStateStore:
     Two sets of carried state take turns as input and output, so a step copies nothing.
     """
 
-    def __init__(self, state: Sequence[StateSpec], capacity: int) -> None:
-        def rows_of(spec: StateSpec) -> Array:
+    def __init__(self, state: Sequence[StateTensor], capacity: int) -> None:
+        def rows_of(spec: StateTensor) -> Array:
             return np.zeros((capacity, *spec.shape), spec.dtype)
 
         self._fixed = {s.name: rows_of(s) for s in state if not s.carried}
@@ -150,7 +124,7 @@ class Slots:
 
     def __init__(
         self,
-        state: Sequence[StateSpec],
+        state: Sequence[StateTensor],
         capacity: int,
         vocabulary: int,
         rows: StateStore | None = None,
@@ -159,8 +133,14 @@ class Slots:
         self.capacity = capacity
         self.rows = HostStateStore(state, capacity) if rows is None else rows
         self.controls: dict[str, Array] = {
-            name: np.zeros(capacity, dtype) for name, (dtype, _) in _CONTROLS.items()
+            "token": np.zeros(capacity, np.int64),
+            **{name: np.zeros(capacity, p.dtype) for name, p in GRAPH_PARAMETERS.items()},
+            "uniform": np.zeros(capacity, np.float32),
         }
+        # Of each sampling parameter: its name, its column, and what changes no draw.
+        self._columns = tuple(
+            (p.name, self.controls[name], p.neutral) for name, p in GRAPH_PARAMETERS.items()
+        )
         self.controls["seen"] = np.zeros((capacity, vocabulary), np.bool_)
         self.controls["bias"] = np.zeros((capacity, vocabulary), np.float32)
         self.next_token = np.zeros(capacity, np.int64)
@@ -206,10 +186,11 @@ class Slots:
                 rows[:] = 0
         self.rows.clear()
 
-    def control(self, row: int, **values: float) -> None:
-        """Set what is named of a row's controls; whatever is not changes no draw."""
-        for name, (_, neutral) in _CONTROLS.items():
-            self.controls[name][row] = values.get(name, neutral)
+    def control(self, row: int, token: int = 0, **values: float) -> None:
+        """Set a row's token and its sampling parameters by name; what is left out is neutral."""
+        self.controls["token"][row] = token
+        for name, column, neutral in self._columns:
+            column[row] = values.get(name, neutral)
         self.controls["seen"][row] = False
         self.controls["bias"][row] = 0
 

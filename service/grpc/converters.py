@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.requests import (
     Beam,
     Checkpoint,
@@ -70,16 +71,11 @@ def _to_beam(beam: pb.Beam) -> Beam:
     return Beam(beam.width, beam.best or 1, penalty, beam.early_stop)
 
 
-_OPTIONAL_SAMPLING = (
-    "temperature", "top_k", "top_p", "seed", "min_p",
-    "repetition_penalty", "frequency_penalty", "presence_penalty",
-)  # fmt: skip
-
-
 def _to_sampling(sampling: pb.Sampling) -> SamplingParams:
-    chosen = {n: getattr(sampling, n) for n in _OPTIONAL_SAMPLING if sampling.HasField(n)}
+    names = (parameter.name for parameter in SAMPLING_PARAMETERS)
     return SamplingParams(
-        **chosen,
+        values={name: getattr(sampling, name) for name in names if sampling.HasField(name)},
+        seed=sampling.seed if sampling.HasField("seed") else None,
         logit_bias=dict(sampling.logit_bias),
         allowed_tokens=tuple(sampling.allowed_tokens),
         banned_tokens=tuple(sampling.banned_tokens),
@@ -270,9 +266,8 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
     if card.task in _GENERATING:
-        model.default_sampling.temperature = card.sampling.temperature
-        model.default_sampling.top_k = card.sampling.top_k
-        model.default_sampling.top_p = card.sampling.top_p
+        for name, value in card.sampling.items():
+            setattr(model.default_sampling, name, value)
     for figure in card.figures:
         model.figures.add(
             name=figure.name,

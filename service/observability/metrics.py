@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from bundle.manifest import StateTensor
 from service.access.memory_budget import KINDS, MemoryBudget
 from service.engine.errors import (
     EngineFailed,
@@ -31,7 +32,6 @@ from service.engine.errors import (
     TimedOut,
     WrongInput,
 )
-from service.engine.slots import StateSpec
 from service.observability.collectors import ServedMetrics
 from service.observability.logs import dropped_lines
 from service.observability.prom_types import CountedHistogram, InfoGauge, ReadCounter
@@ -447,6 +447,6 @@ def reason_of(code: str, failure: RequestError | None) -> str:
     return {"CANCELLED": CALLER_LEFT, "DEADLINE_EXCEEDED": DEADLINE}.get(code, "")
 
 
-def _row_bytes(state: Sequence[StateSpec]) -> int:
+def _row_bytes(state: Sequence[StateTensor]) -> int:
     """Of one row; what a step changes is there twice."""
     return sum(spec.row_bytes * (2 if spec.carried else 1) for spec in state)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.errors import WrongInput
 from service.engine.requests import Event, Finished, TokenMade
 from service.oip.adapters import InferResult, ModelAdapter, Setting
@@ -17,12 +18,10 @@ from service.oip.tensors import Array, TensorSpec, bytes_array, texts_of
 from service.serving.generator import GeneratorModel, OpenStream
 from service.serving.sampling_params import GenerateParams, SamplingParams
 
-_NUMBERS = (
-    "temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
-)  # fmt: skip
 _LISTS = ("allowed_tokens", "banned_tokens")
-_OTHERS = (
-    "max_tokens", "min_tokens", "top_k", "seed", "stop", "logit_bias", "tokens_per_message",
+_KNOWN = (
+    *(parameter.name for parameter in SAMPLING_PARAMETERS), *_LISTS, "max_tokens", "min_tokens",
+    "seed", "stop", "logit_bias", "tokens_per_message",
 )  # fmt: skip
 
 
@@ -46,7 +45,7 @@ class GenerateText(ModelAdapter):
 
     max_batch = 0
     is_decoupled = True
-    settings_help = f"this model knows {', '.join((*_NUMBERS, *_LISTS, *_OTHERS))}"
+    settings_help = f"this model knows {', '.join(_KNOWN)}"
 
     def __init__(self, model: GeneratorModel) -> None:
         super().__init__(model.card)
@@ -66,13 +65,13 @@ class GenerateText(ModelAdapter):
         )
 
     def settings(self, parameters: Parameters) -> GenerationSettings:
-        chosen: dict[str, Any] = {name: parameters.number(name) for name in _NUMBERS}
-        chosen |= {name: _ids(parameters, name) for name in _LISTS}
+        allowed, banned = (_ids(parameters, name) for name in _LISTS)
         sampling = SamplingParams(
-            **chosen,
-            top_k=parameters.whole("top_k"),
-            seed=parameters.whole("seed", 2**64 - 1),
-            logit_bias=_bias(parameters),
+            _values(parameters),
+            parameters.whole("seed", 2**64 - 1),
+            _bias(parameters),
+            allowed,
+            banned,
         )
         return GenerationSettings(
             sampling,
@@ -148,6 +147,15 @@ def _result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferRes
         parameters,
         is_last=isinstance(last, Finished),
     )
+
+
+def _values(parameters: Parameters) -> dict[str, float]:
+    """The sampling parameters that are there."""
+    given = {
+        p.name: parameters.whole(p.name, int(p.most)) if p.is_whole else parameters.number(p.name)
+        for p in SAMPLING_PARAMETERS
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _stops(parameters: Parameters) -> tuple[str, ...]:

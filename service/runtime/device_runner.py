@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from service.runtime.device_rows import DeviceRows
-from service.runtime.runners import Array, PromptReader, State, StepBuffers
+from service.runtime.runners import Array, PromptReader, State, StepBuffers, inputs_read
 
 
 class StateOnHost(Exception):
@@ -43,7 +43,8 @@ class DeviceRunner:
 
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         """Both sides hold the same arrays: the state, which is what they differ in, is not here."""
-        self._controls, self._outputs = sides[0].inputs, sides[0].outputs
+        self._controls = inputs_read(self.session, sides[0].inputs)
+        self._outputs = sides[0].outputs
         self._bindings.clear()
 
     def prefill(

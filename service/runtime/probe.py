@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from bundle.sampling import GRAPH_PARAMETERS
 from service.runtime.sessions import NUMPY_TYPES
 
 Feed = dict[str, NDArray[Any]]
@@ -121,13 +122,13 @@ def _input(
     dtype = NUMPY_TYPES[port.type]
     if port.name.endswith("lengths"):
         return np.full(shape, _TIME, dtype)
-    if port.name == "top_k":
-        return np.zeros(shape, dtype)
+    if port.name in GRAPH_PARAMETERS:
+        return np.full(shape, GRAPH_PARAMETERS[port.name].probe, dtype)
     if dtype is np.int64:
         return random.integers(1, vocabulary, shape)
-    if dtype is np.bool_ or port.name in ("bias", "min_p"):
+    if dtype is np.bool_ or port.name == "bias":
         return np.zeros(shape, dtype)
-    if port.name in ("temperature", "top_p", "repetition", "memory_mask"):
+    if port.name == "memory_mask":
         return np.ones(shape, dtype)
     least = -1 if len(shape) > 1 and port.name != "vector" else 0
     return random.uniform(least, 1, shape).astype(dtype)

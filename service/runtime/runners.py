@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from bundle.manifest import StateTensor
+from bundle.sampling import GRAPH_PARAMETERS
 from bundle.vocabulary import PADDING_ID
 from service.runtime.sessions import NUMPY_TYPES
 
@@ -193,11 +194,20 @@ def bound_step(
     """A run of the first ``rows`` rows of these arrays, which are read and written in place."""
     session = sessions.of(rows, WIDE_ROWS)
     binding = session.io_binding()
-    for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+    read = inputs_read(session, inputs)
+    for arrays, bind in ((read, binding.bind_input), (outputs, binding.bind_output)):
         for name, array in arrays.items():
             part = array[:rows]
             bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
     return partial(session.run_with_iobinding, binding)
+
+
+def inputs_read(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Those that the graph has: one of an older export lacks newer sampling parameters."""
+    read = {port.name for port in session.get_inputs()}
+    return {name: array for name, array in inputs.items() if name in read}
 
 
 class SteppedPrimer:
@@ -224,8 +234,9 @@ class SteppedPrimer:
             for name, port in shapes.items()
             if name not in carried
         }
-        # Each row's greedy draw, so that no penalty divides by zero.
-        self._controls["repetition"][:] = self._controls["top_p"][:] = 1
+        for name, parameter in GRAPH_PARAMETERS.items():
+            if name in shapes:
+                self._controls[name][:] = parameter.neutral
         self._sets = tuple(
             {
                 name: np.zeros((rows, *port.shape[1:]), NUMPY_TYPES[port.type])

@@ -39,7 +39,6 @@ from service.serving.model_metadata import (
     generation_model,
     ids_for_all,
     reads_whole,
-    state_of,
 )
 from service.serving.model_version import ServedModel
 from service.serving.online_tagger import TagStreams
@@ -160,7 +159,7 @@ class _Assembly:
         """On a thread of their own: no stream waits for texts that are tagged whole."""
         runner, rows = _runner(self.loaded, self.config.max_streams)
         engine = PushEngine(
-            GenerationModel(state_of(self.manifest), None, None, (card.labels,) * 2),
+            GenerationModel(self.manifest.state, None, None, (card.labels,) * 2),
             runner,
             self.config.max_streams,
             time.monotonic,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.engine.requests import SamplingShape
-from service.engine.slots import StateSpec
+from bundle.manifest import StateTensor
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class ModelCard:
         stepped, none for a model that is not.
     batch_invariant: whether rows were found to give the same bits in any batch, at load.
     fingerprint: hash of what was computed then, equal where kernels round alike.
+    sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
+        that its step graph does not read.
     bundle_bytes: of all its files.
     """
 
@@ -51,7 +52,7 @@ class ModelCard:
     vector_fields: tuple[str, ...]
     streams_tags: bool
     limits: Mapping[str, int]
-    sampling: SamplingShape
+    sampling: Mapping[str, float]
     figures: tuple[Figure, ...]
     data: tuple[DataSource, ...]
     digest: str
@@ -60,7 +61,8 @@ class ModelCard:
     precisions: tuple[str, ...]
     vocabulary: tuple[str, ...]
     input_ids: int
-    state: tuple[StateSpec, ...]
+    state: tuple[StateTensor, ...]
     batch_invariant: bool
     fingerprint: str
+    missing_parameters: tuple[str, ...] = ()
     bundle_bytes: int = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bundle.manifest import FP32, SEQ2SEQ, TAG, VEC2SEQ, Manifest
+from dataclasses import asdict
+
+from bundle.manifest import FP32, GENERATING, SEQ2SEQ, TAG, VEC2SEQ, Manifest
+from bundle.sampling import missing_parameters
 from bundle.store import Bundle
 from service.engine.decode import GenerationModel
-from service.engine.requests import SamplingShape
-from service.engine.slots import StateSpec
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
 from service.serving.model_info import DataSource, Figure, ModelCard
@@ -14,7 +15,6 @@ from service.serving.model_info import DataSource, Figure, ModelCard
 
 def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
     manifest = loaded.bundle.manifest
-    sampling = manifest.sampling
     return ModelCard(
         name=manifest.name,
         version=str(manifest.version),
@@ -24,7 +24,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         vector_fields=manifest.vector,
         streams_tags=manifest.task == TAG and "step" in manifest.graphs,
         limits=manifest.limits,
-        sampling=SamplingShape(sampling.temperature, sampling.top_k, sampling.top_p),
+        sampling=asdict(manifest.sampling),
         figures=tuple(
             Figure(f.name, f.value, f.unit, f.split, f.examples) for f in manifest.figures
         ),
@@ -35,11 +35,19 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         precisions=(FP32, *manifest.precisions),
         vocabulary=_symbols(loaded.bundle),
         input_ids=_input_ids(loaded.bundle),
-        state=state_of(manifest),
+        state=manifest.state,
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
+        missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
     )
+
+
+def _missing_parameters(manifest: Manifest) -> tuple[str, ...]:
+    """Of a model that draws for its callers; a tagger's step takes the likeliest label."""
+    if manifest.task not in GENERATING:
+        return ()
+    return missing_parameters(port.name for port in manifest.graphs["step"].inputs)
 
 
 def _input_ids(bundle: Bundle) -> int:
@@ -74,7 +82,7 @@ def generation_model(bundle: Bundle) -> GenerationModel:
     vocabulary = output.vocabulary
     ids = range(len(vocabulary))
     return GenerationModel(
-        state=state_of(bundle.manifest),
+        state=bundle.manifest.state,
         begin_id=vocabulary.begin_id if reads_whole(bundle.manifest) else None,
         end_id=vocabulary.end_id if vocabulary.has_markers else None,
         pieces=(
@@ -83,7 +91,3 @@ def generation_model(bundle: Bundle) -> GenerationModel:
         ),
         never_sampled_ids=vocabulary.never_sampled_ids,
     )
-
-
-def state_of(manifest: Manifest) -> tuple[StateSpec, ...]:
-    return tuple(StateSpec(t.name, t.dtype, t.shape, t.carried) for t in manifest.state)

@@ -185,7 +185,13 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
             "made", "delivered",
         )
     }  # fmt: skip
-    facts["sampling"] = asdict(snapshot.sampling)
+    sampling = snapshot.sampling
+    facts["sampling"] = {
+        **sampling.values,
+        "seed": sampling.seed,
+        "bias": sampling.bias,
+        "allowed": sampling.allowed,
+    }
     facts["held"] = [asdict(made) for made in snapshot.held]
     facts["counts"] = list(snapshot.counts.items())
     facts["state"] = [(name, str(a.dtype), a.shape) for name, a in snapshot.state.items()]
@@ -193,11 +199,8 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
 
 
 def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
-    sampling = dict(facts["sampling"])
-    sampling["bias"] = tuple((token, value) for token, value in sampling["bias"])
-    sampling["allowed"] = tuple(sampling["allowed"])
     return Snapshot(
-        sampling=Sampling(**sampling),
+        sampling=_restore_sampling(facts["sampling"]),
         sample=facts["sample"],
         max_tokens=facts["max_tokens"],
         min_tokens=facts["min_tokens"],
@@ -211,6 +214,17 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         counts=dict(facts["counts"]),
         state=_restore_state(facts["state"], arrays),
     )
+
+
+def _restore_sampling(content: Mapping[str, Any]) -> Sampling:
+    """A parameter that is not there is neutral: the token is older than it. Raises ResumeRefused
+    for one that this release does not know."""
+    values = dict(content)
+    seed, bias, allowed = (values.pop(name) for name in ("seed", "bias", "allowed"))
+    try:
+        return Sampling.of(seed, tuple((t, v) for t, v in bias), tuple(allowed), **values)
+    except TypeError as error:
+        raise ResumeRefused(f"the resume token is of a newer release: {error}") from error
 
 
 def _restore_made(content: Mapping[str, Any]) -> TokenMade:

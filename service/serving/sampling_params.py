@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
 from service.engine.errors import WrongInput
 from service.engine.requests import (
     NO_CHECKPOINTS,
@@ -28,30 +29,32 @@ MAX_TOP = 20
 MAX_TOKENS_PER_MESSAGE = 1024
 # A checkpoint copies a stream's state; more often than this it would cost more than tokens.
 LEAST_CHECKPOINT_TOKENS = 16
-# The wire carries 0.01 as a float32, which is a little less.
-_LEAST_TEMPERATURE = 0.01 * (1 - 1e-6)
 _LARGEST_BIAS = 100.0
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """What a request says of sampling; None takes the model's default."""
+    """What a request says of sampling.
 
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
+    values: the parameters of bundle/sampling.py that it chooses, by name. seed: None for one of
+    the server's.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     allowed_tokens: tuple[int, ...] = ()
     banned_tokens: tuple[int, ...] = ()
 
     def chosen(self) -> list[str]:
         """Names of what the request does not leave to the model."""
-        return [f.name for f in fields(self) if getattr(self, f.name) not in (None, (), {})]
+        others = {
+            "seed": self.seed is not None,
+            "logit_bias": self.logit_bias,
+            "allowed_tokens": self.allowed_tokens,
+            "banned_tokens": self.banned_tokens,
+        }
+        return [*self.values, *(name for name, is_chosen in others.items() if is_chosen)]
 
 
 @dataclass(frozen=True)
@@ -210,30 +213,25 @@ class GenerateValidator:
         return params
 
     def _sampling(self, params: SamplingParams, seed: int, min_tokens: int) -> Sampling:
-        default = self.card.sampling
-        temperature = default.temperature if params.temperature is None else params.temperature
-        top_p = default.top_p if params.top_p is None else params.top_p
-        if not 0.0 <= temperature <= 100.0:
-            raise WrongInput(f"temperature is {temperature:g}; choose one from 0 to 100")
-        if 0.0 < temperature < _LEAST_TEMPERATURE:
-            raise WrongInput(f"temperature is {temperature:g}; choose 0 or at least 0.01")
-        if not 0.0 < top_p <= 1.0:
-            raise WrongInput(f"top_p is {top_p:g}; choose one above 0 and up to 1")
+        values = {p.name: self._value(p, params) for p in SAMPLING_PARAMETERS}
         self._check_choice(params, min_tokens)
-        return Sampling(
-            temperature=temperature,
-            top_k=default.top_k if params.top_k is None else params.top_k,
-            top_p=top_p,
-            seed=seed,
-            min_p=_between(params.min_p, 0.0, "min_p", 0.0, 1.0),
-            repetition_penalty=_between(
-                params.repetition_penalty, 1.0, "repetition_penalty", 0.01, 100.0
-            ),
-            frequency_penalty=_between(params.frequency_penalty, 0.0, "frequency_penalty", -2, 2),
-            presence_penalty=_between(params.presence_penalty, 0.0, "presence_penalty", -2, 2),
-            bias=self._bias(params),
-            allowed=tuple(sorted(set(params.allowed_tokens))),
-        )
+        return Sampling(seed, values, self._bias(params), tuple(sorted(set(params.allowed_tokens))))
+
+    def _value(self, parameter: SamplingParameter, params: SamplingParams) -> float:
+        """The request's choice, or else the model's, or else the table's."""
+        name, card = parameter.name, self.card
+        value = params.values.get(name)
+        if value is None:
+            return card.sampling.get(name, parameter.default)
+        problem = parameter.problem(value)
+        if problem:
+            raise WrongInput(problem)
+        if name in card.missing_parameters and value != parameter.neutral:
+            raise WrongInput(
+                f"model {card.name!r} was exported without {name}; leave it, or export the "
+                "bundle again"
+            )
+        return value
 
     def _bias(self, params: SamplingParams) -> tuple[tuple[int, float], ...]:
         bias = {

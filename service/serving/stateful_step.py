@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from bundle.manifest import StateTensor
 from service.engine.errors import WrongInput
 from service.engine.online_tagging import LIKELIEST
 from service.engine.requests import GenerateRequest, NextTokenDistribution, State
-from service.engine.slots import StateSpec
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import MOST_NUMBER, checked_vector
 from service.serving.output_stream import TokenStream
@@ -121,7 +121,7 @@ def _check_state(model: GeneratorModel, state: State, where: str) -> None:
             )
 
 
-def _is_usable(spec: StateSpec, given: Any, ids: int) -> bool:
+def _is_usable(spec: StateTensor, given: Any, ids: int) -> bool:
     """Whether a model computes with its numbers, and where it holds ids, whether there are such."""
     if np.issubdtype(given.dtype, np.integer):
         return bool(((given >= 0) & (given < ids)).all())

@@ -5,12 +5,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
 from bundle.manifest import SamplingDefaults
+from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import read_bundle
 from export import onnx_files, parity
 from export.bundles import export_bundle, trained_from_bundle
@@ -153,12 +155,8 @@ def test_onnx_equals_pytorch_over_carried_ragged_prompts(tiny_models):
         token = torch.randint(1, 15, (3,))
         feed = {
             "token": token.numpy(),
-            "temperature": torch.ones(3).numpy(),
-            "top_k": torch.zeros(3, dtype=torch.int64).numpy(),
-            "top_p": torch.ones(3).numpy(),
-            "min_p": torch.zeros(3).numpy(),
+            **{n: np.full(3, p.neutral, p.dtype) for n, p in GRAPH_PARAMETERS.items()},
             "uniform": torch.full((3,), 0.5).numpy(),
-            "repetition": torch.ones(3).numpy(),
             "seen": torch.zeros((3, vocabulary), dtype=torch.bool).numpy(),
             "bias": torch.zeros((3, vocabulary)).numpy(),
             **state,

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import read_bundle, read_weights
 from export import parity, quantised
 from export.bundles import export_bundle
@@ -56,10 +57,11 @@ def feed_of(bundle, rows, seed=0):
         feed[port.name] = random.uniform(-1, 1, shape).astype(port.dtype)
     feed["token"] = random.integers(1, 5, rows)
     feed["uniform"] = random.random(rows, dtype=np.float32)
-    for name in ("temperature", "top_p", "repetition", "memory_mask"):
-        if name in feed:
-            feed[name] = np.ones_like(feed[name])
-    return feed | {"min_p": np.zeros(rows, np.float32)}
+    if "memory_mask" in feed:
+        feed["memory_mask"] = np.ones_like(feed["memory_mask"])
+    for name in feed.keys() & GRAPH_PARAMETERS.keys():
+        feed[name][:] = GRAPH_PARAMETERS[name].neutral
+    return feed
 
 
 def rows_of(feed, start, end):

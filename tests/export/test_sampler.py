@@ -1,35 +1,32 @@
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
 
-from export.sampler import Controls, draw, draw_numpy
+from bundle.sampling import GRAPH_PARAMETERS
+from export.sampler import draw, draw_numpy
 
 VOCABULARY = 12
 
 
-def controls(rows, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition=1.0, **others):
-    def full(value, dtype):
-        return np.full(rows, value, dtype)
-
-    return Controls(
-        full(temperature, np.float32),
-        full(top_k, np.int64),
-        full(top_p, np.float32),
-        full(min_p, np.float32),
-        others.get("uniform", full(0.5, np.float32)),
-        full(repetition, np.float32),
-        others.get("seen", np.zeros((rows, others["vocabulary"]), bool)),
-        others.get("bias", np.zeros((rows, others["vocabulary"]), np.float32)),
-    )
+def controls(rows, vocabulary, **chosen):
+    """What is not chosen is neutral; ``uniform`` is a half."""
+    columns = {
+        name: np.full(rows, chosen.get(name, parameter.neutral), parameter.dtype)
+        for name, parameter in GRAPH_PARAMETERS.items()
+    }
+    others = {
+        "uniform": np.full(rows, 0.5, np.float32),
+        "seen": np.zeros((rows, vocabulary), bool),
+        "bias": np.zeros((rows, vocabulary), np.float32),
+    }
+    return columns | {name: chosen.get(name, array) for name, array in others.items()}
 
 
 def draw_both(logits, silent=None, **chosen):
     rows, vocabulary = logits.shape
     silent = np.zeros(vocabulary, np.float32) if silent is None else silent
-    arrays = controls(rows, vocabulary=vocabulary, **chosen)
-    tensors = Controls(*(torch.from_numpy(getattr(arrays, f.name)) for f in fields(Controls)))
+    arrays = controls(rows, vocabulary, **chosen)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     drawn = draw(torch.from_numpy(logits), torch.from_numpy(silent), tensors)
     token, log_probability, log_probabilities = (part.numpy() for part in drawn)
     np.testing.assert_array_equal(

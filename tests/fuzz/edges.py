@@ -50,7 +50,7 @@ _PARAMETERS = (
     "beam_width", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias",
     "allowed_tokens", "banned_tokens", "top_words", "top_labels", "resume_token", "config",
     "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "content_type",
-    "unload_dependents", "file:1/model.onnx", "unknown", "",
+    "unload_dependents", "file:1/model.onnx", "unknown", "", "typical_p",
 )  # fmt: skip
 _TEXTS = (
     "", " ", "a", "\0", "\n\t", "abc", "the food was not good", "good ___ food", "___", "___ ___",

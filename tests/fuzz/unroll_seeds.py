@@ -94,9 +94,9 @@ def _score() -> list[Message]:
 
 def _samples() -> list[Message]:
     everything = pb.Sampling(
-        temperature=0.8, top_k=9, top_p=0.9, seed=7, min_p=0.01, repetition_penalty=1.1,
-        frequency_penalty=0.2, presence_penalty=-0.1, logit_bias={2: 0.5, 3: -1.0},
-        banned_tokens=[4],
+        temperature=0.8, top_k=9, top_p=0.9, seed=7, min_p=0.01, typical_p=0.95,
+        repetition_penalty=1.1, frequency_penalty=0.2, presence_penalty=-0.1,
+        logit_bias={2: 0.5, 3: -1.0}, banned_tokens=[4],
     )  # fmt: skip
     drawn = pb.Sampling(seed=2**63)
     return [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bundle.manifest import ROWS
+from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import read_bundle
 from service.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER
 from service.runtime.sessions import SessionSettings, open_session
@@ -42,11 +43,7 @@ def _made(port, batch, time, vocabulary, random):
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
     choices = {
         "lengths": np.arange(1, time + 1),
-        "temperature": (0.0, 0.8),
-        "top_k": (0, 5),
-        "top_p": (1.0, 0.9),
-        "min_p": (0.0, 0.05),
-        "repetition": (1.0, 1.3),
+        **{name: parameter.parity for name, parameter in GRAPH_PARAMETERS.items()},
         "seen": (False, True),
         "uniform": np.linspace(0.01, 0.99, 9),
         "from_carried": np.arange(2 * batch),

@@ -22,7 +22,8 @@ class Kind:
     """What must be known of a model to ask it; ``is_source``: it reads a source.
 
     letters: that its input is made of. longest: input in characters. most_tokens: to ask for.
-    vocabulary: the ids from 1 below this one stand for symbols.
+    vocabulary: the ids from 1 below this one stand for symbols. missing: sampling parameters that
+    it was exported without.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Kind:
     longest: int
     most_tokens: int
     vocabulary: int
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,13 @@ def _ask_for_sampling(choose: random.Random, sampling: pb.Sampling, kind: Kind) 
         ("top_k", choose.choice((1, 4, 1000))),
         ("top_p", choose.choice((0.3, 0.9, 0.99))),
         ("min_p", choose.choice((0.02, 0.2))),
+        ("typical_p", choose.choice((0.3, 0.9))),
         ("frequency_penalty", choose.uniform(-0.5, 1.5)),
         ("presence_penalty", choose.uniform(-1, 2)),
         ("repetition_penalty", choose.uniform(0.8, 2)),
     )
     for name, value in maybe:
-        if choose.random() < 0.25:
+        if choose.random() < 0.25 and name not in kind.missing:
             setattr(sampling, name, value)
     if choose.random() < 0.2:
         sampling.logit_bias.update({t: choose.uniform(-5, 5) for t in _tokens(choose, kind, 4)})

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.servers import Server
+from bundle.sampling import missing_parameters
 from bundle.store import read_bundle
 from bundle.tokenizer import Tokenizer
 from export.bundles import export_bundle
@@ -66,6 +67,7 @@ def kinds_of(models: Path) -> list[Kind]:
                 longest,
                 most_tokens,
                 len(output) - (3 if output.has_markers else 1),
+                missing_parameters(port.name for port in bundle.manifest.graphs["step"].inputs),
             )
         )
     return kinds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bundle.manifest import StateTensor
+from bundle.sampling import NEUTRAL
 from service.engine.decode import GenerateEngine, GenerationModel
 from service.engine.dynamic_batcher import BatchDone
 from service.engine.requests import (
@@ -11,16 +13,14 @@ from service.engine.requests import (
     Finished,
     GenerateRequest,
     Sampling,
-    SamplingShape,
     TokenMade,
 )
-from service.engine.slots import StateSpec
 from service.serving.model_info import ModelCard
 
 VOCABULARY = 20
 END = 19
-HIDDEN = StateSpec("hidden", "float32", (2,), carried=True)
-MEMORY = StateSpec("memory", "float32", (1,), carried=False)
+HIDDEN = StateTensor("hidden", "float32", (2,), carried=True)
+MEMORY = StateTensor("memory", "float32", (1,), carried=False)
 
 
 def after(hidden, token):
@@ -166,8 +166,8 @@ def make_engine(capacity=8, begin_id=None, end_id=None):
 
 
 def request(tokens=(1, 2, 3), max_tokens=5, seed=0, temperature=1.0, stop=(), **others):
-    drawing = {k: others.pop(k) for k in list(others) if k in Sampling.__dataclass_fields__}
-    sampling = Sampling(temperature, 0, 1.0, seed, **drawing)
+    drawing = {k: others.pop(k) for k in list(others) if k in {*NEUTRAL, "bias", "allowed"}}
+    sampling = Sampling.of(seed, temperature=temperature, **drawing)
     return GenerateRequest(tuple(tokens), sampling, max_tokens, stop, 100.0, **others)
 
 
@@ -211,7 +211,7 @@ def card(name, task, labels=(), limits=None, version="1"):
         vector_fields=(),
         streams_tags=False,
         limits=limits or {},
-        sampling=SamplingShape(1.0, 0, 1.0),
+        sampling={"temperature": 1.0, "top_k": 0, "top_p": 1.0},
         figures=(),
         data=(),
         digest="d" * 64,

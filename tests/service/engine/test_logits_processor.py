@@ -5,7 +5,7 @@ from service.engine.requests import Sampling
 
 
 def sampling(**others):
-    return Sampling(1.0, 0, 1.0, 0, **others)
+    return Sampling.of(0, **others)
 
 
 def rows():

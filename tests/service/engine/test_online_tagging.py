@@ -19,7 +19,6 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.engine.shares import NOBODY
-from service.engine.slots import StateSpec
 from service.runtime.devices import CPU_PROVIDER
 from service.runtime.repository import load_models
 from service.runtime.runners import TagRunner, generate_runner
@@ -300,7 +299,7 @@ def tagger(request, tmp_path_factory):
 
 def real_engine(loaded, capacity=4):
     manifest = loaded.bundle.manifest
-    state = tuple(StateSpec(t.name, t.dtype, t.shape, t.carried) for t in manifest.state)
+    state = manifest.state
     model = GenerationModel(state, None, None, (manifest.labels, manifest.labels))
     runner = generate_runner(loaded.sessions, manifest.state)
     return PushEngine(model, runner, capacity, Clock(), Heard())

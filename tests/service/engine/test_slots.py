@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from service.engine.slots import Slots, StateSpec
+from bundle.manifest import StateTensor
+from service.engine.slots import Slots
 
 STATE = (
-    StateSpec("memory", "float32", (3, 2), carried=False),
-    StateSpec("hidden", "float32", (4,), carried=True),
+    StateTensor("memory", "float32", (3, 2), carried=False),
+    StateTensor("hidden", "float32", (4,), carried=True),
 )
 
 

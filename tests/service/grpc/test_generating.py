@@ -5,6 +5,7 @@ import time
 from contextlib import contextmanager, suppress
 
 import grpc
+import numpy as np
 import pytest
 
 from service.config import Config
@@ -259,6 +260,27 @@ def test_min_p_cuts_what_is_too_improbable(ask):
     )
 
 
+@pytest.mark.parametrize("typical_p", [0.2, 0.7])
+def test_typical_p_keeps_what_surprises_as_much_as_the_whole_does(ask, typical_p):
+    """Every drawn token is of the smallest set nearest to the entropy that has this mass."""
+    make_request = {"prompt": "abc", "max_tokens": 60, "top_log_probabilities": EVERY}
+    made = ask(sampling=Sampling(seed=3, typical_p=typical_p), **make_request)
+    for token in made.tokens:
+        # Padding and the unknown token are never drawn: what is left is the distribution.
+        known = {number: np.exp(value) for number, _, value in token.top if 0 < number < 16}
+        mass = sum(known.values())
+        surprise = {number: -np.log(p / mass) for number, p in known.items()}
+        entropy = sum(p / mass * surprise[number] for number, p in known.items())
+        near = sorted(known, key=lambda number: abs(surprise[number] - entropy))
+        closer = sum(known[number] / mass for number in near[: near.index(token.id)])
+        assert closer < typical_p + 1e-4
+    assert made.ids != ask(sampling=Sampling(seed=3), **make_request).ids
+    assert (
+        ask(sampling=Sampling(seed=3, typical_p=1.0), **make_request).ids
+        == ask(sampling=Sampling(seed=3), **make_request).ids
+    )
+
+
 def test_nothing_ends_a_stream_before_min_tokens(ask):
     """Neither the end token nor a stop text."""
     for seed in range(12):
@@ -335,6 +357,7 @@ RESUMED = {
     "penalties": {
         "sampling": Sampling(seed=9, frequency_penalty=0.6, repetition_penalty=1.4, min_p=0.01)
     },
+    "typical": {"sampling": Sampling(seed=9, typical_p=0.7)},
     "bias": {"sampling": Sampling(seed=9, logit_bias={4: 2.0}, banned_tokens=(6,))},
     "stops": {"sampling": Sampling(seed=9), "stop": ["abcabcabc", "kkkkk", "n?"]},
     "told": {"sampling": Sampling(seed=9), "top_log_probabilities": 4},
@@ -487,6 +510,8 @@ def drawing(**fields):
 
 REFUSED = {
     "min_p above 1": (drawing(min_p=1.5), "min_p is 1.5; choose one from 0 to 1"),
+    "typical_p of 0": (drawing(typical_p=0.0), "typical_p is 0; choose one above 0 and up to 1"),
+    "typical_p above 1": (drawing(typical_p=1.5), "typical_p is 1.5; choose one above 0"),
     "min_p no number": (drawing(min_p=float("nan")), "min_p is nan"),
     "repetition of 0": (drawing(repetition_penalty=0.0), "repetition_penalty is 0; choose one"),
     "frequency of 3": (drawing(frequency_penalty=3.0), "frequency_penalty is 3; choose one from"),

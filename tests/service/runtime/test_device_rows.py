@@ -10,7 +10,7 @@ import unroll
 from bundle.store import read_bundle
 from service.engine.decode import GenerateEngine
 from service.engine.requests import Beam, GenerateRequest, ResumePolicy, Sampling
-from service.engine.slots import Slots, StateSpec
+from service.engine.slots import Slots
 from service.runtime import repository
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner, StateOnHost, buckets_of
@@ -78,13 +78,12 @@ def device_rows(graphs, capacity=CAPACITY):
 def arenas(graphs):
     """(arena, runner) with state in host memory, and with state on a device."""
     state = graphs.bundle.manifest.state
-    specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in state]
     vocabulary = len(graphs.bundle.tokenizers["output"].vocabulary)
     rows = device_rows(graphs)
     pairs = [
-        (Slots(specs, CAPACITY, vocabulary), GenerateRunner(graphs.prefiller, graphs.step.session)),
+        (Slots(state, CAPACITY, vocabulary), GenerateRunner(graphs.prefiller, graphs.step.session)),
         (
-            Slots(specs, CAPACITY, vocabulary, rows),
+            Slots(state, CAPACITY, vocabulary, rows),
             DeviceRunner(graphs.prefiller, graphs.step, rows),
         ),
     ]
@@ -258,8 +257,15 @@ def some_request(random, seed):
     count = int(random.integers(1, 40))
     if seed % 5 == 4:
         beam = Beam(width=3, best=2)
-        return GenerateRequest(tokens, Sampling(0.0, 0, 1.0, seed), count, (), 100.0, beam=beam)
-    sampling = Sampling(float(random.choice([0, 0.7, 1.3])), int(random.choice([0, 4])), 0.9, seed)
+        return GenerateRequest(
+            tokens, Sampling.of(seed, temperature=0.0), count, (), 100.0, beam=beam
+        )
+    sampling = Sampling.of(
+        seed,
+        temperature=float(random.choice([0, 0.7, 1.3])),
+        top_k=int(random.choice([0, 4])),
+        top_p=0.9,
+    )
     return GenerateRequest(
         tokens, sampling, count, (), 100.0,
         samples=int(random.integers(1, 4)), checkpoints=ResumePolicy(every=7, at_end=True),

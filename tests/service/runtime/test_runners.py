@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bundle.store import read_bundle
-from service.engine.slots import Slots, StateSpec
+from service.engine.slots import Slots
 from service.runtime.runners import (
     FillRunner,
     GenerateRunner,
@@ -149,8 +149,7 @@ def test_priming_in_chunks_is_priming_at_once(tiny_models, settings, random, chu
 
 
 def arena_of(bundle, capacity):
-    specs = [StateSpec(t.name, t.dtype, t.shape, t.carried) for t in bundle.manifest.state]
-    return Slots(specs, capacity, len(bundle.tokenizers["output"].vocabulary))
+    return Slots(bundle.manifest.state, capacity, len(bundle.tokenizers["output"].vocabulary))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.errors import ResumeInvalid, ResumeRefused
 from service.engine.requests import Sampling, Snapshot, TokenMade
 from service.serving.resume_token import STREAM_TAG, KeyInvalid, ResumeTokens, ServedBundle
@@ -10,7 +11,12 @@ from service.serving.resume_token import STREAM_TAG, KeyInvalid, ResumeTokens, S
 BUNDLE = ServedBundle("prose", "d" * 64, "fp32", "f" * 64)
 KEYS = [b"a" * 16, b"b" * 16]
 SNAPSHOT = Snapshot(
-    sampling=Sampling(0.8, 3, 0.9, 2**64 - 1, 0.1, 1.2, 0.3, 0.4, ((2, float("-inf")),), (1, 2)),
+    sampling=Sampling.of(
+        2**64 - 1,
+        ((2, float("-inf")),),
+        (1, 2),
+        **{p.name: p.parity[-1] if p.parity else 0.4 for p in SAMPLING_PARAMETERS},
+    ),
     sample=3,
     max_tokens=90,
     min_tokens=2,
