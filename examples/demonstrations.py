@@ -6,6 +6,7 @@ Which task a model is of, the server says; what the model is sent and what is ex
 from __future__ import annotations
 
 import shlex
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import tee
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from unroll import Client, Sampling
-from unroll.__main__ import print_stream
-from unroll.types import Answer, Piece
+from unroll.output import print_stream
+from unroll.types import Answer, Chunk
 from unroll.v1 import unroll_pb2 as pb
 
 Sample = Mapping[str, Any]  # a table of tour.toml
@@ -72,8 +73,8 @@ def _stream_tag(client: Client, model: str, sample: Sample) -> None:
     words = text.split()
     print(f"\n$ echo {shlex.quote(text)} | python -m unroll stream-tag --model {model}", flush=True)
     answered = 0
-    for part in client.stream_tag(model, ([word] for word in words)):
-        for token in part.tokens:
+    for chunk in client.stream_tag(model, ([word] for word in words)):
+        for token in chunk.tokens:
             print(f"  {token.text}\t{token.label} {token.probability:.3f}", flush=True)
             answered += 1
     if answered != len(words):
@@ -95,9 +96,9 @@ def _fill(client: Client, model: str, sample: Sample) -> None:
 def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
     prompt, most = sample["prompt"], sample["max_tokens"]
     flags, sampling = _sampling(sample)
-    _show(f"generate --model {model} --prompt {_quoted(prompt)} --max-tokens {most}{flags}")
-    print(prompt, end="")
-    answer = _print(client.generate(model, prompt=prompt, max_tokens=most, sampling=sampling))
+    _show(f"generate --model {model} --prompt {_quoted(prompt)} --max-tokens {most}{flags} --echo")
+    chunks = client.generate(model, prompt=prompt, max_tokens=most, sampling=sampling, echo=True)
+    answer = _print(chunks)
     if answer is None or (answer.output_tokens != most and answer.reason != "end"):
         raise TourFailed(f"{model} did not write {most} tokens: {answer}")
 
@@ -105,8 +106,8 @@ def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
 def _write_of_source(client: Client, model: str, sample: Sample) -> None:
     flags, sampling = _sampling(sample)
     _show(f"generate --model {model} --source {shlex.quote(sample['source'])}{flags}")
-    parts = client.generate(model, source=sample["source"], sampling=sampling)
-    _check_written(model, sample, parts)
+    chunks = client.generate(model, source=sample["source"], sampling=sampling)
+    _check_written(model, sample, chunks)
 
 
 def _write_of_vector(client: Client, model: str, sample: Sample) -> None:
@@ -118,11 +119,11 @@ def _write_of_vector(client: Client, model: str, sample: Sample) -> None:
     _check_written(model, sample, client.generate(model, vector=vector, sampling=sampling))
 
 
-def _check_written(model: str, sample: Sample, parts: Iterable[Piece]) -> None:
+def _check_written(model: str, sample: Sample, chunks: Iterable[Chunk]) -> None:
     """That it comes to an end, and holds what it is to hold."""
-    printed, again = tee(parts)
+    printed, again = tee(chunks)
     answer = _print(printed)
-    text = "".join(part.text for part in again)
+    text = "".join(chunk.text for chunk in again)
     if answer is None or answer.reason != "end":
         raise TourFailed(f"{model} did not come to the end of its answer: {answer}")
     if sample.get("contains", "") not in text:
@@ -143,8 +144,9 @@ def _quoted(prompt: str) -> str:
     return "$'" + prompt.replace("\\", r"\\").replace("'", r"\'").replace("\n", r"\n") + "'"
 
 
-def _print(parts: Iterable[Piece]) -> Answer | None:
-    return print_stream(parts)
+def _print(chunks: Iterable[Chunk]) -> Answer | None:
+    """As the command does, its note on standard output too."""
+    return print_stream(chunks, notes=sys.stdout)
 
 
 def _show(command: str) -> None:

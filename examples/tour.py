@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from examples.demonstrations import SAMPLES, TourFailed, demonstrate
-from unroll.channel import DEFAULT_TARGET
+from unroll.channel import DEFAULT_TARGET, target_of
 from unroll.clients import Client
 from unroll.types import RequestFailed
 
@@ -26,8 +26,6 @@ START_SECONDS = 60
 # Nobody else sends calls that would have to learn first that it stops.
 _SERVE = (sys.executable, "-m", "service", "serve", "--propagation-seconds", "0")
 STOPPED_BY_USER = 130
-# What listens on every address is called on this machine's.
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 def tour(client: Client) -> None:
@@ -68,12 +66,6 @@ def own_address(environment: Mapping[str, str]) -> str:
     if not host or not port.isdigit() or not int(port):
         raise TourFailed(f"UNROLL_ADDRESS is {address!r}; the tour needs HOST:PORT, no port 0")
     return address
-
-
-def target_of(address: str) -> str:
-    """Where a server of this machine that listens at ``address`` is called."""
-    host, _, port = address.rpartition(":")
-    return f"{_LOOPBACK.get(host, host)}:{port}"
 
 
 def wait_until_ready(client: Client, server: subprocess.Popen[bytes] | None) -> None:

@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 PROTOS = Path("proto")
+# Of an environment of its own: the compiler excludes the protobuf that serves.
+COMPILER = Path(".venv-stubs/bin/python")
 
 
 def drifted() -> list[str]:
@@ -18,7 +20,7 @@ def drifted() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         outputs = [f"--{kind}={folder}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
         protos = sorted(map(str, PROTOS.rglob("*.proto")))
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
+        command = [COMPILER, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
         subprocess.run(command, check=True)
         made = [path for path in Path(folder).rglob("*") if path.is_file()]
         names = [str(path.relative_to(folder)) for path in made]
@@ -30,6 +32,7 @@ def _differs(made: Path, committed: Path) -> bool:
 
 
 if __name__ == "__main__":
-    found = drifted()
-    if found:
+    if not COMPILER.exists():
+        sys.exit("the compiler of the stubs is not installed; `make check` and `make proto` do")
+    if found := drifted():
         sys.exit(f"stubs differ from the proto files: {', '.join(found)}; run `make proto`")

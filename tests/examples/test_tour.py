@@ -6,12 +6,12 @@ import pytest
 
 from examples import demonstrations, tour
 from examples.demonstrations import TourFailed
-from unroll.tag_streams import TagPiece
+from unroll.tag_streams import TagChunk
 from unroll.types import (
     Answer,
+    Chunk,
     Classification,
     FilledBlank,
-    Piece,
     TaggedText,
     TaggedToken,
     Token,
@@ -62,7 +62,7 @@ class RightClient:
     def stream_tag(self, model, parts):
         labels = SAMPLES["pos"]["labels"]
         for number, (words, label) in enumerate(zip(parts, labels, strict=True)):
-            yield TagPiece([TaggedToken(*words, label, 0.9, number)], [], None)
+            yield TagChunk([TaggedToken(*words, label, 0.9, number)], [], None)
 
     def fill(self, model, texts, top):
         expected = SAMPLES["cloze"]["words"]
@@ -73,7 +73,7 @@ class RightClient:
 
     def generate(self, model, **options):
         self.vectors.append(options.get("vector"))
-        yield Piece([Token(1, "Cheese", 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
+        yield Chunk([Token(1, "Cheese", 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
 
 
 def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
@@ -93,7 +93,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
         ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
         ("stream_tag", [], "pos-online answered 0 of 6 words"),
         ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of town"),
-        ("generate", [Piece([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of its answer"),
+        ("generate", [Chunk([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of its answer"),
     ],
 )
 def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
