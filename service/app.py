@@ -65,10 +65,10 @@ class App:
     HttpAddressInUse, and then leaves nothing behind.
     """
 
-    def __init__(self, config: Config, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, config: Config, collectors: CollectorRegistry | None = None) -> None:
         self.config = config
-        self.metrics = Metrics(registry or CollectorRegistry())
-        self.catalogue = ModelRegistry()
+        self.metrics = Metrics(collectors or CollectorRegistry())
+        self.registry = ModelRegistry()
         self.is_ready = False
         limit = memory_limit()
         self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
@@ -92,10 +92,10 @@ class App:
         begun = self.control.begin(*self.control.repository.load_newest())
         self._update_metrics()
         if not begun:
-            reasons = "; ".join(bundle.reason for bundle in self.catalogue.refused)
+            reasons = "; ".join(bundle.reason for bundle in self.registry.refused)
             raise NothingToServe(f"no bundle under {config.models} can be served: {reasons}")
         self.grpc = GrpcServer(
-            self.catalogue,
+            self.registry,
             self.control,
             GrpcSettings(
                 config.address,
@@ -196,7 +196,7 @@ class App:
             config.max_bundle_bytes,
         )
         is_on = config.model_control == "explicit"
-        return ModelControl(self.catalogue, repository, around, self._changed, is_on)
+        return ModelControl(self.registry, repository, around, self._changed, is_on)
 
     def _answers_ready(self) -> bool:
         return self.is_ready and self._all_well
@@ -207,7 +207,7 @@ class App:
         return self.liveness.why_not_ready() if self._all_well else "an engine has failed"
 
     def _engine_threads(self) -> list[EngineThread]:
-        return [thread for served in self.catalogue.served for thread in served.threads]
+        return [thread for served in self.registry.served for thread in served.threads]
 
     def _loop_ran(self, late_seconds: float) -> None:
         self.metrics.loop_lag_seconds.observe(late_seconds)
@@ -215,13 +215,13 @@ class App:
 
     @property
     def _all_well(self) -> bool:
-        return not any(served.has_failed for served in self.catalogue.served)
+        return not any(served.has_failed for served in self.registry.served)
 
     def _update_metrics(self) -> None:
-        served = self.catalogue.served
+        served = self.registry.served
         cards = [version.model.card for version in served]
         failed = [(version.name, version.version) for version in served if version.has_failed]
-        self.metrics.report_models(cards, self.catalogue.refused, failed, self.config.max_streams)
+        self.metrics.report_models(cards, self.registry.refused, failed, self.config.max_streams)
         self.metrics.served.show(served)
 
     def _update_process_metrics(self, device: str) -> None:
@@ -234,7 +234,7 @@ class App:
     async def _changed(self, name: str) -> None:
         """What is served of a model is no longer the same, or one of its engines broke."""
         self._update_metrics()
-        served = [served for served in self.catalogue.served if served.name == name]
+        served = [served for served in self.registry.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
         self.grpc.report_health(name, is_served, self._all_well)
 
@@ -267,11 +267,11 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     read_again: the configuration as SIGHUP finds it; raises ConfigInvalid.
     """
     loop = asyncio.get_running_loop()
-    asked: asyncio.Future[int] = loop.create_future()
+    stopping: asyncio.Future[int] = loop.create_future()
 
-    def ask(number: int) -> None:
-        if not asked.done():
-            asked.set_result(number)
+    def stop(number: int) -> None:
+        if not stopping.done():
+            stopping.set_result(number)
 
     watch_loop(loop)
     app = App(config)
@@ -279,12 +279,12 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     settle()
     # Until here a signal ends the process at once: there is nothing to lose.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask, number)
+        loop.add_signal_handler(number, stop, number)
     failed = app.metrics.reload_failures.labels("settings").inc
     reloading = Reloading(config, read_again, app.security, failed)
     on_hang_up(lambda: loop.call_soon_threadsafe(reloading.begin))
     log.info("ready: gRPC on port %d, HTTP on port %d", app.grpc.port, app.http.port)
-    await _stop(app, await asked)
+    await _stop(app, await stopping)
     return 0
 
 

@@ -139,7 +139,7 @@ class _Engine:
     """What an EngineThread needs to be made."""
 
 
-def told_everything() -> Metrics:
+def reported_everything() -> Metrics:
     """Metrics that have heard of each thing there is, so that each has its labels."""
     metrics = Metrics(CollectorRegistry())
     model = replace(card("letters", "generate"), state=(HIDDEN,))
@@ -169,7 +169,7 @@ def told_everything() -> Metrics:
 
 def page() -> str:
     """Raises SystemExit, naming it, for a metric that has no sample or no unit."""
-    return HEAD + "".join(map(_row, told_everything().registry.collect()))
+    return HEAD + "".join(map(_row, reported_everything().registry.collect()))
 
 
 def name_of(family: Metric) -> str:
@@ -201,7 +201,9 @@ def _unit(name: str) -> str:
 def names() -> set[str]:
     """Of every series that is scraped."""
     return {
-        sample.name for family in told_everything().registry.collect() for sample in family.samples
+        sample.name
+        for family in reported_everything().registry.collect()
+        for sample in family.samples
     }
 
 
@@ -215,7 +217,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
     made = page()
     if known := {*COMPARE, *UNITS, *FACTS} - set(
-        map(name_of, told_everything().registry.collect())
+        map(name_of, reported_everything().registry.collect())
     ):
         sys.exit(f"there is no {', '.join(sorted(known))}; take it out of {__file__}")
     if parser.parse_args().write:

@@ -174,7 +174,7 @@ def test_int8_costs_next_to_nothing(name):
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLED))
-def test_the_readme_tells_the_manifests_figures(name):
+def test_the_readme_reports_the_manifests_figures(name):
     """The README's table is the manifests', number by number."""
     manifest = json.loads((BUNDLED[name] / "manifest.json").read_text())
     (row,) = [

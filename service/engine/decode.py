@@ -66,7 +66,7 @@ class DecodeSequence(StepSequence):
     until: int = 0
 
 
-# What the engine is asked for, and one such request while it runs.
+# Requests of the engine, and one of them while it runs.
 Decodable = GenerateRequest | NextTokenRequest
 Generation = RequestState[DecodeSequence, Decodable]
 

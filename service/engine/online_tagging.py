@@ -41,7 +41,7 @@ class PushedSequence(StepSequence):
 
     ends_as: why it ends once it is closed.
     is_held_up: its reader is behind.
-    asked: when what it reads now was pushed, since it last had nothing to read; None between.
+    pushed_at: when what it reads now was pushed, since it last had nothing to read; None between.
     waited: from then until its row, in seconds; None before that.
     """
 
@@ -50,7 +50,7 @@ class PushedSequence(StepSequence):
     is_closed: bool = False
     ends_as: FinishReason = FinishReason.CLOSED
     is_held_up: bool = False
-    asked: float | None = None
+    pushed_at: float | None = None
     waited: float | None = None
 
 
@@ -123,8 +123,8 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
         stream = progress.streams[0]
         if progress.started is None and not stream.inbox:
             progress.arrived = arrived
-        if tokens and stream.asked is None:
-            stream.asked = arrived
+        if tokens and stream.pushed_at is None:
+            stream.pushed_at = arrived
         stream.inbox.extend(tokens)
         self._go_on(stream)
 
@@ -177,8 +177,8 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
         if progress.started is None:
             progress.started = self.clock()
             self.observer.began(progress.started - progress.arrived, progress.is_resumed)
-        if stream.waited is None and stream.asked is not None:
-            stream.waited = self.clock() - stream.asked
+        if stream.waited is None and stream.pushed_at is not None:
+            stream.waited = self.clock() - stream.pushed_at
         stream.token = stream.inbox.popleft()
         super()._admit(stream)
 
@@ -241,7 +241,7 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
     def _note_turn(self, stream: PushedSequence) -> None:
         """All that was pushed is answered. A stream may live for ever, so each turn counts."""
         self._stops.append((stream.progress.computing, stream.waited or 0.0))
-        stream.asked = stream.waited = None
+        stream.pushed_at = stream.waited = None
 
     def _note_answered(self, progress: Tagging) -> None:
         """Its turns were noted one by one."""

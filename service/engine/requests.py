@@ -125,9 +125,9 @@ class GenerateRequest:
     tokens: ids of the prompt or the source, or the values of the vector; at least one, but for a
     resumed prompt.
     first_sample: the number of the first sample. top: how many of the likeliest tokens are
-    told beside each token. beam: instead of drawing; samples is then beam.width.
+    come beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
-    arrived: when it was asked for, on the engine's clock in seconds.
+    arrived: when it came, on the engine's clock in seconds.
     """
 
     tokens: tuple[Any, ...]
@@ -174,7 +174,7 @@ class NextTokenRequest:
 class TagRequest:
     """StreamTag: a stream whose tokens its caller pushes, each answered with its label.
 
-    arrived: when it was asked for, on the engine's clock in seconds. top: how many of the
+    arrived: when it came, on the engine's clock in seconds. top: how many of the
     likeliest labels are reported beside each. resumed: where an earlier stream was.
     """
 

@@ -73,7 +73,7 @@ class Prompt:
 
 @dataclass(eq=False, slots=True)
 class ScheduledSequence:
-    """A stream as the scheduler sees it. Streams of one ``gang`` take rows together or wait.
+    """A stream as the scheduler sees it. Streams of one ``group`` take rows together or wait.
 
     The scheduler alone writes the rest. order: among those that wait; -1 for one that does not.
     since: the step in which it got its row.

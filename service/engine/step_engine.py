@@ -128,7 +128,7 @@ class RequestState(Generic[Stream, Request]):
     """What the streams of one request have in common while it runs.
 
     running: streams that have not ended. is_resumed: whether it goes on with an earlier stream.
-    arrived: when it was asked for. started: when prefill began. prefilled: when its first stream
+    arrived: when it came. started: when prefill began. prefilled: when its first stream
     got a row. All on the engine's clock, in seconds; computing: on its time in steps. streams:
     once it has arrived at its engine.
     """

@@ -21,7 +21,7 @@ from service.grpc.interceptors import CallInterceptor
 from service.grpc.servicer import UnrollServicer
 from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
-from service.oip.infer import Adapters, Answering
+from service.oip.infer import Adapters, InferHandler
 from service.oip.servicer import InferenceServicer
 from service.oip.streaming import METHOD as STREAM_INFER
 from service.serving.control_types import Control
@@ -84,7 +84,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        catalogue: ModelRegistry,
+        registry: ModelRegistry,
         control: Control,
         settings: GrpcSettings,
         is_ready: Callable[[], bool],
@@ -96,7 +96,7 @@ class GrpcServer:
         observer: RequestObserver = RequestObserver(),
         check_load: Callable[[str], None] = admit_all,
     ) -> None:
-        self.catalogue = catalogue
+        self.registry = registry
         self.inflight = InflightTracker(settings.max_calls_per_caller)
         self.is_leaving = False
         self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds, budget)
@@ -114,11 +114,11 @@ class GrpcServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         self._health = HealthServicer()
         unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(catalogue, self.inflight, budget, settings.stall_seconds), self._server
+            UnrollServicer(registry, self.inflight, budget, settings.stall_seconds), self._server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(
-                Answering(catalogue, self.sequences, budget, adapters),
+                InferHandler(registry, self.sequences, budget, adapters),
                 control,
                 is_ready,
                 admission,
@@ -145,7 +145,7 @@ class GrpcServer:
     async def start(self) -> None:
         await self._server.start()
         self._health.set(self._every_name(), SERVING)
-        self._health.set((bundle.name for bundle in self.catalogue.refused), NOT_SERVING)
+        self._health.set((bundle.name for bundle in self.registry.refused), NOT_SERVING)
 
     def announce(self) -> None:
         """Say to whoever watches that this server is about to stop; it still takes calls."""
@@ -182,10 +182,10 @@ class GrpcServer:
     def _label(self, name: str) -> str:
         """Of a model that a request names: both of its names count as one."""
         known = base_name(name)
-        return known if self.catalogue.knows(known) else ""
+        return known if self.registry.knows(known) else ""
 
     def _every_name(self) -> list[str]:
-        return ["", SERVICE, INFERENCE, *(model.card.name for model in self.catalogue.models)]
+        return ["", SERVICE, INFERENCE, *(model.card.name for model in self.registry.models)]
 
 
 def _options(settings: GrpcSettings) -> list[tuple[str, int]]:

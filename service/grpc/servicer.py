@@ -36,12 +36,12 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
 
     def __init__(
         self,
-        catalogue: ModelRegistry,
+        registry: ModelRegistry,
         inflight: InflightTracker,
         budget: MemoryBudget,
         stall_seconds: float,
     ) -> None:
-        self.catalogue = catalogue
+        self.registry = registry
         self.inflight = inflight
         self.budget = budget
         self.stall_seconds = stall_seconds
@@ -49,7 +49,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Classify(
         self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
     ) -> pb.ClassifyResponse:
-        with self.catalogue.call(ClassifierModel, request.model, request.model_version) as call:
+        with self.registry.call(ClassifierModel, request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             labels = len(call.model.card.labels)
             with self.budget.reserve(ANSWERS, classify_bytes(request, labels)):
@@ -59,7 +59,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Tag(
         self, request: pb.TagRequest, context: grpc.aio.ServicerContext
     ) -> pb.TagResponse:
-        with self.catalogue.call(TaggerModel, request.model, request.model_version) as call:
+        with self.registry.call(TaggerModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             with self.budget.reserve(ANSWERS, tag_bytes(request)):
                 texts = await call.model.tag(converters.to_tag_params(request), request.top_labels)
@@ -69,7 +69,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
         start = await self._start_of(requests)
         writer = Writer(context, self.stall_seconds)
-        with self.catalogue.call_of_part(
+        with self.registry.call_of_part(
             TaggerModel, lambda tagger: tagger.streams, start.model, start.model_version
         ) as call:
             stream = call.model.open(converters.to_tag_stream_params(start, CALLER.get().name))
@@ -119,7 +119,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Fill(
         self, request: pb.FillRequest, context: grpc.aio.ServicerContext
     ) -> pb.FillResponse:
-        with self.catalogue.call(FillModel, request.model, request.model_version) as call:
+        with self.registry.call(FillModel, request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             blanks = await call.model.fill(request.texts, request.top_words)
             size = sum(len(blank.words) for blank in blanks)
@@ -129,7 +129,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
-        with self.catalogue.call(GeneratorModel, request.model, request.model_version) as call:
+        with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             params = converters.to_params(request, CALLER.get().name)
             longest = call.model.card.limits["output_tokens"]
             with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
@@ -152,7 +152,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.ScoreResponse:
-        with self.catalogue.call(GeneratorModel, request.model, request.model_version) as call:
+        with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             all_params = converters.to_score_params(request)
             with self.budget.reserve(ANSWERS, score_bytes(request)):
@@ -165,14 +165,14 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
-            models=[converters.from_card(model.card) for model in self.catalogue.models],
-            refused_models=[converters.from_refused(bundle) for bundle in self.catalogue.refused],
+            models=[converters.from_card(model.card) for model in self.registry.models],
+            refused_models=[converters.from_refused(bundle) for bundle in self.registry.refused],
         )
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetModelResponse:
-        model = self.catalogue.get(request.name, request.version)
+        model = self.registry.get(request.name, request.version)
         return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))
 
 

@@ -1,6 +1,6 @@
-"""The two forms in which every model is offered: what each takes and gives, in tensors.
+"""The two adapters by which every model is offered: what each takes and gives, in tensors.
 
-A form turns arrays into a model's own requests and its answers into arrays. What batches, steps
+An adapter turns arrays into a model's own requests and its answers into arrays. What batches, steps
 and keeps state is the engine.
 """
 
@@ -17,7 +17,7 @@ from service.oip.tensors import Array, TensorSpec
 from service.serving.inputs import MAX_TEXTS
 from service.serving.model_info import ModelCard
 
-# What the name of a model's second form ends with.
+# What a model's name ends with for its second adapter.
 TENSORS = ".tensors"
 
 Setting = str | int | float | bool
@@ -25,7 +25,7 @@ Setting = str | int | float | bool
 
 @dataclass(frozen=True)
 class InferResult:
-    """One response: the outputs in the form's order, and what is said beside them.
+    """One response: the outputs in the adapter's order, and what is said beside them.
 
     is_last: whether it is the request's last one.
     """
@@ -70,7 +70,7 @@ class ModelAdapter:
     def stream(
         self, inputs: Mapping[str, Array], settings: Any
     ) -> AsyncGenerator[InferResult, None]:
-        """The answer as it is made, of a form that is decoupled. Raises as infer()."""
+        """The answer as it is made, of an adapter that is decoupled. Raises as infer()."""
         raise NotImplementedError
 
     async def go_on(
@@ -78,7 +78,7 @@ class ModelAdapter:
     ) -> tuple[InferResult, Any]:
         """The answer after ``state`` (None: the first), and the state after it.
 
-        Of a form that keeps sequences. Raises as infer().
+        Of an adapter that keeps sequences. Raises as infer().
         """
         raise NotImplementedError
 
@@ -115,5 +115,5 @@ def about(name: str) -> Iterator[None]:
 
 
 def base_name(name: str) -> str:
-    """Of the model, whichever form ``name`` asks for."""
+    """Of the model, whichever adapter ``name`` stands for."""
     return name.removesuffix(TENSORS)

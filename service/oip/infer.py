@@ -79,15 +79,15 @@ class InferContext:
 
 
 @dataclass(frozen=True)
-class _Under:
+class _Target:
     """What a request is answered with."""
 
     served: ServedVersion
-    form: ModelAdapter
+    adapter: ModelAdapter
     call: Call[ServedModel]
 
 
-class Answering:
+class InferHandler:
     """Finds the model, reads the request, runs it, and writes the responses.
 
     sequences: whose states are kept between requests. budget: of the bytes that answers take.
@@ -96,12 +96,12 @@ class Answering:
 
     def __init__(
         self,
-        catalogue: ModelRegistry,
+        registry: ModelRegistry,
         sequences: Sequences,
         budget: MemoryBudget,
         adapters: Callable[[ServedModel], Adapters],
     ) -> None:
-        self.catalogue = catalogue
+        self.registry = registry
         self.sequences = sequences
         self.budget = budget
         self.adapters = adapters
@@ -109,10 +109,10 @@ class Answering:
 
     def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
         """Raises ModelNotFound or ModelRefused."""
-        served = self.catalogue.find(base_name(name), version)
-        return served, self.form_of(served, name)
+        served = self.registry.find(base_name(name), version)
+        return served, self.adapter_of(served, name)
 
-    def form_of(self, served: ServedVersion, name: str) -> ModelAdapter:
+    def adapter_of(self, served: ServedVersion, name: str) -> ModelAdapter:
         """The one that ``name`` asks for."""
         if served not in self._forms:
             self._forms[served] = self.adapters(served.model)
@@ -125,65 +125,65 @@ class Answering:
 
         Raises RequestError's kinds.
         """
-        with self._begin(request, owner) as (asking, under):
-            return await self._whole(request, asking, under)
+        with self._begin(request, owner) as (options, target):
+            return await self._whole(request, options, target)
 
     async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
         """Send each response as it is made; the last one says so. Raises as answer()."""
-        with self._begin(request, owner) as (asking, under):
-            if under.form.is_decoupled:
-                await self._stream_all(request, asking, under, send)
+        with self._begin(request, owner) as (options, target):
+            if target.adapter.is_decoupled:
+                await self._stream_all(request, options, target, send)
             else:
-                await send(_marked(await self._whole(request, asking, under), True))
+                await send(_marked(await self._whole(request, options, target), True))
 
     async def _whole(
-        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
+        self, request: pb.ModelInferRequest, options: InferOptions, target: _Target
     ) -> pb.ModelInferResponse:
-        async with _Limit(asking.timeout_seconds).watch():
-            ask, result = await self._ask(request, asking, under)
+        async with _Limit(options.timeout_seconds).watch():
+            context, result = await self._read_and_run(request, options, target)
             if result is None:
-                with self.budget.reserve(ANSWERS, under.form.answer_bytes(ask.inputs)):
-                    result = await under.form.infer(ask.inputs, ask.settings)
+                with self.budget.reserve(ANSWERS, target.adapter.answer_bytes(context.inputs)):
+                    result = await target.adapter.infer(context.inputs, context.settings)
         # Outside: whoever learns that time was up finds the sequence as it was.
-        return await _respond(request, ask, result, under)
+        return await _respond(request, context, result, target)
 
     async def _stream_all(
-        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under, send: Send
+        self, request: pb.ModelInferRequest, options: InferOptions, target: _Target, send: Send
     ) -> None:
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
         # nothing follows the final response.
-        limit = _Limit(asking.timeout_seconds)
+        limit = _Limit(options.timeout_seconds)
         async with limit.watch():
-            ask, result = await self._ask(request, asking, under)
-        async with aclosing(under.form.stream(ask.inputs, ask.settings)) as answers:
+            context, result = await self._read_and_run(request, options, target)
+        async with aclosing(target.adapter.stream(context.inputs, context.settings)) as answers:
             while result is None or not result.is_last:
                 async with limit.watch():
                     result = await anext(answers)
-                is_final = result.is_last and not asking.wants_empty_final
-                await send(_marked(await _respond(request, ask, result, under), is_final))
-        if asking.wants_empty_final:
-            await send(_marked(_headed(request, under), True))
+                is_final = result.is_last and not options.wants_empty_final
+                await send(_marked(await _respond(request, context, result, target), is_final))
+        if options.wants_empty_final:
+            await send(_marked(_headed(request, target), True))
 
     @contextmanager
     def _begin(
         self, request: pb.ModelInferRequest, owner: Hashable
-    ) -> Iterator[tuple[InferOptions, _Under]]:
+    ) -> Iterator[tuple[InferOptions, _Target]]:
         try:
             _check_counts(request)
-            asking = _asking(request, owner)
-            served = self._version_for(request, asking)
+            options = _options_of(request, owner)
+            served = self._version_for(request, options)
         except WrongInput:
             with suppress(RequestError):
                 self.find(request.model_name)[0].statistics.failed(0.0)
             raise
         with served.call() as call:
-            yield asking, _Under(served, self.form_of(served, request.model_name), call)
+            yield options, _Target(served, self.adapter_of(served, request.model_name), call)
 
-    def _version_for(self, request: pb.ModelInferRequest, asking: InferOptions) -> ServedVersion:
+    def _version_for(self, request: pb.ModelInferRequest, options: InferOptions) -> ServedVersion:
         """A sequence stays on the one that it began with."""
         begun: ServedVersion | None = None
-        if asking.sequence:
-            begun = self.sequences.version_of(*asking.sequence)
+        if options.sequence:
+            begun = self.sequences.version_of(*options.sequence)
         version = request.model_version
         if begun is None:
             return self.find(request.model_name, version)[0]
@@ -194,68 +194,70 @@ class Answering:
             )
         return begun
 
-    async def _ask(
-        self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
+    async def _read_and_run(
+        self, request: pb.ModelInferRequest, options: InferOptions, target: _Target
     ) -> tuple[InferContext, InferResult | None]:
         """The request, and the state from which it goes on where it is one of a sequence."""
-        if asking.sequence is None:
-            return await _read(request, asking, under), None
-        form = under.form
-        if not form.keeps_sequences:
+        if options.sequence is None:
+            return await _read(request, options, target), None
+        adapter = target.adapter
+        if not adapter.keeps_sequences:
             raise WrongInput(
                 f"parameter 'sequence_id' is set, and model {request.model_name!r} keeps no state "
                 "between requests; leave it out"
             )
         # Its turn is taken before anything is waited for: so they come in the order of requests.
-        async with self.sequences.turn(*asking.sequence, under.served) as turn:
-            ask = await _read(request, asking, under)
-            if (rows := under.call.inferences) != 1:
+        async with self.sequences.turn(*options.sequence, target.served) as turn:
+            context = await _read(request, options, target)
+            if (rows := target.call.inferences) != 1:
                 raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
-            result, turn.state = await form.go_on(ask.inputs, ask.settings, turn.state)
-        return ask, result
+            result, turn.state = await adapter.go_on(context.inputs, context.settings, turn.state)
+        return context, result
 
 
-async def _read(request: pb.ModelInferRequest, asking: InferOptions, under: _Under) -> InferContext:
-    started, form = time.monotonic(), under.form
-    settings = form.settings(asking.parameters)
-    asking.parameters.refuse_rest(form.settings_help)
-    outputs = _wanted(request, form)
-    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, form.inputs))
-    under.call.inferences = form.batch(inputs)
-    under.call.input_seconds = time.monotonic() - started
+async def _read(
+    request: pb.ModelInferRequest, options: InferOptions, target: _Target
+) -> InferContext:
+    started, adapter = time.monotonic(), target.adapter
+    settings = adapter.settings(options.parameters)
+    options.parameters.refuse_rest(adapter.settings_help)
+    outputs = _wanted(request, adapter)
+    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, adapter.inputs))
+    target.call.inferences = adapter.batch(inputs)
+    target.call.input_seconds = time.monotonic() - started
     return InferContext(inputs, outputs, settings)
 
 
 async def _respond(
-    request: pb.ModelInferRequest, ask: InferContext, result: InferResult, under: _Under
+    request: pb.ModelInferRequest, context: InferContext, result: InferResult, target: _Target
 ) -> pb.ModelInferResponse:
     started = time.monotonic()
-    response = _headed(request, under)
-    size = sum(result.outputs[name].size for name in ask.outputs)
-    await off_loop(size, lambda: _write(response, request, ask, result, under.form))
+    response = _headed(request, target)
+    size = sum(result.outputs[name].size for name in context.outputs)
+    await off_loop(size, lambda: _write(response, request, context, result, target.adapter))
     for name, value in result.parameters.items():
         _set(response.parameters[name], value)
-    under.call.output_seconds += time.monotonic() - started
+    target.call.output_seconds += time.monotonic() - started
     return response
 
 
 def _write(
     response: pb.ModelInferResponse,
     request: pb.ModelInferRequest,
-    ask: InferContext,
+    context: InferContext,
     result: InferResult,
-    form: ModelAdapter,
+    adapter: ModelAdapter,
 ) -> None:
     outputs = {
-        name: _labelled(result.outputs[name], count, form.outputs, name)
-        for name, count in ask.outputs.items()
+        name: _labelled(result.outputs[name], count, adapter.outputs, name)
+        for name, count in context.outputs.items()
     }
     write_outputs(response, outputs, as_raw=bool(request.raw_input_contents))
 
 
-def _headed(request: pb.ModelInferRequest, under: _Under) -> pb.ModelInferResponse:
+def _headed(request: pb.ModelInferRequest, target: _Target) -> pb.ModelInferResponse:
     return pb.ModelInferResponse(
-        model_name=request.model_name, model_version=under.served.version, id=request.id
+        model_name=request.model_name, model_version=target.served.version, id=request.id
     )
 
 
@@ -264,7 +266,7 @@ def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferRes
     return response
 
 
-def _asking(request: pb.ModelInferRequest, owner: Hashable) -> InferOptions:
+def _options_of(request: pb.ModelInferRequest, owner: Hashable) -> InferOptions:
     parameters = Parameters(request.parameters)
     timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
     seconds = timeout / _MICROSECONDS if timeout else None
@@ -329,8 +331,8 @@ def _sequence(
     return SequenceKey(owner, request.model_name, number, CALLER.get().name), flags
 
 
-def _wanted(request: pb.ModelInferRequest, form: ModelAdapter) -> dict[str, int]:
-    ports = {port.name: port for port in form.outputs}
+def _wanted(request: pb.ModelInferRequest, adapter: ModelAdapter) -> dict[str, int]:
+    ports = {port.name: port for port in adapter.outputs}
     if not request.outputs:
         return dict.fromkeys(ports, 0)
     wanted: dict[str, int] = {}

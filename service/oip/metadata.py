@@ -20,13 +20,13 @@ _CPU = "CPUExecutionProvider"
 _MICROSECONDS = 1e6
 
 
-def metadata(name: str, versions: Sequence[str], form: ModelAdapter) -> pb.ModelMetadataResponse:
+def metadata(name: str, versions: Sequence[str], adapter: ModelAdapter) -> pb.ModelMetadataResponse:
     return pb.ModelMetadataResponse(
         name=name,
         versions=versions,
         platform=PLATFORM,
-        inputs=[_metadata(port) for port in form.inputs],
-        outputs=[_metadata(port) for port in form.outputs],
+        inputs=[_metadata(port) for port in adapter.inputs],
+        outputs=[_metadata(port) for port in adapter.outputs],
     )
 
 
@@ -37,27 +37,31 @@ def _metadata(port: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
 
 
 def configuration(
-    name: str, versions: Sequence[str], form: ModelAdapter, most_sequences: int, idle_seconds: float
+    name: str,
+    versions: Sequence[str],
+    adapter: ModelAdapter,
+    most_sequences: int,
+    idle_seconds: float,
 ) -> config_pb.ModelConfig:
     """most_sequences, idle_seconds: as Sequences has them."""
-    kinds, card = config_pb.ModelInstanceGroup, form.card
+    kinds, card = config_pb.ModelInstanceGroup, adapter.card
     config = config_pb.ModelConfig(
         name=name,
         platform=PLATFORM,
         backend=BACKEND,
-        max_batch_size=form.max_batch,
+        max_batch_size=adapter.max_batch,
         input=[
             config_pb.ModelInput(
                 name=port.name,
                 data_type=_type(port),
-                dims=_dims(port, form),
+                dims=_dims(port, adapter),
                 optional=port.optional,
             )
-            for port in form.inputs
+            for port in adapter.inputs
         ],
         output=[
-            config_pb.ModelOutput(name=port.name, data_type=_type(port), dims=_dims(port, form))
-            for port in form.outputs
+            config_pb.ModelOutput(name=port.name, data_type=_type(port), dims=_dims(port, adapter))
+            for port in adapter.outputs
         ],
         instance_group=[
             kinds(
@@ -68,17 +72,17 @@ def configuration(
         ],
         parameters={
             key: config_pb.ModelParameter(string_value=value)
-            for key, value in _facts(card, form).items()
+            for key, value in _facts(card, adapter).items()
         },
     )
     config.version_policy.specific.versions.extend(map(int, versions))
-    config.model_transaction_policy.decoupled = form.is_decoupled
-    if form.keeps_sequences:
+    config.model_transaction_policy.decoupled = adapter.is_decoupled
+    if adapter.keeps_sequences:
         batching = config.sequence_batching
         batching.max_sequence_idle_microseconds = round(idle_seconds * _MICROSECONDS)
         batching.oldest.max_candidate_sequences = most_sequences
-        batching.state.extend(_states(form))
-    elif not form.is_decoupled:
+        batching.state.extend(_states(adapter))
+    elif not adapter.is_decoupled:
         config.dynamic_batching.SetInParent()
     return config
 
@@ -87,11 +91,11 @@ def _type(port: TensorSpec) -> config_pb.DataType:
     return DATATYPES[port.datatype].config
 
 
-def _dims(port: TensorSpec, form: ModelAdapter) -> tuple[int, ...]:
-    return port.shape[1:] if form.max_batch else port.shape
+def _dims(port: TensorSpec, adapter: ModelAdapter) -> tuple[int, ...]:
+    return port.shape[1:] if adapter.max_batch else port.shape
 
 
-def _states(form: ModelAdapter) -> list[config_pb.ModelSequenceBatching.State]:
+def _states(adapter: ModelAdapter) -> list[config_pb.ModelSequenceBatching.State]:
     """What the server keeps of a sequence, where requests can bring it themselves, too."""
     batching = config_pb.ModelSequenceBatching
     return [
@@ -106,11 +110,11 @@ def _states(form: ModelAdapter) -> list[config_pb.ModelSequenceBatching.State]:
                 )
             ],
         )
-        for port in form.state
+        for port in adapter.state
     ]
 
 
-def _facts(card: ModelCard, form: ModelAdapter) -> dict[str, str]:
+def _facts(card: ModelCard, adapter: ModelAdapter) -> dict[str, str]:
     facts = {
         "task": card.task,
         "description": card.description,
@@ -119,7 +123,7 @@ def _facts(card: ModelCard, form: ModelAdapter) -> dict[str, str]:
         "fingerprint": card.fingerprint,
         "batch_invariant": json.dumps(card.batch_invariant),
         "limits": json.dumps(dict(card.limits)),
-        "parameters": form.settings_help,
+        "parameters": adapter.settings_help,
     }
     for name, values in (
         ("labels", card.labels),

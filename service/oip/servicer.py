@@ -13,7 +13,7 @@ from service.access.admission import AdmissionControl
 from service.engine.errors import NotOffered, RequestError, WrongInput
 from service.oip import metadata
 from service.oip.adapters import TENSORS, base_name
-from service.oip.infer import Answering
+from service.oip.infer import InferHandler
 from service.oip.logs import change_log_settings, log_settings
 from service.oip.streaming import InferStream
 from service.oip.version_policy import read_policy
@@ -41,21 +41,21 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        answering: Answering,
+        handler: InferHandler,
         control: Control,
         is_ready: Callable[[], bool],
         admission: AdmissionControl,
         stall_seconds: float,
     ) -> None:
-        self.answering = answering
+        self.handler = handler
         self.control = control
         self.is_ready = is_ready
         self.admission = admission
         self.stall_seconds = stall_seconds
 
     @property
-    def catalogue(self) -> ModelRegistry:
-        return self.answering.catalogue
+    def registry(self) -> ModelRegistry:
+        return self.handler.registry
 
     # -- health and metadata -------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelReadyResponse:
         try:
-            served, _ = self.answering.find(request.name, request.version)
+            served, _ = self.handler.find(request.name, request.version)
         except RequestError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=not served.has_failed)
@@ -88,17 +88,17 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
-        served, form = self.answering.find(request.name, request.version)
-        return metadata.metadata(request.name, self.catalogue.versions(served.name), form)
+        served, adapter = self.handler.find(request.name, request.version)
+        return metadata.metadata(request.name, self.registry.versions(served.name), adapter)
 
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelConfigResponse:
-        served, form = self.answering.find(request.name, request.version)
-        sequences, versions = self.answering.sequences, self.catalogue.versions(served.name)
+        served, adapter = self.handler.find(request.name, request.version)
+        sequences, versions = self.handler.sequences, self.registry.versions(served.name)
         return pb.ModelConfigResponse(
             config=metadata.configuration(
-                request.name, versions, form, sequences.most, sequences.idle_seconds
+                request.name, versions, adapter, sequences.most, sequences.idle_seconds
             )
         )
 
@@ -107,11 +107,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelStatisticsResponse:
         """Of every version that is served of a name, and of every name."""
         if not request.name:
-            every = self.catalogue.served
-            seen = [(served.name + form, served) for served in every for form in ("", TENSORS)]
+            every = self.registry.served
+            seen = [
+                (served.name + adapter, served) for served in every for adapter in ("", TENSORS)
+            ]
         else:
-            found, _ = self.answering.find(request.name, request.version)
-            every = self.catalogue.served if not request.version else [found]
+            found, _ = self.handler.find(request.name, request.version)
+            every = self.registry.served if not request.version else [found]
             seen = [(request.name, served) for served in every if served.name == found.name]
         return pb.ModelStatisticsResponse(
             model_stats=[metadata.statistics(name, served) for name, served in seen]
@@ -122,12 +124,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
-        return await self.answering.answer(request)
+        return await self.handler.answer(request)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
     ) -> None:
-        stream = InferStream(self.answering, context, self.admission, self.stall_seconds)
+        stream = InferStream(self.handler, context, self.admission, self.stall_seconds)
         await stream.serve(requests)
 
     # -- control -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from service.grpc.bodies import read_message
 from service.grpc.call import CALLER_LEFT, GrpcCall, MessageRequest
 from service.grpc.errors import message_of
 from service.grpc.send import Writer
-from service.oip.infer import MOST_ID_CHARACTERS, Answering
+from service.oip.infer import MOST_ID_CHARACTERS, InferHandler
 from service.oip.writer import Outbox
 from unroll.inference import grpc_service_pb2 as pb
 
@@ -37,12 +37,12 @@ class InferStream:
 
     def __init__(
         self,
-        answering: Answering,
+        handler: InferHandler,
         context: grpc.aio.ServicerContext,
         admission: AdmissionControl,
         stall_seconds: float,
     ) -> None:
-        self.answering = answering
+        self.handler = handler
         self.call = GrpcCall(context, SERVICE, METHOD, is_multiplexed=True)
         self.admission = admission
         self.stall_seconds = stall_seconds
@@ -67,7 +67,7 @@ class InferStream:
         try:
             is_cut_off = await self._answer_all(requests, writing)
         finally:
-            self.answering.sequences.end_of_owner(self)
+            self.handler.sequences.end_of_owner(self)
             self._outbox.close()
             await asyncio.wait((writing,))
             # What nobody read stays in grpc's hands until the call is gone.
@@ -83,8 +83,8 @@ class InferStream:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(_raise_of(writing))
-                async with asyncio.TaskGroup() as answering:
-                    reading = answering.create_task(self._read(requests, answering))
+                async with asyncio.TaskGroup() as handler:
+                    reading = handler.create_task(self._read(requests, handler))
                     await self._until_read_or_stopping(reading)
                     is_cut_off = not reading.done()
                     reading.cancel()
@@ -123,7 +123,7 @@ class InferStream:
             request = read_message(admission, data, pb.ModelInferRequest.FromString)
             admission.enter(MessageRequest(request))
             _name(about, request)
-            await self.answering.stream(request, self, self._send)
+            await self.handler.stream(request, self, self._send)
             await self._outbox.written()
         return admission.failure
 

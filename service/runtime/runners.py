@@ -210,7 +210,7 @@ def inputs_read(
     return {name: array for name, array in inputs.items() if name in read}
 
 
-class SteppedPrimer:
+class SteppedPrefiller:
     """Reads prompts token by token through a step graph, many prompts side by side.
 
     For a step graph in int8: there is no sequence operator in int8, and its steps are faster
@@ -306,11 +306,11 @@ def generate_runner(
 def _prefiller(sessions: Mapping[str, SessionPair], state: Sequence[StateTensor]) -> PromptReader:
     if "prime" in sessions:
         return Prefiller(sessions["prime"], state)
-    return SteppedPrimer(sessions["step"], state) if state else UnreadPrompts()
+    return SteppedPrefiller(sessions["step"], state) if state else UnreadPrompts()
 
 
 class ScoreRunner:
-    """primer: reads the sources or vectors; None for a model that scores texts alone."""
+    """prefiller: reads the sources or vectors; None for a model that scores texts alone."""
 
     def __init__(
         self,
@@ -324,10 +324,10 @@ class ScoreRunner:
         self.outputs = [port.name for port in session.get_outputs()]
 
     def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float] | None] | None]:
-        """The log-probability of each target; yields None between pieces, then all of them, and
+        """The log-probability of each target; yields None between chunks, then all of them, and
         None for an item of which one is NaN. That of what cannot be is -inf.
 
-        State is carried from piece to piece. Rows that have ended leave before the next one:
+        State is carried from chunk to chunk. Rows that have ended leave before the next one:
         a row of length 0 would lose its state.
         """
         scores: list[list[float]] = [[] for _ in items]

@@ -28,7 +28,8 @@ _SEEDS = 2**64
 class OpenStream:
     """A stream under way: read ``tokens``, and close it.
 
-    echo: the prompt's tokens, where asked for. sign: makes a resume token of a snapshot.
+    echo: the prompt's tokens, where the request wants them. sign: makes a resume token of a
+    snapshot.
     """
 
     tokens: TokenStream
@@ -181,7 +182,7 @@ class GeneratorModel(ReadingModel):
         )
 
     async def _echo(self, params: GenerateParams, prompt: EncodedInput) -> list[ScoredToken]:
-        """The prompt's tokens, with their log-probabilities where those are asked for."""
+        """The prompt's tokens, with their log-probabilities where the request wants those."""
         if params.log_probabilities and len(prompt.ids) > 1:
             item = _continuation(prompt)
             (row,) = await run_batch(self.score_thread, [item])

@@ -47,7 +47,7 @@ _VERSIONS_RETRY_SECONDS = 5.0
 
 
 class ModelControl:
-    """Changes the catalogue; for the event loop alone.
+    """Changes the registry; for the event loop alone.
 
     on_change: called with a model's name after what is served of it has changed.
     is_on: whether callers may load and unload.
@@ -55,13 +55,13 @@ class ModelControl:
 
     def __init__(
         self,
-        catalogue: ModelRegistry,
+        registry: ModelRegistry,
         repository: Repository,
         around: ServerContext,
         on_change: Callable[[str], Awaitable[None]],
         is_on: bool = True,
     ) -> None:
-        self.catalogue = catalogue
+        self.registry = registry
         self.repository = repository
         self.around = around
         self.on_change = on_change
@@ -90,7 +90,7 @@ class ModelControl:
             else:
                 turned_away.append(tried)
         for assembled in begun:
-            self.catalogue.replace(assembled.card.name, [self._serve(assembled)])
+            self.registry.replace(assembled.card.name, [self._serve(assembled)])
         for bundle in turned_away:
             self._refuse(bundle)
         return begun
@@ -164,9 +164,9 @@ class ModelControl:
                 on_disk=names.get(name, {}).keys(),
                 live=live.get(name, []),
                 loading=self._loading.get(name, ()),
-                refused={bundle.version: bundle for bundle in self.catalogue.refused_of(name)},
+                refused={bundle.version: bundle for bundle in self.registry.refused_of(name)},
                 policy=self._policies.get(name, VersionPolicy()),
-                was_unloaded=self.catalogue.was_unloaded(name),
+                was_unloaded=self.registry.was_unloaded(name),
             )
             entries.extend(index_of(name, known))
         return entries
@@ -248,7 +248,7 @@ class ModelControl:
         name = refused.name
         self._refuse(refused)
         await self.on_change(name)
-        still = "; what was served before still is" if self.catalogue.versions(name) else ""
+        still = "; what was served before still is" if self.registry.versions(name) else ""
         raise ModelRefused(f"model {name!r} was not loaded: {refused.reason}{still}")
 
     def _chosen(self, name: str, policy: VersionPolicy) -> dict[int, Path]:
@@ -329,12 +329,12 @@ class ModelControl:
             self._serve(assembled) if assembled else served[number]
             for number, assembled in ready.items()
         ]
-        self.catalogue.replace(name, versions)
+        self.registry.replace(name, versions)
         # What was refused is so until it is served or its folder is gone.
         on_disk = self.repository.versions().get(name, {}).keys() - ready.keys()
-        left = [b for b in self.catalogue.refused_of(name) if int(b.version) in on_disk]
-        self.catalogue.refuse(name, left)
-        now = " and ".join(self.catalogue.versions(name))
+        left = [b for b in self.registry.refused_of(name) if int(b.version) in on_disk]
+        self.registry.refuse(name, left)
+        now = " and ".join(self.registry.versions(name))
         log.info("model %s is served in version %s", name, now)
 
     def _serve(self, assembled: ReadyModel) -> ServedVersion:
@@ -358,20 +358,18 @@ class ModelControl:
     def _refuse(self, refused: RefusedModel) -> None:
         log.error("model %s version %s refused: %s", refused.name, refused.version, refused.reason)
         self._count(refused.name, "refused")
-        others = [
-            b for b in self.catalogue.refused_of(refused.name) if b.version != refused.version
-        ]
-        self.catalogue.refuse(refused.name, [*others, refused])
+        others = [b for b in self.registry.refused_of(refused.name) if b.version != refused.version]
+        self.registry.refuse(refused.name, [*others, refused])
 
     # -- unloading -----------------------------------------------------------------------------
 
     async def _unload(self, name: str) -> list[asyncio.Event]:
         """What is set once each of its versions has ended."""
         if not self._served(name):
-            known = ", ".join(sorted({served.name for served in self.catalogue.served}))
+            known = ", ".join(sorted({served.name for served in self.registry.served}))
             raise ModelNotFound(f"no model {name!r} is served; served are: {known or 'none'}")
         self._count(name, "unloaded", len(self._served(name)))
-        self.catalogue.withdraw(name)
+        self.registry.withdraw(name)
         # Those too that were replaced before, and that a sequence or a long call still uses.
         live = self._live_versions(name)
         for served in live:
@@ -405,8 +403,8 @@ class ModelControl:
     # -- what both need ------------------------------------------------------------------------
 
     def _served(self, name: str) -> dict[int, ServedVersion]:
-        numbers = self.catalogue.versions(name)
-        return {int(number): self.catalogue.find(name, number) for number in numbers}
+        numbers = self.registry.versions(name)
+        return {int(number): self.registry.find(name, number) for number in numbers}
 
     def _count(self, name: str, outcome: str, versions: int = 1) -> None:
         self.around.metrics.loads.labels(name, outcome).inc(versions)

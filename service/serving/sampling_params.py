@@ -1,4 +1,4 @@
-"""What a caller may ask of a generating model, and every refusal of what it may not."""
+"""The parameters of requests to generating models, and every refusal of what they may not be."""
 
 from __future__ import annotations
 
@@ -169,7 +169,8 @@ class GenerateValidator:
     def resumed(
         self, params: GenerateParams, snapshot: Snapshot, arrived: float
     ) -> GenerateRequest:
-        """Go on from ``snapshot``; only its seed, its length and what is told may be chosen.
+        """Go on from ``snapshot``; only its seed, its length and what comes beside a token may
+        be chosen.
 
         Raises WrongInput.
         """

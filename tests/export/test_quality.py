@@ -57,7 +57,7 @@ def test_a_stepped_graph_encodes_as_its_model_does(tiny_models):
 
 
 @pytest.mark.usefixtures("_letters_have_held_out_data")
-def test_figures_tell_int8_and_fp32_by_one_procedure(letters):
+def test_figures_report_int8_and_fp32_by_one_procedure(letters):
     trained = trained_from_bundle(letters)
     int8, fp32 = int8_figures(trained, letters.folder)
     assert (int8.name, fp32.name) == ("loss, int8", "loss, fp32")

@@ -55,13 +55,13 @@ class Webhook:
     """Keeps each alert that is sent to it, with when that was."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[float, dict[str, Any]]] = []
+        self.recorded: list[tuple[float, dict[str, Any]]] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.heard += [(time.monotonic(), alert) for alert in body["alerts"]]
+                hook.recorded += [(time.monotonic(), alert) for alert in body["alerts"]]
                 self.send_response(200)
                 self.end_headers()
 
@@ -79,7 +79,7 @@ class Webhook:
         return next(
             (
                 (at, alert)
-                for at, alert in list(self.heard)
+                for at, alert in list(self.recorded)
                 if alert["status"] == status and wanted.items() <= alert["labels"].items()
             ),
             None,

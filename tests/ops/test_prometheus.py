@@ -153,7 +153,7 @@ def test_a_replica_that_stops_is_reported_to_the_webhook(start_replica, start_mo
     back = time.monotonic()
     assert restarted.is_ready()
     wait_until(lambda: down("resolved"), 30, "the alert is over")
-    others = [a for _, a in webhook.heard if a["labels"].get("instance") != instance]
+    others = [a for _, a in webhook.recorded if a["labels"].get("instance") != instance]
     assert [a["labels"]["alertname"] for a in others] == []
     saw(
         f"UnrollReplicaDown reached the webhook {at - stopped:.1f} s after the stop (scrapes every "

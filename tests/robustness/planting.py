@@ -86,8 +86,8 @@ def half_load() -> Iterator[None]:
     prepare = ModelControl._prepare
 
     async def hasty(control: ModelControl, name: str, folders: Any) -> Any:
-        if control.catalogue.versions(name):
-            control.catalogue.withdraw(name)
+        if control.registry.versions(name):
+            control.registry.withdraw(name)
             await asyncio.sleep(0.05)
         return await prepare(control, name, folders)
 

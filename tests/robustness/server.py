@@ -66,7 +66,7 @@ class Build:
             "sequences": len(app.grpc.sequences),
             "users": {f"{served.name}/{served.version}": served.users for served in live},
             "versions": len(live),
-            "served": len(app.catalogue.served),
+            "served": len(app.registry.served),
             "ended": sum(s.value for s in samples if s.name.endswith("_total")),
             "acted": dict(self._acted),
             "armed": [point for point, fault in self._armed.items() if not fault.has_acted],

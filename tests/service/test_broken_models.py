@@ -135,13 +135,13 @@ def test_a_model_that_is_not_finite_does_not_replace_a_good_one(
         with pytest.raises(ModelRefused, match=f"{reason}.*; what was served before still is"):
             load(service, name)
         assert answers(client) == expected
-    assert service.app.catalogue.versions(name) == ["1"]
+    assert service.app.registry.versions(name) == ["1"]
 
 
 def test_a_model_that_is_not_finite_is_refused_at_the_start(start_service, models):
     reweigh(models / "mood" / "1", models / "mood" / "1", math.nan)
     service = start_service(models=models)
-    assert [bundle.name for bundle in service.app.catalogue.refused] == ["mood"]
+    assert [bundle.name for bundle in service.app.registry.refused] == ["mood"]
     reweigh(models / "letters" / "1", models / "letters" / "1", math.nan)
     with pytest.raises(NothingToServe, match="NaN or infinity"):
         start_service(models=models)
@@ -151,15 +151,15 @@ def test_a_request_that_comes_out_as_nan_fails_with_internal_and_is_counted(serv
     """And nothing else does: neither its neighbours nor the engine."""
     with Client(service.target, timeout=30, retries=NO_RETRIES) as client:
         expected = answers(client)
-        arena = service.app.catalogue.get("letters").thread.engine.arena
-        runner = service.app.catalogue.get("mood").thread.engine.runner
-        step, predict = service.app.catalogue.get("letters").thread.engine.runner.step, runner.run
+        arena = service.app.registry.get("letters").thread.engine.arena
+        runner = service.app.registry.get("mood").thread.engine.runner
+        step, predict = service.app.registry.get("letters").thread.engine.runner.step, runner.run
 
         def broken_step(side, rows):
             step(side, rows)
             arena.log_probability[:rows] = math.nan
 
-        service.app.catalogue.get("letters").thread.engine.runner.step = broken_step
+        service.app.registry.get("letters").thread.engine.runner.step = broken_step
         runner.run = lambda items: iter([[None for _ in items]])
         for ask in (lambda: letters(client), lambda: client.classify("mood", TEXTS)):
             with pytest.raises(RequestFailed, match="computed NaN or infinity") as caught:
@@ -167,6 +167,6 @@ def test_a_request_that_comes_out_as_nan_fails_with_internal_and_is_counted(serv
             assert caught.value.code == "INTERNAL"
         for model in ("letters", "mood"):
             assert service.metric("unroll_not_finite_total", model=model) == 1
-        service.app.catalogue.get("letters").thread.engine.runner.step = step
+        service.app.registry.get("letters").thread.engine.runner.step = step
         runner.run = predict
         assert answers(client) == expected

@@ -109,7 +109,7 @@ def is_ready(service):
         return False
 
 
-def told(client, version="", tokens=LONG):
+def reported(client, version="", tokens=LONG):
     """What letters generates with one seed, with the bits of each token's log-probability."""
     pieces = client.generate(
         "letters",
@@ -141,7 +141,7 @@ class Held:
 
 
 def hold(service, name, part="thread"):
-    return Held(getattr(service.app.catalogue.get(name), part).engine)
+    return Held(getattr(service.app.registry.get(name), part).engine)
 
 
 class InflightTracker:
@@ -201,14 +201,14 @@ def test_a_newer_version_takes_over_and_no_call_is_lost(service, client, models)
 
 
 def test_a_stream_finishes_bit_for_bit_on_the_version_it_began_with(service, client, models):
-    expected = told(client)
+    expected = reported(client)
     held = hold(service, "letters")
     reweigh(models / "letters" / "1", models / "letters" / "2")
     with ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(told, client)
+        stream = pool.submit(reported, client)
         assert held.begun.wait(10)
         load(service, "letters")
-        changed = told(client)
+        changed = reported(client)
         assert states(service, "letters") == {
             "1": ("UNLOADING", "calls that began on it are finishing"),
             "2": ("READY", ""),
@@ -230,7 +230,7 @@ def test_two_versions_in_memory_take_room_from_callers_until_the_older_has_ended
     budget = service.app.budget
     reweigh(models / "letters" / "1", models / "letters" / "2")
     with ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(told, client)
+        stream = pool.submit(reported, client)
         assert held.begun.wait(10)
         load(service, "letters")
         assert budget.used_of("models") > 0
@@ -253,7 +253,7 @@ def test_a_load_without_room_is_refused_and_one_that_fails_gives_its_room_back(s
     assert budget.used == 0
 
 
-def test_a_call_that_names_the_version_before_is_told_which_are_served(service, client, models):
+def test_a_call_that_names_the_version_before_learns_which_are_served(service, client, models):
     reweigh(models / "mood" / "1", models / "mood" / "2")
     load(service, "mood")
     assert client.classify("mood", TEXTS, version="2") == client.classify("mood", TEXTS)
@@ -272,19 +272,19 @@ def test_versions_are_served_side_by_side_and_the_policy_is_remembered(service, 
     assert newest == client.classify("mood", TEXTS, version="10") != first
     assert [m.version for m in client.list_models().models if m.name == "mood"] == ["1", "10"]
     load(service, "mood")
-    assert service.app.catalogue.versions("mood") == ["1", "10"]
+    assert service.app.registry.versions("mood") == ["1", "10"]
     load(service, "mood", all=True)
-    assert service.app.catalogue.versions("mood") == ["1", "2", "10"]
+    assert service.app.registry.versions("mood") == ["1", "2", "10"]
     load(service, "mood", latest=2)
-    assert service.app.catalogue.versions("mood") == ["2", "10"]
+    assert service.app.registry.versions("mood") == ["2", "10"]
     wait_until_replaced_ones_have_stopped(service)
     assert states(service, "mood")["1"][1] == "not chosen by the version policy, the latest 2"
 
 
 def test_what_is_served_as_it_lies_there_is_kept(service, models):
-    before = service.app.catalogue.find("mood")
+    before = service.app.registry.find("mood")
     load(service, "mood")
-    assert service.app.catalogue.find("mood") is before
+    assert service.app.registry.find("mood") is before
     outcomes = {
         outcome: service.metric("unroll_model_loads_total", model="mood", outcome=outcome)
         for outcome in ("loaded", "kept", "refused", "unloaded")
@@ -293,12 +293,12 @@ def test_what_is_served_as_it_lies_there_is_kept(service, models):
 
 
 def test_a_bundle_that_was_exported_again_in_place_takes_over(service, client, models):
-    before, served = client.classify("mood", TEXTS), service.app.catalogue.find("mood")
+    before, served = client.classify("mood", TEXTS), service.app.registry.find("mood")
     reweigh(models / "mood" / "1", models / "mood" / "1")
     assert client.classify("mood", TEXTS) == before, "nothing happens by itself"
     load(service, "mood")
     assert client.classify("mood", TEXTS) != before
-    assert (served.is_retired, service.app.catalogue.find("mood").version) == (True, "1")
+    assert (served.is_retired, service.app.registry.find("mood").version) == (True, "1")
     assert states(service, "mood") == {"1": ("READY", "")}
 
 
@@ -306,7 +306,7 @@ def test_a_bundle_that_was_exported_again_in_place_takes_over(service, client, m
 
 
 def test_a_load_that_fails_changes_nothing_and_can_be_repeated(service, client, models):
-    before, served = client.classify("mood", TEXTS), service.app.catalogue.find("mood")
+    before, served = client.classify("mood", TEXTS), service.app.registry.find("mood")
     folder = reweigh(models / "mood" / "1", models / "mood" / "2")
     spoil(folder)
     with pytest.raises(
@@ -314,7 +314,7 @@ def test_a_load_that_fails_changes_nothing_and_can_be_repeated(service, client, 
     ):
         load(service, "mood")
     assert client.classify("mood", TEXTS) == before
-    assert service.app.catalogue.find("mood") is served
+    assert service.app.registry.find("mood") is served
     assert not served.is_retired
     state, reason = states(service, "mood")["2"]
     assert (state, "sha256 differs" in reason) == ("UNAVAILABLE", True)
@@ -326,7 +326,7 @@ def test_a_load_that_fails_changes_nothing_and_can_be_repeated(service, client, 
 
     reweigh(models / "mood" / "1", folder)
     load(service, "mood")
-    assert service.app.catalogue.versions("mood") == ["2"]
+    assert service.app.registry.versions("mood") == ["2"]
     assert client.list_models().refused_models == []
     refused = {"model": "mood", "version": "2"}
     registry = service.app.metrics.registry
@@ -361,7 +361,7 @@ def test_of_several_versions_all_or_none_take_over(service, models):
     spoil(models / "mood" / "3")
     with pytest.raises(ModelRefused):
         load(service, "mood", all=True)
-    assert service.app.catalogue.versions("mood") == ["1"]
+    assert service.app.registry.versions("mood") == ["1"]
 
 
 def test_a_model_that_was_refused_at_the_start_can_be_mended(start_service, models):
@@ -411,17 +411,17 @@ def test_without_model_control_nothing_is_loaded_or_unloaded(start_service, mode
 def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(
     service, client, threads
 ):
-    expected = told(client)
+    expected = reported(client)
     held = hold(service, "letters")
     with ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(told, client)
+        stream = pool.submit(reported, client)
         assert held.begun.wait(10)
-        served = service.app.catalogue.find("letters")
+        served = service.app.registry.find("letters")
         unloading = begin(service, service.app.control.unload("letters"))
         assert service.run(_withdrawn(served))
         assert states(service, "letters")["1"][0] == "UNLOADING"
         with pytest.raises(RequestFailed, match="was unloaded; load it") as caught:
-            told(client)
+            reported(client)
         assert caught.value.code == "NOT_FOUND"
         assert not unloading.done()
         held.release()
@@ -435,32 +435,32 @@ def test_an_unload_lets_the_calls_under_way_finish_and_ends_when_they_have(
     assert service.metric("unroll_model_loads_total", model="letters", outcome="unloaded") == 1
 
     load(service, "letters")
-    assert told(client) == expected
+    assert reported(client) == expected
     assert health_of(service, "letters") == "SERVING"
 
 
 async def _withdrawn(served):
-    heard = asyncio.Event()
-    served.when_withdrawn(heard.set)
-    await heard.wait()
+    recorded = asyncio.Event()
+    served.when_withdrawn(recorded.set)
+    await recorded.wait()
     return True
 
 
 def test_a_model_that_is_being_unloaded_can_be_loaded_at_once(service, client):
     """The new one serves while the last calls finish on the old one."""
-    expected = told(client)
+    expected = reported(client)
     held = hold(service, "letters")
     with ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(told, client)
+        stream = pool.submit(reported, client)
         assert held.begun.wait(10)
         unloading = begin(service, service.app.control.unload("letters"))
         load(service, "letters")
-        assert told(client) == expected
+        assert reported(client) == expected
         assert states(service, "letters")["1"] == ("READY", "")
         held.release()
         assert stream.result() == expected
         unloading.result(10)
-    assert told(client) == expected
+    assert reported(client) == expected
 
 
 def test_what_is_not_served_cannot_be_unloaded(service):
@@ -505,7 +505,7 @@ def test_the_sessions_and_threads_of_a_replaced_version_are_freed(
     with Client(service.target, timeout=30) as client:
         use = {
             "blank": lambda: client.fill("blank", ["the ___ was good"]),
-            "letters": lambda: (told(client), client.score("letters", ["abcabc"])),
+            "letters": lambda: (reported(client), client.score("letters", ["abcabc"])),
             "mood": lambda: client.classify("mood", TEXTS),
             "speller": lambda: list(client.generate("speller", source="abc", max_tokens=30)),
             "tags-online": lambda: (
@@ -560,8 +560,8 @@ def _labels(service, metric, name):
     ]
 
 
-def test_metrics_tell_what_is_served_now(service, models):
-    card = service.app.catalogue.get("letters").card
+def test_metrics_report_what_is_served_now(service, models):
+    card = service.app.registry.get("letters").card
     before = {"model": "letters", "fingerprint": card.fingerprint[:12]}
     assert service.metric("unroll_batch_invariant", **before) == 1
     reweigh(models / "letters" / "1", models / "letters" / "2")
@@ -606,7 +606,7 @@ def test_a_caller_who_leaves_does_not_take_its_load_back(service, models, gate):
     loading.cancel()
     gate.open()
     wait_until_replaced_ones_have_stopped(service)
-    assert service.app.catalogue.versions("mood") == ["2"]
+    assert service.app.registry.versions("mood") == ["2"]
 
 
 def test_a_stop_gives_up_the_load_under_way(service, models, gate, threads):
@@ -632,9 +632,7 @@ async def _has_begun():
         await asyncio.sleep(0)
 
 
-def test_more_loads_than_may_wait_are_refused_and_told_when_to_come_back(
-    start_service, models, gate
-):
+def test_more_loads_than_may_wait_are_refused_with_the_delay(start_service, models, gate):
     service = start_service(models=models, max_waiting_loads=2)
     reweigh(models / "mood" / "1", models / "mood" / "2")
     loads = [begin(service, service.app.control.load("mood"))]
@@ -706,23 +704,23 @@ def test_an_app_that_stops_waits_for_no_load_that_has_not_begun(start_service, m
 
 
 def test_a_stop_leaves_an_engine_behind_that_hangs(service, client, monkeypatch):
-    """It is told of, and the others have ended as they should."""
+    """It is logged, and the others have ended as they should."""
     monkeypatch.setattr(model_manager, "_STOP_SECONDS", 0.3)
     held = hold(service, "letters")
-    mood = service.app.catalogue.find("mood")
+    mood = service.app.registry.find("mood")
     with ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(told, client)
+        stream = pool.submit(reported, client)
         assert held.begun.wait(10)
         try:
             assert service.run(service.app.control.stop()) == 1
             assert [thread.join(0) for thread in mood.threads] == [True]
-            (hanging, score) = service.app.catalogue.find("letters").threads
+            (hanging, score) = service.app.registry.find("letters").threads
             assert (hanging.join(0), score.join(0)) == (False, True)
         finally:
             held.release()
         with pytest.raises(RequestFailed):
             stream.result(20)
-    service.app.control._live.clear()  # it was stopped, and what it held was told
+    service.app.control._live.clear()  # it was stopped, and what it held was reported
 
 
 def test_a_stop_leaves_a_load_behind_that_hangs(service, models, gate, monkeypatch, caplog):
@@ -741,7 +739,7 @@ def test_an_unload_ends_though_an_engine_hangs(service, client, monkeypatch, cap
     monkeypatch.setattr(model_manager, "_STOP_SECONDS", 0.3)
     held = hold(service, "letters")
     with Client(service.target, timeout=1) as caller, pytest.raises(RequestFailed):
-        told(caller)
+        reported(caller)
     assert held.begun.is_set()
     try:
         unload(service, "letters")
@@ -760,12 +758,12 @@ def test_no_more_versions_of_a_model_are_in_memory_than_may_be(start_service, mo
     for version in ("2", "3"):
         reweigh(models / "letters" / "1", models / "letters" / version)
     with Client(service.target, timeout=30) as client, ThreadPoolExecutor(2) as pool:
-        expected = told(client)
+        expected = reported(client)
         held, streams = [], []
         for version in (1, 2):
             load(service, "letters", specific=(version,))
             held.append(hold(service, "letters"))
-            streams.append(pool.submit(told, client))
+            streams.append(pool.submit(reported, client))
             assert held[-1].begun.wait(10)
         try:
             assert service.metric("unroll_model_live_versions", model="letters") == 2
@@ -774,7 +772,7 @@ def test_no_more_versions_of_a_model_are_in_memory_than_may_be(start_service, mo
             ) as caught:
                 load(service, "letters", specific=(3,))
             assert caught.value.retry_after_seconds > 0
-            assert service.app.catalogue.versions("letters") == ["2"]
+            assert service.app.registry.versions("letters") == ["2"]
             load(service, "letters", specific=(2,))  # brings nothing new: it is kept
             (models / "letters" / "3" / "manifest.json").unlink()
             with pytest.raises(ModelRefused, match="cannot be read"):
@@ -788,7 +786,7 @@ def test_no_more_versions_of_a_model_are_in_memory_than_may_be(start_service, mo
         reweigh(models / "letters" / "1", models / "letters" / "3")
         load(service, "letters", specific=(3,))
         wait_until_replaced_ones_have_stopped(service)
-        assert service.app.catalogue.versions("letters") == ["3"]
+        assert service.app.registry.versions("letters") == ["3"]
         assert service.metric("unroll_model_live_versions", model="letters") == 1
 
 
@@ -822,7 +820,7 @@ def test_a_bundle_larger_than_the_setting_is_refused(start_service, models):
 def test_a_model_whose_engine_failed_is_loaded_anew(service, client, threads):
     """Health recovers with it, and no other model was touched."""
     expected = client.classify("mood", TEXTS)
-    service.app.catalogue.get("mood").thread.engine.runner.run = _fail
+    service.app.registry.get("mood").thread.engine.runner.run = _fail
     with pytest.raises(RequestFailed) as caught:
         client.classify("mood", TEXTS)
     assert caught.value.code == "INTERNAL"

@@ -32,8 +32,8 @@ def test_same_request_same_tokens_alone_or_among_others_in_int8(start_service):
 
 def test_a_card_says_what_a_model_runs_in_and_could_run_in(start_service, caplog):
     caplog.set_level("INFO", logger="service.serving.model_manager")
-    catalogue = start_service(precision="int8").app.catalogue
-    cards = {model.card.name: model.card for model in catalogue.models}
+    registry = start_service(precision="int8").app.registry
+    cards = {model.card.name: model.card for model in registry.models}
     assert (cards["letters"].precision, cards["letters"].precisions) == ("int8", ("fp32", "int8"))
     assert (cards["speller"].precision, cards["speller"].precisions) == ("fp32", ("fp32",))
     assert "model letters version 1 loaded in int8 on CPUExecutionProvider" in caplog.messages
@@ -41,9 +41,9 @@ def test_a_card_says_what_a_model_runs_in_and_could_run_in(start_service, caplog
 
 
 def test_a_model_that_lacks_its_named_precision_is_refused(start_service):
-    catalogue = start_service(precision="speller=int8").app.catalogue
-    assert [model.card.name for model in catalogue.models] == names_without("speller")
-    assert [bundle.name for bundle in catalogue.refused] == ["speller"]
+    registry = start_service(precision="speller=int8").app.registry
+    assert [model.card.name for model in registry.models] == names_without("speller")
+    assert [bundle.name for bundle in registry.refused] == ["speller"]
 
 
 def test_a_name_that_no_bundle_has_stops_the_start(start_service):

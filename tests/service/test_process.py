@@ -87,7 +87,7 @@ def test_sigterm_finishes_streams_and_exits_zero(run, tiny_models):
     assert "stopped, every call finished or was handed over" in process.output
 
 
-def test_sigterm_tells_first_and_refuses_later(run, tiny_models):
+def test_sigterm_announces_first_and_refuses_later(run, tiny_models):
     """Not ready, and still taking calls; then refused; what runs finishes; exit 0."""
     process = run(
         "serve", "--models", tiny_models, "--address", "127.0.0.1:0", "--http-address",

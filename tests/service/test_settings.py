@@ -151,12 +151,12 @@ def test_every_setting_says_what_it_is_and_its_default(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--help"])
     assert ended.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
+    reported = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(Config):
-        assert f"--{field.name.replace('_', '-')}" in told
-        assert " ".join(field.metadata["text"].split()) in told
+        assert f"--{field.name.replace('_', '-')}" in reported
+        assert " ".join(field.metadata["text"].split()) in reported
         default = "none" if field.default is None else str(field.default).lower() or "empty"
-        assert f"(default: {default})" in told
+        assert f"(default: {default})" in reported
         if field.name.endswith("_seconds"):
             assert "seconds" in field.metadata["text"]
         if field.name.endswith("_bytes"):

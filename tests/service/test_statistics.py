@@ -26,12 +26,12 @@ def client(service):
         yield client
 
 
-async def _snapshot(catalogue, name, version):
-    return catalogue.find(name, version).statistics.snapshot()
+async def _snapshot(registry, name, version):
+    return registry.find(name, version).statistics.snapshot()
 
 
 def statistics(service, name, version=""):
-    return service.run(_snapshot(service.app.catalogue, name, version))
+    return service.run(_snapshot(service.app.registry, name, version))
 
 
 def rows_of(seen):
@@ -118,7 +118,7 @@ def test_refused_and_cancelled_calls_have_failed(service, client):
         with pytest.raises(grpc.FutureCancelledError):
             call.result()
     service.run(service.app.grpc.inflight.wait_until_empty(10))
-    engine = service.app.catalogue.get("mood").thread.engine
+    engine = service.app.registry.get("mood").thread.engine
     deadline = time.monotonic() + 10
     while not engine.is_idle and time.monotonic() < deadline:  # its caller does not wait for it
         time.sleep(0.01)
@@ -129,7 +129,7 @@ def test_refused_and_cancelled_calls_have_failed(service, client):
 
 def _held(service):
     """Have mood's engine wait until its caller has left; set once it has begun."""
-    thread = service.app.catalogue.get("mood").thread
+    thread = service.app.registry.get("mood").thread
     begun, released = threading.Event(), threading.Event()
     step, cancel = thread.engine.step, thread.release
 

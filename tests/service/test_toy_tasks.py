@@ -129,14 +129,14 @@ def test_a_registered_task_is_served_and_answers_over_the_inference_protocol(sta
     assert answers(service.target, "ruler", [4, 4, 4, 4, 4]) == [5]
 
 
-def test_its_metadata_configuration_and_index_tell_of_it(start_service, toys):
+def test_its_metadata_configuration_and_index_name_it(start_service, toys):
     with Inference(start_service(models=toys).target) as inference:
         stub = inference.stub
-        told = stub.ModelMetadata(pb.ModelMetadataRequest(name="mirror"), timeout=20)
-        assert [(port.name, port.datatype, list(port.shape)) for port in told.inputs] == [
+        reported = stub.ModelMetadata(pb.ModelMetadataRequest(name="mirror"), timeout=20)
+        assert [(port.name, port.datatype, list(port.shape)) for port in reported.inputs] == [
             ("tokens", "INT64", [-1])
         ]
-        assert (told.outputs[0].name, told.versions) == ("answer", ["1"])
+        assert (reported.outputs[0].name, reported.versions) == ("answer", ["1"])
         config = stub.ModelConfig(pb.ModelConfigRequest(name="ruler"), timeout=20).config
         assert config.parameters["task"].string_value == "count"
         assert list(config.version_policy.specific.versions) == [3]
@@ -180,7 +180,7 @@ def test_a_server_process_finds_it_by_the_setting_task_modules(run, toys):
     assert "reverse in fp32" in checked.output
 
 
-def test_a_process_that_was_not_told_of_it_refuses_its_bundle(run, toys):
+def test_a_process_that_was_not_given_it_refuses_its_bundle(run, toys):
     checked = run("check", "--models", toys)
     assert checked.end() == 1
     assert re.search(r"task 'reverse' is not one of classify, .*vec2seq", checked.output)

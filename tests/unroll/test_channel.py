@@ -131,7 +131,7 @@ def test_a_token_is_sent_with_every_call(start):
             client.list_models()
 
 
-def test_a_token_that_no_header_holds_is_not_told():
+def test_a_token_that_no_header_holds_is_not_reported():
     with pytest.raises(TargetInvalid) as refused:
         Client(token="half a\nsecret")
     assert "secret" not in str(refused.value)

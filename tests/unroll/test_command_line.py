@@ -117,7 +117,7 @@ def test_score_prints_sum_and_mean(run):
     assert total == pytest.approx(3 * mean, abs=1e-3)
 
 
-def test_models_lists_all_or_tells_of_one(run):
+def test_models_lists_all_or_shows_one(run):
     code, printed = run("models")
     assert code == 0
     listed = [line.split()[0] for line in printed.out.splitlines() if line[0] != " "]

@@ -208,7 +208,7 @@ def test_only_streams_that_may_be_long_ask_for_resume_tokens(max_tokens, every):
     assert request.resume_every == every
 
 
-def test_what_was_not_asked_for_is_not_told():
+def test_what_was_not_asked_for_is_not_reported():
     received = Received({"prompt": "a"}, [Act(breaks_after=5)])
     assert received.points == []
     assert {token.log_probability for token in received.tokens[0]} == {None}

@@ -127,7 +127,7 @@ def test_a_long_stream_of_texts_can_only_be_handed_over(monkeypatch):
     assert same(again, Received(TEXTS)), "from where it was handed over, all is buffered again"
 
 
-def test_only_what_was_asked_for_is_told():
+def test_only_what_was_asked_for_is_reported():
     assert Received(WORDS).points == []
     assert Received(WORDS, [Act(breaks_after=9)], resume_at_end=True).points == [23]
     every = Received(WORDS, [Act(breaks_after=9)], resume_every=4, resume_at_end=True)

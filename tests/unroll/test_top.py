@@ -67,7 +67,7 @@ def rows_of(lines):
     return {row[1]: row[2:] for row in table[1:] if row}
 
 
-def test_a_row_tells_what_happened_between_two_readings(replica):
+def test_a_row_reports_what_happened_between_two_readings(replica):
     replica.rows.labels("prose", "step").observe(8)  # before
     before = replica.read(10.0)
     replica.active.labels("prose").set(12)

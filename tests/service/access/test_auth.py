@@ -101,7 +101,7 @@ def test_the_scheme_is_read_in_any_case(guard):
 
 @pytest.mark.parametrize("secret", ["A", "B", "E", "none"])
 def test_a_token_is_compared_with_every_one_that_is_known(guard, monkeypatch, secret):
-    """Whichever is found: where it stands, and whether it does, shall not be told by time."""
+    """Where a token stands, and whether it does, shall not show in the time it takes."""
     compared, real = [], hmac.compare_digest
 
     def compare(known, sent):

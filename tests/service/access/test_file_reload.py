@@ -17,7 +17,7 @@ class Clock:
 
 
 class Reader:
-    """The one file of ``folder``; ``failures`` are told, ``reads`` counted."""
+    """The one file of ``folder``; ``failures`` are noted, ``reads`` counted."""
 
     def __init__(self, folder):
         self.file = folder / "word"
@@ -89,7 +89,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path):
     assert renewed.get() == "second"
 
 
-def test_what_cannot_be_used_is_told_once_and_the_old_stays(reader, caplog):
+def test_what_cannot_be_used_is_reported_once_and_the_old_stays(reader, caplog):
     replace(reader.file, "two words")
     assert [reader.later(), reader.later(), reader.later()] == ["one"] * 3
     reader.file.unlink()

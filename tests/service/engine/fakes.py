@@ -75,7 +75,7 @@ class FakeRunner:
         outputs["log_probability"][:rows] = known[np.arange(rows), drawn]
 
 
-class Heard:
+class Recorder:
     """An observer that remembers."""
 
     def __init__(self):
@@ -162,7 +162,7 @@ def make_engine(capacity=8, begin_id=None, end_id=None):
     pieces = [chr(ord("a") + token) for token in range(VOCABULARY)]
     state = (HIDDEN,) if begin_id is None else (MEMORY, HIDDEN)
     model = GenerationModel(state, begin_id, end_id, (pieces, pieces), never_sampled_ids=(0,))
-    return GenerateEngine(model, FakeRunner(), capacity, Clock(), Heard())
+    return GenerateEngine(model, FakeRunner(), capacity, Clock(), Recorder())
 
 
 def request(tokens=(1, 2, 3), max_tokens=5, seed=0, temperature=1.0, stop=(), **others):

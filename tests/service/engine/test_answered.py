@@ -1,4 +1,4 @@
-"""What engines tell of each request: how long it waited, and how long they worked on it.
+"""What engines record of each request: how long it waited, and how long they worked on it.
 
 In these tests a step takes 1 s, reading prompts 0.25 s, and nothing else any time.
 """
@@ -13,7 +13,15 @@ from service.engine.errors import EngineFailed
 from service.engine.online_tagging import TURN, PushEngine
 from service.engine.requests import Beam, TagRequest
 from service.engine.step_engine import GenerationModel
-from tests.service.engine.fakes import HIDDEN, VOCABULARY, FakeRunner, Heard, Reader, request, run
+from tests.service.engine.fakes import (
+    HIDDEN,
+    VOCABULARY,
+    FakeRunner,
+    Reader,
+    Recorder,
+    request,
+    run,
+)
 
 STEP, PRIME = 1.0, 0.25
 PIECES = [chr(ord("a") + token) for token in range(VOCABULARY)]
@@ -44,7 +52,7 @@ class TimedRunner(FakeRunner):
 def make_engine(capacity=8):
     model = GenerationModel((HIDDEN,), None, None, (PIECES, PIECES))
     clock = Clock()
-    return GenerateEngine(model, TimedRunner(clock), capacity, clock, Heard())
+    return GenerateEngine(model, TimedRunner(clock), capacity, clock, Recorder())
 
 
 def submit(engine, reader=None, **options):
@@ -54,7 +62,7 @@ def submit(engine, reader=None, **options):
     return work
 
 
-def test_a_request_is_told_once_with_its_wait_and_its_steps():
+def test_a_request_is_reported_once_with_its_wait_and_its_steps():
     engine = make_engine()
     submit(engine)
     engine.clock.now += 3.0
@@ -82,7 +90,7 @@ def test_a_wait_lasts_until_there_is_a_row():
     ]
 
 
-def test_each_of_those_that_run_together_is_told_the_whole_of_their_steps():
+def test_each_of_those_that_run_together_gets_the_whole_of_their_steps():
     engine = make_engine()
     submit(engine, max_tokens=2)
     submit(engine, max_tokens=3)
@@ -126,7 +134,7 @@ def test_a_request_pauses_when_the_last_of_its_samples_does():
     assert engine.observer.answers == [(0.0, PRIME + 5 * STEP), (0.0, PRIME + 20 * STEP)]
 
 
-def test_who_left_or_was_given_up_is_not_told():
+def test_who_left_or_was_given_up_is_not_reported():
     engine = make_engine()
     gone = submit(engine, max_tokens=50)
     engine.step()
@@ -155,10 +163,10 @@ class Pusher:
 def pushing():
     model = GenerationModel((HIDDEN,), None, None, (PIECES, PIECES))
     clock = Clock()
-    return PushEngine(model, TimedRunner(clock), 2, clock, Heard())
+    return PushEngine(model, TimedRunner(clock), 2, clock, Recorder())
 
 
-def test_each_turn_of_a_pushed_stream_is_told(pushing):
+def test_each_turn_of_a_pushed_stream_is_reported(pushing):
     stream = Pusher(pushing)
     pushing.clock.now += 60.0
     stream.push(1, 2, 3)
@@ -212,7 +220,7 @@ def test_steps_that_pass_while_another_has_the_row_are_not_for_a_turn(pushing):
     assert computed == [(TURN + 10) * STEP] * 3
 
 
-def test_a_turn_that_is_cancelled_is_not_told(pushing):
+def test_a_turn_that_is_cancelled_is_not_reported(pushing):
     stream = Pusher(pushing)
     stream.push(1, 2, 3)
     pushing.step()
@@ -228,7 +236,7 @@ class Item:
     length: int = 1
 
 
-class Told:
+class Reported:
     def __init__(self):
         self.answers = []
         self.batches = []
@@ -254,7 +262,7 @@ def batching():
             clock.now += STEP
             yield list(items)
 
-    return BatchEngine(TimedBatches(), 2, clock, Told())
+    return BatchEngine(TimedBatches(), 2, clock, Reported())
 
 
 def submit_items(engine, count):
@@ -263,7 +271,7 @@ def submit_items(engine, count):
     return job
 
 
-def test_a_request_is_told_with_all_the_batches_that_held_its_items(batching):
+def test_a_request_is_reported_with_all_the_batches_that_held_its_items(batching):
     submit_items(batching, 3)
     batching.clock.now += 5.0
     submit_items(batching, 1)
@@ -272,13 +280,13 @@ def test_a_request_is_told_with_all_the_batches_that_held_its_items(batching):
     assert batching.observer.batches == [(2, 2 * STEP), (2, 2 * STEP)]
 
 
-def test_a_request_with_two_items_in_a_batch_is_told_its_time_once(batching):
+def test_a_request_with_two_items_in_a_batch_counts_its_time_once(batching):
     submit_items(batching, 2)
     run(batching)
     assert batching.observer.answers == [(0.0, 2 * STEP)]
 
 
-def test_a_cancelled_request_is_not_told(batching):
+def test_a_cancelled_request_is_not_reported(batching):
     kept, gone = submit_items(batching, 1), submit_items(batching, 1)
     batching.step()
     batching.cancel(gone)

@@ -55,8 +55,8 @@ def test_scores_are_by_the_length_penalty(seed):
         ended = hypothesis.reason is FinishReason.END
         length = len(hypothesis.tokens) + ended
         assert hypothesis.score == pytest.approx(hypothesis.log_probability / length**0.7)
-        told = sum(value for _, value in hypothesis.tokens)
-        assert told >= hypothesis.log_probability - 1e-9
+        reported = sum(value for _, value in hypothesis.tokens)
+        assert reported >= hypothesis.log_probability - 1e-9
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -154,7 +154,7 @@ def test_a_source_is_not_what_a_repetition_penalty_looks_at():
     assert np.flatnonzero(seen).tolist() == [first]
 
 
-def test_samples_fork_one_primed_prompt():
+def test_samples_fork_one_prefilled_prompt():
     """The prompt is read once; sample i is what it is for any number of samples."""
     engine, reader = make_engine(), Reader()
     engine.arrive(engine.open(request((1, 2, 3, 4), max_tokens=6, samples=5), reader))
@@ -176,7 +176,7 @@ def test_more_samples_than_rows_take_turns():
     assert sorted(reader.tokens, key=key) == sorted(wide, key=key)
 
 
-def test_the_likeliest_tokens_are_told():
+def test_the_likeliest_tokens_are_reported():
     reader = run_alone(request(max_tokens=3, temperature=0.0, top=4))
     for made in reader.tokens:
         assert len(made.top) == 4
@@ -229,14 +229,14 @@ def test_a_stream_goes_on_from_any_of_its_checkpoints(drawing, begin_id):
     """What follows is what would have followed, as often as it is taken up."""
     wanted = request((1, 2, 3), max_tokens=90, seed=11, **drawing)
     whole = run_alone(wanted, begin_id=begin_id)
-    told = run_alone(replace(wanted, checkpoints=ResumePolicy(16)), begin_id=begin_id)
-    assert told.tokens == whole.tokens
-    checkpoints = told.of(Checkpoint)
+    reported = run_alone(replace(wanted, checkpoints=ResumePolicy(16)), begin_id=begin_id)
+    assert reported.tokens == whole.tokens
+    checkpoints = reported.of(Checkpoint)
     assert len(checkpoints) == 5
     for checkpoint in checkpoints:
         snapshot = checkpoint.snapshot
-        before = told.events.index(checkpoint)
-        got = [e for e in told.events[:before] if e in whole.tokens]
+        before = reported.events.index(checkpoint)
+        got = [e for e in reported.events[:before] if e in whole.tokens]
         resumed = replace(wanted, tokens=snapshot.tokens, resumed=snapshot)
         reader = run_alone(resumed, begin_id=begin_id)
         assert got + reader.tokens == whole.tokens
@@ -367,7 +367,7 @@ def test_a_failed_step_ends_every_stream_with_a_reason():
     assert engine.is_idle
 
 
-def test_the_observer_hears_one_call_a_step_and_the_end():
+def test_the_observer_sees_one_call_a_step_and_the_end():
     engine = make_engine()
     for number in range(3):
         engine.arrive(engine.open(request(max_tokens=2, seed=number), Reader()))

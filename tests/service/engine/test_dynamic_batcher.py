@@ -31,7 +31,7 @@ class Doubler:
         yield [item.text * 2 for item in items]
 
 
-class Heard:
+class Recorder:
     def __init__(self):
         self.batches = []
         self.waits = 0
@@ -48,7 +48,7 @@ class Heard:
 
 
 def make_engine(max_rows=3):
-    return BatchEngine(Doubler(), max_rows, lambda: 0.0, Heard())
+    return BatchEngine(Doubler(), max_rows, lambda: 0.0, Recorder())
 
 
 class Asker:
@@ -126,7 +126,7 @@ def test_failing_answers_each_job_once():
     assert engine.is_idle
 
 
-def test_a_failed_run_leaves_its_texts_to_be_told():
+def test_a_failed_run_leaves_its_texts_to_be_reported():
     engine = make_engine()
     submit(engine, "a", "x", "y")
     engine.runner.run = lambda items: (1 / 0 for _ in items)
@@ -190,7 +190,7 @@ class Ticking:
 def timed():
     """An engine whose batches take ten seconds, during which a test may submit."""
     clock = Ticking()
-    engine = BatchEngine(Doubler(), 4, clock, Heard(), delay_share=0.5)
+    engine = BatchEngine(Doubler(), 4, clock, Recorder(), delay_share=0.5)
     real, during = engine.runner.run, []
 
     def run(items):
@@ -233,7 +233,7 @@ def test_what_came_up_during_a_batch_waits_for_company(timed):
     assert timed.batching_delay == 0, "the batch is full"
 
 
-def test_jobs_whose_results_are_lost_on_their_way_are_told():
+def test_jobs_whose_results_are_lost_on_their_way_are_reported():
     engine = make_engine()
     job = submit(engine, "a", "x")
     engine.observer.batch_ran = None

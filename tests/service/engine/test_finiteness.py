@@ -107,7 +107,7 @@ def test_a_look_ahead_fails_whole():
     assert (engine.observer.broken, engine.scheduler.free_rows) == (1, 8)
 
 
-def test_who_waits_is_told_in_the_step_that_broke():
+def test_who_waits_is_reported_in_the_step_that_broke():
     engine = poison(make_engine())
     broken = submit(engine, request(temperature=POISON))
     assert engine.step() == [broken]
@@ -130,9 +130,9 @@ def test_a_stream_of_pushed_tokens_fails_alone():
     run(engine)
     good.close()
     run(engine)
-    assert good.told == test_online_tagging.labelled([1, 2, 3]).told
+    assert good.reported == test_online_tagging.labelled([1, 2, 3]).reported
     assert isinstance(good.reader.last, Finished)
-    assert bad.told == test_online_tagging.labelled([1]).told
+    assert bad.reported == test_online_tagging.labelled([1]).reported
     assert isinstance(bad.reader.last.error, NotFinite)
     bad.push(4)
     bad.close()
@@ -151,7 +151,7 @@ class BreaksOn(test_dynamic_batcher.Doubler):
 
 
 def test_of_a_batch_the_request_with_an_item_that_is_nan_fails_alone():
-    observer = test_dynamic_batcher.Heard()
+    observer = test_dynamic_batcher.Recorder()
     observer.broken = 0
     observer.not_finite = lambda: setattr(observer, "broken", observer.broken + 1)
     engine = BatchEngine(BreaksOn(), 4, lambda: 0.0, observer)

@@ -54,8 +54,8 @@ def by_place(tokens):
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("begin_id", [None, 7])
-def test_every_request_goes_on_elsewhere_or_is_told_to_ask_again(seed, begin_id):
-    """At any moment of any mix: what was told and what follows are what it gets undisturbed."""
+def test_every_request_goes_on_elsewhere_or_is_sent_back_for_later(seed, begin_id):
+    """At any moment of any mix: what was sent and what follows are what it gets undisturbed."""
     choose = random.Random(seed)
     engine = make_engine(capacity=choose.randint(2, 6), end_id=11, begin_id=begin_id)
     wanted = {}
@@ -84,8 +84,8 @@ def test_every_request_goes_on_elsewhere_or_is_told_to_ask_again(seed, begin_id)
             assert not reader.tokens
         elif last.reason is FinishReason.HANDED_OVER:
             alone = run_alone(one, end_id=11, begin_id=begin_id)
-            told = reader.tokens + moved(reader, one, end_id=11, begin_id=begin_id)
-            assert by_place(told) == by_place(alone.tokens), one
+            reported = reader.tokens + moved(reader, one, end_id=11, begin_id=begin_id)
+            assert by_place(reported) == by_place(alone.tokens), one
             ended = {event.sample for event in reader.of(SampleFinished)}
             open_ones = {checkpoint.sample for checkpoint in reader.of(Checkpoint)}
             assert not ended & open_ones
@@ -93,7 +93,7 @@ def test_every_request_goes_on_elsewhere_or_is_told_to_ask_again(seed, begin_id)
             assert last.output_tokens == len(reader.tokens)
 
 
-def test_the_observer_hears_of_it():
+def test_the_observer_sees_it():
     engine = make_engine()
     _, reader = begin(engine, request(max_tokens=50, checkpoints=MOVES))
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_the_observer_hears_of_it():
     ],
     ids=["not asked for", "beam", "look-ahead"],
 )
-def test_what_cannot_move_is_told_to_ask_again(wanted, steps):
+def test_what_cannot_move_is_sent_back_for_later(wanted, steps):
     engine = make_engine()
     progress = engine.open(wanted, reader := Reader())
     engine.arrive(progress)
@@ -145,15 +145,15 @@ def test_a_stream_that_was_resumed_and_waits_moves_on_as_it_came():
     resumed = replace(wanted, tokens=(), resumed=checkpoint.snapshot)
     _, waiting = begin(second, resumed)
     second.hand_over(STOPPING)
-    told = reader.tokens + moved(waiting, wanted)
-    assert told == run_alone(wanted).tokens
+    reported = reader.tokens + moved(waiting, wanted)
+    assert reported == run_alone(wanted).tokens
 
 
 # -- streams whose tokens are pushed ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 20])
-def test_a_pushed_stream_answers_what_it_has_and_tells_where_it_is(steps):
+def test_a_pushed_stream_answers_what_it_has_and_reports_where_it_is(steps):
     engine = make_push_engine()
     caller = Caller(engine)
     caller.push(*TOKENS[:20])
@@ -169,7 +169,7 @@ def test_a_pushed_stream_answers_what_it_has_and_tells_where_it_is(steps):
     other.push(*TOKENS[20:])
     other.close()
     run(other.engine)
-    assert caller.told + other.told == labelled(TOKENS).told
+    assert caller.reported + other.reported == labelled(TOKENS).reported
 
 
 def test_a_pushed_stream_that_was_closed_before_ends_as_it_would():

@@ -25,7 +25,7 @@ from service.runtime.runners import TagRunner, generate_runner
 from service.runtime.sessions import SessionSettings
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from tests import tiny
-from tests.service.engine.fakes import HIDDEN, VOCABULARY, Clock, FakeRunner, Heard, Reader, run
+from tests.service.engine.fakes import HIDDEN, VOCABULARY, Clock, FakeRunner, Reader, Recorder, run
 from training.models.options import RecurrentOptions
 
 LABELS = [f"label {number}" for number in range(VOCABULARY)]
@@ -34,7 +34,7 @@ TOKENS = random.Random(5).choices(range(VOCABULARY), k=60)
 
 def make_engine(capacity=8):
     model = GenerationModel((HIDDEN,), None, None, (LABELS, LABELS))
-    return PushEngine(model, FakeRunner(), capacity, Clock(), Heard())
+    return PushEngine(model, FakeRunner(), capacity, Clock(), Recorder())
 
 
 def params(**options):
@@ -65,12 +65,12 @@ class Caller:
         return events
 
     @property
-    def told(self):
+    def reported(self):
         return [(e.token, e.position, e.log_probability) for e in self.reader.tokens]
 
 
 def labelled(tokens, **options):
-    """What a stream alone, which gets all tokens at once, is told."""
+    """What a stream alone, which gets all tokens at once, answers."""
     engine = make_engine()
     caller = Caller(engine, **options)
     caller.push(*tokens)
@@ -91,7 +91,7 @@ def test_each_pushed_token_is_answered_once_and_the_stream_waits_without_a_row()
     assert engine.scheduler.free_rows == engine.scheduler.capacity
     caller.push(5)
     run(engine)
-    assert caller.told == labelled((3, 4, 5)).told
+    assert caller.reported == labelled((3, 4, 5)).reported
 
 
 def test_the_stream_ends_once_its_input_is_closed_and_answered():
@@ -149,11 +149,13 @@ def test_labels_are_the_same_bits_alone_and_beside_others_in_pieces_of_any_size(
         assert all(len(c.reader.events) <= c.reader.room + 3 for c in callers)
     for number, caller in enumerate(callers):
         events = got[number] + caller.read()
-        told = [(e.token, e.position, e.log_probability) for e in events if type(e) is TokenMade]
-        expected = labelled(inputs[number]).told
-        assert told == expected[: len(told)]
+        reported = [
+            (e.token, e.position, e.log_probability) for e in events if type(e) is TokenMade
+        ]
+        expected = labelled(inputs[number]).reported
+        assert reported == expected[: len(reported)]
         if number != gone:
-            assert told == expected
+            assert reported == expected
             assert type(events[-1]) is Finished
     assert engine.scheduler.free_rows == engine.scheduler.capacity
 
@@ -209,7 +211,7 @@ def test_streams_that_never_end_take_turns():
         engine.step()
     assert len(endless.reader.tokens) == TURN
     run(engine)
-    assert endless.told == labelled([1] * (3 * TURN)).told
+    assert endless.reported == labelled([1] * (3 * TURN)).reported
 
 
 def test_waiting_counts_from_the_first_token():
@@ -232,11 +234,11 @@ def test_a_stream_goes_on_elsewhere_from_each_checkpoint(every):
     for point in points:
         made = point.snapshot.made
         resumed = labelled(TOKENS[made:], resumed=point.snapshot)
-        assert resumed.told == whole.told[made:]
+        assert resumed.reported == whole.reported[made:]
         assert resumed.reader.last.output_tokens == len(TOKENS) - made
 
 
-def test_a_paused_stream_tells_at_its_end_where_it_is():
+def test_a_paused_stream_reports_at_its_end_where_it_is():
     engine = make_engine()
     caller = Caller(engine, checkpoints=ResumePolicy(at_end=True))
     caller.push(*TOKENS[:7])
@@ -244,17 +246,17 @@ def test_a_paused_stream_tells_at_its_end_where_it_is():
     caller.close()
     run(engine)
     (point,) = caller.reader.of(Checkpoint)
-    assert labelled(TOKENS[7:], resumed=point.snapshot).told == labelled(TOKENS).told[7:]
+    assert labelled(TOKENS[7:], resumed=point.snapshot).reported == labelled(TOKENS).reported[7:]
 
 
 def test_a_stream_that_got_nothing_can_be_gone_on_with_from_its_start():
     empty = labelled((), checkpoints=ResumePolicy(at_end=True))
     (point,) = empty.reader.of(Checkpoint)
     assert np.array_equal(point.snapshot.state["hidden"], np.zeros(2))
-    assert labelled(TOKENS, resumed=point.snapshot).told == labelled(TOKENS).told
+    assert labelled(TOKENS, resumed=point.snapshot).reported == labelled(TOKENS).reported
 
 
-def test_the_likeliest_labels_are_told():
+def test_the_likeliest_labels_are_reported():
     caller = labelled((1, 2), top=3)
     for made in caller.reader.tokens:
         assert len(made.top) == 3
@@ -302,7 +304,7 @@ def real_engine(loaded, capacity=4):
     state = manifest.state
     model = GenerationModel(state, None, None, (manifest.labels, manifest.labels))
     runner = generate_runner(loaded.sessions, manifest.state)
-    return PushEngine(model, runner, capacity, Clock(), Heard())
+    return PushEngine(model, runner, capacity, Clock(), Recorder())
 
 
 def real_tokens(seed):
@@ -333,7 +335,9 @@ def test_a_real_tagger_gives_the_same_bits_alone_beside_others_and_in_pieces(tag
         for _ in range(choose.randint(0, 30)):
             engine.step()
     run(engine)
-    assert [c.told for c in callers] == [real_labels(tagger, tokens).told for tokens in inputs]
+    assert [c.reported for c in callers] == [
+        real_labels(tagger, tokens).reported for tokens in inputs
+    ]
 
 
 def test_a_real_taggers_labels_are_those_of_its_predict_graph(tagger):
@@ -341,7 +345,7 @@ def test_a_real_taggers_labels_are_those_of_its_predict_graph(tagger):
     whole = next(TagRunner(tagger.sessions["predict"]).run([Item(tokens) for tokens in inputs]))
     seen = set()
     for tokens, probabilities in zip(inputs, whole, strict=True):
-        labels = [token for token, _, _ in real_labels(tagger, tokens).told]
+        labels = [token for token, _, _ in real_labels(tagger, tokens).reported]
         assert labels == probabilities.argmax(axis=1).tolist()
         seen.update(labels)
     assert len(seen) > 2, "labels vary"
@@ -355,7 +359,7 @@ def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
     for point in whole.reader.of(Checkpoint):
         snapshot = seals.open_tags(seals.sign(point.snapshot, bundle, ""), bundle, "", False)
         rest = real_labels(tagger, tokens[snapshot.made :], resumed=snapshot)
-        assert rest.told == whole.told[snapshot.made :]
+        assert rest.reported == whole.reported[snapshot.made :]
 
 
 @dataclass

@@ -36,7 +36,7 @@ def step(scheduler, seconds=ENOUGH):
     return run(scheduler.schedule(seconds), scheduler)
 
 
-def test_a_prompt_with_nothing_to_prime_takes_a_row_at_once():
+def test_a_prompt_with_nothing_to_prefill_takes_a_row_at_once():
     """Its only token goes through the step graph."""
     s, one = scheduler(), stream(tokens=0)
     s.arrive(one)
@@ -45,7 +45,7 @@ def test_a_prompt_with_nothing_to_prime_takes_a_row_at_once():
     assert one.row == 0
 
 
-def test_a_source_is_primed_whole():
+def test_a_source_is_prefilled_whole():
     s = scheduler(whole=True, chunk_tokens=2)
     s.arrive(stream(tokens=5))
     (chunk,) = s.schedule(ENOUGH).prefill
@@ -61,7 +61,7 @@ def test_a_long_prompt_is_read_in_chunks_between_steps():
     assert counts == [4, 4, 2]
 
 
-def test_priming_is_bounded_by_time_while_streams_decode():
+def test_prefill_is_bounded_by_time_while_streams_decode():
     """A token of one prompt takes a second: nine seconds are nine tokens, and none is none."""
     s = scheduler(capacity=10)
     s.arrive(stream(tokens=0))
@@ -87,7 +87,7 @@ def test_prompts_are_read_side_by_side():
     assert [chunk.count for chunk in s.schedule(0.1).prefill] == [8]
 
 
-def test_many_waiting_make_priming_urgent():
+def test_many_waiting_make_prefill_urgent():
     s = scheduler(capacity=10)
     assert s.queue_pressure == 1.0
     s.arrive(stream(tokens=0))
@@ -98,7 +98,7 @@ def test_many_waiting_make_priming_urgent():
     assert s.queue_pressure > alone > 1.0
 
 
-def test_priming_is_bounded_when_nobody_decodes_too():
+def test_prefill_is_bounded_when_nobody_decodes_too():
     """By a time of its own: whoever arrives meanwhile waits for the run under way."""
     s = scheduler(capacity=10, idle_seconds=4.0)
     s.cost.observe(4, 1, 1.0)

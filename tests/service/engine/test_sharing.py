@@ -243,7 +243,7 @@ def test_a_pushed_stream_loses_its_row_and_no_token():
     run(engine)
     assert engine.observer.preemptions
     for caller in (*callers, late):
-        assert caller.told == labelled(tokens).told
+        assert caller.reported == labelled(tokens).reported
 
 
 class Meter:

@@ -34,11 +34,11 @@ def test_a_text_gets_the_same_bits_alone_and_among_others(caller):
 
 def test_both_sides_count_and_so_does_their_order(caller):
     texts = ["the food ___ not bad", "food the ___ not bad", "the food ___ bad not", "bad ___ the"]
-    told = {tuple(blank.words) for blank in caller.fill("blank", texts)}
-    assert len(told) == len(texts)
+    reported = {tuple(blank.words) for blank in caller.fill("blank", texts)}
+    assert len(reported) == len(texts)
 
 
-def test_as_many_words_are_told_as_were_asked_for(caller):
+def test_as_many_words_are_reported_as_were_asked_for(caller):
     (two,) = caller.fill("blank", ["the ___"], top=2)
     (every,) = caller.fill("blank", ["the ___"], top=100)
     assert two.words == every.words[:2]

@@ -46,7 +46,7 @@ class Answer:
         return "".join(token.text for token in self.tokens)
 
     @property
-    def told(self):
+    def reported(self):
         return [(t.id, t.text, t.position, t.log_probability, t.top) for t in self.tokens]
 
     def of(self, sample):
@@ -110,7 +110,7 @@ def ask_elsewhere(elsewhere):
 
 
 def test_a_sample_is_the_same_whatever_their_number(ask):
-    """And each one's end is told with its own length and log-probability."""
+    """And each one's end comes with its own length and log-probability."""
     make_request = {"prompt": "abc", "max_tokens": 20, "sampling": Sampling(seed=5)}
     five = ask(samples=5, **make_request)
     assert [t.position for t in five.tokens if t.sample == 4] == list(range(20))
@@ -169,7 +169,7 @@ def test_a_beam_finds_what_score_values(ask, shared):
 
 def test_a_beam_of_one_is_the_greedy_stream(ask):
     beam = ask("speller", source="fgh", max_tokens=20, beam=Beam(1))
-    assert beam.told == ask("speller", source="fgh", max_tokens=20, sampling=GREEDY).told
+    assert beam.reported == ask("speller", source="fgh", max_tokens=20, sampling=GREEDY).reported
 
 
 # -- what may be drawn ----------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_only_allowed_tokens_are_drawn_and_banned_ones_never(ask):
     ids=["bias", "frequency", "both", "negative presence", "with a ban"],
 )
 def test_the_greedy_token_is_the_best_after_bias_and_penalties(ask, sampling):
-    """Told log-probabilities are the model's own: adding what was asked for finds each token."""
+    """Reported log-probabilities are the model's own; adding the bias finds each token."""
     make_request = {"prompt": "abc", "max_tokens": 60, "top_log_probabilities": EVERY}
     made = ask(sampling=Sampling(temperature=0, **sampling), **make_request)
     assert made.ids != ask(sampling=GREEDY, **make_request).ids
@@ -222,7 +222,7 @@ def test_the_greedy_token_is_the_best_after_bias_and_penalties(ask, sampling):
         )
 
     for token in made.tokens:
-        known = {number: value(number, told) for number, _, told in token.top}
+        known = {number: value(number, reported) for number, _, reported in token.top}
         assert known[token.id] >= max(known.values()) - 1e-4, token.position
         counts[token.id] = counts.get(token.id, 0) + 1
 
@@ -294,10 +294,10 @@ def test_nothing_ends_a_stream_before_min_tokens(ask):
     assert all(end.output_tokens >= 9 for end in beam.ends)
 
 
-# -- what is told ---------------------------------------------------------------------------
+# -- what comes beside a token ---------------------------------------------------------------
 
 
-def test_the_likeliest_tokens_are_told_with_the_drawn_ones_value(ask, shared):
+def test_the_likeliest_tokens_are_reported_with_the_drawn_ones_value(ask, shared):
     with Client(shared.target, timeout=30) as client:
         vocabulary = client.get_model("letters", with_vocabulary=True).vocabulary
     make_request = {"prompt": "abc", "max_tokens": 25, "sampling": Sampling(seed=3)}
@@ -313,17 +313,17 @@ def test_the_likeliest_tokens_are_told_with_the_drawn_ones_value(ask, shared):
     assert [t.top for t in few.tokens] == [t.top[:3] for t in made.tokens]
 
 
-def test_echo_tells_the_prompt_as_score_does(ask, shared):
+def test_echo_reports_the_prompt_as_score_does(ask, shared):
     prompt = "abc defg"
     with Client(shared.target, timeout=30) as client:
         (scored,) = client.score("letters", [prompt])
         plain = list(client.generate("letters", prompt=prompt, max_tokens=3, echo=True))
-    told = ask(prompt=prompt, max_tokens=3, echo=True)
-    assert told.pieces[0].echo == scored.tokens
-    assert not any(piece.echo for piece in told.pieces[1:])
+    reported = ask(prompt=prompt, max_tokens=3, echo=True)
+    assert reported.pieces[0].echo == scored.tokens
+    assert not any(piece.echo for piece in reported.pieces[1:])
     assert "".join(token.text for token in plain[0].echo) == prompt
     assert all(token.log_probability is None for token in plain[0].echo)
-    assert [t.position for t in told.tokens] == [0, 1, 2], "the stream itself begins at 0"
+    assert [t.position for t in reported.tokens] == [0, 1, 2], "the stream itself begins at 0"
     one = ask(prompt="a", max_tokens=1, echo=True)
     assert [(t.text, t.log_probability) for t in one.pieces[0].echo] == [("a", None)]
 
@@ -338,7 +338,7 @@ def test_messages_hold_as_many_tokens_as_were_asked_for(ask, count):
     assert 1 <= sizes[0] <= count
     assert sizes[-1] <= count
     automatic = ask(prompt="ab", max_tokens=100, sampling=Sampling(seed=2))
-    assert automatic.told == made.told
+    assert automatic.reported == made.reported
 
 
 def test_the_vocabulary_is_listed_when_asked_for(shared):
@@ -360,7 +360,7 @@ RESUMED = {
     "typical": {"sampling": Sampling(seed=9, typical_p=0.7)},
     "bias": {"sampling": Sampling(seed=9, logit_bias={4: 2.0}, banned_tokens=(6,))},
     "stops": {"sampling": Sampling(seed=9), "stop": ["abcabcabc", "kkkkk", "n?"]},
-    "told": {"sampling": Sampling(seed=9), "top_log_probabilities": 4},
+    "likeliest": {"sampling": Sampling(seed=9), "top_log_probabilities": 4},
 }
 
 
@@ -373,7 +373,7 @@ def test_a_stream_goes_on_elsewhere_from_each_resume_point(ask, ask_elsewhere, c
     top = {k: v for k, v in make_request.items() if k.startswith("top")}
     for point in whole.points:
         rest = ask_elsewhere(resume_token=point.token, **top)
-        assert rest.told == whole.told[point.next_position :]
+        assert rest.reported == whole.reported[point.next_position :]
         assert rest.answer.reason == whole.answer.reason
         assert rest.answer.input_tokens == 3
         (end,) = rest.ends
@@ -388,7 +388,7 @@ def test_a_source_model_goes_on_elsewhere(ask, ask_elsewhere):
     assert len(whole.points) == 2
     for point in whole.points:
         rest = ask_elsewhere("speller", resume_token=point.token)
-        assert rest.told == whole.told[point.next_position :]
+        assert rest.reported == whole.reported[point.next_position :]
 
 
 def test_each_sample_goes_on_by_itself(ask, ask_elsewhere):
@@ -408,7 +408,10 @@ def test_an_ended_stream_goes_further(ask, ask_elsewhere):
     short = ask(max_tokens=25, resume_at_end=True, **make_request)
     (point,) = short.points
     assert point.next_position == 25
-    assert short.told + ask_elsewhere(resume_token=point.token, max_tokens=35).told == long.told
+    assert (
+        short.reported + ask_elsewhere(resume_token=point.token, max_tokens=35).reported
+        == long.reported
+    )
     stop = long.text[30:33]
     stopped = ask(max_tokens=60, stop=[stop], resume_at_end=True, **make_request)
     assert stopped.answer.reason == "stop"
@@ -425,7 +428,10 @@ def test_a_new_seed_forks_a_stream(ask, ask_elsewhere):
         prompt="abc", max_tokens=60, resume_every=16, sampling=Sampling(seed=1)
     ).points
     fork = ask(resume_token=point.token, sampling=Sampling(seed=77))
-    assert fork.told == ask_elsewhere(resume_token=point.token, sampling=Sampling(seed=77)).told
+    assert (
+        fork.reported
+        == ask_elsewhere(resume_token=point.token, sampling=Sampling(seed=77)).reported
+    )
     assert fork.tokens[0].position == point.next_position
     assert fork.pieces[0].seed == 77
     others = [ask(resume_token=point.token, sampling=Sampling(seed=seed)) for seed in (78, 79)]
@@ -529,7 +535,7 @@ REFUSED = {
     "allowed but silent": (drawing(allowed_tokens=(0,)), "leave nothing to draw"),
     "too many samples": ({"samples": 65}, "samples is 65; choose 1 to 64"),
     "min above max": ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9, max_tokens 8"),
-    "too many told": ({"top_log_probabilities": 21}, "is 21; choose up to 20"),
+    "too many likeliest": ({"top_log_probabilities": 21}, "is 21; choose up to 20"),
     "resume too often": ({"resume_every": 15}, "resume_every is 15; choose 0 for never or at"),
     "stop too long": ({"stop": ["x" * 257]}, r"stop\[0\] has 257 characters; send 1 to 256"),
     "beam of none": ({"beam": Beam(0)}, "beam.width is 0; choose 1 to 16"),
@@ -541,7 +547,7 @@ REFUSED = {
     "beam and samples": ({"beam": Beam(2), "samples": 2}, "goes without samples"),
     "beam and seed": ({"beam": Beam(2)} | drawing(seed=1), "goes without seed"),
     "beam and bias": ({"beam": Beam(2)} | drawing(logit_bias={3: 1.0}), "goes without logit_bias"),
-    "beam and told": (
+    "beam and likeliest": (
         {"beam": Beam(2), "top_log_probabilities": 2},
         "goes without top_log_probabilities",
     ),
@@ -632,7 +638,7 @@ def test_a_slow_readers_stream_pauses_and_then_goes_on_as_it_would_have(service)
         Client(service.target, timeout=30) as client,
     ):
         wait_until(lambda: paused(service) == 10)
-        engine = service.app.catalogue.get("letters").thread.engine
+        engine = service.app.registry.get("letters").thread.engine
         assert engine.scheduler.free_rows == engine.scheduler.capacity
         for seed in range(3):
             others = client.generate(
@@ -659,7 +665,7 @@ def test_paused_streams_hold_no_row(start_service):
         assert {s: len(t) for s, t in tokens_of([first, *call]).items()} == dict.fromkeys(
             range(6), LONG
         )
-    engine = service.app.catalogue.get("letters").thread.engine
+    engine = service.app.registry.get("letters").thread.engine
     wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.inflight.calls == 0)
     assert paused(service) == 0
 
@@ -667,7 +673,7 @@ def test_paused_streams_hold_no_row(start_service):
 def test_a_reader_that_stalls_is_given_up(start_service):
     """It reads what was on its way, then ABORTED with what to do; nothing of it stays."""
     service = start_service(stall_seconds=0.2)
-    engine = service.app.catalogue.get("letters").thread.engine
+    engine = service.app.registry.get("letters").thread.engine
     with reading_slowly(service, much(1)) as (first, call):
         # It was given up, whether it ever reads on or not.
         wait_until(lambda: stalled(service) == 1)
@@ -682,12 +688,12 @@ def test_a_reader_that_stalls_is_given_up(start_service):
 
 
 def test_unread_streams_give_up_their_places_to_whoever_comes(start_service):
-    """Long before they would have stalled; the caller is told why, even in the midst of a write.
+    """Long before they would have stalled; the caller learns why, even in the midst of a write.
 
     Of so few places none is in reserve for another caller.
     """
     service = start_service(max_streams=2, max_queue=1)
-    thread = service.app.catalogue.get("letters").thread
+    thread = service.app.registry.get("letters").thread
     with (
         reading_slowly(service, much(1)) as (_, call),
         Client(service.target, timeout=30) as client,
@@ -721,7 +727,7 @@ def test_a_stop_waits_for_no_reader_that_was_given_up(start_service):
 
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])
 def test_a_paused_stream_can_be_left(service, how):
-    engine = service.app.catalogue.get("letters").thread.engine
+    engine = service.app.registry.get("letters").thread.engine
     channel = grpc.insecure_channel(service.target, SMALL_WINDOW)
     call = unroll_pb2_grpc.UnrollServiceStub(channel).Generate(much(1), timeout=60)
     next(call)
@@ -731,7 +737,7 @@ def test_a_paused_stream_can_be_left(service, how):
     channel.close()
     wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.inflight.calls == 0)
     assert paused(service) == 0
-    assert service.app.catalogue.get("letters").thread.open_work == 0
+    assert service.app.registry.get("letters").thread.open_work == 0
 
 
 def test_stopping_gives_up_readers_that_do_not_read(start_service):

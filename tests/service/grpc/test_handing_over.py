@@ -67,7 +67,7 @@ def make_request(**options):
     )  # fmt: skip
 
 
-def told(responses):
+def reported(responses):
     return sorted(
         (t.sample, t.position, t.id, t.text, t.log_probability)
         for response in responses
@@ -102,7 +102,7 @@ def test_streams_go_on_elsewhere_as_if_nothing_had_happened(
     replicas, stubs, slowly, options, unfinished
 ):
     request = make_request(**options)
-    undisturbed = told(stubs[1].Generate(request, timeout=60))
+    undisturbed = reported(stubs[1].Generate(request, timeout=60))
     call = stubs[0].Generate(request, timeout=60)
     responses = [next(call)]
     assert replicas[0].stop()
@@ -112,17 +112,17 @@ def test_streams_go_on_elsewhere_as_if_nothing_had_happened(
     assert last.finish_reason == pb.FINISH_REASON_HANDED_OVER
     assert {point.sample for point in last.resume_points} == unfinished
     assert last.usage.output_tokens == sum(len(r.tokens) for r in responses)
-    assert told(responses) != undisturbed
+    assert reported(responses) != undisturbed
     rest = gone_on(stubs[1], last, request.model)
-    assert sorted(told(responses) + told(rest)) == undisturbed
+    assert sorted(reported(responses) + reported(rest)) == undisturbed
 
 
-def test_what_has_not_begun_is_refused_and_nothing_of_it_was_told(replicas, stubs, slowly):
+def test_what_has_not_begun_is_refused_and_nothing_of_it_was_reported(replicas, stubs, slowly):
     running = [stubs[0].Generate(make_request(), timeout=60) for _ in range(8)]
     for call in running:
         next(call)
     waiting = stubs[0].Generate(make_request(), timeout=60)
-    engine = replicas[0].app.catalogue.get("letters").thread.engine
+    engine = replicas[0].app.registry.get("letters").thread.engine
     deadline = time.monotonic() + 10
     while not engine.scheduler.waiting:
         assert time.monotonic() < deadline
@@ -140,7 +140,7 @@ def test_what_has_not_begun_is_refused_and_nothing_of_it_was_told(replicas, stub
 def test_a_search_is_sent_again(replicas, stubs, slowly):
     request = make_request(beam=pb.Beam(width=2), sampling=None)
     call = stubs[0].Generate(request, timeout=60)
-    engine = replicas[0].app.catalogue.get("letters").thread.engine
+    engine = replicas[0].app.registry.get("letters").thread.engine
     while not engine.scheduler.rows:
         time.sleep(0.001)
     assert replicas[0].stop()
@@ -149,7 +149,7 @@ def test_a_search_is_sent_again(replicas, stubs, slowly):
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_requests_of_the_inference_protocol_are_told_to_ask_again(replicas, slowly):
+def test_requests_of_the_inference_protocol_are_sent_back_for_later(replicas, slowly):
     request = ask("letters", {"prompt": ["ab"]}, parameters={"max_tokens": LONG})
     with Inference(replicas[0].target) as inference:
         call = inference.stub.ModelStreamInfer(iter([request]), timeout=30)
@@ -158,7 +158,7 @@ def test_requests_of_the_inference_protocol_are_told_to_ask_again(replicas, slow
         assert "send the request to another one" in list(call)[-1].error_message
 
 
-def test_a_stream_of_tags_tells_which_requests_are_answered(replicas, stubs, slowly):
+def test_a_stream_of_tags_reports_which_requests_are_answered(replicas, stubs, slowly):
     parts = [" ".join(tiny.WORDS[i : i + 3]) for i in range(5)] * 8
     whole = tags(stubs[1], parts)
     sending = queue.Queue()

@@ -53,7 +53,7 @@ def test_what_was_sent_before_such_bytes_is_still_answered(channel: grpc.Channel
 
 @pytest.mark.parametrize("letter", ["a", "é", "\U0001f600"])
 def test_a_refusal_fits_its_header_whatever_it_quotes(channel: grpc.Channel, letter: str) -> None:
-    """A client that gets too much of it would be told of the header instead."""
+    """A client that gets too much of it would see an error of the header instead."""
     request = pb.GetModelRequest(name=letter * 100_000).SerializeToString()
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(f"{SERVICE}/GetModel")(request, timeout=20)

@@ -182,12 +182,12 @@ def test_refused_calls_are_counted_and_never_begin(secured):
     assert secured.service.app.grpc.inflight.calls == 0
 
 
-def test_no_token_is_ever_logged_or_told(secured, caplog):
+def test_no_token_is_ever_logged_or_sent(secured, caplog):
     caplog.set_level(logging.DEBUG)
-    told = [secured.statuses(secret) for secret in (UNKNOWN_TOKEN, *secured.secrets.values())]
+    reported = [secured.statuses(secret) for secret in (UNKNOWN_TOKEN, *secured.secrets.values())]
     for secret in (UNKNOWN_TOKEN, *secured.secrets.values()):
         assert secret not in caplog.text
-        assert secret not in repr(told)
+        assert secret not in repr(reported)
 
 
 # -- callers and what is theirs ---------------------------------------------------------------

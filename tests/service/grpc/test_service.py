@@ -36,7 +36,7 @@ def wait_until(condition, seconds=10.0):
 
 
 def engine_of(service, name):
-    return service.app.catalogue.get(name).thread.engine
+    return service.app.registry.get(name).thread.engine
 
 
 # -- answers --------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_log_probabilities_come_only_when_asked_for(client):
         assert all(token.log_probability is None for token in piece.tokens)
 
 
-def test_a_stream_without_a_seed_can_be_repeated_with_the_one_it_tells(client):
+def test_a_stream_without_a_seed_can_be_repeated_with_the_one_it_reports(client):
     first = list(client.generate("letters", prompt="abc", max_tokens=30))
     again = client.generate(
         "letters", prompt="abc", max_tokens=30, sampling=Sampling(seed=first[0].seed)
@@ -101,7 +101,7 @@ def test_a_stop_text_ends_the_stream(client):
     assert pieces[-1].answer.reason == "stop"
 
 
-def test_score_is_the_log_probability_that_generation_tells(client):
+def test_score_is_the_log_probability_that_generation_reports(client):
     """Scoring a stream's own text gives the log-probabilities the stream carried."""
     pieces = client.generate(
         "letters", prompt="abc", max_tokens=30, sampling=Sampling(seed=3), log_probabilities=True
@@ -109,9 +109,9 @@ def test_score_is_the_log_probability_that_generation_tells(client):
     made = [token for piece in pieces for token in piece.tokens]
     (scored,) = client.score("letters", ["abc" + "".join(token.text for token in made)])
     assert scored.tokens[0].log_probability is None
-    for told, token in zip(made, scored.tokens[3:], strict=True):
-        assert token.id == told.id
-        assert token.log_probability == pytest.approx(told.log_probability, abs=1e-5)
+    for reported, token in zip(made, scored.tokens[3:], strict=True):
+        assert token.id == reported.id
+        assert token.log_probability == pytest.approx(reported.log_probability, abs=1e-5)
     known = [t.log_probability for t in scored.tokens if t.log_probability is not None]
     assert scored.log_probability == pytest.approx(sum(known))
 
@@ -196,7 +196,7 @@ def test_a_late_request_joins_a_running_batch(service, client, monkeypatch):
         name = "unroll_batch_rows_bucket"
         return service.metric(name, model="letters", graph="step", le=rows)
 
-    # Steps are told to the metrics several at once, the last ones when the engine is idle.
+    # Steps reach the metrics several at once, the last ones when the engine is idle.
     wait_until(lambda: steps_of("2.0") - steps_of("1.0") >= 2)
 
 
@@ -254,7 +254,7 @@ def test_a_deadline_frees_the_row(service, monkeypatch):
 def test_a_score_can_be_given_up_between_its_pieces(service, monkeypatch):
     """A score runs a piece a step, so a caller who leaves costs one piece, not the rest."""
     monkeypatch.setattr("service.runtime.runners._SCORE_PIECE", 1)
-    engine = service.app.catalogue.get("letters").score_thread.engine
+    engine = service.app.registry.get("letters").score_thread.engine
     session = engine.runner.session
     ran = []
 
@@ -290,7 +290,7 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
     wait_until(lambda: engine.is_idle and service.app.grpc.inflight.calls == 0)
     assert cancelled(service) > 100
     assert engine.scheduler.free_rows == engine.scheduler.capacity
-    assert service.app.catalogue.get("letters").thread.open_work == 0
+    assert service.app.registry.get("letters").thread.open_work == 0
     for side in engine.arena.sides():
         assert not any(side.inputs[name].any() for name in engine.arena.current())
 
@@ -498,7 +498,7 @@ def test_bad_input_disturbs_no_other_request(service, client, monkeypatch):
     assert text + text_of(stream) == expected
 
 
-def test_the_least_temperature_is_the_one_that_is_told(client):
+def test_the_least_temperature_is_the_one_that_is_reported(client):
     """0.01 is a little less as the wire's float32, and is accepted."""
     sampling = Sampling(temperature=0.01, seed=1)
     assert text_of(client.generate("letters", prompt="a", max_tokens=3, sampling=sampling))
@@ -530,7 +530,7 @@ def test_a_full_queue_says_when_to_come_back(start_service, monkeypatch):
             target=lambda: list(client.generate("letters", prompt="a", max_tokens=1))
         )
         waits.start()
-        thread = service.app.catalogue.get("letters").thread
+        thread = service.app.registry.get("letters").thread
         wait_until(lambda: thread.open_work == 2)
         with pytest.raises(RequestFailed) as caught:
             list(client.generate("letters", prompt="a"))
@@ -620,7 +620,7 @@ def http(service, path):
 
 
 @pytest.mark.parametrize("name", ["", "unroll.v1.UnrollService", "letters", "mood", "speller"])
-def test_health_is_told_for_all_and_for_each_model(shared_service, name):
+def test_health_is_reported_for_all_and_for_each_model(shared_service, name):
     assert health_of(shared_service, name) == "SERVING"
 
 
@@ -633,7 +633,7 @@ def test_reflection_names_the_service(shared_service):
     assert {"unroll.v1.UnrollService", "grpc.health.v1.Health"} <= names
 
 
-def test_metrics_tell_what_happened(service, client):
+def test_metrics_report_what_happened(service, client):
     """Known traffic, known counts; a made-up model name becomes no label."""
     client.classify("mood", ["good food", "bad"])
     list(client.generate("letters", prompt="abc", max_tokens=10))
@@ -692,10 +692,10 @@ def test_shutdown_hands_over_what_outlasts_the_grace(start_service, monkeypatch)
 
 
 def test_shutdown_ends_what_outlasts_the_hand_over_too(start_service, monkeypatch):
-    """An engine that does not come back from a batch: its callers are told, and it ends."""
+    """An engine that does not come back from a batch: its callers get an error, and it ends."""
     monkeypatch.setattr(server, "_HAND_OVER_SECONDS", 0.1)
     service = start_service(grace_seconds=0.1)
-    engine = service.app.catalogue.get("mood").thread.engine
+    engine = service.app.registry.get("mood").thread.engine
     step, begun = engine.step, threading.Event()
 
     def stuck():

@@ -70,7 +70,7 @@ def start(models, start_service):
 
 
 def streams_of(service):
-    return service.app.catalogue.get(MODEL).stream
+    return service.app.registry.get(MODEL).stream
 
 
 def requests(service, code):
@@ -92,7 +92,7 @@ def nothing_is_left(service):
     assert streams.engine.scheduler.free_rows == streams.engine.scheduler.capacity
 
 
-class Told:
+class Reported:
     """All messages of a stream, gathered."""
 
     def __init__(self, pieces):
@@ -119,7 +119,7 @@ class Conversation:
 
     def end(self):
         self.parts.put(None)
-        return Told(self.pieces)
+        return Reported(self.pieces)
 
 
 @contextmanager
@@ -150,23 +150,25 @@ def test_each_token_is_answered_before_the_next_one_is_known(client, tokens_per_
 def test_labels_are_those_of_tag(client):
     """Its graph reads the whole text with the same step."""
     (whole,) = client.tag(MODEL, [WORDS])
-    told = Told(client.stream_tag(MODEL, [WORDS], top=3)).tokens
-    assert len({token.label for token in told}) > 2, "labels vary"
-    assert [(t.text, t.label, t.position) for t in told] == [
+    reported = Reported(client.stream_tag(MODEL, [WORDS], top=3)).tokens
+    assert len({token.label for token in reported}) > 2, "labels vary"
+    assert [(t.text, t.label, t.position) for t in reported] == [
         (t.text, t.label, t.position) for t in whole.tokens
     ]
-    for token, same in zip(told, whole.tokens, strict=True):
+    for token, same in zip(reported, whole.tokens, strict=True):
         assert token.probability == pytest.approx(same.probability, abs=1e-6)
         assert token.top[0] == (token.label, token.probability)
         assert len(token.top) == 3
 
 
 def test_texts_are_split_and_words_are_not(client):
-    told = Told(client.stream_tag(MODEL, ["The food isn't", "", [], " bad!", ["not good", "x"]]))
-    assert [token.text for token in told.tokens] == [
+    reported = Reported(
+        client.stream_tag(MODEL, ["The food isn't", "", [], " bad!", ["not good", "x"]])
+    )
+    assert [token.text for token in reported.tokens] == [
         "The", "food", "isn't", "bad", "!", "not good", "x",
     ]  # fmt: skip
-    assert [token.position for token in told.tokens] == list(range(7))
+    assert [token.position for token in reported.tokens] == list(range(7))
 
 
 def in_pieces(words, choose):
@@ -181,14 +183,14 @@ def test_a_stream_is_the_same_bits_alone_and_beside_others_in_pieces_of_any_size
     """Twelve at once on four rows, each cut at random, against each alone and in one piece."""
     choose = random.Random(11)
     inputs = [[choose.choice(WORDS) for _ in range(choose.randint(1, 700))] for _ in range(12)]
-    alone = [Told(client.stream_tag(MODEL, [words])).tokens for words in inputs]
+    alone = [Reported(client.stream_tag(MODEL, [words])).tokens for words in inputs]
     crowded = start(max_streams=4)
     found = [None] * len(inputs)
 
     def read(number):
         pieces = in_pieces(inputs[number], random.Random(number))
         with Client(crowded.target, timeout=60) as caller:
-            found[number] = Told(caller.stream_tag(MODEL, pieces)).tokens
+            found[number] = Reported(caller.stream_tag(MODEL, pieces)).tokens
 
     threads = [threading.Thread(target=read, args=(n,)) for n in range(len(inputs))]
     for thread in threads:
@@ -203,15 +205,15 @@ def test_a_stream_is_the_same_bits_alone_and_beside_others_in_pieces_of_any_size
 
 
 def test_a_stream_goes_on_elsewhere_from_each_resume_point(client, models, keys):
-    whole = Told(client.stream_tag(MODEL, [WORDS], resume_every=16, resume_at_end=True))
+    whole = Reported(client.stream_tag(MODEL, [WORDS], resume_every=16, resume_at_end=True))
     assert [point.next_position for point in whole.points] == [16, 32, 48, 60]
     elsewhere = RunningService(Config(models=models, resume_keys=keys, **ADDRESSES))
     try:
         with Client(elsewhere.target, timeout=30) as other:
             for point in whole.points:
                 rest = [WORDS[point.next_position :], WORDS[:5]]
-                resumed = Told(other.stream_tag(MODEL, rest, resume_token=point.token))
-                straight = Told(client.stream_tag(MODEL, [WORDS, WORDS[:5]]))
+                resumed = Reported(other.stream_tag(MODEL, rest, resume_token=point.token))
+                straight = Reported(client.stream_tag(MODEL, [WORDS, WORDS[:5]]))
                 assert resumed.tokens == straight.tokens[point.next_position :]
                 assert resumed.end.tokens == len(resumed.tokens)
     finally:
@@ -219,11 +221,11 @@ def test_a_stream_goes_on_elsewhere_from_each_resume_point(client, models, keys)
 
 
 def test_resume_tokens_of_other_calls_are_refused_and_say_where_to_send_them(client):
-    tag = Told(client.stream_tag(MODEL, [WORDS[:2]], resume_at_end=True)).points[0].token
+    tag = Reported(client.stream_tag(MODEL, [WORDS[:2]], resume_at_end=True)).points[0].token
     pieces = client.generate("letters", prompt="a", max_tokens=2, resume_at_end=True)
     (made,) = [point.token for piece in pieces for point in piece.resume_points]
     with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*send it to Generate"):
-        Told(client.stream_tag(MODEL, [WORDS], resume_token=made))
+        Reported(client.stream_tag(MODEL, [WORDS], resume_token=made))
     with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*send it to StreamTag"):
         list(client.generate("letters", resume_token=tag, sampling=Sampling(seed=1)))
 
@@ -306,7 +308,7 @@ def test_a_full_queue_refuses(start):
         assert one.ask("good")
         assert other.ask("good")
         with pytest.raises(RequestFailed, match="RESOURCE_EXHAUSTED") as caught:
-            Told(client.stream_tag(MODEL, ["good"]))
+            Reported(client.stream_tag(MODEL, ["good"]))
         assert caught.value.retry_after_seconds
 
 
@@ -331,7 +333,7 @@ def test_streams_that_wait_for_their_callers_hold_no_row(start):
 
 
 def endless(start):
-    """Requests that never stop coming, with much to tell for each token."""
+    """Requests that never stop coming, with much to send for each token."""
     yield start
     while True:
         yield words_part(*["good"] * 100)
@@ -374,7 +376,7 @@ def test_a_caller_that_sends_and_does_not_read_is_read_no_further(start, monkeyp
     with reading_slowly(service), Client(service.target, timeout=30) as client:
         wait_until(lambda: max(waiting, default=0) >= online_tagger.MOST_WAITING)
         wait_until(lambda: service.metric("unroll_paused_streams", model=MODEL) == 1)
-        assert len(Told(client.stream_tag(MODEL, [WORDS])).tokens) == len(WORDS)
+        assert len(Reported(client.stream_tag(MODEL, [WORDS])).tokens) == len(WORDS)
     assert max(waiting) < online_tagger.MOST_WAITING + 100
     nothing_is_left(service)
 
@@ -440,7 +442,7 @@ def test_a_broken_engine_fails_its_streams_and_no_whole_texts(start, monkeypatch
         assert silent.ask("good")
         monkeypatch.setattr(streams_of(service).engine.runner, "step", broken)
         with pytest.raises(RequestFailed, match=r"INTERNAL.*engine of model 'varied' failed"):
-            Told(client.stream_tag(MODEL, ["good"]))
+            Reported(client.stream_tag(MODEL, ["good"]))
         with pytest.raises(RequestFailed, match="INTERNAL"):
             silent.end()
         assert client.tag(MODEL, ["good"])
@@ -480,25 +482,28 @@ def test_a_soaked_stream_costs_a_token_the_same_from_first_to_last(models, soak)
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--threads", "1"]
     command += ["--propagation-seconds", "0"]
     words = random.Random(1).choices(tiny.WORDS, k=_WORDS_A_MESSAGE)
-    quarter, told, places = soak.tokens // 4, 0, []
+    quarter, reported, places = soak.tokens // 4, 0, []
     with Server("soaked", command) as server, Client(server.target, timeout=280) as client:
-        Told(client.stream_tag(MODEL, [WORDS] * 20))  # what first runs allocate
+        Reported(client.stream_tag(MODEL, [WORDS] * 20))  # what first runs allocate
         parts = (words for _ in range(soak.tokens // _WORDS_A_MESSAGE))
         places.append(Place.of(server))
         for piece in client.stream_tag(MODEL, parts):
             for token in piece.tokens:
-                assert (token.position, token.text) == (told, words[told % _WORDS_A_MESSAGE])
-                told += 1
-                if told % quarter == 0:
+                assert (token.position, token.text) == (
+                    reported,
+                    words[reported % _WORDS_A_MESSAGE],
+                )
+                reported += 1
+                if reported % quarter == 0:
                     places.append(Place.of(server))
-    assert told == soak.tokens
+    assert reported == soak.tokens
     middle, end = places[2].rss_bytes, places[4].rss_bytes
     assert end - places[1].rss_bytes < _MOST_GROWTH
     soak.report(
-        f"{told} tokens through one stream of tags: {_mib(places[0].rss_bytes)} at its start, "
+        f"{reported} tokens through one stream of tags: {_mib(places[0].rss_bytes)} at its start, "
         f"{_mib(middle)} in its middle, {_mib(end)} at its end; server CPU a token "
         f"{_each(places[:2], quarter):.0f} µs in the first quarter, "
-        f"{_each(places[3:], quarter):.0f} µs in the last; {_rate(places, told):.0f} tokens/s"
+        f"{_each(places[3:], quarter):.0f} µs in the last; {_rate(places, reported):.0f} tokens/s"
     )
 
 

@@ -45,7 +45,7 @@ def test_unknown_tokens_are_counted(caller):
     assert answer.unknown_symbols == 3
 
 
-def test_the_likeliest_labels_are_told_when_asked_for(caller):
+def test_the_likeliest_labels_are_reported_when_asked_for(caller):
     (plain,) = caller.tag("tags", ["the food is bad"])
     (two,) = caller.tag("tags", ["the food is bad"], top=2)
     (every,) = caller.tag("tags", ["the food is bad"], top=20)
@@ -58,7 +58,7 @@ def test_the_likeliest_labels_are_told_when_asked_for(caller):
 
 
 def test_much_text_is_tagged_as_little_is(caller):
-    """It is read and told off the event loop."""
+    """It is read and written off the event loop."""
     text = "the food was great not bad " * 10
     many = caller.tag("tags", [text] * 100, top=3)
     assert many == caller.tag("tags", [text], top=3) * 100
@@ -100,7 +100,7 @@ REFUSED = {
     "too long a text": ([item(text="a" * 5000)], {}, r"items\[0\].text has 5000 characters"),
     "too much": ([item(words=["a" * 150_000])], {}, "items hold 150000 characters together"),
     "too many labels": ([item(text="a")], {"top_labels": 21}, "top_labels is 21; choose up to 20"),
-    "too much to tell": (
+    "too much to send": (
         [item(text="a " * 64)] * 200,
         {"top_labels": 20},
         "12800 tokens together, with 20 labels each .* at most 131072",

@@ -42,14 +42,14 @@ def test_a_vector_gets_the_same_bits_alone_and_among_others(ask):
     assert together == alone
 
 
-def test_score_is_what_generation_tells(ask, caller):
+def test_score_is_what_generation_reports(ask, caller):
     """Of a vector's own sequence, the end among its tokens, whatever is scored beside it."""
-    pieces, told = ask(vector=VECTOR, sampling=Sampling(temperature=0), max_tokens=8)
+    pieces, reported = ask(vector=VECTOR, sampling=Sampling(temperature=0), max_tokens=8)
     text = "".join(piece.text for piece in pieces)
     scored, *_ = caller.score("foods", [text, "P", "Q R"], vectors=[VECTOR, *OTHERS[:2]])
     assert caller.score("foods", [text], vectors=[VECTOR]) == [scored]
-    assert [token.id for token in scored.tokens[:-1]] == [token for token, _, _ in told]
-    for token, (_, _, log_probability) in zip(scored.tokens, told, strict=False):
+    assert [token.id for token in scored.tokens[:-1]] == [token for token, _, _ in reported]
+    for token, (_, _, log_probability) in zip(scored.tokens, reported, strict=False):
         assert token.log_probability == pytest.approx(log_probability, abs=1e-5)
 
 
@@ -80,12 +80,12 @@ def test_without_a_state_the_last_token_of_a_prompt_is_all_that_counts(ask, call
     prompts = ["a", "dca", "abcdefgh" * 7 + "a", "b"]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda prompt: ask("bigrams", prompt=prompt, **options), prompts))
-    told = [tokens for _, tokens in answers]
-    assert told[0] == told[1] == told[2] != told[3]
+    reported = [tokens for _, tokens in answers]
+    assert reported[0] == reported[1] == reported[2] != reported[3]
     assert [pieces[-1].answer.input_tokens for pieces, _ in answers] == [1, 3, 57, 1]
-    made = "".join(text for _, text, _ in told[0])
+    made = "".join(text for _, text, _ in reported[0])
     scored, other = caller.score("bigrams", ["a" + made, "ba"])
-    for token, (_, _, log_probability) in zip(scored.tokens[1:], told[0], strict=True):
+    for token, (_, _, log_probability) in zip(scored.tokens[1:], reported[0], strict=True):
         assert token.log_probability == pytest.approx(log_probability, abs=1e-5)
     assert len(other.tokens) == 2
 
@@ -144,7 +144,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_prime_is_refused_and_says_what_to_do(refusal, case):
+def test_what_cannot_prefill_is_refused_and_says_what_to_do(refusal, case):
     request, message = REFUSED[case]
     assert re.search(message, refusal(*request))
 

@@ -196,7 +196,7 @@ def test_probes_get_in_where_no_file_can_be_opened(server, call, monkeypatch):
         (b"GET /elsewhere HTTP/1.1\r\n\r\n", 404),
     ],
 )
-def test_what_is_no_request_is_told_so(call, sent, status):
+def test_what_is_no_request_is_refused(call, sent, status):
     caller = call().connect()
     caller.send(sent)
     answer = caller.read()

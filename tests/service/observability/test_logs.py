@@ -158,13 +158,13 @@ def test_whatever_is_logged_is_a_line_of_bounded_length(written, form):
     except ValueError as error:
         fields = {"model": long, "n": 3}
         logging.getLogger("service.test").error(long, exc_info=error, extra={"fields": fields})
-    told = stream.getvalue()
-    assert told.count(f"({len(long)} characters)") == 3
-    assert len(told) < 300_000
-    assert not LISTENED.search(told)
+    reported = stream.getvalue()
+    assert reported.count(f"({len(long)} characters)") == 3
+    assert len(reported) < 300_000
+    assert not LISTENED.search(reported)
 
 
-def test_a_line_that_cannot_be_made_is_told_of(written, capfd):
+def test_a_line_that_cannot_be_made_is_logged(written, capfd):
     """logging itself would write to standard error, whoever reads that."""
     stream = written()
     logging.getLogger("service.test").info("%d", CANARY)
@@ -173,7 +173,7 @@ def test_a_line_that_cannot_be_made_is_told_of(written, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_lost_lines_are_counted_by_level_and_told_of(written):
+def test_lost_lines_are_counted_by_level_and_logged(written):
     may_write, content = threading.Event(), io.BytesIO()
 
     def write(line):
@@ -210,23 +210,25 @@ def fail(message):
 @pytest.mark.usefixtures("within_a_request")
 @pytest.mark.parametrize("form", ["json", "console"])
 @pytest.mark.parametrize("shows_texts", [False, True])
-def test_an_error_within_a_request_tells_what_was_sent_only_when_asked(written, form, shows_texts):
+def test_an_error_within_a_request_reports_what_was_sent_only_when_asked(
+    written, form, shows_texts
+):
     stream = written(form=form, shows_texts=shows_texts)
     try:
         fail(CANARY)
     except ValueError as error:
         logging.getLogger("service.test").error("Generate failed", exc_info=error)
-    told = stream.getvalue()
-    assert "request-1" in told
-    assert "in fail" in told
-    assert told.index("KeyError") < told.index("ValueError")
-    assert ("canary" in told) is shows_texts
-    assert not LISTENED.search(told)
+    reported = stream.getvalue()
+    assert "request-1" in reported
+    assert "in fail" in reported
+    assert reported.index("KeyError") < reported.index("ValueError")
+    assert ("canary" in reported) is shows_texts
+    assert not LISTENED.search(reported)
     if form == "console":
-        assert not any(line.startswith("{") for line in told.splitlines())
+        assert not any(line.startswith("{") for line in reported.splitlines())
 
 
-def test_an_engine_tells_all_of_its_error(written):
+def test_an_engine_reports_all_of_its_error(written):
     """It knows ids and arrays, no texts, and no request is its alone."""
     stream = written()
     try:
@@ -238,7 +240,7 @@ def test_an_engine_tells_all_of_its_error(written):
     assert "request_id" not in line
 
 
-def test_an_error_that_nobody_waits_for_is_told_without_its_message(written):
+def test_an_error_that_nobody_waits_for_is_reported_without_its_message(written):
     stream = written()
 
     async def leave_an_error():
@@ -282,12 +284,12 @@ def test_what_nobody_catches_is_in_the_log_and_nowhere_else():
     )
     assert (done.returncode, done.stdout) == (1, "")
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    told = [(line["level"], line.get("exception", line["message"])) for line in lines]
-    assert [level for level, _ in told] == ["error", "error", "warning", "critical"]
-    assert told[0][1].endswith("OSError: in a thread")
-    assert told[1][1].endswith("KeyError")
-    assert "take care" in told[2][1]
-    assert told[3][1].endswith("ValueError: at the end")
+    reported = [(line["level"], line.get("exception", line["message"])) for line in lines]
+    assert [level for level, _ in reported] == ["error", "error", "warning", "critical"]
+    assert reported[0][1].endswith("OSError: in a thread")
+    assert reported[1][1].endswith("KeyError")
+    assert "take care" in reported[2][1]
+    assert reported[3][1].endswith("ValueError: at the end")
 
 
 FAILING = """
@@ -412,7 +414,7 @@ def test_requests_of_the_open_inference_protocol_bring_their_ids(written, callin
 def test_an_uncaught_error_is_logged_with_the_ids_of_its_request(written, calling, monkeypatch):
     stream = written()
     service, caller = calling(log_requests=True)
-    monkeypatch.setattr(service.app.catalogue, "call", lambda *_: fail(CANARY))
+    monkeypatch.setattr(service.app.registry, "call", lambda *_: fail(CANARY))
     headers = (("x-request-id", "edge"), TRACE_PARENT)
     with pytest.raises(grpc.RpcError) as caught:
         caller.unroll.Classify(pb.ClassifyRequest(model="mood", texts=["x"]), metadata=headers)
@@ -499,15 +501,15 @@ def test_what_callers_send_is_in_the_log_only_where_it_is_asked_for(
     service.stop()
     assert set(served) == {grpc.StatusCode.OK}
     assert {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT} < set(refused)
-    told = stream.getvalue()
-    assert told.count("request_id") >= len(served) + len(refused)
-    assert ("canary" in told) is is_asked
-    assert not LISTENED.search(told)
+    reported = stream.getvalue()
+    assert reported.count("request_id") >= len(served) + len(refused)
+    assert ("canary" in reported) is is_asked
+    assert not LISTENED.search(reported)
     if form == "json":
         lines_of(stream)
 
 
-def test_a_long_request_is_told_by_its_size(written, calling):
+def test_a_long_request_is_reported_by_its_size(written, calling):
     stream = written()
     service, caller = calling(log_requests=True, log_texts=True)
     request = pb.ClassifyRequest(model="mood", texts=["good good good good"] * 1000)
@@ -516,7 +518,7 @@ def test_a_long_request_is_told_by_its_size(written, calling):
     assert request_lines(stream)[0]["text"] == f"({request.ByteSize()} bytes)"
 
 
-def test_a_call_of_several_requests_is_told_by_the_id_that_its_caller_gets(written, calling):
+def test_a_call_of_several_requests_is_logged_by_the_id_that_its_caller_gets(written, calling):
     """Also one that is refused before a request of it was read."""
     stream = written()
     service, caller = calling(log_requests=True)
@@ -529,9 +531,9 @@ def test_a_call_of_several_requests_is_told_by_the_id_that_its_caller_gets(writt
         with pytest.raises(grpc.RpcError):
             list(refused)
     service.stop()
-    told = [(line["request_id"], line["code"]) for line in request_lines(stream)]
+    reported = [(line["request_id"], line["code"]) for line in request_lines(stream)]
     first, second = (dict(call.trailing_metadata())["x-request-id"] for call in (served, refused))
-    assert told == [(first, "OK"), (first, "OK"), (second, "UNAUTHENTICATED")]
+    assert reported == [(first, "OK"), (first, "OK"), (second, "UNAUTHENTICATED")]
 
 
 def refuse(*_):

@@ -57,22 +57,22 @@ def test_rows_and_waits_of_versions_side_by_side_are_summed(metrics):
     assert [value(metrics, name, model="letters") for name in names] == [2, 0, 1]
 
 
-def test_steps_are_told_to_both_sixteen_at_a_time_and_when_nothing_runs(metrics):
+def test_steps_reach_both_counters_sixteen_at_a_time_and_when_nothing_runs(metrics):
     statistics = ModelStatistics()
-    told = GenerateMetrics(metrics, "letters", statistics, 8)
+    reported = GenerateMetrics(metrics, "letters", statistics, 8)
     for _ in range(15):
-        told.stepped(2, 0, 0, 0.5, 0.0)
+        reported.stepped(2, 0, 0, 0.5, 0.0)
     assert statistics.snapshot().execution_count == 0
-    told.stepped(0, 0, 7, 0.25, 0.25)
+    reported.stepped(0, 0, 7, 0.25, 0.25)
     assert statistics.snapshot().batches == {2: Duration(15, 7_500_000_000)}
-    told.stepped(1, 0, 0, 0.5, 0.0)
-    told.idle()
+    reported.stepped(1, 0, 0, 0.5, 0.0)
+    reported.idle()
     assert statistics.snapshot().execution_count == 16
     assert value(metrics, "unroll_batch_rows_count", model="letters", graph="step") == 16
     assert value(metrics, "unroll_primed_tokens_total", model="letters") == 7
 
 
-def test_batches_and_answers_are_told_to_both(metrics):
+def test_batches_and_answers_reach_both_counters(metrics):
     statistics = ModelStatistics()
     batches = BatchMetrics(metrics, "mood", "predict", statistics, 32)
     steps = GenerateMetrics(metrics, "mood", statistics, 8)
@@ -87,13 +87,13 @@ def test_batches_and_answers_are_told_to_both(metrics):
     assert value(metrics, "unroll_compute_seconds_sum", model="mood") == 1.0
 
 
-def test_priming_is_told_apart_from_decoding(metrics):
+def test_prefill_is_kept_apart_from_decoding(metrics):
     """A step's time is that of its prefill and that of its decoding."""
-    told = GenerateMetrics(metrics, "letters", ModelStatistics(), 8)
-    told.stepped(2, 0, 5, 0.75, 0.5)
-    told.stepped(2, 0, 0, 0.25, 0.0)
-    told.stepped(0, 0, 3, 0.5, 0.5)
-    told.idle()
+    reported = GenerateMetrics(metrics, "letters", ModelStatistics(), 8)
+    reported.stepped(2, 0, 5, 0.75, 0.5)
+    reported.stepped(2, 0, 0, 0.25, 0.0)
+    reported.stepped(0, 0, 3, 0.5, 0.5)
+    reported.idle()
     names = ("prime_seconds_count", "prime_seconds_sum", "primed_tokens_total")
     seen = [value(metrics, f"unroll_{name}", model="letters") for name in names]
     assert seen == [2, 1.0, 8]
@@ -105,9 +105,9 @@ def test_priming_is_told_apart_from_decoding(metrics):
 
 
 def test_streams_that_go_on_are_counted(metrics):
-    told = GenerateMetrics(metrics, "letters", ModelStatistics(), 8)
-    told.began(0.0, False)
-    told.began(0.0, True)
+    reported = GenerateMetrics(metrics, "letters", ModelStatistics(), 8)
+    reported.began(0.0, False)
+    reported.began(0.0, True)
     assert value(metrics, "unroll_streams_resumed_total", model="letters") == 1
     assert value(metrics, "unroll_queue_seconds_count", model="letters") == 2
 
@@ -272,7 +272,7 @@ def test_the_limit_of_memory_is_the_cgroups_where_it_has_one(tmp_path, place):
     assert memory_limit(tmp_path) == machine
 
 
-def test_a_running_service_tells_of_itself(start_service):
+def test_a_running_service_says_what_it_is(start_service):
     service = start_service(max_streams=4)
     stub = UnrollServiceStub(grpc.insecure_channel(service.target))
     list(stub.Generate(pb.GenerateRequest(model="letters", prompt="ab", max_tokens=5)))

@@ -118,7 +118,7 @@ def events(span):
     return {event.name: event.time_unix_nano for event in span.events}
 
 
-def test_a_stream_is_told_moment_by_moment(traced, collect):
+def test_a_stream_is_recorded_moment_by_moment(traced, collect):
     collector = collect()
     service, unroll, _ = traced(collector.endpoint)
     before = time.time_ns()
@@ -126,10 +126,10 @@ def test_a_stream_is_told_moment_by_moment(traced, collect):
     after = time.time_ns()
     service.stop()
     (span,) = collector.spans
-    told = events(span)
+    reported = events(span)
     names = ["received", "queued", "started", "primed", "first_token", "finished"]
-    assert list(told) == names
-    moments = [span.start_time_unix_nano, *told.values(), span.end_time_unix_nano]
+    assert list(reported) == names
+    moments = [span.start_time_unix_nano, *reported.values(), span.end_time_unix_nano]
     assert moments == sorted(moments)
     assert before <= moments[0]
     assert moments[-1] <= after
@@ -138,9 +138,9 @@ def test_a_stream_is_told_moment_by_moment(traced, collect):
     assert span.status.code == trace_pb2.Status.STATUS_CODE_UNSET
     known = attributes(span)
     waited = known.pop("unroll.queue_seconds")
-    assert waited == pytest.approx((told["started"] - told["queued"]) / 1e9, abs=2e-6)
+    assert waited == pytest.approx((reported["started"] - reported["queued"]) / 1e9, abs=2e-6)
     first = known.pop("unroll.first_token_seconds")
-    assert first == pytest.approx((told["first_token"] - told["queued"]) / 1e9, abs=2e-6)
+    assert first == pytest.approx((reported["first_token"] - reported["queued"]) / 1e9, abs=2e-6)
     assert known == {
         "rpc.system": "grpc", "rpc.system.name": "grpc", "rpc.method": "Generate",
         "rpc.service": "unroll.v1.UnrollService", "rpc.grpc.status_code": 0,
@@ -158,14 +158,14 @@ def test_whole_texts_wait_and_finish(traced, collect):
     unroll.ListModels(pb.ListModelsRequest())
     service.stop()
     classify, listing = collector.spans
-    told = events(classify)
-    assert list(told) == ["received", "queued", "started", "finished"]
-    assert list(told.values()) == sorted(told.values())
+    reported = events(classify)
+    assert list(reported) == ["received", "queued", "started", "finished"]
+    assert list(reported.values()) == sorted(reported.values())
     assert attributes(classify)["unroll.input_tokens"] == 2
     assert list(events(listing)) == ["received"]
 
 
-def test_what_waits_for_a_row_is_told_apart_from_what_is_primed(traced, collect):
+def test_what_waits_for_a_row_is_kept_apart_from_what_is_prefilled(traced, collect):
     """One row: the second stream waits until the first has left it.
 
     Its 400 tokens come in two messages, so that its reader is never so far behind that it gives
@@ -181,8 +181,8 @@ def test_what_waits_for_a_row_is_told_apart_from_what_is_primed(traced, collect)
         list(second)
         list(first)
     service.stop()
-    told = sorted(map(events, collector.spans), key=lambda told: told["queued"])
-    pairs = list(zip(told[::2], told[1::2], strict=True))
+    reported = sorted(map(events, collector.spans), key=lambda reported: reported["queued"])
+    pairs = list(zip(reported[::2], reported[1::2], strict=True))
     assert len(pairs) == 5
     for leading, waiting in pairs:
         assert leading["primed"] < waiting["queued"]
@@ -242,25 +242,25 @@ def test_each_request_of_a_stream_has_a_span(traced, collect):
     assert {attributes(span)["unroll.request_id"] for span in collector.spans} == set("012")
 
 
-def test_a_stream_of_tags_is_told_once(traced, collect):
+def test_a_stream_of_tags_is_reported_once(traced, collect):
     collector = collect()
     service, unroll, _ = traced(collector.endpoint)
     start = pb.StreamTagRequest(start=pb.StreamTagStart(model="tags-online"))
     list(unroll.StreamTag(iter([start, *[pb.StreamTagRequest(text="the food ")] * 3])))
     service.stop()
     (span,) = collector.spans
-    told = list(events(span).values())
-    assert told == sorted(told)
-    assert len(told) == 6
+    reported = list(events(span).values())
+    assert reported == sorted(reported)
+    assert len(reported) == 6
     assert attributes(span)["unroll.input_tokens"] == 6
 
 
-def test_errors_are_told_by_status_and_kind(traced, collect, monkeypatch):
+def test_errors_are_reported_by_status_and_kind(traced, collect, monkeypatch):
     collector = collect()
     service, unroll, _ = traced(collector.endpoint)
     for wrong in (CLASSIFY, pb.ClassifyRequest(model="secret", texts=["secret"])):
         if wrong is CLASSIFY:
-            monkeypatch.setattr(service.app.catalogue, "call", lambda *_: 1 / 0)
+            monkeypatch.setattr(service.app.registry, "call", lambda *_: 1 / 0)
         with pytest.raises(grpc.RpcError):
             unroll.Classify(wrong)
         monkeypatch.undo()
@@ -276,7 +276,7 @@ def test_errors_are_told_by_status_and_kind(traced, collect, monkeypatch):
     assert "secret" not in str(refused)
 
 
-def test_a_caller_that_leaves_is_told(traced, collect):
+def test_a_caller_that_leaves_is_reported(traced, collect):
     collector = collect()
     _, unroll, _ = traced(collector.endpoint)
     call = unroll.Generate(pb.GenerateRequest(model="letters", prompt="a", max_tokens=400))
@@ -339,7 +339,7 @@ def test_more_spans_than_can_wait_are_dropped(traced, free_port, monkeypatch):
     service.stop()
 
 
-def test_a_dead_collector_is_told_of_once_a_minute(caplog):
+def test_a_dead_collector_is_logged_once_a_minute(caplog):
     now = 100.0
     source, target = logging.getLogger("opentelemetry.test"), logging.getLogger("service.test")
     seldom = SeldomLog(source, target, quiet_seconds=60.0, clock=lambda: now)
@@ -348,8 +348,12 @@ def test_a_dead_collector_is_told_of_once_a_minute(caplog):
     source.info("all is well")
     seldom.mute()
     source.error("no answer at the end")
-    told = [record.getMessage() for record in caplog.records if record.name == "service.test"]
-    assert ["at 100.0 (" in told[0], "at 160.0 (" in told[1], len(told)] == [True, True, 2]
+    reported = [record.getMessage() for record in caplog.records if record.name == "service.test"]
+    assert ["at 100.0 (" in reported[0], "at 160.0 (" in reported[1], len(reported)] == [
+        True,
+        True,
+        2,
+    ]
 
 
 def test_a_dead_collector_is_named_in_the_log(traced, free_port, caplog, monkeypatch):
@@ -357,13 +361,13 @@ def test_a_dead_collector_is_named_in_the_log(traced, free_port, caplog, monkeyp
     service, unroll, _ = traced(f"127.0.0.1:{free_port}")
     unroll.Classify(CLASSIFY)
     service.stop()
-    told = [
+    reported = [
         record.getMessage()
         for record in caplog.records
         if record.name == "service.observability.tracing"
     ]
-    assert len(told) == 2  # that it does not answer, and that spans were left at the end
-    assert all(f"127.0.0.1:{free_port}" in line for line in told)
+    assert len(reported) == 2  # that it does not answer, and that spans were left at the end
+    assert all(f"127.0.0.1:{free_port}" in line for line in reported)
 
 
 # -- settings ----------------------------------------------------------------------------------

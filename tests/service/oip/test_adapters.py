@@ -206,7 +206,7 @@ def test_a_request_that_does_not_say_gets_a_usual_number_of_tokens(inference):
     assert outputs["tokens"].size == 256
 
 
-def test_a_request_without_a_seed_is_told_the_one_in_use(inference):
+def test_a_request_without_a_seed_gets_the_one_in_use(inference):
     request = ask("letters", {"prompt": ["abc"]}, parameters={"max_tokens": 30})
     first = inference.stub.ModelInfer(request, timeout=20)
     request.parameters["seed"].string_param = first.parameters["seed"].string_param
@@ -220,7 +220,7 @@ def test_a_request_without_a_seed_is_told_the_one_in_use(inference):
 
 
 @RAW
-def test_a_step_tells_what_the_stream_draws_from(inference, caller, raw):
+def test_a_step_reports_what_the_stream_draws_from(inference, caller, raw):
     """exp(logits) of each token is the log-probability that Generate tells of it."""
     pieces = caller.generate(
         "letters",
@@ -298,9 +298,9 @@ def test_metadata_and_configuration_agree(inference, name):
     assert (metadata.name, list(metadata.versions)) == (name, ["1"])
     assert config.name == name
     assert list(config.version_policy.specific.versions) == [1]
-    for told, kept in ((metadata.inputs, config.input), (metadata.outputs, config.output)):
-        assert [port.name for port in told] == [port.name for port in kept]
-        for port, configured in zip(told, kept, strict=True):
+    for reported, kept in ((metadata.inputs, config.input), (metadata.outputs, config.output)):
+        assert [port.name for port in reported] == [port.name for port in kept]
+        for port, configured in zip(reported, kept, strict=True):
             shape = list(port.shape)
             assert (shape[1:] if config.max_batch_size else shape) == list(configured.dims)
             assert not config.max_batch_size or shape[0] == -1

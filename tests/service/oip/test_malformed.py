@@ -1,4 +1,4 @@
-"""What is wrong with a request is told with the tensor's name, before anything is made of it."""
+"""What is wrong with a request is said with the tensor's name, before anything is made of it."""
 
 import resource
 import time
@@ -236,11 +236,11 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_malformed_request_is_refused_with_the_tensors_name(refused, case):
-    model, inputs, raw, change, told = CASES[case]
+    model, inputs, raw, change, reported = CASES[case]
     request = ask(model, inputs, raw)
     if change:
         change(request)
-    assert told in refused(request)
+    assert reported in refused(request)
 
 
 PARAMETERS = {
@@ -268,9 +268,9 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_a_parameter_that_cannot_be_read_is_refused_with_its_name(refused, case):
-    model, parameters, told = PARAMETERS[case]
+    model, parameters, reported = PARAMETERS[case]
     inputs = {"prompt": ["abc"]} if model == "letters" else {"text": [["the ___ food"]]}
-    assert told in refused(model, inputs, parameters=parameters)
+    assert reported in refused(model, inputs, parameters=parameters)
 
 
 def test_a_parameter_without_a_value_is_refused(refused):
@@ -306,7 +306,7 @@ def test_an_output_without_labels_has_no_classes(refused):
     ],
 )
 def test_an_answer_of_too_much_is_refused(refused, monkeypatch, model, inputs):
-    """Counting all that a row is told: of a decoder its memory, too."""
+    """Counting all that a row has: of a decoder its memory, too."""
     most = 3 if model == "blank.tensors" else 100
     monkeypatch.setattr("service.oip.tensor_adapters._MOST_TOLD", most)
     assert f"holds at most {most}; send fewer rows" in refused(model, inputs)
@@ -340,7 +340,7 @@ def test_a_refused_request_disturbs_nobody(inference, refused):
 
 
 @pytest.mark.parametrize(
-    ("request_of", "told"),
+    ("request_of", "reported"),
     [
         (pb.ModelInferRequest(model_name="moods"), "served are: "),
         (pb.ModelInferRequest(), "served are: "),
@@ -349,8 +349,8 @@ def test_a_refused_request_disturbs_nobody(inference, refused):
     ],
     ids=["unknown", "none", "version", "long"],
 )
-def test_a_model_that_is_not_served_is_not_found(inference, request_of, told):
+def test_a_model_that_is_not_served_is_not_found(inference, request_of, reported):
     with pytest.raises(grpc.RpcError) as caught:
         inference.stub.ModelInfer(request_of, timeout=20)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert told in caught.value.details()
+    assert reported in caught.value.details()

@@ -22,10 +22,10 @@ def test_the_server_is_live_ready_and_says_what_it_is(inference):
     stub = inference.stub
     assert stub.ServerLive(pb.ServerLiveRequest(), timeout=20).live
     assert stub.ServerReady(pb.ServerReadyRequest(), timeout=20).ready
-    told = stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=20)
-    assert (told.name, told.version) == ("unroll", service.__version__)
-    assert {"sequence", "statistics", "model_repository"} <= set(told.extensions)
-    assert not any("shared_memory" in name or name == "trace" for name in told.extensions)
+    reported = stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=20)
+    assert (reported.name, reported.version) == ("unroll", service.__version__)
+    assert {"sequence", "statistics", "model_repository"} <= set(reported.extensions)
+    assert not any("shared_memory" in name or name == "trace" for name in reported.extensions)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_model_is_ready_by_both_of_its_names(inference, name, version, ready):
     assert inference.stub.ModelReady(request, timeout=20).ready is ready
 
 
-def test_a_configuration_tells_labels_limits_and_settings(inference):
+def test_a_configuration_reports_labels_limits_and_settings(inference):
     facts = {k: v.string_value for k, v in inference.config("tags").parameters.items()}
     assert json.loads(facts["labels"]) == list(TAGS)
     assert json.loads(facts["limits"])["input_tokens"] == 64
@@ -49,7 +49,7 @@ def test_a_configuration_tells_labels_limits_and_settings(inference):
     assert json.loads(facts["vocabulary"].string_value)[1] == "a"
 
 
-def test_a_sequence_batching_model_tells_its_state(inference):
+def test_a_sequence_batching_model_reports_its_state(inference):
     batching = inference.config("letters.tensors").sequence_batching
     assert batching.oldest.max_candidate_sequences == 1024
     assert batching.max_sequence_idle_microseconds == 60_000_000
@@ -59,17 +59,17 @@ def test_a_sequence_batching_model_tells_its_state(inference):
 
 
 def test_the_index_lists_both_names_of_what_is_ready(inference):
-    told = inference.stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=20)
-    assert {(m.name, m.version, m.state) for m in told.models} == {
+    reported = inference.stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=20)
+    assert {(m.name, m.version, m.state) for m in reported.models} == {
         (name + form, "1", "READY") for name in NAMES for form in ("", ".tensors")
     }
 
 
 def test_there_is_one_repository(inference):
-    code, told = refusal(
+    code, reported = refusal(
         inference.stub.RepositoryIndex, pb.RepositoryIndexRequest(repository_name="other")
     )
-    assert (code, "'other'" in told) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert (code, "'other'" in reported) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_there_is_one_repository(inference):
     ],
 )
 def test_what_is_not_offered_says_what_to_use_instead(inference, method, request_of, instead):
-    code, told = refusal(getattr(inference.stub, method), request_of)
+    code, reported = refusal(getattr(inference.stub, method), request_of)
     assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert instead in told
+    assert instead in reported
 
 
 # -- statistics ---------------------------------------------------------------------------------
@@ -127,8 +127,8 @@ def test_statistics_of_a_stream_count_its_steps(start_service):
 
 
 def test_statistics_without_a_name_are_of_every_model(inference):
-    told = inference.stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=20)
-    assert {stats.name for stats in told.model_stats} == {
+    reported = inference.stub.ModelStatistics(pb.ModelStatisticsRequest(), timeout=20)
+    assert {stats.name for stats in reported.model_stats} == {
         name + form for name in NAMES for form in ("", ".tensors")
     }
     code, _ = refusal(inference.stub.ModelStatistics, pb.ModelStatisticsRequest(name="moods"))
@@ -152,11 +152,11 @@ def settings(inference, **wanted):
     for name, value in wanted.items():
         field = {bool: "bool_param", int: "uint32_param", str: "string_param"}[type(value)]
         setattr(request.settings[name], field, value)
-    told = inference.stub.LogSettings(request, timeout=20).settings
-    return {name: getattr(v, v.WhichOneof("parameter_choice")) for name, v in told.items()}
+    reported = inference.stub.LogSettings(request, timeout=20).settings
+    return {name: getattr(v, v.WhichOneof("parameter_choice")) for name, v in reported.items()}
 
 
-def test_log_settings_are_told_and_changed(inference, root_level):
+def test_log_settings_are_reported_and_changed(inference, root_level):
     usual = {"log_error": True, "log_warning": True, "log_info": True, "log_verbose_level": 0}
     assert settings(inference) == usual
     assert settings(inference, log_info=False) == usual | {"log_info": False}
@@ -166,7 +166,7 @@ def test_log_settings_are_told_and_changed(inference, root_level):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "reported"),
     [
         ({"log_file": "/tmp/log"}, "'log_file' does not exist"),
         ({"log_error": False}, "'log_error'"),
@@ -174,9 +174,9 @@ def test_log_settings_are_told_and_changed(inference, root_level):
         ({"log_info": "yes"}, "'log_info' comes as bool_param"),
     ],
 )
-def test_log_settings_that_do_not_exist_are_refused(inference, root_level, wanted, told):
+def test_log_settings_that_do_not_exist_are_refused(inference, root_level, wanted, reported):
     with pytest.raises(grpc.RpcError) as caught:
         settings(inference, **wanted)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert told in caught.value.details()
+    assert reported in caught.value.details()
     assert root_level.level == logging.INFO

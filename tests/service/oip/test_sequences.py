@@ -124,9 +124,9 @@ def test_sequences_do_not_mix(inference):
 
 
 def test_an_unknown_sequence_must_be_begun(inference):
-    code, told = code_of(inference, step(IDS, {"sequence_id": 999}))
+    code, reported = code_of(inference, step(IDS, {"sequence_id": 999}))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "sequence_start" in told
+    assert "sequence_start" in reported
 
 
 def test_a_sequence_is_over_after_its_end(inference):
@@ -154,8 +154,8 @@ def test_a_sequence_has_one_row(refused):
 def test_a_sequence_has_its_own_state(inference, refused):
     first = inference.infer("letters.tensors", padded([IDS]), parameters=flags(12, 0, 9))
     carried = {n.removeprefix("next_"): a for n, a in first.items() if n.startswith("next_")}
-    told = refused("letters.tensors", padded([IDS]) | carried, parameters={"sequence_id": 12})
-    assert "its own state" in told
+    reported = refused("letters.tensors", padded([IDS]) | carried, parameters={"sequence_id": 12})
+    assert "its own state" in reported
 
 
 def test_a_sequence_of_a_stream_is_the_streams_own(standing_service, inference):
@@ -196,8 +196,8 @@ def test_an_idle_sequence_ends(start_service):
         )
         assert service.metric("unroll_open_sequences") == 1
         wait_until(lambda: service.metric("unroll_open_sequences") == 0)
-        code, told = code_of(inference, step(IDS, {"sequence_id": 1}))
-        assert (code, "idle" in told) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+        code, reported = code_of(inference, step(IDS, {"sequence_id": 1}))
+        assert (code, "idle" in reported) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 def test_sequences_are_bounded_and_end_with_their_model(start_service):

@@ -13,7 +13,7 @@ from service.access.admission import AdmissionControl
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.engine.decode import GenerateEngine
-from service.oip.infer import Answering
+from service.oip.infer import InferHandler
 from service.oip.streaming import MOST_AT_ONCE, InferStream
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
@@ -89,7 +89,7 @@ def test_one_answer_is_the_final_one_of_a_model_that_has_one(inference, asked):
     assert read(answers[0])["label"].shape == (1, 1)
 
 
-def test_an_end_without_a_token_is_told_too(inference):
+def test_an_end_without_a_token_is_reported_too(inference):
     """A decoder's end is no token: its answer has none and says why it ended."""
     source = ask("speller", {"source": ["abc"]}, parameters={"temperature": 0.0})
     (answers,) = by_id(inference.stream(source)).values()
@@ -135,7 +135,7 @@ def test_raw_requests_get_raw_answers(inference):
         assert len(response.infer_response.raw_output_contents) == 4
 
 
-def test_an_error_is_told_in_the_stream_which_goes_on(inference, whole):
+def test_an_error_is_reported_in_the_stream_which_goes_on(inference, whole):
     found = by_id(
         inference.stream(
             letters(1, count=40),
@@ -150,7 +150,7 @@ def test_an_error_is_told_in_the_stream_which_goes_on(inference, whole):
     assert text_of(found["2"]) == whole(2)
 
 
-def test_bytes_that_are_no_request_are_told_in_the_stream(standing_service, whole):
+def test_bytes_that_are_no_request_are_reported_in_the_stream(standing_service, whole):
     with grpc.insecure_channel(standing_service.target) as channel:
         call = channel.stream_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer",
@@ -245,10 +245,10 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
         admission = AdmissionControl(
             InflightTracker(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28)
         )
-        answering = Answering(
+        handler = InferHandler(
             ModelRegistry(), Sequences(1, 1.0, admission.budget), admission.budget, adapters_of
         )
-        stream = InferStream(answering, Unread(), admission, 300.0)
+        stream = InferStream(handler, Unread(), admission, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))
         for _ in range(20 * MOST_AT_ONCE):
             await asyncio.sleep(0)
@@ -261,7 +261,7 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
 
 
 def test_streams_of_a_caller_that_leaves_give_their_rows_back(standing_service, inference):
-    engine = standing_service.app.catalogue.get("letters").thread
+    engine = standing_service.app.registry.get("letters").thread
     call = inference.stub.ModelStreamInfer(iter([letters(n, count=400) for n in range(8)]))
     next(call)
     call.cancel()
@@ -309,7 +309,7 @@ def test_an_unread_call_gives_up_its_places_to_whoever_comes(start_service):
     """All of its requests wait for one reader, so all of them go: to one of the same caller, for
     whom there is no reserve."""
     service = start_service(max_streams=8, max_queue=32)
-    thread = service.app.catalogue.get("letters").thread
+    thread = service.app.registry.get("letters").thread
     options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0)]
     with (
         Inference(service.target) as inference,
@@ -351,4 +351,4 @@ def test_a_reader_that_stalls_loses_its_call_and_nothing_else(start_service):
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
     assert caught.value.code() is grpc.StatusCode.ABORTED
-    assert service.app.catalogue.get("letters").thread.open_work == 0
+    assert service.app.registry.get("letters").thread.open_work == 0

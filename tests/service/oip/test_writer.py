@@ -8,7 +8,7 @@ from service.oip.writer import Outbox
 
 
 class Caller:
-    """Reads one response each time it is told to."""
+    """Reads one response each time it is let to."""
 
     def __init__(self):
         self.read = []
@@ -77,11 +77,11 @@ def test_whoever_waits_may_be_cancelled_while_its_response_is_written():
             await outbox.put(response)
             await outbox.written()
 
-        answering = [asyncio.ensure_future(answer(number)) for number in range(3)]
+        handler = [asyncio.ensure_future(answer(number)) for number in range(3)]
         await settle()
-        for task in answering:
+        for task in handler:
             task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
+        await asyncio.gather(*handler, return_exceptions=True)
         caller.turns.release()
         caller.turns.release()
         await outbox.put("after")

@@ -20,7 +20,7 @@ from service.runtime.repository import LoadedModel, load_models
 from service.runtime.runners import GenerateRunner, Prefiller
 from service.runtime.sessions import SessionSettings, open_session
 from service.serving.model_metadata import generation_model
-from tests.service.engine.fakes import Clock, Heard, Reader
+from tests.service.engine.fakes import Clock, Reader, Recorder
 from tests.tiny import edit_manifest, names_without
 
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
@@ -249,8 +249,8 @@ def engines(graphs):
     on_host = GenerateRunner(graphs.prefiller, graphs.step.session)
     on_device = DeviceRunner(graphs.prefiller, graphs.step, rows)
     return (
-        GenerateEngine(model, on_host, CAPACITY, Clock(), Heard()),
-        GenerateEngine(model, on_device, CAPACITY, Clock(), Heard(), rows=rows),
+        GenerateEngine(model, on_host, CAPACITY, Clock(), Recorder()),
+        GenerateEngine(model, on_device, CAPACITY, Clock(), Recorder(), rows=rows),
     )
 
 
@@ -314,9 +314,9 @@ def plain(event):
 def test_an_engine_gives_the_same_events_from_a_device(graphs, seed):
     """Beams, pauses, cancels, samples and checkpoints, bit for bit, at any padding."""
     on_host, on_device = (play(engine, seed) for engine in engines(graphs))
-    told = [[plain(event) for event in reader.events] for reader in on_host]
-    assert sum(map(len, told)) > 400
-    assert told == [[plain(event) for event in reader.events] for reader in on_device]
+    reported = [[plain(event) for event in reader.events] for reader in on_host]
+    assert sum(map(len, reported)) > 400
+    assert reported == [[plain(event) for event in reader.events] for reader in on_device]
 
 
 # -- bundles and the service ------------------------------------------------------------------
@@ -374,6 +374,6 @@ def test_the_service_streams_the_same_from_a_device(start_service, request):
     on_host = texts(start_service())
     request.getfixturevalue("pretended_cuda")
     service = start_service()
-    thread = service.app.catalogue.get("letters").thread
+    thread = service.app.registry.get("letters").thread
     assert isinstance(thread.engine.runner, DeviceRunner)
     assert texts(service) == on_host

@@ -13,7 +13,7 @@ from service.runtime.runners import (
     PredictRunner,
     Prefiller,
     ScoreRunner,
-    SteppedPrimer,
+    SteppedPrefiller,
     TagRunner,
     UnreadPrompts,
     generate_runner,
@@ -84,7 +84,7 @@ def test_a_blank_has_the_same_bits_in_any_batch(tiny_models, settings, random):
         assert alone.tobytes() == rows.tobytes()
 
 
-def test_a_vector_primes_the_same_bits_in_any_batch(tiny_models, settings, random):
+def test_a_vector_prefills_the_same_bits_in_any_batch(tiny_models, settings, random):
     bundle = read_bundle(tiny_models / "foods" / "1")
     prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
     vectors = [tuple(row) for row in (1000 * random.random((9, 3))).tolist()]
@@ -135,7 +135,7 @@ def test_scoring_in_chunks_is_scoring_at_once(tiny_models, settings, random, mon
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 20])
-def test_priming_in_chunks_is_priming_at_once(tiny_models, settings, random, chunk):
+def test_prefill_in_chunks_is_as_at_once(tiny_models, settings, random, chunk):
     bundle = read_bundle(tiny_models / "letters" / "1")
     prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
     prompts = [ids(random, 41), ids(random, 60), ids(random, 7)]
@@ -215,7 +215,9 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
 def test_a_stepped_prompt_is_what_steps_make_of_it(tiny_models, settings, random, graph):
     """Together, alone, in chunks and in more rows than fit: one state, to the bit."""
     bundle = read_bundle(tiny_models / "letters" / "1")
-    prefiller = SteppedPrimer(open_session(bundle, graph, settings), bundle.manifest.state, rows=4)
+    prefiller = SteppedPrefiller(
+        open_session(bundle, graph, settings), bundle.manifest.state, rows=4
+    )
     prompts = [ids(random, n) for n in (3, 9, 1, 5, 5, 2)]
     together = prefiller.prefill(prompts, [None] * 6)
     for prompt, state in zip(prompts, together, strict=True):
@@ -232,7 +234,7 @@ def test_a_stepped_prompt_is_near_the_sequence_operators(tiny_models, settings, 
     bundle = read_bundle(tiny_models / "letters" / "1")
     state = bundle.manifest.state
     prompts = [ids(random, n) for n in (3, 9, 1)]
-    stepped = SteppedPrimer(open_session(bundle, "step", settings), state)
+    stepped = SteppedPrefiller(open_session(bundle, "step", settings), state)
     whole = Prefiller(open_session(bundle, "prime", settings), state)
     for one, other in zip(
         stepped.prefill(prompts, [None] * 3), whole.prefill(prompts, [None] * 3), strict=True

@@ -38,7 +38,7 @@ def test_both_sides_are_read_towards_the_blank(model):
     ]
 
 
-def test_equally_likely_words_are_told_in_their_order(model):
+def test_equally_likely_words_are_reported_in_their_order(model):
     (blank,) = fill(model, "the zz ___")
     assert [word for word, _ in blank.words] == ["word1", "word3", "word0", "word2", "word4"]
     assert (blank.input_tokens, blank.unknown_symbols) == (2, 1)

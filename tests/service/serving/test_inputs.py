@@ -42,6 +42,6 @@ def test_a_vector_is_taken_as_it_is():
         ([1.0, 3e38], r"vector.values\[1\] is 3e\+38.* from 0 to 1e\+09"),
     ],
 )
-def test_a_vector_that_cannot_prime_is_refused(values, message):
+def test_a_vector_that_cannot_prefill_is_refused(values, message):
     with pytest.raises(WrongInput, match=message):
         checked_vector(values, FIELDS, "vector")

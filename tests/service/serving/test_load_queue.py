@@ -72,7 +72,7 @@ def test_an_unload_waits_for_its_model_alone():
     run(scenario)
 
 
-def test_beyond_the_limit_a_load_is_refused_and_told_when_to_come_back():
+def test_beyond_the_limit_a_load_is_refused_with_the_delay():
     async def scenario():
         clock = Clock()
         callers = Callers(LoadQueue(1, 2, clock))

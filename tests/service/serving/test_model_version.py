@@ -54,28 +54,28 @@ def test_a_version_in_use_can_be_taken_again_after_it_was_retired():
     assert freed == [version]
 
 
-def test_nobody_hears_of_a_takeover_and_everybody_of_an_unload_once():
-    heard = []
+def test_nobody_notices_a_takeover_and_everybody_of_an_unload_once():
+    recorded = []
     version = make_version()
-    version.when_withdrawn(lambda: heard.append("a"))
-    forget = version.when_withdrawn(lambda: heard.append("b"))
+    version.when_withdrawn(lambda: recorded.append("a"))
+    forget = version.when_withdrawn(lambda: recorded.append("b"))
     version.take()
     version.retire()
-    assert heard == []
+    assert recorded == []
     forget()
     version.withdraw()
     version.withdraw()
-    assert heard == ["a"]
+    assert recorded == ["a"]
 
 
-def test_whoever_asks_after_the_unload_hears_at_once():
-    heard = []
+def test_whoever_asks_after_the_unload_learns_at_once():
+    recorded = []
     version = make_version()
     version.take()
     version.withdraw()
-    forget = version.when_withdrawn(lambda: heard.append("late"))
+    forget = version.when_withdrawn(lambda: recorded.append("late"))
     forget()
-    assert heard == ["late"]
+    assert recorded == ["late"]
 
 
 def test_who_gives_because_of_an_unload_frees_it_once():

@@ -70,7 +70,7 @@ async def settle():
         await asyncio.sleep(0)
 
 
-def test_words_are_told_as_they_were_sent_with_their_labels(streams):
+def test_words_are_reported_as_they_were_sent_with_their_labels(streams):
     async def ask():
         stream = streams.open(TagStreamParams(top=2))
         await stream.push_text("The man, went")
@@ -102,16 +102,16 @@ def test_nothing_further_is_taken_while_much_waits_for_its_labels(streams):
         await settle()
         assert not pushing.done(), "labelled, and not read"
         messages = aiter(stream)
-        told = len((await anext(messages)).tokens)
+        reported = len((await anext(messages)).tokens)
         await settle()
         assert pushing.done()
-        assert stream.waiting == MOST_WAITING - told > 0
+        assert stream.waiting == MOST_WAITING - reported > 0
         stream.close()
 
     asyncio.run(ask())
 
 
-def test_what_has_nothing_to_tell_is_no_message(streams):
+def test_what_has_nothing_to_say_is_no_message(streams):
     """That a stream has caught up wakes its reader, who has all of it already."""
 
     async def ask():

@@ -18,108 +18,108 @@ def make_version(name="mood", version="1"):
 
 
 @pytest.fixture
-def catalogue():
+def registry():
     return ModelRegistry()
 
 
-def test_the_highest_version_is_found_by_number(catalogue):
+def test_the_highest_version_is_found_by_number(registry):
     versions = [make_version(version=version) for version in ("10", "9", "2")]
-    catalogue.replace("mood", versions)
-    assert catalogue.find("mood") is versions[0]
-    assert catalogue.find("mood", "9") is versions[1]
-    assert catalogue.get("mood", "2") is versions[2].model
-    assert catalogue.versions("mood") == ["2", "9", "10"]
-    assert catalogue.versions("nothing") == []
+    registry.replace("mood", versions)
+    assert registry.find("mood") is versions[0]
+    assert registry.find("mood", "9") is versions[1]
+    assert registry.get("mood", "2") is versions[2].model
+    assert registry.versions("mood") == ["2", "9", "10"]
+    assert registry.versions("nothing") == []
 
 
-def test_what_is_replaced_is_retired_and_what_stays_is_not(catalogue):
+def test_what_is_replaced_is_retired_and_what_stays_is_not(registry):
     old, kept, new = (make_version(version=version) for version in ("1", "2", "3"))
-    catalogue.replace("mood", [old, kept])
-    catalogue.replace("mood", [kept, new])
+    registry.replace("mood", [old, kept])
+    registry.replace("mood", [kept, new])
     assert [old.is_retired, kept.is_retired, new.is_retired] == [True, False, False]
     with pytest.raises(ModelNotFound, match="served in version '2' and '3', not '1'"):
-        catalogue.find("mood", "1")
+        registry.find("mood", "1")
 
 
-def test_a_version_is_replaced_by_another_of_the_same_number(catalogue):
+def test_a_version_is_replaced_by_another_of_the_same_number(registry):
     old, new = make_version(), make_version()
-    catalogue.replace("mood", [old])
-    catalogue.replace("mood", [new])
-    assert (old.is_retired, catalogue.find("mood", "1") is new) == (True, True)
+    registry.replace("mood", [old])
+    registry.replace("mood", [new])
+    assert (old.is_retired, registry.find("mood", "1") is new) == (True, True)
 
 
-def test_everything_served_is_told_by_name_and_version(catalogue):
-    catalogue.replace("b", [make_version("b", "2"), make_version("b", "1")])
-    catalogue.replace("a", [make_version("a", "1")])
-    told = [(served.name, served.version) for served in catalogue.served]
-    assert told == [("a", "1"), ("b", "1"), ("b", "2")]
-    assert [model.card.name for model in catalogue.models] == ["a", "b", "b"]
+def test_everything_served_is_reported_by_name_and_version(registry):
+    registry.replace("b", [make_version("b", "2"), make_version("b", "1")])
+    registry.replace("a", [make_version("a", "1")])
+    reported = [(served.name, served.version) for served in registry.served]
+    assert reported == [("a", "1"), ("b", "1"), ("b", "2")]
+    assert [model.card.name for model in registry.models] == ["a", "b", "b"]
 
 
-def test_what_was_unloaded_says_so_until_it_is_served_again(catalogue):
+def test_what_was_unloaded_says_so_until_it_is_served_again(registry):
     version = make_version()
-    catalogue.replace("mood", [version])
-    catalogue.withdraw("mood")
-    assert (version.is_retired, catalogue.knows("mood")) == (True, True)
-    assert catalogue.was_unloaded("mood")
+    registry.replace("mood", [version])
+    registry.withdraw("mood")
+    assert (version.is_retired, registry.knows("mood")) == (True, True)
+    assert registry.was_unloaded("mood")
     with pytest.raises(ModelNotFound, match="was unloaded; load it"):
-        catalogue.find("mood")
-    catalogue.replace("mood", [make_version()])
-    assert catalogue.find("mood").version == "1"
-    assert not catalogue.was_unloaded("mood")
+        registry.find("mood")
+    registry.replace("mood", [make_version()])
+    assert registry.find("mood").version == "1"
+    assert not registry.was_unloaded("mood")
 
 
-def test_a_refused_bundle_is_told_with_its_reason(catalogue):
-    catalogue.refuse("mood", [RefusedModel("mood", "2", "it is spoiled")])
+def test_a_refused_bundle_is_reported_with_its_reason(registry):
+    registry.refuse("mood", [RefusedModel("mood", "2", "it is spoiled")])
     for version in ("", "2", "7"):
         with pytest.raises(ModelRefused, match="'mood' was not loaded: it is spoiled"):
-            catalogue.find("mood", version)
-    catalogue.replace("mood", [make_version()])
-    assert catalogue.find("mood").version == "1"
+            registry.find("mood", version)
+    registry.replace("mood", [make_version()])
+    assert registry.find("mood").version == "1"
     with pytest.raises(ModelRefused, match="version 2 of model 'mood' was not loaded"):
-        catalogue.find("mood", "2")
+        registry.find("mood", "2")
     with pytest.raises(ModelNotFound, match="served in version '1', not '3'"):
-        catalogue.find("mood", "3")
-    catalogue.refuse("mood", [])
-    assert catalogue.refused == ()
+        registry.find("mood", "3")
+    registry.refuse("mood", [])
+    assert registry.refused == ()
 
 
-def test_an_unload_is_told_before_an_older_refusal_and_a_newer_one_before_it(catalogue):
-    catalogue.replace("mood", [make_version()])
-    catalogue.refuse("mood", [RefusedModel("mood", "2", "it is spoiled")])
-    catalogue.withdraw("mood")
+def test_an_unload_is_reported_before_an_older_refusal_and_a_newer_one_before_it(registry):
+    registry.replace("mood", [make_version()])
+    registry.refuse("mood", [RefusedModel("mood", "2", "it is spoiled")])
+    registry.withdraw("mood")
     with pytest.raises(ModelNotFound, match="was unloaded"):
-        catalogue.find("mood")
-    catalogue.refuse("mood", [RefusedModel("mood", "2", "it is still spoiled")])
+        registry.find("mood")
+    registry.refuse("mood", [RefusedModel("mood", "2", "it is still spoiled")])
     with pytest.raises(ModelRefused, match="still spoiled"):
-        catalogue.find("mood")
+        registry.find("mood")
 
 
-def test_only_names_that_are_or_were_served_are_known(catalogue):
-    catalogue.refuse("mood", [RefusedModel("mood", "1", "it is spoiled")])
-    assert not catalogue.knows("mood")
-    catalogue.replace("mood", [make_version()])
-    assert catalogue.knows("mood")
+def test_only_names_that_are_or_were_served_are_known(registry):
+    registry.refuse("mood", [RefusedModel("mood", "1", "it is spoiled")])
+    assert not registry.knows("mood")
+    registry.replace("mood", [make_version()])
+    assert registry.knows("mood")
 
 
-def test_a_call_is_counted_on_the_version_that_answers_it(catalogue):
+def test_a_call_is_counted_on_the_version_that_answers_it(registry):
     versions = [make_version(version=version) for version in ("1", "2")]
-    catalogue.replace("mood", versions)
-    with catalogue.call(ClassifierModel, "mood", "1") as call:
+    registry.replace("mood", versions)
+    with registry.call(ClassifierModel, "mood", "1") as call:
         assert call.model is versions[0].model
-    with catalogue.call(ClassifierModel, "mood"):
+    with registry.call(ClassifierModel, "mood"):
         pass
     assert [v.statistics.snapshot().success.count for v in versions] == [1, 1]
 
 
-def test_another_kind_of_call_is_refused_and_not_counted(catalogue):
+def test_another_kind_of_call_is_refused_and_not_counted(registry):
     version = make_version()
-    catalogue.replace("mood", [version])
+    registry.replace("mood", [version])
     for ask, does in (
-        (partial(catalogue.call, TaggerModel), "tag"),
-        (partial(catalogue.call_of_part, TaggerModel, lambda tagger: tagger.streams), "tag"),
-        (partial(catalogue.call, FillModel), "fill blanks"),
-        (partial(catalogue.call, GeneratorModel), "generate"),
+        (partial(registry.call, TaggerModel), "tag"),
+        (partial(registry.call_of_part, TaggerModel, lambda tagger: tagger.streams), "tag"),
+        (partial(registry.call, FillModel), "fill blanks"),
+        (partial(registry.call, GeneratorModel), "generate"),
     ):
         with pytest.raises(WrongInput, match=f"'mood' does not {does}; call Classify"):
             ask("mood")

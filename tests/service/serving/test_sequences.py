@@ -195,7 +195,7 @@ def test_requests_of_one_sequence_take_turns_in_their_order(version):
     asyncio.run(run())
 
 
-def test_whoever_waits_for_a_turn_of_a_sequence_that_ended_is_told(version):
+def test_whoever_waits_for_a_turn_of_a_sequence_that_ended_is_reported(version):
     async def run():
         sequences = Sequences(8, 60.0, MemoryBudget(1 << 20))
         await request(sequences, key(), START, version)

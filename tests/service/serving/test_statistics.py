@@ -45,7 +45,7 @@ def test_a_snapshot_stays_as_it_is():
     assert before.batches == {}
 
 
-def test_threads_may_tell_at_once():
+def test_threads_may_report_at_once():
     statistics = ModelStatistics()
 
     def tell():

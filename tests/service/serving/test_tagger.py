@@ -31,7 +31,7 @@ def tag(model, *all_params, top=0):
     return asyncio.run(model.tag(all_params, top))
 
 
-def test_tokens_are_told_as_they_were_sent(tagger):
+def test_tokens_are_reported_as_they_were_sent(tagger):
     """The, man, went and the unknown are 1, 2, 3 and 4."""
     text, words = tag(tagger, TagParams("The MAN, went", ()), TagParams("", ("zz top", "the")))
     assert [(t.text, t.label, t.position) for t in text.tokens] == [
@@ -46,7 +46,7 @@ def test_tokens_are_told_as_they_were_sent(tagger):
     assert tagger.thread.released == 1
 
 
-def test_equally_likely_labels_are_told_in_their_order(tagger):
+def test_equally_likely_labels_are_reported_in_their_order(tagger):
     (text,) = tag(tagger, TagParams("went", ()), top=20)
     (token,) = text.tokens
     assert [label for label, _ in token.top] == ["at", "nn", "vb"]
