@@ -23,7 +23,7 @@ from typing import Any
 
 import grpc
 
-from bench.bars import judge
+from bench.bars import evaluate
 from bench.findings import Findings
 from bench.joining import measure_joining
 from bench.kernels import measure_kernels
@@ -54,7 +54,7 @@ class Run:
         self._services: list[Server] = []
 
     def measure(self) -> Findings:
-        """Every part that was asked for, in the order of PARTS."""
+        """Every part that was requested, in the order of PARTS."""
         for part in (part for part in PARTS if part in self.settings.parts):
             started = time.perf_counter()
             try:
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as children:
         run = Run(settings, children)
         findings = run.measure()
-    verdicts = judge(findings)
+    verdicts = evaluate(findings)
     report = write_report(findings, verdicts, machine, settings)
     result = {
         "machine": asdict(machine),
@@ -159,9 +159,9 @@ def _settings(chosen: argparse.Namespace) -> Settings:
     settings = Settings(chosen.device, chosen.bundle, chosen.classifier)
     if chosen.quick:
         settings = quick(settings)
-    given = {"rounds": chosen.rounds, "streams": chosen.streams and tuple(chosen.streams)}
+    overrides = {"rounds": chosen.rounds, "streams": chosen.streams and tuple(chosen.streams)}
     return replace(
-        settings, parts=tuple(chosen.only), **{k: v for k, v in given.items() if v is not None}
+        settings, parts=tuple(chosen.only), **{k: v for k, v in overrides.items() if v is not None}
     )
 
 

@@ -41,11 +41,11 @@ class Verdict:
     is_met: bool | None
 
 
-def judge(findings: Findings, bars: Sequence[Bar] | None = None) -> list[Verdict]:
-    return [_judge(bar, findings) for bar in (BARS if bars is None else bars)]
+def evaluate(findings: Findings, bars: Sequence[Bar] | None = None) -> list[Verdict]:
+    return [_evaluate(bar, findings) for bar in (BARS if bars is None else bars)]
 
 
-def _judge(bar: Bar, findings: Findings) -> Verdict:
+def _evaluate(bar: Bar, findings: Findings) -> Verdict:
     sign = "≤" if bar.at_most else "≥"
     wanted = f"{sign} {bar.bound:g}{bar.unit}"
     if bar.aim is not None:

@@ -55,7 +55,7 @@ class Caller:
         began: Callable[[], None] | None = None,
         reading: Reading | None = None,
     ) -> Reading:
-        """Read a stream to its end, into ``reading`` where one is given.
+        """Read a stream to its end, into ``reading`` if there is one.
 
         began: called when the first message has come.
         """
@@ -84,7 +84,7 @@ class Caller:
 def make_request(
     model: str, seed: int, tokens: int, prompt: str = PROMPT, one_a_message: bool = False
 ) -> pb.GenerateRequest:
-    """one_a_message: ask for one token a message, where the contract lets a caller choose."""
+    """one_a_message: one token a message, where the contract lets a caller choose."""
     sampling = pb.Sampling(temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed)
     request = pb.GenerateRequest(model=model, prompt=prompt, max_tokens=tokens, sampling=sampling)
     if one_a_message and _SAYS_TOKENS_PER_MESSAGE:

@@ -90,7 +90,7 @@ async def _round(servers: Sequence[Server], model: str, streams: int, tokens: in
         cpu = sum(server.cpu_seconds() for server in servers) - before
     made = sum(count for reading in readings for _, count in reading.token_arrivals())
     if made != streams * tokens:
-        raise RuntimeError(f"{made} tokens came where {streams * tokens} were asked for")
+        raise RuntimeError(f"{made} tokens came where {streams * tokens} were requested")
     return Cost(made / wall, 1e6 * cpu / made)
 
 

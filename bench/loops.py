@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
-from service.engine.decode import GenerateEngine, GenerationModel, Runner
-from service.engine.requests import GenerateRequest, Sampling
+from service.engine.decode import GenerateEngine
+from service.engine.requests import Event, GenerateRequest, Sampling, Sink
 from service.engine.slots import Slots, StateStore
+from service.engine.step_engine import GenerationModel, Runner
 from service.observability.engine_metrics import GenerateMetrics
 from service.observability.metrics import Metrics
 from service.runtime.device_rows import DeviceRows
@@ -82,8 +83,8 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     ids = range(len(output.vocabulary))
     first, later = ([output.piece(token, place) for token in ids] for place in (True, False))
     model = GenerationModel(manifest.state, begin_id=None, end_id=None, pieces=(first, later))
-    told = Metrics(CollectorRegistry())
-    metrics = GenerateMetrics(told, manifest.name, ModelStatistics(), rows)
+    registry = Metrics(CollectorRegistry())
+    metrics = GenerateMetrics(registry, manifest.name, ModelStatistics(), rows)
     runner, state_rows = graph.runner(rows)
     engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
@@ -96,17 +97,15 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     return engine
 
 
-class Discard:
-    """Whoever gets the engine's tokens here throws them away."""
-
-    is_full = False
+class Discard(Sink[Event]):
+    """A sink that discards what the engine makes."""
 
     def put(self, event: object) -> None:
         pass
 
 
 class EngineLoop:
-    """The engine's own steps, on one thread, its events thrown away."""
+    """The engine's own steps, on one thread, its events discarded."""
 
     def __init__(self, graph: StepGraph, rows: int) -> None:
         self.rows = rows

@@ -89,15 +89,17 @@ async def _round(
         await caller.classify(next(turn))  # connects
         cpu, started = server.cpu_seconds(), time.perf_counter()
         until = started + seconds
-        waits = await asyncio.gather(*(_ask(caller, turn, until) for _ in range(clients)))
+        waits = await asyncio.gather(*(_classify(caller, turn, until) for _ in range(clients)))
         wall = time.perf_counter() - started
         cpu = server.cpu_seconds() - cpu
     answers = np.array([wait for one in waits for wait in one])
     return PredictRound(len(answers) / wall, 1e6 * cpu / len(answers), *p50_p99(answers))
 
 
-async def _ask(caller: Caller, turn: Iterator[pb.ClassifyRequest], until: float) -> list[float]:
-    """Ask until then, at least once; returns how long each answer took, in seconds."""
+async def _classify(
+    caller: Caller, turn: Iterator[pb.ClassifyRequest], until: float
+) -> list[float]:
+    """Calls until then, at least one; the seconds that each answer took."""
     waits: list[float] = []
     while not waits or time.perf_counter() < until:
         sent = time.perf_counter()

@@ -21,7 +21,7 @@ class Server:
     """A server process that is ready; ``with`` ends it.
 
     what: its name in the tables. target: HOST:PORT. start_seconds: from the start of the
-    process to the line that tells its port. ready_rss_bytes: what was resident then.
+    process to the line with its port. ready_rss_bytes: what was resident then.
 
     Raises RuntimeError when the process ends before it is ready.
     """

@@ -21,7 +21,7 @@ PEER_STREAMS = 64
 @dataclass(frozen=True)
 class Settings:
     """device: what the service and the loops compute on; one loop a request is the CPU's.
-    bundle: the generator; classifier: what predict asks; both in one folder of models.
+    bundle: the generator; classifier: what predict calls; both in one folder of models.
     parts: which of PARTS run. streams: at once, each count a comparison of its own.
     tokens: made by each stream. round_tokens: the least of a round; few streams run repeatedly.
     loop_seconds: of one round of a loop without network.

@@ -117,11 +117,11 @@ async def _round(server: Server, model: str, streams: int, settings: Settings) -
 
 
 def _summary(batches: Sequence[_Batch], expected: int) -> StreamRound:
-    """Raises RuntimeError when the streams did not make the tokens they were asked for."""
+    """Raises RuntimeError when the streams did not make the tokens they were requested."""
     seen = [(b, r, r.token_arrivals()) for b in batches for r in b.readings]
     made = sum(count for *_, arrivals in seen for _, count in arrivals)
     if made != expected:
-        raise RuntimeError(f"{made} tokens came where {expected} were asked for")
+        raise RuntimeError(f"{made} tokens came where {expected} were requested")
     later = sum(n for batch, _, arrivals in seen for at, n in arrivals if at > batch.all_began)
     firsts = p50_p99(np.array([reading.first_token_seconds for _, reading, _ in seen]))
     waits = p50_p99(np.concatenate([inter_token_seconds(arrivals) for *_, arrivals in seen]))

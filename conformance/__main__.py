@@ -1,7 +1,7 @@
-"""Test an endpoint of the Open Inference Protocol: python -m conformance HOST:PORT
+"""Test an endpoint of the Open Inference Protocol: open-inference-conformance HOST:PORT
 
 Exits with 0 where every applicable case passed, 1 where one failed, 2 where nothing could be
-tested. docs/conformance.md tells what the cases are.
+tested. docs/conformance.md lists the cases.
 """
 
 from __future__ import annotations
@@ -15,29 +15,43 @@ from typing import Any
 
 import grpc
 
+from conformance import protocol as pb
 from conformance import report
 from conformance.cases import MUST
-from conformance.choosing import NothingToTest, Selection, choose, read_inputs
 from conformance.endpoint import Endpoint
-from conformance.running import Result, run, select
-from unroll.inference import grpc_service_pb2 as pb
+from conformance.runner import Result, run, select
+from conformance.selection import NothingToTest, Selection, choose, read_inputs
+
+_DESCRIPTION = """\
+Test a server of the Open Inference Protocol. Exit code: 0 every applicable case passed, 1 a case
+failed, 2 nothing could be tested."""
+_MODEL_OPTIONS = {
+    "--model": "model to test, repeatable (default: all that RepositoryIndex lists as READY)",
+    "--stream-model": "model that answers a request many times, repeatable",
+    "--sequence-model": "model that keeps sequences, repeatable",
+}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
-    parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="the endpoint, no TLS")
-    parser.add_argument("--list", action="store_true", help="print all cases and stop")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="run these cases")
-    parser.add_argument("--must", action="store_true", help="leave out what the text does not say")
-    for kind in ("", "stream-", "sequence-"):
-        text = f"{kind or 'a model, or a '}model to test; may be given several times"
-        parser.add_argument(
-            f"--{kind}model", action="append", default=[], metavar="NAME", help=text
-        )
-    parser.add_argument("--inputs", type=Path, metavar="FILE", help="tensors by input name, JSON")
-    parser.add_argument("--stable", action="store_true", help="answers that vary are a failure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds a call may take")
+    parser = argparse.ArgumentParser(prog="open-inference-conformance", description=_DESCRIPTION)
+    parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="endpoint, without TLS")
+    parser.add_argument("--list", action="store_true", help="table of all cases; nothing is sent")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ID", help="cases to run (default: all)"
+    )
+    parser.add_argument("--must", action="store_true", help="cases of the level must only")
+    for option, text in _MODEL_OPTIONS.items():
+        parser.add_argument(option, action="append", default=[], metavar="NAME", help=text)
+    parser.add_argument(
+        "--inputs", type=Path, metavar="FILE", help="tensors by input name, JSON file"
+    )
+    parser.add_argument(
+        "--stable", action="store_true", help="equal requests must have equal answers"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="report for programs")
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, help="seconds a call may take (default: 10)"
+    )
     parsed = parser.parse_args(arguments)
     if not (parsed.target or parsed.list):
         parser.error("say which endpoint: HOST:PORT")
@@ -73,7 +87,7 @@ def _test(endpoint: Endpoint, selection: Selection, cases: list, json_file: Path
     chosen = choose(endpoint, selection)
     print(report.heading(endpoint.target, server, chosen), end="\n\n")
     results: list[Result] = []
-    for line in report.lines_of(_kept(run(endpoint, chosen, cases), results)):
+    for line in report.lines_of(_collected(run(endpoint, chosen, cases), results)):
         print(line, flush=True)
     print(f"\n{report.summary(results)}")
     if json_file:
@@ -82,15 +96,15 @@ def _test(endpoint: Endpoint, selection: Selection, cases: list, json_file: Path
     return 0 if report.conforms(results) else 1
 
 
-def _kept(results: Iterable[Result], kept: list[Result]) -> Iterator[Result]:
+def _collected(results: Iterable[Result], collected: list[Result]) -> Iterator[Result]:
     """Each as it comes, and in the list, too."""
     for result in results:
-        kept.append(result)
+        collected.append(result)
         yield result
 
 
 def _server(endpoint: Endpoint) -> Any:
-    """Its metadata; None where it does not tell. Raises grpc.RpcError where nobody answers."""
+    """Its metadata; None where the call fails. Raises grpc.RpcError where nobody answers."""
     try:
         return endpoint.call("ServerMetadata", pb.ServerMetadataRequest())
     except grpc.RpcError as error:

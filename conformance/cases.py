@@ -39,7 +39,7 @@ class NotApplicable(Exception):
 class Case:
     """One promise.
 
-    id: for good; a number is never given to another case. section: an RPC of the specification,
+    id: for good; a number is never used for another case. section: an RPC of the specification,
     or one of Triton's extensions. field: the message field that is looked at. on, level, needs:
     see above and Section.
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
+from conformance import protocol as pb
 from conformance.cases import CORE, UNARY, NotApplicable, Section
 from conformance.endpoint import Code
 from conformance.subjects import Subject
 from conformance.tensors import BYTES, FIELDS
-from unroll.inference import grpc_service_pb2 as pb
 
 tensor_data = Section(CORE, "Tensor data")
 
@@ -50,7 +51,7 @@ def _spoil_raw(subject: Subject, change: Callable[[bytes], bytes], only_bytes: b
     """Each raw buffer, of BYTES or of numbers, changed in turn; all must be refused."""
     chosen = [
         index
-        for index, tensor in enumerate(subject.given())
+        for index, tensor in enumerate(subject.inputs_sent())
         if (tensor.datatype == BYTES) == only_bytes
     ]
     if not chosen:
@@ -83,14 +84,23 @@ def bytes_are_truncated(subject: Subject) -> None:
 def length_runs_past_the_end(subject: Subject) -> None:
     """A length that runs past the end of a buffer of BYTES is refused."""
     for length in (2**32 - 1, 2**31, 2**20):
-        _spoil_raw(subject, lambda raw, n=length: struct.pack("<I", n) + raw[4:], only_bytes=True)
+        _spoil_raw(subject, partial(_with_length, length), only_bytes=True)
+
+
+def _with_length(length: int, raw: bytes) -> bytes:
+    """A buffer of BYTES whose first element claims ``length`` bytes."""
+    return struct.pack("<I", length) + raw[4:]
 
 
 @tensor_data("core-refuse-022", UNARY, "ModelInferRequest.raw_input_contents")
 def bytes_has_another_count(subject: Subject) -> None:
     """A buffer of BYTES with an element more than its shape, or half a length, is refused."""
     for more in (struct.pack("<I", 1) + b"x", b"\1\0"):
-        _spoil_raw(subject, lambda raw, more=more: raw + more, only_bytes=True)
+        _spoil_raw(subject, partial(_with_appended, more), only_bytes=True)
+
+
+def _with_appended(more: bytes, raw: bytes) -> bytes:
+    return raw + more
 
 
 def _spoil_typed(subject: Subject, change: Callable[[list], list]) -> None:

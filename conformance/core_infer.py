@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 
+from conformance import protocol as pb
 from conformance.cases import CORE, SHOULD, UNARY, Failure, NotApplicable, Section, expect
 from conformance.requests import stacked
 from conformance.subjects import (
@@ -15,10 +16,9 @@ from conformance.subjects import (
     brief,
     read,
     same,
-    told,
+    status_of,
 )
 from conformance.tensors import BYTES, FIELDS, Malformed, from_raw, item_size
-from unroll.inference import grpc_service_pb2 as pb
 
 CONCURRENT = 32
 
@@ -61,8 +61,8 @@ def version_is_a_listed_one(subject: Subject) -> None:
 
 
 @infer("core-infer-005", UNARY, "ModelInferRequest.model_version")
-def asked_version_answers(subject: Subject) -> None:
-    """A listed version that is asked for is the one that answers."""
+def requested_version_answers(subject: Subject) -> None:
+    """A listed version that is requested is the one that answers."""
     if not subject.model.versions:
         raise NotApplicable("its metadata lists no versions")
     for version in subject.model.versions:
@@ -72,7 +72,7 @@ def asked_version_answers(subject: Subject) -> None:
 
 @infer("core-infer-006", UNARY, "ModelInferRequest.outputs")
 def all_outputs_come(subject: Subject) -> None:
-    """Where no outputs are asked for, all come, each once."""
+    """Where no outputs are requested, all come, each once."""
     found = [output.name for output in subject.infer(subject.request()).outputs]
     expected = [tensor.name for tensor in subject.model.outputs]
     expect(sorted(found) == sorted(expected), str(expected), found)
@@ -80,7 +80,7 @@ def all_outputs_come(subject: Subject) -> None:
 
 @infer("core-infer-007", UNARY, "InferOutputTensor.datatype")
 def datatypes_are_as_described(subject: Subject) -> None:
-    """Outputs have the datatypes that the metadata tells."""
+    """Outputs have the datatypes that the metadata declares."""
     described = {tensor.name: tensor.datatype for tensor in subject.model.outputs}
     for output in subject.infer(subject.request()).outputs:
         expected = described.get(output.name, "no such output")
@@ -89,7 +89,7 @@ def datatypes_are_as_described(subject: Subject) -> None:
 
 @infer("core-infer-008", UNARY, "InferOutputTensor.shape")
 def shapes_are_as_described(subject: Subject) -> None:
-    """Outputs have the shapes that the metadata tells, any size where it says -1."""
+    """Outputs have the shapes that the metadata declares, any size where it says -1."""
     described = {tensor.name: tensor.shape for tensor in subject.model.outputs}
     for output in subject.infer(subject.request()).outputs:
         expected, found = described.get(output.name, ()), tuple(output.shape)
@@ -100,8 +100,8 @@ def shapes_are_as_described(subject: Subject) -> None:
 
 
 @infer("core-infer-009", UNARY, "ModelInferRequest.outputs")
-def asked_output_comes_alone(subject: Subject) -> None:
-    """An output that is asked for comes, and no other."""
+def requested_output_comes_alone(subject: Subject) -> None:
+    """A requested output comes, and no other."""
     for tensor in subject.model.outputs:
         answer = subject.infer(subject.request(outputs=[tensor.name]))
         found = [output.name for output in answer.outputs]
@@ -109,8 +109,8 @@ def asked_output_comes_alone(subject: Subject) -> None:
 
 
 @infer("core-infer-010", UNARY, "ModelInferRequest.outputs", level=SHOULD)
-def outputs_come_in_the_asked_order(subject: Subject) -> None:
-    """Outputs come in the order they are asked for in."""
+def outputs_come_in_the_requested_order(subject: Subject) -> None:
+    """Outputs come in the order they are requested in."""
     names = [tensor.name for tensor in subject.model.outputs]
     if len(names) < 2:
         raise NotApplicable("has one output")
@@ -240,7 +240,7 @@ def _result(call: grpc.Future) -> pb.ModelInferResponse:
     try:
         return call.result()
     except grpc.RpcError as error:
-        raise Failure("an answer to each of them", told(error)) from error
+        raise Failure("an answer to each of them", status_of(error)) from error
 
 
 def _check_own(subject: Subject, answer: pb.ModelInferResponse, expected: Arrays) -> None:
@@ -261,7 +261,7 @@ def refusal_leaves_no_trace(subject: Subject) -> None:
         try:
             subject.endpoint.call("ModelInfer", bad)
         except grpc.RpcError as error:
-            expect(error.code().name != "UNAVAILABLE", "a refusal", told(error))
+            expect(error.code().name != "UNAVAILABLE", "a refusal", status_of(error))
         _check_own(subject, subject.infer(subject.request()), before)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from conformance import protocol as pb
 from conformance.cases import (
     ANY_MODEL,
     CORE,
@@ -14,9 +15,8 @@ from conformance.cases import (
     expect,
 )
 from conformance.endpoint import Endpoint
-from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, answered, refused, told
+from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, answered, refused, status_of
 from conformance.tensors import DATATYPES
-from unroll.inference import grpc_service_pb2 as pb
 
 UNKNOWN_VERSION = "987654321"
 
@@ -53,7 +53,7 @@ def never_ready(endpoint: Endpoint, name: str, version: str = "") -> None:
     try:
         response = endpoint.call("ModelReady", pb.ModelReadyRequest(name=name, version=version))
     except grpc.RpcError as error:
-        expect(error.code() in UNKNOWN_MODEL, "ready: false, or NOT_FOUND", told(error))
+        expect(error.code() in UNKNOWN_MODEL, "ready: false, or NOT_FOUND", status_of(error))
     else:
         expect(not response.ready, "ready: false, or NOT_FOUND", "ready: true")
 
@@ -98,7 +98,7 @@ def metadata_of(subject: Subject, version: str = "") -> pb.ModelMetadataResponse
 
 @metadata("core-meta-003", ANY_MODEL, "ModelMetadataResponse.name")
 def metadata_names_the_model(subject: Subject) -> None:
-    """A model's metadata names the model that was asked for."""
+    """A model's metadata names the requested model."""
     found = metadata_of(subject).name
     expect(found == subject.model.name, repr(subject.model.name), repr(found))
 

@@ -1,20 +1,20 @@
 """Core: ModelInfer where the request is at fault. Each must end in a status, within the deadline.
 
-Statuses that blame the request (subjects.REFUSALS) are expected. UNKNOWN and INTERNAL tell a
-caller nothing, and UNAVAILABLE and DEADLINE_EXCEEDED ask it to try the same request again.
+Statuses that blame the request (subjects.REFUSALS) are expected. UNKNOWN and INTERNAL say
+nothing to a caller, and UNAVAILABLE and DEADLINE_EXCEEDED suggest sending the same request again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from conformance import protocol as pb
 from conformance.cases import CORE, SERVER, SHOULD, UNARY, NotApplicable, Section, expect
 from conformance.core_metadata import UNKNOWN_VERSION
 from conformance.endpoint import Endpoint
 from conformance.requests import inputs_needed
 from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, refused
 from conformance.tensors import DATATYPES, item_size
-from unroll.inference import grpc_service_pb2 as pb
 
 infer = Section(CORE, "ModelInfer")
 
@@ -70,8 +70,8 @@ def unknown_input(subject: Subject) -> None:
 
 
 @infer("core-refuse-007", UNARY, "InferInputTensor.name", level=SHOULD)
-def input_given_twice(subject: Subject) -> None:
-    """The same input given twice is refused."""
+def input_sent_twice(subject: Subject) -> None:
+    """The same input sent twice is refused."""
     request = subject.request()
     request.inputs.append(request.inputs[0])
     request.raw_input_contents.append(request.raw_input_contents[0])
@@ -108,7 +108,7 @@ def other_datatype(subject: Subject) -> None:
 @infer("core-refuse-011", UNARY, "InferInputTensor.shape")
 def other_fixed_dimension(subject: Subject) -> None:
     """A size other than the model's fixed one is refused."""
-    for index, tensor in enumerate(subject.given()):
+    for index, tensor in enumerate(subject.inputs_sent()):
         fixed = [axis for axis, size in enumerate(tensor.shape) if size > 0]
         if fixed:
             request = subject.request()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from conformance import protocol as pb
 from conformance.cases import SHOULD, STREAM, STREAMING, Section, expect
 from conformance.streams import (
-    ASK_FINAL,
+    ENABLE_EMPTY_FINAL,
     FINAL,
     INTERLEAVED,
     answers,
@@ -15,13 +16,12 @@ from conformance.streams import (
     same_answers,
 )
 from conformance.subjects import Subject, brief
-from unroll.inference import grpc_service_pb2 as pb
 
 decoupled = Section(STREAMING, "Decoupled responses", needs="ModelStreamInfer")
 
 
 def _with_final(subject: Subject) -> list[pb.ModelInferResponse]:
-    request = subject.request(id="1", parameters={ASK_FINAL: True})
+    request = subject.request(id="1", parameters={ENABLE_EMPTY_FINAL: True})
     return answers(converse(subject, request))
 
 
@@ -33,9 +33,9 @@ def one_response_is_final(subject: Subject) -> None:
     expect(flags == expected, f"final: {expected}", flags)
 
 
-@decoupled("stream-final-002", STREAM, ASK_FINAL)
+@decoupled("stream-final-002", STREAM, ENABLE_EMPTY_FINAL)
 def empty_response_only_on_request(subject: Subject) -> None:
-    """Unless it is asked for, no empty response comes, and none before the last is final."""
+    """Unless it is requested, no empty response comes, and none before the last is final."""
     found = answers(converse(subject, subject.request(id="1")))
     empty = len(found) - len(filled(found))
     expect(empty == 0, "outputs in each", f"{empty} of {len(found)} responses without")
@@ -43,7 +43,7 @@ def empty_response_only_on_request(subject: Subject) -> None:
     expect(not early, "at most the last one final", f"final: {early} of {len(found)}")
 
 
-@decoupled("stream-final-003", STREAM, ASK_FINAL)
+@decoupled("stream-final-003", STREAM, ENABLE_EMPTY_FINAL)
 def empty_response_is_the_last(subject: Subject) -> None:
     """An empty final response comes once, last, and holds the id, the name and no contents."""
     found = _with_final(subject)
@@ -56,15 +56,15 @@ def empty_response_is_the_last(subject: Subject) -> None:
         expect(last.model_name == subject.model.name, subject.model.name, repr(last.model_name))
 
 
-@decoupled("stream-final-004", STREAM, ASK_FINAL)
-def asking_for_the_final_changes_nothing_else(subject: Subject) -> None:
-    """The responses with outputs are the same whether an empty final one was asked for or not."""
+@decoupled("stream-final-004", STREAM, ENABLE_EMPTY_FINAL)
+def enabling_the_final_changes_nothing_else(subject: Subject) -> None:
+    """The responses with outputs are the same whether an empty final one was requested or not."""
     same_answers(subject, _with_final(subject), answers(converse(subject, subject.request(id="1"))))
 
 
 @decoupled("stream-final-005", STREAM, FINAL)
 def only_answer_is_final(subject: Subject) -> None:
-    """The response of a model that answers once is the final one, asked or not."""
+    """The response of a model that answers once is the final one, requested or not."""
     need_one_answer(subject)
     flags = [is_final(answer) for answer in answers(converse(subject, subject.request(id="1")))]
     expect(flags == [True], "[True]", flags)
@@ -83,8 +83,8 @@ def each_response_says_if_final(subject: Subject) -> None:
 @decoupled("stream-final-007", STREAM, FINAL)
 def each_request_has_its_final(subject: Subject) -> None:
     """Of several requests on one stream, each has a final response, after all of its others."""
-    asked = {ASK_FINAL: True}
-    sent = [subject.request(id=str(index), parameters=asked) for index in range(INTERLEAVED)]
+    enabled = {ENABLE_EMPTY_FINAL: True}
+    sent = [subject.request(id=str(index), parameters=enabled) for index in range(INTERLEAVED)]
     found = answers(converse(subject, *sent))
     for request in sent:
         flags = [is_final(answer) for answer in found if answer.id == request.id]

@@ -9,8 +9,7 @@ from typing import Any, Self
 
 import grpc
 
-from unroll.inference import grpc_service_pb2 as pb
-from unroll.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from conformance import protocol as pb
 
 Code = grpc.StatusCode
 # Calls that a server need not have.
@@ -19,7 +18,7 @@ RPCS = ("ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex")
 
 @dataclass(frozen=True)
 class Tensor:
-    """shape: as ModelMetadata tells it; -1 where the request chooses."""
+    """shape: as in ModelMetadata; -1 where the request chooses."""
 
     name: str
     datatype: str
@@ -59,7 +58,7 @@ class Endpoint:
         self.target, self.timeout = target, timeout
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self.channel = grpc.insecure_channel(target, options=unlimited)
-        self.stub = GRPCInferenceServiceStub(self.channel)
+        self.stub = pb.Stub(self.channel)
         self._offers: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
@@ -80,7 +79,7 @@ class Endpoint:
         return Stream(self, metadata)
 
     def offers(self, feature: str) -> bool:
-        """Whether an optional call is implemented, or an extension listed; asked once."""
+        """Whether an optional call is implemented, or an extension listed; looked up once."""
         if feature not in self._offers:
             self._offers[feature] = (
                 self._probe(feature) is not Code.UNIMPLEMENTED

@@ -1,10 +1,11 @@
 """Extensions: Triton's configuration, index, statistics and scheduling parameters.
 
-Statistics count what everybody asks: the endpoint must have no other callers while they run.
+Statistics count every caller's requests: the endpoint must have no other callers while they run.
 """
 
 from __future__ import annotations
 
+from conformance import protocol as pb
 from conformance.cases import (
     ANY_MODEL,
     EXTENSIONS,
@@ -18,8 +19,6 @@ from conformance.cases import (
 from conformance.endpoint import Endpoint, Model, Tensor
 from conformance.requests import stacked
 from conformance.subjects import NO_SUCH, UNKNOWN_MODEL, Subject, answered, refused
-from unroll.inference import grpc_service_pb2 as pb
-from unroll.inference import model_config_pb2
 
 RPCS = {
     "model_configuration": "ModelConfig",
@@ -45,7 +44,7 @@ def listed_extensions_are_offered(endpoint: Endpoint) -> None:
     expect(not missing, "all that is listed", f"{missing} listed and UNIMPLEMENTED")
 
 
-def config_of(subject: Subject) -> model_config_pb2.ModelConfig:
+def config_of(subject: Subject) -> pb.ModelConfig:
     request = pb.ModelConfigRequest(name=subject.model.name)
     return answered(subject.endpoint, "ModelConfig", request).config
 
@@ -69,7 +68,7 @@ def config_has_the_tensors(subject: Subject) -> None:
 
 @configuration("ext-config-003", ANY_MODEL, "ModelInput.data_type")
 def config_has_the_datatypes(subject: Subject) -> None:
-    """Configuration and metadata tell the same datatypes."""
+    """Configuration and metadata declare the same datatypes."""
     described = _described(subject.model)
     for name, kind, _ in _configured(subject):
         expected = described[name].datatype if name in described else "no such tensor"
@@ -97,7 +96,7 @@ def _configured(subject: Subject) -> list[tuple[str, str, tuple[int, ...]]]:
     config, found = config_of(subject), []
     for side, tensors in (("input", config.input), ("output", config.output)):
         for tensor in tensors:
-            kind = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+            kind = pb.data_type_name(tensor.data_type).removeprefix("TYPE_")
             kind = "BYTES" if kind == "STRING" else kind
             found.append((f"{side} {tensor.name}", kind, tuple(tensor.dims)))
     return found
@@ -148,7 +147,7 @@ def states_are_known(endpoint: Endpoint) -> None:
 
 @repository("ext-index-004", SERVER, "RepositoryIndexRequest.ready")
 def only_ready_ones_on_request(endpoint: Endpoint) -> None:
-    """Where only READY models are asked for, exactly those are listed."""
+    """Where only READY models are requested, exactly those are listed."""
     found = sorted((one.name, one.version) for one in _index(endpoint, ready=True))
     expected = sorted((o.name, o.version) for o in _index(endpoint) if o.state == "READY")
     expect(found == expected, str(expected), found)
@@ -167,7 +166,7 @@ def _answering_version(subject: Subject) -> str:
 
 @statistics("ext-stats-001", UNARY, "ModelStatistics.name")
 def statistics_name_the_model(subject: Subject) -> None:
-    """Statistics name the model and the version that were asked for."""
+    """Statistics name the requested model and version."""
     version = _answering_version(subject)
     found = statistics_of(subject, version)
     expected = (subject.model.name, version)
@@ -207,7 +206,7 @@ def rows_are_counted(subject: Subject) -> None:
 
 @statistics("ext-stats-004", UNARY, "ModelStatistics.execution_count")
 def executions_are_counted(subject: Subject) -> None:
-    """Requests one after another are executed, and the last time of one is told."""
+    """Requests one after another are executed, and the time of the last one is reported."""
     before, after = _around(subject)
     found = after.execution_count - before.execution_count
     expect(found >= SENT, f"at least {SENT} more", found)
@@ -250,13 +249,13 @@ def statistics_of_all(subject: Subject) -> None:
 
 @schedule("ext-param-001", UNARY, "ModelInferRequest.parameters")
 def numbers_are_taken(subject: Subject) -> None:
-    """The parameters priority and timeout (microseconds) are taken as int64."""
+    """The parameters priority and timeout (microseconds) are accepted as int64."""
     subject.infer(subject.request(parameters={"timeout": 30_000_000, "priority": 1}))
 
 
 @parameters("ext-param-002", UNARY, "InferParameter", level=SHOULD)
 def any_kind_of_number_is_taken(subject: Subject) -> None:
-    """timeout is taken as an int64, a uint64, a double or a string: clients send all of them."""
+    """timeout is accepted as an int64, a uint64, a double or a string: clients send all of them."""
     for value in (30_000_000, 30_000_000.0, "30000000"):
         subject.infer(subject.request(parameters={"timeout": value}))
     request = subject.request()

@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from conformance.cases import ANY_MODEL, PARTS, SEQUENCE, SERVER, STREAM, UNARY, Case
-from conformance.choosing import Chosen
-from conformance.running import FAILED, NOT_OFFERED, PASSED, Outcome, Result
+from conformance.runner import FAILED, NOT_OFFERED, PASSED, Outcome, Result
+from conformance.selection import Chosen
 
 STATUSES = ("passed", "failed", "not applicable", "not offered")
 
@@ -84,8 +84,8 @@ def summary(results: Sequence[Result]) -> str:
         if set(counts) == {NOT_OFFERED}:
             lines.append(f"{part:<12}not offered")
         elif counts:
-            told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-            lines.append(f"{part:<12}{told}")
+            found = (f"{counts[status]} {status}" for status in STATUSES if counts[status])
+            lines.append(f"{part:<12}{', '.join(found)}")
     verdict = "conforms" if conforms(results) else "does not conform"
     return "\n".join([*lines, verdict])
 

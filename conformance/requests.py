@@ -1,4 +1,4 @@
-"""Requests for a model whose inputs only its metadata tells: a guess, and what varies it.
+"""Requests for a model known by its metadata alone: a guess, and what varies it.
 
 The guess: a dimension of -1 is 1 where it is the batch and 3 elsewhere. Numbers are 1, BOOL is
 true, BYTES the word "bad". An input whose name ends in "length" or "lengths" holds the size of
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance.endpoint import Model, Tensor
 from conformance.tensors import BYTES, RAW_ONLY, to_array, to_contents, to_raw
-from unroll.inference import grpc_service_pb2 as pb
 
 Arrays = Mapping[str, NDArray[Any]]
 # Of a variable dimension that is not the batch.
@@ -65,7 +65,7 @@ def time_axis(model: Model, tensor: Tensor) -> int | None:
 
 
 def _measured(model: Model, lengths: Tensor) -> Tensor | None:
-    """The input whose size ``lengths`` tells; None where it is no tensor of lengths."""
+    """The input whose size ``lengths`` states; None where it is no tensor of lengths."""
     match = _LENGTHS.match(lengths.name)
     if match is None or lengths.datatype == BYTES:
         return None
@@ -76,7 +76,7 @@ def _measured(model: Model, lengths: Tensor) -> Tensor | None:
 
 
 def varied(arrays: Arrays) -> dict[str, NDArray[Any]]:
-    """Other contents of the same shapes. Lengths stay: the shapes they tell do."""
+    """Other contents of the same shapes. Lengths stay: the shapes they state do."""
     return {n: a if _LENGTHS.match(n) else _other(a) for n, a in arrays.items()}
 
 

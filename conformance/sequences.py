@@ -1,6 +1,6 @@
 """Sequences: Triton's parameters sequence_id, sequence_start and sequence_end.
 
-They are asked over ModelStreamInfer where the endpoint offers it, else over ModelInfer.
+They are sent over ModelStreamInfer where the endpoint offers it, else over ModelInfer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance import requests
 from conformance.cases import (
     SEQUENCE,
@@ -25,11 +26,10 @@ from conformance.cases import (
     expect,
 )
 from conformance.endpoint import Stream
-from conformance.streams import ASK_FINAL, answers, filled, is_final, receive, rest
+from conformance.streams import ENABLE_EMPTY_FINAL, answers, filled, is_final, receive, rest
 from conformance.subjects import REFUSALS, Arrays, Subject
 from conformance.subjects import same as same_outputs
 from conformance.tensors import agree
-from unroll.inference import grpc_service_pb2 as pb
 
 STEPS = 3
 
@@ -42,19 +42,19 @@ def fresh_id() -> int:
 
 
 def steps_of(subject: Subject) -> list[requests.Arrays]:
-    """The inputs of a sequence's requests: those given, or variable dimensions one at a time."""
+    """Inputs of a sequence's requests: the file's, or variable dimensions one at a time."""
     if subject.steps:
         return list(subject.steps)
     return [requests.guess(subject.model, time=1)] * STEPS
 
 
-class Line:
+class SequenceClient:
     """Requests one after another, each answered before the next."""
 
     def __init__(self, subject: Subject, stream: Stream | None) -> None:
         self.subject, self._stream = subject, stream
 
-    def ask(
+    def infer(
         self, arrays: requests.Arrays, id: int | str, start: bool = False, end: bool = False
     ) -> Arrays:
         """The last outputs that come. Raises Failure for an error."""
@@ -83,7 +83,7 @@ class Line:
             answer = self.subject.infer(self.subject.request(arrays, parameters=named))
             return [pb.ModelStreamInferResponse(infer_response=answer)]
         if is_decoupled:
-            named[ASK_FINAL] = True
+            named[ENABLE_EMPTY_FINAL] = True
         self._stream.send(self.subject.request(arrays, id="step", parameters=named))
         found = [receive(self._stream)]
         while is_decoupled and not _is_last(found[-1]):
@@ -98,7 +98,7 @@ class Line:
     def run(self, steps: Sequence[requests.Arrays], id: int | str) -> list[Arrays]:
         """A whole sequence: what each of its requests is answered with."""
         last = len(steps) - 1
-        return [self.ask(step, id, at == 0, at == last) for at, step in enumerate(steps)]
+        return [self.infer(step, id, at == 0, at == last) for at, step in enumerate(steps)]
 
 
 def _is_last(response: pb.ModelStreamInferResponse) -> bool:
@@ -106,12 +106,12 @@ def _is_last(response: pb.ModelStreamInferResponse) -> bool:
 
 
 @contextmanager
-def line_to(subject: Subject) -> Iterator[Line]:
+def sequence_client(subject: Subject) -> Iterator[SequenceClient]:
     if not subject.endpoint.offers("ModelStreamInfer"):
-        yield Line(subject, None)
+        yield SequenceClient(subject, None)
         return
     with subject.endpoint.stream() as stream:
-        yield Line(subject, stream)
+        yield SequenceClient(subject, stream)
 
 
 def same_steps(found: Sequence[Arrays], expected: Sequence[Arrays]) -> None:
@@ -122,19 +122,19 @@ def same_steps(found: Sequence[Arrays], expected: Sequence[Arrays]) -> None:
 @sequence("seq-infer-001", SEQUENCE, "sequence_start")
 def sequence_is_answered(subject: Subject) -> None:
     """The requests of a sequence are answered, from its start to its end."""
-    with line_to(subject) as line:
-        found = line.run(steps_of(subject), fresh_id())
+    with sequence_client(subject) as client:
+        found = client.run(steps_of(subject), fresh_id())
     expect(all(found), "outputs of each request", [sorted(outputs) for outputs in found])
 
 
 @sequence("seq-infer-002", SEQUENCE, "sequence_id")
 def pieces_equal_the_whole(subject: Subject) -> None:
-    """Inputs in pieces give what one request with all of them gives."""
+    """Inputs in parts give what one request with all of them gives."""
     if subject.steps or not _grows(subject):
         raise NotApplicable("no input has a variable dimension that pieces could fill")
-    with line_to(subject) as line:
-        pieces = line.run(steps_of(subject), fresh_id())
-        (whole,) = line.run([requests.guess(subject.model, time=STEPS)], fresh_id())
+    with sequence_client(subject) as client:
+        pieces = client.run(steps_of(subject), fresh_id())
+        (whole,) = client.run([requests.guess(subject.model, time=STEPS)], fresh_id())
     for name, expected in whole.items():
         found = _joined([piece[name] for piece in pieces], expected)
         expect(agree(found, expected), f"{name} = {expected.tolist()}", found.tolist())
@@ -160,24 +160,25 @@ def _joined(pieces: list[NDArray[Any]], whole: NDArray[Any]) -> NDArray[Any]:
 def sequences_do_not_mix(subject: Subject) -> None:
     """Two sequences on one connection, request by request in turn, give what each gives alone."""
     one = steps_of(subject)
-    with line_to(subject) as line:
-        expected = line.run(one, fresh_id())
-        other = _other_steps(subject, line)
-        other_expected = line.run(other, fresh_id())
-        ids, found = (fresh_id(), fresh_id()), ([], [])
+    with sequence_client(subject) as client:
+        expected = client.run(one, fresh_id())
+        other = _other_steps(subject, client)
+        other_expected = client.run(other, fresh_id())
+        ids = (fresh_id(), fresh_id())
+        found: tuple[list[Arrays], list[Arrays]] = ([], [])
         for at in range(len(one)):
             for which, steps in enumerate((one, other)):
                 flags = {"start": at == 0, "end": at == len(one) - 1}
-                found[which].append(line.ask(steps[at], ids[which], **flags))
+                found[which].append(client.infer(steps[at], ids[which], **flags))
     same_steps(found[0], expected)
     same_steps(found[1], other_expected)
 
 
-def _other_steps(subject: Subject, line: Line) -> list[requests.Arrays]:
+def _other_steps(subject: Subject, client: SequenceClient) -> list[requests.Arrays]:
     """Other contents, if the model takes them."""
     others: list[requests.Arrays] = [requests.varied(step) for step in steps_of(subject)]
     try:
-        line.run(others, fresh_id())
+        client.run(others, fresh_id())
     except Failure:
         return steps_of(subject)
     return others
@@ -187,26 +188,26 @@ def _other_steps(subject: Subject, line: Line) -> list[requests.Arrays]:
 def next_sequence_begins_anew(subject: Subject) -> None:
     """After its end an id can start again, and begins from nothing."""
     id = fresh_id()
-    with line_to(subject) as line:
-        first = line.run(steps_of(subject), id)
-        same_steps(line.run(steps_of(subject), id), first)
+    with sequence_client(subject) as client:
+        first = client.run(steps_of(subject), id)
+        same_steps(client.run(steps_of(subject), id), first)
 
 
 @sequence("seq-infer-005", SEQUENCE, "sequence_id", level=SHOULD)
 def ids_are_numbers_or_strings(subject: Subject) -> None:
     """An id may be a number or a string."""
-    with line_to(subject) as line:
-        numbered = line.run(steps_of(subject), fresh_id())
-        same_steps(line.run(steps_of(subject), f"sequence-{fresh_id()}"), numbered)
+    with sequence_client(subject) as client:
+        numbered = client.run(steps_of(subject), fresh_id())
+        same_steps(client.run(steps_of(subject), f"sequence-{fresh_id()}"), numbered)
 
 
 @sequence("seq-infer-006", SEQUENCE, "sequence_start")
 def single_request(subject: Subject) -> None:
     """A request may be the start and the end of its sequence at once."""
     id = fresh_id()
-    with line_to(subject) as line:
-        expect(bool(line.run(steps_of(subject)[:1], id)[0]), "outputs", "none")
-        line.refuses(_next(subject), id, "an error: the sequence has ended")
+    with sequence_client(subject) as client:
+        expect(bool(client.run(steps_of(subject)[:1], id)[0]), "outputs", "none")
+        client.refuses(_next(subject), id, "an error: the sequence has ended")
 
 
 def _next(subject: Subject) -> requests.Arrays:
@@ -217,29 +218,29 @@ def _next(subject: Subject) -> requests.Arrays:
 @sequence("seq-refuse-001", SEQUENCE, "sequence_start")
 def start_is_required(subject: Subject) -> None:
     """A request without sequence_start for an id that has none is refused."""
-    with line_to(subject) as line:
-        line.refuses(_next(subject), fresh_id(), "an error: no such sequence")
+    with sequence_client(subject) as client:
+        client.refuses(_next(subject), fresh_id(), "an error: no such sequence")
 
 
 @sequence("seq-refuse-002", SEQUENCE, "sequence_end")
 def ended_id_is_unknown(subject: Subject) -> None:
     """After sequence_end the id is unknown again."""
     id = fresh_id()
-    with line_to(subject) as line:
-        line.run(steps_of(subject), id)
-        line.refuses(_next(subject), id, "an error: the sequence has ended")
+    with sequence_client(subject) as client:
+        client.run(steps_of(subject), id)
+        client.refuses(_next(subject), id, "an error: the sequence has ended")
 
 
 @sequence("seq-refuse-003", SEQUENCE, "sequence_id")
 def refusal_leaves_other_sequences(subject: Subject) -> None:
     """A refused request leaves the sequences under way as they are."""
     steps, id = steps_of(subject), fresh_id()
-    with line_to(subject) as line:
-        expected = line.run(steps, fresh_id())
+    with sequence_client(subject) as client:
+        expected = client.run(steps, fresh_id())
         found = []
         for at, step in enumerate(steps):
-            found.append(line.ask(step, id, start=at == 0, end=at == len(steps) - 1))
-            line.refuses(_next(subject), fresh_id(), "an error: no such sequence")
+            found.append(client.infer(step, id, start=at == 0, end=at == len(steps) - 1))
+            client.refuses(_next(subject), fresh_id(), "an error: no such sequence")
     same_steps(found, expected)
 
 
@@ -249,8 +250,8 @@ def sequence_dies_with_its_stream(subject: Subject) -> None:
     if not subject.endpoint.offers("ModelStreamInfer"):
         raise NotApplicable("ModelStreamInfer is not offered")
     id = fresh_id()
-    with line_to(subject) as line:
-        line.ask(steps_of(subject)[0], id, start=True)
-        line.close()
-    with line_to(subject) as line:
-        line.refuses(_next(subject), id, "an error: its stream is gone")
+    with sequence_client(subject) as client:
+        client.infer(steps_of(subject)[0], id, start=True)
+        client.close()
+    with sequence_client(subject) as client:
+        client.refuses(_next(subject), id, "an error: its stream is gone")

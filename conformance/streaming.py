@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from conformance import protocol as pb
 from conformance.cases import SHOULD, STREAM, STREAMING, Failure, Section, expect
 from conformance.streams import (
     INTERLEAVED,
@@ -17,8 +18,7 @@ from conformance.streams import (
     same_answers,
     unknown_model,
 )
-from conformance.subjects import Subject, brief, told
-from unroll.inference import grpc_service_pb2 as pb
+from conformance.subjects import Subject, brief, status_of
 
 STATUS_HEADER = ("triton_grpc_error", "true")
 
@@ -48,7 +48,7 @@ def responses_name_the_model(subject: Subject) -> None:
 
 @stream_infer("stream-infer-004", STREAM, "ModelInferResponse.outputs")
 def outputs_are_as_described(subject: Subject) -> None:
-    """Outputs have the names and datatypes that the metadata tells, and can be read."""
+    """Outputs have the names and datatypes that the metadata declares, and can be read."""
     described = {tensor.name: tensor.datatype for tensor in subject.model.outputs}
     for answer in filled(answers(converse(subject, subject.request(id="1")))):
         found = {output.name: output.datatype for output in answer.outputs}
@@ -57,8 +57,8 @@ def outputs_are_as_described(subject: Subject) -> None:
 
 
 @stream_infer("stream-infer-005", STREAM, "ModelInferRequest.outputs")
-def asked_output_comes_alone(subject: Subject) -> None:
-    """An output that is asked for comes, and no other."""
+def requested_output_comes_alone(subject: Subject) -> None:
+    """A requested output comes, and no other."""
     name = subject.model.outputs[-1].name
     for answer in filled(answers(converse(subject, subject.request(id="1", outputs=[name])))):
         found = [output.name for output in answer.outputs]
@@ -114,7 +114,7 @@ def half_close_lets_the_rest_arrive(subject: Subject) -> None:
 
 @stream_infer("stream-infer-010", STREAM, "ModelStreamInferRequest")
 def stream_without_requests(subject: Subject) -> None:
-    """A stream on which nothing is asked ends with OK and no response."""
+    """A stream without a request ends with OK and no response."""
     found = converse(subject)
     expect(not found, "no response", len(found))
 
@@ -180,7 +180,7 @@ def status_on_request(subject: Subject) -> None:
             found = stream.next()
         except grpc.RpcError as error:
             code = error.code().name
-            expect(code not in ("UNKNOWN", "DEADLINE_EXCEEDED"), "the request's own", told(error))
+            expect(code not in ("UNKNOWN", "DEADLINE_EXCEEDED"), "its own code", status_of(error))
         except StopIteration:
             raise Failure("a status", "OK") from None
         else:

@@ -1,4 +1,4 @@
-"""Asking over ModelStreamInfer, and comparing what comes."""
+"""Requests over ModelStreamInfer, and comparing their responses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance.cases import Failure, NotApplicable, expect
 from conformance.endpoint import Stream
-from conformance.subjects import NO_SUCH, Arrays, Subject, same, told
-from unroll.inference import grpc_service_pb2 as pb
+from conformance.subjects import NO_SUCH, Arrays, Subject, same, status_of
 
 FINAL = "triton_final_response"
-ASK_FINAL = "triton_enable_empty_final_response"
+ENABLE_EMPTY_FINAL = "triton_enable_empty_final_response"
 # Requests on one stream at a time.
 INTERLEAVED = 8
 
@@ -33,7 +33,7 @@ def rest(stream: Stream) -> Responses:
     try:
         return stream.rest()
     except grpc.RpcError as error:
-        raise Failure("a stream that ends with OK", told(error)) from error
+        raise Failure("a stream that ends with OK", status_of(error)) from error
 
 
 def receive(stream: Stream) -> pb.ModelStreamInferResponse:
@@ -42,7 +42,7 @@ def receive(stream: Stream) -> pb.ModelStreamInferResponse:
     except StopIteration:
         raise Failure("a response", "the end of the stream") from None
     except grpc.RpcError as error:
-        raise Failure("a response", told(error)) from error
+        raise Failure("a response", status_of(error)) from error
 
 
 def answers(responses: Responses) -> list[pb.ModelInferResponse]:

@@ -1,4 +1,4 @@
-"""What cases run on: a model with a request that it answers, and the ways to ask it."""
+"""What cases run on: a model with a request that it answers, and the ways to send it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 from numpy.typing import NDArray
 
+from conformance import protocol as pb
 from conformance import requests
 from conformance.cases import Failure, NotApplicable, expect
 from conformance.endpoint import Code, Endpoint, Model, Tensor
 from conformance.tensors import DATATYPES, Malformed, agree, from_contents, from_raw
-from unroll.inference import grpc_service_pb2 as pb
 
 Arrays = dict[str, NDArray[Any]]
-# Statuses that tell a caller that the request is at fault.
+# Statuses that say that the request is at fault.
 REFUSALS = frozenset(
     {
         Code.INVALID_ARGUMENT,
@@ -38,7 +38,7 @@ NO_SUCH = "no-such-name"
 class Subject:
     """A model under test.
 
-    arrays: inputs it answers. steps: inputs of a sequence's requests, where they are given.
+    arrays: inputs it answers. steps: inputs of a sequence's requests, if the inputs file has them.
     is_stable: the same request twice was answered alike. is_readable: the answers are tensors.
     must_be_stable: answers that differ are a failure. is_streamed: ModelInfer does not take it.
     """
@@ -54,11 +54,11 @@ class Subject:
     is_streamed: bool = False
 
     def request(self, arrays: requests.Arrays | None = None, **how: Any) -> pb.ModelInferRequest:
-        """Of the arrays known to be answered, unless others are given; see requests.build."""
+        """Of the arrays known to be answered, unless ``arrays`` are given; see requests.build."""
         how["parameters"] = {**self.parameters, **how.get("parameters", {})}
         return requests.build(self.model, self.arrays if arrays is None else arrays, **how)
 
-    def given(self) -> list[Tensor]:
+    def inputs_sent(self) -> list[Tensor]:
         """The descriptions of the inputs of its request, in order."""
         return [tensor for tensor in self.model.inputs if tensor.name in self.arrays]
 
@@ -119,7 +119,7 @@ def answered(endpoint: Endpoint, rpc: str, request: Any) -> Any:
     try:
         return endpoint.call(rpc, request)
     except grpc.RpcError as error:
-        raise Failure("an answer", told(error)) from error
+        raise Failure("an answer", status_of(error)) from error
 
 
 def refused(
@@ -133,12 +133,12 @@ def refused(
     try:
         response = endpoint.call(rpc, request)
     except grpc.RpcError as error:
-        expect(error.code() in codes, wanted, told(error))
+        expect(error.code() in codes, wanted, status_of(error))
         return error.details() or ""
     raise Failure(wanted, f"an answer: {brief(response)}")
 
 
-def told(error: grpc.RpcError) -> str:
+def status_of(error: grpc.RpcError) -> str:
     return f"{error.code().name}: {error.details()}"
 
 

@@ -1,7 +1,7 @@
 """Datatypes of the protocol, and tensors as raw buffers and as typed contents.
 
 Arrays are NumPy's; BYTES are arrays of objects, each bytes. BF16 has no NumPy type: its bits
-are kept as uint16.
+are stored as uint16.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unroll.inference.grpc_service_pb2 import InferTensorContents
+from conformance.protocol import InferTensorContents
 
 BYTES = "BYTES"
 # The field of InferTensorContents that holds each datatype.

@@ -32,7 +32,7 @@ make_base() {
 }
 
 need podman
-# Without systemd there is no cgroup manager to ask, and the limits of a container that a
+# Without systemd there is no cgroup manager, and the limits of a container that a
 # sandbox runs in may be lower than podman's own defaults.
 if [ ! -d /run/systemd/system ] && [ -z "${CONTAINERS_CONF:-}" ]; then
     need runc

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Refuse to release what nobody could build again: `make release` asks this first.
+# Refuse to release what nobody could build again: `make release` runs this first.
 #
 #   BASE_IMAGE=NAME@sha256:… deploy/check-release.sh
 set -euo pipefail
@@ -19,4 +19,4 @@ changed=$(git status --porcelain)
 
 tag=v$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' service/__init__.py)
 git tag --points-at HEAD | grep -qxF "$tag" ||
-    refuse "this commit has no tag $tag, which service/__init__.py asks for; git tag $tag"
+    refuse "this commit has no tag $tag, which service/__init__.py names; git tag $tag"

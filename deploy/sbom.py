@@ -52,7 +52,7 @@ def image_component(image: str) -> dict[str, Any]:
 
 
 def model_component(path: Path) -> dict[str, Any]:
-    """Of the bundle of the manifest ``path``; its hash is the digest that the service tells."""
+    """Of the bundle of the manifest ``path``; its hash is the digest that the service reports."""
     raw = path.read_bytes()
     manifest = json.loads(raw)
     return {

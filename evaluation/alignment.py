@@ -9,15 +9,9 @@ from torch import Tensor
 
 from bundle.store import Bundle
 from export.bundles import trained_from_bundle
-from study.pictures import plt
+from study.plots import plt
 from training.beam import BeamSettings, beam_search
 from training.models.seq2seq import Seq2Seq
-
-# What each model is drawn over; the verse is held out.
-ALIGNED = {
-    "g2p": "alignment",
-    "translate": "In the beginning, God created the heavens and the earth.",
-}
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from study.pictures import plt
+from study.plots import plt
 
 # What a manifest calls the two curves, a number an epoch each, and those of stages before.
 TRAINING, VALIDATION = CURVES = ("train_loss", "validation_loss")
@@ -20,7 +20,7 @@ CAPTION = (
     "smoothing) and while the weights move, and of the validation split after it. The bundle "
     "holds the weights of the epoch that is marked; the losses of stages are of different tasks."
 )
-_MOST_MARKED = 30  # epochs whose points are told apart
+_MOST_MARKED = 30  # epochs whose points can be distinguished
 
 
 def has_losses(training: Mapping[str, Any]) -> bool:

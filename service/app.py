@@ -21,12 +21,13 @@ from service.config import (
     split_precision,
     usable_cores,
 )
+from service.grpc.credentials import server_credentials
 from service.grpc.server import GrpcServer, GrpcSettings
 from service.observability.http import HttpServer
-from service.observability.logs import flush, hear_loop
+from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
 from service.observability.prom_types import LoopLag
-from service.observability.request_log import watch_of
+from service.observability.request_log import RequestObserver
 from service.process.gc_tuning import settle
 from service.process.liveness import Liveness
 from service.process.memory import memory_limit, resident_bytes, trim_memory
@@ -43,6 +44,7 @@ from service.serving.output_stream import Dispatcher
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
 from service.serving.worker import EngineThread
+from service.tasks.registry import adapters_of, build_model, load_modules
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +85,9 @@ class App:
     async def start(self) -> None:
         config = self.config
         self._loop = asyncio.get_running_loop()
+        load_modules(config.task_modules)
         self.security = self._secure()
-        self._watch = watch_of(config)
+        self._observer = observer_of(config)
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
         self._update_metrics()
@@ -111,13 +114,14 @@ class App:
             self._answers_ready,
             self.metrics.request_ended,
             self.budget,
+            adapters_of,
             self.security.guard,
-            self.security.for_server(),
-            self._watch,
+            server_credentials(self.security.credentials) if self.security.credentials else None,
+            self._observer,
             self.overload.check,
         )
         self.metrics.sequences.set_function(lambda: len(self.grpc.sequences))
-        self.metrics.open_requests.set_function(lambda: self.grpc.gate.calls)
+        self.metrics.open_requests.set_function(lambda: self.grpc.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
         host, port = split_address(config.http_address, "http_address")
         self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
@@ -127,7 +131,7 @@ class App:
         for assembled in begun:
             assembled.start()
         self.http.start()
-        self._watch.start()
+        self._observer.start()
         await self.grpc.start()
         self._loop_lag.start()
         self._polling = self._loop.create_task(self.overload.run())
@@ -154,7 +158,7 @@ class App:
         self._loop_lag.stop()
         self._polling.cancel()
         self.http.stop()
-        await self._watch.stop(_TRACE_SECONDS)
+        await self._observer.stop(_TRACE_SECONDS)
         # A call that was ended by force may not have given its rows back yet.
         assert not (finished and left_over), f"{left_over} requests kept rows beyond their calls"
         return finished
@@ -183,6 +187,7 @@ class App:
             ),
             self._failed,
             self.budget,
+            build_model,
         )
         repository = Repository(
             config.models,
@@ -216,12 +221,12 @@ class App:
         served = self.catalogue.served
         cards = [version.model.card for version in served]
         failed = [(version.name, version.version) for version in served if version.has_failed]
-        self.metrics.tell_models(cards, self.catalogue.refused, failed, self.config.max_streams)
+        self.metrics.report_models(cards, self.catalogue.refused, failed, self.config.max_streams)
         self.metrics.served.show(served)
 
     def _update_process_metrics(self, device: str) -> None:
         metrics = self.metrics
-        metrics.tell_build(service.__version__, runtime_version(), device)
+        metrics.report_build(service.__version__, runtime_version(), device)
         metrics.ready.set_function(self._answers_ready)
         metrics.usable_cores.set(usable_cores())
         metrics.memory_limit.set(memory_limit())
@@ -245,6 +250,17 @@ class App:
         asyncio.run_coroutine_threadsafe(self._changed(name), self._loop)
 
 
+def observer_of(config: Config) -> RequestObserver:
+    """Raises ConfigInvalid for an endpoint that is none."""
+    tracing = None
+    if config.trace_endpoint:
+        # Imported late: without tracing nothing of OpenTelemetry is.
+        from service.observability.tracing import Tracing
+
+        tracing = Tracing(config.trace_endpoint, config.trace_share)
+    return RequestObserver(tracing, config.log_requests, config.log_texts)
+
+
 async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code.
 
@@ -257,7 +273,7 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
         if not asked.done():
             asked.set_result(number)
 
-    hear_loop(loop)
+    watch_loop(loop)
     app = App(config)
     await app.start()
     settle()
@@ -284,7 +300,7 @@ async def _stop(app: App, number: int) -> None:
         await app.announce()
         await asyncio.sleep(config.propagation_seconds)
     log.info(
-        "stopping: %d calls under way, grace %.0f s", app.grpc.gate.calls, config.grace_seconds
+        "stopping: %d calls under way, grace %.0f s", app.grpc.inflight.calls, config.grace_seconds
     )
     finished = await app.stop()
     log.info("stopped, %s", _ENDS[finished])

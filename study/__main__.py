@@ -1,10 +1,10 @@
 """python -m study [--only SECTION …] [--quick] [--fresh] [--page] [--output FOLDER]
 
 Reruns the lecture's arguments and writes docs/study.md with its figures, docs/designs.md and
-docs/study/results.json. Trained models and measured sections are kept in runs/study/ and used
-again unless --fresh. Ctrl-C stops it; the same command, without --fresh, goes on. A section whose
-sections/NAME.json is gone is measured again with the models that are there. --page only writes
-the pages again from the results. A quick run writes nothing unless --output says where.
+docs/study/results.json. Trained models and measured sections are stored in runs/study/ and used
+again unless --fresh. Ctrl-C or SIGTERM stops it; the same command, without --fresh, goes on. A
+section whose sections/NAME.json is gone is measured again with the models that are there. --page
+only writes the pages again from the results. A quick run writes nothing unless --output says where.
 
     0  done   1  a model could not be trained, or a bundle is missing   130  stopped
 """
@@ -12,6 +12,7 @@ the pages again from the results. A quick run writes nothing unless --output say
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,21 +26,22 @@ from bench.machine import this_machine
 from export.parity import ParityMissed
 from study import (
     attention,
-    depth,
     designs,
-    forcing,
     gradient,
+    layer_depth,
     lengths,
-    order,
+    teacher_forcing,
     vectors,
     window,
+    word_order,
 )
-from study.lanes import TrainingFailed, Workshop, train_all
+from study.artifact_cache import ArtifactCache
 from study.page import page_of, read_results, write_pages, write_results
 from study.recipes import Recipe
 from study.sections import Section, Study
 from study.settings import QUICK, WHOLE, Settings
-from study.shelf import Shelf
+from study.trainer import Trainer
+from study.worker_pool import TrainingFailed, train_all
 from training.cli import STOPPED_BY_USER
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.loop import TrainingStopped
@@ -47,45 +49,54 @@ from unroll import RequestFailed
 
 SECTIONS = tuple(
     module.SECTION
-    for module in (order, window, gradient, forcing, depth, attention, lengths, vectors)
+    for module in (
+        word_order,
+        window,
+        gradient,
+        teacher_forcing,
+        layer_depth,
+        attention,
+        lengths,
+        vectors,
+    )
 )
 _BY_NAME: dict[str, Section] = {s.name: s for s in (*SECTIONS, designs.SECTION)}
 
 
 @dataclass
 class _Run:
-    """One command: what it was asked for, and what it measures that with."""
+    """One command: its sections, and what it measures them with."""
 
     study: Study
     chosen: Sequence[Section]
-    lanes: int
+    workers: int
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         for section in self.chosen:
-            self.study.shelf.forget_section(section.name)
+            self.study.cache.discard_section(section.name)
         for recipe in self._recipes():
-            self.study.shelf.forget(recipe)
+            self.study.cache.discard_model(recipe)
 
     def measure(self) -> dict[str, Any]:
         """What each chosen section found, now or before."""
         if designs.SECTION in self.chosen:
             designs.missing_bundles(self.study)  # known before minutes of work, not after
-        train_all(self.study.workshop, self._recipes(), self.lanes)
+        train_all(self.study.trainer, self._recipes(), self.workers)
         return {section.name: self._measure(section) for section in self.chosen}
 
     def _measure(self, section: Section) -> Any:
-        shelf = self.study.shelf
-        found = shelf.found(section.name)
+        cache = self.study.cache
+        found = cache.load_section(section.name)
         if found is None:
             print(f"measuring: {section.name}", file=sys.stderr, flush=True)
             started = time.perf_counter()
             measured = section.measure(self.study)
             measured["seconds"] = round(time.perf_counter() - started, 1)
-            found = shelf.keep(section.name, measured)
+            found = cache.store_section(section.name, measured)
         return found
 
     def _recipes(self) -> list[Recipe]:
-        """Each once; the longest to train come first, so that the lanes end together."""
+        """Each once; the longest to train come first, so that the workers end together."""
         return recipes_of(self.chosen, self.study.settings)
 
 
@@ -94,14 +105,14 @@ _FAILURES = (
     designs.NotServed,
 )  # fmt: skip
 
-# The longest to train come first, so that the lanes end together.
-_COURSES = ("spelling", "characters", "sentences")
+# The longest to train come first, so that the workers end together.
+_DATASETS = ("spelling", "characters", "sentences")
 
 
 def recipes_of(sections: Iterable[Section], settings: Settings) -> list[Recipe]:
     """Each once, in the order they are trained in."""
     recipes = {recipe.name: recipe for s in sections for recipe in s.recipes(settings)}
-    return sorted(recipes.values(), key=lambda recipe: _COURSES.index(recipe.course))
+    return sorted(recipes.values(), key=lambda recipe: _DATASETS.index(recipe.dataset))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,20 +134,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace, settings: Settings, output: Path | None) -> int:
     work = chosen.work or Path("runs") / ("study-quick" if chosen.quick else "study")
-    workshop = Workshop(settings, work, chosen.data)
-    study = Study(settings, workshop.shelf, workshop, chosen.models)
-    run = _Run(study, [_BY_NAME[name] for name in chosen.only], chosen.lanes)
+    trainer = Trainer(settings, work, chosen.data)
+    study = Study(settings, trainer.cache, trainer, chosen.models)
+    run = _Run(study, [_BY_NAME[name] for name in chosen.only], chosen.workers)
     if chosen.fresh:
-        run.forget()
+        run.discard()
     found = run.measure()
     before = read_results(output) if output else {}
-    kept = before.get("sections", {}) if before.get("quick") == settings.quick else {}
+    earlier = before.get("sections", {}) if before.get("quick") == settings.quick else {}
     results = {
         "quick": settings.quick,
         "machine": _machine(),
-        "lanes": chosen.lanes,
-        "training": _training(study.shelf, settings),
-        "sections": {**kept, **found},
+        "workers": chosen.workers,
+        "training": _training(study.cache, settings),
+        "sections": {**earlier, **found},
     }
     if output:
         write_results(output, results)
@@ -168,10 +179,10 @@ def _machine() -> str:
     )
 
 
-def _training(shelf: Shelf, settings: Settings) -> dict[str, float]:
-    """How many models the shelf has, and how long one thread trained them."""
-    recipes = [r for r in recipes_of(_BY_NAME.values(), settings) if shelf.has(r)]
-    seconds = sum(shelf.history(recipe.name).seconds for recipe in recipes)
+def _training(cache: ArtifactCache, settings: Settings) -> dict[str, float]:
+    """How many models the cache has, and how long one thread trained them."""
+    recipes = [r for r in recipes_of(_BY_NAME.values(), settings) if cache.has_model(r)]
+    seconds = sum(cache.history(recipe.name).seconds for recipe in recipes)
     return {"models": len(recipes), "seconds": round(seconds, 1)}
 
 
@@ -187,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="nothing reused from earlier runs")
     parser.add_argument("--page", action="store_true", help="pages from the results alone")
     parser.add_argument(
-        "--lanes", type=int, default=2, help="models trained side by side (default: 2)"
+        "--workers", type=int, default=2, help="models trained side by side (default: 2)"
     )
     parser.add_argument("--output", type=Path, help="folder of the pages (default: docs)")
     parser.add_argument("--work", type=Path, help="folder of reused results (default: runs/study)")
@@ -199,4 +210,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     sys.exit(main())

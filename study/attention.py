@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from study.artifact_cache import Found
 from study.bins import Bin, count_bins
-from study.pictures import Curve, draw_curves
+from study.plots import Curve, draw_curves
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
-from study.shelf import Found
 from study.spelling import SPLIT, WITH, WITHOUT, right_by_length
 from study.text import plural, table
 
@@ -32,12 +32,12 @@ def recipes(settings: Settings) -> list[Recipe]:
 
 
 def measure(study: Study) -> Found:
-    course = study.workshop.spelling
+    dataset = study.trainer.spelling
     designs = {}
     for design in TITLES:
-        trained = study.shelf.trained(name_of(design))
+        trained = study.cache.trained(name_of(design))
         model: Any = trained.build()
-        right = right_by_length(model, course.source, course.target, course.splits["held-out"])
+        right = right_by_length(model, dataset.source, dataset.target, dataset.splits["held-out"])
         answers = [(length, is_right) for length, row in right.items() for is_right in row]
         designs[design] = {
             "parameters": trained.training["parameters"],
@@ -47,8 +47,8 @@ def measure(study: Study) -> Found:
         }
     return {
         "designs": designs,
-        "words": len(course.splits["train"]),
-        "held_out": len(course.splits["held-out"]),
+        "words": len(dataset.splits["train"]),
+        "held_out": len(dataset.splits["held-out"]),
         "epochs": study.settings.spelling.epochs,
         "seed": study.settings.spelling.seed,
         "command": command_of(NAME, study.settings.quick),
@@ -59,11 +59,11 @@ def _bins(found: Found, design: str) -> list[Bin]:
     return [Bin(**part) for part in found["designs"][design]["bins"]]
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     designs = found["designs"]
     bins = {design: _bins(found, design) for design in TITLES}
     rows: list[tuple[str, ...]] = [
-        (left.name, f"{left.examples:,}", left.told, right.told)
+        (left.name, f"{left.examples:,}", left.text, right.text)
         for left, right in zip(bins[WITHOUT], bins[WITH], strict=True)
     ]
     whole = [f"{designs[design]['accuracy']:.1f}" for design in (WITHOUT, WITH)]
@@ -96,4 +96,4 @@ def draw(found: Found, path: Path) -> Path:
     return draw_curves(path, curves, "letters of the word", "words right, %", ticks=ticks)
 
 
-SECTION = Section(NAME, "Sequence to sequence, and attention", measure, tell, recipes, draw)
+SECTION = Section(NAME, "Sequence to sequence, and attention", measure, render, recipes, draw)

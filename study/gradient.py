@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from study.generators import name_of, recipes_of
-from study.pictures import Curve, draw_curves
+from study.artifact_cache import Found
+from study.characters import name_of, recipes_of
+from study.plots import Curve, draw_curves
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
-from study.shelf import Found
 from study.text import power, table
 from training.models import build, config_from_json
 from training.models.generator import Generator
@@ -59,11 +59,11 @@ def gradient_norms(model: Generator, text: Tensor, distance: int) -> list[Tensor
 
 def measure(study: Study) -> Found:
     settings = study.settings.gradient
-    *_, held_out = study.workshop.characters.splits
+    *_, held_out = study.trainer.characters.splits
     places = _places(held_out, settings.places, settings.distance + _CONTEXT + 2)
     found: dict[str, Any] = {}
     for cell in CELLS:
-        trained = study.shelf.trained(name_of(cell))
+        trained = study.cache.trained(name_of(cell))
         torch.manual_seed(settings.seed)
         untrained = build(config_from_json(trained.config)).eval()
         for state, model in (("trained", trained.build()), ("untrained", untrained)):
@@ -94,7 +94,7 @@ def steps_to(norms: list[float], share: float) -> int | None:
     return max((k + 1 for k, is_below in enumerate(below) if not is_below), default=0)
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     distance = found["distance"]
     near, half = distance // 10, distance // 2
     rows = []
@@ -143,4 +143,4 @@ def draw(found: Found, path: Path) -> Path:
     )
 
 
-SECTION = Section(NAME, "Gradient against distance", measure, tell, recipes, draw)
+SECTION = Section(NAME, "Gradient against distance", measure, render, recipes, draw)

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from study.artifact_cache import Found
 from study.bins import Bin, count_bins
-from study.pictures import Curve, draw_curves
+from study.plots import Curve, draw_curves
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.sentences import ANY, SHORT, SPLIT, is_right, logits_of
 from study.settings import Settings
-from study.shelf import Found
 from study.text import plural, table
 from training.models.baselines import FEEDFORWARD, TextTooLong
 
@@ -37,26 +37,26 @@ def recipes(settings: Settings) -> list[Recipe]:
 
 
 def measure(study: Study) -> Found:
-    course, longest = study.workshop.sentences, study.settings.sentences.short
+    dataset, longest = study.trainer.sentences, study.settings.sentences.short
     edges = [longest * step // 2 for step in range(2, 7)]
-    examples = [e for e in course.corpus.held_out if course.length(e) <= 3 * longest]
+    examples = [e for e in dataset.corpus.held_out if dataset.length(e) <= 3 * longest]
     designs, refused = {}, ""
     for design in TITLES:
-        trained = study.shelf.trained(name_of(design))
+        trained = study.cache.trained(name_of(design))
         model: Any = trained.build()
-        judged = examples
+        scored = examples
         if design.startswith(FEEDFORWARD):
-            judged = [e for e in examples if course.length(e) <= longest]
-            refused = _refusal(model, course, examples)
-        right = is_right(model, course.tokenizer, judged)
-        answers = [(course.length(e), r) for e, r in zip(judged, right, strict=True)]
+            scored = [e for e in examples if dataset.length(e) <= longest]
+            refused = _refusal(model, dataset, examples)
+        right = is_right(model, dataset.tokenizer, scored)
+        answers = [(dataset.length(e), r) for e, r in zip(scored, right, strict=True)]
         designs[design] = {
             "parameters": trained.training["parameters"],
             "bins": [asdict(part) for part in count_bins(edges, answers)],
         }
     return {
         "longest": longest,
-        "training": len(course.training_of(f"lstm-{SHORT}")),
+        "training": len(dataset.training_of(f"lstm-{SHORT}")),
         "designs": designs,
         "refused": refused,
         "seed": study.settings.sentences.seeds[0],
@@ -65,11 +65,11 @@ def measure(study: Study) -> Found:
     }
 
 
-def _refusal(model: Any, course: Any, examples: list[Any]) -> str:
+def _refusal(model: Any, dataset: Any, examples: list[Any]) -> str:
     """What the model says to the longest of ``examples``."""
-    longest = max(examples, key=course.length)
+    longest = max(examples, key=dataset.length)
     try:
-        logits_of(model, course.tokenizer, [longest.text])
+        logits_of(model, dataset.tokenizer, [longest.text])
     except TextTooLong as error:
         return str(error)
     return ""
@@ -79,14 +79,14 @@ def _bins(found: Found, design: str) -> list[Bin]:
     return [Bin(**part) for part in found["designs"][design]["bins"]]
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     bins = {design: _bins(found, design) for design in TITLES}
     counts = bins[f"lstm-{SHORT}"]
     rows = [
         (
             part.name,
             f"{part.examples:,}",
-            *(bins[design][number].told for design in TITLES),
+            *(bins[design][number].text for design in TITLES),
         )
         for number, part in enumerate(counts)
     ]
@@ -117,4 +117,4 @@ def draw(found: Found, path: Path) -> Path:
     return draw_curves(path, curves, "tokens of the sentence", "sentences right, %", ticks=ticks)
 
 
-SECTION = Section(NAME, "Longer sequences", measure, tell, recipes, draw)
+SECTION = Section(NAME, "Longer sequences", measure, render, recipes, draw)

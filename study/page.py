@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study.artifact_cache import Found
 from study.sections import Section
-from study.shelf import Found
 
 PAGE, DESIGNS_PAGE, FOLDER, RESULTS = "study.md", "designs.md", "study", "results.json"
 
@@ -41,7 +41,7 @@ def write_pages(
         head = (
             "# Designs\n\nEvery design of the lecture, as it is trained, exported and served.\n\n"
         )
-        text = head + designs.tell(found[designs.name]) + "\n"
+        text = head + designs.render(found[designs.name]) + "\n"
         written.append(output / DESIGNS_PAGE)
         written[-1].write_text(text, encoding="utf8")
     return written
@@ -78,7 +78,7 @@ minutes of it in all, measuring them {measuring / 60:.1f}. The table of all desi
 
 
 def _section(number: int, section: Section, found: Found) -> str:
-    text = f"## {number}. {section.title}\n\n{section.tell(found)}"
+    text = f"## {number}. {section.title}\n\n{section.render(found)}"
     if section.draw:
         text += f"\n\n![{section.title}]({FOLDER}/{section.name}.png)"
     return text

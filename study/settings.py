@@ -10,7 +10,7 @@ class SentenceSettings:
     """Of the classifiers.
 
     sentences: at most so many of the movie sentences, None for all. made: sentences made by rule.
-    held_out: at most so many are judged. window: words that a window or a convolution sees.
+    held_out: at most so many are classified. window: words that a window or a convolution sees.
     short: the longest sentence, in tokens, that the section on longer sequences trains on.
     """
 
@@ -32,7 +32,7 @@ class SentenceSettings:
 class CharacterSettings:
     """Of the generators.
 
-    characters: of the text, None for all. A validation loss is taken after each of ``parts``
+    characters: of the text, None for all. A validation loss is measured after each of ``parts``
     parts of training, of ``batches`` batches each. parameters: of every model.
     """
 

@@ -49,6 +49,6 @@ def of_equal_size(design: Callable[[int], AnyConfig], parameters: int) -> AnyCon
     if abs(found - parameters) > TOLERANCE * parameters:
         raise SizeUnreachable(
             f"the nearest to {parameters:,} parameters is {found:,} with {nearest}; "
-            "ask for more, steps between widths are then smaller"
+            "allow more, steps between widths are then smaller"
         )
     return nearest

@@ -33,7 +33,7 @@ SPLIT = "a tenth of the headwords"
 _BATCH = 512
 
 
-class SpellingCourse:
+class SpellingDataset:
     def __init__(self, settings: SpellingSettings, data: Path) -> None:
         self.settings = settings
         self.data = data
@@ -77,8 +77,8 @@ class SpellingCourse:
         fit = FitSettings(run.seed, settings.epochs, settings.learning_rate)
         model, history = run.fit(Seq2Seq, config, task, fit)
         right = right_by_length(model, self.source, self.target, splits["held-out"])
-        judged = [word for words in right.values() for word in words]
-        accuracy = 100 * sum(judged) / len(judged)
+        scored = [word for words in right.values() for word in words]
+        accuracy = 100 * sum(scored) / len(scored)
         trained = TrainedModel(
             name=run.model,
             description=f"Pronounces an English word: letters in, phones out; {design}.",
@@ -86,7 +86,7 @@ class SpellingCourse:
             weights=model.state_dict(),
             tokenizers={"input": self.source, "output": Tokenizer("symbols", self.target)},
             limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
-            figures=(Figure("word accuracy", accuracy, "%", SPLIT, len(judged), run.command),),
+            figures=(Figure("word accuracy", accuracy, "%", SPLIT, len(scored), run.command),),
             data=(CMUDICT.describe(),),
             training=run.facts(model, history),
         )

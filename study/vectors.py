@@ -6,9 +6,9 @@ from dataclasses import asdict
 from itertools import combinations
 
 from bundle.store import read_bundle
+from study.artifact_cache import Found
 from study.recipes import command_of
 from study.sections import Section, Study
-from study.shelf import Found
 from study.text import table
 from training.neighbours import cosine, embedding_of, neighbours
 from training.one_hot import cost_of_lookup, cost_of_product
@@ -48,7 +48,7 @@ def measure(study: Study) -> Found:
     }
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     costs = (
         (
             name, f"{row['word_bytes']:,}", f"{row['read_bytes']:,}",
@@ -80,4 +80,4 @@ The bundle's embedding was learned for one purpose, telling praise from blame, w
 {found["seed"]}. `{found["command"]}`"""
 
 
-SECTION = Section(NAME, "One-hot vectors and the vector space", measure, tell)
+SECTION = Section(NAME, "One-hot vectors and the vector space", measure, render)

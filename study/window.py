@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from study import order
+from study import word_order
+from study.artifact_cache import Found
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.sentences import READERS, logits_of
 from study.settings import Settings
-from study.shelf import Found
 from study.text import listed, power, table
 from training.models.baselines import WINDOW
 
@@ -30,15 +30,15 @@ _BEGINNINGS = (
 
 def recipes(settings: Settings) -> list[Recipe]:
     seed = settings.sentences.seeds[0]
-    return [recipe for recipe in order.recipes(settings) if recipe.seed == seed]
+    return [recipe for recipe in word_order.recipes(settings) if recipe.seed == seed]
 
 
 def measure(study: Study) -> Found:
-    course = study.workshop.sentences
-    tokens, width = course.tokenizer.split(SENTENCE), study.settings.sentences.window
+    dataset = study.trainer.sentences
+    tokens, width = dataset.tokenizer.split(SENTENCE), study.settings.sentences.window
     visible = " ".join(tokens[-width:])
     texts = [" ".join(tokens), *(f"{beginning} {visible}" for beginning in _BEGINNINGS)]
-    lengths = sorted(course.length(example) for example in course.corpus.held_out)
+    lengths = sorted(dataset.length(example) for example in dataset.corpus.held_out)
     return {
         "width": width,
         "tokens": len(tokens),
@@ -57,7 +57,9 @@ def measure(study: Study) -> Found:
 
 
 def _model(study: Study, reader: str) -> Any:
-    return study.shelf.trained(order.name_of(reader, study.settings.sentences.seeds[0])).build()
+    return study.cache.trained(
+        word_order.name_of(reader, study.settings.sentences.seeds[0])
+    ).build()
 
 
 def _width_of_embedding(study: Study) -> int:
@@ -66,7 +68,7 @@ def _width_of_embedding(study: Study) -> int:
 
 def _moved(study: Study, reader: str, texts: list[str]) -> dict[str, Any]:
     """The largest change of a logit when what stands before the window is another text."""
-    model, tokenizer = _model(study, reader), study.workshop.sentences.tokenizer
+    model, tokenizer = _model(study, reader), study.trainer.sentences.tokenizer
     own, *others = (logits_of(model, tokenizer, [text])[0] for text in texts)
     return {
         "largest": max(float((own - other).abs().max()) for other in others),
@@ -74,14 +76,14 @@ def _moved(study: Study, reader: str, texts: list[str]) -> dict[str, Any]:
     }
 
 
-def tell(found: Found) -> str:
+def render(found: Found) -> str:
     rows = (
-        (order.TITLES[reader], power(row["largest"]), "yes" if row["same_bits"] else "no")
+        (word_order.TITLES[reader], power(row["largest"]), "yes" if row["same_bits"] else "no")
         for reader, row in found["moved"].items()
     )
-    same = [order.TITLES[reader] for reader, row in found["moved"].items() if row["same_bits"]]
+    same = [word_order.TITLES[reader] for reader, row in found["moved"].items() if row["same_bits"]]
     others = [
-        order.TITLES[reader] for reader, row in found["moved"].items() if not row["same_bits"]
+        word_order.TITLES[reader] for reader, row in found["moved"].items() if not row["same_bits"]
     ]
     return f"""\
 A window of the last {found["width"]} tokens of *{SENTENCE}* is *{found["visible"]}*: who runs \
@@ -101,4 +103,4 @@ none in a recurrent one.
 Models of the section on order, seed {found["seed"]}. `{found["command"]}`"""
 
 
-SECTION = Section(NAME, "The window", measure, tell, recipes)
+SECTION = Section(NAME, "The window", measure, render, recipes)

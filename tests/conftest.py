@@ -54,7 +54,7 @@ class Proof:
     leaves: int
     lines: list[str]
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Have ``line`` printed at the end of the run."""
         self.lines.append(line)
 
@@ -77,7 +77,7 @@ class Soak:
     tokens: int
     lines: list[str]
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Have ``line`` printed at the end of the run."""
         self.lines.append(line)
 
@@ -96,7 +96,7 @@ class Fuzz:
     name: str
     lines: list[str]
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Have ``line`` printed at the end of the run."""
         self.lines.append(line)
 
@@ -138,7 +138,7 @@ class Robustness:
     name: str
     lines: list[str]
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Have ``line`` printed at the end of the run."""
         self.lines.append(line)
 

@@ -2,7 +2,7 @@
 
 python -m tests.lock_drift
 
-Asks no index: `make locks` does, and writes the locks anew.
+Reads no index: `make locks` does, and writes the locks anew.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 GROUPS = ("serve", "serve-gpu")
 
 _PINNED = re.compile(r"([\w.-]+)==([^\s;]+)")
+_MARKER = r"\w+ [!<>=]+ '[^']*'"
+_LOCKED = re.compile(rf"{_PINNED.pattern}( ; {_MARKER}( (and|or) {_MARKER})*)?")
 _HASH = re.compile(r"\s+--hash=sha256:[0-9a-f]{64}(?!\S)")
 
 
@@ -72,7 +74,7 @@ def _read(path: Path) -> tuple[dict[str, Locked], list[str]]:
     locked, wrong = {}, []
     for line in text.replace("\\\n", " ").splitlines():
         requirement, hashes = _HASH.subn("", line)
-        match = _PINNED.fullmatch(requirement.partition(";")[0].strip())
+        match = _LOCKED.fullmatch(requirement.strip())
         if match:
             locked[_plain(match[1])] = Locked(match[2], hashes)
         elif line.strip():

@@ -126,7 +126,7 @@ from a running registry by `python -m tests.metrics_page --write`; `make check` 
 `process_…` and `python_…` are those of Prometheus' Python client, on Linux.
 
 Labels have few values: models and versions that are or were served, methods, and the reasons named
-here. A model that is not known counts as `model=""`. Engines tell of up to 16 steps at once, and of
+here. A model that is not known counts as `model=""`. Engines report up to 16 steps at once, and of
 the last ones when nothing runs. Counts of a version (`unroll_model_…_total`,
 `unroll_message_tokens`) begin anew when that version is replaced, and end with it.
 
@@ -158,8 +158,8 @@ def told_everything() -> Metrics:
     metrics.loads.labels("letters", "loaded").inc()
     metrics.load_seconds.labels("letters").observe(0.0)
     metrics.live_versions.labels("letters").set(1)
-    metrics.tell_build("", "", "")
-    metrics.tell_models([model], [RefusedModel("tags", "1", "")], rows=8)
+    metrics.report_build("", "", "")
+    metrics.report_models([model], [RefusedModel("tags", "1", "")], rows=8)
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)
     served = type("Model", (), {"card": model})()
     metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, bool, int, float))

@@ -1,7 +1,7 @@
 """A service that watches its own rows, as a process of its own: python -m tests.watched JSON
 
 JSON: settings of Config, and step_seconds that each decode step takes longer. Rows that belong
-to no stream hold NaN where arrays can. The first line out tells the port; each line in is
+to no stream hold NaN where arrays can. The first line out is the port; each line in is
 answered by one line of JSON with what was seen of all engines that ever ran, with the resident
 memory where it says memory; the end of the input ends the service.
 """
@@ -42,13 +42,13 @@ _ENORMOUS = 1e6
 class RowWatch:
     """Canaries in the free rows of one engine, and counts of what it does with rows.
 
-    dirty_rows: given back with anything left in them. canaries_read: steps that read a canary in
+    dirty_rows: freed with anything left in them. canaries_read: steps that read a canary in
     a row of the batch, or made a NaN of numbers.
     """
 
     def __init__(self, engine: GenerateEngine, step_seconds: float) -> None:
         self.engine = engine
-        self.taken = self.given = self.pauses = self.dirty_rows = self.canaries_read = 0
+        self.allocated = self.freed = self.pauses = self.dirty_rows = self.canaries_read = 0
         sides = engine.arena.sides()
         every = [array for side in sides for kind in (side.inputs, side.outputs)
                  for array in kind.values()]  # fmt: skip
@@ -63,11 +63,11 @@ class RowWatch:
         take, give, pause = arena.take, arena.give, scheduler.pause
 
         def watched_take(row: int, state: Any) -> None:
-            self.taken += 1
+            self.allocated += 1
             take(row, state)
 
         def watched_give(row: int, last: int) -> None:
-            self.given += 1
+            self.freed += 1
             give(row, last)
             self.dirty_rows += any(array[last].any() for array in self.arrays)
             self._set_canary(last)
@@ -117,8 +117,8 @@ class RowWatch:
             "running": len(scheduler.rows) + len(scheduler.begun),
             "waiting": scheduler.queue_length,
             "paused": len(scheduler.paused),
-            "taken": self.taken,
-            "given": self.given,
+            "allocated": self.allocated,
+            "freed": self.freed,
             "pauses": self.pauses,
             "dirty_rows": self.dirty_rows,
             "canaries_read": self.canaries_read,
@@ -126,7 +126,7 @@ class RowWatch:
         }
 
     def _spoilt_rows(self) -> int:
-        """Free rows that somebody wrote to; asked for while nothing runs."""
+        """Free rows that somebody wrote to; read while nothing runs."""
         used = len(self.engine.scheduler.rows)
         return sum(
             any(not (np.isnan(a[row]).all() if _is_float(a) else not a[row].any())
@@ -207,7 +207,7 @@ async def run(settings: dict[str, Any]) -> None:
     settle()
     print(json.dumps({"port": app.grpc.port}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        seen = {**engines.report(), "calls": app.grpc.gate.calls}
+        seen = {**engines.report(), "calls": app.grpc.inflight.calls}
         seen["sequences"] = len(app.grpc.sequences)
         if line.strip() == "memory":
             seen["resident"] = resident_bytes()

@@ -89,7 +89,7 @@ ROWS: dict[str, list[Panel]] = {
         stat("Tokens delivered", f"sum({rate('unroll_message_tokens_sum')})", "cps"),
         stat("First token, p99", quantile(0.99, "unroll_time_to_first_token_seconds", "job"), "s"),
         stat(
-            "Rows taken",
+            "Rows in use",
             f"sum(unroll_active_rows{{{MODEL}}}) / sum(unroll_row_capacity{{{MODEL}}})",
             "percentunit",
         ),
@@ -197,18 +197,18 @@ ROWS: dict[str, list[Panel]] = {
             "Time of a step or batch, mean",
             [Query(mean("unroll_batch_seconds", "model, graph"), "{{model}} {{graph}}")],
             "s",
-            "Of a step with the priming before it.",
+            "Of a step with the prefill before it.",
         ),
-        Panel("Decode step", quantiles("unroll_decode_seconds"), "s", "Without any priming."),
-        Panel("Prime run", quantiles("unroll_prime_seconds"), "s"),
-        Panel("Tokens primed", [per_second("unroll_primed_tokens_total", "model")], "cps"),
+        Panel("Decode step", quantiles("unroll_decode_seconds"), "s", "Without any prefill."),
+        Panel("Prefill run", quantiles("unroll_prime_seconds"), "s"),
+        Panel("Tokens prefilled", [per_second("unroll_primed_tokens_total", "model")], "cps"),
         Panel(
             "Tokens a message, mean",
             [
                 Query(mean("unroll_message_tokens", "model"), "{{model}}"),
                 Query(
                     f"max by (model, engine) (unroll_engine_tokens_per_message{{{MODEL}}})",
-                    "{{model}} {{engine}}: the pace now",
+                    "{{model}} {{engine}}: now",
                 ),
             ],
             text="More than one: sending takes processor time from the engine, so tokens go "
@@ -227,7 +227,7 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Streams": [
         Panel(
-            "Rows taken, of all",
+            "Rows in use, of all",
             [
                 summed("unroll_active_rows", "model"),
                 Query(f"sum by (model) (unroll_row_capacity{{{MODEL}}})", "{{model}}: capacity"),

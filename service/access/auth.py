@@ -1,7 +1,7 @@
 """Bearer tokens: whose a call is, and what they may do.
 
 The file of tokens holds no secret: a hash stands for each token. Tokens are random and long,
-so that a hash without salt and without effort keeps them. None is ever logged or told.
+so that a hash without salt and without effort keeps them. None is ever logged or sent.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.access.admission import ANYONE, Caller, Metadata
 from service.access.file_reload import FileUnusable, read_file
+from service.access.identity import ANYONE, Caller, Metadata
 from service.access.roles import NEEDED, ROLES
 from service.engine.errors import PermissionDenied, Unauthenticated
 
@@ -66,7 +66,7 @@ class BearerTokens:
     def _known(self, sent: bytes) -> Token:
         digest = hashlib.sha256(sent).digest()
         found = None
-        # All of them, each in the same time: how long it takes tells nothing of any.
+        # All of them, each in the same time: how long it takes depends on none.
         for token in self._tokens():
             if hmac.compare_digest(token.digest, digest):
                 found = token

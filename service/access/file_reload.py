@@ -27,8 +27,8 @@ class Renewed(Generic[Content]):
     """What ``read`` makes of ``files``, read again once one of them has changed.
 
     Files are looked at when somebody asks, so nothing runs while nobody does. Links are
-    followed: to point one elsewhere is a change. What cannot be used is logged and told to
-    ``failed`` once, and what was read before stays. Any thread may ask.
+    followed: to point one elsewhere is a change. What cannot be used is logged and
+    reported to ``failed`` once, and what was read before stays. Any thread may ask.
 
     read: raises FileUnusable. clock: seconds, monotonic.
 

@@ -1,4 +1,4 @@
-"""Who can reach the gRPC port, and what they must show: as the configuration has it."""
+"""Who can reach the port, and what they must show: as the configuration has it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import grpc
-
-from service.access.admission import AllowAll, Guard
 from service.access.auth import BearerTokens, Token, read_tokens
 from service.access.file_reload import FileUnusable, Renewed
+from service.access.identity import AllowAll, Guard
 from service.access.tls import Credentials, TlsFiles
 from service.config import Config, ConfigInvalid, is_loopback, split_address
 
@@ -28,9 +26,6 @@ class Security:
     credentials: Credentials | None
     guard: Guard
     reload_tokens: Callable[[], None] = lambda: None
-
-    def for_server(self) -> grpc.ServerCredentials | None:
-        return self.credentials.for_server() if self.credentials else None
 
     def certificate_expires(self) -> float:
         """In seconds since 1970; 0 without TLS."""

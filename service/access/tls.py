@@ -1,4 +1,4 @@
-"""TLS of the gRPC port, with certificates that are replaced while the service runs.
+"""TLS of the port, with certificates that are replaced while the service runs.
 
 A new connection gets what the files hold now; connections that are open keep what they began
 with.
@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-import grpc
+from typing import NoReturn
 
 from service.access.certificates import first_to_end
 from service.access.file_reload import FileUnusable, Renewed, read_file
@@ -32,15 +30,18 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
-class _Certificate:
-    """configuration: as grpc takes it. expires: in seconds since 1970."""
+class Certificate:
+    """What the files held together, in PEM. authorities: None where callers need no certificate.
+    expires: in seconds since 1970."""
 
-    configuration: Any
+    chain: bytes
+    key: bytes
+    authorities: bytes | None
     expires: float
 
 
 class Credentials:
-    """What the gRPC port proves itself with.
+    """What the port proves itself with.
 
     failed: called once for each change of the files that cannot be used.
 
@@ -55,31 +56,21 @@ class Credentials:
     ) -> None:
         self.is_mutual = files.client_ca is not None
         self._certificate = Renewed(files.every(), lambda: _read(files), failed, clock)
-        self._handed_out = self._certificate.get()
 
-    def for_server(self) -> grpc.ServerCredentials:
-        return grpc.dynamic_ssl_server_credentials(
-            self._handed_out.configuration, self._renewed, self.is_mutual
-        )
+    def get(self) -> Certificate:
+        """What new connections get. Any thread may ask."""
+        return self._certificate.get()
 
     def expires(self) -> float:
         """When the certificate that new connections get ends to be good, in seconds since 1970."""
-        return self._certificate.get().expires
+        return self.get().expires
 
     def reload(self) -> None:
         """Read the files now; new connections get what they hold."""
         self._certificate.reload()
 
-    def _renewed(self) -> Any:
-        """None for as before. grpc asks at each handshake, one at a time, on its own threads."""
-        found = self._certificate.get()
-        if found is self._handed_out:
-            return None
-        self._handed_out = found
-        return found.configuration
 
-
-def _read(files: TlsFiles) -> _Certificate:
+def _read(files: TlsFiles) -> Certificate:
     """Raises FileUnusable."""
     chain = read_file(files.certificate, "tls_certificate")
     key = read_file(files.key, "tls_key")
@@ -92,13 +83,11 @@ def _read(files: TlsFiles) -> _Certificate:
     if files.client_ca:
         authorities = read_file(files.client_ca, "tls_client_ca")
         _check_authorities(files.client_ca, authorities)
-    return _Certificate(
-        grpc.ssl_server_certificate_configuration([(key, chain)], authorities), expires
-    )
+    return Certificate(chain, key, authorities, expires)
 
 
 def _check_pair(files: TlsFiles) -> None:
-    """grpc would say no more than that it cannot listen. Raises FileUnusable."""
+    """A server would say no more than that it cannot listen. Raises FileUnusable."""
 
     def no_password() -> NoReturn:
         raise FileUnusable(f"tls_key: {files.key} is encrypted; give a key without a password")

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 
 class RequestError(Exception):
-    """The message tells the caller what to do."""
+    """The message says what the caller can do."""
 
 
 class Unauthenticated(RequestError):
@@ -95,3 +95,12 @@ class EngineFailed(RequestError):
 
 class NotFinite(EngineFailed):
     pass
+
+
+def without_frames(error: RequestError) -> RequestError:
+    """``error``, with no traceback of itself or of what led to it: the frames hold the request."""
+    part: BaseException | None = error
+    while part is not None:
+        part.__traceback__ = None
+        part = part.__cause__ or part.__context__
+    return error

@@ -12,7 +12,7 @@ def broken_rows(log_probabilities: Sequence[float]) -> Sequence[int]:
     """The rows of a step whose token has no log-probability; -inf is that of none.
 
     A logit that is NaN or infinite makes every log-probability of its row NaN, so the one of
-    the token tells of all. Their sum is NaN if one of them is: mostly nothing else is looked at.
+    the token stands for all. Their sum is NaN if one of them is: mostly nothing else is looked at.
     """
     if sum(log_probabilities) < math.inf:
         return ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 # The longest pause between two steps; PrefillBudget.burst_steps where those are longer. With 4 ms a
 # queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
-# in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (DECISIONS.md).
+# in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (docs/decisions/0045).
 LEAST_PAUSE_SECONDS = 0.004
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
@@ -27,7 +27,7 @@ class PrefillCost:
     """Seconds of one more token in each row of a batch, learned from what batches took.
 
     Rows are grouped by powers of two, and within a group each row costs the same: of 63 rows
-    nobody must be told what 32 took, or a pause between two steps is twice what it may be. A
+    no 32 rows must be charged as one, or a pause between two steps is twice what it may be. A
     row of a larger batch never costs more than one of a smaller batch: what one batch took
     corrects what is known of the others, so that a moment's slowness is no reason never to read
     so many together again.

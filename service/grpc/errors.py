@@ -1,4 +1,4 @@
-"""Domain errors to gRPC statuses: one table, at the border."""
+"""Domain errors as gRPC statuses: their codes, messages and details."""
 
 from __future__ import annotations
 
@@ -12,45 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from service.engine.errors import (
-    ControlDisabled,
-    EngineFailed,
-    ModelNotFound,
-    ModelRefused,
-    NotFinite,
-    NotOffered,
-    Overloaded,
-    PermissionDenied,
-    QueueFull,
-    ReaderStalled,
-    RequestError,
-    ResumeInvalid,
-    ResumeRefused,
-    ServiceStopping,
-    TimedOut,
-    TryLater,
-    Unauthenticated,
-    WrongInput,
-)
+from service.access.codes import Code, code_of
+from service.engine.errors import RequestError, TryLater
 
-STATUS_OF = {
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
-    ControlDisabled: grpc.StatusCode.FAILED_PRECONDITION,
-    WrongInput: grpc.StatusCode.INVALID_ARGUMENT,
-    ResumeInvalid: grpc.StatusCode.INVALID_ARGUMENT,
-    ResumeRefused: grpc.StatusCode.FAILED_PRECONDITION,
-    ReaderStalled: grpc.StatusCode.ABORTED,
-    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
-    NotOffered: grpc.StatusCode.UNIMPLEMENTED,
-    ServiceStopping: grpc.StatusCode.UNAVAILABLE,
-    EngineFailed: grpc.StatusCode.INTERNAL,
-    NotFinite: grpc.StatusCode.INTERNAL,
-}
+_STATUSES = {code: grpc.StatusCode[code.name] for code in Code}
 
 _MOST_PUSHBACK_SECONDS = 5.0
 
@@ -62,7 +27,7 @@ def end_with(context: grpc.aio.ServicerContext, error: RequestError) -> None:
     """Have the call end with the error's status once its handler returns; one to try later says
     when. For handlers of streams, which send no message after that.
     """
-    context.set_code(STATUS_OF[type(error)])
+    context.set_code(_STATUSES[code_of(error)])
     context.set_details(message_of(error))
     context.set_trailing_metadata(_trailers(context, error))
 
@@ -79,7 +44,7 @@ def abortion(
     """
     trailers = _trailers(context, error)
     aborting: Coroutine[Any, Any, NoReturn] = context.abort(
-        STATUS_OF[type(error)], message_of(error), trailers
+        _STATUSES[code_of(error)], message_of(error), trailers
     )
     return aborting
 
@@ -89,15 +54,6 @@ def _trailers(
 ) -> tuple[tuple[str, str | bytes], ...]:
     trailers = tuple(context.trailing_metadata() or ())
     return trailers + (_retry_trailers(error) if isinstance(error, TryLater) else ())
-
-
-def without_frames(error: RequestError) -> RequestError:
-    """``error``, with no traceback of itself or of what led to it: the frames hold the request."""
-    part: BaseException | None = error
-    while part is not None:
-        part.__traceback__ = None
-        part = part.__cause__ or part.__context__
-    return error
 
 
 def message_of(error: RequestError) -> str:

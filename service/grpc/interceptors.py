@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
@@ -11,13 +10,13 @@ import grpc
 from service.access.admission import (
     Admission,
     AdmissionControl,
-    Parse,
     failure_of,
     release_with_call,
 )
-from service.engine.errors import RequestError
-from service.grpc.bodies import Bodies, Incoming
-from service.grpc.errors import STATUS_OF, abortion, end_with, without_frames
+from service.engine.errors import RequestError, without_frames
+from service.grpc.bodies import Bodies, Incoming, Parse, read_message
+from service.grpc.call import CALLER_LEFT, GrpcCall, MessageRequest
+from service.grpc.errors import abortion, end_with
 from service.grpc.send import Writer
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
@@ -26,8 +25,10 @@ Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 class CallRequests:
     """The requests of a call that sends several, as they come; each is held until the next.
 
-    model: what the first one names, once it was read.
+    As a RequestInfo it is the whole call. model: what the first one names, once it was read.
     """
+
+    id = ""
 
     def __init__(
         self, context: grpc.aio.ServicerContext, admission: Admission, parse: Parse
@@ -42,10 +43,14 @@ class CallRequests:
 
     async def __anext__(self) -> Any:
         self._admission.release()
-        request = self._admission.read(await anext(self._incoming), self._parse)
+        request = read_message(self._admission, await anext(self._incoming), self._parse)
         if request.HasField("start"):
             self.model = request.start.model
         return request
+
+    def text(self) -> str:
+        """None of it: the requests are gone when the call ends."""
+        return ""
 
     def release(self) -> None:
         """No further one is read, and what was read last is needed no more."""
@@ -55,7 +60,7 @@ class CallRequests:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """services: full names whose methods are wrapped; others pass as they are.
 
-    itself: methods whose handlers get each request as bytes and let it in themselves, since a
+    multiplexed: methods whose handlers get each request as bytes and let it in themselves, since a
     call of theirs holds many that are answered side by side.
 
     Whose call it is, is known before any of its body is read.
@@ -64,16 +69,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         services: Sequence[str],
-        reception: AdmissionControl,
+        admission: AdmissionControl,
         bodies: Bodies,
         stall_seconds: float,
-        itself: Sequence[str] = (),
+        multiplexed: Sequence[str] = (),
     ) -> None:
         self.services = frozenset(services)
-        self.reception = reception
+        self.admission = admission
         self.bodies = bodies
         self.stall_seconds = stall_seconds
-        self.itself = frozenset(itself)
+        self.multiplexed = frozenset(multiplexed)
         # By method, made once: whose body grpc reads, and whose body is read here.
         self._handlers: dict[str, tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]] = {}
 
@@ -88,40 +93,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or service not in self.services:
             return handler
         try:
-            self.reception.identify(name, handler_call_details.invocation_metadata or ())
+            self.admission.identify(name, handler_call_details.invocation_metadata or ())
         except RequestError as error:
-            return self._refusal(name, without_frames(error))
+            return self._refusal(service, name, without_frames(error))
         if method not in self._handlers:
-            self._handlers[method] = self._wrapped(name, handler)
+            self._handlers[method] = self._wrapped(service, name, handler)
         read_by_grpc, read_here = self._handlers[method]
         if handler.request_streaming or self.bodies.expect():
             return read_by_grpc
         return read_here
 
-    def _refusal(self, name: str, failure: RequestError) -> grpc.RpcMethodHandler:
+    def _refusal(self, service: str, name: str, failure: RequestError) -> grpc.RpcMethodHandler:
         """Reads nothing of the call, whatever kind its method is of."""
 
         async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
-            if name in self.itself:
-                self.reception.watch.open(context)
-            watched = self.reception.watch.begin(name, context)
-            code = STATUS_OF[type(failure)]
-            self.reception.count("", name, code.name, 0.0, failure)
-            watched.end(None, "", code, failure)
+            self.admission.refuse(self._call(context, service, name), failure)
             end_with(context, failure)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
+    def _call(self, context: grpc.aio.ServicerContext, service: str, name: str) -> GrpcCall:
+        return GrpcCall(context, service, name, name in self.multiplexed)
+
     def _wrapped(
-        self, name: str, handler: grpc.RpcMethodHandler
+        self, service: str, name: str, handler: grpc.RpcMethodHandler
     ) -> tuple[grpc.RpcMethodHandler, grpc.RpcMethodHandler]:
         behaviour = handler.stream_stream or handler.unary_stream or handler.unary_unary
         serializer, parse = handler.response_serializer, handler.request_deserializer
         if handler.request_streaming:
             around = (
-                self._with_status(name, behaviour)
-                if name in self.itself
-                else self._with_requests(name, behaviour, parse)
+                self._with_status(service, name, behaviour)
+                if name in self.multiplexed
+                else self._with_requests(service, name, behaviour, parse)
             )
             wrapped = grpc.stream_stream_rpc_method_handler(around, None, serializer)
             return wrapped, wrapped
@@ -134,7 +137,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def arrived(body: bytes, context: grpc.aio.ServicerContext) -> Any:
             self.bodies.arrived()
-            response, failure = await self._one(name, behaviour, parse, body, context)
+            response, failure = await self._one(
+                GrpcCall(context, service, name), behaviour, parse, body
+            )
             if failure is None:
                 return response
             aborting = abortion(context, failure)
@@ -143,7 +148,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def timed(_: Any, context: grpc.aio.ServicerContext) -> None:
             body = self.bodies.read(context)
-            response, failure = await self._one(name, behaviour, parse, body, context)
+            response, failure = await self._one(
+                GrpcCall(context, service, name), behaviour, parse, body
+            )
             if failure:
                 end_with(context, failure)
             elif response is not None:
@@ -156,19 +163,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _one(
         self,
-        name: str,
+        call: GrpcCall,
         behaviour: Behaviour,
         parse: Parse,
         body: bytes | Awaitable[bytes],
-        context: grpc.aio.ServicerContext,
     ) -> tuple[Any, RequestError | None]:
         """The answer of a call with one request, None where it was written; or why it failed."""
-        with Admission(self.reception, name, context) as admission:
+        with Admission(self.admission, call) as admission, CALLER_LEFT:
             data = body if isinstance(body, bytes) else await body
-            request = admission.read(data, parse)
-            admission.enter(request)
-            response = await behaviour(request, context)
-            if held := self.reception.hold_answer(response):
+            request = read_message(admission, data, parse)
+            admission.enter(MessageRequest(request))
+            response = await behaviour(request, call.context)
+            size = 0 if response is None else response.ByteSize()
+            if held := self.admission.hold_answer(size):
                 release_with_call(held)
             return response, None
         # The call is over before its status is sent: behind messages that nobody reads, a
@@ -176,9 +183,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         assert admission.failure, "any other end is returned or raised above"
         return None, admission.failure
 
-    def _with_requests(self, name: str, behaviour: Behaviour, parse: Parse) -> Behaviour:
+    def _with_requests(
+        self, service: str, name: str, behaviour: Behaviour, parse: Parse
+    ) -> Behaviour:
         async def call(_: Any, context: grpc.aio.ServicerContext) -> None:
-            with Admission(self.reception, name, context) as admission:
+            called = GrpcCall(context, service, name)
+            with Admission(self.admission, called) as admission, CALLER_LEFT:
                 requests = CallRequests(context, admission, parse)
                 admission.enter(requests)
                 await behaviour(requests, context)
@@ -188,16 +198,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _with_status(self, method: str, behaviour: Behaviour) -> Behaviour:
+    def _with_status(self, service: str, name: str, behaviour: Behaviour) -> Behaviour:
         async def call(_: Any, context: grpc.aio.ServicerContext) -> Any:
-            self.reception.watch.open(context)
-            self.reception.share(context)
+            called = self._call(context, service, name)
+            self.admission.observer.open(called)
+            self.admission.share(called)
             try:
-                return await behaviour(Incoming(context), context)
-            except grpc.aio.InternalError as error:
-                raise asyncio.CancelledError from error
+                with CALLER_LEFT:
+                    return await behaviour(Incoming(context), context)
             except Exception as error:
-                failure = without_frames(failure_of(error, method))
+                failure = without_frames(failure_of(error, name))
             return end_with(context, failure)
 
         return call

@@ -11,28 +11,23 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.access.admission import (
-    AdmissionControl,
-    AllowAll,
-    CountRequest,
-    Guard,
-    InflightTracker,
-    NoObserver,
-    RequestObserver,
-    admit_all,
-)
+from service.access.admission import AdmissionControl, CountRequest, admit_all
+from service.access.identity import AllowAll, Guard
+from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.grpc.bodies import Bodies
 from service.grpc.health import NOT_SERVING, SERVING, HealthServicer
 from service.grpc.interceptors import CallInterceptor
 from service.grpc.servicer import UnrollServicer
+from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
-from service.oip.infer import Answering
+from service.oip.infer import Adapters, Answering
 from service.oip.servicer import InferenceServicer
 from service.oip.streaming import METHOD as STREAM_INFER
 from service.serving.control_types import Control
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
+from service.serving.served_model import ServedModel
 from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2, unroll_pb2_grpc
 
@@ -82,9 +77,9 @@ class GrpcServer:
     """Health: "" and the services' names speak for all, each model's name for itself.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    count: hears of each request. budget: of the bytes that callers' data takes. guard: knows who
-    may call what. credentials: None for no TLS. watch: hears more of each request. check_load:
-    refuses what cannot be taken on now.
+    count: called at each request's end. budget: of the bytes that callers' data takes. adapters:
+    of a model, for the inference protocol. guard: knows who may call what. credentials: None for
+    no TLS. observer: of each request. check_load: refuses what cannot be taken on now.
     """
 
     def __init__(
@@ -95,22 +90,23 @@ class GrpcServer:
         is_ready: Callable[[], bool],
         count: CountRequest,
         budget: MemoryBudget,
+        adapters: Callable[[ServedModel], Adapters],
         guard: Guard = AllowAll(),
         credentials: grpc.ServerCredentials | None = None,
-        watch: RequestObserver = NoObserver(),
+        observer: RequestObserver = RequestObserver(),
         check_load: Callable[[str], None] = admit_all,
     ) -> None:
         self.catalogue = catalogue
-        self.gate = InflightTracker(settings.max_calls_per_caller)
+        self.inflight = InflightTracker(settings.max_calls_per_caller)
         self.is_leaving = False
         self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds, budget)
-        reception = AdmissionControl(
-            self.gate, count, self._label, budget, guard, watch, check_load
+        admission = AdmissionControl(
+            self.inflight, count, self._label, budget, guard, observer, check_load
         )
         most_bodies = max(1, int(_BODIES_SHARE * budget.limit) // settings.max_message_bytes)
         interceptor = CallInterceptor(
             (SERVICE, INFERENCE),
-            reception,
+            admission,
             Bodies(most_bodies, settings.body_seconds),
             settings.stall_seconds,
             (STREAM_INFER,),
@@ -118,14 +114,14 @@ class GrpcServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         self._health = HealthServicer()
         unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(catalogue, self.gate, budget, settings.stall_seconds), self._server
+            UnrollServicer(catalogue, self.inflight, budget, settings.stall_seconds), self._server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(
-                Answering(catalogue, self.sequences, budget),
+                Answering(catalogue, self.sequences, budget, adapters),
                 control,
                 is_ready,
-                reception,
+                admission,
                 settings.stall_seconds,
             ),
             self._server,
@@ -162,12 +158,12 @@ class GrpcServer:
         hand_over: has every stream that still runs end with what others go on from.
         Returns whether all ended so; those that did not are ended.
         """
-        self.gate.close()
-        finished = await self.gate.wait_until_empty(grace_seconds)
+        self.inflight.close()
+        finished = await self.inflight.wait_until_empty(grace_seconds)
         if not finished:
-            self.gate.handing_over.set()
+            self.inflight.handing_over.set()
             hand_over()
-            finished = await self.gate.wait_until_empty(_HAND_OVER_SECONDS)
+            finished = await self.inflight.wait_until_empty(_HAND_OVER_SECONDS)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._server.stop(None if not finished else 0.2)

@@ -89,7 +89,7 @@ def _work(served: Sequence[ServedVersion]) -> Iterable[Metric]:
     )
     coalescer = GaugeMetricFamily(
         "unroll_engine_tokens_per_message",
-        "Tokens that an engine's pace puts into a message now, for requests that do not say.",
+        "Tokens that an engine puts into a message now, for requests that do not say.",
         labels=_ENGINE,
     )
     open_work: Counter[tuple[str, str]] = Counter()

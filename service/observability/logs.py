@@ -20,7 +20,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from service.config import MEBIBYTE
 from service.observability.log_queue import LogQueue, writer_to
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def set_up(
     level: str,
     form: str,
     shows_texts: bool = False,
-    limit_bytes: int = MEBIBYTE,
+    limit_bytes: int = 1024 * 1024,
     write: Callable[[bytes], object] | None = None,
 ) -> QueuedHandler:
     """Write what is as grave as ``level`` with ``write`` (to standard error), and nowhere else.
@@ -98,7 +97,7 @@ def set_up(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
-    # It tells of each call that it is at work.
+    # It logs each call that it is at work.
     logging.getLogger("grpc").setLevel(logging.INFO)
     return handler
 
@@ -158,7 +157,7 @@ def _plain(message: str, *arguments: object) -> logging.LogRecord:
     return logging.LogRecord(__name__, logging.WARNING, "", 0, message, arguments, None)
 
 
-def hear_loop(loop: asyncio.AbstractEventLoop) -> None:
+def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Log what nobody waits for in ``loop`` as other errors are logged."""
     loop.set_exception_handler(_log_unheard)
 

@@ -226,21 +226,21 @@ class Metrics:
         )
         self.batch_seconds = self._counted(
             "unroll_batch_seconds",
-            "Time of each decode step, with the priming before it, or predict batch.",
+            "Time of each decode step, with the prefill before it, or predict batch.",
             "model",
             "graph",
         )
         self.decode_seconds = self._counted(
-            "unroll_decode_seconds", "Time of each decode step, without any priming.", "model"
+            "unroll_decode_seconds", "Time of each decode step, without any prefill.", "model"
         )
         self.prime_seconds = self._counted(
             "unroll_prime_seconds",
-            "Time of each run of the prime graph, which reads prompts between two steps.",
+            "Time of each prefill run, which reads prompts between two steps.",
             "model",
         )
         self.primed_tokens = self._counter(
             "unroll_primed_tokens_total",
-            "Prompt and source tokens read by the prime graph.",
+            "Prompt and source tokens read by prefill.",
             "model",
         )
 
@@ -376,7 +376,7 @@ class Metrics:
     def _facts(self, name: str, text: str, *labels: str) -> InfoGauge:
         return InfoGauge(self._gauge(name, text, *labels))
 
-    # -- what is told --------------------------------------------------------------------------
+    # -- what is reported --------------------------------------------------------------------------
 
     def request_ended(
         self, model: str, method: str, code: str, seconds: float, failure: RequestError | None
@@ -390,11 +390,11 @@ class Metrics:
         elif reason and not isinstance(failure, EngineFailed):
             self.rejected.labels(model, reason).inc()
 
-    def tell_build(self, version: str, runtime: str, device: str) -> None:
+    def report_build(self, version: str, runtime: str, device: str) -> None:
         """runtime: the version of onnxruntime."""
         self.build.labels(version, platform.python_version(), runtime, device).set(1)
 
-    def tell_models(
+    def report_models(
         self,
         served: Sequence[ModelCard],
         refused: Sequence[RefusedModel],
@@ -419,7 +419,7 @@ class Metrics:
         self._row_capacity.replace({(name,): rows * names.count(name) for name in names})
         self._update_states()
 
-    def tell_loading(self, model: str, versions: Sequence[int]) -> None:
+    def report_loading(self, model: str, versions: Sequence[int]) -> None:
         """These versions are being loaded; none once that is over."""
         self._loading[model] = [str(version) for version in versions]
         self._update_states()
@@ -439,7 +439,7 @@ class Metrics:
 def reason_of(code: str, failure: RequestError | None) -> str:
     """Why a request was refused or given up, for a label; empty for one that was answered.
 
-    code: of its gRPC status, which alone tells of a caller that left and of its deadline.
+    code: of its gRPC status, which alone shows a caller that left and a deadline that passed.
     """
     if failure is not None:
         name = type(failure).__name__

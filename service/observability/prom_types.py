@@ -49,7 +49,7 @@ class BulkHistogram:
 class CountedHistogram(Collector):
     """A histogram whose observations come several at once, many of them equal.
 
-    One step gives every row the same inter-token time, and steps are told of by the dozen;
+    One step gives every row the same inter-token time, and steps are recorded by the dozen;
     observing each by itself would cost more than drawing the tokens.
     """
 
@@ -141,7 +141,7 @@ class GaugeShare:
 class LoopLag:
     """How late an event loop does what is due: it is asked to do something every so often.
 
-    observe: is told the seconds of each delay.
+    observe: called with the seconds of each delay.
     """
 
     def __init__(self, observe: Callable[[float], None], every_seconds: float = 0.25) -> None:

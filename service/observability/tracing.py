@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Callable
 
-import grpc
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -26,9 +25,10 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import service
-from service.access.admission import Metadata
+from service.access.codes import Code
+from service.access.identity import Metadata
 from service.config import ConfigInvalid
-from service.observability.request_log import Outcome
+from service.observability.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ _QUIET_SECONDS = 60.0
 
 # Failures of the server, as the semantic conventions have them; others are their callers'.
 _FAULTS = frozenset({
-    grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS,
+    Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE,
+    Code.DATA_LOSS,
 })  # fmt: skip
 # Events of a span by the moments they are of.
 _MOMENTS = {
@@ -133,18 +133,18 @@ def _attributes(outcome: Outcome) -> dict[str, str | int | float]:
     """By the conventions' present names and, as collectors know them better, their former ones."""
     code = outcome.code
     attributes = {
-        "rpc.system": "grpc",
-        "rpc.system.name": "grpc",
+        "rpc.system": outcome.protocol,
+        "rpc.system.name": outcome.protocol,
         "rpc.service": outcome.service,
         "rpc.method": outcome.method,
-        "rpc.grpc.status_code": code.value[0],
+        "rpc.grpc.status_code": code.value,
         "rpc.response.status_code": code.name,
         "unroll.request_id": outcome.ids.request,
     }
     optional = {
         "unroll.model": outcome.model,
         "unroll.caller": outcome.caller,
-        "error.type": outcome.error or (code.name if code is not grpc.StatusCode.OK else ""),
+        "error.type": outcome.error or (code.name if code is not Code.OK else ""),
     }
     figures = {f"unroll.{name}": value for name, value in outcome.figures.items()}
     return {**attributes, **{name: value for name, value in optional.items() if value}, **figures}

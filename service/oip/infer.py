@@ -12,11 +12,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from service.access.admission import CALLER
+from service.access.identity import CALLER
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
-from service.oip.adapter_choice import form_of
 from service.oip.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
 from service.oip.parameters import Parameters
 from service.oip.tensors import (
@@ -28,9 +27,10 @@ from service.oip.tensors import (
     write_outputs,
 )
 from service.serving.inputs import off_loop
-from service.serving.model_version import Call, ServedModel, ServedVersion
+from service.serving.model_version import Call, ServedVersion
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Flags, SequenceKey, Sequences
+from service.serving.served_model import ServedModel
 from unroll.inference import grpc_service_pb2 as pb
 
 _MICROSECONDS = 1e6
@@ -49,6 +49,8 @@ FINAL = "triton_final_response"
 EMPTY_FINAL = "triton_enable_empty_final_response"
 
 Send = Callable[[pb.ModelInferResponse], Awaitable[None]]
+# Of a model, as NAME and as NAME.tensors.
+Adapters = tuple[ModelAdapter, ModelAdapter]
 
 
 @dataclass(frozen=True)
@@ -86,20 +88,24 @@ class _Under:
 
 
 class Answering:
-    """Finds the model, reads the request, asks, and writes what is told.
+    """Finds the model, reads the request, runs it, and writes the responses.
 
     sequences: whose states are kept between requests. budget: of the bytes that answers take.
+    adapters: of a model; asked once for each version that is served.
     """
 
     def __init__(
-        self, catalogue: ModelRegistry, sequences: Sequences, budget: MemoryBudget
+        self,
+        catalogue: ModelRegistry,
+        sequences: Sequences,
+        budget: MemoryBudget,
+        adapters: Callable[[ServedModel], Adapters],
     ) -> None:
         self.catalogue = catalogue
         self.sequences = sequences
         self.budget = budget
-        self._forms: WeakKeyDictionary[ServedVersion, tuple[ModelAdapter, ModelAdapter]] = (
-            WeakKeyDictionary()
-        )
+        self.adapters = adapters
+        self._forms: WeakKeyDictionary[ServedVersion, Adapters] = WeakKeyDictionary()
 
     def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
         """Raises ModelNotFound or ModelRefused."""
@@ -109,7 +115,7 @@ class Answering:
     def form_of(self, served: ServedVersion, name: str) -> ModelAdapter:
         """The one that ``name`` asks for."""
         if served not in self._forms:
-            self._forms[served] = (form_of(served.model, False), form_of(served.model, True))
+            self._forms[served] = self.adapters(served.model)
         return self._forms[served][name.endswith(TENSORS)]
 
     async def answer(
@@ -138,14 +144,14 @@ class Answering:
             if result is None:
                 with self.budget.reserve(ANSWERS, under.form.answer_bytes(ask.inputs)):
                     result = await under.form.infer(ask.inputs, ask.settings)
-        # Outside: whoever is told that time was up finds the sequence as it was.
+        # Outside: whoever learns that time was up finds the sequence as it was.
         return await _respond(request, ask, result, under)
 
     async def _stream_all(
         self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under, send: Send
     ) -> None:
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
-        # whoever has the final response is told nothing further.
+        # nothing follows the final response.
         limit = _Limit(asking.timeout_seconds)
         async with limit.watch():
             ask, result = await self._ask(request, asking, under)
@@ -191,7 +197,7 @@ class Answering:
     async def _ask(
         self, request: pb.ModelInferRequest, asking: InferOptions, under: _Under
     ) -> tuple[InferContext, InferResult | None]:
-        """The request, and what is told where it is one of a sequence."""
+        """The request, and the state from which it goes on where it is one of a sequence."""
         if asking.sequence is None:
             return await _read(request, asking, under), None
         form = under.form

@@ -35,7 +35,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Raises domain errors; the interceptor around it turns them into statuses.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    reception: of the requests within a stream; those of other calls pass the interceptor's.
+    admission: of the requests within a stream; those of other calls pass the interceptor's.
     stall_seconds: how long a response may wait for its caller to read.
     """
 
@@ -44,13 +44,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         answering: Answering,
         control: Control,
         is_ready: Callable[[], bool],
-        reception: AdmissionControl,
+        admission: AdmissionControl,
         stall_seconds: float,
     ) -> None:
         self.answering = answering
         self.control = control
         self.is_ready = is_ready
-        self.reception = reception
+        self.admission = admission
         self.stall_seconds = stall_seconds
 
     @property
@@ -127,7 +127,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
     ) -> None:
-        stream = InferStream(self.answering, context, self.reception, self.stall_seconds)
+        stream = InferStream(self.answering, context, self.admission, self.stall_seconds)
         await stream.serve(requests)
 
     # -- control -------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> NoReturn:
         raise NotOffered(
             "traces are set up when the server starts, and a request is traced where its "
-            "traceparent says so; ModelStatistics and /metrics tell queue and compute times"
+            "traceparent says so; ModelStatistics and /metrics have queue and compute times"
         )
 
     async def SystemSharedMemoryStatus(

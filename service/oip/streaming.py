@@ -11,14 +11,17 @@ import grpc
 from service.access.admission import Admission, AdmissionControl, release_with_call
 from service.access.memory_budget import Reservation
 from service.engine.errors import RequestError, ServiceStopping
+from service.grpc.bodies import read_message
+from service.grpc.call import CALLER_LEFT, GrpcCall, MessageRequest
 from service.grpc.errors import message_of
 from service.grpc.send import Writer
 from service.oip.infer import MOST_ID_CHARACTERS, Answering
 from service.oip.writer import Outbox
 from unroll.inference import grpc_service_pb2 as pb
 
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 METHOD = "ModelStreamInfer"
-# With this header an error ends the call with a status, instead of being told in a message.
+# With this header an error ends the call with a status, instead of coming in a message.
 STATUS_HEADER = ("triton_grpc_error", "true")
 # Requests of one call that are under way; further ones are not read until one has ended.
 MOST_AT_ONCE = 256
@@ -36,12 +39,12 @@ class InferStream:
         self,
         answering: Answering,
         context: grpc.aio.ServicerContext,
-        reception: AdmissionControl,
+        admission: AdmissionControl,
         stall_seconds: float,
     ) -> None:
         self.answering = answering
-        self.context = context
-        self.reception = reception
+        self.call = GrpcCall(context, SERVICE, METHOD, is_multiplexed=True)
+        self.admission = admission
         self.stall_seconds = stall_seconds
         self.ends_with_status = any(
             (key, value.lower()) == STATUS_HEADER
@@ -91,7 +94,7 @@ class InferStream:
         return is_cut_off
 
     async def _until_read_or_stopping(self, reading: asyncio.Task[None]) -> None:
-        stopping = asyncio.create_task(self.reception.gate.closed.wait())
+        stopping = asyncio.create_task(self.admission.inflight.closed.wait())
         try:
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -115,10 +118,10 @@ class InferStream:
             self._places.release()
 
     async def _answered(self, data: bytes, about: pb.ModelInferResponse) -> RequestError | None:
-        """Why the request in ``data`` was refused. about: is told which one it is."""
-        with Admission(self.reception, METHOD, self.context) as admission:
-            request = admission.read(data, pb.ModelInferRequest.FromString)
-            admission.enter(request)
+        """Why the request in ``data`` was refused. about: is set to which one it is."""
+        with Admission(self.admission, self.call) as admission, CALLER_LEFT:
+            request = read_message(admission, data, pb.ModelInferRequest.FromString)
+            admission.enter(MessageRequest(request))
             _name(about, request)
             await self.answering.stream(request, self, self._send)
             await self._outbox.written()
@@ -135,7 +138,7 @@ class InferStream:
 
     async def _send(self, response: pb.ModelInferResponse) -> None:
         """Raises Overloaded where unread responses take too much already."""
-        held = self.reception.hold_answer(response)
+        held = self.admission.hold_answer(response.ByteSize())
         if held:
             self._unread.add(held)
         await self._outbox.put(pb.ModelStreamInferResponse(infer_response=response))
@@ -157,7 +160,7 @@ def _name(about: pb.ModelInferResponse, request: pb.ModelInferRequest) -> None:
 
 
 def _forgive(writing: asyncio.Future[None]) -> None:
-    """What a write fails with once its call is over, nobody is there to be told."""
+    """What a write fails with once its call is over, nobody is there to see."""
     if not writing.cancelled():
         writing.exception()
 

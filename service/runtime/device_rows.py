@@ -71,7 +71,7 @@ class DeviceRows:
         self._from = {kind: np.full(capacity, _ZEROS, np.int64) for kind in kinds}
         self._incoming: list[State] = []
         self._moved = False
-        self._streams = 0  # rows that the last settle() was told of
+        self._streams = 0  # rows of the last settle()
         self._rows = 1  # rows of the current set that hold something
 
     # -- for the arena -------------------------------------------------------------------------

@@ -206,12 +206,12 @@ class ModelControl:
 
     async def _replace(self, name: str, policy: VersionPolicy, folders: Mapping[int, Path]) -> None:
         self._loading[name] = list(folders)
-        self.around.metrics.tell_loading(name, list(folders))
+        self.around.metrics.report_loading(name, list(folders))
         try:
             ready = await self._prepare(name, folders)
         finally:
             del self._loading[name]
-            self.around.metrics.tell_loading(name, ())
+            self.around.metrics.report_loading(name, ())
         if isinstance(ready, RefusedModel):
             await self._turn_away(ready)
         self._take_over(name, ready)

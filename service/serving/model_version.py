@@ -8,14 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.serving.classifier import ClassifierModel
-from service.serving.fill_mask import FillModel
-from service.serving.generator import GeneratorModel
+from service.serving.served_model import ServedModel
 from service.serving.statistics import ModelStatistics
-from service.serving.tagger import TaggerModel
 from service.serving.worker import EngineThread
 
-ServedModel = ClassifierModel | TaggerModel | FillModel | GeneratorModel
 Model = TypeVar("Model")
 
 
@@ -33,7 +29,7 @@ class Call(Generic[Model]):
 
 
 def _nothing(*_: object) -> None:
-    """Nobody is to be told."""
+    """Nothing listens."""
 
 
 class ServedVersion:
@@ -97,7 +93,7 @@ class ServedVersion:
         self._free_if_unused()
 
     def withdraw(self) -> None:
-        """The model is unloaded: retire, and tell those who wait to hear of it."""
+        """The model is unloaded: retire, and wake whoever waits for that."""
         self.is_retired = self._is_withdrawn = True
         callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:

@@ -1,4 +1,4 @@
-"""Where each version of a model stands, as callers are told it."""
+"""Where each version of a model stands, as callers see it."""
 
 from __future__ import annotations
 

@@ -18,13 +18,14 @@ from service.engine.errors import (
     ServiceStopping,
 )
 from service.engine.open_work import Ahead, OpenWork
+from service.engine.requests import Sink
 from service.engine.shares import SHARE, Share
 from service.failpoints import failpoint
 from service.serving.coalescing import Clock, Coalescer
 
 log = logging.getLogger(__name__)
 
-# What a caller is told to wait when the queue is full, in seconds.
+# What a caller should wait when the queue is full, in seconds.
 RETRY_AFTER_SECONDS = 0.5
 
 
@@ -40,7 +41,12 @@ class Engine(Protocol):
     def batching_delay(self) -> float:
         """Seconds that the next step may wait for more work."""
 
-    def open(self, request: Any, sink: Any, share: Share) -> Any: ...
+    # Called by the event loop: a refusal does not wait for the step under way. Nothing is changed,
+    # and what is read are single numbers, which the engine's thread writes one by one; an estimate
+    # may be of the step before.
+
+    def open(self, request: Any, sink: Sink[Any], share: Share) -> Any:
+        """``request`` as work that has not arrived; nothing of the engine's is touched."""
 
     def cost(self, request: Any) -> float:
         """What ``request`` will take, by what was seen so far, in a unit of the engine's own."""
@@ -51,18 +57,20 @@ class Engine(Protocol):
         coming: pieces of work that are on their way to the engine.
         """
 
+    # Called on the engine's thread, as all that follows.
+
     def arrive(self, work: Any) -> None: ...
 
     def resume(self, work: Any) -> None: ...
 
     def cancel(self, work: Any) -> None: ...
 
-    def step(self) -> Sequence[Any]: ...
+    def step(self) -> Sequence[Sink[Any]]: ...
 
-    def hand_over(self, error: RequestError) -> Sequence[Any]:
+    def hand_over(self, error: RequestError) -> Sequence[Sink[Any]]:
         """End what can go on elsewhere; ``error`` for what cannot, and is not soon done."""
 
-    def fail(self, error: RequestError) -> Sequence[Any]: ...
+    def fail(self, error: RequestError) -> Sequence[Sink[Any]]: ...
 
 
 class EngineThread:
@@ -72,7 +80,7 @@ class EngineThread:
     limit: how much work may be open at once, running and waiting together.
     deliver: called on this thread with the sinks that got events in a step.
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
-    pace: learns from each step how much the engine is held up.
+    coalescer: learns from each step how much the engine is held up.
     clock: the engines', in seconds.
 
     submit(), resume(), release(), count_message() and close() are called from one other thread,
@@ -85,7 +93,7 @@ class EngineThread:
         purpose: str,
         engine: Engine,
         limit: int,
-        deliver: Callable[[Sequence[Any]], None],
+        deliver: Callable[[Sequence[Sink[Any]]], None],
         on_failure: Callable[[], None],
         coalescer: Coalescer | None = None,
         clock: Clock = time.monotonic,
@@ -106,8 +114,8 @@ class EngineThread:
         self.coalescer = coalescer or Coalescer(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         # Sinks that got events in a step and were not delivered yet.
-        self._undelivered: Sequence[Any] = ()
-        # Requests that were still open when it was told to end.
+        self._undelivered: Sequence[Sink[Any]] = ()
+        # Requests that were still open when it was to end.
         self.left_over = 0
         self._stopping = False
         # When it last began to take its inbox or a step, in seconds, monotonic; None while it
@@ -155,7 +163,7 @@ class EngineThread:
         self.close()
         return self.join(seconds)
 
-    def submit(self, request: Any, sink: Any, size: int = 1) -> Any:
+    def submit(self, request: Any, sink: Sink[Any], size: int = 1) -> Any:
         """Open work for ``request``; its events go to ``sink``. Pair with release().
 
         size: how much of the limit it takes. Work of any size is let in when none is open.
@@ -215,11 +223,11 @@ class EngineThread:
 
     def _give_up_unread(self, size: int) -> None:
         """Streams that nobody reads give up their places first."""
-        for sink in self._open_work.unread():
+        for since, sink in self._open_work.unread():
             if self._open_work.has_room(size):
                 return
             self.given_up += 1
-            seconds = self.clock() - sink.unread_since
+            seconds = self.clock() - since
             sink.give_up(
                 ReaderStalled(
                     f"nothing was read for {_rounded(seconds)} s while others waited for a place "
@@ -266,7 +274,7 @@ class EngineThread:
                 self._undelivered = ()
 
     def _give_up(self, error: RequestError) -> None:
-        """Tell whoever is left, and after a failure whoever was already on the way."""
+        """Fail whoever is left, and after a failure whoever was already on the way."""
         left = self.engine.fail(error)
         self.left_over = 0 if self.failure else len(left)
         # What the step before the failure answered is the engine's no more.

@@ -14,7 +14,7 @@ from tests.attacks.harness import Service, Stages, Witness
 def _stages(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stages]:
-    """In the quick half, the attacks of a file that ask for the same service share it."""
+    """In the quick half, the attacks of a file that need the same service share it."""
     is_full = request.config.getoption("--attacks")
     stages = Stages(tmp_path_factory.mktemp("stages"), shares=not is_full)
     yield stages

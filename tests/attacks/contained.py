@@ -1,6 +1,6 @@
 """The service as in a container of 1 GiB: python -m tests.attacks.contained serve …
 
-Its memory limit is told to it, as a cgroup does; harness.Usage enforces it.
+Its memory limit is reported to it, as a cgroup does; harness.Usage enforces it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
-    # Before anything has taken the function by its name.
+    # Before anything has imported the function by its name.
     service.process.memory.memory_limit = _memory_limit
     runpy.run_module("service", run_name="__main__", alter_sys=True)
 

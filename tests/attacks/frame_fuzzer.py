@@ -88,8 +88,8 @@ class _Drawing:
         if self._rng.random() < 0.3:
             padding = self._rng.randint(0, 255)
             # At times there is more of it than there is frame.
-            given = padding if self._rng.random() < 0.8 else 0
-            data, flags = bytes([padding]) + data + bytes(given), flags | _PADDED
+            length = padding if self._rng.random() < 0.8 else 0
+            data, flags = bytes([padding]) + data + bytes(length), flags | _PADDED
         return _frame(_DATA, flags, number, data)
 
     def _data(self) -> bytes:

@@ -35,7 +35,7 @@ _DATA, _HEADERS, _RESET, _SETTINGS, _GOAWAY, _WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4
 
 
 class FrameConnection:
-    """A TCP connection that sends frames as they are given; not thread-safe.
+    """A TCP connection that sends frames as they are; not thread-safe.
 
     acknowledges: whether the server's SETTINGS are acknowledged, as every client must.
     settings: of its own. speaks: whether it begins with the preface, or stays silent.

@@ -5,7 +5,7 @@
             ...                                       # the attack, on service.target
 
     with Service(tmp_path, models=("pos", "prose"), callers=("ann",), max_queue=100) as service:
-        with Witness(service, "ann") as witness:      # its answers were taken before this line
+        with Witness(service, "ann") as witness:      # its answers were recorded before this line
             ...                                       # the attack, on service.target
             seen = witness.report()                   # what it saw since its last report
         seen.check(10)                                # nothing failed, differed or took longer
@@ -48,7 +48,7 @@ from unroll.prom_page import Page
 
 MEBIBYTE = 1024 * 1024
 BUNDLES = Path(__file__).parents[2] / "models"
-# What a witness asks of: small, one of each kind of engine.
+# What a witness calls: small, one of each kind of engine.
 MODELS = ("nationality", "pos", "pos-online", "prose")
 SAMPLE_SECONDS = 0.05
 
@@ -159,7 +159,7 @@ class Service:
 
     folder: an empty one for its log, its tokens and its models. models: names of bundled ones,
     or a folder of bundles. callers: names that get a token each, both roles; none: nobody is
-    asked for one. files: its limit of open files. unread_log: whether its log is a pipe that
+    requested one. files: its limit of open files. unread_log: whether its log is a pipe that
     nobody reads once it is ready. module: what runs with its command line. settings: of Config.
     Raises AssertionError, with its log, when it does not become ready.
     """
@@ -263,10 +263,10 @@ class Service:
         since = self.metrics().since(before)
         return since.quantile(1.0, "unroll_event_loop_lag_seconds") or 0.0
 
-    # -- what is taken --------------------------------------------------------------------------
+    # -- what is in use -------------------------------------------------------------------------
 
     def resting(self) -> dict[str, float]:
-        """What is back where it was once nobody asks for anything."""
+        """What is back where it was once nobody calls."""
         page = self.metrics()
         now = _sample(self.pid)
         return {
@@ -280,7 +280,7 @@ class Service:
         }
 
     def check_at_rest(self, seconds: float = 10.0, *, files: int = 4, threads: int = 24) -> None:
-        """Everything is given back within ``seconds``.
+        """Everything is released within ``seconds``.
 
         files, threads: more than at the start that may stay: pools that grow with their first
         work (asyncio's, grpc's) keep their threads.
@@ -294,7 +294,7 @@ class Service:
             left.update((w, n) for w, n in now.items() if n > start[w] + allowed.get(w, 0))
             return not left
 
-        assert wait_until(is_at_rest, seconds), f"not given back: {left}, was: {self._at_start}"
+        assert wait_until(is_at_rest, seconds), f"not released: {left}, was: {self._at_start}"
 
     def check_answers(self, seconds: float = 5.0) -> None:
         """It runs and its probes say so."""
@@ -388,11 +388,11 @@ class Seen:
 
 
 class Witness:
-    """A well-behaved caller in a process of its own, asking all the while; ``with`` ends it.
+    """A well-behaved caller in a process of its own, calling all the while; ``with`` ends it.
 
-    It asks those of MODELS that are served again and again what it asked before the attack, one
+    It calls those of MODELS that are served again and again as before the attack, one
     call at a time, as a caller with the project's own client does: that one tries again what was
-    refused for want of room, after the delay it is told.
+    refused for want of room, after the delay in the refusal.
     """
 
     def __init__(self, service: Service, caller: str = "", *, pause_seconds: float = 0.04) -> None:
@@ -406,7 +406,7 @@ class Witness:
         )
         try:
             self._say(json.dumps(how))
-            assert self._read() == "ready", "it has taken its answers"
+            assert self._read() == "ready", "it has recorded its answers"
         except BaseException:
             self.close()
             raise
@@ -454,7 +454,7 @@ class Stages:
     """Services with witnesses beside them, each of which is attacked and checked; close() ends all.
 
     folder: an empty one. shares: whether a service that stood an attack stands the next one that
-    asks for the same, which saves its start.
+    needs the same, which saves its start.
     """
 
     def __init__(self, folder: Path, *, shares: bool = False) -> None:
@@ -474,7 +474,7 @@ class Stages:
         """A service, its witness, and every check of the two behind the attack.
 
         It runs and answers; the witness (of ``caller``) missed nothing and waited ``seconds`` at
-        most; everything is given back; SIGTERM ends it with 0. ``how`` goes to Service.
+        most; everything is released; SIGTERM ends it with 0. ``how`` goes to Service.
         """
         key = repr((models, caller, how))
         service, witness = self._idle.pop(key, None) or self._begin(models, caller, how)

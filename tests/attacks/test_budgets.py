@@ -9,7 +9,7 @@ import pytest
 
 from tests.attacks.harness import MEBIBYTE, Threat, wait_until
 from tests.attacks.messages import step_of, tensors_of
-from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, is_refusal_with_a_delay
+from tests.attacks.traffic import INFERENCE, UNROLL, Raw, at_once, call, is_refusal_with_a_delay
 from tests.attacks.traffic import statuses as counted
 from tests.conftest import Attacks
 from unroll.inference import grpc_service_pb2 as inference
@@ -79,7 +79,7 @@ class TestLongNames:
 
         async def step(channel, number):
             request = step_of("prose", sequence_start=True, sequence_id=f"{number}{self.LONG}")
-            return await ask(channel, f"{INFERENCE}/ModelInfer", request)
+            return await call(channel, f"{INFERENCE}/ModelInfer", request)
 
         with attacked(**limits(attacks)) as (service, _):
             outcomes = asyncio.run(at_once(service, calls, step, side_by_side=2))
@@ -111,7 +111,7 @@ class TestLongNames:
 class TestUnreadTags:
     """Streams of tags that are sent 131,072 words in a message, and never read.
 
-    Bound: what is pushed is counted before it is kept; the rest waits at the caller's or is
+    Bound: what is pushed is counted before it is stored; the rest waits at the caller's or is
     refused. Setting: memory_budget_bytes, max_message_bytes.
     """
 
@@ -179,8 +179,8 @@ class TestUnreadStreams:
         request = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=8000, samples=64)
         polite = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=20)
 
-        async def ask_politely(channel, _):
-            return await ask(channel, f"{UNROLL}/Generate", polite, streams=True, timeout=30)
+        async def call_politely(channel, _):
+            return await call(channel, f"{UNROLL}/Generate", polite, streams=True, timeout=30)
 
         with attacked(seconds=25, **limits(attacks)) as (service, witness), Raw(service) as unread:
             for _ in range(calls):
@@ -188,13 +188,13 @@ class TestUnreadStreams:
                 unread.pump(0.01)
             assert wait_until(lambda: self._all_wait_for_readers(service, unread), 20)
             witness.report()  # while they were read ahead, their prompts and rows were work
-            outcomes = asyncio.run(at_once(service, 20, ask_politely, side_by_side=2))
+            outcomes = asyncio.run(at_once(service, 20, call_politely, side_by_side=2))
             attacks.report(f"behind {calls} x 64 unread streams: {counted(outcomes)}")
             assert counted(outcomes) == {"OK": 20}
 
     @staticmethod
     def _all_wait_for_readers(service, unread):
-        """All that the engine holds, but for what a witness asks, is behind its reader.
+        """All that the engine holds, but for the witness's own, is behind its reader.
 
         How many of the calls those are differs: on a slow machine the first of them are behind,
         and give up their places, before the last of them come.
@@ -206,7 +206,7 @@ class TestUnreadStreams:
 
 
 class TestManySequences:
-    """Sequences that are begun and left: more than may be kept.
+    """Sequences that are begun and left: more than may be stored.
 
     Bound: max_sequences a model and the byte budget; each ends when it has been silent.
     """
@@ -222,7 +222,7 @@ class TestManySequences:
 
         async def step(channel, number):
             request = step_of("prose", sequence_start=True, sequence_id=f"of {number}")
-            return await ask(channel, f"{INFERENCE}/ModelInfer", request)
+            return await call(channel, f"{INFERENCE}/ModelInfer", request)
 
         with attacked(**SEQUENCES | limits(attacks)) as (service, _):
             outcomes = asyncio.run(at_once(service, calls, step, side_by_side=4))

@@ -32,11 +32,11 @@ class TestClockJumps:
             attacked(module="tests.attacks.jumping") as (service, witness),
             Client(service.target, 60, retries=NO_RETRIES) as client,
         ):
-            asks = {"max_tokens": 600, "sampling": Sampling(seed=3)}
-            expected = self._tokens(client.generate("prose", prompt="In the", **asks))
+            options = {"max_tokens": 600, "sampling": Sampling(seed=3)}
+            expected = self._tokens(client.generate("prose", prompt="In the", **options))
             infer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(client.channel).ModelInfer
             infer(step_of("prose", sequence_start=True, sequence_id="kept"), timeout=10)
-            stream = client.generate("prose", prompt="In the", **asks)
+            stream = client.generate("prose", prompt="In the", **options)
             pieces = [next(stream)]
             for jump in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR2, signal.SIGUSR1) * 3:
                 service.signal(jump)
@@ -59,7 +59,7 @@ class TestClockJumps:
             token = next(point for piece in pieces for point in piece.resume_points).token
 
             def resumed():
-                return self._tokens(client.generate("prose", resume_token=token, carry_on=False))
+                return self._tokens(client.generate("prose", resume_token=token, failover=False))
 
             expected = resumed()
             service.signal(signal.SIGUSR1)

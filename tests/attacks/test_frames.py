@@ -68,7 +68,7 @@ class TestUnfinishedBodies:
 
 
 class TestBodiesOfCallers:
-    """The same from a caller who may call, or where nobody is asked for a token.
+    """The same from a caller who may call, or where no token is required.
 
     Bound: bodies on their way are counted; each has body_seconds once it is its turn.
     """

@@ -21,14 +21,14 @@ from tests.attacks.harness import (
     copy_of,
     wait_until,
 )
-from tests.attacks.traffic import LOAD, UNLOAD, UNROLL, Raw, ask, at_once, opened, statuses
+from tests.attacks.traffic import LOAD, UNLOAD, UNROLL, Raw, at_once, call, opened, statuses
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
 
 
 async def _load(channel, name, timeout=60.0):
     request = inference.RepositoryModelLoadRequest(model_name=name)
-    return await ask(channel, LOAD, request, timeout=timeout)
+    return await call(channel, LOAD, request, timeout=timeout)
 
 
 def load(service, name):
@@ -118,7 +118,7 @@ class TestWeightsThatAreNoNumbers:
             words = pb.ClassifyRequest(model="sentiment", texts=["a film", f"a {word} film"])
 
             async def one(channel, _):
-                return await ask(channel, f"{UNROLL}/Classify", words)
+                return await call(channel, f"{UNROLL}/Classify", words)
 
             (outcome,) = asyncio.run(at_once(service, 1, one))
             # Not loaded, or loaded and found out.
@@ -157,7 +157,7 @@ class TestReloads:
             assert {o.status for o in outcomes} <= {"OK", "RESOURCE_EXHAUSTED"}
             assert outcomes[0].status == "OK"
             assert service.usage.grown() < 600 * MEBIBYTE
-            # Once the streams have ended, loads are taken again.
+            # Once the streams have ended, loads are accepted again.
             assert wait_until(lambda: load(service, "prose").status == "OK", 10)
 
 
@@ -224,7 +224,7 @@ class TestDepartedLoads:
 class TestRacingLoads:
     """Loads and unloads of one model against each other, calls in between.
 
-    Bound: each call is answered by a version or told that there is none. Setting: model_control.
+    Bound: each call is answered by a version or NOT_FOUND. Setting: model_control.
     """
 
     threat = Threat(
@@ -244,7 +244,7 @@ class TestRacingLoads:
         ]
 
         async def each(channel, number):
-            return await ask(channel, *kinds[number % len(kinds)])
+            return await call(channel, *kinds[number % len(kinds)])
 
         with attacked(copy_of(MODELS, tmp_path / "others")) as (service, _):
             shutil.copytree(models / "sentiment", tmp_path / "others" / "sentiment")

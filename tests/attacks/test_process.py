@@ -22,8 +22,8 @@ from tests.attacks.traffic import (
     UNLOAD,
     UNROLL,
     Raw,
-    ask,
     at_once,
+    call,
     is_refusal_with_a_delay,
 )
 from tests.attacks.traffic import statuses as counted
@@ -47,7 +47,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
-    def hears(self, status: int, seconds: float = 5.0) -> bool:
+    def receives(self, status: int, seconds: float = 5.0) -> bool:
         """Whether its last one is ``status``, within ``seconds``."""
         return wait_until(lambda: self.statuses[-1:] == [status], seconds)
 
@@ -86,15 +86,15 @@ class TestUnreadWatches:
         ):
             for name in ("", "sentiment", "sentiment", "pos"):
                 unread.call(f"{HEALTH}/Watch", health_pb2.HealthCheckRequest(service=name))
-            assert other.hears(SERVING)
+            assert other.receives(SERVING)
             for _ in range(3):
                 for method, status in ((UNLOAD, NOT_SERVING), (LOAD, SERVING)):
                     assert self._change(service, method) == "OK"
-                    assert other.hears(status)
+                    assert other.receives(status)
             witness.report().check(10)
             service.check_answers()
             service.signal(signal.SIGTERM)
-            assert other.hears(NOT_SERVING)
+            assert other.receives(NOT_SERVING)
             assert service.process.wait(service.grace_seconds + 8) == 0
 
     @staticmethod
@@ -103,7 +103,7 @@ class TestUnreadWatches:
         request = inference.RepositoryModelLoadRequest(model_name="sentiment")
         how = {"token": service.tokens["ann"], "timeout": 10}
         (outcome,) = asyncio.run(
-            at_once(service, 1, lambda channel, _: ask(channel, method, request, **how))
+            at_once(service, 1, lambda channel, _: call(channel, method, request, **how))
         )
         return outcome.status
 
@@ -134,14 +134,14 @@ class TestBursts:
             before, token = service.metrics(), service.tokens["ann"]
 
             async def classify(channel, _):
-                return await ask(channel, f"{UNROLL}/Classify", request, token=token)
+                return await call(channel, f"{UNROLL}/Classify", request, token=token)
 
             outcomes = asyncio.run(at_once(service, calls, classify, channels=8))
             attacks.report(f"{calls} Classify at once: {counted(outcomes)}")
             refused = [o for o in outcomes if o.status != "OK"]
             assert all(map(is_refusal_with_a_delay, refused)), counted(refused)
             assert len({o.answer for o in outcomes if o.status == "OK"}) == 1
-            # Nothing is refused, or answered, that no metric tells of.
+            # Nothing is refused, or answered, that no metric counts.
             seen = service.metrics().since(before).sum("unroll_requests_total", method="Classify")
             assert seen >= calls
 
@@ -164,7 +164,7 @@ class TestUnreadLog:
         how = {"log_requests": True, "log_texts": True, "log_format": "json"}
 
         async def classify(channel, _):
-            return await ask(channel, f"{UNROLL}/Classify", request, timeout=5)
+            return await call(channel, f"{UNROLL}/Classify", request, timeout=5)
 
         with Service(tmp_path, unread_log=True, log_queue_bytes=65_536, **how) as service:
             with Witness(service) as witness:
@@ -197,7 +197,7 @@ class TestStoppedProcess:
         async def stopped(service):
             how = {"token": service.tokens["ann"], "streams": True, "timeout": seconds + 60}
             calls = asyncio.ensure_future(
-                at_once(service, 4, lambda c, _: ask(c, f"{UNROLL}/Generate", request, **how))
+                at_once(service, 4, lambda c, _: call(c, f"{UNROLL}/Generate", request, **how))
             )
             await asyncio.sleep(0.3)
             service.signal(signal.SIGSTOP)
@@ -245,7 +245,7 @@ class TestHangUp:
                 return asyncio.run(
                     at_once(
                         service, 1,
-                        lambda c, _: ask(c, f"{UNROLL}/ListModels", request, token=secret),
+                        lambda c, _: call(c, f"{UNROLL}/ListModels", request, token=secret),
                     )
                 )[0]  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from service.access.roles import NEEDED
 from tests.attacks.harness import MEBIBYTE, Threat
 from tests.attacks.messages import empty_items
-from tests.attacks.traffic import INFERENCE, UNROLL, Raw, ask, at_once, statuses
+from tests.attacks.traffic import INFERENCE, UNROLL, Raw, at_once, call, statuses
 from unroll.inference import grpc_service_pb2
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
@@ -62,7 +62,7 @@ class TestRefusedCalls:
         async def refused(channel, number):
             (method, streams), (_, (body, zipped)) = kinds[number * 7919 % len(kinds)]
             forged = secrets.token_urlsafe(32) if number % 3 else ""
-            return await ask(channel, method, body, token=forged, zipped=zipped, streams=streams)
+            return await call(channel, method, body, token=forged, zipped=zipped, streams=streams)
 
         with attacked(callers=("ann",), caller="ann") as (service, _):
             outcomes = asyncio.run(at_once(service, calls, refused, channels=2, side_by_side=4))
@@ -70,7 +70,7 @@ class TestRefusedCalls:
                 f"{calls} refused without a token: {statuses(outcomes)}, "
                 f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
             )
-            # A message beyond the limit is refused by its length, before anybody is asked for.
+            # A message beyond the limit is refused by its length, before a token is checked.
             assert {o.status for o in outcomes} <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
             assert service.usage.grown() < FLAT_BYTES
 
@@ -98,7 +98,7 @@ class TestRefusedCalls:
 
         async def refused(channel, number):
             method, body, zipped = kinds[number % len(kinds)]
-            return await ask(channel, method, body, zipped=zipped)
+            return await call(channel, method, body, zipped=zipped)
 
         with attacked() as (service, _):
             outcomes = asyncio.run(at_once(service, calls, refused, side_by_side=2))
@@ -114,7 +114,7 @@ class TestRefusedCalls:
 class TestForgedTokens:
     """Tokens that are none, random and nearly right.
 
-    Bound: each is hashed and compared, and nothing of it is kept. Setting: auth_tokens.
+    Bound: each is hashed and compared, and nothing of it is stored. Setting: auth_tokens.
     """
 
     threat = Threat(
@@ -139,7 +139,7 @@ class TestForgedTokens:
             async def refused(channel, number):
                 token = forged[number % len(forged)](number)
                 request = pb.ListModelsRequest()
-                return await ask(channel, f"{UNROLL}/ListModels", request, token=token)
+                return await call(channel, f"{UNROLL}/ListModels", request, token=token)
 
             outcomes = asyncio.run(at_once(service, calls, refused, side_by_side=8))
             assert {o.status for o in outcomes} == {"UNAUTHENTICATED"}, statuses(outcomes)
@@ -201,15 +201,15 @@ class TestNamesThatArePaths:
             "ModelMetadata": lambda n: inference.ModelMetadataRequest(name=n),
             "ModelInfer": lambda n: inference.ModelInferRequest(model_name=n, id=n),
         }
-        asked = list(itertools.product(methods, self.NAMES))
+        cases = list(itertools.product(methods, self.NAMES))
 
         async def refused(channel, number):
-            method, name = asked[number]
-            return await ask(channel, f"{INFERENCE}/{method}", methods[method](name))
+            method, name = cases[number]
+            return await call(channel, f"{INFERENCE}/{method}", methods[method](name))
 
         how = {"log_requests": True, "log_texts": True, "log_format": log_format}
         with attacked(("pos",), **how) as (service, _):
-            outcomes = asyncio.run(at_once(service, len(asked), refused, side_by_side=4))
+            outcomes = asyncio.run(at_once(service, len(cases), refused, side_by_side=4))
             assert {o.status for o in outcomes} <= {"NOT_FOUND", "INVALID_ARGUMENT"}, statuses(
                 outcomes
             )

@@ -13,9 +13,9 @@ from tests.attacks.harness import Service, Threat
 from tests.attacks.messages import EMPTY_ITEMS, empty_items
 from tests.attacks.traffic import (
     UNROLL,
-    ask,
     at_once,
     bearing,
+    call,
     is_refusal_with_a_delay,
     opened,
 )
@@ -46,7 +46,7 @@ class TestLongPrompts:
         ("prime_share", "max_queue"),
     )
 
-    def test_leave_a_running_stream_its_pace(self, attacked, attacks):
+    def test_leave_a_running_stream_its_speed(self, attacked, attacks):
         prompts, repeats = 300, 3
         with attacked(seconds=60) as (service, _):
             found = [asyncio.run(self._gaps(service, prompts)) for _ in range(repeats)]
@@ -67,7 +67,7 @@ class TestLongPrompts:
                 request = pb.GenerateRequest(
                     model="prose", prompt=f"{number} {prompt}"[:8000], max_tokens=1
                 )
-                return await ask(other, f"{UNROLL}/Generate", request, streams=True, timeout=120)
+                return await call(other, f"{UNROLL}/Generate", request, streams=True, timeout=120)
 
             stream = asyncio.ensure_future(self._p99(own))
             await asyncio.sleep(0.1)
@@ -142,7 +142,7 @@ class TestEventLoop:
     )  # fmt: skip
     def test_goes_on(self, attacked, attacks, method, body, expected):
         async def once(channel, _):
-            return await ask(channel, f"{UNROLL}/{method}", body, zipped=True)
+            return await call(channel, f"{UNROLL}/{method}", body, zipped=True)
 
         with attacked() as (service, witness):
             lags = []
@@ -245,7 +245,7 @@ class TestDeadlines:
         how = {"callers": (), "max_streams": attacks.amount(8, 256)}
         with attacked(seconds=25, **how) as (service, _):
             asyncio.run(self._warm(service))
-            found = asyncio.run(self._ask(service, streams, tokens, seconds))
+            found = asyncio.run(self._generate(service, streams, tokens, seconds))
             done = [took for outcome, took in found if outcome.status == "OK"]
             refused = [took for outcome, took in found if is_refusal_with_a_delay(outcome)]
             late = [outcome for outcome, _ in found if outcome.status == "DEADLINE_EXCEEDED"]
@@ -267,7 +267,7 @@ class TestDeadlines:
                 pass
 
     @staticmethod
-    async def _ask(service: Service, streams, tokens, seconds):
+    async def _generate(service: Service, streams, tokens, seconds):
         """Each outcome, and after how long."""
         request = pb.GenerateRequest(
             model="prose", prompt="In the", max_tokens=tokens, min_tokens=tokens
@@ -275,7 +275,7 @@ class TestDeadlines:
 
         async def one(channel):
             began = time.monotonic()
-            outcome = await ask(
+            outcome = await call(
                 channel, f"{UNROLL}/Generate", request, streams=True, timeout=seconds
             )
             return outcome, time.monotonic() - began

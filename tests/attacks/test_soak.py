@@ -1,4 +1,4 @@
-"""The soak's own parts: which attack comes when, and what it judges. It is run by hand."""
+"""The soak's own parts: which attack comes when, and what it evaluates. It is run by hand."""
 
 import dataclasses
 from collections import Counter
@@ -69,7 +69,7 @@ def test_a_soak_that_held_has_no_failures():
     assert '"failures": []' in result.to_json()
 
 
-def test_the_least_of_each_minute_is_told():
+def test_the_least_of_each_minute_is_reported():
     rss = [(0, 5), (30, 4), (61, 7), (100, 6)]
     points = [
         dataclasses.replace(POINT, seconds=float(seconds), resident_bytes=resident)
@@ -87,7 +87,7 @@ GROWN = dataclasses.replace(POINT, resident_bytes=POINT.resident_bytes + GROWTH_
         ({"kills": 1}, "want of memory"),
         ({"ended_early": "Killed"}, "amid the attacks"),
         ({"end": GROWN}, "RSS grew by 210 MB"),
-        ({"not_back": "not given back: {'rows': 3}"}, "rows"),
+        ({"not_back": "not released: {'rows': 3}"}, "rows"),
         ({"exit_code": 1}, "exit code 1"),
         ({"stop_seconds": 60.0}, "killed"),
         ({"tallies": {"SIGHUP": Tally()}}, "never run"),

@@ -78,7 +78,7 @@ def bearing(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
-async def ask(
+async def call(
     channel: grpc.aio.Channel,
     method: str,
     request: Message | bytes,
@@ -149,7 +149,7 @@ class Answered:
 class Raw:
     """A caller that speaks HTTP/2 by hand; not thread-safe.
 
-    window: bytes that the service may send on each call before it is told of more, which it
+    window: bytes that the service may send on each call before a window update, which it
     never is unless ``reads``.
     """
 

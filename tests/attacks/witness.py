@@ -1,7 +1,7 @@
 """A well-behaved caller: python -m tests.attacks.witness, the process behind harness.Witness.
 
-The first line in, JSON: target, token, models, pause_seconds. It asks each of these something,
-keeps the answers and says so; from then on it asks again and compares, bit by bit. A line in that
+The first line in, JSON: target, token, models, pause_seconds. It calls each of these,
+stores the answers and says so; from then on it calls again and compares, bit by bit. A line in that
 says report is answered with what was seen since the last one, as JSON; pause, once no call is
 under way; resume, at once. The end of the input ends it.
 """
@@ -28,11 +28,11 @@ DEADLINE_SECONDS = 30.0
 _WORDS = ["the", "old", "man", "the", "boat"]
 _TEXTS = ["a very good film", "it was not so bad at all"]
 
-Ask = Callable[[Client], Any]
+Call = Callable[[Client], Any]
 
 
-def asks_of(model: Any) -> dict[str, Ask]:
-    """Something to ask of a model by each method that takes it; the answers hold no times."""
+def calls_of(model: Any) -> dict[str, Call]:
+    """A call of each method that the model has; the answers hold no times."""
     name = model.name
     if model.task == pb.TASK_CLASSIFY:
         return {"Classify": lambda client: client.classify(name, _TEXTS)}
@@ -97,7 +97,7 @@ class Notes:
     def take(self) -> dict[str, Any]:
         """Everything, and nothing after it."""
         with self._lock:
-            taken = {
+            seen = {
                 "calls": {kind: self._calls[kind] for kind in self._kinds},
                 "failed": self._failed,
                 "differing": self._differing,
@@ -105,7 +105,7 @@ class Notes:
                 "lags": sorted(self._lags),
             }
             self._clear()
-            return taken
+            return seen
 
 
 class Calls:
@@ -137,19 +137,19 @@ class Rounds:
     """Calls one after the other, of each kind in turn, counted as whole rounds."""
 
     def __init__(
-        self, client: Client, asks: dict[str, Ask], pause_seconds: float, calls: Calls
+        self, client: Client, by_kind: dict[str, Call], pause_seconds: float, calls: Calls
     ) -> None:
         self.ended = 0
         self._calls = calls
-        self.notes = Notes(list(asks))
-        self._client, self._asks, self._pause = client, asks, pause_seconds
-        self._expected = {kind: repr(ask(client)) for kind, ask in asks.items()}
+        self.notes = Notes(list(by_kind))
+        self._client, self._by_kind, self._pause = client, by_kind, pause_seconds
+        self._expected = {kind: repr(call(client)) for kind, call in by_kind.items()}
         self._round_ended = threading.Condition()
 
     def run(self) -> None:
         while True:
-            for kind, ask in self._asks.items():
-                self._calls.one(0, lambda kind=kind, ask=ask: self._call(kind, ask))
+            for kind, call in self._by_kind.items():
+                self._calls.one(0, lambda kind=kind, call=call: self._call(kind, call))
                 time.sleep(self._pause)
             with self._round_ended:
                 self.ended += 1
@@ -161,18 +161,18 @@ class Rounds:
             wanted = self.ended + 2
             self._round_ended.wait_for(lambda: self.ended >= wanted, 4 * DEADLINE_SECONDS)
 
-    def _call(self, kind: str, ask: Ask) -> None:
+    def _call(self, kind: str, call: Call) -> None:
         failure, answer = "", None
         began = time.monotonic()
         try:
-            answer = ask(self._client)
+            answer = call(self._client)
         except RequestFailed as error:
             failure = str(error)
         seconds = time.monotonic() - began
         self.notes.call(kind, seconds, failure, repr(answer) == self._expected[kind])
 
 
-def ask_the_loop(target: str, notes: Notes, calls: Calls) -> None:
+def call_the_loop(target: str, notes: Notes, calls: Calls) -> None:
     """A call that needs the event loop and nothing else, again and again."""
     with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -193,12 +193,12 @@ def ask_the_loop(target: str, notes: Notes, calls: Calls) -> None:
 def main() -> None:
     how = json.loads(sys.stdin.readline())
     client = Client(how["target"], DEADLINE_SECONDS, token=how.get("token"))
-    asks: dict[str, Ask] = {}
+    by_kind: dict[str, Call] = {}
     for model in client.list_models().models:
-        asks |= asks_of(model) if model.name in how["models"] else {}
+        by_kind |= calls_of(model) if model.name in how["models"] else {}
     calls = Calls()
-    rounds = Rounds(client, asks, how["pause_seconds"], calls)
-    for work in (rounds.run, lambda: ask_the_loop(how["target"], rounds.notes, calls)):
+    rounds = Rounds(client, by_kind, how["pause_seconds"], calls)
+    for work in (rounds.run, lambda: call_the_loop(how["target"], rounds.notes, calls)):
         threading.Thread(target=work, daemon=True).start()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

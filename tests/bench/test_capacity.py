@@ -32,17 +32,17 @@ def found():
 
 def test_cores_are_rate_times_cost_over_how_busy_one_may_be(found):
     text = page(found, MACHINE, 3, 128)
-    told = " ".join(text.split())
+    words = " ".join(text.split())
     cores = 1_000_000 * 5 * 60e-6 / BUSY
-    assert f"need {cores:,.0f} cores, which are 32 machines of 16" in told
-    assert "and 50 GB of memory between them: 31,250 streams and 1.6 GB each" in told
+    assert f"need {cores:,.0f} cores, which are 32 machines of 16" in words
+    assert "and 50 GB of memory between them: 31,250 streams and 1.6 GB each" in words
     thousand = next(line for line in text.splitlines() if line.startswith("| 1,000 |"))
     fp32 = [f"{1000 * rate * 120e-6 / BUSY:,.1f}" for rate in (1, 5, 20)]
     int8 = [f"{1000 * rate * 60e-6 / BUSY:,.1f}" for rate in (1, 5, 20)]
     assert thousand == "| " + " | ".join(["1,000", *fp32, *int8, "0.05 GB"]) + " |"
 
 
-def test_every_figure_that_was_measured_is_told(found):
+def test_every_measured_figure_is_reported(found):
     text = page(found, MACHINE, 3, 128)
     assert "| 64 | 8,000 | 120 | 16,000 | 60 |" in text
     assert "| food fp32 | 0.7 M | 2,500 | 20,000 | 40 |" in text
@@ -53,7 +53,7 @@ def test_every_figure_that_was_measured_is_told(found):
 @pytest.mark.parametrize(
     ("model", "kind"), [("prose", "prompt"), ("g2p", "source"), ("food", "vector")]
 )
-def test_a_model_is_asked_for_what_it_reads(model, kind):
+def test_a_model_is_sent_what_it_reads(model, kind):
     request = request_of(model, 1, 20)
     assert request.WhichOneof("input") == kind
     assert (request.max_tokens, request.min_tokens) == (20, 20)

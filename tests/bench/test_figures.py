@@ -7,7 +7,7 @@ import onnx
 import pytest
 from tqdm import tqdm
 
-from bench.bars import BARS, judge
+from bench.bars import BARS, evaluate
 from bench.callers import inter_token_seconds, make_request
 from bench.findings import PEER, Findings, ratio
 from bench.joining import Joining
@@ -141,8 +141,8 @@ EXPECTED = {
 }
 
 
-def test_every_bar_is_judged_by_its_own_ratio():
-    verdicts = {verdict.what: verdict for verdict in judge(FINDINGS)}
+def test_every_bar_has_its_own_ratio():
+    verdicts = {verdict.what: verdict for verdict in evaluate(FINDINGS)}
     assert verdicts.keys() == EXPECTED.keys()
     for what, (value, outcome) in EXPECTED.items():
         assert verdicts[what].value == pytest.approx(value), what
@@ -150,20 +150,20 @@ def test_every_bar_is_judged_by_its_own_ratio():
 
 
 def test_a_missed_bar_is_shown_as_missed():
-    table = bars_table(judge(FINDINGS))
+    table = bars_table(evaluate(FINDINGS))
     assert "| resident when ready, all models | ≤ 350 MB | 400.00 MB | MISSED |" in table
     assert table.endswith("11 met, 4 missed, 0 not measured.")
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed():
-    verdicts = judge(Findings(has_int8=False))
+    verdicts = evaluate(Findings(has_int8=False))
     assert [verdict.is_met for verdict in verdicts] == [None] * len(BARS)
     assert {verdict.outcome for verdict in verdicts} == {"not measured", "no int8 in this bundle"}
 
 
 def test_streams_that_ran_on_are_not_weighed_as_idle():
     restless = replace(FINDINGS.memory, settled=False)
-    verdicts = judge(replace(FINDINGS, memory=restless))
+    verdicts = evaluate(replace(FINDINGS, memory=restless))
     (memory,) = [verdict for verdict in verdicts if "idle" in verdict.what]
     assert memory.value is None
 

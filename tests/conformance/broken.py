@@ -20,7 +20,7 @@ from tests.conformance.reference_models import Arrays, ReferenceModel, State
 from tests.conformance.reference_reading import InputTensor, Reader, Refusal
 from unroll.inference import grpc_service_pb2 as pb
 
-# What AllocatesByClaim is asked with: it answers too late for this.
+# What AllocatesByClaim is tested with: it answers too late for this.
 SHORT_TIMEOUT = 1.5
 
 
@@ -33,13 +33,13 @@ class ForgetsStreamIds(ReferenceServer):
 
 
 class IgnoresRequestedOutputs(ReferenceServer):
-    def outputs_asked(self, model: ReferenceModel, request: pb.ModelInferRequest) -> list[str]:
+    def outputs_requested(self, model: ReferenceModel, request: pb.ModelInferRequest) -> list[str]:
         return [tensor.name for tensor in model.outputs]
 
 
 class SortsOutputs(ReferenceServer):
-    def outputs_asked(self, model: ReferenceModel, request: pb.ModelInferRequest) -> list[str]:
-        return sorted(super().outputs_asked(model, request))
+    def outputs_requested(self, model: ReferenceModel, request: pb.ModelInferRequest) -> list[str]:
+        return sorted(super().outputs_requested(model, request))
 
 
 class _PrefersRaw(Reader):
@@ -55,15 +55,15 @@ class TakesRawAndTyped(ReferenceServer):
 
 
 class _ReadsPastBytes(Reader):
-    def from_raw(self, given: InputTensor, raw: bytes) -> NDArray[Any]:
-        if given.datatype != BYTES:
-            return super().from_raw(given, raw)
+    def from_raw(self, sent: InputTensor, raw: bytes) -> NDArray[Any]:
+        if sent.datatype != BYTES:
+            return super().from_raw(sent, raw)
         words: list[bytes] = []
-        while len(words) < math.prod(given.shape):
+        while len(words) < math.prod(sent.shape):
             (length,) = struct.unpack("<I", raw[:4].ljust(4, b"\0"))
             words.append(raw[4 : 4 + length])
             raw = raw[4 + length :]
-        return to_array(BYTES, words).reshape(tuple(given.shape))
+        return to_array(BYTES, words).reshape(tuple(sent.shape))
 
 
 class ReadsPastBytes(ReferenceServer):
@@ -71,11 +71,11 @@ class ReadsPastBytes(ReferenceServer):
 
 
 class _WrapsSizes(Reader):
-    def from_raw(self, given: InputTensor, raw: bytes) -> NDArray[Any]:
-        claimed = math.prod(given.shape) * item_size(given.datatype)
+    def from_raw(self, sent: InputTensor, raw: bytes) -> NDArray[Any]:
+        claimed = math.prod(sent.shape) * item_size(sent.datatype)
         if claimed != len(raw) and claimed % 2**64 == len(raw):
-            return np.zeros([1] * len(given.shape), np.int64)
-        return super().from_raw(given, raw)
+            return np.zeros([1] * len(sent.shape), np.int64)
+        return super().from_raw(sent, raw)
 
 
 class WrapsSizes(ReferenceServer):
@@ -95,9 +95,9 @@ class AllocatesByClaim(ReferenceServer):
 
 
 class _InfersDimensions(Reader):
-    def read_tensor(self, tensor: Tensor, given: InputTensor, raw: bytes | None) -> NDArray[Any]:
-        given.shape[:] = [max(size, 1) for size in given.shape]
-        return super().read_tensor(tensor, given, raw)
+    def read_tensor(self, tensor: Tensor, sent: InputTensor, raw: bytes | None) -> NDArray[Any]:
+        sent.shape[:] = [max(size, 1) for size in sent.shape]
+        return super().read_tensor(tensor, sent, raw)
 
 
 class InfersDimensions(ReferenceServer):
@@ -134,7 +134,9 @@ class MixesRawAndTyped(ReferenceServer):
         if len(answer.raw_output_contents) > 1:
             last = answer.outputs[-1]
             del answer.raw_output_contents[-1]
-            last.contents.CopyFrom(to_contents(last.datatype, outputs[last.name]))
+            last.contents.ParseFromString(
+                to_contents(last.datatype, outputs[last.name]).SerializeToString()
+            )
         return answer
 
 
@@ -226,7 +228,7 @@ FAULTS = (
     Fault(
         ForgetsStreamIds,
         "stream-infer-002",
-        # These tell requests on one stream apart by their ids.
+        # These match responses on one stream by their ids.
         ("stream-infer-007", "stream-infer-009", "stream-error-003", "stream-final-007"),
         models=("repeat",),
     ),

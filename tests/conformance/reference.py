@@ -28,7 +28,7 @@ from unroll.inference.grpc_service_pb2_grpc import (
 )
 
 FINAL = "triton_final_response"
-ASK_FINAL = "triton_enable_empty_final_response"
+ENABLE_EMPTY_FINAL = "triton_enable_empty_final_response"
 _STATISTICS = ("success", "queue", "compute_input", "compute_infer", "compute_output")
 
 Responses = Iterator[pb.ModelStreamInferResponse]
@@ -65,7 +65,7 @@ class ReferenceServer(Describing):
         self, model: ReferenceModel, request: pb.ModelInferRequest, stream: object
     ) -> Iterator[pb.ModelInferResponse]:
         begun = time.monotonic_ns()
-        asked = self.outputs_asked(model, request)
+        requested = self.outputs_requested(model, request)
         arrays = self.reader.read(model, request)
         rows = len(next(iter(arrays.values()))) if model.max_batch_size else 1
         if model.max_batch_size and rows > model.max_batch_size:
@@ -73,17 +73,17 @@ class ReferenceServer(Describing):
         with self.state_of(model, request, stream) as state:
             try:
                 for outputs in model.compute(arrays, state):
-                    yield self.answer(model, request, {name: outputs[name] for name in asked})
+                    yield self.answer(model, request, {name: outputs[name] for name in requested})
             except ValueError as error:
                 raise invalid(str(error)) from error
         self.count(model, rows, time.monotonic_ns() - begun)
 
-    def outputs_asked(self, model: ReferenceModel, request: pb.ModelInferRequest) -> list[str]:
+    def outputs_requested(self, model: ReferenceModel, request: pb.ModelInferRequest) -> list[str]:
         known = [tensor.name for tensor in model.outputs]
-        asked = [output.name for output in request.outputs]
-        if not set(asked) <= set(known):
-            raise invalid(f"{model.name!r} has the outputs {known}, not {asked}")
-        return asked or known
+        requested = [output.name for output in request.outputs]
+        if not set(requested) <= set(known):
+            raise invalid(f"{model.name!r} has the outputs {known}, not {requested}")
+        return requested or known
 
     def answer(
         self, model: ReferenceModel, request: pb.ModelInferRequest, outputs: Arrays
@@ -97,7 +97,7 @@ class ReferenceServer(Describing):
             if is_raw:
                 answer.raw_output_contents.append(self.to_raw(kinds[name], array))
             else:
-                output.contents.CopyFrom(to_contents(kinds[name], array))
+                output.contents.ParseFromString(to_contents(kinds[name], array).SerializeToString())
         return answer
 
     def to_raw(self, datatype: str, array: Any) -> bytes:
@@ -120,7 +120,7 @@ class ReferenceServer(Describing):
     def state_of(
         self, model: ReferenceModel, request: pb.ModelInferRequest, stream: object
     ) -> Iterator[State]:
-        """The state that the request goes on from; kept unless the request is the last."""
+        """The state that the request goes on from; stored unless the request is the last."""
         id = _text(request, "sequence_id")
         if not model.keeps_sequences:
             yield {}
@@ -191,7 +191,7 @@ class ReferenceServer(Describing):
         answers: Iterable[pb.ModelInferResponse],
     ) -> Responses:
         """Each says whether it is the final one, which of a decoupled model may be empty."""
-        is_apart = model.is_decoupled and request.parameters[ASK_FINAL].bool_param
+        is_apart = model.is_decoupled and request.parameters[ENABLE_EMPTY_FINAL].bool_param
         held = None
         for answer in answers:
             if held is not None:
@@ -217,14 +217,14 @@ class ReferenceServer(Describing):
         return response
 
     def check_status(self, response: pb.ModelStreamInferResponse, context: Any) -> None:
-        """End the stream at an error where the caller asked for a status."""
+        """End the stream at an error where the caller requested a status."""
         wants = ("triton_grpc_error", "true") in context.invocation_metadata()
         if response.error_message and wants:
             context.abort(Code.INVALID_ARGUMENT, response.error_message)
 
 
 def _text(request: pb.ModelInferRequest, name: str) -> str:
-    """A parameter that may be a number or a text; empty where it is not given."""
+    """A parameter that may be a number or a text; empty where it is not sent."""
     if name not in request.parameters:
         return ""
     parameter = request.parameters[name]

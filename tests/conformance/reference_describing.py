@@ -1,4 +1,4 @@
-"""What the reference server tells of itself and of its models."""
+"""How the reference server describes itself and its models."""
 
 from __future__ import annotations
 

@@ -37,17 +37,17 @@ class Reader:
         described = {tensor.name: tensor for tensor in model.inputs}
         raw = request.raw_input_contents
         return {
-            given.name: self.read_tensor(
-                described[given.name], given, raw[index] if index < len(raw) else None
+            sent.name: self.read_tensor(
+                described[sent.name], sent, raw[index] if index < len(raw) else None
             )
-            for index, given in enumerate(request.inputs)
+            for index, sent in enumerate(request.inputs)
         }
 
     def check_names(self, model: ReferenceModel, request: pb.ModelInferRequest) -> None:
-        given = [tensor.name for tensor in request.inputs]
+        names = [tensor.name for tensor in request.inputs]
         known = [tensor.name for tensor in model.inputs]
-        if sorted(given) != sorted(known):
-            raise invalid(f"{model.name!r} takes the inputs {known}, each once, not {given}")
+        if sorted(names) != sorted(known):
+            raise invalid(f"{model.name!r} takes the inputs {known}, each once, not {names}")
 
     def check_contents(self, request: pb.ModelInferRequest) -> None:
         raw = len(request.raw_input_contents)
@@ -57,16 +57,16 @@ class Reader:
         if raw and raw != len(request.inputs):
             raise invalid(f"{raw} raw buffers for {len(request.inputs)} inputs; send one each")
 
-    def read_tensor(self, tensor: Tensor, given: InputTensor, raw: bytes | None) -> NDArray[Any]:
-        if given.datatype != tensor.datatype:
-            raise invalid(f"{tensor.name} is {tensor.datatype}, not {given.datatype!r}")
-        self.check_shape(tensor, tuple(given.shape))
+    def read_tensor(self, tensor: Tensor, sent: InputTensor, raw: bytes | None) -> NDArray[Any]:
+        if sent.datatype != tensor.datatype:
+            raise invalid(f"{tensor.name} is {tensor.datatype}, not {sent.datatype!r}")
+        self.check_shape(tensor, tuple(sent.shape))
         try:
             if raw is not None:
-                return self.from_raw(given, raw)
-            return from_contents(given.datatype, tuple(given.shape), given.contents)
+                return self.from_raw(sent, raw)
+            return from_contents(sent.datatype, tuple(sent.shape), sent.contents)
         except Malformed as error:
-            raise invalid(f"{tensor.name} {list(given.shape)}: {error}") from error
+            raise invalid(f"{tensor.name} {list(sent.shape)}: {error}") from error
 
     def check_shape(self, tensor: Tensor, shape: tuple[int, ...]) -> None:
         fits = len(shape) == len(tensor.shape) and all(
@@ -76,5 +76,5 @@ class Reader:
         if not fits:
             raise invalid(f"{tensor.name} is {list(tensor.shape)}, not {list(shape)}")
 
-    def from_raw(self, given: InputTensor, raw: bytes) -> NDArray[Any]:
-        return from_raw(given.datatype, tuple(given.shape), raw)
+    def from_raw(self, sent: InputTensor, raw: bytes) -> NDArray[Any]:
+        return from_raw(sent.datatype, tuple(sent.shape), raw)

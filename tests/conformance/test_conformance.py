@@ -14,9 +14,9 @@ import pytest
 from conformance import report
 from conformance.__main__ import main
 from conformance.cases import CORE, EXTENSIONS, PARTS, STREAMING, Case
-from conformance.choosing import Selection, choose
 from conformance.endpoint import Endpoint
-from conformance.running import FAILED, NOT_OFFERED, PASSED, Result, run, select
+from conformance.runner import FAILED, NOT_OFFERED, PASSED, Result, run, select
+from conformance.selection import Selection, choose
 from tests.conformance.broken import FAULTS, Fault
 from tests.conformance.careless import CARELESS
 from tests.conformance.reference import Code, ReferenceServer, serving
@@ -118,10 +118,10 @@ def test_command_line_reports_to_people_and_programs(tmp_path: Path, capsys):
     file = tmp_path / "report.json"
     with serving(ReferenceServer()) as target:
         assert main([target, "--json", str(file), "--model", "sums", "--must"]) == 0
-        told = json.loads(file.read_text())
-        assert told["conforms"]
-        assert told["models"]["unary"] == ["sums"]
-        assert {case["level"] for case in told["cases"]} == {"must"}
+        written = json.loads(file.read_text())
+        assert written["conforms"]
+        assert written["models"]["unary"] == ["sums"]
+        assert {case["level"] for case in written["cases"]} == {"must"}
         assert "conforms" in capsys.readouterr().out.splitlines()
     broken = next(fault for fault in FAULTS if fault.meant == "core-refuse-014")
     with serving(broken.server()) as target:
@@ -150,7 +150,7 @@ def test_what_cannot_be_tested_is_said(arguments: list[str], message: str, capsy
 
 
 class WantsTwo(ReferenceServer):
-    """Its model of sums takes two columns, which its metadata does not tell."""
+    """Its model of sums takes two columns, which its metadata does not declare."""
 
     def answers(
         self, model: ReferenceModel, request: pb.ModelInferRequest, stream: object

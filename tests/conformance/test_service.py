@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from conformance import report
-from conformance.choosing import Selection, choose
 from conformance.endpoint import Endpoint
-from conformance.running import PASSED, run, select
+from conformance.runner import PASSED, run, select
+from conformance.selection import Selection, choose
 from tests.tiny import NAMES
 
 SHORT = {"parameters": {"max_tokens": 4, "seed": 1}}

@@ -69,7 +69,7 @@ def model(*inputs: Tensor, **how: object) -> Model:
 
 
 def test_guess_fits_the_metadata():
-    """A batch is 1, other variable dimensions 3, and lengths tell the size of what they name."""
+    """A batch is 1, other variable dimensions 3, and lengths state the size of what they name."""
     inputs = (
         Tensor("source", "INT64", (-1, -1)),
         Tensor("source_lengths", "INT64", (-1, 1)),
@@ -94,7 +94,7 @@ def test_guess_without_a_batch_has_small_dimensions():
 
 
 def test_guess_where_all_is_optional_leaves_out_states():
-    """Of inputs that are all optional, those that no state is made of are given."""
+    """Of inputs that are all optional, those that no state is made of are sent."""
     inputs = (Tensor("tokens", "INT64", (-1, 1)), Tensor("hidden", "FP32", (-1, 4)))
     names = frozenset({"tokens", "hidden"})
     assert set(guess(model(*inputs, optional=names, states=frozenset({"hidden"})))) == {"tokens"}

@@ -125,7 +125,7 @@ def test_compose_gives_settings():
             settings({k: filled(v) for k, v in services[name]["environment"].items()})
             for name in ("replica-1", "replica-2")
         ]
-        # Told apart by name on a network of their own, by port on the host's.
+        # Distinguished by name on a network of their own, by port on the host's.
         addresses = {address for c in configs for address in (c.address, c.http_address)}
         assert len(addresses) == (4 if len(files) == 2 else 2)
 
@@ -134,7 +134,7 @@ def test_compose_gives_settings():
 
 
 def test_ports_agree():
-    """What the service listens on, what the container names, and what probes and Services ask."""
+    """What the service listens on, what the container names, and what probes and Services call."""
     config = settings(environment(container(BASE)))
     ports = {p["name"]: p["containerPort"] for p in container(BASE)["ports"]}
     grpc = split_address(config.address, "address")[1]
@@ -163,14 +163,16 @@ def test_compose_proxy_knows_the_replicas():
     wanted = set(re.findall(r"\$\{(\w+)\}", (DEPLOY / "haproxy" / "haproxy.cfg").read_text()))
     for files in (["compose.yaml"], ["compose.yaml", "compose.host.yaml"]):
         services = replicas_of_compose(*files)
-        told = {k: filled(v) for k, v in services["haproxy"]["environment"].items()}
-        assert told.keys() == wanted
+        environment = {k: filled(v) for k, v in services["haproxy"]["environment"].items()}
+        assert environment.keys() == wanted
         for number in "12":
             config = settings(
                 {k: filled(v) for k, v in services[f"replica-{number}"]["environment"].items()}
             )
-            assert told[f"REPLICA_{number}_PORT"] == config.address.rpartition(":")[2]
-            assert told[f"REPLICA_{number}_HTTP_PORT"] == config.http_address.rpartition(":")[2]
+            assert environment[f"REPLICA_{number}_PORT"] == config.address.rpartition(":")[2]
+            assert (
+                environment[f"REPLICA_{number}_HTTP_PORT"] == config.http_address.rpartition(":")[2]
+            )
 
 
 # -- times ------------------------------------------------------------------------------------
@@ -179,8 +181,8 @@ def test_compose_proxy_knows_the_replicas():
 def test_grace_of_kubernetes_covers_the_service_s():
     """Kubernetes kills later than the service needs for its own end, and not much later."""
     needed = seconds_to_stop(settings(environment(container(BASE))))
-    given = BASE["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert needed + 5 <= given <= needed + 30
+    granted = BASE["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert needed + 5 <= granted <= needed + 30
     assert kserve()[1]["terminationGracePeriodSeconds"] >= seconds_to_stop(kserve_settings()) + 5
     for name in ("replica-1", "replica-2"):
         service = replicas_of_compose("compose.yaml")[name]
@@ -208,7 +210,7 @@ def _cluster() -> dict:
 # -- metrics and rules ------------------------------------------------------------------------
 
 
-def test_autoscaler_asks_for_what_the_adapter_gives():
+def test_autoscaler_queries_what_the_adapter_offers():
     """Each metric has a rule, and each rule reads metrics that the service has."""
     autoscaler = only(read(AUTOSCALING / "autoscaler.yaml"))
     rules = only(read(AUTOSCALING / "adapter-rules.yaml"))["rules"]

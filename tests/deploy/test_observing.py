@@ -1,4 +1,4 @@
-"""What Prometheus and Grafana are told to ask for exists, and what fires has a page."""
+"""What Prometheus and Grafana query exists, and what fires has a page."""
 
 import itertools
 import json
@@ -28,11 +28,11 @@ def alerts():
 @pytest.mark.parametrize(
     "path", [PROMETHEUS / "recording.yml", PROMETHEUS / "alerts.yml", DASHBOARD], ids=str
 )
-def test_every_series_that_is_asked_for_exists(path):
+def test_every_queried_series_exists(path):
     text = re.sub(r"record: \S+", "", path.read_text())
-    asked, derived = set(_SERIES.findall(text)), set(_RECORDED.findall(text))
-    assert asked
-    assert unknown(asked) == []
+    queried, derived = set(_SERIES.findall(text)), set(_RECORDED.findall(text))
+    assert queried
+    assert unknown(queried) == []
     assert derived <= recorded()
 
 

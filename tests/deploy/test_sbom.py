@@ -6,7 +6,7 @@ from deploy.sbom import complete
 PACKAGE = {"bom-ref": "numpy==1", "type": "library", "name": "numpy", "version": "1"}
 
 
-def test_models_are_listed_with_the_digest_that_the_service_tells(tiny_models):
+def test_models_are_listed_with_the_digest_that_the_service_reports(tiny_models):
     packages = {"metadata": {}, "components": [PACKAGE], "dependencies": [{"ref": "numpy==1"}]}
     document = complete(packages, tiny_models)
     first, *models = document["components"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import grpc
 
 from tests.fuzz.drawing import WANTS_STATUS
-from tests.fuzz.judging import Answer, fault_of
+from tests.fuzz.faults import Answer, fault_of
 from tests.fuzz.methods import BY_PATH, Method
 from tests.fuzz.sending import send
 

@@ -56,7 +56,7 @@ class Call:
     """mutated: how many of its messages are. readable: how many of those are messages still.
 
     reads: answers after which it is cancelled, 0 for one that is left at once; None for all.
-    wants_status: it is to end with the status of the first error, as Triton's header asks for.
+    wants_status: it is to end with the status of the first error, as Triton's header requests.
     """
 
     number: int

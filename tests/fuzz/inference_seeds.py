@@ -18,14 +18,14 @@ _TYPED = {"INT64": ("int64_contents", "q"), "FP32": ("fp32_contents", "f")}
 
 
 def inference_seeds() -> list[Seed]:
-    """Each gives the same answer whenever it is asked."""
+    """Each gives the same answer whenever it is called."""
     singles = [*_texts(), *_generations(), *_tensors()]
     seeds = [Seed(INFERENCE["ModelInfer"], (request,)) for request in singles]
     return [*seeds, *_streams(singles), *_descriptions()]
 
 
 def changing_seeds() -> list[Seed]:
-    """Requests whose answers depend on what was asked before, or that change what is served."""
+    """Requests whose answers depend on what was called before, or that change what is served."""
     parameter = pb.ModelRepositoryParameter(string_param='{"version_policy":{"latest":{}}}')
     setting = pb.LogSettingsRequest.SettingValue(uint32_param=0)
     seeds: dict[str, list[Message]] = {
@@ -89,7 +89,7 @@ def _going_on(request: pb.ModelInferRequest, answer: pb.ModelInferResponse) -> p
     return further
 
 
-def _ask(
+def _request(
     model: str,
     inputs: Mapping[str, tuple[str, Sequence[int], Sequence[Any]]],
     raw: bool = False,
@@ -133,17 +133,17 @@ def _text(*texts: bytes, name: str = "text") -> dict[str, tuple[str, Sequence[in
 
 
 def _texts() -> list[pb.ModelInferRequest]:
-    labelled = _ask("mood", _text(b"good food"), raw=True, outputs=["probabilities", "label"])
+    labelled = _request("mood", _text(b"good food"), raw=True, outputs=["probabilities", "label"])
     labelled.outputs[0].parameters["classification"].int64_param = 2
     return [
-        _ask("mood", _text(b"the food was good", b"bad")),
+        _request("mood", _text(b"the food was good", b"bad")),
         labelled,
-        _ask("tags", _text(b"the food was not bad", b"good")),
-        _ask(
+        _request("tags", _text(b"the food was not bad", b"good")),
+        _request(
             "tags-online", _text(b"the food was", ), raw=True, sequence_id=7, sequence_start=True,
             sequence_end=True,
         ),
-        _ask("blank", _text(b"the ___ was good"), top_words=3),
+        _request("blank", _text(b"the ___ was good"), top_words=3),
     ]  # fmt: skip
 
 
@@ -154,15 +154,15 @@ def _prompt(text: bytes, name: str = "prompt") -> dict[str, tuple[str, Sequence[
 def _generations() -> list[pb.ModelInferRequest]:
     vector = {"vector": ("FP32", [3], [1.0, 2.5, 0.0])}
     return [
-        _ask(
+        _request(
             "letters", _prompt(b"abc"), max_tokens=24, seed="7", temperature=0.8, top_k=9.0,
             top_p="0.9", stop='["zz", "ab"]', min_tokens=2, logit_bias='{"2": 0.5}',
             banned_tokens="[4]", repetition_penalty=1.1, tokens_per_message=4,
             timeout=60_000_000, triton_enable_empty_final_response=True,
         ),
-        _ask("bigrams", _prompt(b"fed a"), raw=True, max_tokens="9", seed=2**40),
-        _ask("speller", _prompt(b"abc", "source"), seed=1, outputs=["text", "finish_reason"]),
-        _ask("foods", vector, raw=True, seed=3, allowed_tokens="[1, 2, 3]", max_tokens=12),
+        _request("bigrams", _prompt(b"fed a"), raw=True, max_tokens="9", seed=2**40),
+        _request("speller", _prompt(b"abc", "source"), seed=1, outputs=["text", "finish_reason"]),
+        _request("foods", vector, raw=True, seed=3, allowed_tokens="[1, 2, 3]", max_tokens=12),
     ]  # fmt: skip
 
 
@@ -184,19 +184,19 @@ def _tensors() -> list[pb.ModelInferRequest]:
     token = {"token": ("INT64", [2, 1], [1, 2])}
     one = _ids("tokens", "lengths", [3, 1])
     return [
-        _ask("mood.tensors", words),
-        _ask("tags.tensors", words, raw=True, outputs=["logits"]),
-        _ask(
+        _request("mood.tensors", words),
+        _request("tags.tensors", words, raw=True, outputs=["logits"]),
+        _request(
             "tags-online.tensors", one, sequence_id="s", sequence_start=True, sequence_end=True
         ),
-        _ask("blank.tensors", sides),
-        _ask("letters.tensors", letters),
-        _ask("letters.tensors", one, raw=True, sequence_id=9, sequence_start=True,
+        _request("blank.tensors", sides),
+        _request("letters.tensors", letters),
+        _request("letters.tensors", one, raw=True, sequence_id=9, sequence_start=True,
              sequence_end=True),
-        _ask("bigrams.tensors", letters, raw=True),
-        _ask("speller.tensors", sources),
-        _ask("speller.tensors", {**sources, **token}, raw=True),
-        _ask("foods.tensors", vectors),
+        _request("bigrams.tensors", letters, raw=True),
+        _request("speller.tensors", sources),
+        _request("speller.tensors", {**sources, **token}, raw=True),
+        _request("foods.tensors", vectors),
     ]  # fmt: skip
 
 
@@ -206,13 +206,13 @@ def _streams(singles: Sequence[pb.ModelInferRequest]) -> list[Seed]:
     words, letters = _text(b"the food was"), _ids("tokens", "lengths", [3])
     sequences = [
         [
-            _ask("tags-online", words, sequence_id=1, sequence_start=True),
-            _ask("tags-online", words, sequence_id=1),
-            _ask("tags-online", words, sequence_id=1, sequence_end=True),
+            _request("tags-online", words, sequence_id=1, sequence_start=True),
+            _request("tags-online", words, sequence_id=1),
+            _request("tags-online", words, sequence_id=1, sequence_end=True),
         ],
         [
-            _ask("letters.tensors", letters, sequence_id="a", sequence_start=True),
-            _ask("letters.tensors", letters, sequence_id="a"),
+            _request("letters.tensors", letters, sequence_id="a", sequence_start=True),
+            _request("letters.tensors", letters, sequence_id="a"),
         ],
     ]
     sent = [numbered[::3], numbered[1::3], numbered[2::3], *sequences]

@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 
 from tests import tiny
-from tests.fuzz.judging import CANCELLED_BY_US, Answer
+from tests.fuzz.faults import CANCELLED_BY_US, Answer
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference import grpc_service_pb2_grpc
 
-# As a service begins: a mutated load may have asked for other versions.
+# As a service begins: a mutated load may have chosen other versions.
 _NEWEST = pb.ModelRepositoryParameter(string_param='{"version_policy": {"latest": {}}}')
 
 

@@ -1,4 +1,4 @@
-"""Every method of the services that are fuzzed, as their descriptors tell."""
+"""Every method of the services that are fuzzed, by their descriptors."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ _CHANGES: tuple[Callable[[random.Random, bytearray, bytes], None], ...] = (
 
 
 def mutated(choose: random.Random, data: bytes, other: bytes) -> bytes:
-    """``data`` with one change to its bytes. other: a message that parts are taken from."""
+    """``data`` with one change to its bytes. other: a message that parts come from."""
     changed = bytearray(data)
     change = choose.choice(_CHANGES) if data else choose.choice((_insert, _join, _add_unknown))
     change(choose, changed, other)

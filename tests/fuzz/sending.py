@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 import grpc
 
-from tests.fuzz.judging import BROKEN, CANCELLED_BY_US, SECONDS, Answer, fault_of
+from tests.fuzz.faults import BROKEN, CANCELLED_BY_US, SECONDS, Answer, fault_of
 from tests.fuzz.methods import Method
 
 # What grpc.aio's own client says in place of a status that comes while it writes. Sent again
-# with some patience after each message, the call tells its status.
+# with some wait after each message, the call shows its status.
 _WRITTEN_TOO_LATE = ("INTERNAL", "Internal error from Core")
-_PATIENCE = (0.0, 0.05, 0.5, 2.0)
+_WAITS = (0.0, 0.05, 0.5, 2.0)
 # After which a call is left that is left at once: some are being served by then.
 _MOMENT = 0.002
 _CHANNELS = 4
@@ -40,19 +40,19 @@ class Sendable(Protocol):
 
 async def send(channel: grpc.aio.Channel, call: Sendable) -> Answer:
     """Send it and read its answers; what takes too long ends as DEADLINE_EXCEEDED."""
-    for patience in _PATIENCE:
-        answer = await _send(channel, call, patience)
+    for wait_seconds in _WAITS:
+        answer = await _send(channel, call, wait_seconds)
         if (answer.status, answer.details) != _WRITTEN_TOO_LATE:
             break
     return answer
 
 
-async def _send(channel: grpc.aio.Channel, call: Sendable, patience: float) -> Answer:
-    """patience: seconds after each message in which the call may end."""
+async def _send(channel: grpc.aio.Channel, call: Sendable, wait_seconds: float) -> Answer:
+    """wait_seconds: seconds after each message in which the call may end."""
     messages: list[bytes] = []
     sending = None
     try:
-        under_way, sending = _open(channel, call, patience)
+        under_way, sending = _open(channel, call, wait_seconds)
         if call.reads == 0:
             await asyncio.sleep(_MOMENT)
             under_way.cancel()
@@ -75,7 +75,7 @@ async def _send(channel: grpc.aio.Channel, call: Sendable, patience: float) -> A
 
 
 def _open(
-    channel: grpc.aio.Channel, call: Sendable, patience: float
+    channel: grpc.aio.Channel, call: Sendable, wait_seconds: float
 ) -> tuple[Any, asyncio.Task[None] | None]:
     path = call.method.path
     if not call.method.gives_stream:
@@ -84,19 +84,19 @@ def _open(
         return channel.unary_stream(path)(call.messages[0], timeout=SECONDS), None
     header = (("triton_grpc_error", "true"),) if call.wants_status else ()
     under_way = channel.stream_stream(path)(timeout=SECONDS, metadata=header)
-    return under_way, asyncio.ensure_future(_write_all(under_way, call.messages, patience))
+    return under_way, asyncio.ensure_future(_write_all(under_way, call.messages, wait_seconds))
 
 
-async def _write_all(under_way: Any, messages: Iterable[bytes], patience: float) -> None:
+async def _write_all(under_way: Any, messages: Iterable[bytes], wait_seconds: float) -> None:
     has_ended = asyncio.Event()
     under_way.add_done_callback(lambda _: has_ended.set())
     # A call that ends while it is written to says why where it is read.
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         for message in messages:
             await under_way.write(message)
-            if patience:
+            if wait_seconds:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(has_ended.wait(), patience)
+                    await asyncio.wait_for(has_ended.wait(), wait_seconds)
         await under_way.done_writing()
 
 

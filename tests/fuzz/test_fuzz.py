@@ -18,8 +18,8 @@ from tests.fuzz.inference_seeds import changing_seeds, inference_seeds
 from tests.fuzz.loading import load_again, load_all
 from tests.fuzz.sending import Sender
 from tests.fuzz.unroll_seeds import unroll_seeds
-from tests.fuzz.witnesses import ask_all, seeds_from_answers
-from tests.promise.processes import Watched, all_is_given_back
+from tests.fuzz.witnesses import call_all, seeds_from_answers
+from tests.promise.processes import Watched, all_is_released
 
 ROWS = 16
 ROUNDS = 5
@@ -38,30 +38,30 @@ RESIDENT_BYTES = 30e6
 class Fuzzing:
     """A service under mutated messages, and what was seen of it.
 
-    witnesses: calls that must be answered alike whenever they are asked.
+    witnesses: calls that must be answered alike whenever they are called.
     """
 
     def __init__(self, loop: asyncio.Runner, watched: Watched, log: Path, name: str) -> None:
         self.loop, self.watched, self.log = loop, watched, log
         self.witnesses = [*unroll_seeds(), *inference_seeds()]
-        self.expected = self._ask_witnesses()
+        self.expected = self._call_witnesses()
         further = loop.run(seeds_from_answers(watched.target, self.witnesses))
         self.drawing = Drawing(name, [*self.witnesses, *further, *changing_seeds()])
         self.sender = Sender(watched.target, AT_ONCE, load_again)
         self.resident: list[int] = []
 
-    def _ask_witnesses(self) -> list[bytes]:
-        return self.loop.run(ask_all(self.watched.target, self.witnesses))
+    def _call_witnesses(self) -> list[bytes]:
+        return self.loop.run(call_all(self.watched.target, self.witnesses))
 
     def round(self, messages: int) -> None:
         """Send so many mutated messages; then everything must be as it was."""
         first = self.sender.calls
         self.loop.run(self.sender.send_all(self.drawing.calls(messages, first)))
-        assert not self.sender.findings, self._told(self.sender.findings)
+        assert not self.sender.findings, self._finding_text(self.sender.findings)
         self._check_log(first)
         self.loop.run(load_all(self.watched.target))
-        seen = self.watched.wait_until(all_is_given_back, 30.0)
-        assert all_is_given_back(seen), seen
+        seen = self.watched.wait_until(all_is_released, 30.0)
+        assert all_is_released(seen), seen
         self._check_witnesses()
         self.resident.append(self.watched.report("memory")["resident"])
 
@@ -71,11 +71,11 @@ class Fuzzing:
         assert not FAULTS.search(logged), f"{since} had the server log:\n{logged[-20_000:]}"
 
     def _check_witnesses(self) -> None:
-        answers = zip(self.witnesses, self.expected, self._ask_witnesses(), strict=True)
+        answers = zip(self.witnesses, self.expected, self._call_witnesses(), strict=True)
         changed = [seed for seed, expected, found in answers if found != expected]
         assert not changed, f"answered otherwise than before: {changed}"
 
-    def _told(self, findings: list[str]) -> str:
+    def _finding_text(self, findings: list[str]) -> str:
         """The first few; all of them, however long, go into a file beside the log."""
         path = self.log.with_name("findings.txt")
         path.write_text("\n".join(findings))
@@ -83,7 +83,7 @@ class Fuzzing:
         return f"{len(findings)} calls of {self.drawing.name}, all in {path}:\n{few}"
 
 
-def _told_by_status(statuses: Counter[tuple[str, str]]) -> str:
+def _counts_by_status(statuses: Counter[tuple[str, str]]) -> str:
     total: Counter[str] = Counter()
     for (_, status), count in statuses.items():
         total[status] += count
@@ -105,14 +105,14 @@ def test_mutated_messages_break_nothing(tiny_models: Path, tmp_path: Path, fuzz:
         rows = watched.report()["models"]
     sender, resident = fuzzing.sender, fuzzing.resident
     grown = resident[-1] - resident[0]
-    fuzz.tell(
+    fuzz.report(
         f"fuzz: {sender.mutated} mutated messages in {sender.calls} calls, {sender.readable} "
-        f"messages still; {_told_by_status(sender.statuses)}; {grown / 1e6:+.1f} MB resident"
+        f"messages still; {_counts_by_status(sender.statuses)}; {grown / 1e6:+.1f} MB resident"
     )
     assert sender.mutated >= fuzz.messages
     assert sender.readable >= sender.mutated / 2
     for name, model in rows.items():
-        assert model["taken"] == model["given"] > 0, name
+        assert model["allocated"] == model["freed"] > 0, name
         faults = [model[what] for what in ("dirty_rows", "canaries_read", "spoilt_rows")]
         assert not any(faults), (name, model)
     assert grown < RESIDENT_BYTES

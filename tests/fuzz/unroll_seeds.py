@@ -12,7 +12,7 @@ from unroll.v1 import unroll_pb2 as pb
 
 
 def unroll_seeds() -> list[Seed]:
-    """Each gives the same answer whenever it is asked."""
+    """Each gives the same answer whenever it is called."""
     unary = {
         "Classify": _classify(),
         "Tag": _tag(),
@@ -61,7 +61,7 @@ def _tag() -> list[Message]:
 
 def _stream_tag() -> list[list[Message]]:
     plain = pb.StreamTagStart(model="tags-online")
-    told = pb.StreamTagStart(
+    detailed = pb.StreamTagStart(
         model="tags-online", model_version="1", top_labels=2, tokens_per_message=3,
         resume_every=16, resume_at_end=True,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def _stream_tag() -> list[list[Message]]:
     words = pb.StreamTagRequest(words=pb.Words(words=["good", "food", "is"] * 7))
     return [
         [pb.StreamTagRequest(start=plain), *texts],
-        [pb.StreamTagRequest(start=told), words, *texts, words],
+        [pb.StreamTagRequest(start=detailed), words, *texts, words],
     ]
 
 

@@ -31,7 +31,7 @@ class _Whole:
     wants_status: bool = False
 
 
-async def ask(channel: grpc.aio.Channel, seed: Seed) -> list[Message]:
+async def call(channel: grpc.aio.Channel, seed: Seed) -> list[Message]:
     """The messages that it is answered with. Raises AssertionError where it is refused."""
     sent = tuple(message.SerializeToString() for message in seed.messages)
     answer = await send(channel, _Whole(seed.method, sent))
@@ -39,10 +39,10 @@ async def ask(channel: grpc.aio.Channel, seed: Seed) -> list[Message]:
     return [seed.method.response.FromString(data) for data in answer.messages]
 
 
-async def ask_all(target: str, seeds: Sequence[Seed]) -> list[bytes]:
+async def call_all(target: str, seeds: Sequence[Seed]) -> list[bytes]:
     """What each of ``seeds`` is answered, one after another, without what time makes of it."""
     async with grpc.aio.insecure_channel(target) as channel:
-        return [_constant(await ask(channel, seed)) for seed in seeds]
+        return [_constant(await call(channel, seed)) for seed in seeds]
 
 
 async def seeds_from_answers(target: str, seeds: Sequence[Seed]) -> list[Seed]:
@@ -51,7 +51,7 @@ async def seeds_from_answers(target: str, seeds: Sequence[Seed]) -> list[Seed]:
     stepped: list[tuple[Any, Any]] = []
     async with grpc.aio.insecure_channel(target) as channel:
         for seed in seeds:
-            answers = await ask(channel, seed) if seed.method.name in _GO_ON else []
+            answers = await call(channel, seed) if seed.method.name in _GO_ON else []
             for answer in answers:
                 if isinstance(answer, inference_pb.ModelInferResponse):
                     has_state = any(o.name.startswith("next_") for o in answer.outputs)
@@ -64,7 +64,7 @@ async def seeds_from_answers(target: str, seeds: Sequence[Seed]) -> list[Seed]:
 def _constant(messages: Sequence[Message]) -> bytes:
     """The messages as one: how many there are depends on how busy the server is."""
     if isinstance(messages[0], inference_pb.ModelStreamInferResponse):
-        return repr(_told_of_each(messages)).encode()
+        return repr(_by_request(messages)).encode()
     whole = type(messages[0])()
     for message in messages:
         whole.MergeFrom(message)
@@ -73,17 +73,19 @@ def _constant(messages: Sequence[Message]) -> bytes:
     return whole.SerializeToString(deterministic=True)
 
 
-def _told_of_each(messages: Sequence[Any]) -> dict[str, Any]:
-    """What each request of a stream was told, by its id: all elements of each of its outputs."""
-    told: dict[str, Any] = defaultdict(lambda: defaultdict(list))
+def _by_request(messages: Sequence[Any]) -> dict[str, Any]:
+    """What each request of a stream was answered, by its id: all elements of each output."""
+    by_id: dict[str, Any] = defaultdict(lambda: defaultdict(list))
     for message in messages:
         response = message.infer_response
-        of_request = told[response.id]
+        of_request = by_id[response.id]
         of_request["errors"] += [message.error_message] if message.error_message else []
         for number, output in enumerate(response.outputs):
             raw = response.raw_output_contents[number : number + 1]
             of_request[output.name] += _elements(output, raw)
-    return {id: {name: _joined(told[id][name]) for name in sorted(told[id])} for id in sorted(told)}
+    return {
+        id: {name: _joined(by_id[id][name]) for name in sorted(by_id[id])} for id in sorted(by_id)
+    }
 
 
 def _elements(output: Any, raw: Sequence[bytes]) -> list[Any]:

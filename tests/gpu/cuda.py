@@ -20,7 +20,7 @@ MODELS = Path(__file__).parents[2] / "models"
 def missing() -> str | None:
     """Why no graph runs on CUDA here; None where one does.
 
-    A provider that is offered may still not load: only a session tells.
+    A provider that is offered may still not load: only a session shows.
     """
     try:
         settings = SessionSettings("cuda", choose_provider("cuda"), threads=1)

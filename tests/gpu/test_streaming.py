@@ -27,9 +27,9 @@ def on_cpu():
         yield client
 
 
-def tokens(caller, model, **asked):
+def tokens(caller, model, **options):
     """The stream's tokens with their log-probabilities."""
-    pieces = caller.generate(model, log_probabilities=True, **asked)
+    pieces = caller.generate(model, log_probabilities=True, **options)
     return [token for piece in pieces for token in piece.tokens]
 
 
@@ -56,9 +56,9 @@ def test_streams_that_come_and_go_get_their_own_texts(caller, on_cpu):
     for stream in streams:
         text = "The" + "".join(token.text for token in stream)
         (scored,) = on_cpu.score("prose", [text])
-        told = np.array([token.log_probability for token in stream])
+        reported = np.array([token.log_probability for token in stream])
         found = np.array([token.log_probability for token in scored.tokens[-len(stream) :]])
-        np.testing.assert_allclose(told, found, atol=TOLERANCE)
+        np.testing.assert_allclose(reported, found, atol=TOLERANCE)
 
 
 def test_a_cancelled_stream_leaves_the_others_alone(caller, on_cpu):
@@ -68,21 +68,23 @@ def test_a_cancelled_stream_leaves_the_others_alone(caller, on_cpu):
         stream.close()
 
     with ThreadPoolExecutor(9) as pool:
-        kept = pool.submit(tokens, caller, "prose", prompt="The king", max_tokens=200)
+        running = pool.submit(tokens, caller, "prose", prompt="The king", max_tokens=200)
         list(pool.map(leave, range(40)))
-    text = "The king" + "".join(token.text for token in kept.result())
+    text = "The king" + "".join(token.text for token in running.result())
     (scored,) = on_cpu.score("prose", [text])
     total = sum(token.log_probability for token in scored.tokens[-200:])
-    assert sum(token.log_probability for token in kept.result()) == pytest.approx(total, abs=0.05)
+    assert sum(token.log_probability for token in running.result()) == pytest.approx(
+        total, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("beam", [None, Beam(width=4)])
 def test_words_are_spelled_as_on_the_cpu(caller, on_cpu, beam):
     """Greedy and by beam: the gathers within a beam's rows, and a memory that stays with it."""
     words = ["night", "question", "through", "apple", "rhythm", "sister"]
-    asked = {"sampling": Sampling(temperature=0)} if beam is None else {"beam": beam}
+    options = {"sampling": Sampling(temperature=0)} if beam is None else {"beam": beam}
     spelled = [
-        ["".join(t.text for t in tokens(who, "g2p", source=word, **asked)) for word in words]
+        ["".join(t.text for t in tokens(who, "g2p", source=word, **options)) for word in words]
         for who in (caller, on_cpu)
     ]
     assert spelled[0] == spelled[1]
@@ -90,10 +92,10 @@ def test_words_are_spelled_as_on_the_cpu(caller, on_cpu, beam):
 
 def test_a_paused_stream_goes_on_where_it_was(caller):
     """A reader that waits until the server pauses it gets what one that reads at once gets."""
-    asked = {"prompt": "To be", "max_tokens": 400, "sampling": Sampling(temperature=0)}
-    slow = caller.generate("prose", **asked)
+    options = {"prompt": "To be", "max_tokens": 400, "sampling": Sampling(temperature=0)}
+    slow = caller.generate("prose", **options)
     first = next(slow)
-    at_once = tokens(caller, "prose", **asked)
+    at_once = tokens(caller, "prose", **options)
     late = [*first.tokens, *(token for piece in slow for token in piece.tokens)]
     assert [token.id for token in late][:50] == [token.id for token in at_once][:50]
 

@@ -21,8 +21,8 @@ from typing import Any
 from tests.ops.proxies import free_ports
 
 FILES = Path("deploy/prometheus")
-# So that a test need not last as long as an incident: intervals, windows and patience are cut;
-# what is asked and compared stays as it is.
+# So that a test need not last as long as an incident: intervals, windows and delays are cut;
+# what is queried and compared stays as it is.
 SCRAPE = "200ms"
 _FASTER = {
     "prometheus.yml": [(r"_interval: \w+", f"_interval: {SCRAPE}")],
@@ -91,7 +91,7 @@ class Webhook:
 
 
 class Monitoring:
-    """Prometheus and Alertmanager as processes, and the webhook that is told of alerts."""
+    """Prometheus and Alertmanager as processes, and the webhook that alerts go to."""
 
     def __init__(
         self, prometheus: str, alertmanager: str, targets: Sequence[str], folder: Path

@@ -20,7 +20,7 @@ START_SECONDS = 60.0
 class Replica:
     """One process of the service on this machine, its output in a file.
 
-    port, http_port: 0 for free ones, which ``target`` and ``http`` then tell.
+    port, http_port: 0 for free ones, which ``target`` and ``http`` then hold.
     It has answered ready once it is made. Raises RuntimeError, with its output, if it never does.
     """
 

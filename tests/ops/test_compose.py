@@ -193,7 +193,7 @@ def test_compose_file_serves(need, podman, tmp_path, saw):
 
 
 def stream_all(client: Client) -> dict[int, str]:
-    """The text of each stream; every seed is asked for twice."""
+    """The text of each stream; every seed is sent twice."""
     answers: dict[int, str] = {}
 
     def read(number: int) -> None:

@@ -42,7 +42,7 @@ CLASSIFY = "/unroll.v1.UnrollService/Classify"
 class Edge:
     """The service, Envoy before it, and what Envoy uses.
 
-    target, tokens: of calls through Envoy, as Witness asks a service for them.
+    target, tokens: of calls through Envoy, as Witness takes them for a service.
     """
 
     service: Service
@@ -70,7 +70,7 @@ class Edge:
         witness.report().check(10)
         self.service.check_answers()
         assert self.service.usage.grown() < service_mebibytes * MEBIBYTE
-        # What its heap cannot count: code, stacks, and pages that are not given back yet.
+        # What its heap cannot count: code, stacks, and pages that are not released yet.
         assert self.envoy.peak() < HEAP_BYTES + 64 * MEBIBYTE
 
     def strangers(self):
@@ -133,7 +133,7 @@ def test_answers_are_the_same_bits_through_the_edge(start_edge, saw):
 
 @pytest.mark.parametrize(("calls", "connections"), [(100, 1), (600, 60), (600, 6)])
 def test_unfinished_bodies_stay_at_the_edge(start_edge, saw, calls, connections):
-    """More than 100 calls of a connection are not taken, so more bodies take more connections."""
+    """A connection carries at most 100 calls, so more bodies take more connections."""
     edge = start_edge()
     with Witness(edge, "ann") as witness, ExitStack() as stack:
         edge.begin()

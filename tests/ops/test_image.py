@@ -33,22 +33,22 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
-    """Where the module's podman is kept once one is there; its images leave with it."""
-    kept = {}
-    yield kept
-    if kept:
-        kept["podman"].close()
+def shared(tmp_path_factory):
+    """Where the module's podman is held once one is there; its images leave with it."""
+    held = {}
+    yield held
+    if held:
+        held["podman"].close()
 
 
 @pytest.fixture
-def podman(need, shelf, tmp_path_factory):
+def podman(need, shared, tmp_path_factory):
     program, _, _ = need("podman", "runc", "mmdebstrap")
     if os.geteuid() != 0:
         pytest.skip("missing: root, as which the containers' limits are set")
-    if "podman" not in shelf:
-        shelf["podman"] = Podman(program, tmp_path_factory.mktemp("podman"))
-    return shelf["podman"]
+    if "podman" not in shared:
+        shared["podman"] = Podman(program, tmp_path_factory.mktemp("podman"))
+    return shared["podman"]
 
 
 def build(podman: Podman, tag: str, **arguments: str) -> None:
@@ -63,11 +63,11 @@ def build(podman: Podman, tag: str, **arguments: str) -> None:
 
 
 @pytest.fixture
-def image(podman, shelf):
-    if "image" not in shelf:
+def image(podman, shared):
+    if "image" not in shared:
         build(podman, IMAGE)
-        shelf["image"] = IMAGE
-    return shelf["image"]
+        shared["image"] = IMAGE
+    return shared["image"]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_it_serves_locked_down(image, start, saw):
         assert "Read-only file system" in written.stderr, place
     assert "No module named 'torch'" in container.execute("python", "-c", "import torch").stderr
     assert "No module named pip" in container.execute("python", "-m", "pip").stderr
-    # onnxruntime, told to report nothing, does not look for a place for its reports.
+    # onnxruntime, set to report nothing, does not look for a place for its reports.
     assert "telemetry" not in container.log
     memory = int(container.inspect("{{.HostConfig.Memory}}"))
     assert memory == 512 * 1024 * 1024

@@ -266,7 +266,7 @@ def test_adapter_rules_give_one_number_a_pod(need, tmp_path, saw):
         "unroll_waiting_requests": {"a": 0, "b": 7},
         "unroll_batched_texts": {"a": 3, "b": 40},
     }
-    asked = [
+    queries = [
         {
             "expr": queries[name],
             "eval_time": "2m",
@@ -276,10 +276,10 @@ def test_adapter_rules_give_one_number_a_pod(need, tmp_path, saw):
     ]
     assert queries.keys() == wanted.keys()
     values = [{"series": name, "values": f"{value}x20"} for name, value in series.items()]
-    test = {"interval": "15s", "input_series": values, "promql_expr_test": asked}
+    test = {"interval": "15s", "input_series": values, "promql_expr_test": queries}
     (tmp_path / "test.yml").write_text(json.dumps({"rule_files": [], "tests": [test]}))
     assert "SUCCESS" in run(promtool, "test", "rules", tmp_path / "test.yml")
-    saw(f"{len(asked)} queries, {sum(map(len, wanted.values()))} values as they should be")
+    saw(f"{len(queries)} queries, {sum(map(len, wanted.values()))} values as they should be")
 
 
 def test_haproxy_takes_its_file(need, saw):

@@ -1,4 +1,4 @@
-"""Metrics, rules, alerts and the dashboard, asked of a real Prometheus over real replicas."""
+"""Metrics, rules, alerts and the dashboard, queried from a real Prometheus over real replicas."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_every_rule_and_every_panel_answers_over_two_replicas(start_replica, sta
     try:
         wait_until(lambda: sum(map(value, monitoring.query("up"))) == 2, 20, "both are scraped")
         recorded = re.findall(r"record: (\S+)", (FILES / "recording.yml").read_text())
-        asked = [*recorded, *panel_expressions()]
-        silent = set(asked)
+        queries = [*recorded, *panel_expressions()]
+        silent = set(queries)
 
         def all_answer():
             silent.difference_update([e for e in sorted(silent) if monitoring.has_data(e)])
@@ -118,7 +118,7 @@ def test_every_rule_and_every_panel_answers_over_two_replicas(start_replica, sta
             pytest.fail(f"no data for: {sorted(silent)}")
         seconds = time.monotonic() - began
         rejecting = partial(monitoring.webhook.alert, "UnrollRejecting", "firing", model="prose")
-        wait_until(rejecting, 60, "that requests are refused is told")
+        wait_until(rejecting, 60, "that requests are refused is reported")
     finally:
         over.set()
         for caller in callers:
@@ -126,13 +126,13 @@ def test_every_rule_and_every_panel_answers_over_two_replicas(start_replica, sta
     assert min(made) > 0
     assert [rule["lastError"] for rule in monitoring.rules() if rule["health"] != "ok"] == []
     saw(
-        f"{len(recorded)} recording rules and {len(asked) - len(recorded)} panel expressions "
+        f"{len(recorded)} recording rules and {len(queries) - len(recorded)} panel expressions "
         f"answered within {seconds:.0f} s of traffic ({sum(made)} rounds of 19 kinds of call); "
         "UnrollRejecting reached the webhook"
     )
 
 
-def test_a_replica_that_stops_is_told_to_the_webhook(start_replica, start_monitoring, saw):
+def test_a_replica_that_stops_is_reported_to_the_webhook(start_replica, start_monitoring, saw):
     stays, stops = start_replica(), start_replica("--propagation-seconds", "0")
     monitoring = start_monitoring(stays, stops)
     instance = f"127.0.0.1:{stops.http_port}"

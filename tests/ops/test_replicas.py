@@ -39,7 +39,7 @@ class Wanted:
         return len(self.tokens) / (self.options["max_tokens"] * self.options.get("samples", 1))
 
     @property
-    def told(self):
+    def received(self):
         """Everything that must be the same bits, in the order of each sample's positions."""
         return sorted((t.sample, t.position, t.id, t.text, t.log_probability) for t in self.tokens)
 
@@ -64,7 +64,7 @@ def requests():
             options |= {"samples": 2, "max_tokens": 1000}
         if number % 8 == 4:
             options["stop"] = ["\nzzzz"]  # never comes, and holds text back
-        # Those that ask for no resume tokens get the client's own.
+        # Those that request no resume tokens get the client's own.
         if number % 2:
             options["resume_every"] = choose.choice((32, 64))
         wanted.append(Wanted(options))
@@ -77,7 +77,7 @@ async def read(client, wanted):
         if piece.seed is not None:
             wanted.seeds.append(piece.seed)
         if piece.answer:
-            assert wanted.answer is None, "one end is told"
+            assert wanted.answer is None, "one end is received"
             wanted.answer = piece.answer
 
 
@@ -171,7 +171,7 @@ def test_streams_outlive_a_kill_and_a_drain(kind, need, start_replica, tmp_path,
     for wanted, alone in zip(everyone, expected, strict=True):
         places = [(t.sample, t.position) for t in wanted.tokens]
         assert len(places) == len(set(places)), "no token is doubled"
-        assert wanted.told == alone.told, "no token is lost or another one"
+        assert wanted.received == alone.received, "no token is lost or another one"
         assert wanted.seeds == alone.seeds == [wanted.options["sampling"].seed]
         assert wanted.answer.output_tokens == alone.answer.output_tokens == len(wanted.tokens)
         assert wanted.answer.reason == alone.answer.reason

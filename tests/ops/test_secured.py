@@ -143,8 +143,8 @@ def test_everything_that_guards_a_replica_changes_while_it_streams(
         logs.LogSettings(request, timeout=10, metadata=(("authorization", f"Bearer {renewed}"),))
     assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
     bearer = ("authorization", f"Bearer {admin}")
-    told = logs.LogSettings(request, timeout=10, metadata=(bearer,))
-    assert told.settings["log_verbose_level"].uint32_param == 1
+    answer = logs.LogSettings(request, timeout=10, metadata=(bearer,))
+    assert answer.settings["log_verbose_level"].uint32_param == 1
     channel.close()
     replica.terminate()
     exit_code = replica.wait()

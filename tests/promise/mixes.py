@@ -12,16 +12,16 @@ from unroll.v1 import unroll_pb2 as pb
 READ = "read"  # to its end
 CANCEL = "cancel"  # left after some messages
 SLOW = "slow"  # nothing is read for long, so that it pauses
-RESUME = "resume"  # cancelled, and taken up on the other service
-GO_ON = "go on"  # an earlier stream of the other service, taken up here
+RESUME = "resume"  # cancelled, and resumed on the other service
+GO_ON = "go on"  # an earlier stream of the other service, resumed here
 FORK = "fork"  # the same, by a new seed
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What must be known of a model to ask it; ``is_source``: it reads a source.
+    """What must be known of a model to call it; ``is_source``: it reads a source.
 
-    letters: that its input is made of. longest: input in characters. most_tokens: to ask for.
+    letters: that its input is made of. longest: input in characters. most_tokens: to request.
     vocabulary: the ids from 1 below this one stand for symbols. missing: sampling parameters that
     it was exported without.
     """
@@ -56,9 +56,9 @@ def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
     request = pb.GenerateRequest(model=kind.name, log_probabilities=True)
     setattr(request, "source" if kind.is_source else "prompt", _text(choose, kind))
     if fate in (READ, CANCEL) and choose.random() < 0.2:
-        _ask_for_a_beam(choose, request, kind)
+        _add_beam(choose, request, kind)
     else:
-        _ask_for_samples(choose, request, kind, fate)
+        _add_samples(choose, request, kind, fate)
     if not kind.is_source:
         request.echo = choose.random() < 0.25
     request.tokens_per_message = choose.choice((0, 0, 1, 3, 8, 300))
@@ -71,7 +71,7 @@ def _text(choose: random.Random, kind: Kind) -> str:
     return "".join(choose.choice(kind.letters) for _ in range(length))
 
 
-def _ask_for_a_beam(choose: random.Random, request: pb.GenerateRequest, kind: Kind) -> None:
+def _add_beam(choose: random.Random, request: pb.GenerateRequest, kind: Kind) -> None:
     width = choose.randint(1, 5)
     request.beam.width, request.beam.best = width, choose.randint(1, width)
     request.beam.early_stop = choose.random() < 0.3
@@ -82,11 +82,9 @@ def _ask_for_a_beam(choose: random.Random, request: pb.GenerateRequest, kind: Ki
         request.sampling.banned_tokens.extend(_tokens(choose, kind, 3))
 
 
-def _ask_for_samples(
-    choose: random.Random, request: pb.GenerateRequest, kind: Kind, fate: str
-) -> None:
+def _add_samples(choose: random.Random, request: pb.GenerateRequest, kind: Kind, fate: str) -> None:
     request.max_tokens = choose.randint(1, kind.most_tokens)
-    _ask_for_sampling(choose, request.sampling, kind)
+    _add_sampling(choose, request.sampling, kind)
     if choose.random() < 0.3:
         request.samples = choose.randint(2, 5)
     if choose.random() < 0.25:
@@ -106,7 +104,7 @@ def _ask_for_samples(
         request.max_tokens = request.min_tokens = max(40, request.max_tokens)
 
 
-def _ask_for_sampling(choose: random.Random, sampling: pb.Sampling, kind: Kind) -> None:
+def _add_sampling(choose: random.Random, sampling: pb.Sampling, kind: Kind) -> None:
     sampling.seed = choose.randrange(2**64)
     sampling.temperature = choose.choice((0.0, 0.7, 1.0, 1.0, 1.4))
     maybe: tuple[tuple[str, Any], ...] = (

@@ -47,7 +47,7 @@ class Watched:
         return seen
 
     def report(self, what: str = "") -> dict[str, Any]:
-        """What it has seen until now; what: memory, to hear of that too."""
+        """What it has seen until now; what: memory, to include that."""
         assert self._process.stdin is not None, "it is a pipe"
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
@@ -92,7 +92,7 @@ def nothing_runs(seen: dict[str, Any]) -> bool:
     return all(m["running"] == m["waiting"] == 0 for m in seen["models"].values())
 
 
-def all_is_given_back(seen: dict[str, Any]) -> bool:
+def all_is_released(seen: dict[str, Any]) -> bool:
     """No call, no sequence, no stream, no place in a queue is left."""
     is_open = seen["calls"] or seen["sequences"] or any(seen["open_work"].values())
     return not is_open and all(

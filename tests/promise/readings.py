@@ -42,7 +42,7 @@ class Reading:
     def add(self, message: pb.GenerateResponse) -> None:
         for token in message.tokens:
             of_sample = self.tokens[token.sample]
-            assert token.position not in of_sample, "told twice"
+            assert token.position not in of_sample, "reported twice"
             of_sample[token.position] = _token(token)
         self.echo += [_token(token) for token in message.echo]
         self.points += message.resume_points
@@ -65,8 +65,8 @@ class Reading:
 
 def _token(token: pb.Token) -> tuple[Any, ...]:
     top = tuple((t.id, t.text, _bits(t.log_probability)) for t in token.top)
-    told = _bits(token.log_probability) if token.HasField("log_probability") else None
-    return token.id, token.text, told, top
+    probability = _bits(token.log_probability) if token.HasField("log_probability") else None
+    return token.id, token.text, probability, top
 
 
 def _bits(value: float) -> bytes:

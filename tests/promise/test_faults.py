@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from tests.promise.mixes import Kind, draw_mix
-from tests.promise.processes import Watched, all_is_given_back, nothing_runs
+from tests.promise.processes import Watched, all_is_released, nothing_runs
 from tests.promise.readings import SMALL_WINDOW
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -96,7 +96,7 @@ async def leave_paused(watched: Watched, count: int) -> None:
 
 
 def requests_of(seed: int, count: int) -> list[pb.GenerateRequest]:
-    """Of every kind: samples, beams, long prompts, many told, resume points."""
+    """Of every kind: samples, beams, long prompts, many reported, resume points."""
     return [draw.request for draw in draw_mix(f"leave {seed}", KINDS, count)]
 
 
@@ -105,14 +105,14 @@ def leave_all(loop: asyncio.Runner, watched: Watched, seed: int, count: int) -> 
     loop.run(leavers.leave(requests_of(seed, count)))
     assert leavers.statuses.keys() <= EXPECTED, leavers.statuses
     loop.run(leave_paused(watched, 10))
-    seen = watched.wait_until(all_is_given_back, 30.0)
-    assert all_is_given_back(seen), seen
+    seen = watched.wait_until(all_is_released, 30.0)
+    assert all_is_released(seen), seen
     return leavers.counts
 
 
 @pytest.mark.timeout(900)
 def test_callers_that_leave_leave_nothing_behind(tiny_models: Path, tmp_path: Path, proof) -> None:
-    """Rows taken are rows given back, clean; no canary is read; memory stays flat."""
+    """Rows allocated are rows freed, clean; no canary is read; memory stays flat."""
     keys = tmp_path / "keys"
     keys.write_text("00112233445566778899aabbccddeeff\n")
     settings = {"max_streams": ROWS, "max_queue": 200, "step_seconds": 0.0005}
@@ -129,15 +129,15 @@ def test_callers_that_leave_leave_nothing_behind(tiny_models: Path, tmp_path: Pa
     # The first fifth is warm-up: pools, caches and arenas take their size.
     grown = resident[-1] - resident[0]
     rows = seen["models"].values()
-    taken, pauses = sum(r["taken"] for r in rows), sum(r["pauses"] for r in rows)
-    told = ", ".join(f"{counts[what]} {what}" for what in sorted(counts))
-    proof.tell(
-        f"faults: {told}; {taken} rows taken and given back, {pauses} pauses, "
+    allocated, pauses = sum(r["allocated"] for r in rows), sum(r["pauses"] for r in rows)
+    counted = ", ".join(f"{counts[what]} {what}" for what in sorted(counts))
+    proof.report(
+        f"faults: {counted}; {allocated} rows allocated and freed, {pauses} pauses, "
         f"{grown / 1e6:+.1f} MB resident"
     )
     for model in rows:
-        assert model["taken"] == model["given"]
+        assert model["allocated"] == model["freed"]
         assert model["dirty_rows"] == model["canaries_read"] == model["spoilt_rows"] == 0
-    assert all(seen["models"][kind.name]["taken"] > 100 for kind in KINDS)
+    assert all(seen["models"][kind.name]["allocated"] > 100 for kind in KINDS)
     assert min(counts[how] for how in (CANCEL, DEADLINE, DISCONNECT)) > proof.leaves / 20
     assert grown < RESIDENT_BYTES

@@ -1,7 +1,7 @@
 """The promise: the same request gives the same tokens, bit for bit, whatever else runs.
 
 Random mixes run side by side on one service; each of their requests runs by itself on another,
-in a second process; whatever was told must be equal. `make proof` draws many more of them.
+in a second process; whatever was answered must be equal. `make proof` draws many more of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AT_ONCE = 24
 TOLERANCE = 1e-4
 PRECISIONS = ("fp32", "int8")
 
-# Characters of an input, the most tokens to ask for.
+# Characters of an input, the most tokens to request.
 SIZES = {"prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": (10, 60)}
 
 
@@ -112,13 +112,13 @@ class Comparison:
 
     def run(self, mix: list[Draw], watched: Watched) -> None:
         expected = {draw.number: read_alone(self.alone, draw.request) for draw in mix}
-        asked = {draw.number: self._asked(draw, expected) for draw in mix}
-        found = self.loop.run(_all_at_once(watched, mix, asked))
+        requests = {draw.number: self._request(draw, expected) for draw in mix}
+        found = self.loop.run(_all_at_once(watched, mix, requests))
         for draw in mix:
             self._compare(draw, found[draw.number], expected[draw.number])
 
-    def _asked(self, draw: Draw, expected: dict[int, Reading]):
-        """What the crowded service is asked: the request, or to go on from a point of it."""
+    def _request(self, draw: Draw, expected: dict[int, Reading]):
+        """What the crowded service is sent: the request, or to go on from a point of it."""
         whole = expected[draw.number]
         if draw.fate not in (GO_ON, FORK) or not whole.points:
             return draw.request
@@ -167,10 +167,10 @@ def _value(bits: bytes) -> float:
     return value
 
 
-async def _all_at_once(watched: Watched, mix: list[Draw], asked) -> dict[int, Reading]:
+async def _all_at_once(watched: Watched, mix: list[Draw], requests) -> dict[int, Reading]:
     """Slow readers go on when all others are done, and the service has nothing left to do."""
     crowd = Crowd(watched.target, AT_ONCE)
-    reads = {d.number: asyncio.ensure_future(crowd.read(d, asked[d.number])) for d in mix}
+    reads = {d.number: asyncio.ensure_future(crowd.read(d, requests[d.number])) for d in mix}
     try:
         await asyncio.gather(*(reads[draw.number] for draw in mix if draw.fate != SLOW))
         await asyncio.to_thread(watched.wait_until, nothing_runs, 30.0)
@@ -204,12 +204,12 @@ def _ends_of_resumed(whole: Reading, sample: int):
 
 
 def _joined(before: Reading, point, rest: Reading) -> Reading:
-    """The point's sample: what was told up to it, and what came of it elsewhere."""
+    """The point's sample: what came up to it, and what came of it elsewhere."""
     joined = Reading(is_whole=rest.is_whole, echo=before.echo, refused=rest.refused)
-    told = before.tokens[point.sample].items()
-    joined.tokens[point.sample] = {p: t for p, t in told if p < point.next_position}
+    earlier = before.tokens[point.sample].items()
+    joined.tokens[point.sample] = {p: t for p, t in earlier if p < point.next_position}
     for position, token in rest.tokens[point.sample].items():
-        assert position not in joined.tokens[point.sample], "told twice"
+        assert position not in joined.tokens[point.sample], "reported twice"
         joined.tokens[point.sample][position] = token
     joined.ends = rest.ends
     return joined
@@ -262,11 +262,11 @@ def test_what_a_request_gets_depends_on_nothing_else(
         seen = watched.report()
     counts = comparison.counts
     counts["pauses"] = sum(rows["pauses"] for rows in seen["models"].values())
-    told = ", ".join(f"{counts[what]} {what}" for what in sorted(counts))
-    proof.tell(f"promise, {precision}, {threads} threads: {told}, "
+    counted = ", ".join(f"{counts[what]} {what}" for what in sorted(counts))
+    proof.report(f"promise, {precision}, {threads} threads: {counted}, "
                f"{len(comparison.mismatches)} mismatches")  # fmt: skip
     for model, largest in sorted(comparison.largest_difference.items()):
-        proof.tell(f"  {model}, not batch invariant: log-probabilities moved by {largest:.1e}")
+        proof.report(f"  {model}, not batch invariant: log-probabilities moved by {largest:.1e}")
     assert not comparison.mismatches, "\n".join(comparison.mismatches[:5])
     assert sum(rows["canaries_read"] for rows in seen["models"].values()) == 0
     assert min(counts[what] for what in ("pauses", "resumes", "cancels")) > 0

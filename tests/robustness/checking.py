@@ -21,7 +21,7 @@ from tests.robustness.history import (
     History,
 )
 
-# What a caller may be told when a fault, another caller or an operator came in between.
+# What a caller may be answered when a fault, another caller or an operator came in between.
 REFUSALS = {
     OK, LEFT, HANDED_OVER, "INTERNAL", "UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED",
     "INVALID_ARGUMENT",
@@ -90,8 +90,8 @@ def _sequences(calls: Sequence[Call], after: Callable[[Sequence[str]], Any]) -> 
             groups[call.group].append(call)
     for group in groups.values():
         if not _has_order(group, None, after):
-            told = ", ".join(repr(call.about) for call in group)
-            yield f"sequence {group[0].group}: no order of its requests gives its answers: {told}"
+            named = ", ".join(repr(call.about) for call in group)
+            yield f"sequence {group[0].group}: no order of its requests gives its answers: {named}"
 
 
 def _has_order(
@@ -144,18 +144,18 @@ def _served_over_time(history: History, model: Model) -> list[tuple[frozenset[st
     return times
 
 
-def not_given_back(seen: Mapping[str, Any]) -> list[str]:
-    """What a service still holds that nobody asks anything, a line each."""
-    kept = {name: seen[name] for name in ("calls", "sequences")}
-    kept |= {f"open work of {name}": count for name, count in seen["open_work"].items()}
-    kept |= {f"users of {name}": count for name, count in seen["users"].items()}
-    kept["versions that are not served"] = seen["versions"] - seen["served"]
+def not_released(seen: Mapping[str, Any]) -> list[str]:
+    """What a service still holds without callers, a line each."""
+    held = {name: seen[name] for name in ("calls", "sequences")}
+    held |= {f"open work of {name}": count for name, count in seen["open_work"].items()}
+    held |= {f"users of {name}": count for name, count in seen["users"].items()}
+    held["versions that are not served"] = seen["versions"] - seen["served"]
     for name, rows in seen["models"].items():
-        kept[f"rows of {name}"] = rows["capacity"] - rows["free"]
-        kept[f"rows of {name} taken and not given back"] = rows["taken"] - rows["given"]
+        held[f"rows of {name}"] = rows["capacity"] - rows["free"]
+        held[f"rows of {name} allocated and not freed"] = rows["allocated"] - rows["freed"]
         for what in ("waiting", "paused", "dirty_rows", "canaries_read", "spoilt_rows"):
-            kept[f"{what} of {name}"] = rows[what]
-    return [f"{what}: {count}" for what, count in kept.items() if count]
+            held[f"{what} of {name}"] = rows[what]
+    return [f"{what}: {count}" for what, count in held.items() if count]
 
 
 def _name(call: Call) -> str:

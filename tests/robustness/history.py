@@ -17,7 +17,7 @@ LEFT = "left"
 # A stream that is to go on at another service.
 HANDED_OVER = "handed over"
 
-# Methods, as the checks tell them apart.
+# Methods, as the checks name them.
 GENERATE, TAGS, CLASSIFY, SEQUENCE, LOAD, UNLOAD = (
     "generate", "tags", "classify", "sequence", "load", "unload",
 )  # fmt: skip
@@ -31,7 +31,7 @@ class Call:
     a stream goes on. group: of what it is a part: a sequence, or a stream with those that went on
     with it. began, ended: monotonic seconds; ended is None for a call that never did.
     status: OK, LEFT, HANDED_OVER, or the name of the status. answer: of a stream, what was read
-    until then. finishes: how often it was told that it is finished. may_be_unread: the way to
+    until then. finishes: how often it was reported finished. may_be_unread: the way to
     the service broke, maybe before the service knew of it.
     """
 

@@ -82,7 +82,7 @@ def stale_sequence() -> Iterator[None]:
 
 @contextmanager
 def half_load() -> Iterator[None]:
-    """A model is taken away before what replaces it is ready."""
+    """A model is removed before what replaces it is ready."""
     prepare = ModelControl._prepare
 
     async def hasty(control: ModelControl, name: str, folders: Any) -> Any:

@@ -70,7 +70,7 @@ def part_answer(response: Any) -> tuple[bytes, ...]:
 
 
 class References:
-    """Asks the service one request at a time, each once."""
+    """Sends the service one request at a time, each once."""
 
     def __init__(self, target: str, versions: Sequence[str]) -> None:
         """versions: of MOOD, all of which are served."""

@@ -1,6 +1,6 @@
 """A test build of the service, as a process of its own: python -m tests.robustness.server JSON
 
-JSON as for tests.watched. The first line out tells the port; each line in is an order in JSON and
+JSON as for tests.watched. The first line out is the port; each line in is an order in JSON and
 is answered by one line with what was seen: arm gives each point its fault and disarms all others,
 plant names a bug, hand_over stops the service. The end of the input ends it, too.
 """
@@ -62,7 +62,7 @@ class Build:
         samples = [s for metric in app.metrics.requests.collect() for s in metric.samples]
         return {
             **self.engines.report(),
-            "calls": app.grpc.gate.calls,
+            "calls": app.grpc.inflight.calls,
             "sequences": len(app.grpc.sequences),
             "users": {f"{served.name}/{served.version}": served.users for served in live},
             "versions": len(live),

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.robustness.checking import Model, not_given_back, violations
+from tests.robustness.checking import Model, not_released, violations
 from tests.robustness.history import (
     CLASSIFY,
     GENERATE,
@@ -163,17 +163,17 @@ def test_an_answer_of_a_version_that_was_not(calls):
     assert len(found(*calls)) == 1
 
 
-def test_what_is_not_given_back_is_named():
+def test_what_is_not_released_is_named():
     rows = dict.fromkeys(
-        ("waiting", "paused", "dirty_rows", "canaries_read", "spoilt_rows", "taken", "given"), 0
+        ("waiting", "paused", "dirty_rows", "canaries_read", "spoilt_rows", "allocated", "freed"), 0
     )
     seen = {
         "calls": 0, "sequences": 0, "open_work": {"letters": 0}, "users": {"letters/1": 0},
         "versions": 1, "served": 1, "models": {"letters": rows | {"capacity": 4, "free": 4}},
     }  # fmt: skip
-    assert not_given_back(seen) == []
+    assert not_released(seen) == []
     seen["models"]["letters"]["free"] = 3
     seen |= {"users": {"letters/1": 2}, "versions": 2}
-    assert not_given_back(seen) == [
+    assert not_released(seen) == [
         "users of letters/1: 2", "versions that are not served: 1", "rows of letters: 1",
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from tests import tiny
 from tests.promise.processes import Watched
 from tests.robustness import faults
 from tests.robustness.callers import Caller, Way, all_of
-from tests.robustness.checking import Model, not_given_back, violations
+from tests.robustness.checking import Model, not_released, violations
 from tests.robustness.history import HANDED_OVER, History
 from tests.robustness.requests import LETTERS, MOOD, SPELLER, TAGGER, VERSIONS, References
 
@@ -31,7 +31,7 @@ ROWS = 4  # fewer than callers
 CALLERS = 8
 IDLE_SECONDS = 1.0  # after which a sequence that was let be ends
 
-# What meets each point, and is asked until it has.
+# What meets each point, and is called until it has.
 MEETS = {
     "engine.prefill": Caller.generate,
     "engine.decode": Caller.generate,
@@ -169,36 +169,38 @@ async def run(
 
 
 def found_wrong(service: Build, run: Run, model: Model, seconds: float = 20.0) -> list[str]:
-    """seconds: in which the service is to have given everything back."""
+    """seconds: in which the service is to have released everything."""
     most = len(run.history.calls)
     least = most - sum(call.may_be_unread for call in run.history.calls)
     seen = service.wait_until(
-        lambda seen: seen["ended"] - run.before >= least and not not_given_back(seen), seconds
+        lambda seen: seen["ended"] - run.before >= least and not not_released(seen), seconds
     )
     ended = int(seen["ended"] - run.before)
     is_counted = least <= ended <= most
     miscounted = [] if is_counted else [f"{least} to {most} requests were read, {ended} ended"]
-    return [*violations(run.history, model), *not_given_back(seen), *miscounted]
+    return [*violations(run.history, model), *not_released(seen), *miscounted]
 
 
 @pytest.mark.timeout(3600)
 def test_every_history_is_allowed(service, model, robustness):
     """Whatever fails wherever: tokens, states and loads are right or not there, and all ends."""
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for number in range(robustness.runs):
         seed = f"{robustness.name} {number}"
         done = asyncio.run(run(service, seed, robustness.things))
-        told.update(f"{call.kind} {call.status}" for call in done.history.calls)
+        counts.update(f"{call.kind} {call.status}" for call in done.history.calls)
         assert not (wrong := found_wrong(service, done, model)), (seed, wrong[:10])
     acted = service.order()["acted"]
-    robustness.tell(f"robustness: {', '.join(f'{told[what]} {what}' for what in sorted(told))}")
-    robustness.tell(f"  faults: {', '.join(f'{acted[p]} {p}' for p in sorted(acted))}")
+    robustness.report(
+        f"robustness: {', '.join(f'{counts[what]} {what}' for what in sorted(counts))}"
+    )
+    robustness.report(f"  faults: {', '.join(f'{acted[p]} {p}' for p in sorted(acted))}")
     assert acted
 
 
 @pytest.mark.parametrize("point", MEETS)
-def test_a_failure_at_a_point_is_told_once_and_leaves_nothing(service, model, point):
-    """The one who meets it gets an answer or an error, the model loads anew, all is given back."""
+def test_a_failure_at_a_point_is_reported_once_and_leaves_nothing(service, model, point):
+    """The one who meets it gets an answer or an error, the model loads anew, all is released."""
 
     async def meet() -> Run:
         history, before = History(), service.order()["ended"]
@@ -228,17 +230,17 @@ def test_streams_that_are_handed_over_under_faults_go_on_exactly(build, service,
                 asyncio.ensure_future(caller.act(4, [Caller.generate, Caller.tag]))
                 for caller in callers
             ]
-            await asyncio.to_thread(stopping.wait_until, all_rows_are_taken, 20.0)
+            await asyncio.to_thread(stopping.wait_until, all_rows_are_allocated, 20.0)
             await asyncio.to_thread(stopping.order, hand_over=True)
             await asyncio.gather(*acting)
 
     asyncio.run(move())
-    seen = service.wait_until(lambda seen: not not_given_back(seen), 20.0)
-    assert [*violations(history, model, while_stopping=True), *not_given_back(seen)] == []
+    seen = service.wait_until(lambda seen: not not_released(seen), 20.0)
+    assert [*violations(history, model, while_stopping=True), *not_released(seen)] == []
     assert raises or any(call.status == HANDED_OVER for call in history.calls)
 
 
-def all_rows_are_taken(seen: dict[str, Any]) -> bool:
+def all_rows_are_allocated(seen: dict[str, Any]) -> bool:
     return bool(seen["models"][LETTERS]["running"] == ROWS)
 
 

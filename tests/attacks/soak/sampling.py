@@ -10,7 +10,7 @@ from tests.attacks.harness import _sample
 from tests.attacks.soak.container import Contained
 
 _EVERY_SECONDS = 1.0
-# The page of metrics is longer than what it tells; it is asked for more rarely.
+# The page of metrics is longer than what is read of it; it is fetched more rarely.
 _METRICS_EVERY = 2
 
 
@@ -18,7 +18,7 @@ _METRICS_EVERY = 2
 class Point:
     """seconds: since the first one. cgroup_bytes: with the page cache. cpu: seconds so far.
 
-    stage, budget_bytes: of the page of metrics; None where it was not asked for or not answered.
+    stage, budget_bytes: of the page of metrics; None where it was not fetched or not answered.
     """
 
     seconds: float
@@ -46,7 +46,7 @@ class Sampling:
     def look(self, with_metrics: bool = True) -> Point:
         service = self._service
         now = _sample(service.pid)
-        stage, budget = self._told() if with_metrics else (None, None)
+        stage, budget = self._state() if with_metrics else (None, None)
         point = Point(
             now.at - self._began, now.resident_bytes, service.cgroup.used(),
             now.files, now.threads, now.cpu, stage, budget,
@@ -54,7 +54,7 @@ class Sampling:
         self.points.append(point)
         return point
 
-    def _told(self) -> tuple[int | None, int | None]:
+    def _state(self) -> tuple[int | None, int | None]:
         try:
             page = self._service.metrics()
         except OSError:  # another attack keeps newcomers out

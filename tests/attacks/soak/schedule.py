@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping
 
 
 class Schedule:
-    """Hands out attacks to lanes that run side by side; thread-safe.
+    """Hands out attacks to workers that run side by side; thread-safe.
 
     groups: by attack, the name of what it needs for itself ("" for nothing): two of one group
     never run at once. seed: the order and each attack's own draws follow from it, as far as the
-    lanes' timing lets them.
+    workers' timing lets them.
     """
 
     def __init__(self, groups: Mapping[str, str], seed: int) -> None:

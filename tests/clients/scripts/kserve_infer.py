@@ -16,7 +16,7 @@ TEXTS = ("The food was not bad, great in fact", "The food was not great, bad in 
 LABELS = ["positive", "negative"]
 
 
-async def ask_whether_ready(client: InferenceGRPCClient) -> None:
+async def check_ready(client: InferenceGRPCClient) -> None:
     assert await client.is_server_live()
     assert await client.is_server_ready()
     assert await client.is_model_ready("sentiment")
@@ -76,7 +76,7 @@ async def be_refused(client: InferenceGRPCClient) -> None:
 
 async def main(target: str) -> None:
     async with InferenceGRPCClient(target) as client:
-        await ask_whether_ready(client)
+        await check_ready(client)
         await classify_typed(client)
         await classify_raw(client)
         await predict_from_ids(client)

@@ -29,7 +29,7 @@ def files_of(modules: Sequence[str]) -> list[descriptor_pb2.FileDescriptorProto]
     return files
 
 
-def told(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> Received:
+def described_in(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> Received:
     """Everything that is on the wire, by its full name."""
     all_of_it: Received = {}
     for file in files:
@@ -72,13 +72,13 @@ def in_enum(prefix: str, enum: descriptor_pb2.EnumDescriptorProto) -> Iterator[t
 
 
 def in_method(method: descriptor_pb2.MethodDescriptorProto) -> str:
-    asked = "stream " * method.client_streaming + method.input_type
-    return f"({asked}) returns ({'stream ' * method.server_streaming}{method.output_type})"
+    request = "stream " * method.client_streaming + method.input_type
+    return f"({request}) returns ({'stream ' * method.server_streaming}{method.output_type})"
 
 
 def main(arguments: argparse.Namespace) -> int:
     described = descriptor_pb2.FileDescriptorSet.FromString(arguments.described.read_bytes())
-    ours, theirs = told(list(described.file)), told(files_of(arguments.modules))
+    ours, theirs = described_in(list(described.file)), described_in(files_of(arguments.modules))
     shared = ours.keys() & theirs.keys()
     differing = {name for name in shared if ours[name] != theirs[name]}
     for name in sorted(differing):

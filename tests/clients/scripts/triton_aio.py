@@ -32,7 +32,7 @@ async def write(client: InferenceServerClient) -> None:
     """Two requests on one stream; the same seed gives the same text."""
     texts = {"first": "", "second": ""}
     responses = 0
-    async for result, error in client.stream_infer(ask_for(list(texts))):
+    async for result, error in client.stream_infer(infer(list(texts))):
         assert error is None, error
         texts[result.get_response().id] += "".join(texts_of(result, "text"))
         responses += 1
@@ -42,7 +42,7 @@ async def write(client: InferenceServerClient) -> None:
     assert texts_of(whole, "text") == [texts["first"]]
 
 
-async def ask_for(names: list[str]) -> AsyncIterator[Request]:
+async def infer(names: list[str]) -> AsyncIterator[Request]:
     for name in names:
         yield prose(name, DRAWN)
 
@@ -55,7 +55,7 @@ def prose(name: str, parameters: dict[str, Any]) -> Request:
 async def end_with_a_mark(client: InferenceServerClient) -> None:
     """The last response with tokens says that it is the last."""
     finals = []
-    async for result, error in client.stream_infer(ask_for(["only"])):
+    async for result, error in client.stream_infer(infer(["only"])):
         assert error is None, error
         finals.append(is_final(result))
     assert finals == [False] * (len(finals) - 1) + [True]

@@ -27,7 +27,7 @@ WITHIN_SECONDS = 60
 Answer = tuple[int, InferResult | None, InferenceServerException | None]
 
 
-def ask_many(client: InferenceServerClient) -> None:
+def send_many(client: InferenceServerClient) -> None:
     answers: queue.Queue[Answer] = queue.Queue()
     for number in range(REQUESTS):
         text = TEXTS[number % len(TEXTS)]
@@ -57,7 +57,7 @@ def keep(
     answers.put((number, result, error))
 
 
-def be_told_of_an_error(client: InferenceServerClient) -> None:
+def receive_an_error(client: InferenceServerClient) -> None:
     answers: queue.Queue[Answer] = queue.Queue()
     client.async_infer("nobody", [batch_of_texts("text", "a")], partial(keep, answers, 0))
     _, result, error = answers.get(timeout=WITHIN_SECONDS)
@@ -79,8 +79,8 @@ def give_one_up(client: InferenceServerClient) -> None:
 
 def main(target: str) -> None:
     with InferenceServerClient(target) as client:
-        ask_many(client)
-        be_told_of_an_error(client)
+        send_many(client)
+        receive_an_error(client)
         give_one_up(client)
 
 

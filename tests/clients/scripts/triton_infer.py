@@ -29,7 +29,7 @@ def classify(client: InferenceServerClient) -> None:
     np.testing.assert_array_equal(alone.as_numpy("probabilities")[0], probabilities[1])
 
 
-def tell_the_likeliest(client: InferenceServerClient) -> None:
+def print_the_likeliest(client: InferenceServerClient) -> None:
     """Triton's classification extension: VALUE:INDEX:LABEL, the likeliest first."""
     outputs = [InferRequestedOutput("probabilities", class_count=2)]
     result = client.infer("sentiment", [batch_of_texts("text", GOOD, BAD)], outputs=outputs)
@@ -103,7 +103,7 @@ def refuse(client: InferenceServerClient) -> None:
 def main(target: str) -> None:
     with InferenceServerClient(target) as client:
         classify(client)
-        tell_the_likeliest(client)
+        print_the_likeliest(client)
         predict_from_ids(client)
         carry_a_state(client)
         generate_at_once(client)

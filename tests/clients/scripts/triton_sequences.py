@@ -1,4 +1,4 @@
-"""Sequences with tritonclient: requests that go on from each other's state, kept by the server.
+"""Sequences with tritonclient: requests that go on from each other's state, held by the server.
 
 python triton_sequences.py HOST:PORT
 """
@@ -23,11 +23,11 @@ def tag_word_by_word(client: InferenceServerClient, sequence: int | str) -> None
     whole = client.infer("pos-online", [batch_of_texts("text", SENTENCE)])
     labels, probabilities = texts_of(whole, "labels"), whole.as_numpy("probabilities")[0]
     words = SENTENCE.split()
-    told = [one_word(client, sequence, words, place) for place in range(len(words))]
-    print(f"sequence {sequence!r}: {[texts_of(each, 'labels')[0] for each in told]}")
-    assert [texts_of(each, "labels") for each in told] == [[label] for label in labels]
+    answers = [one_word(client, sequence, words, place) for place in range(len(words))]
+    print(f"sequence {sequence!r}: {[texts_of(each, 'labels')[0] for each in answers]}")
+    assert [texts_of(each, "labels") for each in answers] == [[label] for label in labels]
     np.testing.assert_array_equal(
-        [each.as_numpy("probabilities")[0, 0] for each in told], probabilities
+        [each.as_numpy("probabilities")[0, 0] for each in answers], probabilities
     )
 
 

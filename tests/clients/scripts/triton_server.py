@@ -1,4 +1,4 @@
-"""What the server tells tritonclient of itself and of its models.
+"""What tritonclient reads of the server and of its models.
 
 python triton_server.py HOST:PORT
 """
@@ -16,7 +16,7 @@ MODELS = {
 }  # fmt: skip
 
 
-def tell_of_the_server(client: InferenceServerClient) -> None:
+def print_the_server(client: InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     server = client.get_server_metadata()
@@ -28,7 +28,7 @@ def tell_of_the_server(client: InferenceServerClient) -> None:
     assert ready >= MODELS, ready
 
 
-def tell_of_models(client: InferenceServerClient) -> None:
+def print_models(client: InferenceServerClient) -> None:
     """Metadata and configuration name the same tensors."""
     for name in sorted(MODELS | {f"{name}.tensors" for name in MODELS}):
         assert client.is_model_ready(name), name
@@ -45,7 +45,7 @@ def tell_of_models(client: InferenceServerClient) -> None:
     assert client.get_model_config("prose").config.model_transaction_policy.decoupled
 
 
-def tell_what_is_unknown(client: InferenceServerClient) -> None:
+def print_unknown(client: InferenceServerClient) -> None:
     assert not client.is_model_ready("nobody")
     with refused("NOT_FOUND", "'nobody'"):
         client.get_model_metadata("nobody")
@@ -53,9 +53,9 @@ def tell_what_is_unknown(client: InferenceServerClient) -> None:
 
 def main(target: str) -> None:
     with InferenceServerClient(target) as client:
-        tell_of_the_server(client)
-        tell_of_models(client)
-        tell_what_is_unknown(client)
+        print_the_server(client)
+        print_models(client)
+        print_unknown(client)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a load generator asks tritonclient around a load: the difference is what was sent.
+"""What a load generator reads with tritonclient around a load: the difference is what was sent.
 
 python triton_statistics.py HOST:PORT
 """
@@ -70,19 +70,19 @@ def send_from(target: str, send: Send, requests: int) -> None:
 
 
 def statistics_of(client: InferenceServerClient, model: str) -> dict[str, int]:
-    (told,) = client.get_inference_statistics(model).model_stats
-    stats, batches = told.inference_stats, told.batch_stats
+    (found,) = client.get_inference_statistics(model).model_stats
+    stats, batches = found.inference_stats, found.batch_stats
     return {
         "success": stats.success.count,
         "fail": stats.fail.count,
         "queue": stats.queue.count,
         "compute_infer": stats.compute_infer.count,
         "nanoseconds": stats.success.ns,
-        "inferences": told.inference_count,
-        "executions": told.execution_count,
+        "inferences": found.inference_count,
+        "executions": found.execution_count,
         "batches": sum(batch.compute_infer.count for batch in batches),
         "rows": sum(batch.batch_size * batch.compute_infer.count for batch in batches),
-        "last_inference": told.last_inference,
+        "last_inference": found.last_inference,
     }
 
 

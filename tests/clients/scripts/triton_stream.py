@@ -1,4 +1,4 @@
-"""Tokens as they come with tritonclient: one stream, any number of requests, told apart by id.
+"""Tokens as they come with tritonclient: one stream, any number of requests, matched by id.
 
 python triton_stream.py HOST:PORT
 """
@@ -32,7 +32,7 @@ class Stream:
         self.answers: queue.Queue[Answer] = queue.Queue()
         client.start_stream(lambda result, error: self.answers.put((result, error)))
 
-    def ask(self, model: str, tensor: InferInput, name: str, **settings: Any) -> None:
+    def send(self, model: str, tensor: InferInput, name: str, **settings: Any) -> None:
         """settings: what the model is to do, such as temperature=0."""
         self.client.async_stream_infer(
             model,
@@ -62,7 +62,7 @@ def text_of(pieces: list[InferResult]) -> str:
 
 
 def write_token_by_token(stream: Stream) -> None:
-    stream.ask("prose", one_text("prompt", PROMPT), "one", **DRAWN)
+    stream.send("prose", one_text("prompt", PROMPT), "one", **DRAWN)
     pieces = stream.until_final({"one"})["one"]
     tokens = np.concatenate([piece.as_numpy("tokens") for piece in pieces])
     print(f"prose, {len(pieces)} responses: {text_of(pieces)!r}")
@@ -77,16 +77,16 @@ def write_side_by_side(stream: Stream) -> None:
     """Requests on one stream run together; the same seed gives the same text."""
     seeds = {"a": 1, "b": 2, "c": 1, "d": 3}
     for name, seed in seeds.items():
-        stream.ask("prose", one_text("prompt", PROMPT), name, **{**DRAWN, "seed": seed})
+        stream.send("prose", one_text("prompt", PROMPT), name, **{**DRAWN, "seed": seed})
     texts = {name: text_of(pieces) for name, pieces in stream.until_final(set(seeds)).items()}
     assert texts["a"] == texts["c"]
     assert len(set(texts.values())) == 3
 
 
-def ask_several_models(stream: Stream) -> None:
-    stream.ask("g2p", one_text("source", "unrolled"), "sounds", temperature=0.0)
-    stream.ask("food", tensor("vector", cheddar(stream.client)), "food", temperature=0.0)
-    stream.ask("sentiment", batch_of_texts("text", "very good"), "label")
+def call_several_models(stream: Stream) -> None:
+    stream.send("g2p", one_text("source", "unrolled"), "sounds", temperature=0.0)
+    stream.send("food", tensor("vector", cheddar(stream.client)), "food", temperature=0.0)
+    stream.send("sentiment", batch_of_texts("text", "very good"), "label")
     pieces = stream.until_final({"sounds", "food", "label"})
     print(f"g2p: {text_of(pieces['sounds'])!r}, food: {text_of(pieces['food'])!r}")
     for name in ("sounds", "food"):
@@ -106,19 +106,19 @@ def cheddar(client: InferenceServerClient) -> np.ndarray:
 
 def go_on_after_an_error(stream: Stream) -> None:
     """An error comes in-band, with the callback; the stream stays open."""
-    stream.ask("prose", one_text("prompt", PROMPT), "wrong", temperature=-1.0)
+    stream.send("prose", one_text("prompt", PROMPT), "wrong", temperature=-1.0)
     result, error = stream.answers.get(timeout=WITHIN_SECONDS)
     print(f"in-band: {error}")
     assert result is None
     check_refusal(error, "temperature")
-    stream.ask("prose", one_text("prompt", PROMPT), "right", **DRAWN)
+    stream.send("prose", one_text("prompt", PROMPT), "right", **DRAWN)
     assert stream.until_final({"right"})["right"]
 
 
 def give_up(client: InferenceServerClient) -> None:
     """Leaving a stream ends what runs on it; the client can open another one."""
     stream = Stream(client)
-    stream.ask("prose", one_text("prompt", PROMPT), "long", **{**DRAWN, "max_tokens": 2000})
+    stream.send("prose", one_text("prompt", PROMPT), "long", **{**DRAWN, "max_tokens": 2000})
     result, error = stream.answers.get(timeout=WITHIN_SECONDS)
     assert result is not None, error
     client.stop_stream(cancel_requests=True)
@@ -130,7 +130,7 @@ def main(target: str) -> None:
         stream = Stream(client)
         write_token_by_token(stream)
         write_side_by_side(stream)
-        ask_several_models(stream)
+        call_several_models(stream)
         go_on_after_an_error(stream)
         client.stop_stream()
         assert stream.answers.empty()

@@ -6,9 +6,9 @@ import hmac
 import pytest
 
 from service.__main__ import main
-from service.access.admission import ANYONE, Caller
 from service.access.auth import BearerTokens, Token, new_token, read_tokens
 from service.access.file_reload import FileUnusable
+from service.access.identity import ANYONE, Caller
 from service.access.roles import ADMIN, INFER, NEEDED
 from service.engine.errors import PermissionDenied, Unauthenticated
 from unroll.inference import grpc_service_pb2

@@ -660,7 +660,7 @@ def test_paused_streams_hold_no_row(start_service):
             range(6), LONG
         )
     engine = service.app.catalogue.get("letters").thread.engine
-    wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.gate.calls == 0)
+    wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.inflight.calls == 0)
     assert paused(service) == 0
 
 
@@ -672,7 +672,7 @@ def test_a_reader_that_stalls_is_given_up(start_service):
         # It was given up, whether it ever reads on or not.
         wait_until(lambda: stalled(service) == 1)
         wait_until(lambda: not engine.scheduler.everyone())
-        assert service.app.grpc.gate.calls == 0
+        assert service.app.grpc.inflight.calls == 0
         messages = [first]
         with pytest.raises(grpc.RpcError) as caught:
             messages.extend(call)
@@ -706,7 +706,7 @@ def test_unread_streams_give_up_their_places_to_whoever_comes(start_service):
             list(call)
         assert caught.value.code() is grpc.StatusCode.ABORTED
         assert "while others waited for a place" in caught.value.details()
-        assert service.app.grpc.gate.calls == 0
+        assert service.app.grpc.inflight.calls == 0
     wait_until(lambda: thread.open_work == 0)
 
 
@@ -729,7 +729,7 @@ def test_a_paused_stream_can_be_left(service, how):
     if how == "cancel":
         call.cancel()
     channel.close()
-    wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.gate.calls == 0)
+    wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.inflight.calls == 0)
     assert paused(service) == 0
     assert service.app.catalogue.get("letters").thread.open_work == 0
 

@@ -184,7 +184,7 @@ def test_a_stream_of_tags_that_has_not_begun_holds_up_no_stop(replicas, stubs):
     sending = queue.Queue()
     call = stubs[0].StreamTag(iter(sending.get, None), timeout=60)
     deadline = time.monotonic() + 10
-    while not replicas[0].app.grpc.gate.calls:
+    while not replicas[0].app.grpc.inflight.calls:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert replicas[0].stop(), "no call had to be ended"

@@ -228,7 +228,7 @@ def test_cancel_frees_the_row(service, client, monkeypatch):
     for rows in engine.arena.current().values():
         assert not rows.any()
     wait_until(lambda: cancelled(service) == 1)
-    wait_until(lambda: service.app.grpc.gate.calls == 0)
+    wait_until(lambda: service.app.grpc.inflight.calls == 0)
 
 
 def cancelled(service):
@@ -287,7 +287,7 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
 
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(leave, range(200)))
-    wait_until(lambda: engine.is_idle and service.app.grpc.gate.calls == 0)
+    wait_until(lambda: engine.is_idle and service.app.grpc.inflight.calls == 0)
     assert cancelled(service) > 100
     assert engine.scheduler.free_rows == engine.scheduler.capacity
     assert service.app.catalogue.get("letters").thread.open_work == 0
@@ -670,7 +670,7 @@ def test_shutdown_lets_running_streams_finish(service, client, monkeypatch):
     stream = client.generate("letters", prompt="a", max_tokens=100)
     next(stream)
     stopping = ThreadPoolExecutor(1).submit(service.stop)
-    wait_until(lambda: service.app.grpc.gate.is_closed)
+    wait_until(lambda: service.app.grpc.inflight.is_closed)
     with pytest.raises(RequestFailed, match=r"UNAVAILABLE.*stopping"):
         client.classify("mood", ["good"])
     pieces = list(stream)
@@ -682,7 +682,7 @@ def test_shutdown_hands_over_what_outlasts_the_grace(start_service, monkeypatch)
     service = start_service(grace_seconds=0.2)
     slow_engine(service, monkeypatch, seconds=0.02)
     with Client(service.target) as client:
-        stream = client.generate("letters", prompt="a", max_tokens=LONG, carry_on=False)
+        stream = client.generate("letters", prompt="a", max_tokens=LONG, failover=False)
         next(stream)
         assert service.stop() is True
         *_, last = stream

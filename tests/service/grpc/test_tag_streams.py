@@ -87,7 +87,7 @@ def wait_until(condition, seconds=20.0):
 
 def nothing_is_left(service):
     streams = streams_of(service)
-    wait_until(lambda: service.app.grpc.gate.calls == 0 and streams.thread.open_work == 0)
+    wait_until(lambda: service.app.grpc.inflight.calls == 0 and streams.thread.open_work == 0)
     wait_until(lambda: not streams.engine.scheduler.everyone())
     assert streams.engine.scheduler.free_rows == streams.engine.scheduler.capacity
 
@@ -411,7 +411,7 @@ def test_a_stop_lets_callers_finish_within_the_grace(start):
         assert talk.ask("good")
         stopping = threading.Thread(target=service.stop)
         stopping.start()
-        wait_until(lambda: service.app.grpc.gate.is_closed)
+        wait_until(lambda: service.app.grpc.inflight.is_closed)
         assert talk.ask("bad", "food")
         assert talk.end().end.tokens == 3
         stopping.join(20)
@@ -421,7 +421,7 @@ def test_a_stop_hands_over_callers_that_are_silent(start):
     service = start(grace_seconds=0.2)
     with (
         Client(service.target, timeout=30) as client,
-        conversation(client, carry_on=False) as talk,
+        conversation(client, failover=False) as talk,
     ):
         assert talk.ask("good")
         assert service.stop() is True
@@ -494,7 +494,7 @@ def test_a_soaked_stream_costs_a_token_the_same_from_first_to_last(models, soak)
     assert told == soak.tokens
     middle, end = places[2].rss_bytes, places[4].rss_bytes
     assert end - places[1].rss_bytes < _MOST_GROWTH
-    soak.tell(
+    soak.report(
         f"{told} tokens through one stream of tags: {_mib(places[0].rss_bytes)} at its start, "
         f"{_mib(middle)} in its middle, {_mib(end)} at its end; server CPU a token "
         f"{_each(places[:2], quarter):.0f} µs in the first quarter, "

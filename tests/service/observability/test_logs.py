@@ -16,9 +16,9 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from service.access.admission import AllowAll
+from service.access.identity import AllowAll
 from service.engine.errors import Unauthenticated
-from service.observability.logs import IDS, LEVELS, Ids, dropped_lines, hear_loop, set_up
+from service.observability.logs import IDS, LEVELS, Ids, dropped_lines, set_up, watch_loop
 from tests.fuzz.methods import INFERENCE, UNROLL
 from tests.fuzz.unroll_seeds import unroll_seeds
 from tests.service.oip.calls import ask
@@ -242,7 +242,7 @@ def test_an_error_that_nobody_waits_for_is_told_without_its_message(written):
     stream = written()
 
     async def leave_an_error():
-        hear_loop(asyncio.get_running_loop())
+        watch_loop(asyncio.get_running_loop())
         task = asyncio.ensure_future(asyncio.to_thread(fail, CANARY))
         await asyncio.wait((task,))
         del task
@@ -412,7 +412,7 @@ def test_requests_of_the_open_inference_protocol_bring_their_ids(written, callin
 def test_an_uncaught_error_is_logged_with_the_ids_of_its_request(written, calling, monkeypatch):
     stream = written()
     service, caller = calling(log_requests=True)
-    monkeypatch.setattr(service.app.catalogue, "classifier", lambda *_: fail(CANARY))
+    monkeypatch.setattr(service.app.catalogue, "call", lambda *_: fail(CANARY))
     headers = (("x-request-id", "edge"), TRACE_PARENT)
     with pytest.raises(grpc.RpcError) as caught:
         caller.unroll.Classify(pb.ClassifyRequest(model="mood", texts=["x"]), metadata=headers)

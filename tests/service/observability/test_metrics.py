@@ -32,14 +32,14 @@ def value(metrics, name, **labels):
 def test_what_is_no_longer_served_has_no_value(metrics):
     first, second = card("mood", "classify"), card("mood", "classify", version="2")
     labels = {"model": "mood", "precision": "fp32", "provider": "none"}
-    metrics.tell_models([first, second], [RefusedModel("tags", "1", "spoiled")])
+    metrics.report_models([first, second], [RefusedModel("tags", "1", "spoiled")])
     assert value(metrics, "unroll_model_loaded", version="1", **labels) == 1
     assert value(metrics, "unroll_model_refused", model="tags", version="1") == 1
-    metrics.tell_models([second], [])
+    metrics.report_models([second], [])
     assert value(metrics, "unroll_model_loaded", version="1", **labels) is None
     assert value(metrics, "unroll_model_loaded", version="2", **labels) == 1
     assert value(metrics, "unroll_model_refused", model="tags", version="1") is None
-    metrics.tell_models([first, second], [])
+    metrics.report_models([first, second], [])
     assert value(metrics, "unroll_model_loaded", version="1", **labels) == 1
 
 
@@ -159,14 +159,14 @@ def test_a_version_has_the_states_that_it_is_in(metrics):
         return {tuple(sample.labels.values()) for sample in family.samples}
 
     first, second = card("mood", "classify"), card("mood", "classify", version="2")
-    metrics.tell_models([first], [RefusedModel("tags", "3", "spoiled")])
+    metrics.report_models([first], [RefusedModel("tags", "3", "spoiled")])
     assert states() == {("mood", "1", "loaded"), ("tags", "3", "refused")}
-    metrics.tell_loading("mood", [2])
+    metrics.report_loading("mood", [2])
     assert ("mood", "2", "loading") in states()
-    metrics.tell_loading("mood", ())
-    metrics.tell_models([second], [], failed=[("mood", "2")])
+    metrics.report_loading("mood", ())
+    metrics.report_models([second], [], failed=[("mood", "2")])
     assert states() == {("mood", "2", "failed")}
-    metrics.tell_models([], [])
+    metrics.report_models([], [])
     assert states() == {("mood", "2", "unloaded")}
 
 
@@ -174,12 +174,12 @@ def test_rows_and_their_memory_are_those_of_what_is_served(metrics):
     """The bytes are those that an engine takes for as many rows."""
     state = (HIDDEN, MEMORY)
     both = [dataclasses.replace(card("letters", "generate", version=v), state=state) for v in "12"]
-    metrics.tell_models([*both, card("mood", "classify")], [], rows=8)
+    metrics.report_models([*both, card("mood", "classify")], [], rows=8)
     assert value(metrics, "unroll_row_capacity", model="letters") == 16
     assert value(metrics, "unroll_row_capacity", model="mood") is None
     held = sum(rows.nbytes for rows in HostStateStore(state, 8)._everything())
     assert value(metrics, "unroll_model_state_bytes", model="letters", version="1") == held
-    metrics.tell_models(both[1:], [], rows=8)
+    metrics.report_models(both[1:], [], rows=8)
     assert value(metrics, "unroll_row_capacity", model="letters") == 8
 
 

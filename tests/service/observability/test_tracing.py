@@ -260,7 +260,7 @@ def test_errors_are_told_by_status_and_kind(traced, collect, monkeypatch):
     service, unroll, _ = traced(collector.endpoint)
     for wrong in (CLASSIFY, pb.ClassifyRequest(model="secret", texts=["secret"])):
         if wrong is CLASSIFY:
-            monkeypatch.setattr(service.app.catalogue, "classifier", lambda *_: 1 / 0)
+            monkeypatch.setattr(service.app.catalogue, "call", lambda *_: 1 / 0)
         with pytest.raises(grpc.RpcError):
             unroll.Classify(wrong)
         monkeypatch.undo()
@@ -334,7 +334,7 @@ def test_more_spans_than_can_wait_are_dropped(traced, free_port, monkeypatch):
     service, unroll, _ = traced(f"127.0.0.1:{free_port}")
     for _ in range(50):
         unroll.ListModels(pb.ListModelsRequest(), timeout=5)
-    queue = service.app._watch.tracer._processor._batch_processor._queue
+    queue = service.app._observer.tracing._processor._batch_processor._queue
     assert len(queue) <= 8
     service.stop()
 
@@ -386,7 +386,7 @@ def test_nothing_of_opentelemetry_is_loaded_while_tracing_is_off():
     program = (
         "import sys, service.app, service.observability.request_log\n"
         "from service.config import Config\n"
-        "service.observability.request_log.watch_of(Config(log_requests=True))\n"
+        "service.app.observer_of(Config(log_requests=True))\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     ran = subprocess.run(

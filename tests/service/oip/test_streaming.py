@@ -9,13 +9,15 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from service.access.admission import AdmissionControl, InflightTracker
+from service.access.admission import AdmissionControl
+from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.engine.decode import GenerateEngine
 from service.oip.infer import Answering
 from service.oip.streaming import MOST_AT_ONCE, InferStream
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
+from service.tasks.registry import adapters_of
 from tests.service.grpc.test_service import wait_until
 from tests.service.oip.calls import Inference, ask, read
 from unroll import Sampling
@@ -240,13 +242,13 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
             await asyncio.Event().wait()
 
     async def run():
-        reception = AdmissionControl(
+        admission = AdmissionControl(
             InflightTracker(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28)
         )
         answering = Answering(
-            ModelRegistry(), Sequences(1, 1.0, reception.budget), reception.budget
+            ModelRegistry(), Sequences(1, 1.0, admission.budget), admission.budget, adapters_of
         )
-        stream = InferStream(answering, Unread(), reception, 300.0)
+        stream = InferStream(answering, Unread(), admission, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))
         for _ in range(20 * MOST_AT_ONCE):
             await asyncio.sleep(0)
@@ -264,7 +266,7 @@ def test_streams_of_a_caller_that_leaves_give_their_rows_back(standing_service, 
     next(call)
     call.cancel()
     wait_until(lambda: engine.open_work == 0)
-    assert standing_service.app.grpc.gate.calls == 0
+    assert standing_service.app.grpc.inflight.calls == 0
 
 
 def test_each_request_of_a_call_is_counted_by_its_outcome(standing_service, inference):
@@ -345,7 +347,7 @@ def test_a_reader_that_stalls_loses_its_call_and_nothing_else(start_service):
         requests = [letters(n, count=400, tokens_per_message=1) for n in range(64)]
         call = inference.stub.ModelStreamInfer(iter(requests), timeout=60)
         next(call)
-        wait_until(lambda: service.app.grpc.gate.calls == 0, 30)
+        wait_until(lambda: service.app.grpc.inflight.calls == 0, 30)
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
     assert caught.value.code() is grpc.StatusCode.ABORTED

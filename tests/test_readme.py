@@ -1,0 +1,77 @@
+"""What README.md shows is what the bundled models answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+CONSOLE, PYTHON, PRINTED = (dict(BLOCKS)[kind] for kind in ("console", "python", "text"))
+TARGET = "127.0.0.1:50051"
+
+# Each command with the lines that are shown below it; what sets the shell up is left out.
+SHOWN = [
+    (command, answer)
+    for command, answer in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", CONSOLE, re.MULTILINE)
+    if "unroll" in command
+]
+# How a stream ended, which no two runs say alike.
+HOW_IT_ENDED = re.compile(r"\[(end|length); .*seed \d+\]")
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[str]:
+    """A service of its own on a free port, as ``python -m service serve`` starts it."""
+    serve = [sys.executable, "-m", "service", "serve", "--propagation-seconds", "0"]
+    ports = ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
+    with subprocess.Popen([*serve, *ports], cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            for line in server.stderr:
+                if ready := re.search(r"ready: gRPC on port (\d+)", line):
+                    yield f"127.0.0.1:{ready[1]}"
+                    break
+            else:
+                pytest.fail("the service ended before it was ready")
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+
+def answered(command: list[str], target: str, text: str = "") -> str:
+    """Standard output of ``command`` in the clone with its environment active."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "UNROLL_CLIENT_TARGET": target}
+    ran = subprocess.run(
+        command, input=text, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_every_command_answers_what_is_shown(target):
+    """In a plain shell, with the lines in the order they are shown."""
+    for command, answer in SHOWN:
+        lines = answered(["sh", "-c", command], target).splitlines()
+        found = [line for line in lines if line and not HOW_IT_ENDED.fullmatch(line)]
+        assert found == answer.splitlines(), command
+    assert len(SHOWN) == 6
+
+
+def test_the_python_lines_print_what_is_shown(target):
+    assert TARGET in PYTHON
+    assert answered([sys.executable, "-"], target, PYTHON.replace(TARGET, target)) == PRINTED
+
+
+def test_the_first_screen_has_forty_lines_at_most():
+    """What it is, what it looks like, the benchmark and the links."""
+    assert README.index("\n## ") == README.index("\n## From Python")
+    assert README[: README.index("\n## ")].count("\n") <= 40
