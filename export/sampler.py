@@ -50,9 +50,9 @@ def draw(logits: Tensor, silent: Tensor, controls: Mapping[str, Tensor]) -> tupl
     kept = (within | (rank == 0)).to(weights.dtype) * weights
     kept = _typical(kept, ranked, controls["typical_p"])
     edges = kept.cumsum(dim=1)
-    passed = (edges <= uniform.unsqueeze(1) * edges[:, -1:]).sum(dim=1)
-    last = torch.where(kept > 0, rank, 0).amax(dim=1)
-    chosen = torch.minimum(passed, last).unsqueeze(1)
+    # A uniform is at most 1 - 2**-24, so its product with the sum rounds to less than the sum:
+    # an edge lies above it, and the first one that does ends a token that has a weight.
+    chosen = (edges <= uniform.unsqueeze(1) * edges[:, -1:]).sum(dim=1, keepdim=True)
     token = tokens.gather(1, chosen)
     log_probabilities = torch.log_softmax(logits, dim=1)
     log_probability = log_probabilities.gather(1, token)
@@ -68,11 +68,11 @@ def _typical(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
     It takes a second sort, so a graph computes it in a branch, for steps with a row that asks:
     the other rows' weights are the same bits on either side.
     """
-    asks = (typical_p > 0) & (typical_p < 1)
+    is_asked = (typical_p * (1 - typical_p)).amax(dim=0) > 0
     operands = (kept, ranked, typical_p)
     if torch.compiler.is_exporting():
-        return torch.cond(asks.any(), _typical_weights, _all_weights, operands)
-    return _typical_weights(*operands) if asks.any() else kept
+        return torch.cond(is_asked, _typical_weights, _all_weights, operands)
+    return _typical_weights(*operands) if is_asked else kept
 
 
 def _all_weights(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
