@@ -18,10 +18,12 @@ MODELS := sentiment nationality pos pos-online cloze g2p translate food prose
 INT8 := prose g2p
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve node
+CLIENTS := triton kserve node unroll-6 unroll-7
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
+installed_unroll-6 := .venv-clients/unroll-6/.installed
+installed_unroll-7 := .venv-clients/unroll-7/.installed
 installed_node := $(NODE_CLIENT)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
@@ -68,6 +70,14 @@ $(VENV)/.test: pyproject.toml $(VENV)/.serve
 	$(PYTHON) -m venv .venv-clients/$*
 	.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	.venv-clients/$*/bin/python -m pip install --quiet --group client-$*
+	@touch $@
+
+# The wheel of unroll/ in an environment without the clone, as a user installs it.
+$(installed_unroll-6) $(installed_unroll-7): .venv-clients/%/.installed: pyproject.toml $(wildcard unroll/*.py unroll/*/*.py)
+	@rm -f $@
+	$(PYTHON) -m venv .venv-clients/$*
+	.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	.venv-clients/$*/bin/python -m pip install --quiet --group client-$* .
 	@touch $@
 
 $(installed_node): $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json
@@ -192,7 +202,17 @@ test-on-cuda: $(VENV)/.test
 	$(PY) -m pytest -m gpu --confcutdir=tests/gpu tests/gpu
 	$(PY) -m bench --device cuda --only kernels streams --rounds 3 --streams 1 16 64 256 $(ARGS)
 
-check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of what is generated
+# The compiler of the stubs excludes the protobuf that serves.
+STUBS := .venv-stubs
+$(STUBS)/.installed: pyproject.toml
+	@rm -f $@
+	@echo "installing the compiler of the stubs (group stubs)"
+	@$(PYTHON) -m venv $(STUBS)
+	@$(STUBS)/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@$(STUBS)/bin/python -m pip install --quiet --group stubs
+	@touch $@
+
+check: $(VENV)/.dev $(STUBS)/.installed ## formatter, linters, types, import contracts, drift of what is generated
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
@@ -200,6 +220,7 @@ check: $(VENV)/.dev ## formatter, linters, types, import contracts, drift of wha
 	$(BIN)/buf lint proto
 	$(PY) -m tests.stub_drift
 	$(PY) -m tests.metrics_page
+	$(PY) -m tests.api_page
 	$(PY) -m tests.attacks.table
 	$(PY) -m deploy.grafana.dashboard
 	$(PY) -m tests.lock_drift
@@ -208,9 +229,9 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 
-proto: $(VENV)/.dev ## regenerate the stubs in unroll/ and the descriptors in conformance/
-	$(PY) -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
-	$(PY) -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=conformance/protocol.binpb \
+proto: $(STUBS)/.installed ## regenerate the stubs in unroll/ and the descriptors in conformance/
+	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=conformance/protocol.binpb \
 		proto/unroll/inference/grpc_service.proto
 
 .PHONY: manifests
@@ -274,6 +295,6 @@ sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds t
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
-from service.engine.decode import GenerateEngine, GenerationModel, Runner
-from service.engine.requests import GenerateRequest, Sampling
+from service.engine.decode import GenerateEngine
+from service.engine.requests import Event, GenerateRequest, Sampling, Sink
 from service.engine.slots import Slots, StateStore
+from service.engine.step_engine import GenerationModel, Runner
 from service.observability.engine_metrics import GenerateMetrics
 from service.observability.metrics import Metrics
 from service.runtime.device_rows import DeviceRows
@@ -96,10 +97,8 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     return engine
 
 
-class Discard:
+class Discard(Sink[Event]):
     """A sink that discards what the engine makes."""
-
-    is_full = False
 
     def put(self, event: object) -> None:
         pass

@@ -16,6 +16,7 @@ import numpy as np
 
 from bundle.errors import ManifestInvalid, SchemaUnknown
 from bundle.sampling import GRAPH_PARAMETERS
+from bundle.tasks import TaskSpec, register_spec, spec_of
 
 SCHEMA_VERSION = 3
 
@@ -25,10 +26,7 @@ SEQ2SEQ = "seq2seq"
 TAG = "tag"
 FILL = "fill"
 VEC2SEQ = "vec2seq"
-TASKS = (CLASSIFY, TAG, FILL, GENERATE, SEQ2SEQ, VEC2SEQ)
 
-# Tasks that make tokens one by one, from a prompt, a source or a vector.
-GENERATING = (GENERATE, SEQ2SEQ, VEC2SEQ)
 
 # What a model runs in: as it was trained, or as a precision of its manifest.
 FP32 = "fp32"
@@ -43,27 +41,6 @@ TIME = "time"
 # exported before a sampling parameter was there lacks that input alone.
 STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "seen", "bias")
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
-
-# The graphs a task needs, each a file of its own beside the manifest. A tagger that reads from
-# left to right alone has a ``step`` too; a generator that carries no state has no ``prime``.
-GRAPHS_OF_TASK = {
-    CLASSIFY: ("predict",),
-    TAG: ("predict",),
-    FILL: ("predict",),
-    GENERATE: ("step", "score"),
-    SEQ2SEQ: ("prime", "step", "score"),
-    VEC2SEQ: ("prime", "step", "score"),
-}
-
-# What a model reads with and writes with. A vector is read without a tokenizer.
-TOKENIZERS_OF_TASK = {
-    CLASSIFY: ("input",),
-    TAG: ("input",),
-    FILL: ("input",),
-    GENERATE: ("input", "output"),
-    SEQ2SEQ: ("input", "output"),
-    VEC2SEQ: ("output",),
-}
 
 # The graph that moves streams between rows where their state lies on a device. Optional: in
 # host memory rows move without it.
@@ -222,7 +199,9 @@ class ExportFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """model: the configuration training built the model from, for export to build it again.
+    """task: one that ``bundle/tasks.py`` knows.
+    model: the configuration training built the model from, for export to build it again; empty
+    for a model that was not trained here.
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``).
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector: names, with units, of the values of the vector that prefills the model.
@@ -271,27 +250,18 @@ class Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    if manifest.task not in TASKS:
-        raise ManifestInvalid(f"task {manifest.task!r} is not one of {', '.join(TASKS)}")
-    roles = TOKENIZERS_OF_TASK[manifest.task]
+    spec = spec_of(manifest.task)
     for what, wanted, given in (
-        ("graph", GRAPHS_OF_TASK[manifest.task], manifest.graphs),
-        ("tokenizer", roles, manifest.tokenizers),
-        ("limit", tuple(f"{role}_tokens" for role in roles), manifest.limits),
+        ("graph", spec.graphs, manifest.graphs),
+        ("tokenizer", spec.tokenizers, manifest.tokenizers),
+        ("limit", tuple(f"{role}_tokens" for role in spec.tokenizers), manifest.limits),
     ):
         missing = [name for name in wanted if name not in given]
         if missing:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
     _check_files(manifest)
     _check_precisions(manifest)
-    if "predict" in manifest.graphs:
-        free = (BATCH, TIME) if manifest.task == TAG else (BATCH,)
-        _expect("labels", (*free, len(manifest.labels)), _output(manifest, "predict", 0).shape)
-    if "step" in manifest.graphs:
-        _check_state(manifest)
-    if manifest.task == VEC2SEQ:
-        (vector,) = manifest.graphs["prime"].inputs
-        _expect("vector", (BATCH, len(manifest.vector)), vector.shape)
+    spec.check(manifest)
 
 
 def _check_files(manifest: Manifest) -> None:
@@ -334,10 +304,38 @@ def _check_state(manifest: Manifest) -> None:
         rows, (inputs, outputs) = manifest.graphs[ROWS], rows_ports(manifest.state)
         _expect("inputs of 'rows'", inputs, rows.inputs)
         _expect("outputs of 'rows'", outputs, rows.outputs)
-    if manifest.task == GENERATE and manifest.state and "prime" not in manifest.graphs:
+
+
+def _check_labels(manifest: Manifest, *free: str) -> None:
+    """free: the axes of the predictions before that of the labels."""
+    _expect("labels", (*free, len(manifest.labels)), _output(manifest, "predict", 0).shape)
+
+
+def _check_classes(manifest: Manifest) -> None:
+    _check_labels(manifest, BATCH)
+
+
+def _check_tagger(manifest: Manifest) -> None:
+    _check_labels(manifest, BATCH, TIME)
+    if "step" in manifest.graphs:
+        _check_state(manifest)
+
+
+def _check_generator(manifest: Manifest) -> None:
+    _check_state(manifest)
+    if manifest.state and "prime" not in manifest.graphs:
         raise ManifestInvalid("a generator that carries a state needs the graph 'prime'")
-    if manifest.task == SEQ2SEQ:
-        _check_memory(manifest)
+
+
+def _check_seq2seq(manifest: Manifest) -> None:
+    _check_state(manifest)
+    _check_memory(manifest)
+
+
+def _check_vec2seq(manifest: Manifest) -> None:
+    _check_state(manifest)
+    (vector,) = manifest.graphs["prime"].inputs
+    _expect("vector", (BATCH, len(manifest.vector)), vector.shape)
 
 
 def _check_memory(manifest: Manifest) -> None:
@@ -360,6 +358,20 @@ def _output(manifest: Manifest, graph: str, number: int) -> TensorSpec:
 def _expect(what: str, wanted: object, given: object) -> None:
     if wanted != given:
         raise ManifestInvalid(f"{what}: {wanted} does not match the graph's {given}")
+
+
+# A tagger that reads from left to right alone has a ``step`` too; a generator that carries no state
+# has no ``prime``. A vector is read without a tokenizer.
+_INPUT, _BOTH = ("input",), ("input", "output")
+for _spec in (
+    TaskSpec(CLASSIFY, ("predict",), (), _INPUT, _check_classes),
+    TaskSpec(TAG, ("predict",), ("step",), _INPUT, _check_tagger),
+    TaskSpec(FILL, ("predict",), (), _INPUT, _check_classes),
+    TaskSpec(GENERATE, ("step", "score"), ("prime",), _BOTH, _check_generator),
+    TaskSpec(SEQ2SEQ, ("prime", "step", "score"), (), _BOTH, _check_seq2seq),
+    TaskSpec(VEC2SEQ, ("prime", "step", "score"), (), ("output",), _check_vec2seq),
+):
+    register_spec(_spec)
 
 
 def _decode(wanted: Any, content: Any, where: str) -> Any:

@@ -48,7 +48,7 @@ def written(client: Client, model: str, primes: Sequence[GenerateOptions], beam:
         options: GenerateOptions = {**prime}
         if beam > 1:
             options["beam"] = Beam(beam, early_stop=True)
-        return "".join(piece.text for piece in client.generate(model, **options))
+        return "".join(chunk.text for chunk in client.generate(model, **options))
 
     with ThreadPoolExecutor(_CALLS) as pool:
         return list(pool.map(write, primes))

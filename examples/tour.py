@@ -16,13 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import tee
 
-from unroll.__main__ import print_stream
-from unroll.channel import DEFAULT_TARGET
+from unroll.channel import DEFAULT_TARGET, target_of
 from unroll.clients import Client
-from unroll.types import RequestFailed, Sampling
+from unroll.output import print_stream
+from unroll.types import Answer, Chunk, RequestFailed
 
 LECTURE = (
     ("The food was not bad, great in fact", "positive"),
@@ -84,8 +84,6 @@ START_SECONDS = 60
 # Nobody else sends calls that would have to hear first that it stops.
 _SERVE = (sys.executable, "-m", "service", "serve", "--propagation-seconds", "0")
 STOPPED_BY_USER = 130
-# What listens on every address is called on this machine's.
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 class TourFailed(Exception):
@@ -156,9 +154,9 @@ def _tag_as_they_come(client: Client) -> None:
     text, expected = SENTENCE
     words = text.split()
     _show(f"echo {shlex.quote(text)} | python -m unroll stream-tag --model pos-online")
-    pieces = client.stream_tag("pos-online", ([word] for word in words))
+    chunks = client.stream_tag("pos-online", ([word] for word in words))
     labels = []
-    for token in (token for piece in pieces for token in piece.tokens):
+    for token in (token for chunk in chunks for token in chunk.tokens):
         print(f"  {token.text}\t{token.label} {token.probability:.3f}", flush=True)
         labels.append(token.label)
     if len(labels) != len(expected):
@@ -181,14 +179,14 @@ def _name_food(client: Client) -> None:
     vector = [CHEDDAR.get(field, 0.0) for field in fields]
     values = ",".join(f"{value:g}" for value in vector)
     _show(f"python -m unroll generate --model food --vector {values} --temperature 0")
-    answer = print_stream(client.generate("food", vector=vector, sampling=Sampling(temperature=0)))
+    answer = _print(client.generate("food", vector=vector, temperature=0))
     if answer is None or answer.reason != "end":
         raise TourFailed(f"food did not come to the end of a name: {answer}")
 
 
 def _pronounce(client: Client) -> None:
     _show(f"python -m unroll generate --model g2p --source {WORD}")
-    answer = print_stream(client.generate("g2p", source=WORD))
+    answer = _print(client.generate("g2p", source=WORD))
     if answer is None or answer.reason != "end":
         raise TourFailed(f"g2p did not come to the end of {WORD!r}: {answer}")
 
@@ -198,10 +196,9 @@ def _translate(client: Client) -> None:
     _show(
         f"python -m unroll generate --model translate --source {shlex.quote(verse)} --temperature 0"
     )
-    greedy = Sampling(temperature=0)
-    shown, kept = tee(client.generate("translate", source=verse, sampling=greedy))
-    answer = print_stream(shown)
-    written = "".join(piece.text for piece in kept)
+    shown, kept = tee(client.generate("translate", source=verse, temperature=0))
+    answer = _print(shown)
+    written = "".join(chunk.text for chunk in kept)
     if answer is None or answer.reason != "end" or expected not in written:
         raise TourFailed(f"translate wrote {written!r}, which does not say {expected!r}: {answer}")
 
@@ -210,18 +207,24 @@ def _write(client: Client) -> None:
     _show(
         "python -m unroll generate --model prose "
         f"--prompt $'{PROMPT.strip()}\\n' --max-tokens {PROSE_CHARACTERS} "
-        f"--temperature 0.7 --seed {SEED}"
+        f"--temperature 0.7 --seed {SEED} --echo"
     )
-    print(PROMPT, end="")
-    pieces = client.generate(
+    chunks = client.generate(
         "prose",
         prompt=PROMPT,
         max_tokens=PROSE_CHARACTERS,
-        sampling=Sampling(temperature=0.7, seed=SEED),
+        temperature=0.7,
+        seed=SEED,
+        echo=True,
     )
-    answer = print_stream(pieces)
+    answer = _print(chunks)
     if answer is None or answer.output_tokens != PROSE_CHARACTERS:
         raise TourFailed(f"prose did not write {PROSE_CHARACTERS} characters: {answer}")
+
+
+def _print(chunks: Iterable[Chunk]) -> Answer | None:
+    """As the command does, its note on standard output too."""
+    return print_stream(chunks, notes=sys.stdout)
 
 
 def _show(command: str) -> None:
@@ -247,12 +250,6 @@ def own_address(environment: Mapping[str, str]) -> str:
     if not host or not port.isdigit() or not int(port):
         raise TourFailed(f"UNROLL_ADDRESS is {address!r}; the tour needs HOST:PORT, no port 0")
     return address
-
-
-def target_of(address: str) -> str:
-    """Where a server of this machine that listens at ``address`` is called."""
-    host, _, port = address.rpartition(":")
-    return f"{_LOOPBACK.get(host, host)}:{port}"
 
 
 def wait_until_ready(client: Client, server: subprocess.Popen[bytes] | None) -> None:

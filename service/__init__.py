@@ -1,3 +1,3 @@
 """The service: engines over ONNX Runtime, behind gRPC."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

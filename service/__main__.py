@@ -151,7 +151,13 @@ def _folders(chosen: argparse.Namespace) -> list[Path]:
     """Every version of every model, where the settings have them; says so where there is none."""
     from service.runtime.repository import all_versions
 
-    root = read_settings({"models": chosen.models}, os.environ).config.models
+    given = {"models": chosen.models, "task_modules": chosen.task_modules}
+    config = read_settings(given, os.environ).config
+    if config.task_modules:
+        from service.tasks.registry import load_modules
+
+        load_modules(config.task_modules)
+    root = config.models
     found = all_versions(root)
     if not found:
         print(f"{root} holds no bundle (NAME/VERSION/manifest.json)", file=sys.stderr)
@@ -191,6 +197,12 @@ def _parser() -> argparse.ArgumentParser:
         reading = commands.add_parser(command.__name__, help=text)
         reading.add_argument(
             "--models", metavar="PATH", help=f"folder of bundles (default: {Config.models})"
+        )
+        reading.add_argument(
+            "--task-modules",
+            metavar="TEXT",
+            help="importable Python modules that register further tasks, separated by commas "
+            "(default: empty)",
         )
         reading.set_defaults(run=command)
     token_parser = commands.add_parser(

@@ -44,6 +44,7 @@ from service.serving.output_stream import Dispatcher
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
 from service.serving.worker import EngineThread
+from service.tasks.registry import adapters_of, build_model, load_modules
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class App:
     async def start(self) -> None:
         config = self.config
         self._loop = asyncio.get_running_loop()
+        load_modules(config.task_modules)
         self.security = self._secure()
         self._observer = observer_of(config)
         self.control = self._make_control()
@@ -112,6 +114,7 @@ class App:
             self._answers_ready,
             self.metrics.request_ended,
             self.budget,
+            adapters_of,
             self.security.guard,
             server_credentials(self.security.credentials) if self.security.credentials else None,
             self._observer,
@@ -184,6 +187,7 @@ class App:
             ),
             self._failed,
             self.budget,
+            build_model,
         )
         repository = Repository(
             config.models,

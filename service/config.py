@@ -37,6 +37,9 @@ class Config:
     """
 
     models: Path = _setting(Path("models"), "folder of bundles")
+    task_modules: str = _setting(
+        "", "importable Python modules that register further tasks, separated by commas"
+    )
     address: str = _setting("127.0.0.1:50051", "gRPC address, HOST:PORT (port 0 = any free one)")
     http_address: str = _setting(
         "127.0.0.1:8002", "address of metrics and probes, HOST:PORT (port 0 = any free one)"

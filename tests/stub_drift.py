@@ -14,6 +14,8 @@ PROTOS = Path("proto")
 # The conformance suite's own copy of the protocol, and what it is made of.
 DESCRIPTORS = "conformance/protocol.binpb"
 PROTOCOL = "proto/unroll/inference/grpc_service.proto"
+# Of an environment of its own: the compiler excludes the protobuf that serves.
+COMPILER = Path(".venv-stubs/bin/python")
 
 
 def drifted() -> list[str]:
@@ -21,7 +23,7 @@ def drifted() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         outputs = [f"--{kind}={folder}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
         protos = sorted(map(str, PROTOS.rglob("*.proto")))
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
+        command = [COMPILER, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *protos]
         subprocess.run(command, check=True)
         _write_descriptors(Path(folder) / DESCRIPTORS)
         made = [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -32,7 +34,7 @@ def drifted() -> list[str]:
 def _write_descriptors(path: Path) -> None:
     path.parent.mkdir()
     options = [f"-I{PROTOS}", "--include_imports", f"--descriptor_set_out={path}"]
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, PROTOCOL], check=True)
+    subprocess.run([COMPILER, "-m", "grpc_tools.protoc", *options, PROTOCOL], check=True)
 
 
 def _differs(made: Path, committed: Path) -> bool:
@@ -40,6 +42,7 @@ def _differs(made: Path, committed: Path) -> bool:
 
 
 if __name__ == "__main__":
-    found = drifted()
-    if found:
+    if not COMPILER.exists():
+        sys.exit("the compiler of the stubs is not installed; `make check` and `make proto` do")
+    if found := drifted():
         sys.exit(f"not what the proto files make: {', '.join(found)}; run `make proto`")

@@ -1,7 +1,7 @@
-"""Python client of unroll.v1: ``Client`` (synchronous) and ``AsyncClient``.
+"""Client of Unroll, which serves recurrent networks over gRPC.
 
-The stubs lie beside it, in ``unroll.v1`` and ``unroll.inference``: whoever imports them alone,
-as the service does, loads nothing of the client.
+``Client`` blocks, ``AsyncClient`` is for event loops. The stubs lie beside them, in ``unroll.v1``
+and ``unroll.inference``: whoever imports those alone, as the service does, loads no client.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unroll.channel import NO_RETRIES, RETRIES, Retries, TargetInvalid, Tls
     from unroll.clients import AsyncClient, Client
-    from unroll.tag_streams import TagPiece, TagStreamEnd, TagStreamOptions
+    from unroll.sampling import Sampling, SamplingKeywords
+    from unroll.tag_streams import TagChunk, TagStreamEnd, TagStreamOptions
     from unroll.types import (
         Answer,
         Beam,
+        Chunk,
         Classification,
         FilledBlank,
         GenerateOptions,
-        Piece,
+        ModelState,
+        OptionInvalid,
         RequestFailed,
         ResumePoint,
         SampleEnd,
-        Sampling,
         ScoredText,
         TaggedText,
         TaggedToken,
         Token,
     )
+
+__version__ = "0.2.0"
 
 __all__ = [
     "NO_RETRIES",
@@ -36,18 +40,21 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "Beam",
+    "Chunk",
     "Classification",
     "Client",
     "FilledBlank",
     "GenerateOptions",
-    "Piece",
+    "ModelState",
+    "OptionInvalid",
     "RequestFailed",
     "ResumePoint",
     "Retries",
     "SampleEnd",
     "Sampling",
+    "SamplingKeywords",
     "ScoredText",
-    "TagPiece",
+    "TagChunk",
     "TagStreamEnd",
     "TagStreamOptions",
     "TaggedText",
@@ -57,39 +64,20 @@ __all__ = [
     "Token",
 ]
 
+# Modules of all other names are unroll.types.
 _HOMES = {
-    "NO_RETRIES": "unroll.channel",
-    "RETRIES": "unroll.channel",
-    "Retries": "unroll.channel",
-    "TargetInvalid": "unroll.channel",
-    "Tls": "unroll.channel",
-    "AsyncClient": "unroll.clients",
-    "Client": "unroll.clients",
-    "TagPiece": "unroll.tag_streams",
-    "TagStreamEnd": "unroll.tag_streams",
-    "TagStreamOptions": "unroll.tag_streams",
-    "Answer": "unroll.types",
-    "Beam": "unroll.types",
-    "Classification": "unroll.types",
-    "FilledBlank": "unroll.types",
-    "GenerateOptions": "unroll.types",
-    "Piece": "unroll.types",
-    "RequestFailed": "unroll.types",
-    "ResumePoint": "unroll.types",
-    "SampleEnd": "unroll.types",
-    "Sampling": "unroll.types",
-    "ScoredText": "unroll.types",
-    "TaggedText": "unroll.types",
-    "TaggedToken": "unroll.types",
-    "Token": "unroll.types",
+    **dict.fromkeys(("NO_RETRIES", "RETRIES", "Retries", "TargetInvalid", "Tls"), "channel"),
+    **dict.fromkeys(("AsyncClient", "Client"), "clients"),
+    **dict.fromkeys(("Sampling", "SamplingKeywords"), "sampling"),
+    **dict.fromkeys(("TagChunk", "TagStreamEnd", "TagStreamOptions"), "tag_streams"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for (PEP 562)."""
-    if name not in _HOMES:
+    """Load a public name's module when it is first used (PEP 562)."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'types')}"), name)
 
 
 def __dir__() -> list[str]:

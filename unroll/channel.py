@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import grpc
 from unroll.v1 import unroll_pb2 as pb
 
 DEFAULT_TARGET = "127.0.0.1:50051"
+# What listens on every address is called on this machine's.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 # What gRPC resolves by itself; anything else before a colon is a host.
 _SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
-# gRPC makes no more of one call, whatever it is told. With waits of a millisecond it lost half of
+# gRPC makes no more of one call, whatever its policy. With waits of a millisecond it lost half of
 # the calls for good (grpc#41036), from five on none of them.
 _MOST_UNARY_ATTEMPTS, _LEAST_UNARY_WAIT_SECONDS = 5, 0.05
 # A peer that is gone without a word is noticed within the two together.
@@ -31,11 +33,11 @@ class TargetInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Retries:
-    """What is done about servers that cannot be reached, break or stop.
+    """Attempts and backoff when servers cannot be reached, break or stop.
 
     attempts: calls in a row that may fail without bringing anything new; 1 for no second one.
-    Calls of one message are tried at most 5 times. first_seconds, longest_seconds: what is
-    waited at most before the second call, and before any; it doubles in between.
+    Calls of one message are tried at most 5 times. first_seconds, longest_seconds: longest wait
+    before the second call, and before any; it doubles in between.
     """
 
     attempts: int = 10
@@ -146,8 +148,8 @@ def _authorization(token: str) -> tuple[tuple[str, str], ...]:
 def service_config(retries: Retries) -> str:
     """Calls go to each address in turn; those of one message are tried again.
 
-    Every method of unroll.v1 may be: none of them changes anything. Streams are carried on with
-    by failover.py and tag_failover.py, which know what has been delivered.
+    Every method of unroll.v1 may be: none of them changes anything. Streams are resumed by
+    failover.py and tag_failover.py, which know what has been delivered.
     """
     service = pb.DESCRIPTOR.services_by_name["UnrollService"]
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
@@ -166,7 +168,7 @@ def service_config(retries: Retries) -> str:
             "initialBackoff": f"{first:.3f}s",
             "maxBackoff": f"{longest:.3f}s",
             "backoffMultiplier": 2,
-            # The second one waits for as long as the server says.
+            # The second one is tried again when the server says.
             "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
         }
         config["methodConfig"] = [{"name": unary, "retryPolicy": policy}]
@@ -194,6 +196,28 @@ def to_address(target: str) -> tuple[str, str]:
         for address in by_family.get(6) or [f"::ffff:{address}" for address in by_family[4]]
     ]
     return "ipv6:" + ",".join(addresses), written[0]
+
+
+def target_of(address: str) -> str:
+    """Where this machine calls a server that listens at ``address``, HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return f"{_LOOPBACK.get(host, host)}:{port}"
+
+
+def default_target(environment: Mapping[str, str]) -> str:
+    """The target of a caller that names none.
+
+    That is UNROLL_CLIENT_TARGET, or the server that listens at UNROLL_ADDRESS, or DEFAULT_TARGET.
+
+    Raises TargetInvalid for an address that has no port to call.
+    """
+    if target := environment.get("UNROLL_CLIENT_TARGET"):
+        return target
+    address = environment.get("UNROLL_ADDRESS") or DEFAULT_TARGET
+    _, port = _split(address, address)
+    if not port:
+        raise TargetInvalid(f"UNROLL_ADDRESS {address!r} has no port to call; give a target")
+    return target_of(address)
 
 
 def hosts_of(target: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A synchronous and an asynchronous client over the same conversions: no logic of their own."""
+"""How a synchronous and an asynchronous client run the calls of calls.py."""
 
 from __future__ import annotations
 
@@ -9,32 +9,24 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
     Iterator,
-    Sequence,
 )
 from contextlib import aclosing, contextmanager
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 import grpc
 
 from unroll import types
-from unroll.channel import DEFAULT_TARGET, RETRIES, Connection, Retries, Tls
-from unroll.failover import REASON_LOST, ResumableStream, has_lost_its_reason
+from unroll.calls import Calls
+from unroll.channel import DEFAULT_TARGET, RETRIES, Retries, Tls
+from unroll.failover import REASON_LOST, Attempt, ResumableStream, has_lost_its_reason
 from unroll.replay_buffer import AwaitedParts, ReadParts
-from unroll.tag_failover import CarriedTags, TagAttempt
-from unroll.tag_streams import Part, TagPiece, TagStreamOptions, to_start, to_tag_piece
-from unroll.types import (
-    Classification,
-    FilledBlank,
-    GenerateOptions,
-    Piece,
-    RequestFailed,
-    ScoredText,
-    TaggedText,
-)
+from unroll.tag_failover import ResumableTagStream, TagAttempt
+from unroll.tag_streams import Part, TagChunk, TagStreamOptions, to_start, to_tag_chunk
+from unroll.types import Chunk, RequestFailed
 from unroll.v1 import unroll_pb2 as pb
-from unroll.v1 import unroll_pb2_grpc
 
 Converted = TypeVar("Converted")
 
@@ -48,38 +40,22 @@ def _failures() -> Iterator[None]:
         raise types.to_failure(error) from error
 
 
-class _Calls:
-    """What both clients know of their calls.
+class _Deadlines(Calls):
+    """What a call of either client is made with."""
 
-    timeout: deadline of each call in seconds, None for none.
-    """
-
-    def __init__(
-        self,
-        target: str,
-        timeout: float | None,
-        tls: Tls | None,
-        token: str | None,
-        retries: Retries,
-    ) -> None:
-        self.timeout = timeout
-        self.retries = retries
-        self._connection = Connection(target, tls, token, retries)
-
-    @property
     def _how(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "metadata": self._connection.metadata}
 
     def _until(self, deadline: float | None) -> dict[str, Any]:
-        """deadline: of a stream that may take several calls."""
+        """deadline: of a stream that may take several calls, by time.monotonic()."""
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        return {**self._how, "timeout": left}
+        return {**self._how(), "timeout": left}
 
     def _deadline(self) -> float | None:
         return None if self.timeout is None else time.monotonic() + self.timeout
 
 
-def _each(call: Any, convert: Callable[[Any], Converted]) -> Iterator[Converted]:
+def _each(call: Any, convert: Callable[[Any], Converted]) -> Generator[Converted, None, None]:
     """Its responses; the call is cancelled when they are not read any more."""
     try:
         with _failures():
@@ -100,22 +76,22 @@ async def _each_of(
         call.cancel()
 
 
-async def _tags_of(call: Any) -> AsyncGenerator[TagPiece, None]:
+async def _tags_of(call: Any) -> AsyncGenerator[TagChunk, None]:
     """As _each_of, for a call into which is still sent.
 
     gRPC ends such a call by an error of its own where the server ends it while a message is sent,
-    and drops the server's status (grpc#36066). What the server told comes whole all the same, so
-    its last message says whether it ended well.
+    and drops the server's status (grpc#36066). All messages arrive all the same, so the last one
+    says whether the call ended well.
     """
-    piece = None
+    chunk = None
     try:
-        async with aclosing(_each_of(call, to_tag_piece)) as pieces:
-            async for piece in pieces:
-                yield piece
+        async with aclosing(_each_of(call, to_tag_chunk)) as chunks:
+            async for chunk in chunks:
+                yield chunk
     except RequestFailed as failure:
         if not has_lost_its_reason(failure):
             raise
-        if piece is None or piece.end is None:
+        if chunk is None or chunk.end is None:
             raise RequestFailed("UNAVAILABLE", REASON_LOST) from failure
 
 
@@ -124,14 +100,24 @@ def _shorter(seconds: float, deadline: float | None) -> float:
     return seconds if deadline is None else max(0.0, min(seconds, deadline - time.monotonic()))
 
 
-class Client(_Calls):
-    """Use it as a context manager, or close() it.
+def _new_attempts(stream: ResumableStream) -> tuple[list[Attempt], float]:
+    """Those that no call was made for, and the seconds to wait before."""
+    new = [attempt for attempt in stream.open_attempts if attempt.call is None]
+    return new, max((attempt.wait_seconds for attempt in new), default=0.0)
+
+
+def _called(stream: ResumableStream) -> list[Attempt]:
+    return [attempt for attempt in stream.open_attempts if attempt.call is not None]
+
+
+class Client(_Deadlines):
+    """A client whose calls block. Use it as a context manager, or close() it.
 
     target: HOST:PORT, several with commas between, or what gRPC resolves (dns:///NAME:PORT);
     calls go to each address in turn. timeout: deadline of each call in seconds, None for none;
     of a stream it is that of all the calls it takes. tls: None for a connection in the clear.
-    token: sent as a bearer token. retries: what is done about servers that break or stop.
-    version, of each call: of the model; empty for the one that is served.
+    token: sent as a bearer token. retries: after failures of servers.
+
     Every method raises RequestFailed, and ValueError for a number its field cannot hold.
     """
 
@@ -144,9 +130,7 @@ class Client(_Calls):
         token: str | None = None,
         retries: Retries = RETRIES,
     ) -> None:
-        super().__init__(target, timeout, tls, token, retries)
-        self.channel = self._connection.open(grpc)
-        self._stub = unroll_pb2_grpc.UnrollServiceStub(self.channel)
+        super().__init__(target, timeout, tls, token, retries, grpc)
 
     def __enter__(self) -> Self:
         return self
@@ -155,70 +139,93 @@ class Client(_Calls):
         self.close()
 
     def close(self) -> None:
+        """Close the connections; calls under way are cancelled."""
         self.channel.close()
 
-    def classify(
-        self, model: str, texts: Sequence[str], *, version: str = ""
-    ) -> list[Classification]:
+    def _unary(self, method: Any, request: Any, convert: Callable[[Any], Any]) -> Any:
         with _failures():
-            request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
-            return types.to_classifications(self._stub.Classify(request, **self._how))
+            return convert(method(request, **self._how()))
 
-    def tag(
+    def _stream(self, request: pb.GenerateRequest) -> Any:
+        return self._streamed(request)
+
+    def _streamed(self, request: pb.GenerateRequest) -> Generator[Chunk, None, None]:
+        yield from _each(self._stubs.unroll.Generate(request, **self._how()), types.to_chunk)
+
+    def _resumable(self, stream: ResumableStream) -> Any:
+        return self._resumed(stream)
+
+    def _resumed(self, stream: ResumableStream) -> Generator[Chunk, None, None]:
+        deadline, calls = self._deadline(), []
+        try:
+            while stream.open_attempts:
+                new, wait_seconds = _new_attempts(stream)
+                time.sleep(_shorter(wait_seconds, deadline))
+                for attempt in new:
+                    attempt.call = self._stubs.unroll.Generate(
+                        attempt.request, **self._until(deadline)
+                    )
+                    calls.append(attempt.call)
+                # A message of each in turn: all of them run meanwhile.
+                for attempt in _called(stream):
+                    try:
+                        response = next(attempt.call)
+                    except StopIteration:
+                        stream.end(attempt)
+                    except grpc.RpcError as error:
+                        stream.fail(attempt, types.to_failure(error))
+                    else:
+                        if chunk := stream.take(attempt, response):
+                            yield chunk
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _tags(
         self,
         model: str,
-        texts: Sequence[str | Sequence[str]],
-        *,
-        top: int = 0,
-        version: str = "",
-    ) -> list[TaggedText]:
-        """Each a text, or its words. top: how many of the likeliest labels are told, too."""
-        with _failures():
-            request = types.tag_request(model, version, texts, top)
-            return types.to_tagged(self._stub.Tag(request, **self._how))
+        parts: Iterable[Part] | AsyncIterable[Part],
+        options: TagStreamOptions,
+        failover: bool,
+    ) -> Any:
+        if not isinstance(parts, Iterable):
+            raise TypeError("parts of an asynchronous iterable need AsyncClient")
+        return self._tags_of_parts(model, ReadParts(parts, failover), options, failover)
 
-    def stream_tag(
-        self,
-        model: str,
-        parts: Iterable[Part],
-        *,
-        carry_on: bool = True,
-        **options: Unpack[TagStreamOptions],
-    ) -> Iterator[TagPiece]:
-        """Labels as they come, for texts or words as they come.
-
-        ``parts`` is read on another thread, as fast as the server takes them; what it raises
-        is raised here, once whatever came before is labelled. Closing the iterator cancels.
-        carry_on: on another server where one breaks or stops; docs/client.md says how far.
-        """
-        read = ReadParts(parts, keeps=carry_on)
-        if carry_on:
-            yield from self._carried_tags(CarriedTags(model, options, self.retries, read), read)
+    def _tags_of_parts(
+        self, model: str, parts: ReadParts, options: TagStreamOptions, failover: bool
+    ) -> Generator[TagChunk, None, None]:
+        if failover:
+            stream = ResumableTagStream(model, options, self.retries, parts)
+            yield from self._resumed_tags(stream, parts)
         else:
-            call = self._stub.StreamTag(
-                read.requests(to_start(model, options), 0, 0, lambda: True), **self._how
-            )
-            yield from _each(call, to_tag_piece)
-        read.check()
+            requests = parts.requests(to_start(model, options), 0, 0, lambda: True)
+            yield from _each(self._stubs.unroll.StreamTag(requests, **self._how()), to_tag_chunk)
+        parts.check()
 
-    def _carried_tags(self, stream: CarriedTags, parts: ReadParts) -> Iterator[TagPiece]:
+    def _resumed_tags(
+        self, stream: ResumableTagStream, parts: ReadParts
+    ) -> Generator[TagChunk, None, None]:
         deadline = self._deadline()
         while not stream.is_over:
             time.sleep(_shorter(stream.attempt.wait_seconds, deadline))
             yield from self._tag_attempt(stream, stream.attempt, parts, deadline)
 
     def _tag_attempt(
-        self, stream: CarriedTags, attempt: TagAttempt, parts: ReadParts, deadline: float | None
-    ) -> Iterator[TagPiece]:
+        self,
+        stream: ResumableTagStream,
+        attempt: TagAttempt,
+        parts: ReadParts,
+        deadline: float | None,
+    ) -> Generator[TagChunk, None, None]:
         requests = parts.requests(
             attempt.start, attempt.first, attempt.skip, lambda: stream.attempt is attempt
         )
-        call = self._stub.StreamTag(requests, **self._until(deadline))
+        call = self._stubs.unroll.StreamTag(requests, **self._until(deadline))
         try:
             for response in call:
-                piece = stream.take(response)
-                if piece:
-                    yield piece
+                if chunk := stream.take(response):
+                    yield chunk
                 if stream.attempt is not attempt:
                     return
             stream.end()
@@ -227,86 +234,12 @@ class Client(_Calls):
         finally:
             call.cancel()
 
-    def fill(
-        self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""
-    ) -> list[FilledBlank]:
-        """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
-        with _failures():
-            request = types.fill_request(model, version, texts, top)
-            return types.to_filled(self._stub.Fill(request, **self._how))
 
-    def generate(
-        self, model: str, *, carry_on: bool = True, **options: Unpack[GenerateOptions]
-    ) -> Iterator[Piece]:
-        """Tokens as they come; closing the iterator cancels the call.
+class AsyncClient(_Deadlines):
+    """As Client, for use inside an event loop: answers are awaited, streams are read by async for.
 
-        carry_on: on another server where one breaks or stops, so that the stream is whole all the
-        same: no token lost or told twice. docs/client.md says what that takes.
-        """
-        if carry_on:
-            yield from self._carried(ResumableStream(model, options, self.retries))
-        else:
-            request = types.generate_request(model, options)
-            yield from _each(self._stub.Generate(request, **self._how), types.to_piece)
-
-    def _carried(self, stream: ResumableStream) -> Iterator[Piece]:
-        deadline, calls = self._deadline(), []
-        try:
-            while stream.open_attempts:
-                made = [attempt for attempt in stream.open_attempts if attempt.call is None]
-                time.sleep(
-                    _shorter(max((attempt.wait_seconds for attempt in made), default=0.0), deadline)
-                )
-                for attempt in made:
-                    attempt.call = self._stub.Generate(attempt.request, **self._until(deadline))
-                    calls.append(attempt.call)
-                # A message of each in turn: all of them run meanwhile.
-                for attempt in [
-                    attempt for attempt in stream.open_attempts if attempt.call is not None
-                ]:
-                    try:
-                        response = next(attempt.call)
-                    except StopIteration:
-                        stream.end(attempt)
-                    except grpc.RpcError as error:
-                        stream.fail(attempt, types.to_failure(error))
-                    else:
-                        piece = stream.take(attempt, response)
-                        if piece:
-                            yield piece
-        finally:
-            for call in calls:
-                call.cancel()
-
-    def score(
-        self,
-        model: str,
-        texts: Sequence[str],
-        sources: Sequence[str] = (),
-        *,
-        vectors: Sequence[Sequence[float]] = (),
-        version: str = "",
-    ) -> list[ScoredText]:
-        with _failures():
-            request = types.score_request(model, version, texts, sources, vectors)
-            return types.to_scores(self._stub.Score(request, **self._how))
-
-    def list_models(self) -> pb.ListModelsResponse:
-        with _failures():
-            response: pb.ListModelsResponse = self._stub.ListModels(
-                pb.ListModelsRequest(), **self._how
-            )
-            return response
-
-    def get_model(self, name: str, version: str = "", *, with_vocabulary: bool = False) -> pb.Model:
-        request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
-        with _failures():
-            model: pb.Model = self._stub.GetModel(request, **self._how).model
-            return model
-
-
-class AsyncClient(_Calls):
-    """As Client, for use inside an event loop."""
+    Use it as an asynchronous context manager, or await close().
+    """
 
     def __init__(
         self,
@@ -317,9 +250,7 @@ class AsyncClient(_Calls):
         token: str | None = None,
         retries: Retries = RETRIES,
     ) -> None:
-        super().__init__(target, timeout, tls, token, retries)
-        self.channel = self._connection.open(grpc.aio)
-        self._stub = unroll_pb2_grpc.UnrollServiceStub(self.channel)
+        super().__init__(target, timeout, tls, token, retries, grpc.aio)
 
     async def __aenter__(self) -> Self:
         return self
@@ -328,71 +259,101 @@ class AsyncClient(_Calls):
         await self.close()
 
     async def close(self) -> None:
+        """Close the connections; calls under way are cancelled."""
         await self.channel.close()
 
-    async def classify(
-        self, model: str, texts: Sequence[str], *, version: str = ""
-    ) -> list[Classification]:
+    async def _ask(self, method: Any, request: Any, convert: Callable[[Any], Any]) -> Any:
         with _failures():
-            request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
-            response = await self._stub.Classify(request, **self._how)
-            return types.to_classifications(response)
+            return convert(await method(request, **self._how()))
 
-    async def tag(
-        self,
-        model: str,
-        texts: Sequence[str | Sequence[str]],
-        *,
-        top: int = 0,
-        version: str = "",
-    ) -> list[TaggedText]:
-        """Each a text, or its words. top: how many of the likeliest labels are told, too."""
-        with _failures():
-            request = types.tag_request(model, version, texts, top)
-            return types.to_tagged(await self._stub.Tag(request, **self._how))
+    def _unary(self, method: Any, request: Any, convert: Callable[[Any], Any]) -> Any:
+        return self._ask(method, request, convert)
 
-    async def stream_tag(
-        self,
-        model: str,
-        parts: AsyncIterable[Part],
-        *,
-        carry_on: bool = True,
-        **options: Unpack[TagStreamOptions],
-    ) -> AsyncIterator[TagPiece]:
-        """As Client.stream_tag; ``parts`` is read by a task of its own."""
-        awaited = AwaitedParts(parts, keeps=carry_on)
+    def _stream(self, request: pb.GenerateRequest) -> Any:
+        return self._streamed(request)
+
+    async def _streamed(self, request: pb.GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        call = self._stubs.unroll.Generate(request, **self._how())
+        async with aclosing(_each_of(call, types.to_chunk)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _resumable(self, stream: ResumableStream) -> Any:
+        return self._resumed(stream)
+
+    async def _resumed(self, stream: ResumableStream) -> AsyncGenerator[Chunk, None]:
+        deadline, calls = self._deadline(), []
         try:
-            if carry_on:
-                stream = CarriedTags(model, options, self.retries, awaited)
-                pieces = self._carried_tags(stream, awaited)
+            while stream.open_attempts:
+                new, wait_seconds = _new_attempts(stream)
+                await asyncio.sleep(_shorter(wait_seconds, deadline))
+                for attempt in new:
+                    call = self._stubs.unroll.Generate(attempt.request, **self._until(deadline))
+                    calls.append(call)
+                    attempt.call = aiter(call)
+                for attempt in _called(stream):
+                    try:
+                        response = await anext(attempt.call)
+                    except StopAsyncIteration:
+                        stream.end(attempt)
+                    except grpc.RpcError as error:
+                        stream.fail(attempt, types.to_failure(error))
+                    else:
+                        if chunk := stream.take(attempt, response):
+                            yield chunk
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _tags(
+        self,
+        model: str,
+        parts: Iterable[Part] | AsyncIterable[Part],
+        options: TagStreamOptions,
+        failover: bool,
+    ) -> Any:
+        read = parts if isinstance(parts, AsyncIterable) else _asynchronous(parts)
+        return self._tags_of_parts(model, AwaitedParts(read, failover), options, failover)
+
+    async def _tags_of_parts(
+        self, model: str, parts: AwaitedParts, options: TagStreamOptions, failover: bool
+    ) -> AsyncGenerator[TagChunk, None]:
+        try:
+            if failover:
+                stream = ResumableTagStream(model, options, self.retries, parts)
+                chunks = self._resumed_tags(stream, parts)
             else:
                 start = to_start(model, options)
-                requests = awaited.requests(
+                requests = parts.requests(
                     start, 0, 0, lambda: True, lambda: call.initial_metadata()
                 )
-                call: Any = self._stub.StreamTag(requests, **self._how)
-                pieces = _tags_of(call)
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
-            awaited.check()
+                call: Any = self._stubs.unroll.StreamTag(requests, **self._how())
+                chunks = _tags_of(call)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+            parts.check()
         finally:
-            awaited.close()
+            parts.close()
 
-    async def _carried_tags(
-        self, stream: CarriedTags, parts: AwaitedParts
-    ) -> AsyncGenerator[TagPiece, None]:
+    async def _resumed_tags(
+        self, stream: ResumableTagStream, parts: AwaitedParts
+    ) -> AsyncGenerator[TagChunk, None]:
         deadline = self._deadline()
         while not stream.is_over:
             await asyncio.sleep(_shorter(stream.attempt.wait_seconds, deadline))
-            pieces = self._tag_attempt(stream, stream.attempt, parts, deadline)
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
+            chunks = self._tag_attempt(stream, stream.attempt, parts, deadline)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
 
     async def _tag_attempt(
-        self, stream: CarriedTags, attempt: TagAttempt, parts: AwaitedParts, deadline: float | None
-    ) -> AsyncGenerator[TagPiece, None]:
+        self,
+        stream: ResumableTagStream,
+        attempt: TagAttempt,
+        parts: AwaitedParts,
+        deadline: float | None,
+    ) -> AsyncGenerator[TagChunk, None]:
         requests = parts.requests(
             attempt.start,
             attempt.first,
@@ -400,12 +361,11 @@ class AsyncClient(_Calls):
             lambda: stream.attempt is attempt,
             lambda: call.initial_metadata(),
         )
-        call = self._stub.StreamTag(requests, **self._until(deadline))
+        call = self._stubs.unroll.StreamTag(requests, **self._until(deadline))
         try:
             async for response in call:
-                piece = stream.take(response)
-                if piece:
-                    yield piece
+                if chunk := stream.take(response):
+                    yield chunk
                 if stream.attempt is not attempt:
                     return
             stream.end()
@@ -414,79 +374,7 @@ class AsyncClient(_Calls):
         finally:
             call.cancel()
 
-    async def fill(
-        self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""
-    ) -> list[FilledBlank]:
-        """Each with one blank, such as ___. top: how many words to tell, 0 for 5."""
-        with _failures():
-            request = types.fill_request(model, version, texts, top)
-            return types.to_filled(await self._stub.Fill(request, **self._how))
 
-    async def generate(
-        self, model: str, *, carry_on: bool = True, **options: Unpack[GenerateOptions]
-    ) -> AsyncIterator[Piece]:
-        """As Client.generate."""
-        if carry_on:
-            pieces = self._carried(ResumableStream(model, options, self.retries))
-        else:
-            request = types.generate_request(model, options)
-            pieces = _each_of(self._stub.Generate(request, **self._how), types.to_piece)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
-
-    async def _carried(self, stream: ResumableStream) -> AsyncGenerator[Piece, None]:
-        deadline, calls = self._deadline(), []
-        try:
-            while stream.open_attempts:
-                made = [attempt for attempt in stream.open_attempts if attempt.call is None]
-                longest = max((attempt.wait_seconds for attempt in made), default=0.0)
-                await asyncio.sleep(_shorter(longest, deadline))
-                for attempt in made:
-                    call = self._stub.Generate(attempt.request, **self._until(deadline))
-                    calls.append(call)
-                    attempt.call = aiter(call)
-                for attempt in [
-                    attempt for attempt in stream.open_attempts if attempt.call is not None
-                ]:
-                    try:
-                        response = await anext(attempt.call)
-                    except StopAsyncIteration:
-                        stream.end(attempt)
-                    except grpc.RpcError as error:
-                        stream.fail(attempt, types.to_failure(error))
-                    else:
-                        piece = stream.take(attempt, response)
-                        if piece:
-                            yield piece
-        finally:
-            for call in calls:
-                call.cancel()
-
-    async def score(
-        self,
-        model: str,
-        texts: Sequence[str],
-        sources: Sequence[str] = (),
-        *,
-        vectors: Sequence[Sequence[float]] = (),
-        version: str = "",
-    ) -> list[ScoredText]:
-        with _failures():
-            request = types.score_request(model, version, texts, sources, vectors)
-            return types.to_scores(await self._stub.Score(request, **self._how))
-
-    async def list_models(self) -> pb.ListModelsResponse:
-        with _failures():
-            response: pb.ListModelsResponse = await self._stub.ListModels(
-                pb.ListModelsRequest(), **self._how
-            )
-            return response
-
-    async def get_model(
-        self, name: str, version: str = "", *, with_vocabulary: bool = False
-    ) -> pb.Model:
-        request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
-        with _failures():
-            model: pb.Model = (await self._stub.GetModel(request, **self._how)).model
-            return model
+async def _asynchronous(parts: Iterable[Part]) -> AsyncIterator[Part]:
+    for part in parts:
+        yield part

@@ -1,11 +1,11 @@
 """One stream of tokens over several calls, since servers stop and connections break.
 
 It is fed with the messages and the failures of calls, says which calls are to be made next, and
-passes on what the caller has not had yet. It knows no channel and no clock.
+passes on what the caller does not have yet. It knows no channel and no clock.
 
-A call that broke is gone on with by the last resume token of each sample that has not ended, and
+A stream whose call broke resumes by the last resume token of each sample that has not ended, and
 without one by the whole request, with the same seed: the same tokens come again, and those that
-the caller has are left out. They are compared with what was told, so that two streams are
+the caller has are left out. They are compared with what was delivered, so that two streams are
 never joined.
 """
 
@@ -20,21 +20,21 @@ from typing import Any
 
 from unroll import types
 from unroll.channel import Retries
+from unroll.sampling import Sampling
 from unroll.types import (
     Answer,
+    Chunk,
     GenerateOptions,
-    Piece,
     RequestFailed,
     ResumePoint,
     SampleEnd,
-    Sampling,
     Token,
 )
 from unroll.v1 import unroll_pb2 as pb
 
-# How often a stream that may be longer asks for a resume token, where its caller does not say:
-# when a server breaks, at most so many tokens of it are made a second time. A token holds the
-# state of the model, some kilobytes, so asking more often would cost more than it saves; a
+# Tokens between two resume tokens of a stream that may be longer, where its caller does not say:
+# when a server breaks, at most so many tokens of it are made a second time. A resume token holds
+# the state of the model, some kilobytes, so a shorter interval would cost more than it saves; a
 # shorter stream costs nothing, and is made anew.
 RESUME_EVERY = 256
 _SEEDS = 2**64
@@ -46,8 +46,8 @@ REFUSALS = ("NOT_FOUND", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "RESOURCE_EX
 _WHILE_SENDING = "Internal error from Core"
 _BROKEN = ("RST_STREAM", "Stream removed", "GOAWAY", _WHILE_SENDING)
 _CLOSED = "Channel closed"  # by our own caller
-# Options of the request that a resumed stream says anew; all others are in its token.
-_KEPT_OPTIONS = (
+# Options of the request that a resumed stream repeats; all others are in its token.
+_RESUME_OPTIONS = (
     "allow_inexact", "top_log_probabilities", "tokens_per_message", "resume_every",
     "resume_at_end", "version",
 )  # fmt: skip
@@ -73,12 +73,12 @@ def is_broken(failure: RequestFailed) -> bool:
 
 @dataclass(eq=False)
 class Attempt:
-    """One call. sample: the one that it goes on with; None for the request as a whole.
+    """One call. sample: the one that it resumes; None for the request as a whole.
 
     wait_seconds: before it is made. failures: calls in a row before this one that brought nothing
-    new. before: log-probability of the sample's tokens that an earlier attempt made. brought:
-    whether it has told anything new. has_answered: whether its last message has come. call:
-    whatever the driver keeps here.
+    new. before: log-probability of the sample's tokens that earlier attempts made. brought:
+    whether it has brought anything new. has_answered: whether its last message has come. call:
+    the driver's own.
     """
 
     request: pb.GenerateRequest
@@ -93,11 +93,11 @@ class Attempt:
 
 @dataclass(eq=False)
 class _Sample:
-    """What was told of one sample, from position ``first`` on.
+    """What was delivered of one sample, from position ``first`` on.
 
-    point: where it could go on from. pending: another one, once a token after it came: one that
-    was made at the end must not be gone on with. shown: next_position of the last point that the
-    caller got. last: the last one that came.
+    point: where it could resume. pending: another one, usable once a token after it has come: one
+    that was made at the end is not. shown: next_position of the last point that the caller got.
+    last: the last one that came.
     """
 
     first: int
@@ -123,10 +123,10 @@ class _Sample:
 
 
 class ResumableStream:
-    """The calls of one request. attempts: those that are under way or to be made.
+    """The calls of one request. open_attempts: those that are under way or to be made.
 
-    draw: uniform in 0 … 1. choose_seed: for requests without one, so that it is known before a
-    server has told it.
+    options: normalised. draw: uniform in 0 … 1. choose_seed: for requests without one, so that it
+    is known before a server reports it.
 
     Raises ValueError for a number its field cannot hold.
     """
@@ -146,29 +146,29 @@ class ResumableStream:
         self._wants_points = bool(options.get("resume_every"))
         self._asks_at_end = options.get("resume_at_end", False)
         self._allows_inexact = options.get("allow_inexact", False)
-        self._is_whole = bool(options.get("beam"))  # told as a whole, and sent again as one
+        self._is_whole = bool(options.get("beam"))  # answered as a whole, and sent again as one
         self._is_resumed = options.get("resume_token") is not None
         self._numbers = range(options.get("samples") or 1)
         self._options = self._completed(options, choose_seed)
         self._samples: dict[int, _Sample] = {}
-        self._usage: pb.Usage | None = None  # the first that was told
+        self._usage: pb.Usage | None = None  # the first reported
         self._is_accepted = False
-        self._has_told_seed = self._has_told_echo = False
+        self._has_seed = self._has_echo = False
         self._first = Attempt(types.generate_request(model, self._options))
         self.open_attempts = [self._first]
 
     def _completed(
         self, options: GenerateOptions, choose_seed: Callable[[], int]
     ) -> GenerateOptions:
-        """With what going on takes: a seed, resume tokens, and what each token is worth."""
+        """With what resuming takes: a seed, resume tokens, log-probabilities."""
         completed = options.copy()
         if self._is_whole:
             return completed
-        # The end tells the sum, which a server knows only of the tokens that it made itself.
+        # An end has the sum, which a server knows only of the tokens that it made itself.
         completed["log_probabilities"] = True
         sampling = options.get("sampling") or Sampling()
         if not self._is_resumed and sampling.seed is None:
-            completed["sampling"] = replace(sampling, seed=choose_seed())
+            completed["sampling"] = sampling.replace(seed=choose_seed())
         longest = options.get("max_tokens")
         if (longest is None or longest > RESUME_EVERY) and self._retries.attempts > 1:
             completed.setdefault("resume_every", RESUME_EVERY)
@@ -176,8 +176,8 @@ class ResumableStream:
 
     # -- what comes ----------------------------------------------------------------------------
 
-    def take(self, attempt: Attempt, response: pb.GenerateResponse) -> Piece | None:
-        """What is new of a message of ``leg``; None for nothing.
+    def take(self, attempt: Attempt, response: pb.GenerateResponse) -> Chunk | None:
+        """What is new in a message of ``attempt``; None for nothing.
 
         Raises RequestFailed once there is nothing left to try.
         """
@@ -185,10 +185,10 @@ class ResumableStream:
         tokens, agrees = self._take_tokens(attempt, response)
         if not agrees:
             self.fail(attempt, self._unlike())
-            return Piece(tokens, None, None) if tokens else None
+            return Chunk(tokens, None, None) if tokens else None
         points = self._take_points(response)
         ends = self._take_ends(attempt, response, points)
-        piece = Piece(
+        chunk = Chunk(
             tokens,
             self._take_seed(response),
             self._take_answer(attempt, response) if response.finish_reason else None,
@@ -196,13 +196,13 @@ class ResumableStream:
             ends,
             points,
         )
-        is_empty = not (tokens or points or ends or piece.echo or piece.answer)
-        return None if is_empty and piece.seed is None else piece
+        is_empty = not (tokens or points or ends or chunk.echo or chunk.answer)
+        return None if is_empty and chunk.seed is None else chunk
 
     def _take_tokens(
         self, attempt: Attempt, response: pb.GenerateResponse
     ) -> tuple[list[Token], bool]:
-        """The new ones, and whether all others are what was told before."""
+        """The new ones, and whether all others are what was delivered before."""
         fresh: list[Token] = []
         for token in response.tokens:
             number, position = token.sample, token.position
@@ -225,11 +225,11 @@ class ResumableStream:
         return RequestFailed(
             "FAILED_PRECONDITION",
             f"model {self._model!r} makes other tokens here than where the stream began; serve one "
-            "bundle on servers of one kind, or set allow_inexact to go on all the same",
+            "bundle on servers of one kind, or set allow_inexact to resume all the same",
         )
 
     def _take_points(self, response: pb.GenerateResponse) -> list[ResumePoint]:
-        """Notes where samples could go on from; the new ones that the caller asked for."""
+        """Notes where samples could resume; returns the new points if the caller wants them."""
         fresh = []
         for message in response.resume_points:
             point = types.to_resume_point(message)
@@ -250,7 +250,7 @@ class ResumableStream:
     ) -> list[SampleEnd]:
         """Of samples that had not ended, as if one server had made all of their tokens.
 
-        points: gets their last ones, where the caller asked for those and for no others.
+        points: their last ones are added where the caller wants those and no others.
         """
         fresh = []
         for message in response.ends:
@@ -267,15 +267,15 @@ class ResumableStream:
         return fresh
 
     def _take_seed(self, response: pb.GenerateResponse) -> int | None:
-        if self._has_told_seed or not response.HasField("seed"):
+        if self._has_seed or not response.HasField("seed"):
             return None
-        self._has_told_seed = True
+        self._has_seed = True
         return response.seed
 
     def _take_echo(self, response: pb.GenerateResponse) -> list[Token]:
-        if self._has_told_echo or not response.echo:
+        if self._has_echo or not response.echo:
             return []
-        self._has_told_echo = True
+        self._has_echo = True
         return [types.to_token(token, self._wants_log_probabilities) for token in response.echo]
 
     def _take_answer(self, attempt: Attempt, response: pb.GenerateResponse) -> Answer | None:
@@ -283,7 +283,7 @@ class ResumableStream:
         attempt.has_answered = True
         usage = self._usage = self._usage or response.usage
         if response.finish_reason == pb.FINISH_REASON_HANDED_OVER:
-            self._go_on_after(attempt)
+            self._resume_after(attempt)
             return None
         if any(not other.has_answered for other in self.open_attempts):
             return None
@@ -297,37 +297,37 @@ class ResumableStream:
         )
 
     def end(self, attempt: Attempt) -> None:
-        """The call of ``leg`` ended, and well. Raises as fail()."""
+        """The call of ``attempt`` ended with status OK. Raises as fail()."""
         self.fail(attempt, NO_LAST_MESSAGE)
 
     def fail(self, attempt: Attempt, failure: RequestFailed) -> None:
-        """The call of ``leg`` ended with ``failure``, which is raised where it is final."""
+        """The call of ``attempt`` ended with ``failure``, which is raised if it is final."""
         self.open_attempts.remove(attempt)
         if attempt.has_answered:
             return
         failures = 1 if attempt.brought else attempt.failures + 1
         is_another = self._is_accepted and attempt is not self._first
         is_refused = is_another and failure.code in REFUSALS
-        may_go_on = (
+        may_resume = (
             is_refused or is_broken(failure) or self._retries.waits_for(failure.retry_after_seconds)
         )
-        if not may_go_on or failures >= self._retries.attempts:
+        if not may_resume or failures >= self._retries.attempts:
             raise failure
         wait = max(self._retries.wait(failures, self._draw), failure.retry_after_seconds or 0.0)
         # The token is tried again where the whole request is refused in turn.
         is_token_bad = is_refused and attempt.sample is not None and not failure.retry_after_seconds
-        self._go_on(attempt, failures, wait, by_token=not is_token_bad)
+        self._resume(attempt, failures, wait, by_token=not is_token_bad)
 
     # -- what is next --------------------------------------------------------------------------
 
-    def _go_on_after(self, attempt: Attempt) -> None:
-        """The server of ``leg`` stops, and says so: others are asked at once."""
+    def _resume_after(self, attempt: Attempt) -> None:
+        """The server of ``attempt`` stops, and says so: another one is called at once."""
         failures = 0 if attempt.brought else attempt.failures + 1
         if failures >= max(self._retries.attempts, 2):
             raise RequestFailed("UNAVAILABLE", f"{failures} servers in a row stopped")
-        self._go_on(attempt, failures, 0.0)
+        self._resume(attempt, failures, 0.0)
 
-    def _go_on(self, attempt: Attempt, failures: int, wait: float, by_token: bool = True) -> None:
+    def _resume(self, attempt: Attempt, failures: int, wait: float, by_token: bool = True) -> None:
         wanted = [attempt.sample] if attempt.sample is not None else self._unfinished()
         points = [self._samples[n].usable_point() if by_token else None for n in wanted]
         for point in points:
@@ -350,7 +350,7 @@ class ResumableStream:
 
     def _attempt_from(self, point: ResumePoint, failures: int, wait: float) -> Attempt:
         every: dict[str, Any] = dict(self._options)
-        options: Any = {name: every[name] for name in _KEPT_OPTIONS if name in every}
+        options: Any = {name: every[name] for name in _RESUME_OPTIONS if name in every}
         options |= {"resume_token": point.token, "log_probabilities": True}
         request = types.generate_request(self._model, options)
         before = self._samples[point.sample].log_probability_until(point.next_position)
@@ -358,6 +358,6 @@ class ResumableStream:
 
     def _request_again(self) -> pb.GenerateRequest:
         options = self._options.copy()
-        if self._has_told_echo:
+        if self._has_echo:
             options["echo"] = False
         return types.generate_request(self._model, options)

@@ -1,4 +1,4 @@
-"""What a caller sends into a stream of tags, read once and kept until it cannot be needed again."""
+"""What a caller sends into a stream of tags, read once and buffered while it may be sent again."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from unroll.tag_streams import Part, to_request
 from unroll.v1 import unroll_pb2 as pb
 
-# Requests that are kept at most. With words, those since the last resume token; with a text, whose
-# tokens only the server can count, all since the server began or the last one handed over.
-MOST_KEPT = 65_536
+# Largest number of parts buffered. With words, those since the last resume token; with a text,
+# whose tokens only the server can count, all since the server began or the last one handed over.
+MOST_BUFFERED = 65_536
 
 
 class Parts:
-    """Parts by number, from 0. The stream could go on from ``position``, whose token is word
+    """Parts by number, from 0. The stream could resume at ``position``, whose token is word
     ``skip`` of part ``first``.
 
-    keeps: whether any are kept. failure: what the caller's own iterable raised.
+    buffers: whether any are buffered. failure: what the caller's own iterable raised.
     """
 
-    def __init__(self, keeps: bool) -> None:
+    def __init__(self, buffers: bool) -> None:
         self.failure: Exception | None = None
         self.first = self.skip = self.position = 0
-        self._keeps = keeps
-        self._kept: dict[int, Part] = {}
+        self._is_buffering = buffers
+        self._buffered: dict[int, Part] = {}
         self._count = 0
         self._is_over = False
 
     @property
     def is_whole(self) -> bool:
         """Whether everything from ``first`` on is here."""
-        return self._keeps and (self.first in self._kept or self.first == self._count)
+        return self._is_buffering and (self.first in self._buffered or self.first == self._count)
 
     def reach(self, position: int) -> bool:
-        """Go on from ``position``, if the parts say which word that is."""
+        """Begin at ``position``, if the parts say which word that is."""
         first, skip, at = self.first, self.skip, self.position
         while at < position:
-            part = self._kept.get(first)
+            part = self._buffered.get(first)
             if part is None or isinstance(part, str):
                 return False
             left = len(part) - skip
@@ -46,26 +46,26 @@ class Parts:
                 first, skip, at = first + 1, 0, at + left
             else:
                 skip, at = skip + position - at, position
-        self._let_go(first, skip, at)
+        self._drop_until(first, skip, at)
         return True
 
     def jump(self, number: int, position: int) -> None:
-        """Go on from ``position``, with which part ``number`` begins."""
-        self._let_go(number, 0, position)
+        """Begin at ``position``, with which part ``number`` begins."""
+        self._drop_until(number, 0, position)
 
-    def _let_go(self, first: int, skip: int, position: int) -> None:
+    def _drop_until(self, first: int, skip: int, position: int) -> None:
         for number in range(self.first, first):
-            self._kept.pop(number, None)
+            self._buffered.pop(number, None)
         self.first, self.skip, self.position = first, skip, position
 
     def _add(self, part: Part) -> None:
         # The number comes last: whoever finds it counted finds the part.
-        self._kept[self._count] = part if isinstance(part, str) else list(part)
+        self._buffered[self._count] = part if isinstance(part, str) else list(part)
         self._count += 1
-        self._kept.pop(self._count - (MOST_KEPT if self._keeps else 1) - 1, None)
+        self._buffered.pop(self._count - (MOST_BUFFERED if self._is_buffering else 1) - 1, None)
 
     def _at(self, number: int) -> Part | None:
-        return self._kept[number] if number < self._count else None
+        return self._buffered[number] if number < self._count else None
 
     def _end(self, failure: Exception | None = None) -> None:
         self.failure, self._is_over = failure, True
@@ -79,8 +79,8 @@ class Parts:
 class ReadParts(Parts):
     """Read by the thread of whichever call is under way."""
 
-    def __init__(self, parts: Iterable[Part], keeps: bool) -> None:
-        super().__init__(keeps)
+    def __init__(self, parts: Iterable[Part], buffers: bool) -> None:
+        super().__init__(buffers)
         self._parts = iter(parts)
         self._reading = threading.Lock()
 
@@ -119,8 +119,8 @@ class ReadParts(Parts):
 class AwaitedParts(Parts):
     """Read by a task of its own, which outlives the calls that wait for it."""
 
-    def __init__(self, parts: AsyncIterable[Part], keeps: bool) -> None:
-        super().__init__(keeps)
+    def __init__(self, parts: AsyncIterable[Part], buffers: bool) -> None:
+        super().__init__(buffers)
         self._parts = aiter(parts)
         self._reading: asyncio.Task[None] | None = None
 

@@ -1,8 +1,8 @@
 """One stream of tags over several calls: as failover.py, for tokens that the caller sends.
 
-A call that broke is gone on with from its last resume token, or from the start, with what was
+A stream whose call broke resumes from its last resume token, or from the start, with what was
 sent after it; answers that the caller has are left out. With words it is known which were
-answered. How many tokens a text is only servers know: from a text on, the stream goes back to
+answered. How many tokens a text has only servers know: from a text on, the stream goes back to
 where it was before that text, unless a server hands it over.
 """
 
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from unroll.channel import Retries
 from unroll.failover import NO_LAST_MESSAGE, REFUSALS, RESUME_EVERY, is_broken
 from unroll.replay_buffer import Parts
-from unroll.tag_streams import TagPiece, TagStreamEnd, TagStreamOptions, to_start
+from unroll.tag_streams import TagChunk, TagStreamEnd, TagStreamOptions, to_start
 from unroll.types import RequestFailed, ResumePoint, TaggedToken, to_resume_point, to_tagged_token
 from unroll.v1 import unroll_pb2 as pb
 
 
 @dataclass(eq=False)
 class TagAttempt:
-    """One call. first, skip: the part that it begins with, and how many of its words not to send.
+    """One call. first, skip: the part that it begins with, and the number of its words left out.
 
-    wait_seconds, failures, brought, has_answered: as of carrying_on.Leg.
+    wait_seconds, failures, brought, has_answered: as of failover.Attempt.
     """
 
     start: pb.StreamTagStart
@@ -37,7 +37,7 @@ class TagAttempt:
     has_answered: bool = False
 
 
-class CarriedTags:
+class ResumableTagStream:
     """The calls of one stream of tags. attempt: the one under way or to be made.
 
     parts: what the caller sends. draw: uniform in 0 … 1.
@@ -65,19 +65,19 @@ class CarriedTags:
             self._options.setdefault("resume_every", RESUME_EVERY)
         self._first: int | None = None if options.get("resume_token") else 0
         self._next_position = self._first or 0
-        self._labels: list[str] = []  # of what was told from the parts' position on
+        self._labels: list[str] = []  # delivered, from the parts' position on
         self._shown = -1
         self._last: ResumePoint | None = None
         self._unknown_symbols = 0
-        self._usage: pb.Usage | None = None  # the first that was told
+        self._usage: pb.Usage | None = None  # the first reported
         self._is_accepted = False
         self.is_over = False
         self._first_attempt = self.attempt = TagAttempt(to_start(model, self._options))
 
     # -- what comes ----------------------------------------------------------------------------
 
-    def take(self, response: pb.StreamTagResponse) -> TagPiece | None:
-        """What is new of a message of the attempt; None for nothing.
+    def take(self, response: pb.StreamTagResponse) -> TagChunk | None:
+        """What is new in a message of the attempt; None for nothing.
 
         Raises RequestFailed once there is nothing left to try.
         """
@@ -93,17 +93,17 @@ class CarriedTags:
         if response.handed_over:
             self._take_usage(response.usage)
             attempt.has_answered = True
-            self._go_on_after(response)
+            self._resume_after(response)
         elif response.HasField("usage"):
             self._take_usage(response.usage)
             attempt.has_answered = self.is_over = True
             end = self._end(response.usage)
             if self._asks_at_end and not self._wants_points and self._last:
                 points.append(self._last)
-        return TagPiece(tokens, points, end) if tokens or points or end else None
+        return TagChunk(tokens, points, end) if tokens or points or end else None
 
     def _take_tokens(self, response: pb.StreamTagResponse) -> list[TaggedToken] | None:
-        """The new ones; None where the others are not what was told before."""
+        """The new ones; None where the others are not what was delivered before."""
         fresh = []
         for token in response.tokens:
             if self._first is None:
@@ -126,11 +126,11 @@ class CarriedTags:
         return RequestFailed(
             "FAILED_PRECONDITION",
             f"model {self._model!r} gives other labels here than where the stream began; serve one "
-            "bundle on servers of one kind, or set allow_inexact to go on all the same",
+            "bundle on servers of one kind, or set allow_inexact to resume all the same",
         )
 
     def _take_points(self, response: pb.StreamTagResponse) -> list[ResumePoint]:
-        """Goes on from them when need be; the new ones that the caller asked for."""
+        """Notes where to resume; returns the new points if the caller wants them."""
         fresh = []
         for message in response.resume_points:
             point = self._last = to_resume_point(message)
@@ -168,29 +168,29 @@ class CarriedTags:
     # -- what is next --------------------------------------------------------------------------
 
     def end(self) -> None:
-        """The call of the attempt ended, and well. Raises as fail()."""
+        """The call of the attempt ended with status OK. Raises as fail()."""
         if not self.is_over:
             self.fail(NO_LAST_MESSAGE)
 
     def fail(self, failure: RequestFailed) -> None:
-        """The call of the attempt ended with ``failure``, which is raised where it is final."""
+        """The call of the attempt ended with ``failure``, which is raised if it is final."""
         attempt = self.attempt
         if self.is_over:
             return
         failures = 1 if attempt.brought else attempt.failures + 1
         is_another = self._is_accepted and attempt is not self._first_attempt
-        may_go_on = (
+        may_resume = (
             is_broken(failure)
             or (is_another and failure.code in REFUSALS)
             or self._retries.waits_for(failure.retry_after_seconds)
         )
-        if not (may_go_on and self._parts.is_whole) or failures >= self._retries.attempts:
+        if not (may_resume and self._parts.is_whole) or failures >= self._retries.attempts:
             raise failure
         wait = max(self._retries.wait(failures, self._draw), failure.retry_after_seconds or 0.0)
-        self._go_on(failures, wait)
+        self._resume(failures, wait)
 
-    def _go_on_after(self, response: pb.StreamTagResponse) -> None:
-        """The server stops, and says so: another one is asked at once."""
+    def _resume_after(self, response: pb.StreamTagResponse) -> None:
+        """The server stops, and says so: another one is called at once."""
         attempt, before = self.attempt, self._parts.position
         if self._last and response.resume_points and not self._reach(self._last):
             self._parts.jump(attempt.first + response.requests_read, self._last.next_position)
@@ -199,12 +199,12 @@ class CarriedTags:
         if not self._parts.is_whole or failures >= max(self._retries.attempts, 2):
             raise RequestFailed(
                 "UNAVAILABLE",
-                "the server stopped, and what it had not answered is not kept any more"
+                "the server stopped, and what it had not answered is no longer buffered"
                 if failures == 0
                 else f"{failures} servers in a row stopped",
             )
-        self._go_on(failures, 0.0)
+        self._resume(failures, 0.0)
 
-    def _go_on(self, failures: int, wait: float) -> None:
+    def _resume(self, failures: int, wait: float) -> None:
         start = to_start(self._model, self._options)
         self.attempt = TagAttempt(start, self._parts.first, self._parts.skip, wait, failures)

@@ -14,7 +14,11 @@ Part = str | Sequence[str]
 
 
 class TagStreamOptions(TypedDict, total=False):
-    """What a call of stream_tag may say, as StreamTagStart in proto/unroll/v1/unroll.proto."""
+    """Options of stream_tag.
+
+    top: number of the most probable labels beside each token, 0 to 20. All others are as those of
+    generate; resume_at_end: once the caller has sent its last token and has got every answer.
+    """
 
     top: int
     tokens_per_message: int
@@ -27,12 +31,11 @@ class TagStreamOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TagStreamEnd:
-    """tokens: that were labelled. Times in seconds, from the first token sent.
+    """How a stream of tags ended. tokens: number labelled. Times in seconds, from the first token.
 
     handed_over: the server stops before the caller has sent its last token; it has answered
-    requests_read of them. Only where the caller does without carry_on. Of a stream that was
-    carried on with, tokens are those of all its calls, unknown_symbols those that servers told
-    at their ends, and times the first that one told.
+    requests_read requests. Only without failover. After a failover, tokens are those of all calls,
+    unknown_symbols those that servers reported at their ends, and times the first reported.
     """
 
     tokens: int
@@ -44,7 +47,7 @@ class TagStreamEnd:
 
 
 @dataclass(frozen=True)
-class TagPiece:
+class TagChunk:
     """One message of a stream of tags; end: in the last one."""
 
     tokens: list[TaggedToken]
@@ -64,14 +67,14 @@ def to_start(model: str, options: TagStreamOptions) -> pb.StreamTagStart:
 
 
 def to_request(part: Part, skip: int = 0) -> pb.StreamTagRequest:
-    """skip: of its words, how many are not sent."""
+    """skip: number of its first words that are left out."""
     if isinstance(part, str):
         return pb.StreamTagRequest(text=part)
     return pb.StreamTagRequest(words=pb.Words(words=part[skip:] if skip else part))
 
 
-def to_tag_piece(response: pb.StreamTagResponse) -> TagPiece:
-    return TagPiece(
+def to_tag_chunk(response: pb.StreamTagResponse) -> TagChunk:
+    return TagChunk(
         [to_tagged_token(token) for token in response.tokens],
         [to_resume_point(point) for point in response.resume_points],
         to_tag_end(response) if response.HasField("usage") else None,

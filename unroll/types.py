@@ -1,16 +1,26 @@
-"""Typed values for what goes in and comes out, and the only code here that knows messages."""
+"""Typed values for what goes in and comes out, and their messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
+from unroll.sampling import FLAGS, Sampling, SamplingKeywords
 from unroll.v1 import unroll_pb2 as pb
+
+# What a call of generate reads: one of these options.
+INPUTS = ("prompt", "source", "vector", "resume_token")
+# Metadata of what a failed call has beside its status and message.
+_DETAILS = "grpc-status-details-bin"
+
+
+class OptionInvalid(ValueError):
+    """Options of a call that exclude each other; nothing was sent."""
 
 
 class RequestFailed(Exception):
@@ -29,7 +39,7 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True)
 class Classification:
-    """labels: every label with its probability, the most probable first."""
+    """labels: every label of the model with its probability, the most probable first."""
 
     labels: list[tuple[str, float]]
     input_tokens: int
@@ -53,6 +63,8 @@ class TaggedToken:
 
 @dataclass(frozen=True)
 class TaggedText:
+    """unknown_symbols: number of tokens outside the vocabulary."""
+
     tokens: list[TaggedToken]
     unknown_symbols: int
 
@@ -70,44 +82,13 @@ class FilledBlank:
         return self.words[0]
 
 
-def _number(meaning: str) -> Any:
-    """A number that a request may leave out; ``meaning`` is its flag's help."""
-    return field(default=None, metadata={"help": meaning})
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn; None takes the model's default, seed None one of the server's.
-
-    Each is explained at its field in proto/unroll/v1/unroll.proto. Tokens are given by id.
-    """
-
-    temperature: float | None = _number("sampling temperature (0 = most probable token)")
-    top_k: int | None = _number("most probable tokens kept (0 = all)")
-    top_p: float | None = _number("mass of the most probable tokens kept (1 = all)")
-    seed: int | None = _number("seed of the draws (default: the server's choice)")
-    min_p: float | None = _number("least share of the likeliest token's probability (0 = any)")
-    repetition_penalty: float | None = _number("divisor of repeated tokens' logits (1 = none)")
-    frequency_penalty: float | None = _number("logit lost for each repetition, -2 to 2")
-    presence_penalty: float | None = _number("logit lost once by repeated tokens, -2 to 2")
-    typical_p: float | None = _number("mass of the most typical tokens kept (1 = all)")
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    allowed_tokens: Sequence[int] = ()
-    banned_tokens: Sequence[int] = ()
-
-
-def sampling_numbers() -> dict[str, tuple[type[int] | type[float], str]]:
-    """The numbers of Sampling by name: their types, and what they mean."""
-    return {
-        part.name: (int if str(part.type).startswith("int") else float, part.metadata["help"])
-        for part in fields(Sampling)
-        if "help" in part.metadata
-    }
-
-
 @dataclass(frozen=True)
 class Beam:
-    """Search for the most probable answer among ``width`` side by side; tell the best few."""
+    """Beam search: the ``best`` of ``width`` hypotheses side by side.
+
+    length_penalty: a hypothesis is ranked by log-probability / tokens ** length_penalty; None
+    is 1. early_stop: end once ``width`` hypotheses have ended.
+    """
 
     width: int
     best: int = 1
@@ -115,10 +96,23 @@ class Beam:
     early_stop: bool = False
 
 
-class GenerateOptions(TypedDict, total=False):
-    """What a call of generate may say, as in proto/unroll/v1/unroll.proto.
+class GenerateOptions(SamplingKeywords, total=False):
+    """Options of generate beside those of sampling; proto/unroll/v1/unroll.proto has each in full.
 
-    One of prompt, source, vector, resume_token is what prefills the model.
+    The input, one of: prompt, text to continue; source, of a sequence-to-sequence model; vector,
+    of a vector-to-sequence model; resume_token, of a ResumePoint (allow_inexact: even where other
+    kernels may round otherwise).
+
+    Length: max_tokens, None for the model's limit; min_tokens, before which neither the end token
+    nor a stop text ends the output; stop, texts that end it and are not part of it.
+
+    Outputs: samples, 1 to 64 independent ones of one input; beam, to search instead of sampling;
+    echo, for the prompt's tokens in the first chunk; log_probabilities of each token, and of the
+    top_log_probabilities most probable ones at its position, 0 to 20; tokens_per_message, 0 for
+    the server's choice.
+
+    Resume points: resume_every so many tokens, at least 16; resume_at_end, where max_tokens or a
+    stop text ended the output. version: of the model, empty for the one that is served.
     """
 
     prompt: str | None
@@ -143,10 +137,10 @@ class GenerateOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Token:
-    """log_probability: natural logarithm; None where it was not asked for or there is none.
+    """log_probability: natural logarithm; None where it was not requested or there is none.
 
-    sample: which of the request's streams it belongs to. top: the likeliest tokens here, as
-    (id, text, log-probability).
+    sample: number of the request's stream it belongs to. top: the most probable tokens at this
+    position, as (id, text, log-probability).
     """
 
     id: int
@@ -159,11 +153,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a stream ended: reason ``end``, ``stop`` or ``length``; times in seconds.
+    """How a stream ended; times in seconds.
 
-    handed_over: the server stops, and the stream could go on elsewhere; only where its caller
-    does without carry_on. Of a stream that was carried on with, tokens are those of all its
-    calls; unknown_symbols and times are the first that a server told.
+    reason: ``end``, ``stop`` or ``length``; ``handed_over`` where the server stops and the stream
+    could go on elsewhere, only without failover. After a failover, output_tokens are those of all
+    calls; unknown_symbols and times are the first that a server reported.
     """
 
     reason: str
@@ -187,7 +181,7 @@ class SampleEnd:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """token: goes on with the sample from ``next_position``, as generate's resume_token."""
+    """token: resumes the sample at ``next_position``, as resume_token of generate or stream_tag."""
 
     sample: int
     token: bytes
@@ -195,10 +189,10 @@ class ResumePoint:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """One message of a stream: its new tokens, the seed in the first, the answer in the last.
 
-    echo: the prompt's tokens, in the first where asked for. ends: the samples that ended with
+    echo: the prompt's tokens, in the first one if requested. ends: the samples that ended with
     these tokens. resume_points: where samples could go on from.
     """
 
@@ -211,25 +205,60 @@ class Piece:
 
     @property
     def text(self) -> str:
+        """The texts of its tokens, joined."""
         return "".join(token.text for token in self.tokens)
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """log_probability: sum over the tokens that have one."""
+    """log_probability: sum over the tokens that have one, natural logarithm."""
 
     tokens: list[Token]
     log_probability: float
     unknown_symbols: int
 
 
+@dataclass(frozen=True)
+class ModelState:
+    """A version in the server's model repository.
+
+    state: ``READY``, ``LOADING``, ``UNLOADING`` or ``UNAVAILABLE``, for ``reason``.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+def normalised(options: GenerateOptions) -> GenerateOptions:
+    """The same options, with the parameters of sampling in ``sampling``.
+
+    Raises OptionInvalid for two inputs, or parameters of sampling said twice; TypeError for an
+    option that there is not.
+    """
+    rest = dict(options)
+    for name in rest.keys() - GenerateOptions.__annotations__.keys():
+        raise TypeError(f"generate() has no option {name!r}")
+    inputs = [name for name in INPUTS if rest.get(name) is not None]
+    if len(inputs) > 1:
+        raise OptionInvalid(f"{' and '.join(inputs)} exclude each other; give one")
+    keywords = {name: rest.pop(name) for name in FLAGS if name in rest}
+    parameters: Any = {name: value for name, value in keywords.items() if value is not None}
+    if parameters and rest.get("sampling") is not None:
+        raise OptionInvalid(f"sampling and {', '.join(parameters)} exclude each other; give one")
+    if parameters:
+        rest["sampling"] = Sampling(**parameters)
+    return cast(GenerateOptions, rest)
+
+
 def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest:
-    """Raises ValueError for a number its field cannot hold."""
+    """options: normalised. Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
     sampling, beam, vector = (rest.pop(name, None) for name in ("sampling", "beam", "vector"))
     request = pb.GenerateRequest(model=model, model_version=rest.pop("version", ""), **rest)
     if sampling is not None:
-        request.sampling.MergeFrom(pb.Sampling(**vars(sampling)))
+        request.sampling.MergeFrom(sampling.to_message())
     if beam is not None:
         request.beam.MergeFrom(pb.Beam(**vars(beam)))
     if vector is not None:
@@ -303,8 +332,8 @@ def to_filled(response: pb.FillResponse) -> list[FilledBlank]:
     ]
 
 
-def to_piece(response: pb.GenerateResponse) -> Piece:
-    return Piece(
+def to_chunk(response: pb.GenerateResponse) -> Chunk:
+    return Chunk(
         [to_token(token) for token in response.tokens],
         response.seed if response.HasField("seed") else None,
         _to_answer(response) if response.finish_reason else None,
@@ -349,8 +378,8 @@ def to_scores(response: pb.ScoreResponse) -> list[ScoredText]:
     ]
 
 
-def to_token(token: pb.Token, tells_log_probability: bool = True) -> Token:
-    has = tells_log_probability and token.HasField("log_probability")
+def to_token(token: pb.Token, with_log_probability: bool = True) -> Token:
+    has = with_log_probability and token.HasField("log_probability")
     return Token(
         token.id,
         token.text,
@@ -361,6 +390,10 @@ def to_token(token: pb.Token, tells_log_probability: bool = True) -> Token:
     )
 
 
+def to_states(response: Any) -> list[ModelState]:
+    return [ModelState(m.name, m.version, m.state, m.reason) for m in response.models]
+
+
 def to_failure(error: grpc.RpcError) -> RequestFailed:
     """The status of a failed call, with the delay from RetryInfo where there is one."""
     code = error.code()
@@ -369,9 +402,19 @@ def to_failure(error: grpc.RpcError) -> RequestFailed:
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:
-    status = rpc_status.from_call(error)
-    for detail in status.details if status else ():
+    for detail in _details(error):
         info = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
     return None
+
+
+def _details(error: grpc.RpcError) -> Sequence[Any]:
+    """Messages beside the status; none where what came is no google.rpc.Status."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS:
+            try:
+                return list(status_pb2.Status.FromString(value).details)
+            except DecodeError:
+                return ()
+    return ()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from service.engine.errors import RequestError
 from service.engine.finiteness import not_finite
 from service.engine.open_work import Ahead
+from service.engine.requests import Sink
 from service.engine.shares import NOBODY, Share
 from service.engine.text_queue import Text, TextQueue
 from service.failpoints import failpoint
@@ -55,12 +56,15 @@ class BatchFailed:
     error: RequestError
 
 
+BatchEvent = BatchDone | BatchFailed
+
+
 @dataclass(eq=False)
 class Job:
     """The items of one request and, once they have run, their results in the same order."""
 
     items: Sequence[BatchItem]
-    sink: Any
+    sink: Sink[BatchEvent]
     arrived: float
     results: list[Any]
     left: int  # items without a result
@@ -123,7 +127,10 @@ class BatchEngine:
     def is_idle(self) -> bool:
         return not (self._waiting or self._batch)
 
-    def open(self, items: Sequence[BatchItem], sink: Any, share: Share = NOBODY) -> Job:
+    def open(
+        self, items: Sequence[BatchItem], sink: Sink[BatchEvent], share: Share = NOBODY
+    ) -> Job:
+        """On any thread: of the engine, only its clock is asked."""
         return Job(items, sink, self.clock(), [None] * len(items), len(items), share)
 
     def cost(self, items: Sequence[BatchItem]) -> float:
@@ -168,7 +175,7 @@ class BatchEngine:
         if self._batch and not self._batch.is_wanted:
             self._batch = None
 
-    def step(self) -> list[Any]:
+    def step(self) -> list[Sink[BatchEvent]]:
         """Run one piece of the batch under way, or of the next one."""
         batch = self._batch or self._begin()
         failpoint("engine.predict")
@@ -184,11 +191,11 @@ class BatchEngine:
         self._batch = None  # not before: what breaks on the way is given up with its jobs
         return answered
 
-    def hand_over(self, error: RequestError) -> list[Any]:
+    def hand_over(self, error: RequestError) -> list[Sink[BatchEvent]]:
         """Nothing: whole texts are answered soon."""
         return []
 
-    def fail(self, error: RequestError) -> list[Any]:
+    def fail(self, error: RequestError) -> list[Sink[BatchEvent]]:
         """Give up every job; each gets ``error``."""
         running = self._batch.entries if self._batch else []
         jobs = {id(text.job): text.job for text in (*running, *self._waiting.everything())}
@@ -223,7 +230,7 @@ class BatchEngine:
         gap = self._last_batch / self._came if self._came else 0.0
         self._gap = gap if not (gap and self._gap) else 0.5 * (gap + self._gap)
 
-    def _hand_out(self, batch: _Batch, results: Sequence[Any]) -> list[Any]:
+    def _hand_out(self, batch: _Batch, results: Sequence[Any]) -> list[Sink[BatchEvent]]:
         answered = []
         for text, result in zip(batch.entries, results, strict=True):
             job = text.job

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import cast
+from dataclasses import dataclass, field
 
-from service.engine.decode import (
-    DecodeSequence,
-    GenerateEngine,
-    GenerationModel,
-    Observer,
-    Runner,
-    delivered_here,
-)
 from service.engine.errors import RequestError
 from service.engine.open_work import Ahead
 from service.engine.requests import (
     CAUGHT_UP,
+    LIKELIEST,
     Checkpoint,
+    Event,
     FinishReason,
-    GenerateRequest,
-    RequestState,
-    Sampling,
     Sink,
-    Snapshot,
+    TagRequest,
+    TagSnapshot,
     TokenMade,
 )
 from service.engine.scheduler import Phase, Prompt
 from service.engine.shares import NOBODY, Share
 from service.engine.slots import StateStore
+from service.engine.step_engine import (
+    GenerationModel,
+    Observer,
+    RequestState,
+    Runner,
+    StepEngine,
+    StepSequence,
+)
 
-# The likeliest label: nothing is drawn, so no seed matters.
-LIKELIEST = Sampling.of(seed=0, temperature=0.0)
 # So many tokens after another a stream gets where others wait for its row: it may never end.
 TURN = 256
 
 
-@dataclass(eq=False, slots=True)
-class PushedStream(DecodeSequence):
+@dataclass(eq=False, slots=True, kw_only=True)
+class PushedSequence(StepSequence):
     """inbox: ids that were pushed and are not read yet. is_closed: no further ones come.
 
     ends_as: why it ends once it is closed.
@@ -48,6 +45,7 @@ class PushedStream(DecodeSequence):
     waited: from then until its row, in seconds; None before that.
     """
 
+    progress: Tagging
     inbox: deque[int] = field(default_factory=deque)
     is_closed: bool = False
     ends_as: FinishReason = FinishReason.CLOSED
@@ -56,8 +54,12 @@ class PushedStream(DecodeSequence):
     waited: float | None = None
 
 
-class PushEngine(GenerateEngine):
-    """A GenerateEngine whose next token is the caller's, not the one just made.
+# A request while it runs; it has one stream.
+Tagging = RequestState[PushedSequence, TagRequest]
+
+
+class PushEngine(StepEngine[PushedSequence, TagRequest]):
+    """An engine whose next token is the caller's, not the one just made.
 
     A stream holds a row only while it has tokens to read and its sink has room; without
     either it pauses and keeps its state. The model's ``pieces`` are its labels.
@@ -73,7 +75,7 @@ class PushEngine(GenerateEngine):
         rows: StateStore | None = None,
     ) -> None:
         super().__init__(model, runner, capacity, clock, observer, rows=rows)
-        self._closed: list[PushedStream] = []  # that end without another token
+        self._closed: list[PushedSequence] = []  # that end without another token
 
     @property
     def is_idle(self) -> bool:
@@ -81,23 +83,15 @@ class PushEngine(GenerateEngine):
 
     # -- from the thread: open, arrive, push, close_input, resume ------------------------------
 
-    def open(self, request: GenerateRequest, sink: Sink, share: Share = NOBODY) -> RequestState:
-        """The stream of ``request``, which begins with its first token."""
-        progress = RequestState(request, sink, 1, share)
-        resumed = request.resumed
-        stream = PushedStream(
-            Prompt(()),
-            saved=resumed.state if resumed else self._zeros,
-            share=share,
-            progress=progress,
-            made=resumed.made if resumed else 0,
-            delivered=resumed.made if resumed else 0,
-            sink=sink,
+    @staticmethod
+    def open(request: TagRequest, sink: Sink[Event], share: Share = NOBODY) -> Tagging:
+        """``request`` as the engine knows it; on any thread, since it touches no engine."""
+        is_resumed = request.resumed is not None
+        return RequestState(
+            request, sink, request.arrived, 1, share, request.checkpoints, is_resumed
         )
-        progress.streams.append(stream)
-        return progress
 
-    def cost(self, request: GenerateRequest) -> float:
+    def cost(self, request: TagRequest) -> float:
         """Nothing: nobody knows how much its caller will push."""
         return 0.0
 
@@ -105,26 +99,41 @@ class PushEngine(GenerateEngine):
         """None: a row changes hands after a turn."""
         return 0.0
 
-    def arrive(self, progress: RequestState) -> None:
-        self.scheduler.park(progress.streams[0])
+    def arrive(self, progress: Tagging) -> None:
+        """Its stream begins with the first token that is pushed."""
+        resumed = progress.request.resumed
+        made = resumed.made if resumed else 0
+        stream = PushedSequence(
+            Prompt(()),
+            saved=resumed.state if resumed else self._zeros,
+            share=progress.share,
+            progress=progress,
+            sink=progress.sink,
+            sampling=LIKELIEST,
+            made=made,
+            delivered=made,
+            delivered_before=made,
+        )
+        progress.streams.append(stream)
+        self.scheduler.park(stream)
         self._report_paused()
 
-    def push(self, progress: RequestState, tokens: Sequence[int], arrived: float) -> None:
+    def push(self, progress: Tagging, tokens: Sequence[int], arrived: float) -> None:
         """arrived: when they came, on the engine's clock; the first ones begin the stream."""
-        stream: PushedStream = progress.streams[0]
+        stream = progress.streams[0]
         if progress.started is None and not stream.inbox:
-            progress.request = replace(progress.request, arrived=arrived)
+            progress.arrived = arrived
         if tokens and stream.asked is None:
             stream.asked = arrived
         stream.inbox.extend(tokens)
         self._go_on(stream)
 
-    def close_input(self, progress: RequestState, is_handed_over: bool = False) -> None:
+    def close_input(self, progress: Tagging, is_handed_over: bool = False) -> None:
         """No further tokens come: the stream ends once those that it has are answered.
 
         is_handed_over: further ones go elsewhere, so it says where it is then.
         """
-        stream: PushedStream = progress.streams[0]
+        stream = progress.streams[0]
         if stream.is_closed:
             return
         stream.is_closed = True
@@ -133,24 +142,24 @@ class PushEngine(GenerateEngine):
         if stream.phase is Phase.PAUSED and not stream.inbox:
             self._closed.append(stream)
 
-    def resume(self, progress: RequestState) -> None:
-        stream: PushedStream = progress.streams[0]
+    def resume(self, progress: Tagging) -> None:
+        stream = progress.streams[0]
         stream.is_held_up = False
         self._go_on(stream)
 
-    def _go_on(self, stream: PushedStream) -> None:
+    def _go_on(self, stream: PushedSequence) -> None:
         """Wait for a row, if nothing else is to be waited for."""
         if stream.phase is Phase.PAUSED and stream.inbox and not stream.is_held_up:
             self.scheduler.resume(stream)
             self._report_paused()
 
-    def hand_over(self, error: RequestError) -> list[Sink]:
+    def hand_over(self, error: RequestError) -> list[Sink[Event]]:
         """Nothing: what their callers have sent is answered, then they close their streams."""
         return []
 
     # -- one step ------------------------------------------------------------------------------
 
-    def step(self) -> list[Sink]:
+    def step(self) -> list[Sink[Event]]:
         self._finish_closed()
         return super().step()
 
@@ -163,36 +172,29 @@ class PushEngine(GenerateEngine):
             self._sinks.append(stream.sink)
             self._report_paused()
 
-    def _admit(self, stream: DecodeSequence) -> None:
-        assert isinstance(stream, PushedStream), "all of this engine's are"
+    def _admit(self, stream: PushedSequence) -> None:
         progress = stream.progress
         if progress.started is None:
             progress.started = self.clock()
-            request = progress.request
-            waited = progress.started - request.arrived
-            self.observer.began(waited, request.resumed is not None)
+            self.observer.began(progress.started - progress.arrived, progress.is_resumed)
         if stream.waited is None and stream.asked is not None:
             stream.waited = self.clock() - stream.asked
         stream.token = stream.inbox.popleft()
         super()._admit(stream)
 
-    def _preempt(self, stream: DecodeSequence) -> None:
-        assert isinstance(stream, PushedStream), "all of this engine's are"
+    def _preempt(self, stream: PushedSequence) -> None:
         super()._preempt(stream)
         stream.inbox.appendleft(stream.token)  # it was to be read in this step
 
     def _commit(self, rows: int, joined: int) -> None:
         """Answer each row's token and give it its next; streams without one leave."""
-        now = self.clock()
-        self.observer.tokens_followed(rows - joined, now - self._last_step)
-        self._last_step = now
+        now = self._advance(rows, joined)
         arena, others_wait = self.arena, self.scheduler.has_returning
         labels = arena.next_token[:rows].tolist()
         log_probabilities = arena.log_probability[:rows].tolist()
-        leaving: list[PushedStream] = []
+        leaving: list[PushedSequence] = []
         broken = self._find_broken(log_probabilities)
-        running = cast("list[PushedStream]", self.scheduler.rows)
-        for row, stream in enumerate(running):
+        for row, stream in enumerate(self.scheduler.rows):
             if stream.progress in broken:
                 continue
             self._answer_token(stream, labels[row], log_probabilities[row], now)
@@ -206,7 +208,7 @@ class PushEngine(GenerateEngine):
         self._fail_alone(broken)
 
     def _answer_token(
-        self, stream: PushedStream, label: int, log_probability: float, now: float
+        self, stream: PushedSequence, label: int, log_probability: float, now: float
     ) -> None:
         request, position = stream.progress.request, stream.made
         self._note_first(stream.progress, now)
@@ -217,16 +219,16 @@ class PushEngine(GenerateEngine):
         stream.sink.put(TokenMade(label, text, position, log_probability, 0, top))
         every = request.checkpoints.every
         if every and stream.made % every == 0:
-            stream.sink.put(Checkpoint(0, self.snapshot(stream)))
+            stream.sink.put(self._checkpoint(stream))
         self._sinks.append(stream.sink)
 
-    def _stays(self, stream: PushedStream, others_wait: bool) -> bool:
+    def _stays(self, stream: PushedSequence, others_wait: bool) -> bool:
         # Asked each time: a sink that said so wakes the engine once it has room again.
-        stream.is_held_up = stream.sink.is_full
+        stream.is_held_up = stream.sink.mark_if_full()
         is_over = others_wait and stream.made % TURN == 0
         return bool(stream.inbox) and not stream.is_held_up and not is_over
 
-    def _step_aside(self, stream: PushedStream) -> None:
+    def _step_aside(self, stream: PushedSequence) -> None:
         if not stream.inbox:
             self._note_turn(stream)
             if stream.is_closed:
@@ -236,35 +238,21 @@ class PushEngine(GenerateEngine):
         self._pause(stream)
         self._go_on(stream)
 
-    def _note_turn(self, stream: PushedStream) -> None:
+    def _note_turn(self, stream: PushedSequence) -> None:
         """All that was pushed is answered. A stream may live for ever, so each turn counts."""
         self._stops.append((stream.progress.computing, stream.waited or 0.0))
         stream.asked = stream.waited = None
 
-    def _note_answered(self, progress: RequestState) -> None:
+    def _note_answered(self, progress: Tagging) -> None:
         """Its turns were noted one by one."""
 
-    def snapshot(self, stream: DecodeSequence) -> Snapshot:
+    def _checkpoint(self, stream: PushedSequence) -> Checkpoint:
         """Where a running or paused stream is, after the last token that was answered."""
         state = self.arena.save_carried(stream.row) if stream.saved is None else stream.saved
-        return Snapshot(
-            sampling=LIKELIEST,
-            sample=0,
-            max_tokens=0,
-            min_tokens=0,
-            stop=(),
-            input_tokens=stream.made,
-            tokens=(),
-            token=0,
-            made=stream.made,
-            delivered=stream.made,
-            held=(),
-            counts={},
-            state=state,
-        )
+        return Checkpoint(stream.sample, TagSnapshot(stream.made, state))
 
-    def _input_tokens(self, progress: RequestState) -> int:
-        return delivered_here(progress.streams[0])
+    def _input_tokens(self, progress: Tagging) -> int:
+        return progress.streams[0].delivered_here
 
     def _report_paused(self) -> None:
         self.observer.paused(len(self.scheduler.paused))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from service.engine.requests import Sink
 from service.engine.shares import Share
 
 # Beyond the limit, and for all callers together, for those that hold less than their share of it.
@@ -43,7 +44,7 @@ class Ahead:
 
 @dataclass(eq=False, slots=True)
 class _Piece:
-    sink: Any
+    sink: Sink[Any]
     caller: str
     size: int
     cost: float
@@ -63,12 +64,12 @@ class OpenWork:
         self.size = 0
         self._clock = clock
         self._most = limit + int(limit * _RESERVED_SHARE)
-        self._pieces: dict[Any, _Piece] = {}
+        self._pieces: dict[Hashable, _Piece] = {}
         self._callers: dict[str, CallerWork] = {}
         self._weight = 0.0  # of all callers with open work
         self._looked = float("-inf")
 
-    def open(self, work: Any, sink: Any, share: Share, size: int, cost: float) -> None:
+    def open(self, work: Hashable, sink: Sink[Any], share: Share, size: int, cost: float) -> None:
         caller = self._callers.get(share.caller)
         if caller is None:
             caller = self._callers[share.caller] = CallerWork(share.weight)
@@ -78,7 +79,7 @@ class OpenWork:
         self.size += size
         self._pieces[work] = _Piece(sink, share.caller, size, cost)
 
-    def close(self, work: Any) -> None:
+    def close(self, work: Hashable) -> None:
         piece = self._pieces.pop(work)
         caller = self._callers[piece.caller]
         caller.size -= piece.size
@@ -106,8 +107,9 @@ class OpenWork:
         others = self.size - mine.size
         return Ahead(share.caller, mine.size, mine.cost, others, self._share(share))
 
-    def unread(self) -> list[Any]:
-        """Sinks that were not read for a while, the longest first; none if asked too often."""
+    def unread(self) -> list[tuple[float, Sink[Any]]]:
+        """Sinks that were not read for a while, and since when, the longest first; none if asked
+        too often."""
         now = self._clock()
         if now - self._looked < _BETWEEN_LOOKS_SECONDS:
             return []
@@ -116,7 +118,7 @@ class OpenWork:
         since = [(sink.unread_since, sink) for sink in sinks]
         behind = [(at, sink) for at, sink in since if at is not None]
         behind.sort(key=lambda one: one[0])
-        return [sink for at, sink in behind if now - at >= UNREAD_SECONDS]
+        return [(at, sink) for at, sink in behind if now - at >= UNREAD_SECONDS]
 
     def _of(self, share: Share) -> CallerWork:
         return self._callers.get(share.caller) or CallerWork(share.weight)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 from numpy.typing import NDArray
 
 from bundle.sampling import NEUTRAL
 from service.engine.errors import RequestError
-from service.engine.shares import NOBODY, Share
-from service.engine.stopwatch import Stopwatch
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
 State = Mapping[str, NDArray[Any]]
@@ -81,6 +79,10 @@ class Sampling:
         return not (self.bias or self.allowed)
 
 
+# The likeliest token: nothing is drawn, so no seed matters.
+LIKELIEST = Sampling.of(seed=0, temperature=0.0)
+
+
 @dataclass(frozen=True)
 class Beam:
     """Beam search: ``width`` hypotheses side by side, the best ``best`` are the answer.
@@ -118,16 +120,13 @@ NO_CHECKPOINTS = ResumePolicy()
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One request: a stream, or ``samples`` of them that share what prefills them.
+    """Generate: a stream of tokens, or ``samples`` of them that share what prefills them.
 
     tokens: ids of the prompt or the source, or the values of the vector; at least one, but for a
     resumed prompt.
     first_sample: the number of the first sample. top: how many of the likeliest tokens are
     told beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
-    only_reads: nothing is made; what may come next is told once, as a NextTokenDistribution.
-    start: the state from which it reads on; None for the first one. token: what it reads after a
-    source or after ``start``; None for what such a stream begins with.
     arrived: when it was asked for, on the engine's clock in seconds.
     """
 
@@ -143,9 +142,46 @@ class GenerateRequest:
     beam: Beam | None = None
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: Snapshot | None = None
-    only_reads: bool = False
+
+    @property
+    def streams(self) -> int:
+        """Rows that it decodes in."""
+        return self.beam.width if self.beam else self.samples
+
+
+@dataclass(frozen=True)
+class NextTokenRequest:
+    """What may come after ``tokens``, reported once as a NextTokenDistribution; nothing is made.
+
+    tokens: as GenerateRequest has them; may be none after ``start``. start: the state from which
+    it reads on; None for the first one. token: what it reads after a source or after ``start``;
+    None for what such a stream begins with. arrived: on the engine's clock, in seconds.
+    """
+
+    tokens: tuple[Any, ...]
+    arrived: float
     start: State | None = None
     token: int | None = None
+
+    # As a GenerateRequest says it of itself.
+    streams: ClassVar[int] = 1
+    max_tokens: ClassVar[int] = 1  # it holds its row for one step
+    checkpoints: ClassVar[ResumePolicy] = NO_CHECKPOINTS
+    resumed: ClassVar[None] = None
+
+
+@dataclass(frozen=True)
+class TagRequest:
+    """StreamTag: a stream whose tokens its caller pushes, each answered with its label.
+
+    arrived: when it was asked for, on the engine's clock in seconds. top: how many of the
+    likeliest labels are reported beside each. resumed: where an earlier stream was.
+    """
+
+    arrived: float
+    top: int = 0
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
+    resumed: TagSnapshot | None = None
 
 
 @dataclass(slots=True)
@@ -188,13 +224,33 @@ class Snapshot:
     counts: Mapping[int, int]
     state: State
 
+    @property
+    def next_position(self) -> int:
+        """Of the first token that a caller gets who goes on from here."""
+        return self.made - len(self.held)
+
+
+@dataclass(frozen=True)
+class TagSnapshot:
+    """Where a stream of labels is between two tokens: all it takes to go on, bit for bit.
+
+    made: labels so far. state: what the next step reads.
+    """
+
+    made: int
+    state: State
+
+    @property
+    def next_position(self) -> int:
+        return self.made
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """The caller has got every token up to here, and could go on from it."""
 
     sample: int
-    snapshot: Snapshot
+    snapshot: Snapshot | TagSnapshot
 
 
 @dataclass(frozen=True)
@@ -260,28 +316,43 @@ Event = (
 )
 
 
-class Sink(Protocol):
-    """Where the events of a request go; opaque to the scheduler."""
+EventT = TypeVar("EventT")
 
-    def put(self, event: Any) -> None: ...
+
+class Sink(Generic[EventT]):
+    """Where the events of one request go: an engine puts them in, its reader is woken for them.
+
+    Unless it says otherwise, a sink gets one event, which is due at once.
+    """
+
+    def put(self, event: EventT) -> None:
+        raise NotImplementedError
+
+    def mark_if_full(self) -> bool:
+        """Whether the reader is so far behind that nothing more should be made for it.
+
+        If so, the sink has its streams resumed once the reader has caught up.
+        """
+        return False
 
     @property
-    def is_full(self) -> bool:
-        """Whether the reader is so far behind that nothing more should be made for it."""
+    def is_due(self) -> bool:
+        """Whether what it holds is worth waking the reader for."""
+        return True
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether its reader is woken before others."""
+        return True
 
-@dataclass(eq=False, slots=True)
-class RequestState:
-    """What the streams of one request have in common while it runs."""
+    @property
+    def unread_since(self) -> float | None:
+        """Since when the reader is behind, on the engines' clock; None for one that is not."""
+        return None
 
-    request: GenerateRequest
-    sink: Sink
-    running: int
-    share: Share = NOBODY
-    output_tokens: int = 0
-    started: float | None = None  # when prefill began, on the engine's clock
-    prefilled: float | None = None  # when its first stream got a row
-    first_token: float | None = None
-    finished: float | None = None
-    computing: Stopwatch = field(default_factory=Stopwatch)  # on the engine's time in steps
-    streams: list[Any] = field(default_factory=list)
+    def give_up(self, error: RequestError) -> None:
+        """Free its place now; the reader gets ``error``. Of one that may be behind alone."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        raise NotImplementedError

@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, Generic, TypeVar
+from typing import Generic, Never, Self, TypeVar
 
 from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
 from service.engine.prefill import PrefillCost
@@ -85,7 +85,7 @@ class ScheduledSequence:
     row: int = NO_ROW
     saved: State | None = None  # while paused
     share: Share = NOBODY
-    queue: CallerQueue[Any] = None  # type: ignore[assignment]
+    queue: CallerQueue[Self] = field(init=False, repr=False)
     order: int = -1
     since: int = 0
 
@@ -151,6 +151,7 @@ class Scheduler(Generic[Stream]):
         self._waiting: dict[CallerQueue[Stream], None] = {}  # those of them with waiting streams
         self._order = 0  # of streams that wait, and of callers
         self._now = 0  # in steps
+        self._nothing: Plan[Stream] = Plan()
         self._look_at = 0  # the step in which rows are to be looked at, if nothing changes
         self._begin_at = 0  # the step in which prompts wait for one another no more
         self._has_preempted = False  # in this step
@@ -264,7 +265,7 @@ class Scheduler(Generic[Stream]):
         seconds: what prefill may take, by this scheduler's own estimate, while streams run.
         """
         if not self.begun and not self.queue_length:
-            return _NOTHING
+            return self._nothing
         begins = self._begin() if self._is_time_to_begin() else []
         prefill = self._choose_chunks(seconds)
         read = {chunk.prompt: chunk.count for chunk in prefill}
@@ -475,5 +476,4 @@ def _priority(stream: ScheduledSequence) -> int:
     return -stream.share.priority
 
 
-_NOBODY: Sequence[Any] = ()
-_NOTHING: Plan[Any] = Plan()
+_NOBODY: Sequence[Never] = ()

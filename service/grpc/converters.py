@@ -34,7 +34,6 @@ _TASKS = {
     "seq2seq": pb.TASK_SEQ2SEQ,
     "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
 }
-_GENERATING = ("generate", "seq2seq", "vec2seq")
 _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
     FinishReason.STOP: pb.FINISH_REASON_STOP,
@@ -125,7 +124,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
         response.resume_points.add(
             sample=event.sample,
             token=stream.sign(event.snapshot),
-            next_position=event.snapshot.made - len(event.snapshot.held),
+            next_position=event.snapshot.next_position,
         )
     elif isinstance(event, Finished):
         response.finish_reason = _REASONS[event.reason]
@@ -146,7 +145,7 @@ def from_classified(rows: Sequence[Classified]) -> pb.ClassifyResponse:
     return pb.ClassifyResponse(
         classifications=[
             pb.Classification(
-                labels=[pb.LabelProbability(label=k, probability=p) for k, p in row.labels],
+                labels=[pb.LabelProbability(label=k, probability=p) for k, p in row.ranked()],
                 input_tokens=row.input_tokens,
                 unknown_symbols=row.unknown_symbols,
             )
@@ -194,9 +193,10 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
     response = pb.StreamTagResponse()
     for token in message.tokens:
         add_tagged(response.tokens, token)
-    for checkpoint in message.checkpoints:
-        snapshot = checkpoint.snapshot
-        response.resume_points.add(token=stream.sign(snapshot), next_position=snapshot.made)
+    for snapshot in message.checkpoints:
+        response.resume_points.add(
+            token=stream.sign(snapshot), next_position=snapshot.next_position
+        )
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
         if message.finished.reason is FinishReason.HANDED_OVER:
@@ -234,10 +234,9 @@ def from_scored(rows: Sequence[ScoredText]) -> pb.ScoreResponse:
 
 
 def _score(row: ScoredText) -> pb.Score:
-    score = pb.Score(unknown_symbols=row.unknown_symbols)
+    score = pb.Score(unknown_symbols=row.unknown_symbols, log_probability=row.log_probability)
     for position, scored in enumerate(row.tokens):
         _add_scored(score.tokens, position, scored)
-        score.log_probability += scored.log_probability or 0.0
     return score
 
 
@@ -251,7 +250,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
     model = pb.Model(
         name=card.name,
         version=card.version,
-        task=_TASKS[card.task],
+        task=_TASKS.get(card.task, pb.TASK_UNSPECIFIED),
         description=card.description,
         labels=card.labels,
         vector_fields=card.vector_fields,
@@ -265,7 +264,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         fingerprint=card.fingerprint,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
-    if card.task in _GENERATING:
+    if card.vocabulary:  # it makes tokens
         for name, value in card.sampling.items():
             setattr(model.default_sampling, name, value)
     for figure in card.figures:

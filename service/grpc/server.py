@@ -21,12 +21,13 @@ from service.grpc.interceptors import CallInterceptor
 from service.grpc.servicer import UnrollServicer
 from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
-from service.oip.infer import Answering
+from service.oip.infer import Adapters, Answering
 from service.oip.servicer import InferenceServicer
 from service.oip.streaming import METHOD as STREAM_INFER
 from service.serving.control_types import Control
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
+from service.serving.served_model import ServedModel
 from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2, unroll_pb2_grpc
 
@@ -76,9 +77,9 @@ class GrpcServer:
     """Health: "" and the services' names speak for all, each model's name for itself.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    count: called at each request's end. budget: of the bytes that callers' data takes. guard:
-    knows who may call what. credentials: None for no TLS. observer: of each request. check_load:
-    refuses what cannot be taken on now.
+    count: called at each request's end. budget: of the bytes that callers' data takes. adapters:
+    of a model, for the inference protocol. guard: knows who may call what. credentials: None for
+    no TLS. observer: of each request. check_load: refuses what cannot be taken on now.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class GrpcServer:
         is_ready: Callable[[], bool],
         count: CountRequest,
         budget: MemoryBudget,
+        adapters: Callable[[ServedModel], Adapters],
         guard: Guard = AllowAll(),
         credentials: grpc.ServerCredentials | None = None,
         observer: RequestObserver = RequestObserver(),
@@ -116,7 +118,7 @@ class GrpcServer:
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(
-                Answering(catalogue, self.sequences, budget),
+                Answering(catalogue, self.sequences, budget, adapters),
                 control,
                 is_ready,
                 admission,

@@ -15,11 +15,14 @@ from service.grpc import converters
 from service.grpc.interceptors import CallRequests
 from service.grpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.grpc.send import Writer
+from service.serving.classifier import ClassifierModel
+from service.serving.fill_mask import FillModel
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import off_loop
 from service.serving.online_tagger import TagStream
 from service.serving.registry import ModelRegistry
 from service.serving.sampling_params import GenerateParams, unread_bytes
+from service.serving.tagger import TaggerModel
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -46,7 +49,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Classify(
         self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
     ) -> pb.ClassifyResponse:
-        with self.catalogue.classifier(request.model, request.model_version) as call:
+        with self.catalogue.call(ClassifierModel, request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             labels = len(call.model.card.labels)
             with self.budget.reserve(ANSWERS, classify_bytes(request, labels)):
@@ -56,7 +59,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Tag(
         self, request: pb.TagRequest, context: grpc.aio.ServicerContext
     ) -> pb.TagResponse:
-        with self.catalogue.tagger(request.model, request.model_version) as call:
+        with self.catalogue.call(TaggerModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             with self.budget.reserve(ANSWERS, tag_bytes(request)):
                 texts = await call.model.tag(converters.to_tag_params(request), request.top_labels)
@@ -66,7 +69,9 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
         start = await self._start_of(requests)
         writer = Writer(context, self.stall_seconds)
-        with self.catalogue.tag_streams(start.model, start.model_version) as call:
+        with self.catalogue.call_of_part(
+            TaggerModel, lambda tagger: tagger.streams, start.model, start.model_version
+        ) as call:
             stream = call.model.open(converters.to_tag_stream_params(start, CALLER.get().name))
             await self._send_tags(stream, requests, context, writer)
 
@@ -114,7 +119,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Fill(
         self, request: pb.FillRequest, context: grpc.aio.ServicerContext
     ) -> pb.FillResponse:
-        with self.catalogue.filler(request.model, request.model_version) as call:
+        with self.catalogue.call(FillModel, request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             blanks = await call.model.fill(request.texts, request.top_words)
             size = sum(len(blank.words) for blank in blanks)
@@ -124,7 +129,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
-        with self.catalogue.generator(request.model, request.model_version) as call:
+        with self.catalogue.call(GeneratorModel, request.model, request.model_version) as call:
             params = converters.to_params(request, CALLER.get().name)
             longest = call.model.card.limits["output_tokens"]
             with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
@@ -147,7 +152,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def Score(
         self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
     ) -> pb.ScoreResponse:
-        with self.catalogue.generator(request.model, request.model_version) as call:
+        with self.catalogue.call(GeneratorModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             all_params = converters.to_score_params(request)
             with self.budget.reserve(ANSWERS, score_bytes(request)):

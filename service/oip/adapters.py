@@ -40,7 +40,8 @@ class ModelAdapter:
 
     max_batch: 0 for tensors without a batch dimension. settings_help: the parameters that it
     knows beside those of every request. is_decoupled: a request gets any number of responses.
-    keeps_sequences: requests may go on from each other's state.
+    keeps_sequences: requests may go on from each other's state. state: of its inputs those that
+    are the state of one; each comes out as ``next_NAME``.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -49,6 +50,7 @@ class ModelAdapter:
     settings_help = "this model has none of its own"
     is_decoupled = False
     keeps_sequences = False
+    state: tuple[TensorSpec, ...] = ()
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card

@@ -40,23 +40,20 @@ class GenerationSettings:
     tokens_per_message: int
 
 
-class GenerateText(ModelAdapter):
-    """Unlike a model of Triton that is decoupled, it can be asked for one response, too."""
+class Generate(ModelAdapter):
+    """Unlike a model of Triton that is decoupled, it can be asked for one response, too.
+
+    reads: the one input, named as what prefills the model.
+    """
 
     max_batch = 0
     is_decoupled = True
     settings_help = f"this model knows {', '.join(_KNOWN)}"
 
-    def __init__(self, model: GeneratorModel) -> None:
+    def __init__(self, model: GeneratorModel, reads: TensorSpec) -> None:
         super().__init__(model.card)
         self.model = model
-        self.needs = model.needs
-        is_vector = self.needs == "vector"
-        self.inputs = (
-            TensorSpec("vector", "FP32", (len(model.card.vector_fields),))
-            if is_vector
-            else TensorSpec(self.needs, "BYTES", (1,)),
-        )
+        self.inputs = (reads,)
         self.outputs = (
             TensorSpec("text", "BYTES", (1,)),
             TensorSpec("tokens", "INT64", (-1,)),
@@ -109,11 +106,14 @@ class GenerateText(ModelAdapter):
         finally:
             stream.tokens.close()
 
+    def value(self, array: Array) -> str | Sequence[float]:
+        """The input, as a request of unroll.v1 has it. Raises WrongInput."""
+        raise NotImplementedError
+
     async def _open(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> OpenStream:
-        given = inputs[self.needs]
-        is_vector = self.needs == "vector"
+        name = self.inputs[0].name
         prefills: dict[str, Any] = dict.fromkeys(("prompt", "source", "vector"))
-        prefills[self.needs] = given.tolist() if is_vector else texts_of(given, self.needs)[0]
+        prefills[name] = self.value(inputs[name])
         params = GenerateParams(
             **prefills,
             max_tokens=settings.max_tokens,
@@ -123,6 +123,26 @@ class GenerateText(ModelAdapter):
             tokens_per_message=settings.tokens_per_message,
         )
         return await self.model.generate(params)
+
+
+class GenerateFromText(Generate):
+    """A text, as ``prompt`` or as ``source``."""
+
+    def __init__(self, model: GeneratorModel) -> None:
+        super().__init__(model, TensorSpec(model.input.name, "BYTES", (1,)))
+
+    def value(self, array: Array) -> str:
+        return texts_of(array, self.inputs[0].name)[0]
+
+
+class GenerateFromVector(Generate):
+    def __init__(self, model: GeneratorModel) -> None:
+        fields = model.card.vector_fields
+        super().__init__(model, TensorSpec(model.input.name, "FP32", (len(fields),)))
+
+    def value(self, array: Array) -> list[float]:
+        values: list[float] = array.tolist()
+        return values
 
 
 def _first(stream: OpenStream) -> dict[str, Setting]:

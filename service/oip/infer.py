@@ -16,7 +16,6 @@ from service.access.identity import CALLER
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
-from service.oip.adapter_choice import form_of
 from service.oip.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
 from service.oip.parameters import Parameters
 from service.oip.tensors import (
@@ -28,9 +27,10 @@ from service.oip.tensors import (
     write_outputs,
 )
 from service.serving.inputs import off_loop
-from service.serving.model_version import Call, ServedModel, ServedVersion
+from service.serving.model_version import Call, ServedVersion
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Flags, SequenceKey, Sequences
+from service.serving.served_model import ServedModel
 from unroll.inference import grpc_service_pb2 as pb
 
 _MICROSECONDS = 1e6
@@ -49,6 +49,8 @@ FINAL = "triton_final_response"
 EMPTY_FINAL = "triton_enable_empty_final_response"
 
 Send = Callable[[pb.ModelInferResponse], Awaitable[None]]
+# Of a model, as NAME and as NAME.tensors.
+Adapters = tuple[ModelAdapter, ModelAdapter]
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,21 @@ class Answering:
     """Finds the model, reads the request, runs it, and writes the responses.
 
     sequences: whose states are kept between requests. budget: of the bytes that answers take.
+    adapters: of a model; asked once for each version that is served.
     """
 
     def __init__(
-        self, catalogue: ModelRegistry, sequences: Sequences, budget: MemoryBudget
+        self,
+        catalogue: ModelRegistry,
+        sequences: Sequences,
+        budget: MemoryBudget,
+        adapters: Callable[[ServedModel], Adapters],
     ) -> None:
         self.catalogue = catalogue
         self.sequences = sequences
         self.budget = budget
-        self._forms: WeakKeyDictionary[ServedVersion, tuple[ModelAdapter, ModelAdapter]] = (
-            WeakKeyDictionary()
-        )
+        self.adapters = adapters
+        self._forms: WeakKeyDictionary[ServedVersion, Adapters] = WeakKeyDictionary()
 
     def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
         """Raises ModelNotFound or ModelRefused."""
@@ -109,7 +115,7 @@ class Answering:
     def form_of(self, served: ServedVersion, name: str) -> ModelAdapter:
         """The one that ``name`` asks for."""
         if served not in self._forms:
-            self._forms[served] = (form_of(served.model, False), form_of(served.model, True))
+            self._forms[served] = self.adapters(served.model)
         return self._forms[served][name.endswith(TENSORS)]
 
     async def answer(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 
 from service.oip.adapters import TENSORS, ModelAdapter
-from service.oip.tensor_adapters import StepTensors
 from service.oip.tensors import DATATYPES, TensorSpec
 from service.serving.control_types import READY, IndexEntry
 from service.serving.model_info import ModelCard
@@ -94,8 +93,6 @@ def _dims(port: TensorSpec, form: ModelAdapter) -> tuple[int, ...]:
 
 def _states(form: ModelAdapter) -> list[config_pb.ModelSequenceBatching.State]:
     """What the server keeps of a sequence, where requests can bring it themselves, too."""
-    if not isinstance(form, StepTensors):
-        return []
     batching = config_pb.ModelSequenceBatching
     return [
         batching.State(

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.requests import NextTokenDistribution, Snapshot, State
+from service.engine.requests import NextTokenDistribution, State, TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
 from service.oip.tensors import Array, TensorSpec, datatype_of
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillItem, FillModel
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import MAX_REQUEST_CHARACTERS, off_loop
+from service.serving.model_info import ModelCard
 from service.serving.stateful_step import NextTokenParams, look_ahead
 from service.serving.tagger import TaggedToken, TaggerModel
 
@@ -30,6 +31,7 @@ _MOST_TOLD = 2**22
 _NUMBER_BYTES = 64
 
 _LENGTHS = (-1, 1)
+_TOKEN = TensorSpec("token", "INT64", (-1, 1), optional=True)
 
 
 class ClassifyTensors(ModelAdapter):
@@ -73,14 +75,14 @@ class TagTensors(ModelAdapter):
         return await _probable(len(rows) * time * labels, lambda: _filled_up(found, (time, labels)))
 
     async def go_on(
-        self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
-    ) -> tuple[InferResult, Snapshot]:
+        self, inputs: Mapping[str, Array], settings: Any, state: TagSnapshot | None
+    ) -> tuple[InferResult, TagSnapshot]:
         (ids,) = _rows(inputs, "tokens", "lengths")
         time, labels = inputs["tokens"].shape[1], self.card.labels
         _check_told(time, len(labels), "tokens")
         with about("tokens"):
             self.model.check_ids(ids, "row 0")
-            turn = await self.model.stream.turn(ids, [""] * len(ids), state, len(labels))
+            turn = await self.model.streams.turn(ids, [""] * len(ids), state, len(labels))
         size = time * len(labels)
         return await _probable(size, lambda: _spread(turn.tokens, labels, time)), turn.after
 
@@ -107,7 +109,7 @@ class FillTensors(ModelAdapter):
 
 
 class StepTensors(ModelAdapter):
-    """What may follow after a prompt, or after a source or a vector and a token.
+    """What may follow after the tokens that a row reads.
 
     The state comes out beside it, and goes in again with the next tokens; with a sequence_id the
     server keeps it.
@@ -118,26 +120,24 @@ class StepTensors(ModelAdapter):
     def __init__(self, model: GeneratorModel) -> None:
         super().__init__(model.card)
         self.model = model
-        self.needs = model.needs
         self.state = tuple(
             TensorSpec(spec.name, datatype_of(spec.dtype), (-1, *spec.shape), optional=True)
             for spec in model.card.state
         )
-        self.inputs = (*self._first(), *self.state)
+        self.inputs = (*self.reads(model.card), *self.state)
         symbols = model.card.vocabulary
         self.outputs = (
             TensorSpec("logits", "FP32", (-1, len(symbols)), labels=symbols),
             *(TensorSpec(f"next_{port.name}", port.datatype, port.shape) for port in self.state),
         )
 
-    def _first(self) -> tuple[TensorSpec, ...]:
-        token = TensorSpec("token", "INT64", (-1, 1), optional=True)
-        if self.needs == "prompt":
-            return _sequence("tokens", "lengths")
-        if self.needs == "source":
-            return (*_sequence("source", "source_lengths", optional=True), token)
-        fields = self.card.vector_fields
-        return TensorSpec("vector", "FP32", (-1, len(fields)), optional=True), token
+    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+        """The inputs beside the state."""
+        raise NotImplementedError
+
+    def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
+        """Of each row the tokens, and the source or the vector if there is one."""
+        raise NotImplementedError
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return self.batch(inputs) * self._numbers_a_row * _NUMBER_BYTES
@@ -179,22 +179,9 @@ class StepTensors(ModelAdapter):
         _check_told(len(starts), self._numbers_a_row, self.inputs[0].name)
         all_params = [
             NextTokenParams(tokens, source, start)
-            for (tokens, source), start in zip(self._read(inputs), starts, strict=True)
+            for (tokens, source), start in zip(self.rows(inputs), starts, strict=True)
         ]
         return await look_ahead(self.model, all_params)
-
-    def _read(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
-        """Of each row the tokens, and the source or the vector if there is one."""
-        if self.needs == "prompt":
-            return [(tokens, None) for tokens in _rows(inputs, "tokens", "lengths")]
-        rows = self.batch(inputs)
-        tokens = inputs["token"].tolist() if "token" in inputs else [()] * rows
-        sources: list[Any] = [None] * rows
-        if self.needs == "source" and ("source" in inputs or "source_lengths" in inputs):
-            sources = list(_rows(inputs, "source", "source_lengths"))
-        elif "vector" in inputs:
-            sources = inputs["vector"].tolist()
-        return [(tuple(row), source) for row, source in zip(tokens, sources, strict=True)]
 
     @property
     def _numbers_a_row(self) -> int:
@@ -212,6 +199,48 @@ class StepTensors(ModelAdapter):
             rows = [distribution.state[port.name] for distribution in distributions]
             outputs[f"next_{port.name}"] = np.stack(rows)
         return outputs
+
+
+class PromptSteps(StepTensors):
+    """Rows of tokens, of which the first is a prompt."""
+
+    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+        return _sequence("tokens", "lengths")
+
+    def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
+        return [(tokens, None) for tokens in _rows(inputs, "tokens", "lengths")]
+
+
+class SourceSteps(StepTensors):
+    """A source first, then a token at a time."""
+
+    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+        return (*_sequence("source", "source_lengths", optional=True), _TOKEN)
+
+    def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
+        tokens = _tokens(inputs, self.batch(inputs))
+        if "source" in inputs or "source_lengths" in inputs:
+            return list(zip(tokens, _rows(inputs, "source", "source_lengths"), strict=True))
+        return [(row, None) for row in tokens]
+
+
+class VectorSteps(StepTensors):
+    """A vector first, then a token at a time."""
+
+    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+        vector = TensorSpec("vector", "FP32", (-1, len(card.vector_fields)), optional=True)
+        return vector, _TOKEN
+
+    def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
+        tokens = _tokens(inputs, self.batch(inputs))
+        if "vector" in inputs:
+            return list(zip(tokens, inputs["vector"].tolist(), strict=True))
+        return [(row, None) for row in tokens]
+
+
+def _tokens(inputs: Mapping[str, Array], rows: int) -> list[tuple[int, ...]]:
+    """What each row reads after its source, its vector or its state."""
+    return [tuple(row) for row in inputs["token"].tolist()] if "token" in inputs else [()] * rows
 
 
 def _sequence(tokens: str, lengths: str, optional: bool = False) -> tuple[TensorSpec, TensorSpec]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.requests import Snapshot
+from service.engine.requests import TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
 from service.oip.parameters import Parameters
 from service.oip.tensors import Array, TensorSpec, bytes_array, texts_of
@@ -39,15 +39,12 @@ class ClassifyText(ModelAdapter):
         return await off_loop(len(rows) * len(self.card.labels), lambda: self._answered(rows))
 
     def _answered(self, rows: Sequence[Classified]) -> InferResult:
-        best = [row.labels[0] for row in rows]
-        known = [dict(row.labels) for row in rows]
+        best = [row.best for row in rows]
         return InferResult(
             {
                 "label": bytes_array([label for label, _ in best], (-1, 1)),
                 "probability": np.array([[p] for _, p in best], np.float32),
-                "probabilities": np.array(
-                    [[row[label] for label in self.card.labels] for row in known], np.float32
-                ),
+                "probabilities": np.array([row.probabilities for row in rows], np.float32),
             },
             {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
         )
@@ -80,8 +77,8 @@ class TagText(ModelAdapter):
         return await off_loop(sum(map(len, rows)), lambda: _tagged(rows, unknown))
 
     async def go_on(
-        self, inputs: Mapping[str, Array], settings: Any, state: Snapshot | None
-    ) -> tuple[InferResult, Snapshot]:
+        self, inputs: Mapping[str, Array], settings: Any, state: TagSnapshot | None
+    ) -> tuple[InferResult, TagSnapshot]:
         (text,) = texts_of(inputs["text"], "text")
         limit, reader = self.card.limits["input_tokens"], self.model.reader
         with about("text"):
@@ -89,7 +86,7 @@ class TagText(ModelAdapter):
             words = reader.words_of(text)
             self.model.check_tokens(len(words), "it", limit)
             encoded = reader.encode_words(words)
-            turn = await self.model.stream.turn(encoded.ids, words, state)
+            turn = await self.model.streams.turn(encoded.ids, words, state)
         return _tagged([turn.tokens], encoded.unknown), turn.after
 
 

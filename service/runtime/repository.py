@@ -10,14 +10,13 @@ from pathlib import Path
 import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
-from bundle.manifest import FP32, GENERATE, GRAPHS_OF_TASK, ROWS, Manifest
+from bundle.manifest import FP32, ROWS, Manifest
 from bundle.store import MOST_BUNDLE_BYTES, Bundle, digest_of, read_bundle
+from bundle.tasks import spec_of
 from service.failpoints import failpoint
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
-# Graphs that some models of a task have and others do without.
-_OPTIONAL = ("prime", "step")
 # What large batches run on several threads; scores and predictions share their cores with it.
 _WIDE = ("prime", "step")
 
@@ -56,8 +55,9 @@ class LoadedModel:
     """A verified bundle with a session for each graph of its task, in one precision.
 
     bundle: without the contents of its files, which the sessions have copies of.
-    sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it. A step
-    in another precision reads prompts too, so such a generator has no ``prime``.
+    sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it; none for
+    a task without graphs. A step in another precision reads prompts too, so where the task can
+    do without ``prime``, such a model has none.
     wide: the sessions of steps and prefills once more, on several threads; none where one is all.
     rows: of the graph that moves state between rows, which only a device needs.
     seconds: that reading, verifying and opening took.
@@ -72,9 +72,9 @@ class LoadedModel:
 
     @property
     def provider(self) -> str:
-        session = next(iter(self.sessions.values()))
-        provider: str = session.get_providers()[0]
-        return provider
+        for session in self.sessions.values():
+            return str(session.get_providers()[0])
+        return CPU_PROVIDER
 
     @property
     def device(self) -> str:
@@ -212,11 +212,7 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
             f"runs on the CPU alone; use --device cpu or --precision {manifest.name}={FP32}"
         )
     instead = manifest.precisions[precision].graphs if precision != FP32 else {}
-    graphs = {
-        role: instead.get(role, role)
-        for role in _roles(manifest)
-        if not (role == "prime" and "step" in instead and manifest.task == GENERATE)
-    }
+    graphs = {role: instead.get(role, role) for role in _roles(manifest, "step" in instead)}
     narrow = replace(settings, threads=1)
     sessions = {role: open_session(bundle, graph, narrow) for role, graph in graphs.items()}
     wide = {
@@ -228,10 +224,12 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
     return replace(loaded, bundle=bundle.without_contents())
 
 
-def _roles(manifest: Manifest) -> list[str]:
-    wanted = GRAPHS_OF_TASK[manifest.task]
-    optional = [role for role in _OPTIONAL if role in manifest.graphs and role not in wanted]
-    return [*wanted, *optional]
+def _roles(manifest: Manifest, step_reads_prompts: bool) -> list[str]:
+    spec = spec_of(manifest.task)
+    optional = [role for role in spec.optional_graphs if role in manifest.graphs]
+    if step_reads_prompts and "prime" in optional:
+        optional.remove("prime")
+    return [*spec.graphs, *optional]
 
 
 def _with_rows(loaded: LoadedModel, settings: SessionSettings) -> LoadedModel:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from service.engine.errors import WrongInput
 from service.engine.topk import Array, largest
-from service.serving.inputs import ReadingModel, TextCodec, checked_size, off_loop
+from service.serving.inputs import ReadingModel, checked_size, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import run_batch
 from service.serving.worker import EngineThread
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
 
 MAX_TOP_WORDS = 100
 _TOP_WORDS = 5  # for a request that does not say
@@ -57,13 +61,19 @@ class Markers:
 class FillModel(ReadingModel):
     """Its card's labels are the words that it chooses among."""
 
+    does = "fill blanks"
+
     def __init__(
-        self, card: ModelCard, reader: TextCodec, markers: Markers, thread: EngineThread
+        self, card: ModelCard, reader: Tokenizer, markers: Markers, thread: EngineThread
     ) -> None:
         super().__init__(card)
         self.reader = reader
         self.markers = markers
         self.thread = thread
+
+    @property
+    def calls(self) -> str:
+        return "Fill"
 
     async def fill(self, texts: Sequence[str], top: int = 0) -> list[FilledBlank]:
         """top: how many words for each blank; 0 for 5.

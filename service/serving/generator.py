@@ -6,22 +6,20 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.engine.errors import WrongInput
-from service.engine.requests import GenerateRequest, Snapshot
-from service.serving.inputs import (
-    ReadingModel,
-    TextCodec,
-    checked_size,
-    checked_vector,
-    off_loop,
-)
+from service.engine.requests import GenerateRequest, Snapshot, TagSnapshot
+from service.serving.generator_input import EncodedInput, GeneratorInput
+from service.serving.inputs import ReadingModel, checked_size, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream, run_batch
 from service.serving.resume_token import ResumeTokens, ServedBundle
 from service.serving.sampling_params import GenerateParams, GenerateValidator, ScoreParams
 from service.serving.worker import EngineThread
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
 
 _SEEDS = 2**64
 
@@ -37,8 +35,8 @@ class OpenStream:
     seed: int
     unknown_symbols: int
     echo: list[ScoredToken]
-    sign: Callable[[Snapshot], bytes]
-    codec: TextCodec
+    sign: Callable[[Snapshot | TagSnapshot], bytes]
+    codec: Tokenizer
 
     def text_of(self, token: int, position: int) -> str:
         return self.codec.piece(token, position == 0)
@@ -57,6 +55,14 @@ class ScoredToken:
 class ScoredText:
     tokens: list[ScoredToken]
     unknown_symbols: int
+
+    @property
+    def log_probability(self) -> float:
+        """Of all tokens together."""
+        total = 0.0  # not sum(), which rounds otherwise in later Pythons
+        for token in self.tokens:
+            total += token.log_probability or 0.0
+        return total
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Writer:
     begin_id, end_id, never_sampled_ids: as GenerationModel. rows: how many streams decode at once.
     """
 
-    codec: TextCodec
+    codec: Tokenizer
     begin_id: int | None
     end_id: int | None
     never_sampled_ids: tuple[int, ...]
@@ -90,26 +96,20 @@ class Writer:
     rows: int
 
 
-@dataclass(frozen=True)
-class _Input:
-    """ids: or the values of a vector."""
-
-    ids: Sequence[Any]
-    unknown: int = 0
-
-
 class GeneratorModel(ReadingModel):
     """Generates from a prompt or, where the writer has a begin_id, from a source or a vector.
 
-    reader: None for a model that reads a vector.
+    input: what prefills it.
     tokens_per_message: for requests that do not say; 0 leaves it to coalescing.
     choose_seed: for requests without one. clock: the engine's, in seconds.
     """
 
+    does = "generate"
+
     def __init__(
         self,
         card: ModelCard,
-        reader: TextCodec | None,
+        input: GeneratorInput,
         writer: Writer,
         thread: EngineThread,
         score_thread: EngineThread,
@@ -119,7 +119,7 @@ class GeneratorModel(ReadingModel):
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
     ) -> None:
         super().__init__(card)
-        self.reader = reader
+        self.input = input
         self.writer = writer.codec
         self.begin_id, self.end_id = writer.begin_id, writer.end_id
         self.thread = thread
@@ -133,11 +133,13 @@ class GeneratorModel(ReadingModel):
         )
 
     @property
-    def needs(self) -> str:
-        """What prefills it, by the name of its field."""
-        if self.begin_id is None:
-            return "prompt"
-        return "source" if self.reader else "vector"
+    def calls(self) -> str:
+        return "Generate or Score"
+
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether what it makes begins anew after its input, instead of continuing it."""
+        return self.begin_id is not None
 
     async def generate(self, params: GenerateParams) -> OpenStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
@@ -145,12 +147,12 @@ class GeneratorModel(ReadingModel):
             self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
         )
         if params.resume_token is None:
-            if params.echo and self.needs != "prompt":
+            if params.echo and self.is_conditioned:
                 raise WrongInput(
-                    f"model {self.card.name!r} reads a {self.needs} and has no prompt to echo; "
-                    "leave echo"
+                    f"model {self.card.name!r} reads a {self.input.name} and has no prompt to "
+                    "echo; leave echo"
                 )
-            given = self._input(params)
+            given = self._read_input(params)
             unknown = given.unknown
             request = self._request(params, given)
             echo = await self._echo(params, given) if params.echo else []
@@ -172,17 +174,18 @@ class GeneratorModel(ReadingModel):
             self.writer,
         )
 
-    def _request(self, params: GenerateParams, given: _Input) -> GenerateRequest:
+    def _request(self, params: GenerateParams, given: EncodedInput) -> GenerateRequest:
         seed = params.sampling.seed
         return self._rules.fresh(
             params, given.ids, self.choose_seed() if seed is None else seed, self.clock()
         )
 
-    async def _echo(self, params: GenerateParams, prompt: _Input) -> list[ScoredToken]:
+    async def _echo(self, params: GenerateParams, prompt: EncodedInput) -> list[ScoredToken]:
         """The prompt's tokens, with their log-probabilities where those are asked for."""
         if params.log_probabilities and len(prompt.ids) > 1:
-            (scored,) = await self.score([ScoreParams(params.prompt or "")])
-            return scored.tokens
+            item = _continuation(prompt)
+            (row,) = await run_batch(self.score_thread, [item])
+            return await off_loop(item.length, lambda: self._scored(item, row))
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), None)
             for number, token in enumerate(prompt.ids)
@@ -202,21 +205,14 @@ class GeneratorModel(ReadingModel):
             ],
         )
 
-    def _input(self, params: GenerateParams) -> _Input:
-        name, needs = self.card.name, self.needs
-        given = getattr(params, needs)
+    def _read_input(self, params: GenerateParams) -> EncodedInput:
+        needs = self.input.name
+        given = params.inputs[needs]
         if given is None:
-            others = [k for k in ("prompt", "source", "vector") if getattr(params, k) is not None]
+            others = [name for name, value in params.inputs.items() if value is not None]
             says = f"the request has a {others[0]}" if others else "the request has no input"
-            raise WrongInput(f"model {name!r} takes a {needs}, {says}; set {needs!r}")
-        return self._read_input(given, needs)
-
-    def _read_input(self, given: Any, what: str) -> _Input:
-        """given: a text, or the values of a vector."""
-        if self.reader is None:
-            return _Input(checked_vector(given, self.card.vector_fields, what))
-        encoded = self.read(self.reader, given, what)
-        return _Input(encoded.ids, encoded.unknown)
+            raise WrongInput(f"model {self.card.name!r} takes a {needs}, {says}; set {needs!r}")
+        return self.input.read(self, given, needs)
 
     def _score_items(self, all_params: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
         return [
@@ -225,9 +221,10 @@ class GeneratorModel(ReadingModel):
 
     def _score_item(self, params: ScoreParams, where: str) -> tuple[ScoreItem, int]:
         self._check_condition(params, where)
-        if self.needs == "prompt":
+        if not self.is_conditioned:
             return self._continuation(params.text, f"{where}.text")
-        given = self._read_input(getattr(params, self.needs), f"{where}.{self.needs}")
+        name = self.input.name
+        given = self.input.read(self, params.inputs[name], f"{where}.{name}")
         limit = self.card.limits["output_tokens"]
         encoded = self.read(self.writer, params.text, f"{where}.text", limit)
         assert self.begin_id is not None, "a model that reads a whole input begins with a marker"
@@ -236,24 +233,24 @@ class GeneratorModel(ReadingModel):
         return ScoreItem(tokens, targets, tuple(given.ids)), given.unknown + encoded.unknown
 
     def _continuation(self, text: str, what: str) -> tuple[ScoreItem, int]:
-        given = self._read_input(text, what)
+        given = self.input.read(self, text, what)
         if len(given.ids) < 2:
             raise WrongInput(
                 f"{what} has one token, and what follows nothing has no probability; "
                 "send at least two"
             )
-        return ScoreItem(tuple(given.ids[:-1]), tuple(given.ids[1:])), given.unknown
+        return _continuation(given), given.unknown
 
     def _check_condition(self, params: ScoreParams, where: str) -> None:
         """What the text is the answer to is there, where there is such a thing."""
-        needs, name = self.needs, self.card.name
-        does = "alone" if needs == "prompt" else f"given a {needs}"
-        for kind in ("source", "vector"):
-            if kind != needs and getattr(params, kind) is not None:
+        needs, name = self.input.name, self.card.name
+        does = f"given a {needs}" if self.is_conditioned else "alone"
+        for kind, value in params.inputs.items():
+            if kind != needs and value is not None:
                 raise WrongInput(
                     f"{where}.{kind} is set, model {name!r} scores texts {does}; leave it"
                 )
-        if needs != "prompt" and getattr(params, needs) is None:
+        if self.is_conditioned and params.inputs[needs] is None:
             raise WrongInput(
                 f"{where}.{needs} is empty; model {name!r} scores texts {does}, so set it"
             )
@@ -261,9 +258,14 @@ class GeneratorModel(ReadingModel):
     def _scored(self, item: ScoreItem, row: Sequence[float]) -> list[ScoredToken]:
         known = list(zip(item.targets, map(float, row), strict=True))
         every: list[tuple[int, float | None]] = [*known]
-        if self.needs == "prompt":
+        if not self.is_conditioned:
             every.insert(0, (item.tokens[0], None))
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), log_probability)
             for number, (token, log_probability) in enumerate(every)
         ]
+
+
+def _continuation(given: EncodedInput) -> ScoreItem:
+    """Each token of a prompt after those before it; the first follows nothing."""
+    return ScoreItem(tuple(given.ids[:-1]), tuple(given.ids[1:]))

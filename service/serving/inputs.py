@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from service.engine.errors import WrongInput
-from service.serving.model_info import ModelCard
+from service.serving.served_model import ServedModel
+
+if TYPE_CHECKING:  # front ends import this module, and know nothing of bundles
+    from bundle.tokenizer import Encoded, Tokenizer
 
 # Of a number that a caller gives: with larger ones a model's products leave float32, and NaN would
 # look like the model's own fault. States and vectors stay far below.
@@ -19,34 +22,6 @@ MAX_REQUEST_CHARACTERS = 131_072
 _INLINE_SIZE = 8_192
 
 Answer = TypeVar("Answer")
-
-
-class Encoded(Protocol):
-    @property
-    def ids(self) -> list[int]: ...
-
-    @property
-    def unknown(self) -> int: ...
-
-
-class TextCodec(Protocol):
-    """Text to ids and back, as the model was trained with."""
-
-    def encode(self, text: str) -> Encoded: ...
-
-    def piece(self, token: int, first: bool) -> str: ...
-
-    def longest_text(self, tokens: int) -> int:
-        """Characters above which a text is refused unread."""
-
-
-class WordCodec(TextCodec, Protocol):
-    """Words to ids, one each."""
-
-    def words_of(self, text: str) -> list[str]:
-        """The tokens of ``text`` as they stand there."""
-
-    def encode_words(self, words: Iterable[str]) -> Encoded: ...
 
 
 @dataclass(frozen=True)
@@ -60,13 +35,10 @@ class PredictItem:
         return len(self.tokens)
 
 
-class ReadingModel:
-    """What every served model shares: its card, and how much it reads."""
+class ReadingModel(ServedModel):
+    """A model that reads texts or ids, within its limits."""
 
-    def __init__(self, card: ModelCard) -> None:
-        self.card = card
-
-    def read(self, codec: TextCodec, text: str, what: str, limit: int | None = None) -> Encoded:
+    def read(self, codec: Tokenizer, text: str, what: str, limit: int | None = None) -> Encoded:
         """limit: in tokens; the model's own of its input unless said otherwise.
 
         Raises WrongInput for a text without tokens or above the limit.
@@ -77,7 +49,7 @@ class ReadingModel:
         self.check_tokens(len(encoded.ids), what, limit)
         return encoded
 
-    def check_unread(self, codec: TextCodec, text: str, what: str, limit: int) -> None:
+    def check_unread(self, codec: Tokenizer, text: str, what: str, limit: int) -> None:
         """Raises WrongInput for a text that is too long to be worth reading."""
         if len(text) > codec.longest_text(limit):
             raise WrongInput(

@@ -1,4 +1,7 @@
-"""From a loaded bundle to a model that can be served: its engines, their threads, its card."""
+"""From a loaded bundle to a model that can be served: its card, its engines and their threads.
+
+What a model of each task consists of, its task says (``service/tasks``).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bundle.manifest import CLASSIFY, FILL, TAG, VEC2SEQ, Manifest
 from service.access.memory_budget import MemoryBudget
 from service.config import Config
-from service.engine.decode import GenerateEngine, GenerationModel
 from service.engine.dynamic_batcher import BatchEngine, BatchRunner
-from service.engine.online_tagging import PushEngine
-from service.engine.prefill import PrefillBudget
 from service.engine.slots import StateStore
 from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
 from service.observability.metrics import Metrics
@@ -21,31 +20,14 @@ from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
 from service.runtime.probe import probe
 from service.runtime.repository import LoadedModel
-from service.runtime.runners import (
-    FillRunner,
-    GenerateRunner,
-    PredictRunner,
-    ScoreRunner,
-    TagRunner,
-    generate_runner,
-)
-from service.serving.classifier import ClassifierModel
+from service.runtime.runners import GenerateRunner, generate_runner
 from service.serving.coalescing import Clock, Coalescer
-from service.serving.fill_mask import FillModel, Markers
-from service.serving.generator import GeneratorModel, Writer
 from service.serving.model_info import ModelCard
-from service.serving.model_metadata import (
-    card_of,
-    generation_model,
-    ids_for_all,
-    reads_whole,
-)
-from service.serving.model_version import ServedModel
-from service.serving.online_tagger import TagStreams
+from service.serving.model_metadata import card_of, ids_for_all
 from service.serving.output_stream import Dispatcher
 from service.serving.resume_token import ResumeTokens
+from service.serving.served_model import ServedModel
 from service.serving.statistics import ModelStatistics
-from service.serving.tagger import TaggerModel
 from service.serving.worker import Engine, EngineThread
 
 # Rows and tokens of prompts that are read together.
@@ -54,11 +36,7 @@ Shapes = Sequence[tuple[int, int]]
 log = logging.getLogger(__name__)
 
 # Sizes of batches that are run once before a model is served: a first run allocates.
-_WARM_ROWS = (1, 2, 4, 8, 16, 32, 64)
-# Prompts that are read once, so many together and of so many tokens: that takes longer, and
-# teaches what prefill costs.
-_WARM_PROMPTS = (1, 4, 16)
-_WARM_TOKENS = 16
+WARM_ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -67,6 +45,7 @@ class ServerContext:
 
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
     budget: of the bytes that callers' data takes.
+    build: the model of a bundle, as its task says.
     """
 
     config: Config
@@ -76,6 +55,7 @@ class ServerContext:
     resume_tokens: ResumeTokens
     on_failure: Callable[[str], None]
     budget: MemoryBudget
+    build: Callable[[ModelBuilder], ServedModel]
 
 
 @dataclass(frozen=True)
@@ -113,12 +93,16 @@ class ReadyModel:
 
 def assemble(loaded: LoadedModel, around: ServerContext) -> ReadyModel:
     """Raises whatever the graphs raise when they are run for the first time."""
-    return _Assembly(loaded, around).assembled()
+    builder = ModelBuilder(loaded, around)
+    return ReadyModel(around.build(builder), builder.statistics, builder.threads, builder.reading)
 
 
 @dataclass
-class _Assembly:
-    """One model while it is put together."""
+class ModelBuilder:
+    """What a task makes a model of: a bundle whose graphs are open, and engines on threads.
+
+    threads: made so far; they start once the model is served. reading: warm-ups that run then.
+    """
 
     loaded: LoadedModel
     around: ServerContext
@@ -131,112 +115,27 @@ class _Assembly:
     def __post_init__(self) -> None:
         self.bundle = self.loaded.bundle
         self.manifest = self.bundle.manifest
+        self.sessions = self.loaded.sessions
+        self.tokenizers = self.bundle.tokenizers
         self.config = self.around.config
 
-    def assembled(self) -> ReadyModel:
-        return ReadyModel(self._model(), self.statistics, self.threads, self.reading)
+    def probed_card(self, ids: int | None = None) -> ModelCard:
+        """Run every graph on made-up rows, and say what the model is.
 
-    def _model(self) -> ServedModel:
-        card, task = self._probed_card(), self.manifest.task
-        if task == CLASSIFY:
-            return self._classifier(card)
-        if task == TAG:
-            return self._tagger(card)
-        return self._filler(card) if task == FILL else self._generator(card)
+        ids: those below it are good for each integer input; None for those that all of the
+        bundle's tokenizers know. Raises OutputNotFinite.
+        """
+        ids = ids_for_all(self.bundle) if ids is None else ids
+        probed = probe(self.sessions, ids, self.loaded.wide)
+        if not probed.batch_invariant:
+            log.warning("model %s: rows depend on their batch on this machine", self.manifest.name)
+        return card_of(self.loaded, probed)
 
-    def _classifier(self, card: ModelCard) -> ClassifierModel:
-        runner = PredictRunner(self.loaded.sessions["predict"])
-        return ClassifierModel(
-            card, self.bundle.tokenizers["input"], self._batch_thread("predict", runner)
-        )
+    def batch_thread(self, graph: str, runner: BatchRunner) -> EngineThread:
+        """Of an engine that runs whole inputs through ``runner``, many side by side.
 
-    def _tagger(self, card: ModelCard) -> TaggerModel:
-        thread = self._batch_thread("predict", TagRunner(self.loaded.sessions["predict"]))
-        stream = self._tag_streams(card) if card.streams_tags else None
-        return TaggerModel(card, self.bundle.tokenizers["input"], thread, stream)
-
-    def _tag_streams(self, card: ModelCard) -> TagStreams:
-        """On a thread of their own: no stream waits for texts that are tagged whole."""
-        runner, rows = _runner(self.loaded, self.config.max_streams)
-        engine = PushEngine(
-            GenerationModel(self.manifest.state, None, None, (card.labels,) * 2),
-            runner,
-            self.config.max_streams,
-            time.monotonic,
-            self._observer(self.config.max_streams),
-            rows,
-        )
-        engine.warm(_WARM_ROWS)
-        return TagStreams(
-            card,
-            self.bundle.tokenizers["input"],
-            engine,
-            self._thread("stream", engine, self.config.max_streams + self.config.max_queue),
-            self.around.resume_tokens,
-            self.around.budget,
-            self.config.tokens_per_message,
-        )
-
-    def _filler(self, card: ModelCard) -> FillModel:
-        reader = self.bundle.tokenizers["input"]
-        markers = Markers(reader.vocabulary.begin_id, reader.vocabulary.end_id)
-        thread = self._batch_thread("predict", FillRunner(self.loaded.sessions["predict"]))
-        return FillModel(card, reader, markers, thread)
-
-    def _generator(self, card: ModelCard) -> GeneratorModel:
-        """Two engines: scores run on a thread of their own, so no stream waits for one."""
-        config, tokenizers = self.config, self.bundle.tokenizers
-        model = generation_model(self.bundle)
-        runner, rows = _runner(self.loaded, config.max_streams)
-        engine = self._generate_engine(model, runner, rows)
-        score = ScoreRunner(
-            self.loaded.sessions["score"],
-            self.manifest.state,
-            runner.prefiller if reads_whole(self.manifest) else None,
-        )
-        writer = Writer(
-            tokenizers["output"],
-            model.begin_id,
-            model.end_id,
-            model.never_sampled_ids,
-            model.vocabulary,
-            config.max_streams,
-        )
-        thread = self._thread("generate", engine, config.max_streams + config.max_queue)
-        length = _warm_length(self.manifest)
-        self.reading.extend(
-            (thread, engine.warm_prefill, [(rows, length)]) for rows in _WARM_PROMPTS
-        )
-        return GeneratorModel(
-            card,
-            tokenizers.get("input"),
-            writer,
-            thread,
-            self._batch_thread("score", score),
-            self.around.resume_tokens,
-            config.tokens_per_message,
-        )
-
-    def _generate_engine(
-        self, model: GenerationModel, runner: GenerateRunner | DeviceRunner, rows: StateStore | None
-    ) -> GenerateEngine:
-        engine = GenerateEngine(
-            model,
-            runner,
-            self.config.max_streams,
-            time.monotonic,
-            self._observer(self.config.max_streams),
-            PrefillBudget(self.config.prime_share),
-            rows,
-        )
-        engine.warm(_WARM_ROWS)
-        return engine
-
-    def _observer(self, capacity: int) -> GenerateMetrics:
-        around = self.around
-        return GenerateMetrics(around.metrics, self.manifest.name, self.statistics, capacity)
-
-    def _batch_thread(self, graph: str, runner: BatchRunner) -> EngineThread:
+        graph: as metrics name it.
+        """
         config = self.config
         engine = BatchEngine(
             runner,
@@ -247,9 +146,14 @@ class _Assembly:
             ),
             config.batch_delay_share,
         )
-        return self._thread(graph, engine, config.max_batch + config.max_queue)
+        return self.thread(graph, engine, config.max_batch + config.max_queue)
 
-    def _thread(self, purpose: str, engine: Engine, limit: int) -> EngineThread:
+    def stream_thread(self, purpose: str, engine: Engine) -> EngineThread:
+        """Of an engine that decodes streams."""
+        return self.thread(purpose, engine, self.config.max_streams + self.config.max_queue)
+
+    def thread(self, purpose: str, engine: Engine, limit: int) -> EngineThread:
+        """purpose: which of the model's engines this is. limit: as EngineThread has it."""
         around, name = self.around, self.manifest.name
         thread = EngineThread(
             name,
@@ -263,26 +167,23 @@ class _Assembly:
         self.threads.append(thread)
         return thread
 
-    def _probed_card(self) -> ModelCard:
-        probed = probe(self.loaded.sessions, ids_for_all(self.bundle), self.loaded.wide)
-        if not probed.batch_invariant:
-            log.warning("model %s: rows depend on their batch on this machine", self.manifest.name)
-        return card_of(self.loaded, probed)
+    def warm_later(
+        self, thread: EngineThread, warm: Callable[[Shapes], None], shapes: Shapes
+    ) -> None:
+        """Have ``warm`` called with each shape by itself: before the model is served where one is
+        replaced, else on ``thread`` before its first request."""
+        self.reading.extend((thread, warm, [shape]) for shape in shapes)
 
+    def stream_observer(self) -> GenerateMetrics:
+        """Of an engine that decodes streams."""
+        around, capacity = self.around, self.config.max_streams
+        return GenerateMetrics(around.metrics, self.manifest.name, self.statistics, capacity)
 
-def _warm_length(manifest: Manifest) -> int:
-    if manifest.task == VEC2SEQ:
-        return len(manifest.vector)
-    return min(_WARM_TOKENS, manifest.limits["input_tokens"])
-
-
-def _runner(
-    loaded: LoadedModel, capacity: int
-) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
-    """What steps the model, and where its streams' state lies; None for host memory."""
-    state = loaded.bundle.manifest.state
-    runner = generate_runner(loaded.sessions, state, loaded.wide)
-    if loaded.rows is None:
-        return runner, None
-    rows = DeviceRows(loaded.rows, state, capacity, loaded.device)
-    return DeviceRunner(runner.prefiller, loaded.sessions["step"], rows), rows
+    def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
+        """What steps the model, and where its streams' state lies; None for host memory."""
+        loaded, state = self.loaded, self.manifest.state
+        runner = generate_runner(self.sessions, state, loaded.wide)
+        if loaded.rows is None:
+            return runner, None
+        rows = DeviceRows(loaded.rows, state, self.config.max_streams, loaded.device)
+        return DeviceRunner(runner.prefiller, self.sessions["step"], rows), rows

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bundle.manifest import FP32, GENERATING, SEQ2SEQ, TAG, VEC2SEQ, Manifest
+from bundle.manifest import FP32, Manifest
 from bundle.sampling import missing_parameters
 from bundle.store import Bundle
-from service.engine.decode import GenerationModel
+from bundle.tasks import spec_of
+from service.engine.step_engine import GenerationModel
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
 from service.serving.model_info import DataSource, Figure, ModelCard
@@ -22,7 +23,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         description=manifest.description,
         labels=manifest.labels,
         vector_fields=manifest.vector,
-        streams_tags=manifest.task == TAG and "step" in manifest.graphs,
+        streams_tags=False,
         limits=manifest.limits,
         sampling=asdict(manifest.sampling),
         figures=tuple(
@@ -45,7 +46,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
 
 def _missing_parameters(manifest: Manifest) -> tuple[str, ...]:
     """Of a model that draws for its callers; a tagger's step takes the likeliest label."""
-    if manifest.task not in GENERATING:
+    if "step" not in spec_of(manifest.task).graphs:
         return ()
     return missing_parameters(port.name for port in manifest.graphs["step"].inputs)
 
@@ -56,16 +57,10 @@ def _input_ids(bundle: Bundle) -> int:
 
 
 def ids_for_all(bundle: Bundle) -> int:
-    """Ids below it are good for each graph of the bundle: a tagger may read its labels."""
+    """Ids below it are known to each of the bundle's tokenizers; 2 for a bundle without any: the
+    least with an id beside the padding's."""
     sizes = [len(tokenizer.vocabulary) for tokenizer in bundle.tokenizers.values()]
-    if bundle.manifest.task == TAG:
-        sizes.append(len(bundle.manifest.labels))
-    return min(sizes)
-
-
-def reads_whole(manifest: Manifest) -> bool:
-    """Whether what prefills it comes before all that it makes: a source or a vector."""
-    return manifest.task in (SEQ2SEQ, VEC2SEQ)
+    return min(sizes, default=2)
 
 
 def _symbols(bundle: Bundle) -> tuple[str, ...]:
@@ -77,13 +72,14 @@ def _symbols(bundle: Bundle) -> tuple[str, ...]:
     return tuple(vocabulary.symbol_of(token) for token in range(len(vocabulary)))
 
 
-def generation_model(bundle: Bundle) -> GenerationModel:
+def generation_model(bundle: Bundle, is_conditioned: bool) -> GenerationModel:
+    """is_conditioned: whether it reads its input whole and then begins with a marker."""
     output = bundle.tokenizers["output"]
     vocabulary = output.vocabulary
     ids = range(len(vocabulary))
     return GenerationModel(
         state=bundle.manifest.state,
-        begin_id=vocabulary.begin_id if reads_whole(bundle.manifest) else None,
+        begin_id=vocabulary.begin_id if is_conditioned else None,
         end_id=vocabulary.end_id if vocabulary.has_markers else None,
         pieces=(
             [output.piece(token, first=True) for token in ids],

@@ -8,14 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.serving.classifier import ClassifierModel
-from service.serving.fill_mask import FillModel
-from service.serving.generator import GeneratorModel
+from service.serving.served_model import ServedModel
 from service.serving.statistics import ModelStatistics
-from service.serving.tagger import TaggerModel
 from service.serving.worker import EngineThread
 
-ServedModel = ClassifierModel | TaggerModel | FillModel | GeneratorModel
 Model = TypeVar("Model")
 
 

@@ -9,27 +9,31 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from service.access.memory_budget import WORDS, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
-from service.engine.online_tagging import LIKELIEST, PushEngine
+from service.engine.online_tagging import PushEngine
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Checkpoint,
     Event,
     Finished,
-    GenerateRequest,
     ResumePolicy,
-    Snapshot,
+    TagRequest,
+    TagSnapshot,
     TokenMade,
 )
-from service.serving.inputs import MAX_REQUEST_CHARACTERS, WordCodec, off_loop
+from service.serving.inputs import MAX_REQUEST_CHARACTERS, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints, check_tokens_per_message
 from service.serving.tagger import TaggedToken, check_top_labels
 from service.serving.worker import EngineThread
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
 
 # Tokens that may wait for their labels before no more of a caller's requests are read.
 MOST_WAITING = 1024
@@ -58,7 +62,7 @@ class TagTurn:
     """Words that were labelled after others. after: where the stream is then."""
 
     tokens: Sequence[TaggedToken]
-    after: Snapshot
+    after: TagSnapshot
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class TagMessage:
     """What has gathered since the last one. finished: in the last one only."""
 
     tokens: Sequence[TaggedToken]
-    checkpoints: Sequence[Checkpoint]
+    checkpoints: Sequence[TagSnapshot]
     finished: Finished | None
 
     def __bool__(self) -> bool:
@@ -84,7 +88,7 @@ class TagStream:
         self,
         model: TagStreams,
         events: TokenStream,
-        sign: Callable[[Snapshot], bytes],
+        sign: Callable[[TagSnapshot], bytes],
         held: Reservation,
     ) -> None:
         self.unknown_symbols = 0
@@ -185,7 +189,7 @@ class TagStream:
         last = events[-1]
         return TagMessage(
             [self._tagged(event) for event in events if type(event) is TokenMade],
-            [event for event in events if type(event) is Checkpoint],
+            [_snapshot(event) for event in events if type(event) is Checkpoint],
             last if isinstance(last, Finished) else None,
         )
 
@@ -212,7 +216,7 @@ class TagStreams:
     def __init__(
         self,
         card: ModelCard,
-        reader: WordCodec,
+        reader: Tokenizer,
         engine: PushEngine,
         thread: EngineThread,
         resume_tokens: ResumeTokens,
@@ -236,13 +240,13 @@ class TagStreams:
         check_checkpoints(params.checkpoints)
         if params.resume_token is None:
             return self._open(params, None)
-        snapshot = self.resume_tokens.open(
+        snapshot = self.resume_tokens.open_tags(
             params.resume_token, self._bundle, params.subject, params.allow_inexact
         )
         return self._open(params, snapshot)
 
     async def turn(
-        self, ids: Sequence[int], words: Sequence[str], before: Snapshot | None, top: int = 0
+        self, ids: Sequence[int], words: Sequence[str], before: TagSnapshot | None, top: int = 0
     ) -> TagTurn:
         """Label ``words``, whose ids these are, after those that led to ``before``.
 
@@ -259,24 +263,15 @@ class TagStreams:
             stream.close()
         tokens = [token for message in messages for token in message.tokens]
         (checkpoint,) = [point for message in messages for point in message.checkpoints]
-        return TagTurn(tokens, checkpoint.snapshot)
+        return TagTurn(tokens, checkpoint)
 
     @property
     def _bundle(self) -> ServedBundle:
         card = self.card
         return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
 
-    def _open(self, params: TagStreamParams, resumed: Snapshot | None) -> TagStream:
-        request = GenerateRequest(
-            tokens=(),
-            sampling=LIKELIEST,
-            max_tokens=0,
-            stop=(),
-            arrived=self.clock(),
-            top=params.top,
-            checkpoints=params.checkpoints,
-            resumed=resumed,
-        )
+    def _open(self, params: TagStreamParams, resumed: TagSnapshot | None) -> TagStream:
+        request = TagRequest(self.clock(), params.top, params.checkpoints, resumed)
         each = params.tokens_per_message or self.tokens_per_message
         # First: a stream that was opened and then refused would keep its place for good.
         held = self.budget.reserve(WORDS, 0)
@@ -286,6 +281,11 @@ class TagStreams:
             lambda snapshot: self.resume_tokens.sign(snapshot, self._bundle, params.subject),
             held,
         )
+
+
+def _snapshot(checkpoint: Checkpoint) -> TagSnapshot:
+    assert isinstance(checkpoint.snapshot, TagSnapshot), "a stream of labels has no other"
+    return checkpoint.snapshot
 
 
 def _check_characters(what: str, characters: int) -> None:

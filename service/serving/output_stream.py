@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from service.engine.dynamic_batcher import BatchDone, BatchFailed
+from service.engine.dynamic_batcher import BatchEvent, BatchFailed
 from service.engine.errors import RequestError
-from service.engine.requests import Event, Failed, Finished, TokenMade
+from service.engine.requests import Event, Failed, Finished, Sink, TokenMade
 from service.serving.coalescing import Coalescer
 from service.serving.request_timing import TIMELINE
 from service.serving.worker import EngineThread
@@ -36,7 +36,7 @@ class Dispatcher:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
 
-    def deliver(self, sinks: Sequence[Any]) -> None:
+    def deliver(self, sinks: Sequence[Sink[Any]]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
         # Messages leave in this order: a first token does not queue behind everyone's next.
         due = sorted((sink for sink in sinks if sink.is_due), key=_urgency)
@@ -44,16 +44,16 @@ class Dispatcher:
             self.loop.call_soon_threadsafe(_wake, due)
 
 
-def _urgency(sink: Any) -> bool:
+def _urgency(sink: Sink[Any]) -> bool:
     return not sink.is_urgent
 
 
-def _wake(sinks: Sequence[Any]) -> None:
+def _wake(sinks: Sequence[Sink[Any]]) -> None:
     for sink in sinks:
         sink.wake()
 
 
-class TokenStream:
+class TokenStream(Sink[Event]):
     """The events of one request, as they come; close() it whatever happens.
 
     put() is called by the engine's thread, everything else by the event loop. What has
@@ -105,8 +105,7 @@ class TokenStream:
         """The first token, and what is no token, wait for no other."""
         return not self._has_begun or self._others_put != self._others_taken
 
-    @property
-    def is_full(self) -> bool:
+    def mark_if_full(self) -> bool:
         """Asked by the engine's thread, which then pauses the stream."""
         full = self._full
         if self._thread is not None and self._thread.are_buffers_small:
@@ -200,22 +199,18 @@ class TokenStream:
                 self._timeline.note_stream(self.work, self._ended)
 
 
-class _Answer:
+class _Answer(Sink[BatchEvent]):
     """A sink that gets one event."""
 
-    is_due = is_urgent = True
-    is_full = False
-    unread_since = None
-
     def __init__(self) -> None:
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._event: Any = None
+        self.future: asyncio.Future[BatchEvent] = asyncio.get_running_loop().create_future()
+        self._event: BatchEvent | None = None
 
-    def put(self, event: Any) -> None:
+    def put(self, event: BatchEvent) -> None:
         self._event = event
 
     def wake(self) -> None:
-        if not self.future.done():
+        if self._event and not self.future.done():
             self.future.set_result(self._event)
 
 
@@ -224,7 +219,7 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
     answer = _Answer()
     work = thread.submit(items, answer, len(items))
     try:
-        event: BatchDone | BatchFailed = await answer.future
+        event = await answer.future
     finally:
         thread.release(work)
         if timeline := TIMELINE.get():

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
-from service.serving.classifier import ClassifierModel
-from service.serving.fill_mask import FillModel
-from service.serving.generator import GeneratorModel
-from service.serving.model_version import Call, ServedModel, ServedVersion
-from service.serving.online_tagger import TagStreams
-from service.serving.tagger import TaggerModel
+from service.serving.model_version import Call, ServedVersion
+from service.serving.served_model import ServedModel
 
-Kind = TypeVar("Kind", ClassifierModel, TaggerModel, FillModel, GeneratorModel)
+Kind = TypeVar("Kind", bound=ServedModel)
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -113,39 +110,22 @@ class ModelRegistry:
                 return served
         raise self._missing_version(name, version)
 
-    def classifier(
-        self, name: str, version: str = ""
-    ) -> AbstractContextManager[Call[ClassifierModel]]:
-        return self._call(ClassifierModel, "classify", name, version)
-
-    def tagger(self, name: str, version: str = "") -> AbstractContextManager[Call[TaggerModel]]:
-        return self._call(TaggerModel, "tag", name, version)
-
-    def tag_streams(self, name: str, version: str = "") -> AbstractContextManager[Call[TagStreams]]:
-        """Raises WrongInput for a tagger that cannot label a token before the next one, too."""
-        served = self.find(name, version)
-        stream: TagStreams | None = _expect(TaggerModel, "tag", served.model).stream
-        if stream is None:
-            raise WrongInput(
-                f"model {name!r} needs the tokens to the right of each, too; call Tag with all of "
-                "them"
-            )
-        return served.call_of(stream)
-
-    def filler(self, name: str, version: str = "") -> AbstractContextManager[Call[FillModel]]:
-        return self._call(FillModel, "fill blanks", name, version)
-
-    def generator(
-        self, name: str, version: str = ""
-    ) -> AbstractContextManager[Call[GeneratorModel]]:
-        return self._call(GeneratorModel, "generate", name, version)
-
-    def _call(
-        self, kind: type[Kind], does: str, name: str, version: str
+    def call(
+        self, kind: type[Kind], name: str, version: str = ""
     ) -> AbstractContextManager[Call[Kind]]:
-        """Raises WrongInput for a model of another kind, beside what find() raises."""
+        """One request to a model of this kind.
+
+        Raises WrongInput for a model of another one, beside what find() raises.
+        """
         served = self.find(name, version)
-        return served.call_of(_expect(kind, does, served.model))
+        return served.call_of(_expect(kind, served.model))
+
+    def call_of_part(
+        self, kind: type[Kind], part: Callable[[Kind], Part], name: str, version: str = ""
+    ) -> AbstractContextManager[Call[Part]]:
+        """As call(), of what ``part`` takes of the model; raises what that raises, too."""
+        served = self.find(name, version)
+        return served.call_of(part(_expect(kind, served.model)))
 
     def _missing(self, name: str) -> ModelNotFound | ModelRefused:
         if name in self._withdrawn:
@@ -168,15 +148,7 @@ class ModelRegistry:
         )
 
 
-def _expect(kind: type[Kind], does: str, model: ServedModel) -> Kind:
+def _expect(kind: type[Kind], model: ServedModel) -> Kind:
     if not isinstance(model, kind):
-        raise WrongInput(f"model {model.card.name!r} does not {does}; call {_calls_of(model)}")
+        raise WrongInput(f"model {model.card.name!r} does not {kind.does}; call {model.calls}")
     return model
-
-
-def _calls_of(model: ServedModel) -> str:
-    if isinstance(model, TaggerModel):
-        return "Tag or StreamTag" if model.card.streams_tags else "Tag"
-    if isinstance(model, GeneratorModel):
-        return "Generate or Score"
-    return "Classify" if isinstance(model, ClassifierModel) else "Fill"

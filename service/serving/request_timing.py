@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from service.engine.dynamic_batcher import Job
-from service.engine.requests import Finished, FinishReason, RequestState
+from service.engine.requests import Finished, FinishReason
+from service.engine.step_engine import RequestState
 
 
 @dataclass(slots=True)
@@ -28,12 +30,12 @@ class Timeline:
     input_tokens: int | None = None
     output_tokens: int | None = None
 
-    def note_stream(self, progress: RequestState, ended: Finished | None) -> None:
+    def note_stream(self, progress: RequestState[Any, Any], ended: Finished | None) -> None:
         """A stream is closed. Its engine has written each moment of ``progress`` once, if at all.
 
         ended: its last event; None where its caller left or its engine gave it up.
         """
-        self._note(progress.request.arrived, progress.started, progress.finished)
+        self._note(progress.arrived, progress.started, progress.finished)
         self.prefilled = _first(self.prefilled, progress.prefilled)
         self.first_token = _first(self.first_token, progress.first_token)
         if ended:

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 
 from service.engine.errors import ResumeInvalid, ResumeRefused
-from service.engine.requests import Sampling, Snapshot, State, TokenMade
+from service.engine.requests import (
+    LIKELIEST,
+    Sampling,
+    Snapshot,
+    State,
+    TagSnapshot,
+    TokenMade,
+)
 from service.failpoints import failpoint
 
 _MAGIC = b"URT1"
@@ -79,10 +86,11 @@ class ResumeTokens:
         self.largest_bytes = largest_bytes
         self.clock = clock
 
-    def sign(self, snapshot: Snapshot, bundle: ServedBundle, subject: str) -> bytes:
+    def sign(self, snapshot: Snapshot | TagSnapshot, bundle: ServedBundle, subject: str) -> bytes:
         """subject: whom the token is issued to; empty for callers without a name."""
         failpoint("resume.sign")
-        facts, arrays = _describe(snapshot)
+        full = _as_generation(snapshot) if isinstance(snapshot, TagSnapshot) else snapshot
+        facts, arrays = _describe(full)
         facts |= {
             "bundle": asdict(bundle),
             "subject": subject,
@@ -111,6 +119,13 @@ class ResumeTokens:
             raise ResumeRefused("the resume token was issued to another caller")
         _check_bundle(ServedBundle(**facts["bundle"]), bundle, allow_inexact)
         return _restore(facts, arrays)
+
+    def open_tags(
+        self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
+    ) -> TagSnapshot:
+        """As open(), of a stream of labels."""
+        snapshot = self.open(token, bundle, subject, allow_inexact)
+        return TagSnapshot(snapshot.made, snapshot.state)
 
     def _verified(self, token: bytes) -> tuple[bytes, bytes]:
         """The facts and the arrays of a token that one of our keys signed."""
@@ -174,6 +189,27 @@ def _check_bundle(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool)
             f"{theirs.fingerprint[:12]}, here {ours.fingerprint[:12]}); set allow_inexact to go "
             "on with tokens that may differ"
         )
+
+
+def _as_generation(snapshot: TagSnapshot) -> Snapshot:
+    """With the fields that every token has, though most say nothing of labels: replicas of an
+    earlier release take such a token, and this one takes theirs."""
+    made = snapshot.made
+    return Snapshot(
+        sampling=LIKELIEST,
+        sample=0,
+        max_tokens=0,
+        min_tokens=0,
+        stop=(),
+        input_tokens=made,
+        tokens=(),
+        token=0,
+        made=made,
+        delivered=made,
+        held=(),
+        counts={},
+        state=snapshot.state,
+    )
 
 
 def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:

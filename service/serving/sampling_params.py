@@ -82,6 +82,11 @@ class GenerateParams:
     tokens_per_message: int = 0
     subject: str = ""
 
+    @property
+    def inputs(self) -> dict[str, str | Sequence[float] | None]:
+        """What may prefill the model, by the names of the fields."""
+        return {"prompt": self.prompt, "source": self.source, "vector": self.vector}
+
 
 def unread_bytes(params: GenerateParams, longest: int) -> int:
     """What the answer takes at most while nobody reads it.
@@ -107,6 +112,11 @@ class ScoreParams:
     @property
     def characters(self) -> int:
         return len(self.text) + len(self.source or "")
+
+    @property
+    def inputs(self) -> dict[str, str | Sequence[float] | None]:
+        """What the text may be the answer to, by the names of the fields."""
+        return {"source": self.source, "vector": self.vector}
 
 
 class GenerateValidator:

@@ -10,33 +10,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from service.access.memory_budget import SEQUENCES, MemoryBudget, Reservation
 from service.engine.errors import QueueFull, WrongInput
+from service.serving.model_version import ServedVersion
 from service.serving.worker import RETRY_AFTER_SECONDS
 
 # Beside its state: its key, its lock, its timer.
 _SEQUENCE_BYTES = 4096
-
-
-class Version(Protocol):
-    """One version of a model; a sequence stays with the one that it began on."""
-
-    @property
-    def name(self) -> str:
-        """Of the model."""
-
-    def take(self) -> None: ...
-
-    def give(self) -> None: ...
-
-    @property
-    def state_bytes(self) -> int:
-        """What one sequence keeps between requests."""
-
-    def when_withdrawn(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have it called when the model is unloaded; returns what takes that back."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +65,8 @@ class _Sequence:
 
     name: str
     state: Any = None
-    version: Any = None
-    heading: Any = None
+    version: ServedVersion | None = None
+    heading: ServedVersion | None = None
     forget: Callable[[], None] = _nothing
     held: Reservation | None = None
     users: int = 0
@@ -109,14 +91,14 @@ class Sequences:
     def __len__(self) -> int:
         return len(self._open)
 
-    def version_of(self, key: SequenceKey, flags: Flags) -> Any:
+    def version_of(self, key: SequenceKey, flags: Flags) -> ServedVersion | None:
         """The version that the sequence under way began on; None for one that is to begin."""
         sequence = None if flags.start else self._open.get(key)
         return sequence.heading if sequence else None
 
     @asynccontextmanager
     async def turn(
-        self, key: SequenceKey, flags: Flags, version: Version
+        self, key: SequenceKey, flags: Flags, version: ServedVersion
     ) -> AsyncIterator[SequenceLease]:
         """One request: those of one sequence take turns, in the order in which they came.
 
@@ -145,7 +127,7 @@ class Sequences:
             if key.owner is owner:
                 self._end(key, sequence)
 
-    def _expected(self, key: SequenceKey, flags: Flags, version: Version) -> _Sequence:
+    def _expected(self, key: SequenceKey, flags: Flags, version: ServedVersion) -> _Sequence:
         """The one that a request of ``key`` belongs to; a first request may make it."""
         sequence = self._open.get(key)
         if not flags.start:
@@ -166,7 +148,9 @@ class Sequences:
         sequence.heading = version
         return sequence
 
-    def _keep(self, key: SequenceKey, sequence: _Sequence, version: Version, state: Any) -> None:
+    def _keep(
+        self, key: SequenceKey, sequence: _Sequence, version: ServedVersion, state: Any
+    ) -> None:
         """state: None to keep nothing."""
         if state is None or sequence.version is not version:
             self._let_go(sequence)
@@ -209,7 +193,7 @@ class Sequences:
                 sequence.held.release()
 
 
-def _state_for(sequence: _Sequence, key: SequenceKey, version: Version) -> Any:
+def _state_for(sequence: _Sequence, key: SequenceKey, version: ServedVersion) -> Any:
     if sequence.state is None:
         raise _not_under_way(key)
     if sequence.version is not version:  # a start, of another version, came in between and failed

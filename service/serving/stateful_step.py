@@ -13,10 +13,9 @@ import numpy as np
 
 from bundle.manifest import StateTensor
 from service.engine.errors import WrongInput
-from service.engine.online_tagging import LIKELIEST
-from service.engine.requests import GenerateRequest, NextTokenDistribution, State
+from service.engine.requests import NextTokenDistribution, NextTokenRequest, State
 from service.serving.generator import GeneratorModel
-from service.serving.inputs import MOST_NUMBER, checked_vector
+from service.serving.inputs import MOST_NUMBER
 from service.serving.output_stream import TokenStream
 
 
@@ -67,39 +66,26 @@ async def _outlook(stream: TokenStream) -> NextTokenDistribution:
     return distribution
 
 
-def _request(model: GeneratorModel, params: NextTokenParams, where: str) -> GenerateRequest:
+def _request(model: GeneratorModel, params: NextTokenParams, where: str) -> NextTokenRequest:
     if params.start is not None:
         _check_state(model, params.start, where)
-    if model.needs == "prompt":
-        model.check_ids(params.tokens, f"{where} of tokens")
-        tokens, token = params.tokens, None
-    else:
+    if model.is_conditioned:
         tokens, token = _source(model, params, where), _token(model, params, where)
-    return GenerateRequest(
-        tokens=tokens,
-        sampling=LIKELIEST,
-        max_tokens=1,
-        stop=(),
-        arrived=model.clock(),
-        only_reads=True,
-        start=params.start,
-        token=token,
-    )
+    else:
+        tokens, token = model.input.checked(model, params.tokens, f"{where} of tokens"), None
+    return NextTokenRequest(tokens, model.clock(), params.start, token)
 
 
 def _source(model: GeneratorModel, params: NextTokenParams, where: str) -> tuple[Any, ...]:
     if (params.source is None) == (params.start is None):
-        needs = model.needs
+        needs = model.input.name
         has = f"neither a {needs} nor" if params.source is None else f"both a {needs} and"
         raise WrongInput(
             f"{where} has {has} a state; send the {needs} first and the state afterwards"
         )
     if params.source is None:
         return ()
-    if model.needs == "vector":
-        return checked_vector(params.source, model.card.vector_fields, f"{where} of vector")
-    model.check_ids(params.source, f"{where} of source")
-    return params.source
+    return model.input.checked(model, params.source, f"{where} of {model.input.name}")
 
 
 def _token(model: GeneratorModel, params: NextTokenParams, where: str) -> int | None:

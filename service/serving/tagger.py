@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from service.engine.topk import Array, largest_of_each
 from service.serving.inputs import (
     PredictItem,
     ReadingModel,
-    WordCodec,
     checked_size,
     off_loop,
 )
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import run_batch
 from service.serving.worker import EngineThread
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
+    from service.serving.online_tagger import TagStreams
 
 MAX_TOP_LABELS = 20
 # Of one answer: what is sent beside each token is many times what was asked.
@@ -68,13 +71,33 @@ class _Read:
 class TaggerModel(ReadingModel):
     """stream: labels tokens as they arrive; None for a model that cannot."""
 
+    does = "tag"
+
     def __init__(
-        self, card: ModelCard, reader: WordCodec, thread: EngineThread, stream: Any = None
+        self,
+        card: ModelCard,
+        reader: Tokenizer,
+        thread: EngineThread,
+        stream: TagStreams | None = None,
     ) -> None:
         super().__init__(card)
         self.reader = reader
         self.thread = thread
         self.stream = stream
+
+    @property
+    def calls(self) -> str:
+        return "Tag or StreamTag" if self.stream else "Tag"
+
+    @property
+    def streams(self) -> TagStreams:
+        """Raises WrongInput for a model that cannot label a token before the next one."""
+        if self.stream is None:
+            raise WrongInput(
+                f"model {self.card.name!r} needs the tokens to the right of each, too; call Tag "
+                "with all of them"
+            )
+        return self.stream
 
     async def tag(self, all_params: Sequence[TagParams], top: int = 0) -> list[TaggedText]:
         """top: how many of the likeliest labels come beside each token.

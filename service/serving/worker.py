@@ -18,6 +18,7 @@ from service.engine.errors import (
     ServiceStopping,
 )
 from service.engine.open_work import Ahead, OpenWork
+from service.engine.requests import Sink
 from service.engine.shares import SHARE, Share
 from service.failpoints import failpoint
 from service.serving.coalescing import Clock, Coalescer
@@ -40,7 +41,12 @@ class Engine(Protocol):
     def batching_delay(self) -> float:
         """Seconds that the next step may wait for more work."""
 
-    def open(self, request: Any, sink: Any, share: Share) -> Any: ...
+    # Called by the event loop: a refusal does not wait for the step under way. Nothing is changed,
+    # and what is read are single numbers, which the engine's thread writes one by one; an estimate
+    # may be of the step before.
+
+    def open(self, request: Any, sink: Sink[Any], share: Share) -> Any:
+        """``request`` as work that has not arrived; nothing of the engine's is touched."""
 
     def cost(self, request: Any) -> float:
         """What ``request`` will take, by what was seen so far, in a unit of the engine's own."""
@@ -51,18 +57,20 @@ class Engine(Protocol):
         coming: pieces of work that are on their way to the engine.
         """
 
+    # Called on the engine's thread, as all that follows.
+
     def arrive(self, work: Any) -> None: ...
 
     def resume(self, work: Any) -> None: ...
 
     def cancel(self, work: Any) -> None: ...
 
-    def step(self) -> Sequence[Any]: ...
+    def step(self) -> Sequence[Sink[Any]]: ...
 
-    def hand_over(self, error: RequestError) -> Sequence[Any]:
+    def hand_over(self, error: RequestError) -> Sequence[Sink[Any]]:
         """End what can go on elsewhere; ``error`` for what cannot, and is not soon done."""
 
-    def fail(self, error: RequestError) -> Sequence[Any]: ...
+    def fail(self, error: RequestError) -> Sequence[Sink[Any]]: ...
 
 
 class EngineThread:
@@ -85,7 +93,7 @@ class EngineThread:
         purpose: str,
         engine: Engine,
         limit: int,
-        deliver: Callable[[Sequence[Any]], None],
+        deliver: Callable[[Sequence[Sink[Any]]], None],
         on_failure: Callable[[], None],
         coalescer: Coalescer | None = None,
         clock: Clock = time.monotonic,
@@ -106,7 +114,7 @@ class EngineThread:
         self.coalescer = coalescer or Coalescer(0.0)
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         # Sinks that got events in a step and were not delivered yet.
-        self._undelivered: Sequence[Any] = ()
+        self._undelivered: Sequence[Sink[Any]] = ()
         # Requests that were still open when it was to end.
         self.left_over = 0
         self._stopping = False
@@ -155,7 +163,7 @@ class EngineThread:
         self.close()
         return self.join(seconds)
 
-    def submit(self, request: Any, sink: Any, size: int = 1) -> Any:
+    def submit(self, request: Any, sink: Sink[Any], size: int = 1) -> Any:
         """Open work for ``request``; its events go to ``sink``. Pair with release().
 
         size: how much of the limit it takes. Work of any size is let in when none is open.
@@ -215,11 +223,11 @@ class EngineThread:
 
     def _give_up_unread(self, size: int) -> None:
         """Streams that nobody reads give up their places first."""
-        for sink in self._open_work.unread():
+        for since, sink in self._open_work.unread():
             if self._open_work.has_room(size):
                 return
             self.given_up += 1
-            seconds = self.clock() - sink.unread_since
+            seconds = self.clock() - since
             sink.give_up(
                 ReaderStalled(
                     f"nothing was read for {_rounded(seconds)} s while others waited for a place "

@@ -59,7 +59,7 @@ class TestClockJumps:
             token = next(point for piece in pieces for point in piece.resume_points).token
 
             def resumed():
-                return self._tokens(client.generate("prose", resume_token=token, carry_on=False))
+                return self._tokens(client.generate("prose", resume_token=token, failover=False))
 
             expected = resumed()
             service.signal(signal.SIGUSR1)

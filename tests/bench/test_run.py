@@ -63,13 +63,17 @@ def test_a_part_of_a_run_prints_a_table_and_json_and_writes_nothing(
 
 def test_both_servers_make_the_same_tokens(tiny_models, client):
     """The alternative does the same work: the same graph, draws and text."""
-    make_request = {"prompt": PROMPT, "max_tokens": 100, "sampling": Sampling(0.8, 0, 0.95, seed=6)}
+    make_request = {
+        "prompt": PROMPT,
+        "max_tokens": 100,
+        "sampling": Sampling(temperature=0.8, top_k=0, top_p=0.95, seed=6),
+    }
     with (
         start_peer(tiny_models / "letters" / "1", 1) as peer,
         Client(peer.target, timeout=20) as other,
     ):
         # It has no last message, which a stream that is carried on with would wait for.
-        pieces = other.generate("letters", carry_on=False, **make_request)
+        pieces = other.generate("letters", failover=False, **make_request)
         theirs = [token for piece in pieces for token in piece.tokens]
     ours = [t for piece in client.generate("letters", **make_request) for t in piece.tokens]
     assert theirs == ours

@@ -46,6 +46,9 @@ def python(name: str) -> Environment:
 
 TRITON = python("triton")
 KSERVE = python("kserve")
+# The wheel of unroll/: beside tritonclient with protobuf 6.33, and with protobuf 7.
+UNROLL_6 = python("unroll-6")
+UNROLL_7 = python("unroll-7")
 NODE = Environment("node", "node", Path(__file__).parent / "node" / "node_modules" / ".installed")
 # A shell with buf, which the development environment holds.
 SHELL = Environment("buf", "bash", ROOT / ".venv" / "bin" / "buf")

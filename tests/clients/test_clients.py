@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import Service
-from tests.clients.environments import KSERVE, NODE, ROOT, SHELL, TRITON, Environment
+from tests.clients.environments import (
+    KSERVE,
+    NODE,
+    ROOT,
+    SHELL,
+    TRITON,
+    UNROLL_6,
+    UNROLL_7,
+    Environment,
+)
 
 pytestmark = pytest.mark.clients
 
@@ -48,13 +57,23 @@ def test_an_unmodified_client_gets_its_answers(service: Service, script: str) ->
     run(SCRIPTS[script], script, service.target)
 
 
+@pytest.mark.parametrize(
+    ("environment", "beside"), [(UNROLL_6, "tritonclient"), (UNROLL_7, "")], ids=("6.33", "7")
+)
+def test_the_installed_client_gets_its_answers(
+    service: Service, environment: Environment, beside: str
+) -> None:
+    """`pip install .`, with each major version of protobuf, and beside tritonclient."""
+    run(environment, "scripts/unroll_calls.py", service.target, beside)
+
+
 @pytest.fixture(scope="session")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This project's protocol files as one descriptor set."""
     path, root = tmp_path_factory.mktemp("protocol") / "protocol.binpb", ROOT / "proto"
-    protos = map(str, (root / "unroll" / "inference").glob("*.proto"))
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", "--include_imports"]
-    subprocess.run([*command, f"--descriptor_set_out={path}", *protos], check=True)
+    buf = Path(sys.executable).with_name("buf")
+    command = [buf, "build", root, "--path", root / "unroll" / "inference", "--output", path]
+    subprocess.run(command, check=True)
     return path
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from examples import tour
 from examples.tour import TourFailed
-from unroll.tag_streams import TagPiece
+from unroll.tag_streams import TagChunk
 from unroll.types import (
     Answer,
+    Chunk,
     Classification,
     FilledBlank,
-    Piece,
     TaggedText,
     TaggedToken,
     Token,
@@ -48,7 +48,7 @@ class RightClient:
     def stream_tag(self, model, parts):
         labels = tour.SENTENCE[1]
         for number, (words, label) in enumerate(zip(parts, labels, strict=True)):
-            yield TagPiece([TaggedToken(*words, label, 0.9, number)], [], None)
+            yield TagChunk([TaggedToken(*words, label, 0.9, number)], [], None)
 
     def fill(self, model, texts, top):
         return [FilledBlank([("way", 0.5), (words[0], 0.2)], 9, 0) for _, words in tour.BLANKS]
@@ -58,7 +58,7 @@ class RightClient:
 
     def generate(self, model, **options):
         self.vectors.append(options["vector"])
-        yield Piece([Token(1, "Cheese", 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
+        yield Chunk([Token(1, "Cheese", 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
 
 
 def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
@@ -78,7 +78,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
         ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
         ("stream_tag", [], "pos-online answered 0 of 6 words"),
         ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of town"),
-        ("generate", [Piece([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of a name"),
+        ("generate", [Chunk([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of a name"),
     ],
 )
 def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):

@@ -1,4 +1,4 @@
-"""A service that makes up its tokens, and breaks, hands over and refuses where it is told to."""
+"""A service that makes up its tokens, and breaks, hands over and refuses where a test says so."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Row:
     sample: int
     made: int
     length: int
-    told: int = 0
+    sent: int = 0
     log_probability: float = 0.0
 
     @property
@@ -120,11 +120,11 @@ def _responses(request, act, resumed, seed_of_server):
             return
         for row in list(rows):
             token = made(seed, row.sample, row.made, act.bundle)
-            told = response.tokens.add(id=token, text=f"{token} ", position=row.made)
-            told.sample = row.sample
+            added = response.tokens.add(id=token, text=f"{token} ", position=row.made)
+            added.sample = row.sample
             if request.log_probabilities:
-                told.log_probability = worth(token)
-            row.made, row.told = row.made + 1, row.told + 1
+                added.log_probability = worth(token)
+            row.made, row.sent = row.made + 1, row.sent + 1
             row.log_probability += worth(token)
             output += 1
             if row.made >= row.length:
@@ -134,7 +134,7 @@ def _responses(request, act, resumed, seed_of_server):
                 response.ends.add(
                     sample=row.sample,
                     finish_reason=row.reason,
-                    output_tokens=row.told,
+                    output_tokens=row.sent,
                     log_probability=row.log_probability,
                 )
                 if not rows:
@@ -167,7 +167,7 @@ def tag(requests: Iterator[pb.StreamTagRequest], act: Act) -> Iterator[pb.Stream
     if act.refuses and (resumed or not act.tokens_only):
         raise RequestFailed(act.refuses, "not here", act.retry_after_seconds or None)
     position, before = (resumed["made"], resumed["before"]) if resumed else (0, "")
-    told = answered = 0
+    sent = answered = 0
 
     def point():
         token = json.dumps({"made": position, "before": before}).encode()
@@ -182,20 +182,20 @@ def tag(requests: Iterator[pb.StreamTagRequest], act: Act) -> Iterator[pb.Stream
             response.handed_over = True
             response.requests_read = number
             response.resume_points.append(point())
-            response.usage.CopyFrom(_usage(told))
+            response.usage.CopyFrom(_usage(sent))
             yield response
             return
         for word in words:
             labelled = label(word, before, act.bundle)
             response.tokens.add(text=word, label=labelled, probability=0.5, position=position)
-            position, before, told = position + 1, word, told + 1
+            position, before, sent = position + 1, word, sent + 1
             if start.resume_every and position % start.resume_every == 0:
                 response.resume_points.append(point())
         answered = number + 1
         yield response
     if answered == act.breaks_after:
         raise RequestFailed(act.code, act.message)
-    last = pb.StreamTagResponse(usage=_usage(told))
+    last = pb.StreamTagResponse(usage=_usage(sent))
     if start.resume_at_end:
         last.resume_points.append(point())
     yield last

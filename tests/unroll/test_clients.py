@@ -18,7 +18,7 @@ from unroll import AsyncClient, Client, RequestFailed, Retries, Sampling, client
 from unroll.v1 import unroll_pb2 as pb
 
 RETRIES = Retries(attempts=4, first_seconds=0.01, longest_seconds=0.05)
-ASKED = {"prompt": "abc", "max_tokens": 33, "resume_every": 8, "sampling": Sampling(seed=5)}
+REQUEST = {"prompt": "abc", "max_tokens": 33, "resume_every": 8, "sampling": Sampling(seed=5)}
 BREAKS, HANDS_OVER = Act(breaks_after=5), Act(hands_over_after=7)
 
 
@@ -45,34 +45,34 @@ def asynchronously(target, method, *arguments, timeout=20, **options):
         for part in parts:
             yield part
 
-    async def ask():
+    async def run():
         async with AsyncClient(target, timeout, retries=RETRIES) as client:
-            pieces = getattr(client, method)("m", *map(later, arguments), **options)
-            return [piece async for piece in pieces]
+            chunks = getattr(client, method)("m", *map(later, arguments), **options)
+            return [chunk async for chunk in chunks]
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 @pytest.fixture(params=[synchronously, asynchronously])
-def ask(request):
+def call(request):
     return request.param
 
 
-def told(pieces):
-    return [token for piece in pieces for token in piece.tokens]
+def tokens_of(chunks):
+    return [token for chunk in chunks for token in chunk.tokens]
 
 
 @pytest.mark.parametrize("samples", [1, 3])
-def test_a_stream_goes_on_where_servers_break_and_hand_over(start, ask, samples):
+def test_a_stream_goes_on_where_servers_break_and_hand_over(start, call, samples):
     server = start()
-    options = ASKED | {"samples": samples, "log_probabilities": True}
-    whole = ask(server.target, "generate", **options)
+    options = REQUEST | {"samples": samples, "log_probabilities": True}
+    whole = call(server.target, "generate", **options)
     server.acts += [BREAKS, HANDS_OVER, BREAKS]
-    pieces = ask(server.target, "generate", **options)
-    by_place = [sorted(told(p), key=lambda t: (t.sample, t.position)) for p in (pieces, whole)]
+    chunks = call(server.target, "generate", **options)
+    by_place = [sorted(tokens_of(p), key=lambda t: (t.sample, t.position)) for p in (chunks, whole)]
     assert by_place[0] == by_place[1]
-    assert [piece.seed for piece in pieces if piece.seed is not None] == [5]
-    assert pieces[-1].answer.output_tokens == whole[-1].answer.output_tokens
+    assert [chunk.seed for chunk in chunks if chunk.seed is not None] == [5]
+    assert chunks[-1].answer.output_tokens == whole[-1].answer.output_tokens
 
 
 class Stuck(FakeServer):
@@ -85,38 +85,40 @@ class Stuck(FakeServer):
             time.sleep(0.01)
 
 
-def test_it_goes_on_at_another_server(start, ask):
+def test_it_goes_on_at_another_server(start, call):
     """The first one is gone in the midst of a stream."""
     first, second = Stuck(), start()
     first.stuck = threading.Event()
     stopping = threading.Thread(target=lambda: (first.stuck.wait(20), first.stop()))
     stopping.start()
     while not first.calls:
-        pieces = ask(f"{first.target},{second.target}", "generate", **ASKED)
-        assert [token.position for token in told(pieces)] == list(range(33))
+        chunks = call(f"{first.target},{second.target}", "generate", **REQUEST)
+        assert [token.position for token in tokens_of(chunks)] == list(range(33))
     stopping.join(20)
     assert '"made": 8' in second.requests[-1].resume_token.decode()
 
 
-def test_words_go_on_too(start, ask):
+def test_words_go_on_too(start, call):
     server = start(Act(breaks_after=4), Act(hands_over_after=3))
     words = [f"w{n}" for n in range(20)]
-    tokens = told(ask(server.target, "stream_tag", [[word] for word in words], resume_every=3))
+    tokens = tokens_of(
+        call(server.target, "stream_tag", [[word] for word in words], resume_every=3)
+    )
     befores = ["", *words]
     assert [t.label for t in tokens] == [label(w, b) for w, b in zip(words, befores, strict=False)]
     assert server.calls == 3
 
 
-def test_without_carry_on_it_ends_as_the_server_ends_it(start, ask):
+def test_without_failover_it_ends_as_the_server_ends_it(start, call):
     server = start(BREAKS, HANDS_OVER, BREAKS, Act(hands_over_after=2))
     with pytest.raises(RequestFailed, match="UNAVAILABLE"):
-        ask(server.target, "generate", carry_on=False, **ASKED)
-    (*_, last) = ask(server.target, "generate", carry_on=False, **ASKED)
+        call(server.target, "generate", failover=False, **REQUEST)
+    (*_, last) = call(server.target, "generate", failover=False, **REQUEST)
     assert last.answer.reason == "handed_over"
     assert last.resume_points[-1].next_position == 7
     with pytest.raises(RequestFailed, match="UNAVAILABLE"):
-        ask(server.target, "stream_tag", ["a"] * 9, carry_on=False)
-    (*_, last) = ask(server.target, "stream_tag", ["a b"] * 9, carry_on=False)
+        call(server.target, "stream_tag", ["a"] * 9, failover=False)
+    (*_, last) = call(server.target, "stream_tag", ["a b"] * 9, failover=False)
     assert (last.end.handed_over, last.end.requests_read, last.end.tokens) == (True, 2, 4)
     assert [request.resume_every for request in server.requests[:2]] == [8, 8]
 
@@ -131,20 +133,20 @@ def test_what_is_sent_while_the_server_ends_hides_no_answer(start, act):
             yield ["a"]
             await asyncio.sleep(0)
 
-    async def told():
-        pieces, failure = [], ""
+    async def read():
+        chunks, failure = [], ""
         async with AsyncClient(server.target, 20, retries=RETRIES) as client:
             try:
-                async for piece in client.stream_tag("m", words(), carry_on=False):
-                    pieces.append(piece)
+                async for chunk in client.stream_tag("m", words(), failover=False):
+                    chunks.append(chunk)
             except RequestFailed as failed:
                 failure = failed.code
-        return len(pieces), pieces[-1].end is not None, failure
+        return len(chunks), chunks[-1].end is not None, failure
 
     expected = (8, True, "") if act is HANDS_OVER else (5, False, "UNAVAILABLE")
     for _ in range(60):
         server.acts = [act]
-        assert asyncio.run(told()) == expected
+        assert asyncio.run(read()) == expected
 
 
 @pytest.mark.parametrize(
@@ -171,46 +173,46 @@ def test_a_last_message_stands_for_a_status_that_was_lost(ended, code, details, 
             status, none = grpc.StatusCode[code], grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(status, none, none, details)
 
-    call, pieces = Ended(), []
+    call, chunks = Ended(), []
 
     async def read():
-        async for piece in clients._tags_of(call):
-            pieces.append(piece)
+        async for chunk in clients._tags_of(call):
+            chunks.append(chunk)
 
     with pytest.raises(RequestFailed, match=expected) if expected else contextlib.nullcontext():
         asyncio.run(read())
-    assert [piece.end is not None for piece in pieces] == ([False, True] if ended else [False])
+    assert [chunk.end is not None for chunk in chunks] == ([False, True] if ended else [False])
     assert call.is_cancelled
 
 
-def test_what_is_given_up_fails_with_the_last_reason(start, ask):
+def test_what_is_given_up_fails_with_the_last_reason(start, call):
     server = start(BREAKS, *[Act(breaks_after=0, message="gone for good")] * 9)
     with pytest.raises(RequestFailed, match="UNAVAILABLE: gone for good"):
-        ask(server.target, "generate", **ASKED)
+        call(server.target, "generate", **REQUEST)
     assert server.calls == 4
 
 
-def test_the_deadline_is_that_of_all_calls(start, ask):
+def test_the_deadline_is_that_of_all_calls(start, call):
     server = start(*[Act(breaks_after=5, refuses="")] * 2, *[Act(breaks_after=0)] * 50)
     started = time.monotonic()
     with pytest.raises(RequestFailed, match=r"DEADLINE_EXCEEDED|UNAVAILABLE"):
-        ask(server.target, "generate", timeout=0.05, **ASKED)
+        call(server.target, "generate", timeout=0.05, **REQUEST)
     assert time.monotonic() - started < 10
 
 
-def test_a_refusal_says_when_to_come_back(start, ask):
+def test_a_refusal_says_when_to_come_back(start, call):
     server = start(Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=80.5))
     with pytest.raises(RequestFailed) as refused:
-        ask(server.target, "generate", **ASKED)
+        call(server.target, "generate", **REQUEST)
     assert refused.value.retry_after_seconds == 80.5
     assert server.calls == 1
 
 
-def test_what_was_not_begun_is_tried_again_when_the_server_says(start, ask):
+def test_what_was_not_begun_is_tried_again_when_the_server_says(start, call):
     server = start(Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=0.02), Act())
-    told = ask(server.target, "generate", **ASKED)
+    chunks = call(server.target, "generate", **REQUEST)
     assert server.calls == 2
-    assert told
+    assert chunks
 
 
 def test_a_stream_that_was_carried_on_and_closed_leaves_no_call_behind(start):
@@ -226,15 +228,15 @@ def test_a_stream_that_was_carried_on_and_closed_leaves_no_call_behind(start):
     async def close_early():
         async with (
             AsyncClient(server.target, 20, retries=RETRIES) as client,
-            aclosing(client.generate("m", **ASKED)) as pieces,
+            aclosing(client.generate("m", **REQUEST)) as chunks,
         ):
-            async for piece in pieces:
-                if piece.tokens[0].position == 9:
+            async for chunk in chunks:
+                if chunk.tokens[0].position == 9:
                     break
 
     server = Endless([BREAKS, Act(), BREAKS])
     with Client(server.target, 20, retries=RETRIES) as client:
-        stream = client.generate("m", **ASKED)
+        stream = client.generate("m", **REQUEST)
         while next(stream).tokens[0].position != 9:
             pass
         stream.close()
@@ -253,14 +255,14 @@ def test_a_word_that_comes_while_the_server_ends_is_not_lost(start, act):
     server = start(act)
     words = queue.Queue()
     with Client(server.target, 20, retries=RETRIES) as client:
-        pieces = client.stream_tag("m", iter(words.get, None))
+        chunks = client.stream_tag("m", iter(words.get, None))
         words.put(["a"])
         words.put(["b"])
-        tokens = told([next(pieces), next(pieces)])
+        tokens = tokens_of([next(chunks), next(chunks)])
         words.put(["c"])
-        tokens += told([next(pieces)])
+        tokens += tokens_of([next(chunks)])
         words.put(None)
-        rest = list(pieces)
+        rest = list(chunks)
     assert [token.text for token in tokens] == ["a", "b", "c"]
     assert rest[-1].end.tokens == 3
 
@@ -269,7 +271,7 @@ def test_a_word_that_comes_while_the_server_ends_is_not_lost(start, act):
 def test_a_word_that_is_awaited_while_the_server_ends_is_not_lost(start, act):
     server = start(act)
 
-    async def ask():
+    async def run():
         words = asyncio.Queue()
 
         async def parts():
@@ -277,21 +279,21 @@ def test_a_word_that_is_awaited_while_the_server_ends_is_not_lost(start, act):
                 yield [word]
 
         async with AsyncClient(server.target, 20, retries=RETRIES) as client:
-            pieces = client.stream_tag("m", parts())
+            chunks = client.stream_tag("m", parts())
             words.put_nowait("a")
             words.put_nowait("b")
-            tokens = told([await anext(pieces), await anext(pieces)])
+            tokens = tokens_of([await anext(chunks), await anext(chunks)])
             words.put_nowait("c")
-            tokens += told([await anext(pieces)])
+            tokens += tokens_of([await anext(chunks)])
             words.put_nowait(None)
-            return tokens, [piece async for piece in pieces]
+            return tokens, [chunk async for chunk in chunks]
 
-    tokens, rest = asyncio.run(ask())
+    tokens, rest = asyncio.run(run())
     assert [token.text for token in tokens] == ["a", "b", "c"]
     assert rest[-1].end.tokens == 3
 
 
-def test_what_a_callers_words_raise_is_raised_once_all_before_are_answered(start, ask):
+def test_what_a_callers_words_raise_is_raised_once_all_before_are_answered(start, call):
     server = start(Act(breaks_after=1))
 
     def words():
@@ -299,7 +301,7 @@ def test_what_a_callers_words_raise_is_raised_once_all_before_are_answered(start
         raise LookupError("the caller's own")
 
     with pytest.raises(LookupError, match="the caller's own"):
-        ask(server.target, "stream_tag", words())
+        call(server.target, "stream_tag", words())
     assert server.calls == 2
 
 

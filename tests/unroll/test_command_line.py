@@ -1,5 +1,9 @@
 import asyncio
 import io
+import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -7,7 +11,7 @@ from tests import tiny
 from tests.tiny import NAMES
 from tests.unroll.fakes import FakeServer
 from unroll import AsyncClient, RequestFailed, Sampling
-from unroll.__main__ import main
+from unroll.cli import main
 
 
 @pytest.fixture
@@ -50,22 +54,41 @@ def test_fill_prints_each_text_with_its_words(run):
 def test_generate_and_score_take_a_vector(run):
     code, printed = run("generate", "--model", "foods", "--vector", "1.5,2,3", "--max-tokens", 4)
     assert code == 0
-    assert "3 tokens in" in printed.out
+    assert "3 tokens in" in printed.err
     code, printed = run("score", "--model", "foods", "--vector", "1.5,2,3", "P Q")
     assert code == 0
     assert float(printed.out.split()[0]) < 0
 
 
-def test_generate_prints_the_prompt_its_continuation_and_how_it_ended(run):
-    code, printed = run(
-        "generate", "--model", "letters", "--prompt", "abc", "--max-tokens", 12, "--seed", 3
+def test_generate_prints_its_answer_and_notes_how_it_ended(run):
+    arguments = (
+        "generate",
+        "--model",
+        "letters",
+        "--prompt",
+        "abc",
+        "--max-tokens",
+        12,
+        "--seed",
+        3,
     )
+    code, printed = run(*arguments)
     assert code == 0
-    text, end = printed.out.rsplit("\n[", 1)
-    assert text.startswith("abc")
-    assert len(text) == 15
-    assert end.startswith("length; 3 tokens in, 12 out")
-    assert "seed 3" in end
+    assert len(printed.out) == 12 + len("\n")
+    assert printed.err.startswith("[length; 3 tokens in, 12 out")
+    assert "seed 3" in printed.err
+    _, echoed = run(*arguments, "--echo")
+    assert echoed.out == "abc" + printed.out
+
+
+def test_samples_are_lines_and_their_scores_notes(run):
+    arguments = ("generate", "--model", "speller", "--source", "ab", "--beam", 3, "--max-tokens", 4)
+    code, printed = run(*arguments)
+    assert code == 0
+    assert len(printed.out.splitlines()) == 3
+    assert [line.split(";")[0] for line in printed.err.splitlines()] == [
+        f"[sample {number}" for number in range(3)
+    ]
 
 
 def test_generate_prints_log_probabilities_a_line_each(run):
@@ -127,6 +150,15 @@ def test_top_prints_a_row_for_each_model(run, service):
 def test_the_connection_can_be_set_by_the_environment(service, capsys, monkeypatch):
     monkeypatch.setenv("UNROLL_CLIENT_TARGET", service.target)
     assert main(["models", "mood"]) == 0
+    monkeypatch.setenv("UNROLL_ADDRESS", "127.0.0.1:9")
+    assert main(["models", "mood"]) == 0, "the client's own variable comes first"
+    monkeypatch.setenv("UNROLL_ADDRESS", service.target)
+    monkeypatch.delenv("UNROLL_CLIENT_TARGET")
+    assert main(["models", "mood"]) == 0
+    monkeypatch.setenv("UNROLL_ADDRESS", "127.0.0.1:0")
+    assert main(["models", "mood"]) == 2
+    assert "no port to call" in capsys.readouterr().err
+    monkeypatch.setenv("UNROLL_CLIENT_TARGET", service.target)
     monkeypatch.setenv("UNROLL_CLIENT_CA_CERTIFICATE", "absent.crt")
     assert main(["models", "mood"]) == 2
     assert "absent.crt cannot be read" in capsys.readouterr().err
@@ -138,15 +170,15 @@ def test_a_token_comes_from_a_file_or_the_environment_and_is_never_shown(
 ):
     server = FakeServer(token="secret-1")
     try:
-        ask = ["--target", server.target, "models"]
+        models = ["--target", server.target, "models"]
         (tmp_path / "token").write_text("secret-1\n")
-        assert main(["--token-file", str(tmp_path / "token"), *ask]) == 0
-        assert main(ask) == 1
-        assert main(["--token-file", "secret-1", *ask]) == 2
+        assert main(["--token-file", str(tmp_path / "token"), *models]) == 0
+        assert main(models) == 1
+        assert main(["--token-file", "secret-1", *models]) == 2
         monkeypatch.setenv("UNROLL_CLIENT_TOKEN", "secret-1")
-        assert main(ask) == 0
+        assert main(models) == 0
         monkeypatch.setenv("UNROLL_CLIENT_TOKEN", "secret 2")
-        assert main(ask) == 2
+        assert main(models) == 2
     finally:
         server.stop()
     printed = capsys.readouterr()
@@ -160,31 +192,262 @@ def test_a_refusal_is_printed_and_exits_with_one(run):
     assert "NOT_FOUND: no model 'nothing'" in printed.err
 
 
+def test_options_of_the_connection_may_follow_the_command(service, capsys):
+    assert main(["models", "mood", "--target", service.target, "--timeout", "20"]) == 0
+    assert main(["--target", service.target, "models", "mood", "--ca-certificate", "absent"]) == 2
+    assert "absent cannot be read" in capsys.readouterr().err
+
+
+def test_two_ways_to_give_texts_exclude_each_other(run, capsys):
+    for arguments in (["classify"], ["classify", "good", "--lines", "-"]):
+        with pytest.raises(SystemExit) as left:
+            run(*arguments)
+        assert left.value.code == 2
+        assert "give TEXT or --lines FILE" in capsys.readouterr().err
+
+
+def objects(printed):
+    return [json.loads(line) for line in printed.out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (
+            ("classify", "--model", "mood", "good", "bad"),
+            "text label probability labels input_tokens unknown_symbols",
+        ),
+        (("tag", "--model", "tags", "--top", 2, "The food"), "text tokens unknown_symbols"),
+        (("fill", "--model", "blank", "___"), "text words input_tokens unknown_symbols"),
+        (
+            ("score", "--model", "speller", "--source", "ab", "P"),
+            "text source log_probability tokens unknown_symbols",
+        ),
+    ],
+    ids=lambda argument: argument[0] if isinstance(argument, tuple) else "",
+)
+def test_json_is_an_object_for_each_answer(run, arguments, keys):
+    code, printed = run(*arguments, "--json")
+    assert (code, printed.err) == (0, "")
+    texts = [text for text in arguments[3:] if isinstance(text, str) and text[0] not in "-a"]
+    found = objects(printed)
+    assert [answer["text"] for answer in found] == texts
+    assert all(list(answer) == keys.split() for answer in found)
+
+
+def test_json_of_generate_is_an_object_for_each_message(run):
+    arguments = (
+        "generate",
+        "--model",
+        "letters",
+        "--prompt",
+        "abc",
+        "--max-tokens",
+        12,
+        "--seed",
+        3,
+    )
+    code, printed = run(*arguments, "--json", "--echo", "--log-probabilities")
+    assert (code, printed.err) == (0, "")
+    found = objects(printed)
+    assert (found[0]["seed"], found[0]["echo"]) == (3, "abc")
+    assert found[-1]["answer"]["reason"] == "length"
+    assert [token["position"] for o in found for token in o["tokens"]] == list(range(12))
+    assert all(token["log_probability"] < 0 for o in found for token in o["tokens"])
+    _, plain = run(*arguments)
+    assert "".join(o["text"] for o in found) == plain.out[:-1]
+
+
+def test_json_of_samples_keeps_them_apart(run, monkeypatch):
+    arguments = ("generate", "--model", "letters", "--samples", 3, "--max-tokens", 5, "--json")
+    _, printed = run(*arguments, "--prompt", "abc", "--seed", 1)
+    found = objects(printed)
+    texts = ["", "", ""]
+    for token in (token for o in found for token in o["tokens"]):
+        texts[token.get("sample", 0)] += token["text"]
+    assert not any("text" in o for o in found if any("sample" in t for t in o["tokens"]))
+    monkeypatch.setattr("sys.stdin", io.StringIO("abc\n"))
+    _, printed = run(*arguments, "--lines", "-", "--seed", 1)
+    (whole,) = objects(printed)
+    assert sorted(sample["sample"] for sample in whole["samples"]) == [0, 1, 2]
+    assert [s["text"] for s in sorted(whole["samples"], key=lambda s: s["sample"])] == texts
+
+
+def test_json_of_models_lists_their_fields(run):
+    _, printed = run("models", "--json")
+    found = objects(printed)
+    assert [model["name"] for model in found] == list(NAMES)
+    assert {model["task"] for model in found} >= {"classify", "seq2seq", "tag"}
+    _, printed = run("models", "mood", "--json")
+    assert objects(printed)[0]["labels"] == ["sad", "glad"]
+
+
+def test_json_of_stream_tag_is_an_object_for_each_token(run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the food\nis\n"))
+    _, printed = run("stream-tag", "--model", "tags-online", "--json")
+    found = objects(printed)
+    assert [(token["text"], token["position"]) for token in found] == [
+        ("the", 0), ("food", 1), ("is", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+def test_lines_are_answered_in_order(run, tmp_path, client, concurrency):
+    texts = [f"good food {'bad ' * (number % 7)}" for number in range(40)]
+    (tmp_path / "texts").write_text("\n".join(texts))
+    arguments = ("classify", "--model", "mood", "--lines", tmp_path / "texts")
+    code, printed = run(*arguments, "--concurrency", concurrency, "--json")
+    assert code == 0
+    found = objects(printed)
+    assert [(o["line"], o["text"]) for o in found] == list(enumerate(texts, 1))
+    expected = [answer.best[1] for answer in client.classify("mood", texts)]
+    assert [o["probability"] for o in found] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_bad_line_is_reported_and_the_rest_goes_on(run, tmp_path):
+    (tmp_path / "texts").write_bytes(b"good\n\nbad\n\xff\xfe\nfood")
+    code, printed = run("classify", "--model", "mood", "--lines", tmp_path / "texts", "--json")
+    assert code == 1
+    assert [o["line"] for o in objects(printed)] == [1, 3, 5]
+    failed = printed.err.splitlines()
+    assert [line.split(":")[0] for line in failed] == ["line 2", "line 4"]
+    assert "INVALID_ARGUMENT" in failed[0]
+
+
+def test_what_no_line_could_help_ends_at_once(run, tmp_path):
+    (tmp_path / "texts").write_text("good\n" * 100)
+    arguments = ("--lines", tmp_path / "texts", "--concurrency", 2)
+    code, printed = run("classify", "--model", "nothing", *arguments)
+    assert code == 1
+    assert printed.err.startswith("NOT_FOUND: no model 'nothing'")
+    assert len(printed.err.splitlines()) == 1
+    code, printed = run("classify", "--lines", tmp_path / "absent")
+    assert code == 2
+    assert "--lines" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("model", "lines", "key"),
+    [
+        ("letters", ["abc", "b"], "prompt"),
+        ("speller", ["ab", "abc"], "source"),
+        ("foods", ["1,2,3", "2,x,3", "4,5,6"], "vector"),
+    ],
+)
+def test_lines_of_generate_are_the_input_that_the_model_reads(run, monkeypatch, model, lines, key):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    arguments = (
+        "generate",
+        "--model",
+        model,
+        "--lines",
+        "-",
+        "--max-tokens",
+        4,
+        "--temperature",
+        0,
+    )
+    code, printed = run(*arguments, "--json")
+    bad = [number for number, line in enumerate(lines, 1) if "x" in line]
+    assert code == len(bad)
+    assert [o["line"] for o in objects(printed)] == [
+        n for n in (1, 2, 3)[: len(lines)] if n not in bad
+    ]
+    for answer in objects(printed):
+        assert answer[key] == lines[answer["line"] - 1]
+        option = f"--{key}"
+        _, alone = run("generate", "--model", model, option, answer[key], *arguments[5:])
+        assert alone.out[:-1] == answer["text"]
+
+
+def test_lines_are_answered_before_the_next_one_comes(service):
+    """A pipe that stays open holds no answer back, and Ctrl-C ends it without a traceback."""
+    with spawn(service, "classify", "--model", "mood", "--lines", "-") as process:
+        for text in ("good", "bad"):
+            process.stdin.write(f"{text}\n")
+            process.stdin.flush()
+            assert process.stdout.readline().split()[-1] == text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("arguments", [("--lines", "-"), ("--lines", "-", "--json")], ids=len)
+def test_a_reader_that_leaves_ends_the_command_quietly(service, arguments):
+    with spawn(service, "classify", "--model", "mood", *arguments) as process:
+        process.stdout.close()
+        process.stdin.write("good\n")
+        process.stdin.flush()
+        assert process.wait(20) == 141
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_ends_a_stream_without_a_traceback(service):
+    arguments = ("generate", "--model", "letters", "--prompt", "a", "--max-tokens", 300)
+    with spawn(service, *arguments, "--json") as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (0, 130)
+        assert "Traceback" not in process.stderr.read()
+
+
+def spawn(service, *arguments):
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-m", "unroll", "--target", service.target, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, **pipes)
+
+
+def test_models_are_loaded_and_unloaded(run):
+    code, printed = run("unload", "mood", "--json")
+    assert code == 0
+    assert objects(printed)[0] | {"reason": ""} == {
+        "name": "mood", "version": "1", "state": "UNAVAILABLE", "reason": "",
+    }  # fmt: skip
+    assert run("classify", "--model", "mood", "good")[0] == 1
+    code, printed = run("load", "mood")
+    assert (code, printed.out) == (0, "mood 1  READY\n")
+    assert run("classify", "--model", "mood", "good")[0] == 0
+    code, printed = run("load", "nothing")
+    assert code == 1
+    assert printed.out == ""
+
+
+def test_help_is_the_same_as_a_script_and_as_a_module(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "-m", "unroll", "--help"], capture_output=True, text=True
+    )
+    assert done.stdout == shown
+    assert "exit codes:" in shown
+
+
 def test_the_asynchronous_client_streams_tags_like_the_synchronous_one(service, client):
     async def parts():
         yield "the food"
         yield ["is", "good"]
 
-    async def ask():
+    async def call():
         async with AsyncClient(service.target, timeout=20) as aio:
-            pieces = aio.stream_tag("tags-online", parts(), top=2)
-            return [token async for piece in pieces for token in piece.tokens]
+            chunks = aio.stream_tag("tags-online", parts(), top=2)
+            return [token async for chunk in chunks for token in chunk.tokens]
 
-    async def ask_wrongly():
+    async def call_tag():
         async with AsyncClient(service.target, timeout=20) as aio:
-            return [piece async for piece in aio.stream_tag("tags", parts())]
+            return [chunk async for chunk in aio.stream_tag("tags", parts())]
 
-    pieces = client.stream_tag("tags-online", ["the food", ["is", "good"]], top=2)
-    assert asyncio.run(ask()) == [token for piece in pieces for token in piece.tokens]
+    chunks = client.stream_tag("tags-online", ["the food", ["is", "good"]], top=2)
+    assert asyncio.run(call()) == [token for chunk in chunks for token in chunk.tokens]
     with pytest.raises(RequestFailed, match="call Tag"):
-        asyncio.run(ask_wrongly())
+        asyncio.run(call_tag())
 
 
 def test_the_asynchronous_client_answers_like_the_synchronous_one(service, client):
-    async def ask():
+    async def call():
         async with AsyncClient(service.target, timeout=20) as aio:
-            pieces = aio.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
-            text = "".join([piece.text async for piece in pieces])
+            chunks = aio.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
+            text = "".join([chunk.text async for chunk in chunks])
             classified = await aio.classify("mood", ["good"])
             scored = await aio.score("letters", ["abc"])
             others = (
@@ -196,9 +459,9 @@ def test_the_asynchronous_client_answers_like_the_synchronous_one(service, clien
                 await aio.get_model("nothing")
             return text, classified, scored, others, (await aio.get_model("mood")).name
 
-    text, classified, scored, others, name = asyncio.run(ask())
-    pieces = client.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
-    assert text == "".join(piece.text for piece in pieces)
+    text, classified, scored, others, name = asyncio.run(call())
+    chunks = client.generate("letters", prompt="ab", max_tokens=9, sampling=Sampling(seed=2))
+    assert text == "".join(chunk.text for chunk in chunks)
     assert classified == client.classify("mood", ["good"])
     assert scored == client.score("letters", ["abc"])
     assert others == (

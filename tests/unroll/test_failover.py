@@ -11,10 +11,11 @@ from tests.unroll import fakes
 from tests.unroll.fakes import WELL, Act
 from unroll.channel import NO_RETRIES, Retries
 from unroll.failover import RESUME_EVERY, ResumableStream
-from unroll.types import Beam, RequestFailed, Sampling
+from unroll.sampling import Sampling
+from unroll.types import Beam, RequestFailed
 
 RETRIES = Retries(attempts=4, first_seconds=1.0, longest_seconds=8.0)
-ASKED = {"prompt": "abc", "max_tokens": 33, "resume_every": 8}
+REQUEST = {"prompt": "abc", "max_tokens": 33, "resume_every": 8}
 
 
 class Received:
@@ -25,7 +26,7 @@ class Received:
 
     def __init__(self, options, acts=(), retries=RETRIES, most_calls=50):
         stream = ResumableStream("m", options, retries, draw=lambda: 1.0, choose_seed=lambda: 7)
-        self.pieces, self.requests, self.waits = [], [], []
+        self.chunks, self.requests, self.waits = [], [], []
         left = iter(acts)
         while stream.open_attempts:
             for attempt in list(stream.open_attempts):
@@ -41,45 +42,45 @@ class Received:
                 except RequestFailed as failure:
                     stream.fail(attempt, failure)
                 else:
-                    piece = stream.take(attempt, response)
-                    self.pieces += [piece] if piece else []
+                    chunk = stream.take(attempt, response)
+                    self.chunks += [chunk] if chunk else []
 
     @property
     def tokens(self):
         """By sample, in the order in which they came."""
-        tokens = [token for piece in self.pieces for token in piece.tokens]
+        tokens = [token for chunk in self.chunks for token in chunk.tokens]
         return {n: [t for t in tokens if t.sample == n] for n in {t.sample for t in tokens}}
 
     @property
     def ends(self):
-        return sorted((end for piece in self.pieces for end in piece.ends), key=lambda e: e.sample)
+        return sorted((end for chunk in self.chunks for end in chunk.ends), key=lambda e: e.sample)
 
     @property
     def points(self):
-        points = [point for piece in self.pieces for point in piece.resume_points]
+        points = [point for chunk in self.chunks for point in chunk.resume_points]
         return sorted((point.sample, point.next_position) for point in points)
 
     @property
     def answers(self):
-        return [piece.answer for piece in self.pieces if piece.answer]
+        return [chunk.answer for chunk in self.chunks if chunk.answer]
 
     @property
     def seeds(self):
-        return [piece.seed for piece in self.pieces if piece.seed is not None]
+        return [chunk.seed for chunk in self.chunks if chunk.seed is not None]
 
     @property
     def echo(self):
-        return [token.text for piece in self.pieces for token in piece.echo]
+        return [token.text for chunk in self.chunks for token in chunk.echo]
 
 
-def same(told, whole):
+def same(received, whole):
     """But for the text of a few resume points more."""
-    assert told.tokens == whole.tokens
-    assert told.ends == whole.ends
-    assert (told.seeds, told.echo) == (whole.seeds, whole.echo)
-    (answer,), (expected,) = told.answers, whole.answers
-    assert told.pieces[-1].answer is answer
-    assert answer.output_tokens == expected.output_tokens == sum(map(len, told.tokens.values()))
+    assert received.tokens == whole.tokens
+    assert received.ends == whole.ends
+    assert (received.seeds, received.echo) == (whole.seeds, whole.echo)
+    (answer,), (expected,) = received.answers, whole.answers
+    assert received.chunks[-1].answer is answer
+    assert answer.output_tokens == expected.output_tokens == sum(map(len, received.tokens.values()))
     assert answer.input_tokens == expected.input_tokens
     return True
 
@@ -112,20 +113,20 @@ HOWS = {
     ids=str,
 )
 def test_a_stream_that_breaks_anywhere_is_whole(how, options):
-    options = ASKED | options
+    options = REQUEST | options
     whole = Received(options)
     for number in range(34):
-        told = Received(options, [HOWS[how](number)])
-        assert same(told, whole)
-        assert len(told.requests) >= 2 or number == 33
-        assert set(whole.points) <= set(told.points) or how == "held back"
-        assert len(told.points) == len(set(told.points))
+        received = Received(options, [HOWS[how](number)])
+        assert same(received, whole)
+        assert len(received.requests) >= 2 or number == 33
+        assert set(whole.points) <= set(received.points) or how == "held back"
+        assert len(received.points) == len(set(received.points))
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_one_that_breaks_again_and_again_is_whole(samples):
     """As long as each call brings something new."""
-    options = ASKED | {"samples": samples, "resume_every": 4}
+    options = REQUEST | {"samples": samples, "resume_every": 4}
     whole = Received(options)
     for one, other in itertools.product((2, 5, 9), (1, 6)):
         acts = [Act(breaks_after=one), Act(hands_over_after=other), Act(breaks_after=one)] * 3
@@ -133,67 +134,67 @@ def test_one_that_breaks_again_and_again_is_whole(samples):
 
 
 def test_it_goes_on_from_the_last_resume_token():
-    told = Received(ASKED, [Act(breaks_after=20), Act(breaks_after=7)])
-    first, second, third = told.requests
+    received = Received(REQUEST, [Act(breaks_after=20), Act(breaks_after=7)])
+    first, second, third = received.requests
     assert first.sampling.seed == 7
     assert not first.resume_token
     for request, made in ((second, 16), (third, 16)):
         assert f'"made": {made}' in request.resume_token.decode()
-        # A resumed stream keeps what its token holds, and refuses to be told.
+        # A resumed stream keeps what its token holds, and refuses to be given.
         assert not request.HasField("max_tokens")
         assert not request.HasField("sampling")
         assert request.resume_every == 8
 
 
 def test_samples_that_have_ended_are_left_alone():
-    told = Received(ASKED | {"samples": 4}, [Act(breaks_after=25)])
+    received = Received(REQUEST | {"samples": 4}, [Act(breaks_after=25)])
     # Samples end after 33, 28, 23 and 18 tokens.
-    assert len(told.requests) == 3
-    assert same(told, Received(ASKED | {"samples": 4}))
+    assert len(received.requests) == 3
+    assert same(received, Received(REQUEST | {"samples": 4}))
 
 
 def test_a_sample_that_has_a_call_gets_no_second_one():
-    """Only the one whose token was refused is asked for again when the whole request breaks."""
-    options = ASKED | {"samples": 2}
+    """Only the one whose token was refused is requested again when the whole request breaks."""
+    options = REQUEST | {"samples": 2}
     refused = Act(refuses="FAILED_PRECONDITION", tokens_only=True)
-    told = Received(options, [Act(breaks_after=10), WELL, refused, Act(breaks_after=1)])
-    assert same(told, Received(options))
-    tokens = [request.resume_token for request in told.requests]
+    received = Received(options, [Act(breaks_after=10), WELL, refused, Act(breaks_after=1)])
+    assert same(received, Received(options))
+    tokens = [request.resume_token for request in received.requests]
     assert [token and json.loads(token)["sample"] for token in tokens] == [b"", 0, 1, b"", 1]
 
 
 def test_without_a_token_the_request_is_sent_again_with_its_seed():
-    told = Received(ASKED | {"resume_every": 0, "echo": True}, [Act(breaks_after=20)])
-    first, second = told.requests
+    received = Received(REQUEST | {"resume_every": 0, "echo": True}, [Act(breaks_after=20)])
+    first, second = received.requests
     assert (second.prompt, second.max_tokens, second.sampling.seed) == ("abc", 33, 7)
     assert (first.echo, second.echo) == (True, False)
-    again = Received(ASKED | {"resume_every": 0, "echo": True}, [Act(breaks_after=0)])
-    assert again.requests[1].echo, "it was not told yet"
+    again = Received(REQUEST | {"resume_every": 0, "echo": True}, [Act(breaks_after=0)])
+    assert again.requests[1].echo, "it was not delivered yet"
 
 
 def test_a_callers_seed_is_kept():
-    told = Received(ASKED | {"sampling": Sampling(seed=0)}, [Act(breaks_after=3)])
-    assert [request.sampling.seed for request in told.requests] == [0, 0]
-    assert told.seeds == [0]
+    received = Received(REQUEST | {"sampling": Sampling(seed=0)}, [Act(breaks_after=3)])
+    assert [request.sampling.seed for request in received.requests] == [0, 0]
+    assert received.seeds == [0]
 
 
 def test_a_callers_resume_token_is_sent_again_without_a_seed():
-    points = (point for piece in Received(ASKED).pieces for point in piece.resume_points)
+    points = (point for chunk in Received(REQUEST).chunks for point in chunk.resume_points)
     token = next(points).token
     options = {"resume_token": token, "resume_every": 8}
     whole = Received(options)
     assert [token.position for token in whole.tokens[0]] == list(range(8, 33))
     for number in range(25):
-        told = Received(options, [Act(breaks_after=number)])
-        assert same(told, whole)
-        assert not any(request.HasField("sampling") for request in told.requests)
+        received = Received(options, [Act(breaks_after=number)])
+        assert same(received, whole)
+        assert not any(request.HasField("sampling") for request in received.requests)
 
 
 def test_a_beam_is_sent_again_as_it_was():
     options = {"prompt": "abc", "max_tokens": 9, "beam": Beam(2)}
-    told = Received(options, [Act(breaks_after=4)])
-    assert same(told, Received(options))
-    first, second = told.requests
+    received = Received(options, [Act(breaks_after=4)])
+    assert same(received, Received(options))
+    first, second = received.requests
     assert first == second
     assert not first.resume_every
     assert not first.HasField("sampling")
@@ -208,9 +209,9 @@ def test_only_streams_that_may_be_long_ask_for_resume_tokens(max_tokens, every):
 
 
 def test_what_was_not_asked_for_is_not_told():
-    told = Received({"prompt": "a"}, [Act(breaks_after=5)])
-    assert told.points == []
-    assert {token.log_probability for token in told.tokens[0]} == {None}
+    received = Received({"prompt": "a"}, [Act(breaks_after=5)])
+    assert received.points == []
+    assert {token.log_probability for token in received.tokens[0]} == {None}
     at_end = Received(
         {"prompt": "a", "resume_at_end": True, "max_tokens": 300}, [Act(breaks_after=5)]
     )
@@ -218,7 +219,7 @@ def test_what_was_not_asked_for_is_not_told():
 
 
 def test_the_worth_of_a_sample_counts_all_its_tokens():
-    (end,) = Received(ASKED, [Act(breaks_after=20), Act(hands_over_after=5)]).ends
+    (end,) = Received(REQUEST, [Act(breaks_after=20), Act(hands_over_after=5)]).ends
     assert end.log_probability == sum(fakes.worth(fakes.made(7, 0, n)) for n in range(33))
 
 
@@ -228,81 +229,86 @@ def test_the_worth_of_a_sample_counts_all_its_tokens():
 def test_a_refused_token_is_made_up_for_by_the_whole_request():
     """Another key or another bundle: the same tokens are made anew, as long as they are."""
     acts = [Act(breaks_after=20), Act(refuses="FAILED_PRECONDITION", tokens_only=True)]
-    told = Received(ASKED, acts)
-    assert same(told, Received(ASKED))
-    assert [bool(request.resume_token) for request in told.requests] == [False, True, False]
+    received = Received(REQUEST, acts)
+    assert same(received, Received(REQUEST))
+    assert [bool(request.resume_token) for request in received.requests] == [False, True, False]
 
 
 def test_two_streams_are_never_joined():
-    """A server with another bundle makes other tokens: the right one is asked again."""
+    """A server with another bundle makes other tokens: the right one is called again."""
     other = Act(refuses="FAILED_PRECONDITION", tokens_only=True, bundle="other")
-    told = Received(ASKED, [Act(breaks_after=20), other, other])
-    assert same(told, Received(ASKED))
-    assert [bool(request.resume_token) for request in told.requests] == [False, True, False, True]
+    received = Received(REQUEST, [Act(breaks_after=20), other, other])
+    assert same(received, Received(REQUEST))
+    assert [bool(request.resume_token) for request in received.requests] == [
+        False,
+        True,
+        False,
+        True,
+    ]
     with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*not here|other tokens"):
-        Received(ASKED, [Act(breaks_after=20), *[other] * 9])
-    whole_only = ASKED | {"resume_every": 0}
+        Received(REQUEST, [Act(breaks_after=20), *[other] * 9])
+    whole_only = REQUEST | {"resume_every": 0}
     with pytest.raises(RequestFailed, match="makes other tokens here"):
         Received(whole_only, [Act(breaks_after=20), *[Act(bundle="other")] * 9])
 
 
 def test_a_caller_may_go_on_with_other_tokens():
-    told = Received(
-        ASKED | {"resume_every": 0, "allow_inexact": True},
+    received = Received(
+        REQUEST | {"resume_every": 0, "allow_inexact": True},
         [Act(breaks_after=20), Act(bundle="other")],
     )
-    assert [token.position for token in told.tokens[0]] == list(range(33))
+    assert [token.position for token in received.tokens[0]] == list(range(33))
 
 
 def test_a_lost_message_is_noticed():
     with pytest.raises(RequestFailed, match="FAILED_PRECONDITION"):
-        Received(ASKED, [Act(loses=4)])
+        Received(REQUEST, [Act(loses=4)])
 
 
 def test_a_stream_without_a_last_message_is_a_broken_one():
     """A proxy may end a call as if it had gone well."""
-    assert same(Received(ASKED, [Act(loses=32)]), Received(ASKED))
+    assert same(Received(REQUEST, [Act(loses=32)]), Received(REQUEST))
 
 
 def test_calls_that_bring_nothing_are_few_and_far_between():
     with pytest.raises(RequestFailed, match="UNAVAILABLE: Socket closed"):
-        Received(ASKED, [Act(breaks_after=0)] * 4)
-    assert same(Received(ASKED, [Act(breaks_after=0)] * 3), Received(ASKED))
+        Received(REQUEST, [Act(breaks_after=0)] * 4)
+    assert same(Received(REQUEST, [Act(breaks_after=0)] * 3), Received(REQUEST))
     acts = [Act(breaks_after=20), *[Act(breaks_after=0)] * 2, Act(hands_over_after=9), WELL]
-    told = Received(ASKED, acts)
+    received = Received(REQUEST, acts)
     # Doubled while nothing comes; at once after a server has handed over.
-    assert told.waits == [0.0, 1.0, 2.0, 4.0, 0.0]
+    assert received.waits == [0.0, 1.0, 2.0, 4.0, 0.0]
     with pytest.raises(RequestFailed):
-        Received(ASKED, [Act(breaks_after=20), *[Act(breaks_after=0)] * 3])
+        Received(REQUEST, [Act(breaks_after=20), *[Act(breaks_after=0)] * 3])
 
 
 def test_servers_that_only_hand_over_are_given_up():
     with pytest.raises(RequestFailed, match="4 servers in a row stopped"):
-        Received(ASKED, [Act(hands_over_after=0)] * 9)
+        Received(REQUEST, [Act(hands_over_after=0)] * 9)
 
 
 def test_a_full_queue_is_waited_for_once_the_stream_has_begun():
     full = Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=6.0)
-    told = Received(ASKED, [Act(breaks_after=20), full])
-    assert told.waits == [0.0, 1.0, 6.0]
-    assert same(told, Received(ASKED))
-    assert told.requests[-1].resume_token, "it is still good"
+    received = Received(REQUEST, [Act(breaks_after=20), full])
+    assert received.waits == [0.0, 1.0, 6.0]
+    assert same(received, Received(REQUEST))
+    assert received.requests[-1].resume_token, "it is still good"
 
 
 def test_what_was_refused_before_it_began_is_sent_again_if_that_is_soon():
-    told = Received(ASKED, [Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=6.0)])
-    assert told.waits == [0.0, 6.0]
-    assert same(told, Received(ASKED))
+    received = Received(REQUEST, [Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=6.0)])
+    assert received.waits == [0.0, 6.0]
+    assert same(received, Received(REQUEST))
     with pytest.raises(RequestFailed, match="RESOURCE_EXHAUSTED"):
-        Received(ASKED, [Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=600.0)])
+        Received(REQUEST, [Act(refuses="RESOURCE_EXHAUSTED", retry_after_seconds=600.0)])
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "INTERNAL"])
 def test_what_is_said_of_the_request_is_final(code):
     with pytest.raises(RequestFailed, match=code):
-        Received(ASKED, [Act(refuses=code)])
+        Received(REQUEST, [Act(refuses=code)])
     with pytest.raises(RequestFailed, match=code):
-        Received(ASKED, [Act(breaks_after=0), Act(refuses=code)])
+        Received(REQUEST, [Act(breaks_after=0), Act(refuses=code)])
 
 
 @pytest.mark.parametrize(
@@ -316,19 +322,19 @@ def test_what_is_said_of_the_request_is_final(code):
 )
 def test_what_ends_a_stream_for_good_is_final(code, message):
     with pytest.raises(RequestFailed, match=code):
-        Received(ASKED, [Act(breaks_after=5, code=code, message=message)])
+        Received(REQUEST, [Act(breaks_after=5, code=code, message=message)])
 
 
 def test_without_retries_a_broken_stream_fails_and_one_handed_over_goes_on():
     with pytest.raises(RequestFailed, match="UNAVAILABLE"):
-        Received(ASKED, [Act(breaks_after=5)], NO_RETRIES)
-    assert same(Received(ASKED, [Act(hands_over_after=5)], NO_RETRIES), Received(ASKED))
+        Received(REQUEST, [Act(breaks_after=5)], NO_RETRIES)
+    assert same(Received(REQUEST, [Act(hands_over_after=5)], NO_RETRIES), Received(REQUEST))
     (request,) = Received({"prompt": "a"}, retries=NO_RETRIES).requests
     assert request.resume_every == 0
 
 
 def test_a_point_made_at_the_end_is_not_gone_on_with():
-    """It lies behind the end: what came after it would be more than was asked for."""
+    """It lies behind the end: what came after it would be more than was requested."""
     options = {"prompt": "a", "max_tokens": 9, "resume_at_end": True}
     stream = ResumableStream("m", options, RETRIES, draw=lambda: 0.0)
     (attempt,) = stream.open_attempts
@@ -336,5 +342,5 @@ def test_a_point_made_at_the_end_is_not_gone_on_with():
     early = type(last)(tokens=last.tokens, resume_points=last.resume_points)
     for response in [*responses, early]:
         stream.take(attempt, response)
-    stream.fail(attempt, RequestFailed("UNAVAILABLE", "before the end was told"))
+    stream.fail(attempt, RequestFailed("UNAVAILABLE", "before the end came"))
     assert not stream.open_attempts[0].request.resume_token

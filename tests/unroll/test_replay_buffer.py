@@ -1,4 +1,4 @@
-"""What a caller sends is read once, and is there for whichever call asks for it."""
+"""What a caller sends is read once, and is there for whichever call needs it."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ def test_a_call_that_is_cancelled_while_it_waits_loses_no_part():
             while (word := await queue.get()) is not None:
                 yield [word]
 
-        parts = AwaitedParts(words(), keeps=True)
+        parts = AwaitedParts(words(), buffers=True)
         reading = asyncio.ensure_future(parts.read(0))
         await asyncio.sleep(0.01)
         reading.cancel()

@@ -6,10 +6,10 @@ import pytest
 
 from tests.unroll import fakes
 from tests.unroll.fakes import WELL, Act
-from unroll import replay_buffer as kept_parts
+from unroll import replay_buffer
 from unroll.channel import Retries
 from unroll.replay_buffer import ReadParts
-from unroll.tag_failover import CarriedTags
+from unroll.tag_failover import ResumableTagStream
 from unroll.types import RequestFailed
 
 RETRIES = Retries(attempts=4, first_seconds=1.0, longest_seconds=8.0)
@@ -25,9 +25,9 @@ class Received:
     """
 
     def __init__(self, parts, acts=(), **options):
-        read = ReadParts(parts, keeps=True)
-        stream = CarriedTags("m", options, RETRIES, read, draw=lambda: 1.0)
-        self.pieces, self.starts, self.sent, self.waits = [], [], [], []
+        read = ReadParts(parts, buffers=True)
+        stream = ResumableTagStream("m", options, RETRIES, read, draw=lambda: 1.0)
+        self.chunks, self.starts, self.sent, self.waits = [], [], [], []
         left = iter(acts)
         while not stream.is_over:
             attempt = stream.attempt
@@ -43,8 +43,8 @@ class Received:
                 except RequestFailed as failure:
                     stream.fail(failure)
                 else:
-                    piece = stream.take(response)
-                    self.pieces += [piece] if piece else []
+                    chunk = stream.take(response)
+                    self.chunks += [chunk] if chunk else []
         self.read = read
 
     def _noted(self, attempt, stream, read):
@@ -59,21 +59,21 @@ class Received:
 
     @property
     def tokens(self):
-        return [token for piece in self.pieces for token in piece.tokens]
+        return [token for chunk in self.chunks for token in chunk.tokens]
 
     @property
     def points(self):
-        return [point.next_position for piece in self.pieces for point in piece.resume_points]
+        return [point.next_position for chunk in self.chunks for point in chunk.resume_points]
 
     @property
     def end(self):
-        return self.pieces[-1].end
+        return self.chunks[-1].end
 
 
-def same(told, whole):
-    assert told.tokens == whole.tokens
-    assert [token.position for token in told.tokens] == list(range(len(told.tokens)))
-    assert told.end.tokens == whole.end.tokens == len(told.tokens)
+def same(received, whole):
+    assert received.tokens == whole.tokens
+    assert [token.position for token in received.tokens] == list(range(len(received.tokens)))
+    assert received.end.tokens == whole.end.tokens == len(received.tokens)
     return True
 
 
@@ -85,33 +85,33 @@ def test_a_stream_that_breaks_anywhere_is_whole(parts, how):
         if how == "hands_over_after" and number == len(parts):
             continue  # by then it has ended
         acts = [Act(**{how: number}), Act(**{how: 3})]
-        told = Received(parts, acts, resume_every=4)
-        assert same(told, whole)
-        assert len(told.starts) >= 2
-        assert told.points == sorted(set(told.points))
+        received = Received(parts, acts, resume_every=4)
+        assert same(received, whole)
+        assert len(received.starts) >= 2
+        assert received.points == sorted(set(received.points))
 
 
 def test_words_go_on_from_the_last_resume_token():
     """In the midst of a request, if that is where it is."""
-    told = Received(WORDS, [Act(breaks_after=2)], resume_every=3)
-    assert '"made": 3' in told.starts[1].resume_token.decode()
-    assert told.sent[1] == [["w3"], [], *WORDS[3:]]
-    assert same(told, Received(WORDS))
+    received = Received(WORDS, [Act(breaks_after=2)], resume_every=3)
+    assert '"made": 3' in received.starts[1].resume_token.decode()
+    assert received.sent[1] == [["w3"], [], *WORDS[3:]]
+    assert same(received, Received(WORDS))
     between = Received(WORDS, [Act(breaks_after=2)], resume_every=4)
     assert between.sent[1] == WORDS[2:]
 
 
 def test_what_is_answered_is_not_kept():
-    told = Received(([f"w{n}"] for n in range(1000)), resume_every=16)
-    assert len(told.read._kept) < 16
+    received = Received(([f"w{n}"] for n in range(1000)), resume_every=16)
+    assert len(received.read._buffered) < 16
     texts = Received(f"w{n}" for n in range(1000))
-    assert len(texts.read._kept) == 1000
+    assert len(texts.read._buffered) == 1000
 
 
 def test_texts_are_sent_again_from_where_they_were_handed_over():
-    told = Received(TEXTS, [Act(hands_over_after=2), Act(breaks_after=2)])
-    assert told.sent == [TEXTS[:3], TEXTS[2:5], TEXTS[2:]]
-    assert ['"made": 3' in start.resume_token.decode() for start in told.starts] == [
+    received = Received(TEXTS, [Act(hands_over_after=2), Act(breaks_after=2)])
+    assert received.sent == [TEXTS[:3], TEXTS[2:5], TEXTS[2:]]
+    assert ['"made": 3' in start.resume_token.decode() for start in received.starts] == [
         False,
         True,
         True,
@@ -119,12 +119,12 @@ def test_texts_are_sent_again_from_where_they_were_handed_over():
 
 
 def test_a_long_stream_of_texts_can_only_be_handed_over(monkeypatch):
-    monkeypatch.setattr(kept_parts, "MOST_KEPT", 4)
+    monkeypatch.setattr(replay_buffer, "MOST_BUFFERED", 4)
     assert same(Received(TEXTS, [Act(hands_over_after=5)]), Received(TEXTS))
     with pytest.raises(RequestFailed, match="Socket closed"):
         Received(TEXTS, [Act(breaks_after=5)])
     again = Received(TEXTS, [Act(hands_over_after=4), Act(breaks_after=1)])
-    assert same(again, Received(TEXTS)), "from where it was handed over, all is kept again"
+    assert same(again, Received(TEXTS)), "from where it was handed over, all is buffered again"
 
 
 def test_only_what_was_asked_for_is_told():
@@ -135,12 +135,14 @@ def test_only_what_was_asked_for_is_told():
 
 
 def test_a_callers_resume_token_is_gone_on_with():
-    point = Received(WORDS[:4], resume_at_end=True).pieces[-1].resume_points[-1]
+    point = Received(WORDS[:4], resume_at_end=True).chunks[-1].resume_points[-1]
     rest = WORDS[4:]
     for number in range(len(rest)):
-        told = Received(rest, [Act(breaks_after=number)], resume_token=point.token, resume_every=4)
-        assert told.tokens == Received(WORDS).tokens[5:]
-        assert told.end.tokens == 18
+        received = Received(
+            rest, [Act(breaks_after=number)], resume_token=point.token, resume_every=4
+        )
+        assert received.tokens == Received(WORDS).tokens[5:]
+        assert received.end.tokens == 18
 
 
 def test_two_streams_are_never_joined():
@@ -155,10 +157,10 @@ def test_two_streams_are_never_joined():
 def test_calls_that_bring_nothing_are_few_and_far_between():
     with pytest.raises(RequestFailed, match="Socket closed"):
         Received(WORDS, [Act(breaks_after=0)] * 4)
-    told = Received(
+    received = Received(
         WORDS, [Act(breaks_after=3), *[Act(breaks_after=0)] * 2, Act(hands_over_after=4)]
     )
-    assert told.waits == [0.0, 1.0, 2.0, 4.0, 0.0]
+    assert received.waits == [0.0, 1.0, 2.0, 4.0, 0.0]
     with pytest.raises(RequestFailed, match="4 servers in a row stopped"):
         Received(WORDS, [Act(hands_over_after=0)] * 4)
 

@@ -1,8 +1,9 @@
-"""What `client top` makes of two pages of metrics, and how it leaves a terminal."""
+"""What `unroll top` makes of two pages of metrics, and how it leaves a terminal."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from unroll import TargetInvalid, top
+from unroll import TargetInvalid
 from unroll.prom_page import Page
-from unroll.top import COLUMNS, Reading, metrics_urls, table, watch
+from unroll.top import COLUMNS, Reading, metrics_urls, replicas, table, watch
 
 URL = "http://127.0.0.1:8002/metrics"
 
@@ -83,7 +84,7 @@ def test_a_row_tells_what_happened_between_two_readings(replica):
     replica.requests.labels("prose", "Generate", "OK").inc(5)
     replica.requests.labels("prose", "Score", "OK").inc()
     replica.requests.labels("prose", "Generate", "UNAVAILABLE").inc()
-    lines = table([URL], [before], [replica.read(12.0)])
+    lines = table(replicas([URL], [before], [replica.read(12.0)]))
     assert lines[0] == "127.0.0.1:8002: ready, 17 requests under way"
     rows = rows_of(lines)
     assert rows["prose"] == [
@@ -97,7 +98,7 @@ def test_a_server_that_began_anew_is_no_step_back(replica):
     replica.requests.labels("prose", "Generate", "OK").inc(100)
     again = Replica()
     again.requests.labels("prose", "Generate", "OK").inc(2)
-    rows = rows_of(table([URL], [replica.read(0.0)], [again.read(1.0)]))
+    rows = rows_of(table(replicas([URL], [replica.read(0.0)], [again.read(1.0)])))
     assert rows["prose"][-1] == "OK 2.0"
 
 
@@ -106,7 +107,7 @@ def test_replicas_that_are_not_ready_or_not_there_say_so(replica):
     gone = Reading(None, 0.0, "Connection refused")
     urls = [URL, "http://10.0.0.2:8002/metrics", "http://10.0.0.3:80/metrics"]
     stranger = Reading(Page.parse("up 1\n"), 0.0)
-    lines = table(urls, [gone, gone, stranger], [replica.read(1.0), gone, stranger])
+    lines = table(replicas(urls, [gone, gone, stranger], [replica.read(1.0), gone, stranger]))
     assert lines[:3] == [
         "127.0.0.1:8002: not ready, 0 requests under way",
         "10.0.0.2:8002: does not answer (Connection refused)",
@@ -190,7 +191,7 @@ def test_once_is_one_table_after_one_interval(replica, url):
         slept.append(seconds)
         replica.requests.labels("mood", "Classify", "OK").inc()
 
-    assert watch([url], 0.2, True, out, sleep) == 0
+    assert watch([url], 0.2, True, out=out, sleep=sleep) == 0
     assert slept == [0.2]
     assert out.getvalue().count("replica ") == 1
     assert "OK" in rows_of(out.getvalue().splitlines())["mood"][-1]
@@ -199,25 +200,44 @@ def test_once_is_one_table_after_one_interval(replica, url):
 
 def test_it_fails_where_nothing_answers():
     out = io.StringIO()
-    assert watch(["http://127.0.0.1:9/metrics"], 0.1, True, out, lambda _: None) == 1
+    assert watch(["http://127.0.0.1:9/metrics"], 0.1, True, out=out, sleep=lambda _: None) == 1
     assert "does not answer" in out.getvalue()
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was(url, monkeypatch):
     """Its own screen is left, and the cursor is there again."""
-    monkeypatch.setattr(top.shutil, "get_terminal_size", lambda: (40, 5))
+    for variable, value in {"COLUMNS": "40", "LINES": "5", "TERM": "xterm"}.items():
+        monkeypatch.setenv(variable, value)
     out, left = Terminal(), [None, None, KeyboardInterrupt]
 
     def sleep(_):
         if interruption := left.pop(0):
             raise interruption
 
-    assert watch([url], 1.0, False, out, sleep) == 0
+    assert watch([url], 1.0, out=out, sleep=sleep) == 0
     shown = out.getvalue()
-    assert shown.startswith("\x1b[?1049h\x1b[?25l")
-    assert shown.endswith("\x1b[?25h\x1b[?1049l")
-    first, second = shown.split("\x1b[H")[1:]
-    lines = second.removesuffix("\x1b[J\x1b[?25h\x1b[?1049l").split("\n")
-    assert len(lines) == 4
-    assert all(len(line.removesuffix("\x1b[K")) <= 40 for line in lines)
-    assert "prose" not in first, "what does not fit is left out"
+    assert shown.startswith("\x1b[?1049h")
+    assert "\x1b[?1049l" in shown[-20:]
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    screens = shown.split("\x1b[H")
+    lines = screens[-1].partition("\x1b[?")[0].rstrip("\n").split("\n")
+    assert lines[1].startswith("127.0.0.1")
+    assert len(lines) == 5
+    assert all(len(line) <= 40 for line in lines)
+    assert "prose" not in screens[-1], "what does not fit is left out"
+
+
+def test_json_is_an_object_for_each_replica(replica, url):
+    out, gone = io.StringIO(), "http://127.0.0.1:9/metrics"
+
+    def sleep(_):
+        replica.requests.labels("mood", "Classify", "OK").inc()
+        replica.first.labels("mood").observe(30.0)
+
+    assert watch([url, gone], 0.1, True, True, out, sleep) == 0
+    found, missing = map(json.loads, out.getvalue().splitlines())
+    (mood,) = (model for model in found["models"] if model["model"] == "mood")
+    assert list(mood["requests_per_second"]) == ["OK"]
+    assert mood["time_to_first_token_seconds"] == [None, None], "beyond the last bucket"
+    assert mood["rows"] is None
+    assert (missing["name"], missing["models"]) == ("127.0.0.1:9", [])

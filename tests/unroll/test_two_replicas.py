@@ -44,7 +44,7 @@ def target(replicas):
     return ",".join(replica.target for replica in replicas)
 
 
-WISHES = [
+REQUESTS = [
     *({"sampling": Sampling(seed=seed, temperature=0.9)} for seed in range(4)),
     {"sampling": Sampling(seed=9, repetition_penalty=1.2, frequency_penalty=0.3), "samples": 3},
     {"sampling": Sampling(seed=10), "stop": ["zzzz"], "log_probabilities": True},
@@ -54,39 +54,39 @@ WISHES = [
 
 
 def answered(replica):
-    """Calls that only tell whether a client is connected."""
+    """Calls that only show whether a client is connected."""
     return replica.metric("unroll_requests_total", model="", method="ListModels", code="OK")
 
 
 async def read_all(target, replicas=(), begun=None):
-    """The pieces that each request got. replicas: all of which the client is connected to first.
+    """The chunks that each request got. replicas: all of which the client is connected to first.
 
     begun: called with the number of tokens of each so far.
     """
-    told = [[] for _ in WISHES]
+    received = [[] for _ in REQUESTS]
 
     async def read(client, number, make_request):
         options = {"prompt": "abc", "max_tokens": LONG, **make_request}
-        async for piece in client.generate("letters", **options):
-            told[number].append(piece)
+        async for chunk in client.generate("letters", **options):
+            received[number].append(chunk)
             if begun:
-                begun([sum(len(piece.tokens) for piece in pieces) for pieces in told])
+                begun([sum(len(chunk.tokens) for chunk in chunks) for chunks in received])
 
     async with AsyncClient(target, timeout=60) as client:
         while not all(map(answered, replicas)):
             await client.list_models()
-        await asyncio.gather(*(read(client, *each) for each in enumerate(WISHES)))
-    return told
+        await asyncio.gather(*(read(client, *each) for each in enumerate(REQUESTS)))
+    return received
 
 
-def whole(pieces):
+def whole(chunks):
     """All that a caller can compare, in an order of its own."""
-    tokens = [(t.sample, t.position, t) for piece in pieces for t in piece.tokens]
-    ends = [(e.sample, e.reason, e.output_tokens) for piece in pieces for e in piece.ends]
-    worth = {e.sample: e.log_probability for piece in pieces for e in piece.ends}
-    (seed,) = [piece.seed for piece in pieces if piece.seed is not None]
-    echo = [token for piece in pieces for token in piece.echo]
-    (answer,) = [piece.answer for piece in pieces if piece.answer]
+    tokens = [(t.sample, t.position, t) for chunk in chunks for t in chunk.tokens]
+    ends = [(e.sample, e.reason, e.output_tokens) for chunk in chunks for e in chunk.ends]
+    worth = {e.sample: e.log_probability for chunk in chunks for e in chunk.ends}
+    (seed,) = [chunk.seed for chunk in chunks if chunk.seed is not None]
+    echo = [token for chunk in chunks for token in chunk.echo]
+    (answer,) = [chunk.answer for chunk in chunks if chunk.answer]
     counts = (answer.input_tokens, answer.output_tokens, answer.unknown_symbols)
     return sorted(tokens, key=lambda t: t[:2]), sorted(ends), seed, echo, counts, worth
 
@@ -96,7 +96,7 @@ def test_streams_of_a_server_that_stops_are_whole(replicas, target):
     stopping = threading.Thread(target=replicas[0].stop)
 
     def stop_once_all_have_begun(counts):
-        # The beam tells nothing before its end.
+        # The beam answers nothing before its end.
         if not stopping.ident and min(counts[:-1]) >= 20:
             stopping.start()
 
@@ -104,7 +104,7 @@ def test_streams_of_a_server_that_stops_are_whole(replicas, target):
     stopping.join(30)
     assert replicas[1].metric("unroll_streams_resumed_total", model="letters") >= 2
     for make_request, *both in zip(
-        WISHES, map(whole, undisturbed), map(whole, disturbed), strict=True
+        REQUESTS, map(whole, undisturbed), map(whole, disturbed), strict=True
     ):
         expected, got = both
         if "sampling" in make_request:
@@ -118,7 +118,7 @@ def test_streams_of_a_server_that_stops_are_whole(replicas, target):
 def test_a_stream_of_tags_goes_on_where_it_was(replicas, target, kind):
     words = [tiny.WORDS[(7 * n) % len(tiny.WORDS)] for n in range(120)]
     stopping = threading.Thread(target=replicas[0].stop)
-    told = []
+    received = []
 
     def parts():
         for number, word in enumerate(words):
@@ -127,18 +127,18 @@ def test_a_stream_of_tags_goes_on_where_it_was(replicas, target, kind):
                 time.sleep(0.02)
 
     with Client(replicas[1].target, timeout=60) as client:
-        expected = [t for piece in client.stream_tag("tags-online", parts()) for t in piece.tokens]
+        expected = [t for chunk in client.stream_tag("tags-online", parts()) for t in chunk.tokens]
     with Client(target, timeout=60) as client:
         while not all(map(answered, replicas)):
             client.list_models()
         streams = [client.stream_tag("tags-online", parts()) for _ in range(2)]
         # One of the two is at the first replica: calls go to each in turn.
         for stream in streams:
-            told.append(list(next(stream).tokens))
+            received.append(list(next(stream).tokens))
         stopping.start()
-        for tokens, stream in zip(told, streams, strict=True):
-            pieces = list(stream)
-            tokens += [token for piece in pieces for token in piece.tokens]
-            assert pieces[-1].end.tokens == len(words)
+        for tokens, stream in zip(received, streams, strict=True):
+            chunks = list(stream)
+            tokens += [token for chunk in chunks for token in chunk.tokens]
+            assert chunks[-1].end.tokens == len(words)
     stopping.join(30)
-    assert told == [expected, expected]
+    assert received == [expected, expected]

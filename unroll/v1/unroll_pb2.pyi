@@ -147,7 +147,7 @@ class StreamTagStart(_message.Message):
     resume_at_end: bool
     resume_token: bytes
     allow_inexact: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: _Optional[bool] = ..., resume_token: _Optional[bytes] = ..., allow_inexact: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ...) -> None: ...
 
 class Words(_message.Message):
     __slots__ = ("words",)
@@ -167,7 +167,7 @@ class StreamTagResponse(_message.Message):
     usage: Usage
     handed_over: bool
     requests_read: int
-    def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., handed_over: _Optional[bool] = ..., requests_read: _Optional[int] = ...) -> None: ...
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., handed_over: bool = ..., requests_read: _Optional[int] = ...) -> None: ...
 
 class FillRequest(_message.Message):
     __slots__ = ("model", "model_version", "texts", "top_words")
@@ -245,7 +245,7 @@ class GenerateRequest(_message.Message):
     resume_every: int
     resume_at_end: bool
     allow_inexact: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: _Optional[bool] = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: _Optional[bool] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: _Optional[bool] = ..., allow_inexact: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ...) -> None: ...
 
 class Beam(_message.Message):
     __slots__ = ("width", "best", "length_penalty", "early_stop")
@@ -257,7 +257,7 @@ class Beam(_message.Message):
     best: int
     length_penalty: float
     early_stop: bool
-    def __init__(self, width: _Optional[int] = ..., best: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stop: _Optional[bool] = ...) -> None: ...
+    def __init__(self, width: _Optional[int] = ..., best: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stop: bool = ...) -> None: ...
 
 class Vector(_message.Message):
     __slots__ = ("values",)
@@ -438,7 +438,7 @@ class GetModelRequest(_message.Message):
     name: str
     version: str
     with_vocabulary: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., with_vocabulary: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., with_vocabulary: bool = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -491,7 +491,7 @@ class Model(_message.Message):
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
     vector_fields: _containers.RepeatedScalarFieldContainer[str]
     streams_tags: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ...) -> None: ...
 
 class Figure(_message.Message):
     __slots__ = ("name", "value", "unit", "split", "examples")

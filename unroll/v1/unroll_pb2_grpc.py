@@ -5,7 +5,7 @@ import warnings
 
 from unroll.v1 import unroll_pb2 as unroll_dot_v1_dot_unroll__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in unroll/v1/unroll_pb2_grpc.py depends on'
+        + f' but the generated code in unroll/v1/unroll_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class UnrollServiceStub:
+class UnrollServiceStub(object):
     """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
@@ -83,7 +83,7 @@ class UnrollServiceStub:
                 _registered_method=True)
 
 
-class UnrollServiceServicer:
+class UnrollServiceServicer(object):
     """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
@@ -200,7 +200,7 @@ def add_UnrollServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class UnrollService:
+class UnrollService(object):
     """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
     start; ListModels names them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),

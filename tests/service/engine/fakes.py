@@ -6,7 +6,7 @@ import numpy as np
 
 from bundle.manifest import StateTensor
 from bundle.sampling import NEUTRAL
-from service.engine.decode import GenerateEngine, GenerationModel
+from service.engine.decode import GenerateEngine
 from service.engine.dynamic_batcher import BatchDone
 from service.engine.requests import (
     Failed,
@@ -15,6 +15,7 @@ from service.engine.requests import (
     Sampling,
     TokenMade,
 )
+from service.engine.step_engine import GenerationModel
 from service.serving.model_info import ModelCard
 
 VOCABULARY = 20
@@ -138,8 +139,7 @@ class Reader:
     def put(self, event):
         self.events.append(event)
 
-    @property
-    def is_full(self):
+    def mark_if_full(self):
         return len(self.events) >= self.room
 
     def wake(self):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.engine.decode import GenerateEngine, GenerationModel
+from service.engine.decode import GenerateEngine
 from service.engine.dynamic_batcher import BatchEngine
 from service.engine.errors import EngineFailed
-from service.engine.online_tagging import LIKELIEST, TURN, PushEngine
-from service.engine.requests import Beam, GenerateRequest
+from service.engine.online_tagging import TURN, PushEngine
+from service.engine.requests import Beam, TagRequest
+from service.engine.step_engine import GenerationModel
 from tests.service.engine.fakes import HIDDEN, VOCABULARY, FakeRunner, Heard, Reader, request, run
 
 STEP, PRIME = 1.0, 0.25
@@ -143,7 +144,7 @@ class Pusher:
     def __init__(self, engine, reader=None):
         self.engine, self.reader = engine, reader or Reader()
         arrived = engine.clock.now
-        self.work = engine.open(GenerateRequest((), LIKELIEST, 0, (), arrived), self.reader)
+        self.work = engine.open(TagRequest(arrived), self.reader)
         engine.arrive(self.work)
 
     def push(self, *tokens):

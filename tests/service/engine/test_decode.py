@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.engine.decode import GenerateEngine
 from service.engine.errors import EngineFailed
 from service.engine.requests import (
     Beam,
@@ -336,7 +337,7 @@ def test_no_request_depends_on_another(seed):
             engine.cancel(progress := choose.choice(list(wanted)))
             del wanted[progress]
         for progress, (_, reader) in wanted.items():
-            if reader.is_full and choose.random() < 0.3:
+            if reader.mark_if_full() and choose.random() < 0.3:
                 reader.room += choose.randint(1, 20)
                 engine.resume(progress)
         engine.step()
@@ -408,3 +409,14 @@ def test_a_stream_that_ended_in_a_step_that_broke_is_still_to_be_delivered():
     assert isinstance(ended.last, Finished)
     assert isinstance(running.last, Failed)
     assert engine.fail(EngineFailed("broken")) == []
+
+
+def test_a_request_is_opened_without_an_engine_and_streams_once_it_arrives():
+    """Opening is the event loop's; whatever an engine keeps, its own thread makes."""
+    work = GenerateEngine.open(request(samples=3, max_tokens=2), reader := Reader())
+    assert (work.running, work.streams) == (3, [])
+    engine = make_engine()
+    engine.arrive(work)
+    assert [stream.sample for stream in work.streams] == [0, 1, 2]
+    run(engine)
+    assert len(reader.tokens) == 6

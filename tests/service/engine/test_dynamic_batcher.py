@@ -54,8 +54,6 @@ def make_engine(max_rows=3):
 class Asker:
     """A sink with a name; remembers its one answer."""
 
-    is_full = False
-
     def __init__(self, name):
         self.name = name
         self.answer = None

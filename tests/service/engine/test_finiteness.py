@@ -8,7 +8,7 @@ import pytest
 from service.engine.dynamic_batcher import BatchDone, BatchEngine, BatchFailed
 from service.engine.errors import NotFinite
 from service.engine.finiteness import broken_rows
-from service.engine.requests import Beam, Failed, Finished
+from service.engine.requests import Beam, Failed, Finished, NextTokenRequest
 from tests.service.engine import test_dynamic_batcher, test_online_tagging
 from tests.service.engine.fakes import Reader, make_engine, request, run, run_alone
 
@@ -17,7 +17,7 @@ NAN, INF = math.nan, math.inf
 POISON = 0.125
 
 
-def poison(engine, from_token=0):
+def poison(engine, from_token=0, temperature=POISON):
     """The engine's runner gives NaN, and a token that is none, for rows of that temperature."""
     runner, made = engine.runner, {}
     real = runner.step
@@ -25,7 +25,7 @@ def poison(engine, from_token=0):
     def step(side, rows):
         real(side, rows)
         inputs, outputs = runner.sides[side].inputs, runner.sides[side].outputs
-        for row in np.flatnonzero(inputs["temperature"][:rows] == POISON):
+        for row in np.flatnonzero(inputs["temperature"][:rows] == temperature):
             made[row] = made.get(row, -1) + 1
             if made[row] >= from_token:
                 outputs["next_token"][row] = 10**6
@@ -78,7 +78,6 @@ def test_the_request_fails_and_its_neighbours_go_on_bit_for_bit(from_token):
     [
         {"samples": 3},
         {"beam": Beam(3, 2)},
-        {"only_reads": True},
         {"top": 3},
         {"stop": ("abc",)},
         {"repetition_penalty": 1.5},
@@ -89,6 +88,17 @@ def test_every_kind_of_generation_fails_whole(settings):
     """A sample or a row of a beam that is NaN leaves no half answer."""
     engine = poison(make_engine())
     broken = submit(engine, request(max_tokens=4, temperature=POISON, **settings))
+    good = submit(engine, request(max_tokens=4, seed=3))
+    run(engine)
+    assert [type(event) for event in broken.events] == [Failed]
+    assert isinstance(broken.last.error, NotFinite)
+    assert good.tokens == run_alone(request(max_tokens=4, seed=3)).tokens
+    assert (engine.observer.broken, engine.scheduler.free_rows) == (1, 8)
+
+
+def test_a_look_ahead_fails_whole():
+    engine = poison(make_engine(), temperature=0)  # it takes the likeliest
+    broken = submit(engine, NextTokenRequest((1, 2, 3), 100.0))
     good = submit(engine, request(max_tokens=4, seed=3))
     run(engine)
     assert [type(event) for event in broken.events] == [Failed]

@@ -12,6 +12,7 @@ from service.engine.requests import (
     Failed,
     Finished,
     FinishReason,
+    NextTokenRequest,
     ResumePolicy,
     SampleFinished,
 )
@@ -64,7 +65,7 @@ def test_every_request_goes_on_elsewhere_or_is_told_to_ask_again(seed, begin_id)
             progress, reader = begin(engine, one, choose.choice((4, 10**9)))
             wanted[progress] = one, reader
         for progress, (_, reader) in wanted.items():
-            if reader.is_full and choose.random() < 0.3:
+            if reader.mark_if_full() and choose.random() < 0.3:
                 reader.room += choose.randint(1, 20)
                 engine.resume(progress)
         engine.step()
@@ -104,19 +105,19 @@ def test_the_observer_hears_of_it():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("wanted", "steps"),
     [
-        {},  # nobody asked for it
-        {"checkpoints": MOVES, "beam": Beam(2, 1)},
-        {"checkpoints": MOVES, "only_reads": True},
+        (request(max_tokens=50), 1),  # nobody asked for it
+        (request(max_tokens=50, checkpoints=MOVES, beam=Beam(2, 1)), 1),
+        (NextTokenRequest((1, 2, 3), 100.0), 0),
     ],
-    ids=["not asked for", "beam", "only reads"],
+    ids=["not asked for", "beam", "look-ahead"],
 )
-def test_what_cannot_move_is_told_to_ask_again(options):
+def test_what_cannot_move_is_told_to_ask_again(wanted, steps):
     engine = make_engine()
-    progress = engine.open(request(max_tokens=50, **options), reader := Reader())
+    progress = engine.open(wanted, reader := Reader())
     engine.arrive(progress)
-    if "only_reads" not in options:
+    for _ in range(steps):
         engine.step()
     assert engine.hand_over(STOPPING) == [reader]
     assert reader.last == Failed(STOPPING)

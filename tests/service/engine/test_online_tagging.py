@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 
 from export.bundles import export_bundle
-from service.engine.decode import GenerationModel
 from service.engine.errors import EngineFailed
-from service.engine.online_tagging import LIKELIEST, TURN, PushEngine
+from service.engine.online_tagging import TURN, PushEngine
 from service.engine.requests import (
     CAUGHT_UP,
     Checkpoint,
     Failed,
     Finished,
     FinishReason,
-    GenerateRequest,
     ResumePolicy,
+    TagRequest,
     TokenMade,
 )
 from service.engine.shares import NOBODY
+from service.engine.step_engine import GenerationModel
 from service.runtime.devices import CPU_PROVIDER
 from service.runtime.repository import load_models
 from service.runtime.runners import TagRunner, generate_runner
@@ -38,7 +38,7 @@ def make_engine(capacity=8):
 
 
 def params(**options):
-    return GenerateRequest((), LIKELIEST, 0, (), 100.0, **options)
+    return TagRequest(100.0, **options)
 
 
 class Caller:
@@ -353,7 +353,7 @@ def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
     bundle = ServedBundle("tags", "d", "fp32", "f", STREAM_TAG)
     whole = real_labels(tagger, tokens, checkpoints=ResumePolicy(16))
     for point in whole.reader.of(Checkpoint):
-        snapshot = seals.open(seals.sign(point.snapshot, bundle, ""), bundle, "", False)
+        snapshot = seals.open_tags(seals.sign(point.snapshot, bundle, ""), bundle, "", False)
         rest = real_labels(tagger, tokens[snapshot.made :], resumed=snapshot)
         assert rest.told == whole.told[snapshot.made :]
 

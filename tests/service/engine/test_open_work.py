@@ -101,13 +101,13 @@ async def unread(thread, share=GREEDY, size=1, on_given_up=None):
     ON_GIVEN_UP.reset(tokens[1])
     for position in range(2 * FULL * size):
         stream.put(TokenMade(1, "a", position, -1.0))
-    assert stream.is_full
+    assert stream.mark_if_full()
     stream.wake()
     messages = aiter(stream)
     await anext(messages)
     for position in range(2 * FULL * size):
         stream.put(TokenMade(1, "a", position, -1.0))
-    assert stream.is_full
+    assert stream.mark_if_full()
     return stream, messages
 
 

@@ -45,7 +45,9 @@ class Serving:
             sequence_idle_seconds=60.0,
         )
         budget = MemoryBudget(1 << 20)
-        server = GrpcServer(ModelRegistry(), None, settings, lambda: True, lambda *_: None, budget)
+        server = GrpcServer(
+            ModelRegistry(), None, settings, lambda: True, lambda *_: None, budget, None
+        )
         await server.start()
         return server
 

@@ -682,7 +682,7 @@ def test_shutdown_hands_over_what_outlasts_the_grace(start_service, monkeypatch)
     service = start_service(grace_seconds=0.2)
     slow_engine(service, monkeypatch, seconds=0.02)
     with Client(service.target) as client:
-        stream = client.generate("letters", prompt="a", max_tokens=LONG, carry_on=False)
+        stream = client.generate("letters", prompt="a", max_tokens=LONG, failover=False)
         next(stream)
         assert service.stop() is True
         *_, last = stream

@@ -421,7 +421,7 @@ def test_a_stop_hands_over_callers_that_are_silent(start):
     service = start(grace_seconds=0.2)
     with (
         Client(service.target, timeout=30) as client,
-        conversation(client, carry_on=False) as talk,
+        conversation(client, failover=False) as talk,
     ):
         assert talk.ask("good")
         assert service.stop() is True

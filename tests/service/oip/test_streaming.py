@@ -17,6 +17,7 @@ from service.oip.infer import Answering
 from service.oip.streaming import MOST_AT_ONCE, InferStream
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
+from service.tasks.registry import adapters_of
 from tests.service.grpc.test_service import wait_until
 from tests.service.oip.calls import Inference, ask, read
 from unroll import Sampling
@@ -245,7 +246,7 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
             InflightTracker(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28)
         )
         answering = Answering(
-            ModelRegistry(), Sequences(1, 1.0, admission.budget), admission.budget
+            ModelRegistry(), Sequences(1, 1.0, admission.budget), admission.budget, adapters_of
         )
         stream = InferStream(answering, Unread(), admission, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))

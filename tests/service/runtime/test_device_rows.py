@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import unroll
+from bundle.manifest import GENERATE
 from bundle.store import read_bundle
 from service.engine.decode import GenerateEngine
 from service.engine.requests import Beam, GenerateRequest, ResumePolicy, Sampling
@@ -242,7 +243,8 @@ def test_state_that_a_step_wants_on_the_host_is_refused(graphs):
 
 
 def engines(graphs):
-    model = generation_model(graphs.bundle)
+    is_conditioned = graphs.bundle.manifest.task != GENERATE
+    model = generation_model(graphs.bundle, is_conditioned)
     rows = device_rows(graphs)
     on_host = GenerateRunner(graphs.prefiller, graphs.step.session)
     on_device = DeviceRunner(graphs.prefiller, graphs.step, rows)

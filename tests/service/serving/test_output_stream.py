@@ -107,13 +107,13 @@ def test_a_full_stream_is_resumed_once_it_is_read(thread):
     async def run():
         stream = TokenStream.open(thread, "r")
         feed(stream, *(made(n) for n in range(FULL - 1)))
-        assert not stream.is_full
+        assert not stream.mark_if_full()
         feed(stream, made(FULL - 1))
-        assert stream.is_full
+        assert stream.mark_if_full()
         reader = asyncio.ensure_future(messages(stream))
         while not thread.resumed:
             await asyncio.sleep(0)
-        assert not stream.is_full
+        assert not stream.mark_if_full()
         feed(stream, END)
         return await reader
 
@@ -132,7 +132,7 @@ def test_a_stream_that_fills_up_after_it_was_read_empty_is_resumed_too(thread):
         stream.wake()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        stream._was_full = True  # what is_full notes, had the engine asked just before
+        stream._was_full = True  # what mark_if_full() notes, had the engine asked just before
         assert feed(stream)
         while not thread.resumed:
             await asyncio.sleep(0)
@@ -220,7 +220,7 @@ def test_a_full_stream_goes_on_once_it_was_read(thread, tokens_per_message):
         stream = TokenStream(Coalescer(0.0), tokens_per_message)
         stream._thread = thread
         position = 0
-        while not stream.is_full:
+        while not stream.mark_if_full():
             put_tokens(stream, position, 1)
             position += 1
         assert stream.is_due

@@ -1,9 +1,14 @@
+from functools import partial
+
 import pytest
 
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
 from service.serving.classifier import ClassifierModel
+from service.serving.fill_mask import FillModel
+from service.serving.generator import GeneratorModel
 from service.serving.model_version import ServedVersion
 from service.serving.registry import ModelRegistry, RefusedModel
+from service.serving.tagger import TaggerModel
 from tests.service.engine.fakes import FakeThread, card
 
 
@@ -100,9 +105,9 @@ def test_only_names_that_are_or_were_served_are_known(catalogue):
 def test_a_call_is_counted_on_the_version_that_answers_it(catalogue):
     versions = [make_version(version=version) for version in ("1", "2")]
     catalogue.replace("mood", versions)
-    with catalogue.classifier("mood", "1") as call:
+    with catalogue.call(ClassifierModel, "mood", "1") as call:
         assert call.model is versions[0].model
-    with catalogue.classifier("mood"):
+    with catalogue.call(ClassifierModel, "mood"):
         pass
     assert [v.statistics.snapshot().success.count for v in versions] == [1, 1]
 
@@ -111,10 +116,10 @@ def test_another_kind_of_call_is_refused_and_not_counted(catalogue):
     version = make_version()
     catalogue.replace("mood", [version])
     for ask, does in (
-        (catalogue.tagger, "tag"),
-        (catalogue.tag_streams, "tag"),
-        (catalogue.filler, "fill blanks"),
-        (catalogue.generator, "generate"),
+        (partial(catalogue.call, TaggerModel), "tag"),
+        (partial(catalogue.call_of_part, TaggerModel, lambda tagger: tagger.streams), "tag"),
+        (partial(catalogue.call, FillModel), "fill blanks"),
+        (partial(catalogue.call, GeneratorModel), "generate"),
     ):
         with pytest.raises(WrongInput, match=f"'mood' does not {does}; call Classify"):
             ask("mood")

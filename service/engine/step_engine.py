@@ -1,0 +1,503 @@
+"""Continuous batching: streams join and leave one batch between the steps of one graph.
+
+What a step's tokens are, and what a stream reads next, each engine says for itself: ``decode.py``
+draws them, ``online_tagging.py`` gets them from the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+
+from bundle.manifest import StateTensor
+from service.engine.errors import RequestError
+from service.engine.finiteness import broken_rows, not_finite
+from service.engine.prefill import PrefillBudget
+from service.engine.requests import (
+    NO_CHECKPOINTS,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    ResumePolicy,
+    SampleFinished,
+    Sampling,
+    Sink,
+    State,
+)
+from service.engine.scheduler import (
+    Phase,
+    Plan,
+    PrefillChunk,
+    PrefillPolicy,
+    ScheduledSequence,
+    Scheduler,
+)
+from service.engine.shares import NOBODY, Share
+from service.engine.slots import Slots, StateStore, StepBuffers
+from service.engine.stopwatch import Stopwatch
+from service.engine.topk import largest
+from service.failpoints import failpoint
+
+# Streams for which nothing is computed.
+_RESTING = (Phase.PAUSED, Phase.RETURNING, Phase.GONE)
+
+
+class Runner(Protocol):
+    """The graphs of one model."""
+
+    def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
+        """Learn the arrays that steps read and write."""
+
+    def prefill(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
+    ) -> list[State]:
+        """The state after reading each row of tokens from its state (None: the first one)."""
+
+    def step(self, side: int, rows: int) -> None:
+        """One token for rows 0 … rows-1, from ``sides[side].inputs`` into its outputs."""
+
+
+class Observer(Protocol):
+    """Records each step, once, for the metrics."""
+
+    def stepped(
+        self, rows: int, waiting: int, primed_tokens: int, seconds: float, prime_seconds: float
+    ) -> None:
+        """seconds: of the whole step, prime_seconds of them for reading prompts."""
+
+    def began(self, queue_seconds: float, is_resumed: bool) -> None: ...
+
+    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
+        """Of a request: until it began, and in steps from then on, unless all of it paused."""
+
+    def first_token(self, seconds: float) -> None: ...
+
+    def tokens_followed(self, count: int, seconds: float) -> None: ...
+
+    def paused(self, count: int) -> None:
+        """So many streams wait for their readers."""
+
+    def preempted(self) -> None:
+        """A stream lost its row to another caller's."""
+
+    def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None: ...
+
+    def not_finite(self) -> None:
+        """A request failed since the model computed NaN or infinity for it."""
+
+    def idle(self) -> None:
+        """Nothing runs or waits any more."""
+
+
+@dataclass(frozen=True)
+class GenerationModel:
+    """What the engine must know of a model.
+
+    begin_id: the token a stream starts with after a whole source; None where it starts with
+        the prompt's last token. end_id: the token that ends a stream, None for none.
+    pieces: the text of each token id as the first of a stream, and as a later one.
+    never_sampled_ids: tokens that stand for no symbol and are never made.
+    """
+
+    state: tuple[StateTensor, ...]
+    begin_id: int | None
+    end_id: int | None
+    pieces: tuple[Sequence[str], Sequence[str]]
+    never_sampled_ids: tuple[int, ...] = ()
+
+    @property
+    def reads_source(self) -> bool:
+        return self.begin_id is not None
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.pieces[0])
+
+
+Stream = TypeVar("Stream", bound="StepSequence")
+Request = TypeVar("Request")
+
+
+@dataclass(eq=False, slots=True)
+class RequestState(Generic[Stream, Request]):
+    """What the streams of one request have in common while it runs.
+
+    running: streams that have not ended. is_resumed: whether it goes on with an earlier stream.
+    arrived: when it was asked for. started: when prefill began. prefilled: when its first stream
+    got a row. All on the engine's clock, in seconds; computing: on its time in steps. streams:
+    once it has arrived at its engine.
+    """
+
+    request: Request
+    sink: Sink[Event]
+    arrived: float
+    running: int = 1
+    share: Share = NOBODY
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
+    is_resumed: bool = False
+    output_tokens: int = 0
+    started: float | None = None
+    prefilled: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+    computing: Stopwatch = field(default_factory=Stopwatch)
+    streams: list[Stream] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class StepSequence(ScheduledSequence):
+    """A stream: one row of the batch while it runs.
+
+    sink: its request's. sampling: how its row draws. token: what its next step reads; in the
+    arena while it runs. made: tokens drawn. delivered: of them, how many the caller has got.
+    delivered_before: of these, by an earlier stream that this one goes on with.
+    is_fast: see DecodeSequence.
+    """
+
+    progress: RequestState[Self, Any]
+    sink: Sink[Event]
+    sampling: Sampling
+    sample: int = 0
+    token: int = 0
+    made: int = 0
+    delivered: int = 0
+    delivered_before: int = 0
+    log_probability: float = 0.0
+    is_fast: bool = False
+
+    @property
+    def delivered_here(self) -> int:
+        """Without what an earlier stream, which this one goes on with, had delivered."""
+        return self.delivered - self.delivered_before
+
+
+class StepEngine(Generic[Stream, Request]):
+    """Owns the rows of one model. Used from one thread; knows time only through ``clock``."""
+
+    batching_delay = 0.0  # a step never waits: who comes later joins the next one
+    waits_for = "a row"
+
+    def __init__(
+        self,
+        model: GenerationModel,
+        runner: Runner,
+        capacity: int,
+        clock: Callable[[], float],
+        observer: Observer,
+        prefill_budget: PrefillBudget | None = None,
+        rows: StateStore | None = None,
+    ) -> None:
+        self.model = model
+        self.runner = runner
+        self.clock = clock
+        self.observer = observer
+        self.scheduler: Scheduler[Stream] = Scheduler(
+            capacity, PrefillPolicy(whole=model.reads_source)
+        )
+        self.arena = Slots(model.state, capacity, model.vocabulary, rows)
+        self.prefill_budget = prefill_budget or PrefillBudget()
+        self._last_step = 0.0
+        self._step_seconds = 0.0  # of all steps before this one
+        # Of requests that pause or are answered in this step, which counts for them as a whole:
+        # those that are answered with the seconds they had waited.
+        self._stops: list[tuple[Stopwatch, float | None]] = []
+        # That got something in this step; after one that broke they are still to be delivered.
+        self._sinks: list[Sink[Event]] = []
+        self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
+        runner.attach(self.arena.sides())
+
+    @property
+    def is_idle(self) -> bool:
+        return self.scheduler.is_idle
+
+    def warm(self, sizes: Sequence[int]) -> None:
+        """Step batches of these sizes once each way, before any stream: first runs allocate."""
+        for rows in sizes:
+            if rows <= self.scheduler.capacity:
+                for side in (0, 1):
+                    self.runner.step(side, rows)
+        self.arena.clear()
+
+    # -- what each engine says for itself ------------------------------------------------------
+
+    def _first_state(self, stream: Stream) -> State | None:
+        """Of a stream that gets its first row; None for zeros."""
+        raise NotImplementedError
+
+    def _fill_controls(self, stream: Stream) -> None:
+        """What a row reads beside its state and its sampling parameters."""
+
+    def _commit(self, rows: int, joined: int) -> None:
+        """After a step of ``rows`` rows, of which ``joined`` are new: hand out what it made, and
+        have those streams leave or pause that are done or held up."""
+        raise NotImplementedError
+
+    def _checkpoint(self, stream: Stream) -> Checkpoint:
+        """Where a stream is, after what the last step made for it."""
+        raise NotImplementedError
+
+    def _input_tokens(self, progress: RequestState[Stream, Request]) -> int:
+        """What a request has read, as its caller counts it."""
+        raise NotImplementedError
+
+    def _measured(self, seconds: float) -> None:
+        """A step took so long."""
+
+    # -- from the thread: resume, cancel, fail -------------------------------------------------
+
+    def resume(self, progress: RequestState[Stream, Request]) -> None:
+        """The reader has caught up: what paused for it goes on."""
+        for stream in progress.streams:
+            if stream.phase is Phase.PAUSED:
+                self.scheduler.resume(stream)
+        self.observer.paused(len(self.scheduler.paused))
+
+    def cancel(self, progress: RequestState[Stream, Request]) -> None:
+        """Free the request's rows, if it still has any; it gets no further event."""
+        if progress.running:
+            self._leave(progress)
+            self._report(progress, FinishReason.CANCELLED)
+            self.observer.paused(len(self.scheduler.paused))
+            if self.is_idle:
+                self.observer.idle()
+
+    def fail(self, error: RequestError) -> list[Sink[Event]]:
+        """Give up every request; each gets ``error`` as its last event."""
+        failed = list(dict.fromkeys(stream.progress for stream in self.scheduler.everyone()))
+        for progress in failed:
+            self._leave(progress)
+            progress.sink.put(Failed(error))
+        self.observer.paused(0)
+        self.observer.idle()
+        answered, self._sinks = self._sinks, []
+        return [*answered, *(progress.sink for progress in failed)]
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def step(self) -> list[Sink[Event]]:
+        """Prefill what is due, make one token for every row, and say who got something."""
+        started = self.clock()
+        for stream in self.scheduler.preemptions():
+            self._preempt(stream)
+        queue_pressure = self.scheduler.queue_pressure
+        allowed = self.prefill_budget.allowance(queue_pressure, self.scheduler.newcomers)
+        plan, prefilled, prefill_seconds = self._read_prompts(allowed, started)
+        if prefill_seconds and self.scheduler.rows:
+            self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
+        for stream in plan.admits:
+            self._admit(stream)
+        rows = len(self.scheduler.rows)
+        if rows:
+            self._run(rows)
+            self._commit(rows, len(plan.admits))
+        queue = self.scheduler.queue_length
+        seconds = self.clock() - started
+        self._step_seconds += seconds
+        if rows:
+            self._measured(seconds)
+        self._report_answered()
+        self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds)
+        if self.is_idle:
+            self.observer.idle()
+        sinks, self._sinks = self._sinks, []
+        return sinks
+
+    def _report_answered(self) -> None:
+        stops, self._stops = self._stops, []
+        for computing, waited in stops:
+            computing.stop(self._step_seconds)
+            if waited is not None:
+                self.observer.answered(waited, computing.seconds)
+                computing.seconds = 0.0
+
+    def _begin(self, plan: Plan[Stream], now: float) -> None:
+        for stream in plan.begins:
+            progress = stream.progress
+            if progress.started is None:
+                progress.started = now
+                progress.computing.start(self._step_seconds)
+                self.observer.began(now - progress.arrived, progress.is_resumed)
+
+    def _read_prompts(self, allowed: float, now: float) -> tuple[Plan[Stream], int, float]:
+        """One batch of prompts, or as many as fit into a longer pause.
+
+        Returns who has a row now, tokens read of prompts, and the seconds that took.
+        """
+        prefilled, prefill_seconds = 0, 0.0
+        while True:
+            plan = self.scheduler.schedule(allowed)
+            if plan.begins:
+                self._begin(plan, now)
+            if plan.prefill:
+                seconds = self._prefill(plan.prefill)
+                prefill_seconds += seconds
+                allowed -= seconds
+                prefilled += sum(chunk.count for chunk in plan.prefill)
+            if not (plan.prefill and self.scheduler.rows and self.prefill_budget.goes_on(allowed)):
+                return plan, prefilled, prefill_seconds
+
+    def _prefill(self, chunks: Sequence[PrefillChunk]) -> float:
+        """Read the chunks; returns the seconds that took."""
+        started = self.clock()
+        prompts = [chunk.prompt for chunk in chunks]
+        tokens = [
+            p.tokens[p.prefilled : p.prefilled + c.count]
+            for p, c in zip(prompts, chunks, strict=True)
+        ]
+        failpoint("engine.prefill")
+        states = self.runner.prefill(tokens, [prompt.state for prompt in prompts])
+        for chunk, state in zip(chunks, states, strict=True):
+            chunk.prompt.state = state
+            self.scheduler.prefilled(chunk)
+        seconds = self.clock() - started
+        self.scheduler.cost.observe(len(chunks), max(chunk.count for chunk in chunks), seconds)
+        return seconds
+
+    def _admit(self, stream: Stream) -> None:
+        """Into the next row: from where it paused, was resumed, or was prefilled to."""
+        progress = stream.progress
+        row = self.scheduler.admit(stream)
+        if progress.prefilled is None:
+            progress.prefilled = self.clock()
+        progress.computing.start(self._step_seconds)
+        state, stream.saved = stream.saved, None
+        if state is None:
+            state = self._first_state(stream)
+        self.arena.take(row, state)
+        sampling = stream.sampling
+        self.arena.control(row, stream.token, **sampling.values)
+        self._fill_controls(stream)
+        self.arena.seed(row, sampling.seed, stream.sample, stream.made)
+
+    def _run(self, rows: int) -> None:
+        used_up = self.arena.draw_uniforms(rows)
+        started = self.clock()
+        failpoint("engine.decode")
+        self.runner.step(self.arena.side, rows)
+        self.prefill_budget.earn(self.clock() - started)
+        self.arena.swap()
+        for row in used_up:
+            stream = self.scheduler.rows[row]
+            self.arena.seed(row, stream.sampling.seed, stream.sample, stream.made + 1)
+
+    def _advance(self, rows: int, joined: int) -> float:
+        """Report a step to the observer; returns the time."""
+        now = self.clock()
+        self.observer.tokens_followed(rows - joined, now - self._last_step)
+        self._last_step = now
+        return now
+
+    def _find_broken(
+        self, log_probabilities: Sequence[float]
+    ) -> set[RequestState[Stream, Request]]:
+        """The requests for which this step computed NaN: nothing of them may go out."""
+        rows = self.scheduler.rows
+        broken = {rows[row].progress for row in broken_rows(log_probabilities)}
+        for progress in broken:
+            for stream in progress.streams:
+                stream.is_fast = False
+        return broken
+
+    def _fail_alone(self, broken: set[RequestState[Stream, Request]]) -> None:
+        """Whoever shares the batch with them goes on."""
+        for progress in broken:
+            self._leave(progress)
+            self.observer.not_finite()
+            progress.sink.put(Failed(not_finite()))
+            self._sinks.append(progress.sink)
+
+    def _note_first(self, progress: RequestState[Stream, Request], now: float) -> None:
+        if progress.first_token is None:
+            progress.first_token = now
+            self.observer.first_token(now - progress.arrived)
+
+    def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
+        known = self.arena.log_probabilities[row]
+        best = largest(known, count)
+        return tuple(zip(best.tolist(), known[best].tolist(), strict=True))
+
+    def _finish(self, stream: Stream, reason: FinishReason) -> None:
+        progress = stream.progress
+        wants_one = progress.checkpoints.at_end or reason is FinishReason.HANDED_OVER
+        if wants_one and reason is not FinishReason.END:
+            progress.sink.put(self._checkpoint(stream))
+        self._vacate(stream)
+        self._end_sample(
+            progress,
+            SampleFinished(stream.sample, reason, stream.delivered_here, stream.log_probability),
+        )
+
+    def _end_sample(self, progress: RequestState[Stream, Request], ended: SampleFinished) -> None:
+        progress.output_tokens += ended.output_tokens
+        progress.sink.put(ended)
+        progress.running -= 1
+        if progress.running:
+            self._stop_if_paused(progress)
+        else:
+            self._end(progress, ended.reason)
+
+    def _end(self, progress: RequestState[Stream, Request], reason: FinishReason) -> None:
+        progress.finished = self.clock()
+        self._note_answered(progress)
+        first = progress.first_token
+        progress.sink.put(
+            Finished(
+                reason,
+                self._input_tokens(progress),
+                progress.output_tokens,
+                self._waited(progress),
+                first - progress.arrived if first and progress.output_tokens else 0.0,
+            )
+        )
+        self._report(progress, reason)
+
+    def _note_answered(self, progress: RequestState[Stream, Request]) -> None:
+        self._stops.append((progress.computing, self._waited(progress)))
+
+    def _waited(self, progress: RequestState[Stream, Request]) -> float:
+        return 0.0 if progress.started is None else progress.started - progress.arrived
+
+    # -- leaving -------------------------------------------------------------------------------
+
+    def _pause(self, stream: Stream) -> None:
+        self._save(stream)
+        self.arena.give(*self.scheduler.pause(stream))
+        self._stop_if_paused(stream.progress)
+        self.observer.paused(len(self.scheduler.paused))
+
+    def _preempt(self, stream: Stream) -> None:
+        """Its row is another caller's turn; it goes on from here once it has one again."""
+        self._save(stream)
+        self.arena.give(*self.scheduler.preempt(stream))
+        self._stop_if_paused(stream.progress)
+        self.observer.preempted()
+
+    def _save(self, stream: Stream) -> None:
+        stream.token = int(self.arena.controls["token"][stream.row])
+        stream.saved = self.arena.save(stream.row)
+
+    def _stop_if_paused(self, progress: RequestState[Stream, Request]) -> None:
+        """Nothing is computed for a request whose streams all wait for their reader, or a row."""
+        # Backwards: streams pause in order, so the first one looked at mostly still runs.
+        if all(s.phase in _RESTING for s in reversed(progress.streams)):
+            self._stops.append((progress.computing, None))
+
+    def _vacate(self, stream: Stream) -> None:
+        moved = self.scheduler.leave(stream)
+        if moved:
+            self.arena.give(*moved)
+
+    def _leave(self, progress: RequestState[Stream, Request]) -> None:
+        for stream in progress.streams:
+            self._vacate(stream)
+        progress.running = 0
+
+    def _report(self, progress: RequestState[Stream, Request], reason: FinishReason) -> None:
+        delivered = sum(stream.delivered_here for stream in progress.streams)
+        made = max(progress.output_tokens, delivered)
+        self.observer.finished(reason, self._input_tokens(progress), made)

@@ -1,0 +1,68 @@
+"""What prefills a generating model: a prompt, which it continues, or a source or a vector, on
+which what it makes is conditioned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.serving.inputs import ReadingModel, checked_vector
+
+if TYPE_CHECKING:
+    from bundle.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class EncodedInput:
+    """ids: of the tokens, or the values of a vector. unknown: symbols that have no id."""
+
+    ids: Sequence[Any]
+    unknown: int = 0
+
+
+class GeneratorInput:
+    """name: of its field in a request."""
+
+    name: str
+
+    def read(self, model: ReadingModel, given: Any, what: str) -> EncodedInput:
+        """``given`` as a caller of unroll.v1 sends it; ``what`` names it in a refusal.
+
+        Raises WrongInput.
+        """
+        raise NotImplementedError
+
+    def checked(self, model: ReadingModel, ids: Sequence[Any], what: str) -> tuple[Any, ...]:
+        """``ids``, which came as they are. Raises WrongInput."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TextInput(GeneratorInput):
+    """A text, as ``prompt`` or as ``source``."""
+
+    name: str
+    reader: Tokenizer
+
+    def read(self, model: ReadingModel, given: str, what: str) -> EncodedInput:
+        encoded = model.read(self.reader, given, what)
+        return EncodedInput(encoded.ids, encoded.unknown)
+
+    def checked(self, model: ReadingModel, ids: Sequence[int], what: str) -> tuple[int, ...]:
+        model.check_ids(ids, what)
+        return tuple(ids)
+
+
+@dataclass(frozen=True)
+class VectorInput(GeneratorInput):
+    """A value for each of ``fields``."""
+
+    fields: Sequence[str]
+    name: str = "vector"
+
+    def read(self, model: ReadingModel, given: Sequence[float], what: str) -> EncodedInput:
+        return EncodedInput(self.checked(model, given, what))
+
+    def checked(self, model: ReadingModel, ids: Sequence[float], what: str) -> tuple[float, ...]:
+        return checked_vector(ids, self.fields, what)

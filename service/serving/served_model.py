@@ -1,0 +1,24 @@
+"""What every served model has, whatever its task: its card, and what it says to the wrong call."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from service.serving.model_info import ModelCard
+
+
+class ServedModel:
+    """One loaded model; each task derives its own and gives it the methods that callers await.
+
+    does: what those do, as in "model 'g2p' does not classify".
+    """
+
+    does: ClassVar[str] = "answer this call"
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    @property
+    def calls(self) -> str:
+        """The calls that it answers, for a caller who tried another one."""
+        return "ModelInfer"

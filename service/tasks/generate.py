@@ -1,0 +1,21 @@
+"""A prompt in, its continuation out, token by token."""
+
+from __future__ import annotations
+
+from bundle.manifest import GENERATE
+from bundle.tasks import spec_of
+from service.oip.generate_adapters import GenerateFromText
+from service.oip.tensor_adapters import PromptSteps
+from service.serving.generator import GeneratorModel
+from service.serving.generator_input import TextInput
+from service.serving.model_factory import ModelBuilder
+from service.tasks.generating import build_generator, warm_tokens
+from service.tasks.task import Task
+
+
+def build(builder: ModelBuilder) -> GeneratorModel:
+    prompt = TextInput("prompt", builder.tokenizers["input"])
+    return build_generator(builder, prompt, warm_tokens(builder), is_conditioned=False)
+
+
+TASK = Task(spec_of(GENERATE), build, GenerateFromText, PromptSteps)

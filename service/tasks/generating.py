@@ -1,0 +1,69 @@
+"""What the tasks that make tokens one by one share: Generate and Score."""
+
+from __future__ import annotations
+
+import time
+
+from service.engine.decode import GenerateEngine
+from service.engine.prefill import PrefillBudget
+from service.runtime.runners import ScoreRunner
+from service.serving.generator import GeneratorModel, Writer
+from service.serving.generator_input import GeneratorInput
+from service.serving.model_factory import WARM_ROWS, ModelBuilder
+from service.serving.model_metadata import generation_model
+
+# Prompts that are read once, so many together and of so many tokens: that takes longer, and
+# teaches what prefill costs.
+_WARM_PROMPTS = (1, 4, 16)
+_WARM_TOKENS = 16
+
+
+def build_generator(
+    builder: ModelBuilder, input: GeneratorInput, length: int, is_conditioned: bool
+) -> GeneratorModel:
+    """Two engines: scores run on a thread of their own, so no stream waits for one.
+
+    length: of the longest input, in tokens or values. is_conditioned: as generation_model().
+    """
+    card, config, around = builder.probed_card(), builder.config, builder.around
+    model = generation_model(builder.bundle, is_conditioned)
+    runner, rows = builder.step_runner()
+    engine = GenerateEngine(
+        model,
+        runner,
+        config.max_streams,
+        time.monotonic,
+        builder.stream_observer(),
+        PrefillBudget(config.prime_share),
+        rows,
+    )
+    engine.warm(WARM_ROWS)
+    score = ScoreRunner(
+        builder.sessions["score"],
+        builder.manifest.state,
+        runner.prefiller if is_conditioned else None,
+    )
+    writer = Writer(
+        builder.tokenizers["output"],
+        model.begin_id,
+        model.end_id,
+        model.never_sampled_ids,
+        model.vocabulary,
+        config.max_streams,
+    )
+    thread = builder.stream_thread("generate", engine)
+    builder.warm_later(thread, engine.warm_prefill, [(rows, length) for rows in _WARM_PROMPTS])
+    return GeneratorModel(
+        card,
+        input,
+        writer,
+        thread,
+        builder.batch_thread("score", score),
+        around.resume_tokens,
+        config.tokens_per_message,
+    )
+
+
+def warm_tokens(builder: ModelBuilder) -> int:
+    """Of a text that is read once before the model is served."""
+    return min(_WARM_TOKENS, builder.manifest.limits["input_tokens"])

@@ -1,0 +1,21 @@
+"""A vector in, a text about it out, token by token."""
+
+from __future__ import annotations
+
+from bundle.manifest import VEC2SEQ
+from bundle.tasks import spec_of
+from service.oip.generate_adapters import GenerateFromVector
+from service.oip.tensor_adapters import VectorSteps
+from service.serving.generator import GeneratorModel
+from service.serving.generator_input import VectorInput
+from service.serving.model_factory import ModelBuilder
+from service.tasks.generating import build_generator
+from service.tasks.task import Task
+
+
+def build(builder: ModelBuilder) -> GeneratorModel:
+    fields = builder.manifest.vector
+    return build_generator(builder, VectorInput(fields), len(fields), is_conditioned=True)
+
+
+TASK = Task(spec_of(VEC2SEQ), build, GenerateFromVector, VectorSteps)

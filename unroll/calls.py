@@ -1,0 +1,269 @@
+"""Every call of a client, written once: signature, documentation, request and answer.
+
+``Client`` and ``AsyncClient`` differ only in how they run a call (clients.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
+
+from unroll import types
+from unroll.channel import Connection, Retries, Tls
+from unroll.failover import ResumableStream
+from unroll.repository import IndexRequest, LoadRequest, RepositoryStub, UnloadRequest
+from unroll.tag_streams import Part, TagChunk, TagStreamOptions
+from unroll.types import (
+    Chunk,
+    Classification,
+    FilledBlank,
+    GenerateOptions,
+    ModelState,
+    ScoredText,
+    TaggedText,
+)
+from unroll.v1 import unroll_pb2 as pb
+from unroll.v1.unroll_pb2_grpc import UnrollServiceStub
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+class Unary(Generic[Value]):
+    """For types alone: a Value of Client, a coroutine of one of AsyncClient."""
+
+
+class Stream(Generic[Value]):
+    """For types alone: a generator of Values, of AsyncClient an asynchronous one."""
+
+
+if TYPE_CHECKING:
+    from unroll.clients import AsyncClient, Client
+
+    class unary(Generic[Arguments, Value]):
+        def __init__(self, method: Callable[Concatenate[Any, Arguments], Unary[Value]]) -> None: ...
+
+        @overload
+        def __get__(self, client: Client, owner: Any = None) -> Callable[Arguments, Value]: ...
+        @overload
+        def __get__(
+            self, client: AsyncClient, owner: Any = None
+        ) -> Callable[Arguments, Coroutine[Any, Any, Value]]: ...
+        def __get__(self, client: Any, owner: Any = None) -> Any: ...
+
+    class streamed(Generic[Arguments, Value]):
+        def __init__(
+            self, method: Callable[Concatenate[Any, Arguments], Stream[Value]]
+        ) -> None: ...
+
+        @overload
+        def __get__(
+            self, client: Client, owner: Any = None
+        ) -> Callable[Arguments, Generator[Value, None, None]]: ...
+        @overload
+        def __get__(
+            self, client: AsyncClient, owner: Any = None
+        ) -> Callable[Arguments, AsyncGenerator[Value, None]]: ...
+        def __get__(self, client: Any, owner: Any = None) -> Any: ...
+
+else:
+
+    def unary(method):
+        return method
+
+    streamed = unary
+
+
+class Stubs:
+    """Of both services that a server offers, over one channel."""
+
+    def __init__(self, channel: Any) -> None:
+        self.unroll = UnrollServiceStub(channel)
+        self.repository = RepositoryStub(channel)
+
+
+class Calls:
+    """The calls of both clients."""
+
+    def __init__(
+        self,
+        target: str,
+        timeout: float | None,
+        tls: Tls | None,
+        token: str | None,
+        retries: Retries,
+        module: Any,
+    ) -> None:
+        """module: grpc or grpc.aio, which opens the channel."""
+        self.timeout = timeout
+        self.retries = retries
+        self._connection = Connection(target, tls, token, retries)
+        self.channel = self._connection.open(module)
+        self._stubs = Stubs(self.channel)
+
+    # -- how a call is run, which each client knows -----------------------------------------------
+
+    def _unary(self, method: Any, request: Any, convert: Callable[[Any], Value]) -> Unary[Value]:
+        raise NotImplementedError
+
+    def _stream(self, request: pb.GenerateRequest) -> Stream[Chunk]:
+        raise NotImplementedError
+
+    def _resumable(self, stream: ResumableStream) -> Stream[Chunk]:
+        raise NotImplementedError
+
+    def _tags(
+        self,
+        model: str,
+        parts: Iterable[Part] | AsyncIterable[Part],
+        options: TagStreamOptions,
+        failover: bool,
+    ) -> Stream[TagChunk]:
+        raise NotImplementedError
+
+    # -- the calls ---------------------------------------------------------------------------------
+
+    @unary
+    def classify(
+        self, model: str, texts: Sequence[str], *, version: str = ""
+    ) -> Unary[list[Classification]]:
+        """One classification for each text, in their order.
+
+        version: of the model; empty for the one that is served, as in every other call.
+        """
+        request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
+        return self._unary(self._stubs.unroll.Classify, request, types.to_classifications)
+
+    @unary
+    def tag(
+        self,
+        model: str,
+        texts: Sequence[str | Sequence[str]],
+        *,
+        top: int = 0,
+        version: str = "",
+    ) -> Unary[list[TaggedText]]:
+        """A label for each token of each text, in their order.
+
+        texts: each a text, which the server splits into tokens, or a list of tokens. top: number
+        of the most probable labels beside each token, 0 to 20.
+        """
+        request = types.tag_request(model, version, texts, top)
+        return self._unary(self._stubs.unroll.Tag, request, types.to_tagged)
+
+    @streamed
+    def stream_tag(
+        self,
+        model: str,
+        parts: Iterable[Part] | AsyncIterable[Part],
+        *,
+        failover: bool = True,
+        **options: Unpack[TagStreamOptions],
+    ) -> Stream[TagChunk]:
+        """Labels as they come, for texts or lists of tokens as they come.
+
+        parts: Client reads it on another thread, AsyncClient by a task of its own (an
+        asynchronous iterable too), as fast as the server takes them. What it raises is raised
+        here, once everything before is labelled. Closing the iterator cancels the call.
+        failover: resume on another server where one breaks or stops; docs/client.md has the
+        limits. options: those of TagStreamOptions.
+        """
+        return self._tags(model, parts, options, failover)
+
+    @unary
+    def fill(
+        self, model: str, texts: Sequence[str], *, top: int = 0, version: str = ""
+    ) -> Unary[list[FilledBlank]]:
+        """The most probable words for the blank of each text, in their order.
+
+        texts: each with one blank, three or more underscores. top: number of words for each
+        blank, up to 100; 0 is 5.
+        """
+        request = types.fill_request(model, version, texts, top)
+        return self._unary(self._stubs.unroll.Fill, request, types.to_filled)
+
+    @streamed
+    def generate(
+        self, model: str, *, failover: bool = True, **options: Unpack[GenerateOptions]
+    ) -> Stream[Chunk]:
+        """Tokens as they come. Closing the iterator cancels the call.
+
+        failover: resume on another server where one breaks or stops, no token lost or delivered
+        twice; docs/client.md says what that takes. options: those of GenerateOptions, with one
+        input among them: prompt, source, vector or resume_token. Parameters of sampling are
+        keywords (``temperature=0.8, seed=1``) or one value (``sampling=Sampling(…)``).
+
+        Raises OptionInvalid for two inputs, and for sampling said both ways.
+        """
+        chosen = types.normalised(options)
+        if failover:
+            return self._resumable(ResumableStream(model, chosen, self.retries))
+        return self._stream(types.generate_request(model, chosen))
+
+    @unary
+    def score(
+        self,
+        model: str,
+        texts: Sequence[str],
+        sources: Sequence[str] = (),
+        *,
+        vectors: Sequence[Sequence[float]] = (),
+        version: str = "",
+    ) -> Unary[list[ScoredText]]:
+        """The log-probability of each token of each text, in their order.
+
+        sources, vectors: what the texts are the answers to, one for each text, for models that
+        generate from a source or a vector.
+        """
+        request = types.score_request(model, version, texts, sources, vectors)
+        return self._unary(self._stubs.unroll.Score, request, types.to_scores)
+
+    @unary
+    def list_models(self) -> Unary[pb.ListModelsResponse]:
+        """What is served, and what was refused at load, as messages of unroll.v1."""
+        return self._unary(self._stubs.unroll.ListModels, pb.ListModelsRequest(), _as_it_is)
+
+    @unary
+    def get_model(
+        self, name: str, version: str = "", *, with_vocabulary: bool = False
+    ) -> Unary[pb.Model]:
+        """One model, as a message of unroll.v1."""
+        request = pb.GetModelRequest(name=name, version=version, with_vocabulary=with_vocabulary)
+        return self._unary(self._stubs.unroll.GetModel, request, lambda response: response.model)
+
+    @unary
+    def load_model(self, name: str) -> Unary[None]:
+        """Load the newest version of a model, or load it anew (inference protocol).
+
+        Returns once it is served; the version before serves until then. The server may reserve
+        this to the role ``admin``.
+        """
+        request = LoadRequest(model_name=name)
+        return self._unary(self._stubs.repository.RepositoryModelLoad, request, _nothing)
+
+    @unary
+    def unload_model(self, name: str) -> Unary[None]:
+        """Stop serving a model, calls under way to their end (inference protocol)."""
+        request = UnloadRequest(model_name=name)
+        return self._unary(self._stubs.repository.RepositoryModelUnload, request, _nothing)
+
+    @unary
+    def repository(self) -> Unary[list[ModelState]]:
+        """The state of every version in the server's model repository (inference protocol)."""
+        return self._unary(self._stubs.repository.RepositoryIndex, IndexRequest(), types.to_states)
+
+
+def _as_it_is(response: Any) -> Any:
+    return response
+
+
+def _nothing(response: Any) -> None:
+    return None

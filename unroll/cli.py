@@ -1,0 +1,286 @@
+"""Command line of a client of Unroll.
+
+    unroll classify --model sentiment "the food is not good"
+    unroll tag --model pos "The man went to the bank"
+    tail -f LOG | unroll stream-tag --model pos-online
+    unroll fill --model cloze "The man went to the ___ to withdraw money"
+    unroll generate --model prose --prompt $'ROMEO:\\n' --seed 7
+    unroll generate --model g2p --source unrolled
+    unroll generate --model g2p --lines words.txt --json
+    unroll score --model g2p --source unrolled "AH N R OW L D"
+    unroll models [NAME]
+    unroll load NAME
+    unroll top [--once]
+
+Answers go to standard output, everything else to standard error. A text of "-" is all of standard
+input; --lines - reads one text a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import unroll
+from unroll import commands
+from unroll.channel import DEFAULT_TARGET, TargetInvalid, Tls, default_target
+from unroll.clients import Client
+from unroll.lines import LinesUnreadable
+from unroll.sampling import FLAGS
+from unroll.types import OptionInvalid, RequestFailed
+
+PREFIX = "UNROLL_CLIENT_"
+EXIT_CODES = """\
+exit codes:
+  0    every call was answered
+  1    a call failed, of --lines a line's; or no server answered `top`
+  2    an option, a file or the target cannot be used
+  130  Ctrl-C (it ends `top` with 0 or 1)
+  141  the reader of standard output left
+"""
+_FAILED, _UNUSABLE = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of a command line."""
+    chosen = _parser(os.environ).parse_args(arguments)
+    try:
+        code = _run(chosen)
+        sys.stdout.flush()
+        return code
+    except RequestFailed as error:
+        return _fail(str(error), _FAILED)
+    except (TargetInvalid, OptionInvalid, LinesUnreadable) as error:
+        return _fail(str(error), _UNUSABLE)
+    except ValueError as error:
+        return _fail(f"a number is out of range: {error}", _UNUSABLE)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read the output has left; what is still to be flushed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    chosen.target = chosen.target or default_target(os.environ)
+    tls, token = _tls(chosen), _token(chosen.token_file, os.environ)
+    with Client(chosen.target, chosen.timeout, tls=tls, token=token) as client:
+        code: int = chosen.run(client, chosen)
+        return code
+
+
+def _tls(chosen: argparse.Namespace) -> Tls | None:
+    """None unless one of its options is there."""
+    ca, certificate, key, name = (
+        getattr(chosen, option) or None
+        for option in ("ca_certificate", "certificate", "key", "server_name")
+    )
+    if not (chosen.tls or ca or certificate or key or name):
+        return None
+    return Tls.read(ca, certificate, key, name or "")
+
+
+def _token(file: str | None, environment: Mapping[str, str]) -> str | None:
+    """Raises TargetInvalid, whose message does not show the argument: it may be the token."""
+    if not file:
+        return environment.get(PREFIX + "TOKEN")
+    try:
+        with open(file) as lines:
+            return lines.read().strip()
+    except (OSError, ValueError) as error:
+        raise TargetInvalid("--token-file names no file that can be read") from error
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="unroll",
+        description=__doc__,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"unroll {unroll.__version__}")
+    _add_connection(parser, lambda name: environment.get(PREFIX + name))
+    # The same after the command; there nothing is said by default, so that it overrides nothing.
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="JSON output, one object a line")
+    _add_connection(
+        common.add_argument_group("connection"), lambda _: argparse.SUPPRESS, argparse.SUPPRESS
+    )
+    commands_of = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        command = commands_of.add_parser(name, help=text, description=text, parents=[common])
+        command.set_defaults(run=run, parser=command)
+        return command
+
+    command = add("classify", commands.classify, "labels of texts")
+    _add_model(command, "sentiment")
+    _add_texts(command)
+
+    command = add("tag", commands.tag, "labels of each token of texts")
+    _add_model(command, "pos")
+    _add_number(command, "--top", 0, "labels printed per token, one line a token; 0 = the chosen")
+    _add_texts(command)
+
+    command = add(
+        "stream-tag", commands.stream_tag, "labels of tokens, as standard input brings them"
+    )
+    _add_model(command, "pos-online")
+
+    command = add("fill", commands.fill, "words for the blank in texts, ___")
+    _add_model(command, "cloze")
+    _add_number(command, "--top", 0, "words printed per blank; 0 = 5")
+    _add_texts(command)
+
+    _add_generate(add("generate", commands.generate, "streamed tokens"))
+
+    command = add("score", commands.score, "log-probabilities of texts")
+    command.add_argument("--model", required=True, help="name of the model")
+    command.add_argument("--source", help="source sequence of the texts")
+    _add_vector(command, "vector of the texts")
+    _add_texts(command)
+
+    command = add("models", commands.models, "served models")
+    command.add_argument("names", nargs="*", metavar="NAME", help="models (default: all)")
+
+    for name, run, text in (
+        ("load", commands.load, "load of models' newest versions (role admin)"),
+        ("unload", commands.unload, "unload of models (role admin)"),
+    ):
+        command = add(name, run, text)
+        command.add_argument("names", nargs="+", metavar="NAME", help="models")
+
+    command = add("top", commands.top, "live metrics of servers, until Ctrl-C")
+    command.add_argument(
+        "--metrics",
+        metavar="URL,URL,…",
+        help="pages of metrics (default: http://HOST:8002/metrics of each host of the target)",
+    )
+    command.add_argument(
+        "--interval", type=float, default=1.0, help="refresh interval in seconds (default: 1)"
+    )
+    command.add_argument("--once", action="store_true", help="a single table, after one interval")
+    return parser
+
+
+def _add_connection(
+    parser: argparse._ActionsContainer,
+    default: Callable[[str], str | None],
+    flag: object = False,
+) -> None:
+    """default: of an option, by the rest of its variable's name. flag: default of --tls."""
+    parser.add_argument(
+        "--target",
+        default=default("TARGET"),
+        help="HOST:PORT of the service, several with commas between, or dns:///NAME:PORT; calls "
+        f"go to each in turn (default: {PREFIX}TARGET, UNROLL_ADDRESS or {DEFAULT_TARGET})",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        default=default("TIMEOUT"),
+        help=f"deadline of each call in seconds (default: {PREFIX}TIMEOUT, or none)",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        default=flag or None,
+        help=f"file of the bearer token (default: {PREFIX}TOKEN is the token)",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", default=flag, help="TLS with gRPC's own root certificates"
+    )
+    for name, metavar, text in (
+        ("ca-certificate", "FILE", "TLS: PEM file of who signed the server's certificate"),
+        ("certificate", "FILE", "mutual TLS: PEM file of the client's certificate"),
+        ("key", "FILE", "mutual TLS: PEM file of the client's key"),
+        ("server-name", "NAME", "TLS: name in the server's certificate (default: the host)"),
+    ):
+        variable = name.replace("-", "_").upper()
+        parser.add_argument(
+            f"--{name}",
+            metavar=metavar,
+            default=default(variable),
+            help=f"{text} ({PREFIX}{variable})",
+        )
+
+
+def _add_model(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--model", default=default, help=f"name of the model (default: {default})")
+
+
+def _add_number(command: argparse.ArgumentParser, name: str, default: int, text: str) -> None:
+    command.add_argument(
+        name, type=int, default=default, metavar="N", help=f"{text} (default: {default})"
+    )
+
+
+def _add_vector(command: argparse._ActionsContainer, text: str) -> None:
+    command.add_argument(
+        "--vector",
+        type=commands.numbers,
+        metavar="V1,V2,…",
+        help=f"{text}: the values of the model's vector_fields",
+    )
+
+
+def _add_texts(command: argparse.ArgumentParser) -> None:
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="text; - is standard input")
+    _add_lines(command, command, "one text a line")
+
+
+def _add_lines(
+    command: argparse.ArgumentParser, group: argparse._ActionsContainer, text: str
+) -> None:
+    group.add_argument(
+        "--lines", metavar="FILE", help=f"file of {text}; - is standard input; answers in order"
+    )
+    _add_number(command, "--concurrency", 8, "calls under way at once with --lines")
+
+
+def _add_generate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", required=True, help="name of the model")
+    inputs = command.add_argument_group("input, one of")
+    group = inputs.add_mutually_exclusive_group(required=True)
+    group.add_argument("--prompt", help="text to continue")
+    group.add_argument("--source", help="source sequence")
+    _add_vector(group, "vector that conditions the model")
+    _add_lines(command, group, "one prompt, source or vector a line, as the model reads")
+    command.add_argument(
+        "--max-tokens", type=int, metavar="N", help="largest number of tokens (default: model's)"
+    )
+    _add_number(command, "--min-tokens", 0, "tokens before which the output does not end")
+    _add_number(command, "--samples", 1, "independent outputs of one input")
+    _add_number(command, "--beam", 0, "width of beam search; 0 = none")
+    command.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="stop string; repeatable"
+    )
+    command.add_argument("--echo", action="store_true", help="prompt before its continuation")
+    command.add_argument(
+        "--log-probabilities", action="store_true", help="log-probability of each token"
+    )
+    command.add_argument(
+        "--failover",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="resumption on another server when one breaks or stops (default: on)",
+    )
+    sampling = command.add_argument_group("sampling (defaults: the model's)")
+    for name, flag in FLAGS.items():
+        metavar = flag.metavar or ("N" if flag.parse is int else "X")
+        sampling.add_argument(
+            f"--{name.replace('_', '-')}", type=flag.parse, metavar=metavar, help=flag.help
+        )

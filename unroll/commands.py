@@ -1,0 +1,205 @@
+"""The commands of the command line: each makes its calls, prints the answers, returns a code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from unroll import output
+from unroll.clients import Client
+from unroll.lines import Line, Texts
+from unroll.output import Gathered, emit, emit_object
+from unroll.sampling import FLAGS
+from unroll.types import Beam, GenerateOptions
+from unroll.v1 import unroll_pb2 as pb
+
+# Which input the lines of `generate --lines` are, by the model's task.
+_INPUTS = {
+    pb.TASK_GENERATE: "prompt",
+    pb.TASK_SEQ2SEQ: "source",
+    pb.TASK_VECTOR_TO_SEQUENCE: "vector",
+}
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def _texts(chosen: argparse.Namespace) -> Texts:
+    """Exits with 2 where there is neither a text nor --lines, or both."""
+    if bool(chosen.texts) == (chosen.lines is not None):
+        chosen.parser.error("give TEXT or --lines FILE")
+    return Texts(chosen.texts, chosen.lines, _concurrency(chosen))
+
+
+def _concurrency(chosen: argparse.Namespace) -> int:
+    if chosen.concurrency < 1:
+        chosen.parser.error("--concurrency is at least 1")
+    return int(chosen.concurrency)
+
+
+def _show(chosen: argparse.Namespace, line: Line, content: output.Object, text: str) -> None:
+    """One answer: as JSON with the text that it answers, or as text."""
+    if chosen.json:
+        emit_object({"line": line.number, **content})
+    else:
+        emit(text)
+
+
+def classify(client: Client, chosen: argparse.Namespace) -> int:
+    texts = _texts(chosen)
+    for line, answer in texts.answers(lambda some: client.classify(chosen.model, some)):
+        label, probability = answer.best
+        content = {"text": line.text, **output.classification_object(answer)}
+        _show(chosen, line, content, f"{label} {probability:.3f}  {line.text}")
+    return int(bool(texts.failed))
+
+
+def tag(client: Client, chosen: argparse.Namespace) -> int:
+    texts = _texts(chosen)
+    for line, answer in texts.answers(lambda some: client.tag(chosen.model, some, top=chosen.top)):
+        content = {"text": line.text, **output.tagged_object(answer)}
+        _show(chosen, line, content, output.tagged_lines(answer, bool(chosen.top)))
+    return int(bool(texts.failed))
+
+
+def stream_tag(client: Client, chosen: argparse.Namespace) -> int:
+    """A line of standard input at a time: each token's label as soon as it is known."""
+    for chunk in client.stream_tag(chosen.model, iter(sys.stdin.readline, "")):
+        for token in chunk.tokens:
+            if chosen.json:
+                emit_object(output.tagged_token_object(token))
+            else:
+                emit(f"{token.text}\t{token.label} {token.probability:.3f}")
+    return 0
+
+
+def fill(client: Client, chosen: argparse.Namespace) -> int:
+    texts = _texts(chosen)
+    for line, answer in texts.answers(lambda some: client.fill(chosen.model, some, top=chosen.top)):
+        content = {"text": line.text, **output.filled_object(answer)}
+        _show(chosen, line, content, f"{line.text}\n    {output.ranked(answer.words)}")
+    return int(bool(texts.failed))
+
+
+def score(client: Client, chosen: argparse.Namespace) -> int:
+    texts = _texts(chosen)
+    source, vector = chosen.source, chosen.vector
+
+    def call(some: list[str]) -> Any:
+        sources = [source] * len(some) if source else []
+        vectors = [vector] * len(some) if vector else []
+        return client.score(chosen.model, some, sources, vectors=vectors)
+
+    for line, answer in texts.answers(call):
+        content = {"text": line.text, "source": source, **output.scored_object(answer)}
+        _show(chosen, line, content, output.scored_line(line.text, answer))
+    return int(bool(texts.failed))
+
+
+def generate(client: Client, chosen: argparse.Namespace) -> int:
+    options = _options(chosen)
+    if chosen.lines is not None:
+        return _generate_lines(client, chosen, options)
+    options |= {"prompt": chosen.prompt, "source": chosen.source, "vector": chosen.vector}
+    chunks = client.generate(chosen.model, failover=chosen.failover, **options)
+    if chosen.json:
+        for chunk in chunks:
+            emit_object(output.chunk_object(chunk))
+    elif max(chosen.samples, chosen.beam) > 1:
+        output.print_samples(chunks)
+    else:
+        output.print_stream(chunks, chosen.log_probabilities)
+    return 0
+
+
+def _options(chosen: argparse.Namespace) -> GenerateOptions:
+    options: GenerateOptions = {
+        "max_tokens": chosen.max_tokens,
+        "min_tokens": chosen.min_tokens,
+        "stop": chosen.stop,
+        "samples": chosen.samples,
+        "log_probabilities": chosen.log_probabilities,
+        "echo": chosen.echo,
+    }
+    sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
+    options |= sampling
+    if chosen.beam:
+        options["beam"] = Beam(chosen.beam, chosen.beam)
+    return options
+
+
+def _generate_lines(client: Client, chosen: argparse.Namespace, options: GenerateOptions) -> int:
+    """Each line's output as a whole."""
+    name = _INPUTS.get(client.get_model(chosen.model).task, "prompt")
+
+    def call(some: list[str]) -> list[Gathered]:
+        (text,) = some
+        one: Any = {name: numbers(text) if name == "vector" else text}
+        chunks = client.generate(chosen.model, failover=chosen.failover, **{**options, **one})
+        return [Gathered(chunks)]
+
+    texts = Texts([], chosen.lines, _concurrency(chosen))
+    for line, answer in texts.answers(call):
+        content = {name: line.text, **answer.object(chosen.log_probabilities)}
+        _show(chosen, line, content, "\n".join(answer.texts()))
+    return int(bool(texts.failed))
+
+
+def models(client: Client, chosen: argparse.Namespace) -> int:
+    for name in chosen.names:
+        model = client.get_model(name)
+        if chosen.json:
+            emit_object(output.model_object(model))
+        else:
+            emit(str(model).rstrip("\n"))
+    if chosen.names:
+        return 0
+    listed = client.list_models()
+    for model in listed.models:
+        if chosen.json:
+            emit_object(output.model_object(model))
+        else:
+            emit(output.model_lines(model))
+    for refused in listed.refused_models:
+        if chosen.json:
+            emit_object(output.refused_object(refused))
+        else:
+            emit(f"{refused.name} {refused.version}  REFUSED: {refused.reason}")
+    return 0
+
+
+def load(client: Client, chosen: argparse.Namespace) -> int:
+    for name in chosen.names:
+        client.load_model(name)
+        _show_states(client, chosen, name)
+    return 0
+
+
+def unload(client: Client, chosen: argparse.Namespace) -> int:
+    for name in chosen.names:
+        client.unload_model(name)
+        _show_states(client, chosen, name)
+    return 0
+
+
+def _show_states(client: Client, chosen: argparse.Namespace, name: str) -> None:
+    for state in client.repository():
+        if state.name == name:
+            if chosen.json:
+                emit_object(vars(state))
+            else:
+                emit(output.state_line(state))
+
+
+def top(client: Client, chosen: argparse.Namespace) -> int:
+    """Makes no call: it reads the servers' pages of metrics."""
+    # Here alone, so that no other command needs what only the distribution brings.
+    try:
+        from unroll import top as view
+    except ModuleNotFoundError as missing:
+        output.note(f"`unroll top` needs {missing.name}, which `pip install .` brings")
+        return 2
+    urls = view.metrics_urls(chosen.target, chosen.metrics)
+    return view.watch(urls, chosen.interval, chosen.once, chosen.json)
