@@ -13,9 +13,10 @@ by_hash = -m pip install --quiet --disable-pip-version-check --require-hashes -r
 VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-MODELS := sentiment nationality pos pos-online cloze g2p translate food prose
-# Models whose step is faster in int8 and no worse on held-out data (docs/models.md has the figures).
-INT8 := prose g2p
+# Every model has a recipe, which says whether its step is exported in int8 as well: where that is
+# faster and no worse on held-out data (docs/models.md has the figures).
+MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
+INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
 CLIENTS := triton kserve node unroll-6 unroll-7
@@ -231,8 +232,8 @@ format: $(VENV)/.dev ## format and fix what can be fixed
 
 proto: $(STUBS)/.installed ## regenerate the stubs in unroll/ and the descriptors in conformance/
 	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
-	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --include_imports --descriptor_set_out=conformance/protocol.binpb \
-		proto/unroll/inference/grpc_service.proto
+	$(STUBS)/bin/python -m grpc_tools.protoc -Iproto --include_imports \
+		--descriptor_set_out=conformance/protocol.binpb proto/unroll/inference/grpc_service.proto
 
 .PHONY: manifests
 manifests: ## write the rules of deploy/prometheus as objects for Kubernetes

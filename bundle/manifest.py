@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.tasks import TaskSpec, register_spec, spec_of
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 CLASSIFY = "classify"
 GENERATE = "generate"
@@ -31,6 +32,10 @@ VEC2SEQ = "vec2seq"
 # What a model runs in: as it was trained, or as a precision of its manifest.
 FP32 = "fp32"
 INT8 = "int8"
+
+# A training's profile: all of the data, or the small model of ``--quick``.
+FULL = "full"
+QUICK = "quick"
 
 # The free batch axis, first of every tensor but for those of the graph ``rows``; tokens of a
 # sequence lie along the second.
@@ -155,7 +160,11 @@ class SamplingDefaults:
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A measured figure: what, in which unit, on how many examples of which split."""
+    """A measured figure: what, in which unit, on how many examples of which split.
+
+    command: that measured it. beam: hypotheses side by side, 1 for the likeliest token at each
+    step, None where nothing is decoded. precision: of the graphs. profile: of the training.
+    """
 
     name: str
     value: float
@@ -163,6 +172,9 @@ class FigureSpec:
     split: str
     examples: int
     command: str
+    beam: int | None = None
+    precision: str = FP32
+    profile: str = FULL
 
 
 @dataclass(frozen=True)
@@ -187,7 +199,11 @@ class DataSource:
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """parity: the largest |ONNX - PyTorch| of each graph that the gate measured."""
+    """parity: the largest |ONNX - PyTorch| of each graph that the gate measured.
+
+    tolerance: of that gate, absolute and relative at once: each number x of PyTorch's may be
+    missed by tolerance + tolerance · |x|, a logit by as much with the largest |x| of its row.
+    """
 
     torch: str
     onnx: str
@@ -240,9 +256,12 @@ class Manifest:
         if not isinstance(content, Mapping):
             raise ManifestInvalid("it does not hold an object")
         found = content.get("schema_version")
-        if found != SCHEMA_VERSION:
+        if found == schema_3.VERSION:
+            content = schema_3.upgraded(content, SCHEMA_VERSION)
+        elif found != SCHEMA_VERSION:
             raise SchemaUnknown(
-                f"it has schema version {found!r}, this release reads {SCHEMA_VERSION}"
+                f"it has schema version {found!r}, this release reads {schema_3.VERSION} "
+                f"and {SCHEMA_VERSION}"
             )
         manifest: Manifest = _decode(cls, content, "manifest")
         _check(manifest)

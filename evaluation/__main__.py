@@ -3,7 +3,7 @@
     python -m evaluation [--only MODEL …] [--models FOLDER] [--output FOLDER]
 
 Serves the bundles, asks them over gRPC what their held-out splits hold, and writes models.md and
-the cards with their pictures. Exits with 1 where a figure does not reproduce.
+the cards with their plots. Exits with 1 where a figure does not reproduce.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bundle.errors import BundleError
 from bundle.manifest import FP32, INT8, FigureSpec
-from bundle.store import Bundle, read_bundle
+from bundle.store import read_bundle
 from evaluation import goals
-from evaluation.confusion import Confusion
-from evaluation.judged import Checked, check
-from evaluation.judges import JUDGES, PRECISION_JUDGES, STEP_JUDGES, Bench, Judges
-from evaluation.pages import write_pages
+from evaluation.evaluators import EVALUATORS, claims_of, evaluate, evaluate_graphs, held_out_of
+from evaluation.pages import Evaluated, write_pages
+from evaluation.results import Result
 from study.serving import serving
+from training.config import RecipeInvalid, models, recipe_of
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from unroll import Client
 
@@ -43,87 +44,100 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
     chosen = parser.parse_args(arguments)
     try:
-        bundles = _bundles(chosen.models, chosen.only)
-        evaluated, confusions = _evaluate(bundles, chosen.models, chosen.data)
-    except (BundleError, DataUnavailable, UnknownModel) as error:
+        evaluated = _evaluated(chosen.models, chosen.only, chosen.data)
+        _evaluate(evaluated, chosen.models)
+    except (BundleError, DataUnavailable, RecipeInvalid, UnknownModel) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 1
-    for path in write_pages(chosen.output, evaluated, bundles, confusions, chosen.data):
+    for path in write_pages(chosen.output, evaluated):
         print(path)
-    for sentence in goals.missed(evaluated):
+    results = {name: model.results for name, model in evaluated.items()}
+    for sentence in goals.missed(results, {name: m.goals for name, m in evaluated.items()}):
         print(f"evaluation: goal missed: {sentence}")
-    missed = [f"{name}: {c.claimed.name}" for name, rows in evaluated.items() for c in rows
-              if not c.reproduces]  # fmt: skip
+    missed = [f"{name}: {r.claimed.name}" for name, rows in results.items() for r in rows
+              if not r.reproduces]  # fmt: skip
     if missed:
         print(f"evaluation: these do not reproduce: {', '.join(missed)}", file=sys.stderr)
     return bool(missed)
 
 
 class UnknownModel(Exception):
-    """A bundle that is not there, or that nobody knows how to judge."""
+    """A bundle that is not there, or of which no held-out split is known."""
 
 
-def _bundles(models: Path, only: Sequence[str] | None) -> dict[str, Bundle]:
-    """The newest version of each."""
-    names = only or sorted(folder.name for folder in models.iterdir() if folder.is_dir())
-    bundles = {}
-    for name in names:
-        versions = [int(v.name) for v in (models / name).glob("*") if v.name.isdigit()]
-        if name not in JUDGES or not versions:
-            known = ", ".join(JUDGES)
-            raise UnknownModel(f"{models / name} is no bundle that can be judged ({known})")
-        bundles[name] = read_bundle(models / name / str(max(versions)))
-    return bundles
+def _evaluated(folder: Path, only: Sequence[str] | None, data: Path) -> dict[str, Evaluated]:
+    """The newest version of each, before anything is measured."""
+    names = only or sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return {name: _newest(folder, name, data) for name in names}
 
 
-def _evaluate(
-    bundles: dict[str, Bundle], models: Path, data: Path
-) -> tuple[dict[str, list[Checked]], dict[str, Confusion]]:
-    """The figures of each model, and which labels it took for which."""
-    evaluated: dict[str, list[Checked]] = {name: [] for name in bundles}
-    confusions: dict[str, Confusion] = {}
+def _newest(folder: Path, name: str, data: Path) -> Evaluated:
+    versions = [int(v.name) for v in (folder / name).glob("*") if v.name.isdigit()]
+    if versions:
+        bundle = read_bundle(folder / name / str(max(versions)))
+        held_out = held_out_of(bundle, data)
+        if held_out is not None:
+            recipe = recipe_of(name)
+            return Evaluated(bundle, held_out, recipe.goals, recipe.card)
+    raise UnknownModel(
+        f"{folder / name} is no bundle with a known held-out split (of: {', '.join(models())})"
+    )
 
-    def judge(name: str, client: Client, claims: Sequence[FigureSpec], judges: Judges) -> None:
-        begin = time.monotonic()
-        bench = Bench(client, bundles[name], data, tuple(claims))
-        rows = check(claims, judges[name](bench) if name in judges else [])
-        evaluated[name] += rows
-        confusions.setdefault(name, bench.confusion)
-        print(f"{name}: {time.monotonic() - begin:.0f} s")
-        for row in rows:
-            _tell(row)
 
+def _evaluate(evaluated: Mapping[str, Evaluated], models: Path) -> None:
+    """Measure every claim: through a service in fp32, then through one in int8 where such a
+    step is served.
+    """
+    in_int8 = {}
     with serving(models, _CALL_SECONDS) as client:
-        for name, bundle in bundles.items():
-            judge(name, client, bundle.manifest.figures, JUDGES)
-            fp32, int8 = (_of_precision(bundle, precision) for precision in (FP32, INT8))
-            if name in STEP_JUDGES:
-                judge(name, client, fp32 + int8, STEP_JUDGES)
-            elif fp32:
-                judge(name, client, fp32, PRECISION_JUDGES)
-    small = [n for n, b in bundles.items() if _of_precision(b, INT8) and n not in STEP_JUDGES]
-    if small:
-        chosen = ",".join(f"{name}={INT8}" for name in small)
-        with serving(models, _CALL_SECONDS, chosen) as client:
-            for name in small:
-                judge(name, client, _of_precision(bundles[name], INT8), PRECISION_JUDGES)
-    return evaluated, confusions
+        for name, model in evaluated.items():
+            with _timed(name, model):
+                _through_the_service(client, model, model.bundle.manifest.figures)
+            if not claims_of(model.bundle, INT8):
+                continue
+            if EVALUATORS[model.bundle.manifest.task].ask_graph is None:
+                in_int8[name] = model
+                with _timed(name, model):
+                    _through_the_service(client, model, claims_of(model.bundle, FP32))
+            else:
+                claims = [
+                    f for precision in (FP32, INT8) for f in claims_of(model.bundle, precision)
+                ]
+                with _timed(name, model):
+                    model.results += evaluate_graphs(model.bundle, model.held_out, claims)
+    if in_int8:
+        precision = ",".join(f"{name}={INT8}" for name in in_int8)
+        with serving(models, _CALL_SECONDS, precision) as client:
+            for name, model in in_int8.items():
+                with _timed(name, model):
+                    _through_the_service(client, model, claims_of(model.bundle, INT8))
 
 
-def _of_precision(bundle: Bundle, precision: str) -> list[FigureSpec]:
-    """What an int8 bundle says of its step graphs, of one of the two."""
-    spec = bundle.manifest.precisions.get(INT8)
-    return [f for f in spec.figures if f.name.endswith(f", {precision}")] if spec else []
+def _through_the_service(client: Client, model: Evaluated, claims: Sequence[FigureSpec]) -> None:
+    results, confusion = evaluate(client, model.bundle, model.held_out, claims)
+    model.results += results
+    # Of the first beam and precision alone: later ones answer the same questions again.
+    model.confusion = model.confusion or confusion
 
 
-def _tell(row: Checked) -> None:
-    claim, judged = row.claimed, row.judged
-    if judged is None:
+@contextmanager
+def _timed(name: str, model: Evaluated) -> Iterator[None]:
+    """Prints how long it took, and what was measured meanwhile."""
+    begin, before = time.monotonic(), len(model.results)
+    yield
+    print(f"{name}: {time.monotonic() - begin:.0f} s")
+    for result in model.results[before:]:
+        _print(result)
+
+
+def _print(result: Result) -> None:
+    claim, measured = result.claimed, result.measured
+    if measured is None:
         print(f"  {claim.name}: not measured")
         return
-    verdict = "" if row.reproduces else "  DOES NOT REPRODUCE"
+    verdict = "" if result.reproduces else "  DOES NOT REPRODUCE"
     print(
-        f"  {claim.name}: {judged.value:.4f} ({judged.low:.4f} to {judged.high:.4f}), "
+        f"  {claim.name}: {measured.value:.4f} ({measured.low:.4f} to {measured.high:.4f}), "
         f"manifest {claim.value:.4f} {claim.unit}{verdict}",
         flush=True,
     )

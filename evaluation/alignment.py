@@ -13,12 +13,6 @@ from study.plots import plt
 from training.beam import BeamSettings, beam_search
 from training.models.seq2seq import Seq2Seq
 
-# What each model is drawn over; the verse is held out.
-ALIGNED = {
-    "g2p": "alignment",
-    "translate": "In the beginning, God created the heavens and the earth.",
-}
-
 
 @torch.no_grad()
 def alignment(bundle: Bundle, text: str) -> tuple[list[str], list[str], Tensor]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 from unroll import Client
 from unroll.types import Beam, GenerateOptions
 
-Asked = TypeVar("Asked")
-Answered = TypeVar("Answered")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 _CALLS = 4  # at a time
 _MOST_TEXTS = 64
@@ -18,15 +18,15 @@ _MOST_CHARACTERS = 32_000
 
 
 def in_calls(
-    ask: Callable[[Sequence[Asked]], Sequence[Answered]],
-    items: Sequence[Asked],
-    size: Callable[[Asked], int],
-) -> list[Answered]:
+    ask: Callable[[Sequence[Question]], Sequence[Answer]],
+    items: Sequence[Question],
+    size: Callable[[Question], int],
+) -> list[Answer]:
     """The answer to each item; a call holds as many as a request may.
 
     size: characters of an item.
     """
-    calls: list[list[Asked]] = [[]]
+    calls: list[list[Question]] = [[]]
     characters = 0
     for item in items:
         characters += size(item)
@@ -38,17 +38,19 @@ def in_calls(
         return [answer for answers in pool.map(ask, calls) for answer in answers]
 
 
-def written(client: Client, model: str, primes: Sequence[GenerateOptions], beam: int) -> list[str]:
-    """What the model writes of each: by beam search, or for a ``beam`` of 1 token by token.
+def written(
+    client: Client, model: str, requests: Sequence[GenerateOptions], beam: int
+) -> list[str]:
+    """What the model writes for each request: token by token, or by a ``beam`` of more than 1.
 
     A beam ends as training's does, once its hypotheses have.
     """
 
-    def write(prime: GenerateOptions) -> str:
-        options: GenerateOptions = {**prime}
+    def write(request: GenerateOptions) -> str:
+        options: GenerateOptions = {**request}
         if beam > 1:
             options["beam"] = Beam(beam, early_stop=True)
         return "".join(chunk.text for chunk in client.generate(model, **options))
 
     with ThreadPoolExecutor(_CALLS) as pool:
-        return list(pool.map(write, primes))
+        return list(pool.map(write, requests))

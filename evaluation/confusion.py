@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from evaluation.tags import meaning_of
 from study.plots import plt
 from study.text import as_text, table
-
-Confusion = Counter[tuple[str, str]]  # how often each (true label, said label) came up
+from training.held_out import Confusion
 
 _MOST_LABELS = 40
 _MOST_PAIRS = 10
@@ -93,7 +92,7 @@ def draw_confusion(confusion: Confusion, path: Path) -> None:
     plt.close(figure)
 
 
-def tell_confusion(confusion: Confusion) -> str:
+def caption_of_confusion(confusion: Confusion) -> str:
     """The picture's caption, and the mistakes that are made most as a table."""
     wrong = mistakes(confusion)
     count, examples = wrong.total(), confusion.total()

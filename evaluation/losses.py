@@ -20,7 +20,7 @@ CAPTION = (
     "smoothing) and while the weights move, and of the validation split after it. The bundle "
     "holds the weights of the epoch that is marked; the losses of stages are of different tasks."
 )
-_MOST_MARKED = 30  # epochs whose points are told apart
+_MOST_MARKED = 30  # epochs whose points can be distinguished
 
 
 def has_losses(training: Mapping[str, Any]) -> bool:

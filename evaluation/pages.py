@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bundle.manifest import Manifest
 from bundle.store import Bundle
-from evaluation.confusion import Confusion
 from evaluation.goals import goals_table
-from evaluation.illustrations import Picture, illustrate
-from evaluation.judged import Checked, digits_of
 from evaluation.losses import CURVES, EARLIER
+from evaluation.plots import Plot, draw_plots
+from evaluation.results import Result, digits_of
 from study.text import plural, table
+from training.config import CardSettings, Goal
+from training.held_out import Confusion, HeldOut
 
 PAGE, CARDS = "models.md", "models"
 
-# What each model is known to do badly; a card without an entry says nothing of it.
-WEAKNESSES: dict[str, str] = {
-    "sentiment": "It knows sentences of films. Irony, comparisons and negations further apart "
-    "than in its generated contrasts mislead it.",
-    "g2p": "Names and loan words; it was taught no stress. It hears one pronunciation where the "
-    "dictionary lists several.",
-    "translate": "It knows verses and nothing else: other sentences come out as verses. Names that "
-    "it has not read are spelled by guess, and some chapters' verses are numbered otherwise in the "
-    "two Bibles, so that a few pairs are no translations of each other.",
-    "prose": "It writes words and lines, and no plot.",
-    "pos": "Words that it has not read, which it tags by their neighbours and endings.",
-    "pos-online": "As pos; what only the words to the right could tell, it cannot know.",
-    "cloze": "It chooses among 1,000 words of one book's English.",
-    "food": "Near twins: foods of like nutrients and other names. It copies: where no "
-    "training food is near, the name is of what is least far.",
-    "nationality": "A name does not tell a nation: use it for nothing that matters to anyone. "
-    "It knows the nations of Wikipedia's people, of whom every fourth is American.",
-}
+
+@dataclass
+class Evaluated:
+    """A bundle, what its recipe says of it, and what was measured.
+
+    confusion: which labels it took for which; empty for a model that gives none.
+    """
+
+    bundle: Bundle
+    held_out: HeldOut[Any, Any]
+    goals: Sequence[Goal]
+    card: CardSettings
+    results: list[Result] = field(default_factory=list)
+    confusion: Confusion = field(default_factory=Confusion)
 
 
 SEARCH = """\
@@ -47,31 +45,35 @@ looked at when a training had ended; where one led to another training of the sa
 that page says so."""
 
 
-def page_of(evaluated: Mapping[str, Sequence[Checked]], manifests: Mapping[str, Manifest]) -> str:
+def page_of(evaluated: Mapping[str, Evaluated]) -> str:
     """The whole of models.md."""
+    results = {name: model.results for name, model in evaluated.items()}
+    goals = {name: model.goals for name, model in evaluated.items()}
     rows = [
-        (f"[{name}]({CARDS}/{name}.md)", *_row(checked))
-        for name, figures in evaluated.items()
-        for checked in figures
+        (f"[{name}]({CARDS}/{name}.md)", *_row(result))
+        for name, figures in results.items()
+        for result in figures
     ]
     figures = table(("model", "figure", "served", "95 %", "manifest", "examples, split"), rows)
     models = table(
         ("model", "parameters", "MB", "minutes to train", "seed", "command"),
-        [(name, *_facts(manifest)) for name, manifest in manifests.items()],
+        [(name, *_facts(model.bundle.manifest)) for name, model in evaluated.items()],
     )
     weaknesses = "\n".join(
-        f"- {name}: {WEAKNESSES[name]}" for name in manifests if name in WEAKNESSES
+        f"- {name}: {model.card.weaknesses}"
+        for name, model in evaluated.items()
+        if model.card.weaknesses
     )
     return f"""# Models
 
 `make evaluate` measures every figure below on its whole split through the served bundle, over \
 gRPC, and writes this page and the cards. A figure further from its manifest's than 0.2 points, \
-or 0.002 of another unit, fails it. Figures of prose "step by step" are of its step graphs \
+or 0.002 of another unit, fails it. A generator's figures "step by step" are of its step graphs \
 themselves, run beside the service: no call reads a given text with them.
 
 ## Goals
 
-{goals_table(evaluated)}
+{goals_table(results, goals)}
 
 ## Figures
 
@@ -89,18 +91,18 @@ themselves, run beside the service: no call reads a given text with them.
 """
 
 
-def _row(checked: Checked) -> tuple[str, str, str, str, str]:
-    claim, judged = checked.claimed, checked.judged
+def _row(result: Result) -> tuple[str, str, str, str, str]:
+    claim, measured = result.claimed, result.measured
     digits = digits_of(claim.unit)
     what = f"{claim.name}{_unit(claim.unit)}"
     asked = f"{claim.examples:,} · {claim.split}"
     manifest = f"{claim.value:.{digits}f}"
-    if judged is None:
+    if measured is None:
         return what, "**not measured**", "", manifest, asked
-    served = f"{judged.value:.{digits}f}"
-    if not checked.reproduces:
+    served = f"{measured.value:.{digits}f}"
+    if not result.reproduces:
         served = f"**{served}, does not reproduce**"
-    interval = f"{judged.low:.{digits}f} to {judged.high:.{digits}f}, {judged.method}"
+    interval = f"{measured.low:.{digits}f} to {measured.high:.{digits}f}, {measured.method}"
     return what, served, interval, manifest, asked
 
 
@@ -124,7 +126,7 @@ def size_of(manifest: Manifest) -> int:
 
 
 def card_of(
-    manifest: Manifest, figures: Sequence[Checked], pictures: Sequence[Picture] = ()
+    manifest: Manifest, card: CardSettings, results: Sequence[Result], plots: Sequence[Plot] = ()
 ) -> str:
     """A model card (Mitchell et al. 2019, arXiv:1810.03993), in brief."""
     data = "\n".join(
@@ -132,17 +134,16 @@ def card_of(
         for source in manifest.data
     )
     measured = table(
-        ("figure", "served", "95 %", "manifest", "examples, split"), [_row(f) for f in figures]
+        ("figure", "served", "95 %", "manifest", "examples, split"), [_row(f) for f in results]
     )
-    drawn = [f"![{p.title}]({p.file})\n\n{p.caption}" for p in pictures]
-    weakness = WEAKNESSES.get(manifest.name, "")
+    drawn = [f"![{p.title}]({p.file})\n\n{p.caption}" for p in plots]
     parts = [
         f"# {manifest.name}",
         manifest.description,
         f"Architecture: {_architecture(manifest.model)}. {training_minutes(manifest)}",
         f"## Figures\n\n{measured}",
         *(["## Pictures", *drawn] if drawn else []),
-        *([f"## Known weaknesses\n\n{weakness}"] if weakness else []),
+        *([f"## Known weaknesses\n\n{card.weaknesses}"] if card.weaknesses else []),
         f"## Data\n\n{data}",
         f"## Training\n\n{_settings(manifest.training)}",
     ]
@@ -151,8 +152,8 @@ def card_of(
 
 def _settings(training: Mapping[str, Any]) -> str:
     """A paragraph; one more for each earlier stage, of what it did otherwise."""
-    told = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER)}
-    paragraphs = [_listed(told)]
+    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER)}
+    paragraphs = [_listed(settings)]
     for stage, facts in training.get(EARLIER, {}).items():
         otherwise = {k: v for k, v in facts.items() if k not in CURVES and v != training.get(k)}
         if otherwise:
@@ -181,22 +182,15 @@ def training_minutes(manifest: Manifest) -> str:
     )
 
 
-def write_pages(
-    output: Path,
-    evaluated: Mapping[str, Sequence[Checked]],
-    bundles: Mapping[str, Bundle],
-    confusions: Mapping[str, Confusion],
-    data: Path,
-) -> list[Path]:
-    """confusions: of each model, empty for one that gives no labels."""
+def write_pages(output: Path, evaluated: Mapping[str, Evaluated]) -> list[Path]:
     cards = output / CARDS
     cards.mkdir(parents=True, exist_ok=True)
-    manifests = {name: bundle.manifest for name, bundle in bundles.items()}
     written = [output / PAGE]
-    written[0].write_text(page_of(evaluated, manifests), encoding="utf8")
-    for name, figures in evaluated.items():
-        pictures = illustrate(bundles[name], confusions[name], data, cards)
-        written += [cards / picture.file for picture in pictures]
+    written[0].write_text(page_of(evaluated), encoding="utf8")
+    for name, model in evaluated.items():
+        plots = draw_plots(model.bundle, model.card, model.confusion, model.held_out, cards)
+        written += [cards / plot.file for plot in plots]
         written.append(cards / f"{name}.md")
-        written[-1].write_text(card_of(manifests[name], figures, pictures), encoding="utf8")
+        card = card_of(model.bundle.manifest, model.card, model.results, plots)
+        written[-1].write_text(card, encoding="utf8")
     return written

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from evaluation.units import SPEAKER, Floats, Follower, find_followers
 from export.bundles import trained_from_bundle
 from study.plots import plt
 from study.text import table
-from training import prose
 from training.checkpoint import TrainedModel
+from training.held_out import HeldOut
 from training.models.generator import Generator
 
 _CHARACTERS = 20_000
@@ -35,7 +36,7 @@ _COLOURS = LinearSegmentedColormap.from_list("units", ["#5b9bd5", "#f7f7f7", "#e
 
 
 @dataclass(frozen=True)
-class Watched:
+class UnitActivity:
     """A text and what the units of every layer did after each of its characters.
 
     activity: (characters, layers * size), layer by layer. size: units of a layer.
@@ -51,12 +52,15 @@ class Watched:
         return f"layer {layer + 1}, unit {number + 1}"
 
 
-def watch_units(bundle: Bundle, data: Path) -> Watched:
-    """The bundle's model over the beginning of prose's held-out text."""
-    return watch(trained_from_bundle(bundle), prose.held_out_text(data)[:_CHARACTERS])
+def held_out_activity(bundle: Bundle, held_out: HeldOut[tuple[str, int], Any]) -> UnitActivity:
+    """The bundle's model over the beginning of its held-out text."""
+    (first, _), *others = held_out.questions
+    # What only leads up to a piece is the end of the one before.
+    text = "".join([first, *(piece[read:] for piece, read in others)])
+    return activity_over(trained_from_bundle(bundle), text[:_CHARACTERS])
 
 
-def watch(trained: TrainedModel, text: str) -> Watched:
+def activity_over(trained: TrainedModel, text: str) -> UnitActivity:
     """Raises TypeError for a model that generates nothing."""
     model = trained.build()
     if not isinstance(model, Generator):
@@ -64,7 +68,7 @@ def watch(trained: TrainedModel, text: str) -> Watched:
     ids = torch.tensor([trained.tokenizers["input"].encode(text).ids])
     activity = activity_of(model, ids)
     size = model.config.recurrent.output_size
-    return Watched(text, activity, size, find_followers(text, activity))
+    return UnitActivity(text, activity, size, find_followers(text, activity))
 
 
 @torch.no_grad()
@@ -105,10 +109,10 @@ def lines_after(text: str, begin: int, most: int = _LINES) -> list[tuple[int, st
     return lines
 
 
-def draw_units(watched: Watched, path: Path) -> None:
+def draw_units(units: UnitActivity, path: Path) -> None:
     """The same lines once a unit, each character on the colour of the unit's output after it."""
-    followers = drawn_of(watched.followers)
-    lines = lines_after(watched.text, len(watched.text) // 2)
+    followers = drawn_of(units.followers)
+    lines = lines_after(units.text, len(units.text) // 2)
     width = max([_NARROWEST, *(len(line) for _, line in lines)])
     size = (_CELL[0] * width + 0.1, (_CELL[1] * len(lines) + 0.36) * len(followers) + 0.5)
     figure, grid = plt.subplots(
@@ -116,11 +120,11 @@ def draw_units(watched: Watched, path: Path) -> None:
     )
     for axes, follower in zip(grid.flat, followers, strict=True):
         image = axes.imshow(
-            _cells(watched.activity[:, follower.unit], lines, width),
+            _cells(units.activity[:, follower.unit], lines, width),
             cmap=_COLOURS, vmin=-1, vmax=1, aspect="auto",
         )  # fmt: skip
         _write(axes, lines)
-        axes.set_title(title_of(watched, follower), loc="left", fontsize=10, weight="bold")
+        axes.set_title(title_of(units, follower), loc="left", fontsize=10, weight="bold")
     figure.colorbar(
         image, ax=grid, location="bottom", ticks=(-1, 0, 1), shrink=0.4, aspect=30, pad=0.01,
         label="the unit's output",
@@ -129,10 +133,10 @@ def draw_units(watched: Watched, path: Path) -> None:
     plt.close(figure)
 
 
-def title_of(watched: Watched, follower: Follower) -> str:
+def title_of(units: UnitActivity, follower: Follower) -> str:
     """What is followed, by which unit, in which direction and how well."""
     feature = follower.feature
-    unit = f"{watched.name_of(follower.unit)}, {follower.direction}"
+    unit = f"{units.name_of(follower.unit)}, {follower.direction}"
     return f"{_capital(feature.name)}: {unit}; {feature.score.name} {follower.score:.2f}"
 
 
@@ -159,20 +163,20 @@ def _write(axes: Axes, lines: Sequence[tuple[int, str]]) -> None:
     axes.set_axis_off()
 
 
-def tell_units(watched: Watched) -> str:
+def caption_of_units(units: UnitActivity) -> str:
     """The picture's caption, and every feature's unit as a table."""
     rows = [
         (
-            f.feature.name, watched.name_of(f.unit), f.direction, f.feature.score.name,
+            f.feature.name, units.name_of(f.unit), f.direction, f.feature.score.name,
             f"{f.chosen_by:.3f}", f"{f.score:.3f}",
         )
-        for f in watched.followers
+        for f in units.followers
     ]  # fmt: skip
     found = table(("what", "unit", "it is", "measure", "first half", "second half"), rows)
-    units, half = watched.activity.shape[1], len(watched.text) // 2
+    count, half = units.activity.shape[1], len(units.text) // 2
     return f"""\
-The model's hidden units while it reads {len(watched.text):,} characters of its held-out text, \
-the colour of a character being the unit's output after it: red 1, blue -1. Of all {units:,} \
+The model's hidden units while it reads {len(units.text):,} characters of its held-out text, \
+the colour of a character being the unit's output after it: red 1, blue -1. Of all {count:,} \
 units (layers and units are counted from 1) the one is shown that follows each thing best on the \
 first {half:,} characters; its score in the title is of the others, which had no say in the \
 choice, and the lines are the first of those. An area of 0.5 and a correlation of 0 say nothing; \

@@ -143,10 +143,10 @@ def find_followers(
     middle = len(text) // 2
     followers = []
     for feature in features:
-        chosen, judged = np.split(feature.measure(text), [middle])
-        if len(set(chosen)) > 1 and len(set(judged)) > 1:
+        chosen, scored = np.split(feature.measure(text), [middle])
+        if len(set(chosen)) > 1 and len(set(scored)) > 1:
             scores = feature.score.of(activity[:middle], chosen)
             unit = int(np.abs(scores - feature.score.no_skill).argmax())
-            (score,) = feature.score.of(activity[middle:, unit : unit + 1], judged)
+            (score,) = feature.score.of(activity[middle:, unit : unit + 1], scored)
             followers.append(Follower(feature, unit, float(scores[unit]), float(score)))
     return followers

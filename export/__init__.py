@@ -2,5 +2,5 @@
 
 import os
 
-# Its wheels report their use to their maker unless they are told not to, before they are loaded.
+# Its wheels report their use to their maker unless a variable forbids it, before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

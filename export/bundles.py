@@ -14,21 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bundle.manifest import (
-    CLASSIFY,
-    FILL,
-    GENERATE,
     INT8,
     ROWS,
     SCHEMA_VERSION,
-    SEQ2SEQ,
-    TAG,
-    VEC2SEQ,
     DataSource,
     ExportFacts,
-    FigureSpec,
     Manifest,
     PrecisionSpec,
-    SamplingDefaults,
 )
 from bundle.store import (
     Bundle,
@@ -39,35 +31,19 @@ from bundle.store import (
     write_vocabularies,
     write_weights,
 )
-from export.graphs import Graph, graphs_of, state_of, step_of
+from export.graphs import Graph
 from export.onnx_files import ExportRefused, write_graph
 from export.operators import OPSET
 from export.parity import TOLERANCE, check_parity
 from export.quantised import NoInt8Step, quantised
 from export.rows import write_rows_graph
+from export.tasks import TASKS, graphs_of, state_of, step_of
 from export.weights import for_export, to_pytorch
 from training.checkpoint import Figure, TrainedModel
-from training.models import Config, build, config_from_json
-from training.models.baselines import FEEDFORWARD, BaselineConfig
+from training.models import build, config_from_json
 
 # The int8 step's tensors in the weights file, beside the model's own.
 _INT8_PREFIX = "int8."
-
-_TASKS = {
-    "classifier": CLASSIFY,
-    "baseline": CLASSIFY,
-    "tagger": TAG,
-    "fill": FILL,
-    "generator": GENERATE,
-    "seq2seq": SEQ2SEQ,
-    "vec2seq": VEC2SEQ,
-}
-
-
-def _sampling(task: str) -> SamplingDefaults:
-    """A generator draws from the model as it is; every other model gives its best answer."""
-    return SamplingDefaults(temperature=1.0 if task == GENERATE else 0.0, top_k=0, top_p=1.0)
-
 
 # Figures of a precision, measured with the graphs that lie in a folder.
 Measure = Callable[[Path], tuple[Figure, ...]]
@@ -81,33 +57,30 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
     Raises ParityMissed or ExportRefused, and then leaves ``target`` as it was.
     """
     model = trained.build()
-    _refuse_fixed_length(model.config)
+    silent = _never_sampled_ids(trained)
+    reference = graphs_of(model, model.config, silent)
     exported = for_export(model)
     int8 = _int8_of(exported, trained)
-    silent = _never_sampled_ids(trained)
+    # The int8 step is its own twin: its PyTorch operator computes the same whole numbers.
+    beside = [] if int8 is None else [_int8_step(int8, trained)]
     with staged(target) as folder:
         tokenizers = write_vocabularies(folder, trained.tokenizers)
         weights = write_weights(folder, _tensors(exported, int8))
-        # The int8 step is its own twin: its PyTorch operator computes the same whole numbers.
-        beside = [] if int8 is None else [_int8_step(int8, trained)]
         graphs = {
             graph.name: write_graph(graph, weights, folder)
             for graph in (*graphs_of(exported, model.config, silent, traced=True), *beside)
         }
-        parity = check_parity(
-            (*graphs_of(model, model.config, silent), *beside), folder, _vocabulary_sizes(trained)
-        )
+        parity = check_parity((*reference, *beside), folder, _vocabulary_sizes(trained))
         recorded = trained.precisions.get(INT8, ())
         figures = measure(folder) if int8 is not None and measure else recorded
         state = state_of(model.config)
         if state:
             graphs[ROWS] = write_rows_graph(state, folder)
-        task = _TASKS[trained.config["architecture"]]
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=trained.name,
             version=int(target.name),
-            task=task,
+            task=trained.task,
             description=trained.description,
             model=trained.config,
             graphs=graphs,
@@ -117,12 +90,12 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             vocabulary_file="vocabulary.json",
             labels=trained.labels,
             vector=trained.vector,
-            sampling=_sampling(task),
+            sampling=trained.sampling or TASKS[trained.task].sampling,
             limits=trained.limits,
-            figures=_figure_specs(trained.figures),
+            figures=trained.figures,
             precisions={}
             if int8 is None
-            else {INT8: PrecisionSpec({"step": "step_int8"}, _figure_specs(figures))},
+            else {INT8: PrecisionSpec({"step": "step_int8"}, figures)},
             data=tuple(DataSource(**source) for source in trained.data),
             training=trained.training,
             export=_facts(parity),
@@ -147,19 +120,12 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         limits=manifest.limits,
         labels=manifest.labels,
         vector=manifest.vector,
-        figures=_figures(manifest.figures),
-        precisions={name: _figures(spec.figures) for name, spec in manifest.precisions.items()},
+        figures=manifest.figures,
+        precisions={name: spec.figures for name, spec in manifest.precisions.items()},
         data=tuple(asdict(source) for source in manifest.data),
         training=manifest.training,
+        sampling=manifest.sampling,
     )
-
-
-def _refuse_fixed_length(config: Config) -> None:
-    if isinstance(config, BaselineConfig) and config.reader == FEEDFORWARD:
-        raise ExportRefused(
-            f"a feed-forward network reads at most {config.width} words, a bundle's graphs read "
-            "texts of any length; export another reader"
-        )
 
 
 def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:
@@ -191,14 +157,6 @@ def _tensors(exported: nn.Module, int8: nn.Module | None) -> dict[str, NDArray[A
     if int8 is not None:
         tensors |= {f"{_INT8_PREFIX}{name}": part for name, part in int8.state_dict().items()}
     return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def _figure_specs(figures: tuple[Figure, ...]) -> tuple[FigureSpec, ...]:
-    return tuple(FigureSpec(**asdict(figure)) for figure in figures)
-
-
-def _figures(specs: tuple[FigureSpec, ...]) -> tuple[Figure, ...]:
-    return tuple(Figure(**asdict(spec)) for spec in specs)
 
 
 def _never_sampled_ids(trained: TrainedModel) -> tuple[int, ...]:

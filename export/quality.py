@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,14 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from bundle.manifest import BATCH, STEP_INPUTS, GraphSpec
+from bundle.manifest import BATCH, FP32, FULL, INT8, QUICK, STEP_INPUTS, GraphSpec
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
-from training import g2p, prose, translate
+from training import scripts
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
-
-# How each model is judged on what it was not trained on.
-_HELD_OUT: dict[str, Callable[..., tuple[Figure, ...]]] = {
-    "prose": prose.held_out_figures,
-    "g2p": g2p.held_out_figures,
-    "translate": translate.held_out_figures,
-}
 
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
@@ -41,18 +33,27 @@ def int8_figures(
     """The model's held-out figures with the int8 step of ``folder`` and with the fp32 one.
 
     Both are measured token by token through the step graph, so they differ in the precision
-    alone. Raises ExportRefused for a model whose held-out data nothing is known of.
+    alone. Raises ExportRefused for a model whose training script declares no such measure.
     """
-    if trained.name not in _HELD_OUT:
-        known = ", ".join(_HELD_OUT)
-        raise ExportRefused(f"no held-out data is known for {trained.name!r} (only for {known})")
-    quick = "--quick" in str(trained.training["command"])
+    measure = scripts.declared(trained.name, "held_out_figures")
+    if measure is None:
+        raise ExportRefused(
+            f"no held-out data is known for {trained.name!r}: its training script declares no "
+            "held_out_figures"
+        )
+    profile = str(trained.training.get("profile", FULL))
     command = f"python -m export {trained.name} --int8"
     return tuple(
-        replace(figure, name=f"{figure.name}, {run}", split=f"{figure.split}, step by step")
-        for graph, run in (("step_int8", "int8"), ("step", "fp32"))
-        for figure in _HELD_OUT[trained.name](
-            SteppedModel(folder, graph), trained.tokenizers, data, quick, command
+        replace(
+            figure,
+            name=f"{figure.name}, {precision}",
+            split=f"{figure.split}, step by step",
+            precision=precision,
+            profile=profile,
+        )
+        for graph, precision in (("step_int8", INT8), ("step", FP32))
+        for figure in measure(
+            SteppedModel(folder, graph), trained.tokenizers, data, profile == QUICK, command
         )
     )
 
@@ -94,7 +95,7 @@ class SteppedModel:
 def step_speedups(bundle: Bundle) -> dict[int, float]:
     """How many times as fast the int8 step is as the fp32 one, by the size of the batch.
 
-    One thread; the two take turns, and each is judged by the median of its rounds.
+    One thread; the two take turns, and each counts by the median of its rounds.
     """
     sessions = [_open(bundle.path_of(graph)) for graph in ("step", "step_int8")]
     spec = bundle.manifest.graphs["step"]

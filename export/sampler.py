@@ -150,7 +150,7 @@ def _draw_row(
     edges = weights.cumsum() / weights.sum()
     uniform = float(controls["uniform"][row])
     chosen = min(int((edges <= uniform).sum()), len(order) - 1)
-    # Two equal logits at the edge of top-k may be told apart by rounding alone.
+    # Two equal logits at the edge of top-k may be distinguished by rounding alone.
     token = int(order[chosen])
     return token, float(own[token]), float(min(np.abs(edges - uniform).min(), *margins))
 

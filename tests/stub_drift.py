@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 PROTOS = Path("proto")
+# Of an environment of its own: the compiler excludes the protobuf that serves.
+COMPILER = Path(".venv-stubs/bin/python")
 # The conformance suite's own copy of the protocol, and what it is made of.
 DESCRIPTORS = "conformance/protocol.binpb"
 PROTOCOL = "proto/unroll/inference/grpc_service.proto"
-# Of an environment of its own: the compiler excludes the protobuf that serves.
-COMPILER = Path(".venv-stubs/bin/python")
 
 
 def drifted() -> list[str]:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from bundle.store import read_bundle
-from examples.tour import LECTURE, tour
-from export.graphs import state_of
+from examples.tour import SAMPLES, tour
+from export.tasks import state_of
 from service.engine.slots import Slots
 from service.runtime.repository import load_models, newest_versions
 from service.runtime.runners import WIDE_ROWS, GenerateRunner, Prefiller, SessionPair
 from service.runtime.sessions import SessionSettings, open_session
+from training import config
 from training.data.sentiment import LECTURE_SENTENCES
 from training.models import config_from_json
 
@@ -21,9 +22,7 @@ ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
 LIMIT_BYTES = 60e6
-NAMES = (
-    "sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "translate", "food", "prose",
-)  # fmt: skip
+NAMES = config.models()  # every model that has a recipe
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 TWO_THREADS = SessionSettings("cpu", "CPUExecutionProvider", 2)
 
@@ -49,9 +48,10 @@ def test_the_tour_is_answered(client, capsys):
 
 
 def test_the_tour_shows_the_lectures_sentences():
-    """The client may not import training, so it holds the sentences itself: the same ones."""
-    labels = ("negative", "positive")
-    assert [(text, labels[label]) for text, label in LECTURE_SENTENCES] == list(LECTURE)
+    """Where the tour runs there is no training, so it has the sentences itself: the same ones."""
+    labels, sample = ("negative", "positive"), SAMPLES["models"]["sentiment"]
+    shown = list(zip(sample["texts"], sample["labels"], strict=True))
+    assert [(text, labels[label]) for text, label in LECTURE_SENTENCES] == shown
 
 
 @pytest.mark.parametrize("name", ["prose", "g2p"])
@@ -165,8 +165,8 @@ def test_int8_costs_next_to_nothing(name):
     """The manifest says what each precision reaches on held-out data, by the same procedure."""
     int8, fp32 = {}, {}
     for figure in read_bundle(BUNDLED[name]).manifest.precisions["int8"].figures:
-        measure, precision = figure.name.split(", ")
-        {"int8": int8, "fp32": fp32}[precision][measure] = figure
+        measure = figure.name.removesuffix(f", {figure.precision}")
+        {"int8": int8, "fp32": fp32}[figure.precision][measure] = figure
     assert int8.keys() == fp32.keys()
     for measure, figure in int8.items():
         assert figure.value < 1.01 * fp32[measure].value

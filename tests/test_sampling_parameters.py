@@ -11,7 +11,7 @@ from service.engine.requests import Sampling as EngineSampling
 from tests.older_graphs import without_input
 from tests.tiny import edit_manifest
 from unroll import Client, RequestFailed, Sampling
-from unroll.types import sampling_numbers
+from unroll.sampling import FLAGS
 from unroll.v1 import unroll_pb2 as pb
 
 KINDS = {"float32": FieldDescriptor.TYPE_FLOAT, "int64": FieldDescriptor.TYPE_UINT32}
@@ -25,7 +25,7 @@ def test_the_wire_has_the_numbers_of_the_table():
 
 
 def test_the_client_has_the_numbers_of_the_table():
-    numbers = {name: kind for name, (kind, _) in sampling_numbers().items()}
+    numbers = {name: flag.parse for name, flag in FLAGS.items() if flag.parse in (int, float)}
     assert numbers.pop("seed") is int
     assert numbers == {p.name: int if p.is_whole else float for p in SAMPLING_PARAMETERS}
 

@@ -11,23 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bundle import schema_3
+from bundle.manifest import FigureSpec as Figure
+from bundle.manifest import SamplingDefaults
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from training.models import Model, build, config_from_json
 
 MODEL_FILE = "model.pt"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number: what, on which split, of how many examples, made by which command."""
-
-    name: str
-    value: float
-    unit: str
-    split: str
-    examples: int
-    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +28,7 @@ class TrainedModel:
     config: as training.models.config_to_json.
     tokenizers: by role, ``input`` and ``output``; the same object where a model reads what
         it writes.
+    sampling: what a request that does not choose gets, None for what its task has.
     limits: the largest inputs and outputs the service accepts, by name.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
@@ -55,6 +47,12 @@ class TrainedModel:
     data: tuple[dict[str, str], ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     precisions: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
+    sampling: SamplingDefaults | None = None
+
+    @property
+    def task(self) -> str:
+        """The manifest's: ``classify``, ``generate`` and so on."""
+        return config_from_json(self.config).task
 
     def build(self) -> Model:
         """The PyTorch model with these weights, in evaluation mode."""
@@ -76,6 +74,7 @@ class TrainedModel:
                 name: [asdict(figure) for figure in figures]
                 for name, figures in self.precisions.items()
             },
+            "sampling": self.sampling and asdict(self.sampling),
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")
@@ -90,7 +89,10 @@ class TrainedModel:
             role: _tokenizer_from_json(part) for role, part in content["tokenizers"].items()
         }
         content["figures"] = _figures_from_json(content["figures"])
-        # Runs of earlier releases say nothing of precisions.
+        content["training"] = schema_3.with_profile(content["training"])
+        # Runs of earlier releases say nothing of precisions, nor of sampling.
+        sampling = content.get("sampling")
+        content["sampling"] = SamplingDefaults(**sampling) if sampling else None
         content["precisions"] = {
             name: _figures_from_json(figures)
             for name, figures in content.get("precisions", {}).items()
@@ -101,7 +103,7 @@ class TrainedModel:
 
 
 def _figures_from_json(content: list[dict[str, Any]]) -> tuple[Figure, ...]:
-    return tuple(Figure(**figure) for figure in content)
+    return tuple(Figure(**schema_3.with_fields(figure)) for figure in content)
 
 
 def _tokenizer_to_json(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -125,3 +127,6 @@ def revision() -> str:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+__all__ = ["MODEL_FILE", "Figure", "TrainedModel", "revision"]

@@ -15,6 +15,7 @@ import matplotlib
 import torch
 from torch import nn
 
+from bundle.manifest import FULL, QUICK
 from training.checkpoint import TrainedModel, revision
 from training.config import RECIPES, Recipe, RecipeInvalid, load_recipe
 from training.data.packages import DATA_FOLDER, DataUnavailable
@@ -30,6 +31,7 @@ from training.loop import (
     TrainingStopped,
 )
 from training.models.embedding import round_large_tables
+from training.scripts import module_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -64,6 +66,11 @@ class Run:
         quick = " --quick" if self.quick else ""
         recipe = f" --recipe {self.recipe_file}" if self.recipe_file else ""
         return f"python -m {module_of(self.model)}{quick}{recipe} --seed {self.seed}"
+
+    @property
+    def profile(self) -> str:
+        """``full``, or ``quick`` for the small model of --quick."""
+        return QUICK if self.quick else FULL
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -119,6 +126,7 @@ class Run:
         """What a manifest records of how a model was trained."""
         return {
             "command": self.command,
+            "profile": self.profile,
             "revision": history.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             **history.curves(),
@@ -130,12 +138,20 @@ class Run:
         }
 
     def finish(self, trained: TrainedModel, history: History) -> None:
-        """Write the report, the loss curve and, last, the model into the run's folder."""
+        """Write the report, the loss curve and, last, the model into the run's folder.
+
+        Its figures get the run's profile, and its sampling is the recipe's.
+        """
+        trained = replace(
+            trained,
+            figures=tuple(replace(figure, profile=self.profile) for figure in trained.figures),
+            sampling=self.recipe.sampling if self._has_recipe else trained.sampling,
+        )
         _plot(history, self.folder / "loss.png", trained.name)
         figures = [asdict(figure) for figure in trained.figures]
         report = {
             "training": trained.training,
-            "recipe": self._recipe_to_json(),
+            "recipe": self.recipe.to_json() if self._has_recipe else {},
             "figures": figures,
             "history": asdict(history),
         }
@@ -147,15 +163,10 @@ class Run:
             )
         trained.save(self.folder)
 
-    def _recipe_to_json(self) -> dict[str, object]:
-        """Nothing for a model whose settings are in no file, as the study's are."""
-        known = self.recipe_file or (RECIPES / f"{self.model}.toml").exists()
-        return self.recipe.to_json() if known else {}
-
-
-def module_of(model: str) -> str:
-    """The training script of a model; a module's name cannot hold a hyphen."""
-    return f"training.{model.replace('-', '_')}"
+    @property
+    def _has_recipe(self) -> bool:
+        """Not so for a model whose settings are in no file, as the study's are."""
+        return bool(self.recipe_file) or (RECIPES / f"{self.model}.toml").exists()
 
 
 def _plot(history: History, path: Path, title: str) -> None:

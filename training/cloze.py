@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -26,7 +27,9 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.bible_basic import content_words, load_sentences, split_sentences
 from training.data.packages import BIBLE_BASIC
+from training.held_out import BLANK, EvaluationContext, HeldOut
 from training.loop import FitSettings, History
+from training.measurements import Measurement, ratio
 from training.models import config_to_json
 from training.models.fill import Fill, FillConfig
 
@@ -170,6 +173,30 @@ def figures(run: Run, found: Sequence[int]) -> tuple[Figure, ...]:
     )  # fmt: skip
 
 
+def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
+    candidates = frozenset(context.labels)
+    sentences = split_sentences(load_sentences(context.data))["held-out"]
+    blanks = [
+        (place, " ".join([*words[:number], BLANK, *words[number + 1 :]]), word)
+        for place, text in enumerate(sentences)
+        for words in [split("words", text, lowercase=True)]
+        for number, word in enumerate(words)
+        if word in candidates
+    ]
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        measured = []
+        for top in (1, 5):
+            right, asked = np.zeros(len(sentences)), np.zeros(len(sentences))
+            for (place, _, word), words in zip(blanks, answers, strict=True):
+                right[place] += word in words[:top]
+                asked[place] += 1
+            measured.append(ratio(right, asked, len(blanks), "sentences", scale=100))
+        return measured
+
+    return HeldOut([text for _, text, _ in blanks], measure)
+
+
 def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
     """What is trained on and validated with, and the held-out sentences.
 
@@ -177,9 +204,9 @@ def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
     """
     sentences = load_sentences(run.data)
     splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
-    taught = run.recipe.task_settings(ClozeSettings)
+    options = run.recipe.task_settings(ClozeSettings)
     words = (word for text in splits["train"] for word in split("words", text, lowercase=True))
-    vocabulary = Vocabulary.count(words, taught.vocabulary, has_markers=True)
+    vocabulary = Vocabulary.count(words, options.vocabulary, has_markers=True)
     tokenizer = Tokenizer("words", vocabulary, lowercase=True)
     candidates = content_words(splits["train"], CANDIDATES)
 
@@ -188,12 +215,12 @@ def load_task(run: Run) -> tuple[ClozeTask, list[Sentence]]:
             encode_all(tokenizer, candidates, splits[part]) for part in ("train", "validation")
         )
         return ClozeTask(
-            tokenizer, candidates, training, validation, run.seed, taught.batch,
-            taught.label_smoothing, before,
+            tokenizer, candidates, training, validation, run.seed, options.batch,
+            options.label_smoothing, before,
         )  # fmt: skip
 
     every_word = tuple(dict.fromkeys((*candidates, *vocabulary.symbols)))
-    before = task_of(every_word, None) if taught.every_word_epochs else None
+    before = task_of(every_word, None) if options.every_word_epochs else None
     held_out = encode_all(tokenizer, candidates, splits["held-out"])
     return task_of(candidates, before), held_out
 
@@ -214,8 +241,8 @@ def fit(run: Run, task: ClozeTask, config: FillConfig) -> tuple[Fill, History]:
     before = task.stage_before
     if before is None:
         return run.fit(Fill, config, task, settings)
-    taught = run.recipe.task_settings(ClozeSettings)
-    first = FitSettings(run.seed, taught.every_word_epochs, taught.every_word_rate)
+    options = run.recipe.task_settings(ClozeSettings)
+    first = FitSettings(run.seed, options.every_word_epochs, options.every_word_rate)
     wide = replace(config, candidates=len(before.candidates))
     model, history = run.fit(Fill, wide, before, first, stage=EVERY_WORD)
 

@@ -1,8 +1,12 @@
-"""Hyper-parameters of a model, read from a file: ``training/recipes/MODEL.toml``.
+"""All that is said of a model beside its script: ``training/recipes/MODEL.toml``.
 
-``[task]`` is what is read and how it is taught, as the model's script has it; ``[model]`` is of
+``[task]`` is what is read and how it is trained, as the model's script has it; ``[model]`` is of
 its configuration all that the data do not decide; ``[fit]`` is the loop's. What stands under
 ``[quick.task]``, ``[quick.model]`` and ``[quick.fit]`` replaces that for ``--quick``.
+
+Of the model that comes of it, each of them may be left out: ``[sampling]``, what a request that
+does not choose gets; ``[export]``, what it is exported in; ``[[goals]]``, what it is to reach on
+its held-out split; ``[card]``, what its model card says and shows beside its figures.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
+from bundle.manifest import SamplingDefaults
 from training.ema import AVERAGES
 from training.loop import FitSettings
 from training.models import Config, OptionInvalid, config_from_json
 
 RECIPES = Path(__file__).parent / "recipes"
 TABLES = ("task", "model", "fit")
+# Of the model that comes of a recipe, whatever the profile.
+TABLES_OF_MODEL = ("sampling", "export", "goals", "card")
 
 TaskSettings = TypeVar("TaskSettings")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -30,8 +37,48 @@ class RecipeInvalid(Exception):
 
 
 @dataclass(frozen=True)
+class ExportSettings:
+    """int8: whether a run is exported with a step in int8 as well: it is faster and no worse on
+    held-out data.
+    """
+
+    int8: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure is to reach.
+
+    figure, split: the name of a figure, and how its split begins. bar: a value in the figure's
+    unit. is_error: whether lower is better. beside: what to compare with, and where that is from.
+    """
+
+    figure: str
+    bar: float
+    split: str = ""
+    beside: str = ""
+    is_error: bool = False
+
+    def is_met(self, value: float) -> bool:
+        return value <= self.bar if self.is_error else value >= self.bar
+
+
+@dataclass(frozen=True)
+class CardSettings:
+    """weaknesses: what the model is known to do badly, nothing is said where that is empty.
+    alignment: a source, over which it is drawn what each token looks back at.
+    units: whether what hidden units follow is drawn, on the held-out text.
+    """
+
+    weaknesses: str = ""
+    alignment: str = ""
+    units: bool = False
+
+
+@dataclass(frozen=True)
 class Recipe:
     """task, model, fit: the tables, those of the quick profile merged in where that is asked for.
+    sampling: None where the task's own is meant.
 
     Raises RecipeInvalid, here and in each method, for what a file holds and nobody reads.
     """
@@ -40,6 +87,10 @@ class Recipe:
     task: Mapping[str, Any]
     model: Mapping[str, Any]
     fit: Mapping[str, Any]
+    sampling: SamplingDefaults | None = None
+    export: ExportSettings = ExportSettings()
+    goals: tuple[Goal, ...] = ()
+    card: CardSettings = CardSettings()
 
     def task_settings(self, kind: type[TaskSettings]) -> TaskSettings:
         """The table ``[task]`` as the frozen settings of a script; each of them is given."""
@@ -75,13 +126,39 @@ def load_recipe(path: Path, quick: bool = False) -> Recipe:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise RecipeInvalid(f"{path} cannot be read: {error}") from error
     quick_tables = content.pop("quick", {})
-    for tables, prefix in ((content, ""), (quick_tables, "quick.")):
-        unknown = [name for name in tables if name not in TABLES]
+    for tables, prefix, known in (
+        (content, "", (*TABLES, *TABLES_OF_MODEL)),
+        (quick_tables, "quick.", TABLES),
+    ):
+        unknown = [name for name in tables if name not in known]
         if unknown:
-            known = ", ".join(f"[{prefix}{name}]" for name in TABLES)
-            raise RecipeInvalid(f"{path.name}: [{prefix}{unknown[0]}] is not one of {known}")
+            names = ", ".join(f"[{prefix}{name}]" for name in known)
+            raise RecipeInvalid(f"{path.name}: [{prefix}{unknown[0]}] is not one of {names}")
     merged = _merged(content, quick_tables) if quick else content
-    return Recipe(path, *(merged.get(name, {}) for name in TABLES))
+    where = f"{path.name}: "
+    task, model, fit = (merged.get(name, {}) for name in TABLES)
+    return Recipe(
+        path,
+        task,
+        model,
+        fit,
+        sampling=_filled(SamplingDefaults, content["sampling"], f"{where}[sampling]")
+        if "sampling" in content
+        else None,
+        export=_filled(ExportSettings, content.get("export", {}), f"{where}[export]"),
+        goals=tuple(_filled(Goal, goal, f"{where}[[goals]]") for goal in content.get("goals", ())),
+        card=_filled(CardSettings, content.get("card", {}), f"{where}[card]"),
+    )
+
+
+def models() -> tuple[str, ...]:
+    """Every model that has a recipe, in alphabetical order."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
+def recipe_of(model: str) -> Recipe:
+    """The full profile's. Raises RecipeInvalid for a model without one."""
+    return load_recipe(RECIPES / f"{model}.toml")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

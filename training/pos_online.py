@@ -11,7 +11,9 @@ from __future__ import annotations
 import sys
 
 from training.cli import Run, run_script
-from training.tagging import train_tagger
+from training.tagging import held_out, train_tagger
+
+__all__ = ["held_out", "train"]
 
 
 def train(run: Run) -> None:

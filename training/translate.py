@@ -3,7 +3,7 @@
     python -m training.translate [--quick] [--resume] [--seed N] [--recipe FILE]
 
 Split: every tenth verse of at most 20 English words is held out, every twentieth validates; the
-others train, longer ones as well. Judged by BLEU as sacrebleu has it, whose signature each
+others train, longer ones as well. Measured by BLEU as sacrebleu has it, whose signature each
 figure names.
 """
 
@@ -31,6 +31,8 @@ from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.packages import REINA_VALERA, WORLD_ENGLISH
 from training.data.verses import Pair, load_pairs, split_pairs
+from training.held_out import EvaluationContext, HeldOut
+from training.measurements import ROUNDS, Measurement
 from training.models import config_to_json
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
@@ -167,7 +169,11 @@ def translate(
 
 
 def figures_of(
-    translated: Sequence[str], pairs: Sequence[Pair], split: str, command: str
+    translated: Sequence[str],
+    pairs: Sequence[Pair],
+    split: str,
+    command: str,
+    beam: int | None = None,
 ) -> tuple[Figure, ...]:
     """BLEU and chrF of the translations of ``pairs``, in the signatures' own words."""
     wanted = [[pair.spanish for pair in pairs]]
@@ -175,7 +181,7 @@ def figures_of(
     for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
         score = metric.corpus_score(list(translated), wanted).score
         unit = f"points, {metric.get_signature()}"
-        figures.append(Figure(name, score, unit, split, len(pairs), command))
+        figures.append(Figure(name, score, unit, split, len(pairs), command, beam))
     return tuple(figures)
 
 
@@ -184,25 +190,42 @@ def read_splits(data: Path, quick: bool) -> dict[str, list[Pair]]:
     return split_pairs(pairs[:: len(pairs) // QUICK_PAIRS] if quick else pairs)
 
 
+def held_out(context: EvaluationContext) -> HeldOut[str, str]:
+    pairs = read_splits(context.data, quick=False)["held-out"]
+    wanted = [[pair.spanish for pair in pairs]]
+
+    def measure(answers: Sequence[str]) -> list[Measurement]:
+        measured = []
+        for metric in (BLEU(), CHRF()):
+            found = metric.corpus_score(list(answers), wanted, n_bootstrap=ROUNDS)
+            # What sacrebleu prints as "μ ± ci".
+            low, high = found._mean - found._ci, found._mean + found._ci
+            method = "bootstrap over verses (sacrebleu)"
+            measured.append(Measurement(found.score, len(pairs), low, high, method))
+        return measured
+
+    return HeldOut([pair.english for pair in pairs], measure)
+
+
 def held_out_figures(
     model: Writer, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
 ) -> tuple[Figure, ...]:
-    """What a model of this task is judged by, be it PyTorch's or an exported graph."""
+    """The held-out figures of a model, be it PyTorch's or an exported graph."""
     pairs = read_splits(data, quick)["held-out"]
     verses = "verses of at most 20 English words"
     split = f"every tenth of the {verses}" if not quick else f"every tenth of some {verses}"
     translated = translate(model, tokenizers, [pair.english for pair in pairs])
-    return figures_of(translated, pairs, f"{split}, beam of {BEAM.width}", command)
+    return figures_of(translated, pairs, f"{split}, beam of {BEAM.width}", command, BEAM.width)
 
 
 def train(run: Run) -> None:
     splits = read_splits(run.data, run.quick)
-    taught = run.recipe.task_settings(TranslateSettings)
+    options = run.recipe.task_settings(TranslateSettings)
     english = [pair.english for pair in splits["train"]]
     spanish = [pair.spanish for pair in splits["train"]]
-    source = learn_pieces(english, taught.pieces, lowercase=True)
-    target = learn_pieces(spanish, taught.pieces, has_markers=True)
-    task = TranslateTask(source, target, splits["train"], splits["validation"], run.seed, taught)
+    source = learn_pieces(english, options.pieces, lowercase=True)
+    target = learn_pieces(spanish, options.pieces, has_markers=True)
+    task = TranslateTask(source, target, splits["train"], splits["validation"], run.seed, options)
     config = run.recipe.config(
         Seq2SeqConfig,
         source_vocabulary_size=len(source.vocabulary),

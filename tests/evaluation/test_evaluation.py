@@ -1,46 +1,68 @@
 """The whole command, on tiny bundles and held-out splits written by hand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from evaluation import __main__ as evaluation
+from evaluation import evaluators
 from evaluation.alignment import alignment, draw_alignment
 from evaluation.calls import in_calls, written
-from evaluation.judged import ratio, share
-from evaluation.judges import JUDGES, PRECISION_JUDGES
+from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs
 from export.bundles import export_bundle
 from study.serving import serving
 from tests import tiny
+from training import config
 from training.beam import BeamSettings, beam_search
 from training.checkpoint import Figure
+from training.held_out import HeldOut
+from training.measurements import ratio, share
+from training.scripts import declared
 
+FACTS = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
 TEXTS = ["good food", "bad food", "the food is great", "not good"]
 
 
-def judge_mood(bench):
-    said = [row.best[0] for row in bench.client.classify(bench.name, TEXTS)]
-    return [share(bench.claims[0], [label == "glad" for label in said])]
+def mood_held_out(context):
+    return HeldOut(TEXTS, lambda answers: [share([best == "glad" for best, *_ in answers])])
 
 
-def judge_letters(bench):
-    (scored,) = bench.client.score(bench.name, ["abcabc"])
-    nats = [-token.log_probability for token in scored.tokens[1:]]
-    return [ratio(bench.claims[0], nats, [1] * len(nats), len(nats), "letters")]
+def letters_held_out(context):
+    def measure(answers):
+        (nats,) = answers
+        return [ratio(nats, [1] * len(nats), len(nats), "letters")]
+
+    return HeldOut([("abcabc", 1)], measure)
 
 
 @pytest.fixture
-def models(tmp_path, monkeypatch):
+def declare(monkeypatch, tmp_path):
+    """Lets a model of a test have a recipe, and a training script with a held-out split."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    monkeypatch.setattr(config, "RECIPES", recipes)
+    scripts = {}
+
+    def declare(model, held_out):
+        (recipes / f"{model}.toml").write_text("")
+        scripts[model] = held_out
+
+    monkeypatch.setattr(evaluators, "declared", lambda model, name: scripts.get(model))
+    return declare
+
+
+@pytest.fixture
+def models(tmp_path, declare):
     """Bundles that say of themselves what is so: mood, and letters but for its loss."""
-    monkeypatch.setitem(JUDGES, "mood", judge_mood)
-    monkeypatch.setitem(JUDGES, "letters", judge_letters)
-    facts = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
+    declare("mood", mood_held_out)
+    declare("letters", letters_held_out)
     for model, figure in (
         (tiny.classifier("mood"), Figure("accuracy", GLAD, "%", "four texts", 4, "none")),
         (tiny.generator("letters"), Figure("loss", 1.0, "nats a letter", "a text", 5, "none")),
     ):
-        trained = replace(model, figures=(figure,), training=facts, precisions={})
+        trained = replace(model, figures=(figure,), training=FACTS, precisions={})
         export_bundle(trained, tmp_path / "models" / trained.name / "1")
     return tmp_path / "models"
 
@@ -64,33 +86,96 @@ def test_pages_are_written_and_what_does_not_reproduce_fails(models, tmp_path, c
     assert "- none 0 (sha256 0…): none" in card
 
 
-def judge_precision(bench):
-    """Whether what is served is what each claim is of."""
-    (model,) = (m for m in bench.client.list_models().models if m.name == bench.name)
-    return [share(claim, [claim.name.endswith(model.precision)]) for claim in bench.claims]
+def ask_for_precision(client, model, questions, beam):
+    """What is served, instead of what it says."""
+    (served,) = (m for m in client.list_models().models if m.name == model)
+    return [served.precision] * len(questions)
 
 
-def test_a_precisions_figures_are_measured_where_it_is_served(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(JUDGES, "letters", judge_precision)
-    monkeypatch.setitem(PRECISION_JUDGES, "letters", judge_precision)
-    served, int8, fp32 = (
-        Figure(name, 100.0, "%", "a text", 1, "none")
-        for name in ("served in fp32", "served, int8", "served, fp32")
+def precisions_held_out(context):
+    """One measurement, 100 where the service is in int8; there are two claims of each precision."""
+    return HeldOut([""], lambda answers: [share([each == "int8" for each in answers])] * 2)
+
+
+def figures_of(where, value, **fields):
+    return tuple(
+        Figure(f"{name} in {where}", value, "%", "a text", 1, "none", **fields)
+        for name in ("served", "is served")
     )
-    facts = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
+
+
+def test_a_precisions_figures_are_measured_where_it_is_served(
+    tmp_path, declare, monkeypatch, capsys
+):
+    """Whatever a figure's name says: the manifest has its precision in a field."""
+    declare("speller", precisions_held_out)
+    monkeypatch.setitem(evaluators.EVALUATORS, "seq2seq", Evaluator(ask_for_precision))
+    small = figures_of("small", 100.0, precision="int8")
+    large = figures_of("large", 0.0, precision="fp32")
     trained = replace(
-        tiny.generator("letters"), figures=(served,), training=facts,
-        precisions={"int8": (int8, fp32)},
+        tiny.seq2seq("speller"), figures=figures_of("training", 0.0), training=FACTS,
+        precisions={"int8": (*small, *large)},
     )  # fmt: skip
-    export_bundle(trained, tmp_path / "models" / "letters" / "1")
+    export_bundle(trained, tmp_path / "models" / "speller" / "1")
     arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
     assert evaluation.main(arguments) == 0
     said = capsys.readouterr().out
-    places = [said.index(f"  {figure.name}: 100.0000") for figure in (served, fp32, int8)]
+    places = [said.index(f"served in {name}:") for name in ("training", "large", "small")]
     assert places == sorted(places)
-    monkeypatch.delitem(PRECISION_JUDGES, "letters")
+
+
+def test_step_graphs_are_measured_in_this_process_where_no_call_reads_with_them(
+    tmp_path, declare, capsys
+):
+    """A generator's text is scored in fp32 by the service, and step by step by each graph."""
+    declare("letters", letters_held_out)
+    figures = [
+        Figure(f"loss, {precision}", 1.0, "nats a letter", "a text", 5, "none", precision=precision)
+        for precision in ("int8", "fp32")
+    ]
+    trained = replace(
+        tiny.generator("letters"), figures=(figures[1],), training=FACTS,
+        precisions={"int8": tuple(figures)},
+    )  # fmt: skip
+    bundle = export_bundle(trained, tmp_path / "models" / "letters" / "1")
+    held_out = letters_held_out(None)
+    int8, fp32 = evaluate_graphs(bundle, held_out, figures)
+    tokens = torch.tensor([tiny.LETTER_READER.encode("abcabc").ids])
+    with torch.no_grad():
+        logits, _ = trained.build()(tokens[:, :-1])
+    nats = torch.nn.functional.cross_entropy(logits[0], tokens[0, 1:]).item()
+    assert fp32.measured.value == pytest.approx(nats, abs=1e-5)
+    assert int8.measured.value == pytest.approx(nats, abs=0.05)
+    assert int8.measured.value != fp32.measured.value
+    arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
     assert evaluation.main(arguments) == 1
-    assert "not reproduce: letters: served, fp32, letters: served, int8" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert said.count(f"  loss, fp32: {nats:.4f}") == 2
+    assert said.count("  loss, int8: ") == 1
+
+
+def test_figures_of_several_beams_are_measured_with_each(declare, tmp_path):
+    """Figures of one beam are asked for together, in the manifest's order."""
+    asked = []
+
+    class Client:
+        def generate(self, model, source, beam=None):
+            asked.append(beam.width if beam else 1)
+            return iter([SimpleNamespace(text=f"{source}{asked[-1]}")])
+
+    held_out = HeldOut(
+        ["a"], lambda answers: [share([answers == ["a1"]]), share([answers == ["a5"]])]
+    )
+    claims = [
+        Figure(name, 0.0, "%", "a text", 1, "none", beam)
+        for beam in (1, 5)
+        for name in ("greedy", "searched")
+    ]
+    bundle = export_bundle(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
+    results, _ = evaluate(Client(), bundle, held_out, claims)
+    assert asked == [1, 5]
+    assert [result.claimed for result in results] == claims
+    assert [result.measured.value for result in results] == [100.0, 0.0, 0.0, 100.0]
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -125,9 +210,19 @@ def test_an_alignment_has_a_row_for_each_token_and_the_end(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
-def test_a_bundle_that_nobody_can_judge_is_named(models, tmp_path, capsys):
-    assert evaluation.main(["--models", str(models), "--only", "stranger"]) == 1
-    assert "stranger is no bundle that can be judged (sentiment," in capsys.readouterr().err
+def test_a_bundle_without_a_held_out_split_is_named(models, tmp_path, capsys):
+    export_bundle(tiny.classifier("stranger"), models / "stranger" / "1")
+    for name in ("stranger", "nobody"):
+        assert evaluation.main(["--models", str(models), "--only", name]) == 1
+        said = f"{name} is no bundle with a known held-out split (of: letters, mood)"
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", config.models())
+def test_every_model_with_a_recipe_can_be_evaluated(model):
+    """Its script declares a held-out split, and its task has an evaluator."""
+    assert callable(declared(model, "held_out"))
+    assert config.recipe_of(model).goals
 
 
 def test_a_call_holds_what_a_request_may():

@@ -1,15 +1,19 @@
-"""Which figures meet what was wanted of them."""
+"""Which figures meet the goals of a recipe."""
 
 import pytest
 
 from bundle.manifest import FigureSpec
-from evaluation.goals import GOALS, goals_table, missed
-from evaluation.judged import Checked, Judged
+from evaluation.goals import goals_table, missed
+from evaluation.results import Result
+from training.config import models, recipe_of
+from training.measurements import Measurement
+
+GOALS = {model: recipe_of(model).goals for model in models()}
 
 
 def measured(name, value, unit, split):
     claim = FigureSpec(name, value, unit, split, 10, "none")
-    return Checked(claim, Judged(name, value, unit, split, 10, value, value, "none"))
+    return Result(claim, Measurement(value, 10, value, value, "none"))
 
 
 @pytest.mark.parametrize(
@@ -24,9 +28,9 @@ def measured(name, value, unit, split):
 def test_a_goal_is_met_from_its_bar_on(model, name, value, is_missed):
     split = GOALS[model][0].split
     evaluated = {model: [measured(name, value, "%", f"{split} of something")]}
-    told = f"{model}: {name} is {value:.2f}, the goal is"
-    assert any(said.startswith(told) for said in missed(evaluated)) is is_missed
-    assert (f"**{value:.2f}, missed**" in goals_table(evaluated)) is is_missed
+    sentence = f"{model}: {name} is {value:.2f}, the goal is"
+    assert any(said.startswith(sentence) for said in missed(evaluated, GOALS)) is is_missed
+    assert (f"**{value:.2f}, missed**" in goals_table(evaluated, GOALS)) is is_missed
 
 
 def test_a_goal_concerns_the_split_it_names_alone():
@@ -34,17 +38,17 @@ def test_a_goal_concerns_the_split_it_names_alone():
         measured("accuracy", value, "%", split)
         for value, split in ((10.0, "words of a list"), (97.0, "every tenth sentence"))
     )
-    assert missed({"pos": [other, own]}) == []
-    assert "10.00" not in goals_table({"pos": [other, own]})
+    assert missed({"pos": [other, own]}, GOALS) == []
+    assert "10.00" not in goals_table({"pos": [other, own]}, GOALS)
 
 
 def test_a_goal_whose_figure_is_not_there_is_not_met():
     evaluated = {"pos": [measured("accuracy", 99.0, "%", "words of a list")]}
-    assert missed(evaluated) == ["pos: accuracy is not measured, the goal is ≥ 95.5"]
-    assert "**not measured, missed**" in goals_table(evaluated)
+    assert missed(evaluated, GOALS) == ["pos: accuracy is not measured, the goal is ≥ 95.5"]
+    assert "**not measured, missed**" in goals_table(evaluated, GOALS)
 
 
 def test_a_miss_is_said_in_a_sentence():
     split = "the last tenth of the nine plays"
     evaluated = {"prose": [measured("loss", 1.5, "nats a character", split)]}
-    assert missed(evaluated) == ["prose: loss is 1.5000, the goal is ≤ 1.43"]
+    assert missed(evaluated, GOALS) == ["prose: loss is 1.5000, the goal is ≤ 1.43"]

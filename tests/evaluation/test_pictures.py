@@ -9,23 +9,22 @@ import pytest
 import torch
 
 from evaluation.confusion import (
+    caption_of_confusion,
     draw_confusion,
     most_confused,
     shares,
     side_by_side,
-    tell_confusion,
 )
-from evaluation.illustrations import Picture, illustrate
-from evaluation.judges import Bench, judge_nationality, judge_tags
 from evaluation.losses import draw_losses, has_losses
 from evaluation.pages import card_of
+from evaluation.plots import Plot, draw_plots
 from evaluation.unit_picture import (
-    Watched,
+    UnitActivity,
+    activity_over,
+    caption_of_units,
     draw_units,
     drawn_of,
     lines_after,
-    tell_units,
-    watch,
 )
 from evaluation.units import (
     FEATURES,
@@ -35,9 +34,13 @@ from evaluation.units import (
 )
 from export.bundles import export_bundle
 from tests import tiny
+from training.config import CardSettings
+from training.held_out import HeldOut
 
 LOSSES = {"train_loss": [3.0, 2.0, 1.5], "validation_loss": [2.5, 2.25, 2.375], "best_epoch": 2}
 FACTS = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
+NO_CARD = CardSettings()
+NOTHING = HeldOut([], lambda answers: [])
 PLAY = (
     "and so.\n\n" + "ROMEO:\nI say, go not!\n\nJULIET OF VERONA:\nO Romeo, stay\na while.\n\n" * 6
 )
@@ -85,35 +88,37 @@ def test_each_stage_has_a_plot_beside_the_last_ones(tmp_path):
 
 def test_a_card_shows_the_losses_and_does_not_print_them(mood, tmp_path):
     bundle = having(mood, training=FACTS | LOSSES)
-    pictures = illustrate(bundle, Counter(), tmp_path, tmp_path)
+    pictures = draw_plots(bundle, NO_CARD, Counter(), NOTHING, tmp_path)
     assert [picture.file for picture in pictures] == ["mood-loss.png"]
     assert min(size_of(tmp_path / "mood-loss.png")) > 100
-    card = card_of(bundle.manifest, [], pictures)
+    card = card_of(bundle.manifest, NO_CARD, [], pictures)
     assert "](mood-loss.png)\n\nThe mean loss of each epoch" in card
     assert "parameters 1000, best_epoch 2" in card
     assert "train_loss" not in card
     assert "2.375" not in card
 
 
-def test_a_card_tells_what_an_earlier_stage_did_otherwise(mood):
+def test_a_card_says_what_an_earlier_stage_did_otherwise(mood):
     before = LOSSES | {"epochs": 5, "learning_rate": 0.003, "seed": 1}
     last = {"epochs": 2, "learning_rate": 0.001, "seed": 1, "earlier_stages": {"capped": before}}
-    card = card_of(having(mood, training=FACTS | LOSSES | last).manifest, [])
+    card = card_of(having(mood, training=FACTS | LOSSES | last).manifest, NO_CARD, [])
     assert "Stage capped, before that: epochs 5, learning_rate 0.003\n" in card
     older = last | {"earlier_stages": {"capped": LOSSES}}
-    assert "Stage" not in card_of(having(mood, training=FACTS | LOSSES | older).manifest, [])
+    assert "Stage" not in card_of(
+        having(mood, training=FACTS | LOSSES | older).manifest, NO_CARD, []
+    )
 
 
 def test_without_losses_there_is_nothing_to_draw(mood, tmp_path):
     assert not has_losses(FACTS | {"train_loss": [1.0]})
-    assert illustrate(mood, Counter(), tmp_path, tmp_path) == []
-    assert "## Pictures" not in card_of(mood.manifest, [])
+    assert draw_plots(mood, NO_CARD, Counter(), NOTHING, tmp_path) == []
+    assert "## Pictures" not in card_of(mood.manifest, NO_CARD, [])
 
 
 def test_a_card_goes_from_figures_to_pictures_weaknesses_data_and_training(mood):
-    manifest = replace(mood.manifest, name="sentiment")
-    pictures = [Picture("One", "one.png", "First."), Picture("Two", "two.png", "Second.")]
-    card = card_of(manifest, [], pictures)
+    weak = CardSettings(weaknesses="It knows four words.")
+    pictures = [Plot("One", "one.png", "First."), Plot("Two", "two.png", "Second.")]
+    card = card_of(mood.manifest, weak, [], pictures)
     parts = (
         "## Figures", "## Pictures", "![One](one.png)\n\nFirst.", "![Two](two.png)\n\nSecond.",
         "## Known weaknesses", "## Data", "## Training",
@@ -152,11 +157,11 @@ def test_labels_mistaken_for_each_other_stand_side_by_side():
     assert side_by_side(confusion, ["d", "a"]) == ["a", "d"]
 
 
-def test_a_confusion_is_told_and_drawn(tmp_path):
+def test_a_confusion_is_described_and_drawn(tmp_path):
     confusion = Counter(
         {("nn", "jj"): 1_200, ("nn", "nn"): 3_600, ("``", "pp$$"): 3, ("jj", "jj"): 1}
     )
-    text = tell_confusion(confusion)
+    text = caption_of_confusion(confusion)
     assert "| nn (noun) | jj (adjective) | 1,200 | 25.0% |\n| \\`\\` | pp$$ | 3 | 100.0% |" in text
     assert "| nn (noun) | nn (noun) |" not in text
     assert "Of 4 labels the 4 that" in text
@@ -166,76 +171,21 @@ def test_a_confusion_is_told_and_drawn(tmp_path):
 
 
 def test_a_card_shows_a_confusion_where_one_was_counted(mood, tmp_path):
-    (picture,) = illustrate(mood, CONFUSION, tmp_path, tmp_path)
+    (picture,) = draw_plots(mood, NO_CARD, CONFUSION, NOTHING, tmp_path)
     assert picture.file == "mood-confusion.png"
     assert min(size_of(tmp_path / picture.file)) >= 900
-    assert f"](mood-confusion.png)\n\n{picture.caption}" in card_of(mood.manifest, [], [picture])
+    assert f"](mood-confusion.png)\n\n{picture.caption}" in card_of(
+        mood.manifest, NO_CARD, [], [picture]
+    )
 
 
 def test_no_more_than_the_ten_most_frequent_confusions_are_listed():
     confusion = Counter({(f"true{n}", f"said{n}"): 100 + n for n in range(12)})
-    rows = [line for line in tell_confusion(confusion).splitlines() if line.startswith("| true")]
+    rows = [
+        line for line in caption_of_confusion(confusion).splitlines() if line.startswith("| true")
+    ]
     assert rows[1].startswith("| true11 | said11 | 111 |")
     assert len(rows) == 1 + 10
-
-
-class Service:
-    """Answers what it is told to."""
-
-    def __init__(self, said):
-        self.said = said
-
-    def classify(self, model, texts):
-        return [Labelled([(self.said[text], 0.9), ("Other", 0.1)]) for text in texts]
-
-    def tag(self, model, texts):
-        return [Tagged([Token(self.said[word]) for word in words]) for words in texts]
-
-
-class Labelled:
-    def __init__(self, labels):
-        self.labels = labels
-
-
-class Tagged:
-    def __init__(self, tokens):
-        self.tokens = tokens
-
-
-class Token:
-    def __init__(self, label):
-        self.label = label
-
-
-@pytest.fixture
-def bench_of(mood, tmp_path):
-    """A bench whose service says what it is told to, and that measures two figures."""
-    return lambda said: Bench(Service(said), mood, tmp_path, mood.manifest.figures * 2)
-
-
-def test_a_judge_of_names_counts_what_was_said_of_which(bench_of, monkeypatch):
-    held_out = {"Ann": "Irish", "Bob": "Irish", "Cem": "Turk"}
-    monkeypatch.setattr("evaluation.judges.load_names", lambda data: held_out)
-    monkeypatch.setattr("evaluation.judges.split_by_name", lambda names: {"held-out": held_out})
-    said = {"Ann": "Irish", "Bob": "Turk", "Cem": "Turk"}
-    bench = bench_of(said)
-    best, _ = judge_nationality(bench)
-    assert best.value == pytest.approx(200 / 3)
-    assert bench.confusion == {("Irish", "Irish"): 1, ("Irish", "Turk"): 1, ("Turk", "Turk"): 1}
-
-
-def test_a_judge_of_tags_counts_words_by_their_last_wrong_token(bench_of, monkeypatch):
-    """``8:30`` is one word of the corpus and three tokens, of which the last is right."""
-    sentences = [(("the", "at"), ("8:30", "cd")), (("good", "jj"), ("food", "nn"))]
-    monkeypatch.setattr("evaluation.judges.load_brown", lambda data: sentences)
-    monkeypatch.setattr("evaluation.judges.split_brown", lambda sentences: {"held-out": sentences})
-    said = {"the": "at", "8": "jj", ":": ":", "30": "cd", "good": "rb", "food": "nn"}
-    bench = bench_of(said)
-    accuracy, unknown = judge_tags(bench)
-    assert (accuracy.value, unknown.value) == (50.0, 0.0)
-    assert bench.confusion == {
-        ("at", "at"): 1, ("cd", ":"): 1, ("jj", "rb"): 1, ("nn", "nn"): 1,
-    }  # fmt: skip
 
 
 def marked(name, text):
@@ -325,33 +275,33 @@ def test_lines_begin_with_the_first_speaker():
     assert lines_after("one\ntwo\nthree", 1, 1) == [(4, "two\n")]
 
 
-def test_units_are_told_and_drawn(tmp_path):
+def test_units_are_described_and_drawn(tmp_path):
     activity = made_up(PLAY)
-    watched = Watched(PLAY, activity, 3, find_followers(PLAY, activity))
-    text = tell_units(watched)
+    units = UnitActivity(PLAY, activity, 3, find_followers(PLAY, activity))
+    text = caption_of_units(units)
     wanted = "| inside a speaker's name | layer 1, unit 2 | high | area under the ROC curve | 1.000"
     assert wanted in text
     assert "| place in the line | layer 2, unit 1 | falling | correlation |" in text
     assert "Of all 6 units" in text
-    draw_units(watched, tmp_path / "units.png")
+    draw_units(units, tmp_path / "units.png")
     width, height = size_of(tmp_path / "units.png")
     assert 900 < width < 1400
     assert height > 500
 
 
-def test_a_model_is_watched_at_all_of_its_layers():
+def test_a_models_activity_is_of_all_its_layers():
     """The last character's outputs are the h of each layer that the model carries on."""
     trained = tiny.generator("letters")
-    watched = watch(trained, "abc def")
-    assert watched.size == 13
-    assert watched.activity.shape == (7, 26)
+    units = activity_over(trained, "abc def")
+    assert units.size == 13
+    assert units.activity.shape == (7, 26)
     tokens = torch.tensor([tiny.LETTER_READER.encode("abc def").ids])
     with torch.no_grad():
         _, (h_0, _, h_1, _) = trained.build()(tokens)
     wanted = torch.cat((h_0, h_1), dim=1)[0]
-    torch.testing.assert_close(torch.from_numpy(watched.activity[-1]), wanted)
+    torch.testing.assert_close(torch.from_numpy(units.activity[-1]), wanted)
 
 
-def test_only_what_writes_on_can_be_watched():
+def test_only_what_writes_on_has_an_activity():
     with pytest.raises(TypeError, match="mood"):
-        watch(tiny.classifier("mood"), "good food")
+        activity_over(tiny.classifier("mood"), "good food")

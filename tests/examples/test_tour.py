@@ -1,11 +1,11 @@
-"""The tour's own judgement: right answers pass, wrong ones and missing models are told."""
+"""What the tour checks: right answers pass, wrong ones fail, missing models are named."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from examples import tour
-from examples.tour import TourFailed
+from examples import demonstrations, tour
+from examples.demonstrations import TourFailed
 from unroll.tag_streams import TagChunk
 from unroll.types import (
     Answer,
@@ -16,8 +16,16 @@ from unroll.types import (
     TaggedToken,
     Token,
 )
+from unroll.v1 import unroll_pb2 as pb
 
-NEW = ("nationality", "pos", "pos-online", "cloze", "food")
+NEW = {
+    "nationality": pb.TASK_CLASSIFY,
+    "pos": pb.TASK_TAG,
+    "pos-online": pb.TASK_TAG,
+    "cloze": pb.TASK_FILL,
+    "food": pb.TASK_VECTOR_TO_SEQUENCE,
+}
+SAMPLES = tour.SAMPLES["models"]
 
 
 class RightClient:
@@ -30,15 +38,21 @@ class RightClient:
         self.vectors = []
 
     def list_models(self):
-        named = ([SimpleNamespace(name=n) for n in names] for names in (self.served, self.refused))
-        return SimpleNamespace(**dict(zip(("models", "refused_models"), named, strict=True)))
+        return SimpleNamespace(
+            models=[
+                pb.Model(name=name, task=task, streams_tags=name == "pos-online")
+                for name, task in self.served.items()
+            ],
+            refused_models=[pb.RefusedModel(name=n, reason="no weights") for n in self.refused],
+        )
 
     def classify(self, model, texts):
-        labels = dict(tour.NAMES)
-        return [Classification([(labels[text], 0.9)], 5, 0) for text in texts]
+        sample = SAMPLES["nationality"]
+        labels = dict(zip(sample["texts"], sample["labels"], strict=True))
+        return [Classification([(labels.get(text, "Dutch"), 0.9)], 5, 0) for text in texts]
 
     def tag(self, model, texts):
-        words, labels = tour.SENTENCE
+        words, labels = SAMPLES["pos"]["text"], SAMPLES["pos"]["labels"]
         tokens = [
             TaggedToken(word, label, 0.9, number)
             for number, (word, label) in enumerate(zip(words.split(), labels, strict=True))
@@ -46,18 +60,19 @@ class RightClient:
         return [TaggedText(tokens, 0)]
 
     def stream_tag(self, model, parts):
-        labels = tour.SENTENCE[1]
+        labels = SAMPLES["pos"]["labels"]
         for number, (words, label) in enumerate(zip(parts, labels, strict=True)):
             yield TagChunk([TaggedToken(*words, label, 0.9, number)], [], None)
 
     def fill(self, model, texts, top):
-        return [FilledBlank([("way", 0.5), (words[0], 0.2)], 9, 0) for _, words in tour.BLANKS]
+        expected = SAMPLES["cloze"]["words"]
+        return [FilledBlank([("way", 0.5), (words[0], 0.2)], 9, 0) for words in expected]
 
     def get_model(self, model):
         return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
 
     def generate(self, model, **options):
-        self.vectors.append(options["vector"])
+        self.vectors.append(options.get("vector"))
         yield Chunk([Token(1, "Cheese", 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
 
 
@@ -78,7 +93,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
         ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
         ("stream_tag", [], "pos-online answered 0 of 6 words"),
         ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of town"),
-        ("generate", [Chunk([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of a name"),
+        ("generate", [Chunk([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of its answer"),
     ],
 )
 def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
@@ -87,13 +102,35 @@ def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
         tour.tour(RightClient())
 
 
-def test_a_refused_model_is_not_left_out(monkeypatch):
-    """Its call fails, and with it the tour."""
-    monkeypatch.setattr(RightClient, "served", ())
+def test_a_refused_model_fails_the_tour_with_its_reason(monkeypatch):
+    monkeypatch.setattr(RightClient, "served", {})
     monkeypatch.setattr(RightClient, "refused", ("cloze",))
-    monkeypatch.setattr(RightClient, "fill", lambda *arguments, **options: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(TourFailed, match="refused cloze: no weights"):
         tour.tour(RightClient())
+
+
+def test_an_older_version_that_was_refused_does_not_matter(monkeypatch):
+    monkeypatch.setattr(RightClient, "refused", ("cloze",))
+    tour.tour(RightClient())
+
+
+@pytest.mark.parametrize("task", demonstrations.DEMONSTRATIONS)
+def test_a_model_that_nobody_listed_is_shown_as_its_task_is(monkeypatch, capsys, task):
+    """A tenth model needs no line here: the server says what its task is."""
+    monkeypatch.setattr(RightClient, "served", {"tenth": task})
+    monkeypatch.setattr(
+        RightClient, "fill", lambda self, model, texts, top: [FilledBlank([("way", 0.5)], 9, 0)]
+    )
+    tour.tour(RightClient())
+    printed = capsys.readouterr().out
+    assert printed.count("--model tenth") == 1
+    assert "tenth" not in printed[printed.index("The tour is over") :]
+
+
+def test_a_task_that_the_tour_does_not_know_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(RightClient, "served", {"tenth": pb.TASK_UNSPECIFIED})
+    tour.tour(RightClient())
+    assert "prose, tenth.\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from export.bundles import trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.quality import SteppedModel, int8_figures, step_speedups
 from tests import tiny
+from training import scripts
 from training.checkpoint import Figure
 from training.prose import nats_per_character
 
@@ -27,7 +28,7 @@ def loss(model, tokenizers, data, quick, source):
 
 @pytest.fixture
 def _letters_have_held_out_data(monkeypatch):
-    monkeypatch.setitem(quality._HELD_OUT, "letters", loss)
+    monkeypatch.setattr(scripts, "declared", lambda model, name: loss)
     monkeypatch.setattr(quality, "_ROUND_SECONDS", 0.001)
 
 

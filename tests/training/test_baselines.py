@@ -1,4 +1,4 @@
-"""The lecture's alternatives to a recurrent network: what each can and cannot tell apart."""
+"""The lecture's alternatives to a recurrent network: what each can and cannot distinguish."""
 
 from dataclasses import replace
 

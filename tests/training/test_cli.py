@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from bundle.manifest import SamplingDefaults
 from tests import tiny
+from training.checkpoint import TrainedModel
 from training.cli import PartDone, Run, module_of, run_script
 from training.config import RecipeInvalid
 from training.ddp import Team
@@ -94,10 +96,27 @@ def test_who_does_not_lead_ends_after_the_last_stage(run, tmp_path):
     assert not list(tmp_path.rglob(CHECKPOINT))
 
 
+def test_a_model_samples_as_its_recipe_says(run, tmp_path):
+    """Without a recipe, as a model of the study, it keeps what it was given."""
+    _, history = run.fit(build, None, TowardsOne(), SETTINGS)
+    own = tmp_path / "own.toml"
+    own.write_text("[sampling]\ntemperature = 0.5\ntop_k = 3\ntop_p = 1.0\n")
+    given = replace(tiny.generator("pos"), sampling=SamplingDefaults(0.9, 0, 1.0))
+    for other, expected in (
+        (replace(run, recipe_file=own), SamplingDefaults(0.5, 3, 1.0)),
+        (run, None),
+        (replace(run, model="stranger"), given.sampling),
+    ):
+        other.finish(given, history)
+        assert TrainedModel.load(tmp_path).sampling == expected
+
+
 def test_a_loss_curve_and_every_setting_lie_in_the_runs_folder(run, tmp_path):
     _, history = run.fit(build, None, TowardsOne(), SETTINGS)
     run.finish(tiny.classifier("pos"), history)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["recipe"]["fit"]["epochs"] == run.recipe.fit_settings(1).epochs
     assert report["history"]["validation_loss"] == history.validation_loss
+    assert [figure["profile"] for figure in report["figures"]] == ["quick"]
+    assert run.facts(build(None), history)["profile"] == "quick"
     assert {path.name for path in tmp_path.iterdir()} >= {"loss.png", "model.pt", CHECKPOINT}

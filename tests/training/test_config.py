@@ -2,8 +2,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from bundle.manifest import SamplingDefaults
 from training.cloze import ClozeSettings
-from training.config import RECIPES, RecipeInvalid, load_recipe
+from training.config import RECIPES, CardSettings, RecipeInvalid, load_recipe
 from training.food import FoodSettings
 from training.g2p import G2PSettings
 from training.loop import FitSettings
@@ -104,6 +105,59 @@ def test_what_nobody_reads_is_refused(written, before, after, message):
     path = written(TEXT.replace(before, after, 1))
     with pytest.raises(RecipeInvalid, match=message):
         read_all(path)
+
+
+OF_THE_MODEL = """
+[sampling]
+temperature = 1
+top_k = 40
+top_p = 0.9
+[export]
+int8 = true
+[[goals]]
+figure = "accuracy"
+bar = 90
+[[goals]]
+figure = "loss"
+split = "the last"
+bar = 1.5
+is_error = true
+[card]
+weaknesses = "Irony."
+"""
+
+
+def test_a_recipe_says_what_the_model_is_exported_and_measured_as(written):
+    recipe = load_recipe(written(TEXT + OF_THE_MODEL), quick=True)
+    assert recipe.sampling == SamplingDefaults(1.0, 40, 0.9)
+    assert recipe.export.int8
+    assert recipe.card == CardSettings(weaknesses="Irony.")
+    accuracy, loss = recipe.goals
+    assert [accuracy.is_met(90.0), accuracy.is_met(89.9)] == [True, False]
+    assert [loss.is_met(1.5), loss.is_met(1.6)] == [True, False]
+
+
+def test_what_a_recipe_does_not_say_of_the_model_is_left_to_its_task(written):
+    recipe = load_recipe(written(TEXT))
+    assert (recipe.sampling, recipe.goals, recipe.export.int8) == (None, (), False)
+    assert recipe.card == CardSettings()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("top_k = 40", "top_n = 40", r"\[sampling\]: 'top_n' is not one of temperature, top_k"),
+        ("top_k = 40", "", r"\[sampling\]: 'top_k' is missing"),
+        ("int8 = true", "int8 = 8", r"\[export\]: int8 is 8, not of type bool"),
+        ("bar = 90", "", r"\[\[goals\]\]: 'bar' is missing"),
+        ("weaknesses", "weakness", r"\[card\]: 'weakness' is not one of weaknesses"),
+        ("[card]", "[cards]", r"\[cards\] is not one of .*\[card\]"),
+        ("[card]", "[quick.card]", r"\[quick.card\] is not one of"),
+    ],
+)
+def test_what_is_said_wrongly_of_the_model_is_refused(written, before, after, message):
+    with pytest.raises(RecipeInvalid, match=message):
+        load_recipe(written(TEXT + OF_THE_MODEL.replace(before, after, 1)))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

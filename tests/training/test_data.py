@@ -8,9 +8,9 @@ from training.data.cmudict import load_pronunciations, parse_dictionary, split_b
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
-    make_judged_pairs,
     make_sentences,
     make_swapped_pairs,
+    make_unseen_pairs,
     make_varied_sentences,
 )
 from training.data.packages import APT, NPM, PIP_SOURCE, DataPackage, DataUnavailable
@@ -235,26 +235,26 @@ def skeleton(text):
     return tuple(word for word in words_of(text) if word not in gone)
 
 
-def test_judged_pairs_swap_words_in_ways_that_training_does_not_know():
-    """No bag of words tells a pair apart, and no rule of theirs makes a training sentence."""
-    pairs = make_judged_pairs(HELD_OUT_WORDS, 200, seed=1)
+def test_unseen_pairs_swap_words_in_ways_that_training_does_not_know():
+    """No bag of words separates a pair, and no rule of theirs makes a training sentence."""
+    pairs = make_unseen_pairs(HELD_OUT_WORDS, 200, seed=1)
     assert len({positive.text for positive, _ in pairs}) == 200
     for positive, negative in pairs:
         assert sorted(words_of(positive.text)) == sorted(words_of(negative.text))
         assert (positive.label, negative.label) == (1, 0)
     trained = {skeleton(e.text) for e in make_varied_sentences(TRAINING_WORDS, 2000, seed=1)}
-    judged = {skeleton(example.text) for pair in pairs for example in pair}
-    assert len(judged) == 8
-    assert not judged & trained
+    unseen = {skeleton(example.text) for pair in pairs for example in pair}
+    assert len(unseen) == 8
+    assert not unseen & trained
 
 
 def test_varied_sentences_are_labelled_by_what_they_mean():
     made = make_varied_sentences(TRAINING_WORDS, 300, seed=5)
-    told = {e.text: e.label for e in made}
-    assert len(told) == 300
-    for text, label in told.items():
+    labels = {e.text: e.label for e in made}
+    assert len(labels) == 300
+    for text, label in labels.items():
         if text.startswith("instead of"):
             word = words_of(text)[-1]
             assert label == (word in TRAINING_WORDS.praise)
-    assert any(text.startswith("instead of") for text in told)
-    assert all(is_far_from_lecture(text) for text in told)
+    assert any(text.startswith("instead of") for text in labels)
+    assert all(is_far_from_lecture(text) for text in labels)

@@ -37,7 +37,7 @@ def test_another_kind_is_refused():
 
 
 class OneNumber:
-    """Moves one weight towards 1, and judges it by how far it is."""
+    """Moves one weight towards 1, and is validated by how far it is."""
 
     def batches(self, epoch):
         return [torch.ones(1)] * 4

@@ -102,7 +102,7 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, made_r
     assert model.build().config.labels == 2
     vocabulary = model.tokenizers["input"].vocabulary
     assert "glorious" in vocabulary
-    assert "splendid" not in vocabulary  # it is one that pairs are judged with
+    assert "splendid" not in vocabulary  # it is one that pairs are measured with
 
 
 def test_sentiments_embedding_begins_with_what_is_known_of_words(
@@ -155,8 +155,8 @@ def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(
     assert report["history"]["seconds"] == pytest.approx(sum(spent))
     assert len(model.training["train_loss"]) == len(model.training["validation_loss"]) == 2
     assert list(model.training["earlier_stages"]) == [nationality.CAPPED]
-    told = model.training["earlier_stages"][nationality.CAPPED]
-    assert len(told["train_loss"]) == told["epochs"] == 2
+    facts = model.training["earlier_stages"][nationality.CAPPED]
+    assert len(facts["train_loss"]) == facts["epochs"] == 2
     begun = capped["best"]
     torch.testing.assert_close(
         model.weights["output.weight"], begun["output.weight"], atol=1e-5, rtol=0

@@ -36,7 +36,7 @@ def model():
     return Seq2Seq(config).eval()
 
 
-def told(batches):
+def texts_of(batches):
     return sorted(
         (SOURCE.decode(source), TARGET.decode([t for t in target if t]))
         for sources, _, targets in batches
@@ -48,7 +48,7 @@ def told(batches):
 def test_every_pair_is_in_one_batch_whatever_its_cuts(cuts):
     """A batch's sources are of one length, and a target is what follows its input."""
     batches = task(cuts).batches(0)
-    assert told(batches) == sorted((pair.english, pair.spanish) for pair in PAIRS)
+    assert texts_of(batches) == sorted((pair.english, pair.spanish) for pair in PAIRS)
     for _, inputs, targets in batches:
         assert inputs[:, 0].unique().tolist() == [TARGET.vocabulary.begin_id]
         assert torch.equal(inputs[:, 1:][targets[:, :-1] > 0], targets[:, :-1][targets[:, :-1] > 0])
@@ -63,7 +63,7 @@ def test_an_epoch_is_the_same_each_time_and_another_one_cuts_otherwise():
 
 def test_a_pair_beyond_the_limits_does_not_train():
     long = Pair("a " * (SOURCE_LIMIT + 1), "una")
-    assert len(told(task(pairs=[*PAIRS, long]).batches(0))) == len(PAIRS)
+    assert len(texts_of(task(pairs=[*PAIRS, long]).batches(0))) == len(PAIRS)
 
 
 def test_the_loss_is_of_a_piece_whatever_the_batches():

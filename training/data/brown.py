@@ -34,7 +34,7 @@ def _samples(package: tarfile.TarFile) -> Iterator[str]:
 def parse_sample(text: str) -> list[Tagged]:
     """One sentence a line of ``word/tag``; a word may hold a stroke itself.
 
-    Quotes become the mark of ordinary text; their tags still tell which side they open.
+    Quotes become the mark of ordinary text; their tags still say which side they open.
     """
     pairs = ([word.rsplit("/", 1) for word in line.split()] for line in text.splitlines())
     return [

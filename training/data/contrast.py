@@ -14,7 +14,7 @@ from training.data.sentiment import NEGATIVE, POSITIVE, Example, is_far_from_lec
 
 @dataclass(frozen=True)
 class WordList:
-    """Things that are judged, and words that praise or blame them."""
+    """Things, and words that praise or blame them."""
 
     things: tuple[str, ...]
     praise: tuple[str, ...]
@@ -83,9 +83,9 @@ _VARIED = (
     "the {thing} {verb} {said}, however {opposite} the start",
     "at no point {verb} the {thing} {opposite}",
 )
-# What a model is judged by and never trained on. The same words in another order mean the
+# What a model is measured by and never trained on. The same words in another order mean the
 # opposite, so that no bag of words can be right about both sentences of a pair.
-_JUDGED = (
+_UNSEEN = (
     "the {thing} {verb} anything but {opposite}, truly {said}",
     "far from {opposite}, the {thing} {verb} {said}",
     "they called the {thing} {opposite}, yet it {verb} {said}",
@@ -164,12 +164,12 @@ def make_varied_sentences(words: WordList, count: int, seed: int) -> list[Exampl
     return list(made.values())
 
 
-def make_judged_pairs(words: WordList, count: int, seed: int) -> list[tuple[Example, Example]]:
+def make_unseen_pairs(words: WordList, count: int, seed: int) -> list[tuple[Example, Example]]:
     """As make_swapped_pairs, but said in ways that no made sentence of training has."""
     choose = random.Random(seed)
     pairs: dict[str, tuple[Example, Example]] = {}
     while len(pairs) < count:
-        pair = _pair(words, choose.choice(_JUDGED), choose)
+        pair = _pair(words, choose.choice(_UNSEEN), choose)
         if all(is_far_from_lecture(example.text) for example in pair):
             pairs[pair[0].text] = pair
     return list(pairs.values())

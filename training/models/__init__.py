@@ -1,4 +1,9 @@
-"""Models by the name of their architecture, to and from the JSON a bundle keeps of them."""
+"""Models by the name of their architecture, to and from the JSON a bundle keeps of them.
+
+A configuration names its ``architecture`` and the ``task`` it is for, as a manifest names tasks:
+export finds its graphs by the task, so another architecture of a known task is a module here and
+a line below.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from bundle.manifest import CLASSIFY
 from training.models.embedding import token_embedding
 from training.models.layers import inside
 from training.models.options import OptionInvalid
@@ -45,12 +46,18 @@ class BaselineConfig:
     """
 
     architecture: ClassVar[str] = "baseline"
+    task: ClassVar[str] = CLASSIFY
     reader: str
     vocabulary_size: int
     labels: int
     embedding_size: int
     width: int = 0
     dropout: float = 0.0
+
+    @property
+    def longest_text(self) -> int | None:
+        """How many words a feed-forward network has weights for; None where any number is read."""
+        return self.width if self.reader == FEEDFORWARD else None
 
     def __post_init__(self) -> None:
         if self.reader not in READERS:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bundle.manifest import CLASSIFY
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import inside
@@ -24,12 +25,17 @@ class ClassifierConfig:
     """
 
     architecture: ClassVar[str] = "classifier"
+    task: ClassVar[str] = CLASSIFY
     vocabulary_size: int
     labels: int
     embedding_size: int
     recurrent: RecurrentOptions
     dropout: float = 0.0
     embedding_dropout: float = 0.0
+
+    @property
+    def longest_text(self) -> None:
+        """It reads any number of words."""
 
     def __post_init__(self) -> None:
         check_hidden_recurrence(

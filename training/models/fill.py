@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bundle.manifest import FILL
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import turned
@@ -24,6 +25,7 @@ class FillConfig:
     """
 
     architecture: ClassVar[str] = "fill"
+    task: ClassVar[str] = FILL
     vocabulary_size: int
     candidates: int
     embedding_size: int

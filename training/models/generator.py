@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bundle.manifest import GENERATE
 from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
@@ -31,6 +32,7 @@ class GeneratorConfig:
     """
 
     architecture: ClassVar[str] = "generator"
+    task: ClassVar[str] = GENERATE
     vocabulary_size: int
     embedding_size: int
     recurrent: RecurrentOptions

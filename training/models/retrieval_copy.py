@@ -58,7 +58,7 @@ class Examples(nn.Module):
 
     vectors: (vector_size, examples), standardised. tokens: (examples, 1 + length), begin, then
     what was written; int16 where the vocabulary's ids are that small, else int32. log_weights:
-    (vector_size,) of how much each value tells of nearness.
+    (vector_size,) of how much each value counts for nearness.
     """
 
     vectors: Tensor

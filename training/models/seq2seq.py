@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from bundle.manifest import SEQ2SEQ
 from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
@@ -51,6 +52,7 @@ class Seq2SeqConfig:
     """
 
     architecture: ClassVar[str] = "seq2seq"
+    task: ClassVar[str] = SEQ2SEQ
     source_vocabulary_size: int
     target_vocabulary_size: int
     embedding_size: int

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bundle.manifest import TAG
 from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
@@ -30,6 +31,7 @@ class TaggerConfig:
     """
 
     architecture: ClassVar[str] = "tagger"
+    task: ClassVar[str] = TAG
     vocabulary_size: int
     labels: int
     embedding_size: int

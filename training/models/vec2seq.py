@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bundle.manifest import VEC2SEQ
 from training.models.cells import Mlp, State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
@@ -40,6 +41,7 @@ class VectorToSequenceConfig:
     """
 
     architecture: ClassVar[str] = "vec2seq"
+    task: ClassVar[str] = VEC2SEQ
     vector_size: int
     vocabulary_size: int
     embedding_size: int
@@ -122,7 +124,7 @@ class VectorToSequence(nn.Module):
     def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
         """Fill the memory: vectors (examples, vector_size) as they are given to ``encode``, no
         two alike; of each the tokens that were written for it, padding for those not to be
-        copied. The configuration tells how many there are.
+        copied. The configuration says how many there are.
         """
         assert self.examples is not None, "the configuration has no examples"
         self.examples.remember(self._standard(vectors), begin_id, sequences)

@@ -412,7 +412,7 @@ def test_requests_of_the_open_inference_protocol_bring_their_ids(written, callin
 def test_an_uncaught_error_is_logged_with_the_ids_of_its_request(written, calling, monkeypatch):
     stream = written()
     service, caller = calling(log_requests=True)
-    monkeypatch.setattr(service.app.catalogue, "classifier", lambda *_: fail(CANARY))
+    monkeypatch.setattr(service.app.catalogue, "call", lambda *_: fail(CANARY))
     headers = (("x-request-id", "edge"), TRACE_PARENT)
     with pytest.raises(grpc.RpcError) as caught:
         caller.unroll.Classify(pb.ClassifyRequest(model="mood", texts=["x"]), metadata=headers)

@@ -260,7 +260,7 @@ def test_errors_are_told_by_status_and_kind(traced, collect, monkeypatch):
     service, unroll, _ = traced(collector.endpoint)
     for wrong in (CLASSIFY, pb.ClassifyRequest(model="secret", texts=["secret"])):
         if wrong is CLASSIFY:
-            monkeypatch.setattr(service.app.catalogue, "classifier", lambda *_: 1 / 0)
+            monkeypatch.setattr(service.app.catalogue, "call", lambda *_: 1 / 0)
         with pytest.raises(grpc.RpcError):
             unroll.Classify(wrong)
         monkeypatch.undo()

@@ -1,16 +1,48 @@
-"""95 % intervals of measured figures."""
+"""A measured number with its 95 % interval."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Interval = tuple[float, float]
 
 _NORMAL = 1.959964  # of a standard normal distribution, 95 % lie within
 ROUNDS = 1_000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """low, high: the 95 % interval, by ``method``."""
+
+    value: float
+    examples: int
+    low: float
+    high: float
+    method: str
+
+
+def share(right: Sequence[bool]) -> Measurement:
+    """Of examples that are right or wrong each by itself, in percent."""
+    count = sum(right)
+    low, high = wilson(count, len(right))
+    return Measurement(
+        100 * count / len(right), len(right), 100 * low, 100 * high, "Wilson"
+    )  # fmt: skip
+
+
+def ratio(
+    parts: ArrayLike, wholes: ArrayLike, examples: int, groups: str, scale: float = 1.0
+) -> Measurement:
+    """sum(parts) / sum(wholes), (groups,) each; groups: what each is one of, in the plural."""
+    over, under = np.asarray(parts, float), np.asarray(wholes, float)
+    low, high = bootstrap_ratio(over, under)
+    value = float(scale * over.sum() / under.sum())
+    return Measurement(value, examples, scale * low, scale * high, f"bootstrap over {groups}")
 
 
 def wilson(right: int, examples: int) -> Interval:

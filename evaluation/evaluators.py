@@ -1,0 +1,167 @@
+"""Each task's way to ask a served model the questions of its held-out split.
+
+Data, splits and measures are the training script's (training/held_out.py); the model is the
+bundle that is served, and no PyTorch model takes part. A new model of a known task is asked as
+the others are; a new task is an Evaluator and a line of EVALUATORS.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from bundle.manifest import CLASSIFY, FILL, GENERATE, INT8, SEQ2SEQ, TAG, VEC2SEQ, FigureSpec
+from bundle.store import Bundle
+from evaluation.calls import in_calls, written
+from evaluation.results import Result, check
+from export.quality import SteppedModel
+from training.held_out import BEST, Confusion, EvaluationContext, HeldOut
+from training.likelihood import nats_of
+from training.scripts import declared
+from unroll import Client
+
+Key = TypeVar("Key", int, str)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """ask: client, model's name, questions, beam's width → the answers, in the same order.
+
+    ask_graph: the same of a step graph in a bundle, in this process; of a task whose questions no
+    call of the service answers with its step graphs.
+    """
+
+    ask: Callable[[Client, str, Sequence[Any], int], list[Any]]
+    ask_graph: Callable[[Bundle, str, Sequence[Any]], list[Any]] | None = None
+
+
+def held_out_of(bundle: Bundle, data: Path) -> HeldOut[Any, Any] | None:
+    """The held-out split that the model's training script declares, None without one.
+
+    Raises DataUnavailable where its package cannot be had.
+    """
+    manifest = bundle.manifest
+    declare = declared(manifest.name, "held_out")
+    if declare is None:
+        return None
+    seed = manifest.training["seed"]
+    found: HeldOut[Any, Any] = declare(
+        EvaluationContext(data, bundle.tokenizers, manifest.labels, seed)
+    )
+    return found
+
+
+def evaluate(
+    client: Client, bundle: Bundle, held_out: HeldOut[Any, Any], claims: Sequence[FigureSpec]
+) -> tuple[list[Result], Confusion]:
+    """The claims measured through the service, those of one beam together, and which labels the
+    model took for which.
+    """
+    manifest, results, confusion = bundle.manifest, list[Result](), Confusion()
+    evaluator = EVALUATORS[manifest.task]
+    for beam, figures in _grouped(claims, lambda claim: claim.beam or 1):
+        answers = evaluator.ask(client, manifest.name, held_out.questions, beam)
+        results += check(figures, held_out.measure(answers))
+        if held_out.confusion:
+            confusion.update(held_out.confusion(answers))
+    return results, confusion
+
+
+def evaluate_graphs(
+    bundle: Bundle, held_out: HeldOut[Any, Any], claims: Sequence[FigureSpec]
+) -> list[Result]:
+    """The claims of step graphs, measured with the graph of each one's precision.
+
+    Raises TypeError for a task whose questions the service answers.
+    """
+    ask = EVALUATORS[bundle.manifest.task].ask_graph
+    if ask is None:
+        raise TypeError(f"the service answers questions of the task {bundle.manifest.task!r}")
+    results = []
+    for precision, figures in _grouped(claims, lambda claim: claim.precision):
+        instead = bundle.manifest.precisions[INT8].graphs if precision == INT8 else {}
+        answers = ask(bundle, instead.get("step", "step"), held_out.questions)
+        results += check(figures, held_out.measure(answers))
+    return results
+
+
+def _grouped(
+    claims: Sequence[FigureSpec], key: Callable[[FigureSpec], Key]
+) -> Iterable[tuple[Key, list[FigureSpec]]]:
+    groups: dict[Key, list[FigureSpec]] = defaultdict(list)
+    for claim in claims:
+        groups[key(claim)].append(claim)
+    return groups.items()
+
+
+def claims_of(bundle: Bundle, precision: str) -> list[FigureSpec]:
+    """What an int8 bundle says of its step graphs, of one of the two."""
+    spec = bundle.manifest.precisions.get(INT8)
+    return [figure for figure in spec.figures if figure.precision == precision] if spec else []
+
+
+def _classify(client: Client, model: str, texts: Sequence[str], beam: int) -> list[list[str]]:
+    def ask(part: Sequence[str]) -> list[list[str]]:
+        rows = client.classify(model, part)
+        return [[label for label, _ in row.labels[:BEST]] for row in rows]
+
+    return in_calls(ask, texts, len)
+
+
+def _tag(client: Client, model: str, texts: Sequence[list[str]], beam: int) -> list[list[str]]:
+    def ask(part: Sequence[list[str]]) -> list[list[str]]:
+        return [[token.label for token in text.tokens] for text in client.tag(model, part)]
+
+    return in_calls(ask, texts, lambda tokens: sum(map(len, tokens)))
+
+
+def _fill(client: Client, model: str, texts: Sequence[str], beam: int) -> list[list[str]]:
+    def ask(part: Sequence[str]) -> list[list[str]]:
+        return [[word for word, _ in blank.words] for blank in client.fill(model, part, top=BEST)]
+
+    return in_calls(ask, texts, len)
+
+
+def _score(
+    client: Client, model: str, texts: Sequence[tuple[str, int]], beam: int
+) -> list[list[float]]:
+    def ask(part: Sequence[tuple[str, int]]) -> list[list[float]]:
+        scored = client.score(model, [text for text, _ in part])
+        return [
+            [-(token.log_probability or 0.0) for token in row.tokens[read:]]
+            for (_, read), row in zip(part, scored, strict=True)
+        ]
+
+    return in_calls(ask, texts, lambda question: len(question[0]))
+
+
+def _score_graph(bundle: Bundle, graph: str, texts: Sequence[tuple[str, int]]) -> list[list[float]]:
+    """Score reads in fp32 always, whatever is served."""
+    reader = bundle.tokenizers["input"]
+    rows = [(torch.tensor(reader.encode(text).ids), read) for text, read in texts]
+    return [nats.tolist() for nats in nats_of(SteppedModel(bundle.folder, graph), rows)]
+
+
+def _write_of_source(client: Client, model: str, sources: Sequence[str], beam: int) -> list[str]:
+    return written(client, model, [{"source": source} for source in sources], beam)
+
+
+def _write_of_vector(
+    client: Client, model: str, vectors: Sequence[Sequence[float]], beam: int
+) -> list[str]:
+    return written(client, model, [{"vector": vector} for vector in vectors], beam)
+
+
+EVALUATORS: dict[str, Evaluator] = {
+    CLASSIFY: Evaluator(_classify),
+    TAG: Evaluator(_tag),
+    FILL: Evaluator(_fill),
+    GENERATE: Evaluator(_score, _score_graph),
+    SEQ2SEQ: Evaluator(_write_of_source),
+    VEC2SEQ: Evaluator(_write_of_vector),
+}

@@ -1,0 +1,163 @@
+"""One call of each task, with the command that repeats it, and whether its answer is right.
+
+Which task a model is of, the server says; what the model is sent and what is expected, tour.toml.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+from unroll import Client, Sampling
+from unroll.output import print_stream
+from unroll.types import Answer, Chunk
+from unroll.v1 import unroll_pb2 as pb
+
+Sample = Mapping[str, Any]  # a table of tour.toml
+
+SAMPLES: Mapping[str, Mapping[str, Sample]] = tomllib.loads(
+    Path(__file__).with_name("tour.toml").read_text(encoding="utf8")
+)
+SHOWN_WORDS = 6
+
+
+class TourFailed(Exception):
+    pass
+
+
+def demonstrate(client: Client, model: pb.Model) -> bool:
+    """Call the model as its task is called; False for a task without a demonstration.
+
+    Raises TourFailed when an answer is wrong, RequestFailed when a call fails.
+    """
+    show = _stream_tag if model.streams_tags else DEMONSTRATIONS.get(model.task)
+    if show is None:
+        return False
+    task = pb.Task.Name(model.task).removeprefix("TASK_").lower()
+    sample = SAMPLES["models"].get(model.name)
+    show(client, model.name, SAMPLES["tasks"][task] if sample is None else sample)
+    return True
+
+
+def _classify(client: Client, model: str, sample: Sample) -> None:
+    texts = sample["texts"]
+    _show(f"classify --model {model} " + shlex.join(texts))
+    answers = client.classify(model, texts)
+    expected = sample.get("labels", [None] * len(texts))
+    for text, wanted, answer in zip(texts, expected, answers, strict=True):
+        label, probability = answer.best
+        print(f"  {label} {probability:.3f}  {text}")
+        if wanted not in (None, label):
+            raise TourFailed(f"{model} calls {text!r} {label}, not {wanted}")
+
+
+def _tag(client: Client, model: str, sample: Sample) -> None:
+    text = sample["text"]
+    _show(f"tag --model {model} " + shlex.quote(text))
+    (tagged,) = client.tag(model, [text])
+    print("  " + " ".join(f"{token.text}/{token.label}" for token in tagged.tokens))
+    labels = [token.label for token in tagged.tokens]
+    expected = sample.get("labels", labels)
+    if labels != expected:
+        raise TourFailed(f"{model} tags {text!r} {' '.join(labels)}, not {' '.join(expected)}")
+
+
+def _stream_tag(client: Client, model: str, sample: Sample) -> None:
+    """One word a request: each label is there before the next word is sent."""
+    text = sample["text"]
+    words = text.split()
+    print(f"\n$ echo {shlex.quote(text)} | python -m unroll stream-tag --model {model}", flush=True)
+    answered = 0
+    for chunk in client.stream_tag(model, ([word] for word in words)):
+        for token in chunk.tokens:
+            print(f"  {token.text}\t{token.label} {token.probability:.3f}", flush=True)
+            answered += 1
+    if answered != len(words):
+        raise TourFailed(f"{model} answered {answered} of {len(words)} words")
+
+
+def _fill(client: Client, model: str, sample: Sample) -> None:
+    texts = sample["texts"]
+    _show(f"fill --model {model} --top {SHOWN_WORDS} " + shlex.join(texts))
+    blanks = client.fill(model, texts, top=SHOWN_WORDS)
+    expected = sample.get("words", [()] * len(texts))
+    for text, wanted, blank in zip(texts, expected, blanks, strict=True):
+        words = [word for word, _ in blank.words]
+        print(f"  {text}\n      {' '.join(words)}")
+        if wanted and not set(words).intersection(wanted):
+            raise TourFailed(f"{model} fills {text!r} with none of {', '.join(wanted)}")
+
+
+def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
+    prompt, most = sample["prompt"], sample["max_tokens"]
+    flags, sampling = _sampling(sample)
+    _show(f"generate --model {model} --prompt {_quoted(prompt)} --max-tokens {most}{flags} --echo")
+    chunks = client.generate(model, prompt=prompt, max_tokens=most, sampling=sampling, echo=True)
+    answer = _print(chunks)
+    if answer is None or (answer.output_tokens != most and answer.reason != "end"):
+        raise TourFailed(f"{model} did not write {most} tokens: {answer}")
+
+
+def _write_of_source(client: Client, model: str, sample: Sample) -> None:
+    flags, sampling = _sampling(sample)
+    _show(f"generate --model {model} --source {shlex.quote(sample['source'])}{flags}")
+    chunks = client.generate(model, source=sample["source"], sampling=sampling)
+    _check_written(model, sample, chunks)
+
+
+def _write_of_vector(client: Client, model: str, sample: Sample) -> None:
+    fields = client.get_model(model).vector_fields
+    vector = [sample["vector"].get(field, 0.0) for field in fields]
+    values = ",".join(f"{value:g}" for value in vector)
+    flags, sampling = _sampling(sample)
+    _show(f"generate --model {model} --vector {values}{flags}")
+    _check_written(model, sample, client.generate(model, vector=vector, sampling=sampling))
+
+
+def _check_written(model: str, sample: Sample, chunks: Iterable[Chunk]) -> None:
+    """That it comes to an end, and holds what it is to hold."""
+    printed, again = tee(chunks)
+    answer = _print(printed)
+    text = "".join(chunk.text for chunk in again)
+    if answer is None or answer.reason != "end":
+        raise TourFailed(f"{model} did not come to the end of its answer: {answer}")
+    if sample.get("contains", "") not in text:
+        raise TourFailed(f"{model} wrote {text!r}, which does not hold {sample['contains']!r}")
+
+
+def _sampling(sample: Sample) -> tuple[str, Sampling]:
+    """As flags of the command, and as the call has it."""
+    chosen = {key: sample[key] for key in ("temperature", "seed") if key in sample}
+    flags = "".join(f" --{key} {value:g}" for key, value in chosen.items())
+    return flags, Sampling(**chosen)
+
+
+def _quoted(prompt: str) -> str:
+    """As a shell reads it; line feeds as bash's $'…' spells them."""
+    if "\n" not in prompt:
+        return shlex.quote(prompt)
+    return "$'" + prompt.replace("\\", r"\\").replace("'", r"\'").replace("\n", r"\n") + "'"
+
+
+def _print(chunks: Iterable[Chunk]) -> Answer | None:
+    """As the command does, its note on standard output too."""
+    return print_stream(chunks, notes=sys.stdout)
+
+
+def _show(command: str) -> None:
+    print(f"\n$ python -m unroll {command}", flush=True)
+
+
+DEMONSTRATIONS: Mapping[int, Callable[[Client, str, Sample], None]] = {
+    pb.TASK_CLASSIFY: _classify,
+    pb.TASK_TAG: _tag,
+    pb.TASK_FILL: _fill,
+    pb.TASK_GENERATE: _write_of_prompt,
+    pb.TASK_SEQ2SEQ: _write_of_source,
+    pb.TASK_VECTOR_TO_SEQUENCE: _write_of_vector,
+}

@@ -1,0 +1,128 @@
+"""A model of a known task is a training script and a recipe, and no list anywhere names it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import training
+from bundle.store import read_bundle
+from evaluation import __main__ as evaluation
+from examples.demonstrations import demonstrate
+from export import __main__ as export
+from export import quality
+from export.bundles import export_bundle
+from tests import tiny
+from training import config
+from training.scripts import declared
+from unroll import Client
+
+ROOT = Path(__file__).parents[1]
+RECIPE = """
+[sampling]
+temperature = 0.5
+top_k = 3
+top_p = 0.9
+
+[export]
+int8 = true
+
+[[goals]]
+figure = "loss"
+bar = 100
+is_error = true
+
+[card]
+weaknesses = "It knows no letter."
+"""
+SCRIPT = """
+import torch
+
+from training.checkpoint import Figure
+from training.held_out import HeldOut
+from training.likelihood import nats_of
+from training.measurements import ratio
+
+TEXT = "abcabcabc"
+
+
+def held_out(context):
+    def measure(answers):
+        (nats,) = answers
+        return [ratio(nats, [1] * len(nats), len(nats), "letters")]
+
+    return HeldOut([(TEXT, 1)], measure)
+
+
+def held_out_figures(model, tokenizers, data, quick, command):
+    ids = torch.tensor(tokenizers["input"].encode(TEXT).ids)
+    (nats,) = nats_of(model, [(ids, 1)])
+    return (Figure("loss", float(nats.mean()), "nats a letter", "a text", len(nats), command),)
+"""
+
+
+@pytest.fixture
+def tenth(tmp_path, monkeypatch):
+    """Its recipe and its script lie beside those of the nine."""
+    recipes, scripts = tmp_path / "recipes", tmp_path / "scripts"
+    for folder, name, content in (
+        (recipes, "tenth.toml", RECIPE), (scripts, "tenth.py", SCRIPT)
+    ):  # fmt: skip
+        folder.mkdir()
+        (folder / name).write_text(content)
+    monkeypatch.setattr(config, "RECIPES", recipes)
+    monkeypatch.setattr(training, "__path__", [*training.__path__, str(scripts)])
+    yield recipes / "tenth.toml"
+    sys.modules.pop("training.tenth", None)
+
+
+def test_the_makefile_trains_and_exports_whatever_has_a_recipe(tmp_path, tenth):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "recipes").symlink_to(tenth.parent)
+    # Whoever runs the tests by make has flags of their own.
+    environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+    shown = subprocess.run(
+        ["make", "-npq", "-f", ROOT / "Makefile"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert "MODELS := tenth" in shown
+    assert "INT8 := tenth" in shown
+    assert "BUNDLES := models/tenth/1/manifest.json" in shown
+
+
+def test_a_tenth_model_is_exported_evaluated_and_shown(
+    tmp_path, tenth, monkeypatch, capsys, start_service
+):
+    monkeypatch.setattr(quality, "_ROUND_SECONDS", 0.001)
+    recipe = config.recipe_of("tenth")
+    made = tiny.trained(
+        "tenth", tiny.generator().build().config,
+        {"input": tiny.LETTER_READER, "output": tiny.LETTER_READER},
+    )  # fmt: skip
+    facts = {"command": "none", "seconds": 9, "threads": 1, "parameters": 9}
+    measure = declared("tenth", "held_out_figures")
+    figures = measure(made.build(), made.tokenizers, tmp_path, False, "none")
+    training_facts = {**made.training, **facts}
+    made = replace(made, figures=figures, sampling=recipe.sampling, training=training_facts)
+    target = tmp_path / "models" / "tenth" / "1"
+    export_bundle(made, target)
+    arguments = ["export", "tenth", "--bundle", str(target), "--models", str(tmp_path / "models")]
+    monkeypatch.setattr("sys.argv", [*arguments, "--int8"])
+    assert export.main() == 0
+    manifest = read_bundle(target).manifest
+    assert manifest.sampling == recipe.sampling
+    assert [f.precision for f in manifest.precisions["int8"].figures] == ["int8", "fp32"]
+
+    pages = ["--models", str(tmp_path / "models"), "--output", str(tmp_path / "docs")]
+    assert evaluation.main(pages) == 0
+    assert "It knows no letter." in (tmp_path / "docs" / "models" / "tenth.md").read_text()
+    assert "| tenth | loss, a text | ≤ 100 |" in (tmp_path / "docs" / "models.md").read_text()
+
+    service = start_service(models=tmp_path / "models")
+    with Client(service.target, timeout=20) as client:
+        (model,) = client.list_models().models
+        assert demonstrate(client, model)
+    assert "generate --model tenth" in capsys.readouterr().out

@@ -1,0 +1,62 @@
+"""A held-out split as questions to a served model, and what the answers to them are worth.
+
+A training script declares one (training/scripts.py); who asks the questions knows the task alone,
+and no model by name. What a question and its answer are, by task:
+
+==========  ==========================================  =========================================
+task        question                                    answer
+==========  ==========================================  =========================================
+classify    a text                                      labels, the likeliest first, five at most
+tag         the tokens of a text                        the label of each token
+fill        a text with ``___`` in it                   words, the likeliest first, five at most
+generate    a text, and how many of its first           -log p of each of the others, in nats
+            characters are only read
+seq2seq     a source                                    the text that the model writes
+vec2seq     a vector                                    the text that the model writes
+==========  ==========================================  =========================================
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from bundle.tokenizer import Tokenizer
+from training.measurements import Measurement
+
+BLANK = "___"
+BEST = 5  # labels or words of an answer, at most
+
+Confusion = Counter[tuple[str, str]]  # how often each (true label, said label) came up
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """The model that is evaluated, as far as its held-out split depends on it.
+
+    data: folder of data packages. tokenizers: by role. seed: of the training.
+    """
+
+    data: Path
+    tokenizers: Mapping[str, Tokenizer]
+    labels: Sequence[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class HeldOut(Generic[Question, Answer]):
+    """measure: the answers, in the questions' order → one measurement of each figure.
+
+    Figures come in the manifest's order: a model that is measured several times, by beams of
+    several widths, has the same figures of each. confusion: of a model that gives labels.
+    """
+
+    questions: Sequence[Question]
+    measure: Callable[[Sequence[Answer]], Sequence[Measurement]]
+    confusion: Callable[[Sequence[Answer]], Confusion] | None = None
