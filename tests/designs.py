@@ -12,7 +12,7 @@ from itertools import combinations, product
 
 from tests import tiny
 from training.checkpoint import TrainedModel
-from training.models import Config, OptionInvalid
+from training.models import Config, DesignInvalid
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
 from training.models.generator import GeneratorConfig
@@ -118,7 +118,7 @@ def valid_designs() -> tuple[Design, ...]:
 def _exists(design: Design) -> bool:
     try:
         config_of(design)
-    except OptionInvalid:
+    except DesignInvalid:
         return False
     return True
 

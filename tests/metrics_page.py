@@ -20,8 +20,8 @@ from service.engine.requests import FinishReason
 from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
 from service.observability.metrics import Metrics
 from service.process.overload import OverloadManager
+from service.refused_model import RefusedModel
 from service.serving.model_version import ServedVersion
-from service.serving.registry import RefusedModel
 from service.serving.statistics import ModelStatistics
 from service.serving.worker import EngineThread
 from tests.service.engine.fakes import HIDDEN, card

@@ -16,7 +16,7 @@ from bundle.vocabulary import Vocabulary
 from training.models.cells import State
 
 
-class Writer(Protocol):
+class BeamModel(Protocol):
     """Seq2Seq, or what is called like it: shapes as there."""
 
     def encode(self, source: Tensor, lengths: Tensor) -> State: ...
@@ -76,7 +76,7 @@ class _Search:
 
 @torch.no_grad()
 def beam_search(
-    model: Writer, source: Tensor, lengths: Tensor, target: Vocabulary, settings: BeamSettings
+    model: BeamModel, source: Tensor, lengths: Tensor, target: Vocabulary, settings: BeamSettings
 ) -> list[list[int]]:
     """The best token ids of each source, without markers: source (batch, time), lengths (batch,)
 

@@ -26,9 +26,9 @@ from training.loop import (
     FitSettings,
     History,
     ResumeImpossible,
-    Task,
     Trainer,
     TrainingStopped,
+    TrainingTask,
 )
 from training.models.embedding import round_large_tables
 from training.scripts import module_of
@@ -81,7 +81,7 @@ class Run:
         self,
         build: Callable[[AnyConfig], AnyModel],
         config: AnyConfig,
-        task: Task[AnyModel],
+        task: TrainingTask[AnyModel],
         settings: FitSettings,
         stage: str = "",
         after: History | None = None,

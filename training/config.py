@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from bundle.manifest import SamplingDefaults
 from training.ema import AVERAGES
 from training.loop import FitSettings
-from training.models import Config, OptionInvalid, config_from_json
+from training.models import Config, DesignInvalid, config_from_json
 
 RECIPES = Path(__file__).parent / "recipes"
 TABLES = ("task", "model", "fit")
@@ -111,7 +111,7 @@ class Recipe:
         try:
             content = {"architecture": kind.architecture, **self.model, **of_data}
             return cast(AnyConfig, config_from_json(content))
-        except OptionInvalid as error:
+        except DesignInvalid as error:
             raise RecipeInvalid(f"{self.path.name}: [model]: {error}") from error
 
     def to_json(self) -> dict[str, Any]:

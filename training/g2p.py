@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
 from bundle.vocabulary import PADDING_ID, Vocabulary
-from training.beam import BeamSettings, Writer, beam_search
+from training.beam import BeamModel, BeamSettings, beam_search
 from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
 from training.data.cmudict import Pronunciations, load_pronunciations, split_by_headword
@@ -123,7 +123,7 @@ BEAM = BeamSettings(width=5, penalty=1.0, most_tokens=TARGET_LIMIT)
 
 
 def pronounce(
-    model: Writer,
+    model: BeamModel,
     source: Tensor,
     lengths: Tensor,
     target: Vocabulary,
@@ -134,7 +134,7 @@ def pronounce(
 
 
 def error_rates(
-    model: Writer,
+    model: BeamModel,
     source: Tokenizer,
     target: Vocabulary,
     words: Pronunciations,
@@ -184,7 +184,7 @@ def held_out(context: EvaluationContext) -> HeldOut[str, str]:
 
 
 def held_out_figures(
-    model: Writer, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
+    model: BeamModel, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
 ) -> tuple[Figure, ...]:
     """The held-out figures of a model, be it PyTorch's or an exported graph."""
     words = read_splits(data, quick)["held-out"]

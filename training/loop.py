@@ -60,7 +60,7 @@ class FitSettings:
     patience: int = 0
 
 
-class Task(Protocol[TaughtModel]):
+class TrainingTask(Protocol[TaughtModel]):
     """What a script teaches a model."""
 
     def batches(self, epoch: int) -> Sequence[Any]:
@@ -148,7 +148,7 @@ class Trainer(Generic[AnyModel]):
     def __init__(
         self,
         model: AnyModel,
-        task: Task[AnyModel],
+        task: TrainingTask[AnyModel],
         settings: FitSettings,
         folder: Path,
         identity: Mapping[str, Any] | None = None,

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from training.batching import similar_lengths
 from training.models.classifier import Classifier
-from training.models.options import OptionInvalid
+from training.models.options import DesignInvalid
 
 # Noise is drawn by the frequency to this power (Mikolov et al. 2013, arXiv:1310.4546).
 _NOISE_POWER = 0.75
@@ -39,7 +39,7 @@ class LanguageReader(nn.Module):
         super().__init__()
         options = classifier.config.recurrent
         if not options.bidirectional or options.layers > 1 or options.output_mlp:
-            raise OptionInvalid("pretraining is for one bidirectional layer without output_mlp")
+            raise DesignInvalid("pretraining is for one bidirectional layer without output_mlp")
         self.embedding = classifier.embedding
         self.dropout = classifier.dropout
         self.stack = classifier.stack

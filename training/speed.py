@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from training.cli import Run
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.models.tagger import Tagger, TaggerConfig
-from training.tagging import Batch, Sentence, TaggingTask, load_task, stack
+from training.tagging import Batch, TaggedSentence, TaggingTask, load_task, stack
 
 MODEL = "pos"
 _PRODUCT = 1024  # rows and columns of the product that the machine's rate is taken from
@@ -113,7 +113,7 @@ def _bucketed(task: TaggingTask) -> Iterator[Batch]:
         epoch += 1
 
 
-def _unbucketed(sentences: Sequence[Sentence], size: int) -> Iterator[Batch]:
+def _unbucketed(sentences: Sequence[TaggedSentence], size: int) -> Iterator[Batch]:
     choose = random.Random(1)
     while True:
         order = choose.sample(list(sentences), len(sentences))

@@ -64,7 +64,7 @@ class TaggingSettings:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class TaggedSentence:
     """A sentence as the tokenizer reads it.
 
     tokens, labels: of each token, its id and the number of its word's tag.
@@ -76,7 +76,7 @@ class Sentence:
     words: list[int]
 
 
-def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], sentence: Tagged) -> Sentence:
+def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], sentence: Tagged) -> TaggedSentence:
     """numbers: of each tag."""
     rows = [
         (token, numbers.get(tag, NO_TAG), number)
@@ -84,17 +84,17 @@ def encode(tokenizer: Tokenizer, numbers: Mapping[str, int], sentence: Tagged) -
         for token in tokenizer.encode(word).ids
     ]
     tokens, labels, words = zip(*rows, strict=True)
-    return Sentence(list(tokens), list(labels), list(words))
+    return TaggedSentence(list(tokens), list(labels), list(words))
 
 
 def make_batches(
-    sentences: Sequence[Sentence], choose: random.Random, size: int = EVALUATION_BATCH
+    sentences: Sequence[TaggedSentence], choose: random.Random, size: int = EVALUATION_BATCH
 ) -> list[Batch]:
     grouped = similar_lengths(sentences, lambda s: len(s.tokens), size, choose)
     return [stack(batch) for batch in grouped]
 
 
-def stack(sentences: Sequence[Sentence]) -> Batch:
+def stack(sentences: Sequence[TaggedSentence]) -> Batch:
     tokens = [torch.tensor(sentence.tokens) for sentence in sentences]
     labels = [torch.tensor(sentence.labels) for sentence in sentences]
     return (
@@ -117,8 +117,8 @@ class TaggingTask:
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
-    training: Sequence[Sentence]
-    validation: Sequence[Sentence]
+    training: Sequence[TaggedSentence]
+    validation: Sequence[TaggedSentence]
     seed: int
     batch: int = 32
     drop_words: Callable[[Tensor], Tensor] = torch.clone
@@ -169,7 +169,7 @@ class WordsRight:
 
 @torch.no_grad()
 def count_right(
-    read: Reader, sentences: Sequence[Sentence], stand_ins: Collection[int]
+    read: Reader, sentences: Sequence[TaggedSentence], stand_ins: Collection[int]
 ) -> WordsRight:
     """Tags each sentence and compares word by word.
 
@@ -191,7 +191,7 @@ def count_right(
 
 
 def _verdicts(
-    sentence: Sentence, said: list[int], stand_ins: Collection[int]
+    sentence: TaggedSentence, said: list[int], stand_ins: Collection[int]
 ) -> list[tuple[bool, bool]]:
     """(is right, is unknown) of each word."""
     words = [(True, False)] * (sentence.words[-1] + 1)
@@ -217,7 +217,7 @@ def make_tokenizer(counts: Counter[str], words: int, most_endings: int) -> Token
     return Tokenizer("endings", Vocabulary((*kept, *found.symbols[:most_endings])))
 
 
-def load_task(run: Run) -> tuple[TaggingTask, list[Sentence]]:
+def load_task(run: Run) -> tuple[TaggingTask, list[TaggedSentence]]:
     """What is trained on and validated with, and the held-out sentences."""
     options = run.recipe.task_settings(TaggingSettings)
     sentences = load_sentences(run.data)

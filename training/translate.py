@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import PADDING_ID
-from training.beam import BeamSettings, Writer, beam_search
+from training.beam import BeamModel, BeamSettings, beam_search
 from training.bpe import cut_at_random, learn_pieces
 from training.checkpoint import Figure, TrainedModel
 from training.cli import Run, run_script
@@ -148,7 +148,7 @@ def _nats(model: Seq2Seq, batch: Batch, label_smoothing: float) -> tuple[Tensor,
 
 
 def translate(
-    model: Writer,
+    model: BeamModel,
     tokenizers: Mapping[str, Tokenizer],
     texts: Sequence[str],
     settings: BeamSettings = BEAM,
@@ -208,7 +208,7 @@ def held_out(context: EvaluationContext) -> HeldOut[str, str]:
 
 
 def held_out_figures(
-    model: Writer, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
+    model: BeamModel, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
 ) -> tuple[Figure, ...]:
     """The held-out figures of a model, be it PyTorch's or an exported graph."""
     pairs = read_splits(data, quick)["held-out"]

@@ -14,21 +14,21 @@ from torch import nn
 from bundle.manifest import CLASSIFY, FILL, GENERATE, SEQ2SEQ, TAG, VEC2SEQ, StateTensor
 from export.graphs import Graph
 from export.tasks.base import ExportTask
-from export.tasks.classify import Classify
-from export.tasks.fill import Fill
-from export.tasks.generate import Generate
-from export.tasks.seq2seq import SequenceToSequence
-from export.tasks.tag import Tag
-from export.tasks.vec2seq import VectorToSequence
+from export.tasks.classify import ClassifyExport
+from export.tasks.fill import FillExport
+from export.tasks.generate import GenerateExport
+from export.tasks.seq2seq import Seq2SeqExport
+from export.tasks.tag import TagExport
+from export.tasks.vec2seq import Vec2SeqExport
 from training.models import Config
 
 TASKS: dict[str, ExportTask[Any]] = {
-    CLASSIFY: Classify(),
-    TAG: Tag(),
-    FILL: Fill(),
-    GENERATE: Generate(),
-    SEQ2SEQ: SequenceToSequence(),
-    VEC2SEQ: VectorToSequence(),
+    CLASSIFY: ClassifyExport(),
+    TAG: TagExport(),
+    FILL: FillExport(),
+    GENERATE: GenerateExport(),
+    SEQ2SEQ: Seq2SeqExport(),
+    VEC2SEQ: Vec2SeqExport(),
 }
 
 

@@ -22,7 +22,7 @@ class _Predict(Wrapped):
         return torch.softmax(self.model(tokens, lengths), dim=1)
 
 
-class Classify(ExportTask[ReaderConfig]):
+class ClassifyExport(ExportTask[ReaderConfig]):
     def graphs(
         self, model: nn.Module, config: ReaderConfig, never_sampled_ids: Sequence[int], traced: bool
     ) -> list[Graph]:

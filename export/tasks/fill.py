@@ -22,7 +22,7 @@ class _Predict(Wrapped):
         return torch.softmax(self.model(tokens, lengths, right, right_lengths), dim=1)
 
 
-class Fill(ExportTask[FillConfig]):
+class FillExport(ExportTask[FillConfig]):
     def graphs(
         self, model: nn.Module, config: FillConfig, never_sampled_ids: Sequence[int], traced: bool
     ) -> list[Graph]:

@@ -17,7 +17,7 @@ class _Prefill(Wrapped):
         return after
 
 
-class Generate(WritingTask[GeneratorConfig]):
+class GenerateExport(WritingTask[GeneratorConfig]):
     """There is no best way to go on, so a token is drawn from the model as it is."""
 
     sampling = SamplingDefaults(temperature=1.0, top_k=0, top_p=1.0)

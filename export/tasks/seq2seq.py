@@ -17,7 +17,7 @@ class _Prefill(Wrapped):
         return state
 
 
-class SequenceToSequence(WritingTask[Seq2SeqConfig]):
+class Seq2SeqExport(WritingTask[Seq2SeqConfig]):
     def state(self, config: Seq2SeqConfig) -> tuple[StateTensor, ...]:
         carried = stack_state(config.recurrent)
         if not config.attention:

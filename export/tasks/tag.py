@@ -29,7 +29,7 @@ class _Predict(Wrapped):
         return torch.softmax(self.model.tag(tokens, lengths, self.unroll), dim=2)
 
 
-class Tag(ExportTask[TaggerConfig]):
+class TagExport(ExportTask[TaggerConfig]):
     def state(self, config: TaggerConfig) -> tuple[StateTensor, ...]:
         if not config.streams:
             return ()

@@ -18,7 +18,7 @@ class _Prefill(Wrapped):
         return state
 
 
-class VectorToSequence(WritingTask[VectorToSequenceConfig]):
+class Vec2SeqExport(WritingTask[VectorToSequenceConfig]):
     def state(self, config: VectorToSequenceConfig) -> tuple[StateTensor, ...]:
         condition = StateTensor("condition", "float32", (config.condition_size,), carried=False)
         return (condition, *self._memory(config), *stack_state(config.recurrent))

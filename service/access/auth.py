@@ -31,7 +31,7 @@ class TokenInvalid(ValueError):
 
 
 @dataclass(frozen=True)
-class Token:
+class BearerToken:
     """digest: SHA-256 of the token itself. One caller may have several, each with its roles."""
 
     caller: Caller
@@ -45,7 +45,7 @@ class BearerTokens:
     tokens: those that are good now.
     """
 
-    def __init__(self, tokens: Callable[[], Sequence[Token]]) -> None:
+    def __init__(self, tokens: Callable[[], Sequence[BearerToken]]) -> None:
         self._tokens = tokens
 
     def caller(self, method: str, metadata: Metadata) -> Caller:
@@ -63,7 +63,7 @@ class BearerTokens:
             )
         return token.caller
 
-    def _known(self, sent: bytes) -> Token:
+    def _known(self, sent: bytes) -> BearerToken:
         digest = hashlib.sha256(sent).digest()
         found = None
         # All of them, each in the same time: how long it takes depends on none.
@@ -91,13 +91,13 @@ def _sent(metadata: Metadata) -> bytes:
 # -- the file ---------------------------------------------------------------------------------
 
 
-def read_tokens(file: Path) -> list[Token]:
+def read_tokens(file: Path) -> list[BearerToken]:
     """Lines of NAME ROLE[,ROLE] [weight=NUMBER] sha256:HEX; # begins a comment.
 
     Raises FileUnusable, which quotes no line: a token in the clear may stand there by mistake.
     """
     text = read_file(file, "auth_tokens").decode(errors="replace")
-    tokens: list[Token] = []
+    tokens: list[BearerToken] = []
     for number, line in enumerate(text.split("\n"), start=1):
         words = line.partition("#")[0].split()
         if not words:
@@ -114,13 +114,13 @@ def read_tokens(file: Path) -> list[Token]:
     return tokens
 
 
-def _token_of(words: Sequence[str]) -> Token:
+def _token_of(words: Sequence[str]) -> BearerToken:
     digest = _DIGEST.fullmatch(words[-1])
     if len(words) not in (3, 4) or digest is None:
         raise TokenInvalid("it is not NAME ROLE[,ROLE] [weight=NUMBER] sha256:HEX")
     name, roles, *weight = words[:-1]
     caller = Caller(_checked(name), _weight(weight[0]) if weight else 1.0)
-    return Token(caller, _roles(roles.split(",")), bytes.fromhex(digest[1]))
+    return BearerToken(caller, _roles(roles.split(",")), bytes.fromhex(digest[1]))
 
 
 def _weight(text: str) -> float:

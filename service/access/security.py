@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from service.access.auth import BearerTokens, Token, read_tokens
+from service.access.auth import BearerToken, BearerTokens, read_tokens
 from service.access.file_reload import FileUnusable, Renewed
 from service.access.identity import AllowAll, Guard
 from service.access.tls import Credentials, TlsFiles
@@ -60,7 +60,7 @@ def _credentials(config: Config, failed: Callable[[], None]) -> Credentials | No
     return Credentials(files, failed)
 
 
-def _tokens(file: Path, failed: Callable[[], None]) -> Renewed[list[Token]]:
+def _tokens(file: Path, failed: Callable[[], None]) -> Renewed[list[BearerToken]]:
     return Renewed([file], partial(read_tokens, file), failed)
 
 

@@ -7,7 +7,6 @@ writes beside it is always here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,16 +16,9 @@ from bundle.manifest import StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from service.engine.requests import State
 from service.engine.rng import BLOCK, uniform_block
+from service.step_buffers import StepBuffers
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class StepBuffers:
-    """What one step reads and writes, by the graph's names; (capacity, …) each."""
-
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
 
 
 class StateStore(Protocol):

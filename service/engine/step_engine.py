@@ -38,10 +38,11 @@ from service.engine.scheduler import (
     Scheduler,
 )
 from service.engine.shares import NOBODY, Share
-from service.engine.slots import Slots, StateStore, StepBuffers
+from service.engine.slots import Slots, StateStore
 from service.engine.stopwatch import Stopwatch
 from service.engine.topk import largest
 from service.failpoints import failpoint
+from service.step_buffers import StepBuffers
 
 # Streams for which nothing is computed.
 _RESTING = (Phase.PAUSED, Phase.RETURNING, Phase.GONE)

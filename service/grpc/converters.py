@@ -16,12 +16,12 @@ from service.engine.requests import (
     SampleFinished,
     TokenMade,
 )
+from service.refused_model import RefusedModel
 from service.serving.classifier import Classified
 from service.serving.fill_mask import FilledBlank
 from service.serving.generator import OpenStream, ScoredText, ScoredToken
 from service.serving.model_info import ModelCard
 from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
-from service.serving.registry import RefusedModel
 from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
 from unroll.v1 import unroll_pb2 as pb

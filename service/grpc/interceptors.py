@@ -17,7 +17,7 @@ from service.engine.errors import RequestError, without_frames
 from service.grpc.bodies import Bodies, Incoming, Parse, read_message
 from service.grpc.call import CALLER_LEFT, GrpcCall, MessageRequest
 from service.grpc.errors import abortion, end_with
-from service.grpc.send import Writer
+from service.grpc.send import MessageWriter
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -154,7 +154,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if failure:
                 end_with(context, failure)
             elif response is not None:
-                await Writer(context, self.stall_seconds).write(response)
+                await MessageWriter(context, self.stall_seconds).write(response)
 
         return (
             wrap(arrived, None, serializer),

@@ -12,7 +12,7 @@ from service.failpoints import failpoint
 from service.serving.output_stream import ON_GIVEN_UP
 
 
-class Writer:
+class MessageWriter:
     """The messages of one call; streams that are opened after it interrupt its writes.
 
     stall_seconds: how long a message may wait for its caller to read.

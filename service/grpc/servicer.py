@@ -14,7 +14,7 @@ from service.engine.errors import RequestError, ServiceStopping, WrongInput, wit
 from service.grpc import converters
 from service.grpc.interceptors import CallRequests
 from service.grpc.measure import classify_bytes, score_bytes, tag_bytes
-from service.grpc.send import Writer
+from service.grpc.send import MessageWriter
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.generator import GeneratorModel
@@ -68,7 +68,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
 
     async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
         start = await self._start_of(requests)
-        writer = Writer(context, self.stall_seconds)
+        writer = MessageWriter(context, self.stall_seconds)
         with self.registry.call_of_part(
             TaggerModel, lambda tagger: tagger.streams, start.model, start.model_version
         ) as call:
@@ -93,7 +93,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         stream: TagStream,
         requests: CallRequests,
         context: grpc.aio.ServicerContext,
-        writer: Writer,
+        writer: MessageWriter,
     ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
         moving = asyncio.ensure_future(self._hand_over(stream, feeding))
@@ -138,7 +138,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
     async def _generate(
         self, model: GeneratorModel, params: GenerateParams, context: grpc.aio.ServicerContext
     ) -> None:
-        writer = Writer(context, self.stall_seconds)
+        writer = MessageWriter(context, self.stall_seconds)
         stream = await model.generate(params)
         try:
             is_first = True

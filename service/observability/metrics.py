@@ -36,8 +36,8 @@ from service.observability.collectors import ServedMetrics
 from service.observability.logs import dropped_lines
 from service.observability.prom_types import CountedHistogram, InfoGauge, ReadCounter
 from service.process.overload import OverloadManager
+from service.refused_model import RefusedModel
 from service.serving.model_info import ModelCard
-from service.serving.registry import RefusedModel
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Streams live long, of tags for ever.

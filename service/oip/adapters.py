@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.engine.errors import WrongInput
-from service.oip.parameters import Parameters
-from service.oip.tensors import Array, TensorSpec
+from service.oip.parameters import InferParameters
+from service.oip.tensors import Array, TensorMetadata
 from service.serving.inputs import MAX_TEXTS
 from service.serving.model_info import ModelCard
 
@@ -44,18 +44,18 @@ class ModelAdapter:
     are the state of one; each comes out as ``next_NAME``.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
     max_batch = MAX_TEXTS
     settings_help = "this model has none of its own"
     is_decoupled = False
     keeps_sequences = False
-    state: tuple[TensorSpec, ...] = ()
+    state: tuple[TensorMetadata, ...] = ()
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card
 
-    def settings(self, parameters: Parameters) -> Any:
+    def settings(self, parameters: InferParameters) -> Any:
         """What the parameters say, as infer() wants it. Raises WrongInput."""
         return None
 

@@ -13,8 +13,8 @@ from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.errors import WrongInput
 from service.engine.requests import Event, Finished, TokenMade
 from service.oip.adapters import InferResult, ModelAdapter, Setting
-from service.oip.parameters import Parameters
-from service.oip.tensors import Array, TensorSpec, bytes_array, texts_of
+from service.oip.parameters import InferParameters
+from service.oip.tensors import Array, TensorMetadata, bytes_array, texts_of
 from service.serving.generator import GeneratorModel, OpenStream
 from service.serving.sampling_params import GenerateParams, SamplingParams
 
@@ -40,7 +40,7 @@ class GenerationSettings:
     tokens_per_message: int
 
 
-class Generate(ModelAdapter):
+class GenerateAdapter(ModelAdapter):
     """Unlike a model of Triton that is decoupled, it can be asked for one response, too.
 
     reads: the one input, named as what prefills the model.
@@ -50,18 +50,18 @@ class Generate(ModelAdapter):
     is_decoupled = True
     settings_help = f"this model knows {', '.join(_KNOWN)}"
 
-    def __init__(self, model: GeneratorModel, reads: TensorSpec) -> None:
+    def __init__(self, model: GeneratorModel, reads: TensorMetadata) -> None:
         super().__init__(model.card)
         self.model = model
         self.inputs = (reads,)
         self.outputs = (
-            TensorSpec("text", "BYTES", (1,)),
-            TensorSpec("tokens", "INT64", (-1,)),
-            TensorSpec("log_probabilities", "FP32", (-1,)),
-            TensorSpec("finish_reason", "BYTES", (1,)),
+            TensorMetadata("text", "BYTES", (1,)),
+            TensorMetadata("tokens", "INT64", (-1,)),
+            TensorMetadata("log_probabilities", "FP32", (-1,)),
+            TensorMetadata("finish_reason", "BYTES", (1,)),
         )
 
-    def settings(self, parameters: Parameters) -> GenerationSettings:
+    def settings(self, parameters: InferParameters) -> GenerationSettings:
         allowed, banned = (_ids(parameters, name) for name in _LISTS)
         sampling = SamplingParams(
             _values(parameters),
@@ -78,7 +78,7 @@ class Generate(ModelAdapter):
             parameters.whole("tokens_per_message") or 1,
         )
 
-    def _most_tokens(self, parameters: Parameters) -> int:
+    def _most_tokens(self, parameters: InferParameters) -> int:
         wanted = parameters.whole("max_tokens")
         usual = min(_USUAL_TOKENS, self.card.limits["output_tokens"])
         return usual if wanted is None else wanted
@@ -125,20 +125,20 @@ class Generate(ModelAdapter):
         return await self.model.generate(params)
 
 
-class GenerateFromText(Generate):
+class GenerateFromText(GenerateAdapter):
     """A text, as ``prompt`` or as ``source``."""
 
     def __init__(self, model: GeneratorModel) -> None:
-        super().__init__(model, TensorSpec(model.input.name, "BYTES", (1,)))
+        super().__init__(model, TensorMetadata(model.input.name, "BYTES", (1,)))
 
     def value(self, array: Array) -> str:
         return texts_of(array, self.inputs[0].name)[0]
 
 
-class GenerateFromVector(Generate):
+class GenerateFromVector(GenerateAdapter):
     def __init__(self, model: GeneratorModel) -> None:
         fields = model.card.vector_fields
-        super().__init__(model, TensorSpec(model.input.name, "FP32", (len(fields),)))
+        super().__init__(model, TensorMetadata(model.input.name, "FP32", (len(fields),)))
 
     def value(self, array: Array) -> list[float]:
         values: list[float] = array.tolist()
@@ -169,7 +169,7 @@ def _result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferRes
     )
 
 
-def _values(parameters: Parameters) -> dict[str, float]:
+def _values(parameters: InferParameters) -> dict[str, float]:
     """The sampling parameters that are there."""
     given = {
         p.name: parameters.whole(p.name, int(p.most)) if p.is_whole else parameters.number(p.name)
@@ -178,7 +178,7 @@ def _values(parameters: Parameters) -> dict[str, float]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _stops(parameters: Parameters) -> tuple[str, ...]:
+def _stops(parameters: InferParameters) -> tuple[str, ...]:
     """One text, or a JSON list of several."""
     value = parameters.take("stop")
     if value is None:
@@ -193,7 +193,7 @@ def _stops(parameters: Parameters) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _ids(parameters: Parameters, name: str) -> tuple[int, ...]:
+def _ids(parameters: InferParameters, name: str) -> tuple[int, ...]:
     value = parameters.take(name)
     if value is None:
         return ()
@@ -203,7 +203,7 @@ def _ids(parameters: Parameters, name: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _bias(parameters: Parameters) -> dict[int, float]:
+def _bias(parameters: InferParameters) -> dict[int, float]:
     value = parameters.take("logit_bias")
     if value is None:
         return {}

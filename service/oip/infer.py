@@ -17,10 +17,10 @@ from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
 from service.oip.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
-from service.oip.parameters import Parameters
+from service.oip.parameters import InferParameters
 from service.oip.tensors import (
     Array,
-    TensorSpec,
+    TensorMetadata,
     bytes_array,
     read_inputs,
     refuse_parameter,
@@ -60,7 +60,7 @@ class InferOptions:
     sequence: None for a request that goes on from nothing. parameters: that are not read yet.
     """
 
-    parameters: Parameters
+    parameters: InferParameters
     sequence: tuple[SequenceKey, Flags] | None
     timeout_seconds: float | None
     wants_empty_final: bool
@@ -267,7 +267,7 @@ def _marked(response: pb.ModelInferResponse, is_final: bool) -> pb.ModelInferRes
 
 
 def _options_of(request: pb.ModelInferRequest, owner: Hashable) -> InferOptions:
-    parameters = Parameters(request.parameters)
+    parameters = InferParameters(request.parameters)
     timeout = parameters.whole("timeout", _LONGEST_TIMEOUT)
     seconds = timeout / _MICROSECONDS if timeout else None
     _share(parameters.whole("priority", _LARGEST) or 0, seconds)
@@ -311,7 +311,7 @@ def _share(priority: int, seconds: float | None) -> None:
 
 
 def _sequence(
-    request: pb.ModelInferRequest, parameters: Parameters, owner: Hashable
+    request: pb.ModelInferRequest, parameters: InferParameters, owner: Hashable
 ) -> tuple[SequenceKey, Flags] | None:
     number = parameters.take("sequence_id")
     flags = Flags(parameters.flag("sequence_start"), parameters.flag("sequence_end"))
@@ -348,13 +348,13 @@ def _wanted(request: pb.ModelInferRequest, adapter: ModelAdapter) -> dict[str, i
     return wanted
 
 
-def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: TensorSpec) -> int:
+def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: TensorMetadata) -> int:
     """How many of the likeliest labels are wanted instead of the numbers."""
     parameters = dict(output.parameters)
     given = {k: v for k, v in parameters.items() if k == "classification"}
     for name in parameters.keys() - given.keys() - {_BINARY}:
         refuse_parameter(f"output {output.name!r}", name)
-    count = Parameters(given).whole("classification") or 0
+    count = InferParameters(given).whole("classification") or 0
     if count and not port.labels:
         raise WrongInput(
             f"output {output.name!r} has no labels to classify by; leave 'classification' out"
@@ -362,7 +362,7 @@ def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor, port: Tens
     return min(count, len(port.labels))
 
 
-def _labelled(array: Array, count: int, ports: tuple[TensorSpec, ...], name: str) -> Array:
+def _labelled(array: Array, count: int, ports: tuple[TensorMetadata, ...], name: str) -> Array:
     """Triton's classification extension: the ``count`` largest as "value:index:label"."""
     if not count:
         return array

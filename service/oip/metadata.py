@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from service.oip.adapters import TENSORS, ModelAdapter
-from service.oip.tensors import DATATYPES, TensorSpec
+from service.oip.tensors import DATATYPES, TensorMetadata
 from service.serving.control_types import READY, IndexEntry
 from service.serving.model_info import ModelCard
 from service.serving.model_version import ServedVersion
@@ -30,7 +30,7 @@ def metadata(name: str, versions: Sequence[str], adapter: ModelAdapter) -> pb.Mo
     )
 
 
-def _metadata(port: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+def _metadata(port: TensorMetadata) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(
         name=port.name, datatype=port.datatype, shape=port.shape
     )
@@ -87,11 +87,11 @@ def configuration(
     return config
 
 
-def _type(port: TensorSpec) -> config_pb.DataType:
+def _type(port: TensorMetadata) -> config_pb.DataType:
     return DATATYPES[port.datatype].config
 
 
-def _dims(port: TensorSpec, adapter: ModelAdapter) -> tuple[int, ...]:
+def _dims(port: TensorMetadata, adapter: ModelAdapter) -> tuple[int, ...]:
     return port.shape[1:] if adapter.max_batch else port.shape
 
 

@@ -12,7 +12,7 @@ from unroll.inference import grpc_service_pb2 as pb
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
-class Parameters:
+class InferParameters:
     """Each is taken once; what is left at the end was unknown.
 
     Every method raises WrongInput, with the parameter's name, for what it cannot read.

@@ -14,9 +14,9 @@ from service.engine.errors import RequestError, ServiceStopping
 from service.grpc.bodies import read_message
 from service.grpc.call import CALLER_LEFT, GrpcCall, MessageRequest
 from service.grpc.errors import message_of
-from service.grpc.send import Writer
+from service.grpc.send import MessageWriter
 from service.oip.infer import MOST_ID_CHARACTERS, InferHandler
-from service.oip.writer import Outbox
+from service.oip.writer import ResponseQueue
 from unroll.inference import grpc_service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -52,7 +52,7 @@ class InferStream:
         )
         self._unread: set[Reservation] = set()
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._outbox = Outbox(Writer(context, stall_seconds).write, MOST_UNWRITTEN)
+        self._outbox = ResponseQueue(MessageWriter(context, stall_seconds).write, MOST_UNWRITTEN)
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Until the caller has sent all and has all, or the server stops.

@@ -14,7 +14,7 @@ import numpy as np
 from service.engine.errors import WrongInput
 from service.engine.requests import NextTokenDistribution, State, TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
-from service.oip.tensors import Array, TensorSpec, datatype_of
+from service.oip.tensors import Array, TensorMetadata, datatype_of
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillItem, FillModel
 from service.serving.generator import GeneratorModel
@@ -24,14 +24,16 @@ from service.serving.stateful_step import NextTokenParams, look_ahead
 from service.serving.tagger import TaggedToken, TaggerModel
 
 # Numbers of one output: 16 MiB.
-_MOST_TOLD = 2**22
+_MOST_NUMBERS = 2**22
 
 # Of each number of an answer while it is made, as it was measured: the graph's own, the rows of
 # them together, their logarithms, both as raw contents, in the message, and serialised twice.
 _NUMBER_BYTES = 64
 
 _LENGTHS = (-1, 1)
-_TOKEN = TensorSpec("token", "INT64", (-1, 1), optional=True)
+_TOKEN = TensorMetadata("token", "INT64", (-1, 1), optional=True)
+
+Pair = tuple[TensorMetadata, TensorMetadata]
 
 
 class ClassifyTensors(ModelAdapter):
@@ -39,7 +41,7 @@ class ClassifyTensors(ModelAdapter):
         super().__init__(model.card)
         self.model = model
         self.inputs = _sequence("tokens", "lengths")
-        self.outputs = _label_ports((-1,), model.card.labels)
+        self.outputs = _label_outputs((-1,), model.card.labels)
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
@@ -61,7 +63,7 @@ class TagTensors(ModelAdapter):
         self.model = model
         self.keeps_sequences = model.stream is not None
         self.inputs = _sequence("tokens", "lengths")
-        self.outputs = _label_ports((-1, -1), model.card.labels)
+        self.outputs = _label_outputs((-1, -1), model.card.labels)
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return inputs["tokens"].size * len(self.card.labels) * _NUMBER_BYTES
@@ -94,7 +96,7 @@ class FillTensors(ModelAdapter):
         super().__init__(model.card)
         self.model = model
         self.inputs = (*_sequence("tokens", "lengths"), *_sequence("right", "right_lengths"))
-        self.outputs = _label_ports((-1,), model.card.labels)
+        self.outputs = _label_outputs((-1,), model.card.labels)
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
@@ -121,17 +123,20 @@ class StepTensors(ModelAdapter):
         super().__init__(model.card)
         self.model = model
         self.state = tuple(
-            TensorSpec(spec.name, datatype_of(spec.dtype), (-1, *spec.shape), optional=True)
+            TensorMetadata(spec.name, datatype_of(spec.dtype), (-1, *spec.shape), optional=True)
             for spec in model.card.state
         )
         self.inputs = (*self.reads(model.card), *self.state)
         symbols = model.card.vocabulary
         self.outputs = (
-            TensorSpec("logits", "FP32", (-1, len(symbols)), labels=symbols),
-            *(TensorSpec(f"next_{port.name}", port.datatype, port.shape) for port in self.state),
+            TensorMetadata("logits", "FP32", (-1, len(symbols)), labels=symbols),
+            *(
+                TensorMetadata(f"next_{port.name}", port.datatype, port.shape)
+                for port in self.state
+            ),
         )
 
-    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+    def reads(self, card: ModelCard) -> tuple[TensorMetadata, ...]:
         """The inputs beside the state."""
         raise NotImplementedError
 
@@ -204,7 +209,7 @@ class StepTensors(ModelAdapter):
 class PromptSteps(StepTensors):
     """Rows of tokens, of which the first is a prompt."""
 
-    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+    def reads(self, card: ModelCard) -> tuple[TensorMetadata, ...]:
         return _sequence("tokens", "lengths")
 
     def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
@@ -214,7 +219,7 @@ class PromptSteps(StepTensors):
 class SourceSteps(StepTensors):
     """A source first, then a token at a time."""
 
-    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
+    def reads(self, card: ModelCard) -> tuple[TensorMetadata, ...]:
         return (*_sequence("source", "source_lengths", optional=True), _TOKEN)
 
     def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
@@ -227,8 +232,8 @@ class SourceSteps(StepTensors):
 class VectorSteps(StepTensors):
     """A vector first, then a token at a time."""
 
-    def reads(self, card: ModelCard) -> tuple[TensorSpec, ...]:
-        vector = TensorSpec("vector", "FP32", (-1, len(card.vector_fields)), optional=True)
+    def reads(self, card: ModelCard) -> tuple[TensorMetadata, ...]:
+        vector = TensorMetadata("vector", "FP32", (-1, len(card.vector_fields)), optional=True)
         return vector, _TOKEN
 
     def rows(self, inputs: Mapping[str, Array]) -> list[tuple[tuple[int, ...], Any]]:
@@ -243,16 +248,17 @@ def _tokens(inputs: Mapping[str, Array], rows: int) -> list[tuple[int, ...]]:
     return [tuple(row) for row in inputs["token"].tolist()] if "token" in inputs else [()] * rows
 
 
-def _sequence(tokens: str, lengths: str, optional: bool = False) -> tuple[TensorSpec, TensorSpec]:
-    return TensorSpec(tokens, "INT64", (-1, -1), optional), TensorSpec(
-        lengths, "INT64", _LENGTHS, optional
+def _sequence(tokens: str, lengths: str, optional: bool = False) -> Pair:
+    return (
+        TensorMetadata(tokens, "INT64", (-1, -1), optional),
+        TensorMetadata(lengths, "INT64", _LENGTHS, optional),
     )
 
 
-def _label_ports(free: tuple[int, ...], labels: tuple[str, ...]) -> tuple[TensorSpec, TensorSpec]:
+def _label_outputs(free: tuple[int, ...], labels: tuple[str, ...]) -> Pair:
     shape = (*free, len(labels))
     return tuple(  # type: ignore[return-value]
-        TensorSpec(name, "FP32", shape, labels=labels) for name in ("probabilities", "logits")
+        TensorMetadata(name, "FP32", shape, labels=labels) for name in ("probabilities", "logits")
     )
 
 
@@ -276,10 +282,10 @@ def _rows(inputs: Mapping[str, Array], tokens: str, lengths: str) -> list[tuple[
 
 
 def _check_told(tokens: int, labels: int, name: str) -> None:
-    if tokens * labels > _MOST_TOLD:
+    if tokens * labels > _MOST_NUMBERS:
         raise WrongInput(
             f"input {name!r}: the answer would hold {tokens} x {labels} numbers, and holds at most "
-            f"{_MOST_TOLD}; send fewer rows"
+            f"{_MOST_NUMBERS}; send fewer rows"
         )
 
 

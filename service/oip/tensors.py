@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.errors import NotOffered, WrongInput
-from service.oip.parameters import Parameters
+from service.oip.parameters import InferParameters
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference import model_config_pb2 as config_pb
 
@@ -77,7 +77,7 @@ _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class TensorMetadata:
     """A tensor that a model takes or gives.
 
     shape: -1 for what the request chooses; the batch, where there is one, is part of it.
@@ -96,7 +96,7 @@ def datatype_of(dtype: str) -> str:
     return _DATATYPE_OF_DTYPE[np.dtype(dtype)].name
 
 
-def read_inputs(request: pb.ModelInferRequest, ports: Sequence[TensorSpec]) -> dict[str, Array]:
+def read_inputs(request: pb.ModelInferRequest, ports: Sequence[TensorMetadata]) -> dict[str, Array]:
     """The request's tensors by name, each of its port's datatype and of a shape that fits it.
 
     A tensor of shape [n, 1] may come as [n]. Raises WrongInput with the tensor's name, and
@@ -112,7 +112,7 @@ def read_inputs(request: pb.ModelInferRequest, ports: Sequence[TensorSpec]) -> d
     }
 
 
-def _check_names(request: pb.ModelInferRequest, known: Mapping[str, TensorSpec]) -> None:
+def _check_names(request: pb.ModelInferRequest, known: Mapping[str, TensorMetadata]) -> None:
     names = [tensor.name for tensor in request.inputs]
     for name in names:
         if name not in known:
@@ -162,7 +162,7 @@ def refuse_parameter(what: str, name: str) -> NoReturn:
 
 
 def _read(
-    tensor: pb.ModelInferRequest.InferInputTensor, port: TensorSpec, raw: bytes | None
+    tensor: pb.ModelInferRequest.InferInputTensor, port: TensorMetadata, raw: bytes | None
 ) -> Array:
     what = f"input {tensor.name!r}"
     datatype = _checked_datatype(tensor.datatype, port, what)
@@ -177,12 +177,12 @@ def _read(
 
 
 def _check_told_size(tensor: pb.ModelInferRequest.InferInputTensor, size: int, what: str) -> None:
-    claimed = Parameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
+    claimed = InferParameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
     if claimed not in (None, size):
         raise WrongInput(f"{what} has {size} raw bytes, and its {BINARY_SIZE} says {claimed}")
 
 
-def _checked_datatype(name: str, port: TensorSpec, what: str) -> Datatype:
+def _checked_datatype(name: str, port: TensorMetadata, what: str) -> Datatype:
     if name not in DATATYPES:
         raise WrongInput(f"{what} has the unknown datatype {name!r}; send {port.datatype}")
     if name != port.datatype:
@@ -190,7 +190,7 @@ def _checked_datatype(name: str, port: TensorSpec, what: str) -> Datatype:
     return DATATYPES[name]
 
 
-def _checked_shape(shape: tuple[int, ...], port: TensorSpec, what: str) -> tuple[int, ...]:
+def _checked_shape(shape: tuple[int, ...], port: TensorMetadata, what: str) -> tuple[int, ...]:
     """The port's own rank, so that [n] stands for [n, 1]."""
     if min(shape, default=1) < 1:
         raise WrongInput(f"{what} has the shape {list(shape)}; every dimension is at least 1")

@@ -10,14 +10,14 @@ import numpy as np
 from service.engine.errors import WrongInput
 from service.engine.requests import TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
-from service.oip.parameters import Parameters
-from service.oip.tensors import Array, TensorSpec, bytes_array, texts_of
+from service.oip.parameters import InferParameters
+from service.oip.tensors import Array, TensorMetadata, bytes_array, texts_of
 from service.serving.classifier import Classified, ClassifierModel
 from service.serving.fill_mask import MAX_TOP_WORDS, FilledBlank, FillModel
 from service.serving.inputs import off_loop
 from service.serving.tagger import TaggedToken, TaggerModel, TagParams
 
-_TEXT = TensorSpec("text", "BYTES", (-1, 1))
+_TEXT = TensorMetadata("text", "BYTES", (-1, 1))
 
 
 class ClassifyText(ModelAdapter):
@@ -27,9 +27,9 @@ class ClassifyText(ModelAdapter):
         labels = model.card.labels
         self.inputs = (_TEXT,)
         self.outputs = (
-            TensorSpec("label", "BYTES", (-1, 1)),
-            TensorSpec("probability", "FP32", (-1, 1)),
-            TensorSpec("probabilities", "FP32", (-1, len(labels)), labels=labels),
+            TensorMetadata("label", "BYTES", (-1, 1)),
+            TensorMetadata("probability", "FP32", (-1, 1)),
+            TensorMetadata("probabilities", "FP32", (-1, len(labels)), labels=labels),
         )
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
@@ -62,10 +62,10 @@ class TagText(ModelAdapter):
         self.keeps_sequences = model.stream is not None
         self.inputs = (_TEXT,)
         self.outputs = (
-            TensorSpec("tokens", "BYTES", (-1, -1)),
-            TensorSpec("labels", "BYTES", (-1, -1)),
-            TensorSpec("probabilities", "FP32", (-1, -1)),
-            TensorSpec("lengths", "INT64", (-1, 1)),
+            TensorMetadata("tokens", "BYTES", (-1, -1)),
+            TensorMetadata("labels", "BYTES", (-1, -1)),
+            TensorMetadata("probabilities", "FP32", (-1, -1)),
+            TensorMetadata("lengths", "INT64", (-1, 1)),
         )
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
@@ -113,11 +113,11 @@ class FillText(ModelAdapter):
         self.model = model
         self.inputs = (_TEXT,)
         self.outputs = (
-            TensorSpec("words", "BYTES", (-1, -1)),
-            TensorSpec("probabilities", "FP32", (-1, -1)),
+            TensorMetadata("words", "BYTES", (-1, -1)),
+            TensorMetadata("probabilities", "FP32", (-1, -1)),
         )
 
-    def settings(self, parameters: Parameters) -> int:
+    def settings(self, parameters: InferParameters) -> int:
         top = parameters.whole("top_words")
         if top is not None and not 1 <= top <= MAX_TOP_WORDS:
             raise WrongInput(f"parameter 'top_words' is {top}; choose 1 to {MAX_TOP_WORDS}")

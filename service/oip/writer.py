@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-class Outbox:
+class ResponseQueue:
     """Writes one response after the other: gRPC refuses two writes at once.
 
     Whoever puts a response in may be cancelled at any time: gRPC takes no write back, so those

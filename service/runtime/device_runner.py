@@ -8,7 +8,8 @@ from typing import Any
 import onnxruntime
 
 from service.runtime.device_rows import DeviceRows
-from service.runtime.runners import Array, PromptReader, State, StepBuffers, inputs_read
+from service.runtime.runners import Array, PromptReader, State, inputs_read
+from service.step_buffers import StepBuffers
 
 
 class StateOnHost(Exception):

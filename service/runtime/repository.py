@@ -14,6 +14,7 @@ from bundle.manifest import FP32, ROWS, Manifest
 from bundle.store import MOST_BUNDLE_BYTES, Bundle, digest_of, read_bundle
 from bundle.tasks import spec_of
 from service.failpoints import failpoint
+from service.refused_model import RefusedModel
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session
 
@@ -83,13 +84,6 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
-class RefusedBundle:
-    name: str
-    version: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Repository:
     """A folder of bundles, and how their graphs are to be run."""
 
@@ -101,7 +95,7 @@ class Repository:
     def versions(self) -> dict[str, dict[int, Path]]:
         return all_versions(self.root)
 
-    def load_newest(self) -> tuple[list[LoadedModel], list[RefusedBundle]]:
+    def load_newest(self) -> tuple[list[LoadedModel], list[RefusedModel]]:
         """Raises NoModels and DeviceUnavailable."""
         return load_models(self.root, self.settings, self.precisions, self.most_bytes)
 
@@ -170,7 +164,7 @@ def load_models(
     settings: SessionSettings,
     precisions: Precisions | None = None,
     most_bytes: int = MOST_BUNDLE_BYTES,
-) -> tuple[list[LoadedModel], list[RefusedBundle]]:
+) -> tuple[list[LoadedModel], list[RefusedModel]]:
     """Every model that can be served and every one that cannot, each on its own account.
 
     Raises NoModels, also for a model that ``precisions`` names and the folder lacks, and
@@ -186,7 +180,7 @@ def load_models(
             opened = open_bundle(read_checked(folder, most_bytes), settings, precisions)
             loaded.append(replace(opened, seconds=time.monotonic() - started))
         except BundleError as error:
-            refused.append(RefusedBundle(folder.parent.name, folder.name, str(error)))
+            refused.append(RefusedModel(folder.parent.name, folder.name, str(error)))
     return loaded, refused
 
 

@@ -16,6 +16,7 @@ from bundle.manifest import StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.vocabulary import PADDING_ID
 from service.runtime.sessions import NUMPY_TYPES
+from service.step_buffers import StepBuffers
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
@@ -30,16 +31,6 @@ _SCORE_PIECE = 4096
 
 # Attention takes another kernel for a single query, which rounds otherwise: no piece is shorter.
 _LEAST_SCORED = 2
-
-
-class StepBuffers(Protocol):
-    """Arrays of (capacity, …) that a step reads and writes, by the graph's names."""
-
-    @property
-    def inputs(self) -> Mapping[str, Array]: ...
-
-    @property
-    def outputs(self) -> Mapping[str, Array]: ...
 
 
 class Sequenced(Protocol):

@@ -83,7 +83,7 @@ class ScoreItem:
 
 
 @dataclass(frozen=True)
-class Writer:
+class OutputSpec:
     """What a generating model writes with.
 
     begin_id, end_id, never_sampled_ids: as GenerationModel. rows: how many streams decode at once.
@@ -111,7 +111,7 @@ class GeneratorModel(ReadingModel):
         self,
         card: ModelCard,
         input: GeneratorInput,
-        writer: Writer,
+        writer: OutputSpec,
         thread: EngineThread,
         score_thread: EngineThread,
         resume_tokens: ResumeTokens,

@@ -5,23 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bundle.manifest import StateTensor
-
-
-@dataclass(frozen=True)
-class Figure:
-    name: str
-    value: float
-    unit: str
-    split: str
-    examples: int
-
-
-@dataclass(frozen=True)
-class DataSource:
-    package: str
-    version: str
-    licence: str
+from bundle.manifest import DataSource, FigureSpec, StateTensor
 
 
 @dataclass(frozen=True)
@@ -53,7 +37,7 @@ class ModelCard:
     streams_tags: bool
     limits: Mapping[str, int]
     sampling: Mapping[str, float]
-    figures: tuple[Figure, ...]
+    figures: tuple[FigureSpec, ...]
     data: tuple[DataSource, ...]
     digest: str
     provider: str

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundle.errors import BundleError
+from service.refused_model import RefusedModel
 from service.runtime.devices import DeviceUnavailable
 from service.runtime.probe import OutputNotFinite
 from service.runtime.repository import LoadedModel, Repository
 from service.serving.model_factory import ReadyModel, ServerContext, assemble
-from service.serving.registry import RefusedModel
 
 
 def make_ready(

@@ -20,14 +20,15 @@ from service.engine.errors import (
 )
 from service.failpoints import failpoint
 from service.process.gc_tuning import collect_freed
-from service.runtime.repository import LoadedModel, RefusedBundle, Repository
+from service.refused_model import RefusedModel
+from service.runtime.repository import LoadedModel, Repository
 from service.serving.background import in_background
 from service.serving.control_types import IndexEntry, VersionPolicy
 from service.serving.load_queue import LoadQueue
 from service.serving.model_factory import ReadyModel, ServerContext
 from service.serving.model_loading import make_ready, others_of, run_once
 from service.serving.model_version import ServedVersion
-from service.serving.registry import ModelRegistry, RefusedModel
+from service.serving.registry import ModelRegistry
 from service.serving.repository_index import VersionFacts, index_of
 
 log = logging.getLogger(__name__)
@@ -78,10 +79,10 @@ class ModelControl:
     # -- start and stop ------------------------------------------------------------------------
 
     def begin(
-        self, loaded: Sequence[LoadedModel], refused: Sequence[RefusedBundle]
+        self, loaded: Sequence[LoadedModel], refused: Sequence[RefusedModel]
     ) -> list[ReadyModel]:
         """Serve what runs of ``loaded``; the caller starts its threads."""
-        turned_away = [RefusedModel(r.name, r.version, r.reason) for r in refused]
+        turned_away = list(refused)
         begun: list[ReadyModel] = []
         for model in loaded:
             tried = run_once(model, self.around)

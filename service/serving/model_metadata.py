@@ -11,7 +11,7 @@ from bundle.tasks import spec_of
 from service.engine.step_engine import GenerationModel
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
-from service.serving.model_info import DataSource, Figure, ModelCard
+from service.serving.model_info import ModelCard
 
 
 def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
@@ -26,10 +26,8 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         streams_tags=False,
         limits=manifest.limits,
         sampling=asdict(manifest.sampling),
-        figures=tuple(
-            Figure(f.name, f.value, f.unit, f.split, f.examples) for f in manifest.figures
-        ),
-        data=tuple(DataSource(d.package, d.version, d.licence) for d in manifest.data),
+        figures=manifest.figures,
+        data=manifest.data,
         digest=loaded.bundle.digest,
         provider=loaded.provider,
         precision=loaded.precision,

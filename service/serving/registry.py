@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TypeVar
 
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
+from service.refused_model import RefusedModel
 from service.serving.model_version import Call, ServedVersion
 from service.serving.served_model import ServedModel
 
 Kind = TypeVar("Kind", bound=ServedModel)
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class RefusedModel:
-    name: str
-    version: str
-    reason: str
 
 
 class ModelRegistry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from service.refused_model import RefusedModel
 from service.serving.control_types import (
     LOADING,
     READY,
@@ -14,7 +15,6 @@ from service.serving.control_types import (
     VersionPolicy,
 )
 from service.serving.model_version import ServedVersion
-from service.serving.registry import RefusedModel
 
 
 @dataclass(frozen=True)

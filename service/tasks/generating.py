@@ -7,7 +7,7 @@ import time
 from service.engine.decode import GenerateEngine
 from service.engine.prefill import PrefillBudget
 from service.runtime.runners import ScoreRunner
-from service.serving.generator import GeneratorModel, Writer
+from service.serving.generator import GeneratorModel, OutputSpec
 from service.serving.generator_input import GeneratorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
 from service.serving.model_metadata import generation_model
@@ -43,7 +43,7 @@ def build_generator(
         builder.manifest.state,
         runner.prefiller if is_conditioned else None,
     )
-    writer = Writer(
+    writer = OutputSpec(
         builder.tokenizers["output"],
         model.begin_id,
         model.end_id,

@@ -11,7 +11,7 @@ from tests import tiny
 from training.data.contrast import HELD_OUT_WORDS, make_swapped_pairs
 from training.data.sentiment import Example
 from training.loop import FitSettings, Trainer
-from training.models import OptionInvalid, build, config_from_json, config_to_json
+from training.models import DesignInvalid, build, config_from_json, config_to_json
 from training.models.baselines import READERS, BaselineConfig, TextTooLong
 from training.models.cells import CELLS
 from training.sentiment import SentimentTask, pair_accuracy
@@ -191,7 +191,7 @@ def test_a_baselines_configuration_survives_json(reader):
     ],
 )
 def test_readers_that_do_not_exist_are_refused(reader, width, message):
-    with pytest.raises(OptionInvalid, match=message):
+    with pytest.raises(DesignInvalid, match=message):
         BaselineConfig(reader, VOCABULARY, 2, 6, width)
 
 
@@ -205,7 +205,7 @@ TRAINED_TIME = 5
 def taught(tmp_path):
     """Trains a model for two steps on texts of TRAINED_TIME tokens."""
 
-    class Task:
+    class TrainingTask:
         def __init__(self, loss):
             self.loss = loss
 
@@ -216,7 +216,7 @@ def taught(tmp_path):
             return 0.0
 
     def teach(model, loss):
-        task = Task(lambda model, tokens, carry: (loss(model, tokens), None))
+        task = TrainingTask(lambda model, tokens, carry: (loss(model, tokens), None))
         Trainer(model, task, FitSettings(0, 1, 0.01), tmp_path).fit()
         return model
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.models import OptionInvalid, build
+from training.models import DesignInvalid, build
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.generator import Generator, GeneratorConfig
@@ -71,9 +71,9 @@ def test_weight_drop_leaves_the_weights_and_the_evaluation_alone(cell, bidirecti
 
 
 def test_weight_drop_needs_a_fused_layer():
-    with pytest.raises(OptionInvalid, match="weight_drop"):
+    with pytest.raises(DesignInvalid, match="weight_drop"):
         RecurrentOptions("rnn", weight_drop=0.5)
-    with pytest.raises(OptionInvalid, match="weight_drop"):
+    with pytest.raises(DesignInvalid, match="weight_drop"):
         RecurrentOptions("lstm", transition_mlp=1, weight_drop=0.5)
 
 
@@ -102,7 +102,7 @@ def test_a_tied_generator_has_one_matrix_and_learns_it_from_both_ends():
 
 
 def test_tied_sizes_must_agree():
-    with pytest.raises(OptionInvalid, match="tied needs an embedding_size"):
+    with pytest.raises(DesignInvalid, match="tied needs an embedding_size"):
         GeneratorConfig(9, 5, RecurrentOptions("lstm", 6), tied=True)
-    with pytest.raises(OptionInvalid, match="tied needs an embedding_size"):
+    with pytest.raises(DesignInvalid, match="tied needs an embedding_size"):
         Seq2SeqConfig(9, 9, 5, RecurrentOptions("lstm", 6), 8, tied=True)

@@ -10,7 +10,7 @@ from training.data.usda import Food, load_foods, split_foods
 from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
-from training.models.options import OptionInvalid, RecurrentOptions
+from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.retrieval_copy import Examples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
@@ -200,7 +200,7 @@ def test_foods_that_hold_the_same_are_remembered_once():
 )
 def test_a_memory_is_given_whole_or_not_at_all(memory):
     sizes = {"example_tokens": 3, "key_size": 3} if memory.get("nearest") == 2 else {}
-    with pytest.raises(OptionInvalid, match="nearest below examples"):
+    with pytest.raises(DesignInvalid, match="nearest below examples"):
         VectorToSequenceConfig(2, 9, 8, 4, RecurrentOptions("lstm", 8), **{**sizes, **memory})
 
 

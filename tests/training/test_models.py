@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests import tiny
-from training.models import OptionInvalid, config_from_json, config_to_json
+from training.models import DesignInvalid, config_from_json, config_to_json
 from training.models.cells import CELLS
 from training.models.options import RecurrentOptions
 from training.models.recurrent import RecurrentStack
@@ -94,10 +94,10 @@ def test_a_configuration_survives_json(make):
 
 
 def test_options_that_do_not_exist_are_refused():
-    with pytest.raises(OptionInvalid, match="'transformer' is not one of classifier"):
+    with pytest.raises(DesignInvalid, match="'transformer' is not one of classifier"):
         config_from_json({"architecture": "transformer"})
-    with pytest.raises(OptionInvalid, match="cell 'qrnn' is not one of rnn, gru, lstm"):
+    with pytest.raises(DesignInvalid, match="cell 'qrnn' is not one of rnn, gru, lstm"):
         RecurrentOptions(cell="qrnn")
     content = config_to_json(tiny.generator().build().config)
-    with pytest.raises(OptionInvalid, match="colour"):
+    with pytest.raises(DesignInvalid, match="colour"):
         config_from_json({**content, "colour": 1})

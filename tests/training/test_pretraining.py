@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from training.models import OptionInvalid
+from training.models import DesignInvalid
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.options import RecurrentOptions
 from training.pretraining import LanguageReader, LanguageTask, noise_logits, sampled_cross_entropy
@@ -65,5 +65,5 @@ def test_what_is_said_does_not_depend_on_the_word_itself():
 
 @pytest.mark.parametrize("options", [{"layers": 2}, {"bidirectional": False}, {"output_mlp": 1}])
 def test_an_encoder_that_would_see_the_word_is_refused(options):
-    with pytest.raises(OptionInvalid, match="one bidirectional layer"):
+    with pytest.raises(DesignInvalid, match="one bidirectional layer"):
         LanguageReader(make_classifier(**options))

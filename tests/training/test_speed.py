@@ -5,9 +5,9 @@ from bundle.vocabulary import Vocabulary
 from training import speed
 from training.models.options import RecurrentOptions
 from training.models.tagger import TaggerConfig
-from training.tagging import Sentence, TaggingTask
+from training.tagging import TaggedSentence, TaggingTask
 
-ROWS = [Sentence([1 + n % 3] * n, [n % 2] * n, list(range(n))) for n in range(1, 9)]
+ROWS = [TaggedSentence([1 + n % 3] * n, [n % 2] * n, list(range(n))) for n in range(1, 9)]
 CONFIG = TaggerConfig(5, 2, 8, RecurrentOptions("lstm", 6, bidirectional=True))
 
 

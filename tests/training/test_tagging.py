@@ -10,7 +10,7 @@ from training.models.tagger import Tagger, TaggerConfig
 from training.tagging import (
     NO_TAG,
     NOT_SCORED,
-    Sentence,
+    TaggedSentence,
     TaggingTask,
     WordsRight,
     count_right,
@@ -25,7 +25,7 @@ SENTENCE = (("Mr.", "np"), ("Smith", "np"), ("whispered", "vbd"), ("!", "?"))
 
 
 def test_every_token_of_a_word_has_the_tag_of_the_word():
-    assert encode(READER, NUMBERS, SENTENCE) == Sentence(
+    assert encode(READER, NUMBERS, SENTENCE) == TaggedSentence(
         tokens=[1, 2, 3, 5, 5], labels=[0, 0, 0, 1, NO_TAG], words=[0, 0, 1, 2, 3]
     )
 
@@ -50,7 +50,7 @@ def test_the_true_last_label_stands_before_each_token():
 
 
 def test_batches_hold_what_the_tagger_reads():
-    sentences = [Sentence([n] * n, [n] * n, list(range(n))) for n in (3, 1)]
+    sentences = [TaggedSentence([n] * n, [n] * n, list(range(n))) for n in (3, 1)]
     ((tokens, lengths, labels),) = make_batches(sentences, random.Random(1))
     assert tokens.tolist() == [[1, 0, 0], [3, 3, 3]]
     assert lengths.tolist() == [1, 3]
@@ -67,7 +67,7 @@ def test_batches_hold_what_the_tagger_reads():
 def test_a_tagger_learns_a_few_sentences(recurrent):
     """Both taggers learn with the one task; what is measured and validated runs free."""
     torch.manual_seed(0)
-    rows = [Sentence([1, 2, 3], [0, 1, 2], [0, 1, 2]), Sentence([3, 1], [2, 0], [0, 1])]
+    rows = [TaggedSentence([1, 2, 3], [0, 1, 2], [0, 1, 2]), TaggedSentence([3, 1], [2, 0], [0, 1])]
     task = TaggingTask(READER, ("np", "vbd", "."), rows, rows, seed=1)
     fed_back = 4 if recurrent.reads_output else 0
     model = Tagger(TaggerConfig(6, 3, 8, recurrent, label_embedding_size=fed_back))

@@ -15,7 +15,7 @@ from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.fill import Fill, FillConfig
 from training.models.generator import Generator, GeneratorConfig
-from training.models.options import OptionInvalid, RecurrentOptions
+from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.models.tagger import Tagger, TaggerConfig
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
@@ -61,14 +61,14 @@ def config_from_json(content: Mapping[str, Any]) -> Config:
     architecture = options.pop("architecture", None)
     if architecture not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
-        raise OptionInvalid(f"architecture {architecture!r} is not one of {known}")
+        raise DesignInvalid(f"architecture {architecture!r} is not one of {known}")
     config, _ = _ARCHITECTURES[architecture]
     try:
         if "recurrent" in options:
             options["recurrent"] = RecurrentOptions(**options["recurrent"])
         return config(**options)
     except TypeError as error:
-        raise OptionInvalid(f"configuration of {architecture!r} does not fit: {error}") from error
+        raise DesignInvalid(f"configuration of {architecture!r} does not fit: {error}") from error
 
 
 __all__ = ["Config", "Model", "OptionInvalid", "build", "config_from_json", "config_to_json"]

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from bundle.manifest import CLASSIFY
 from training.models.embedding import token_embedding
 from training.models.layers import inside
-from training.models.options import OptionInvalid
+from training.models.options import DesignInvalid
 
 BAG, WINDOW, CONVOLUTION, FEEDFORWARD = "bag", "window", "convolution", "feedforward"
 READERS = (BAG, WINDOW, CONVOLUTION, FEEDFORWARD)
@@ -61,11 +61,11 @@ class BaselineConfig:
 
     def __post_init__(self) -> None:
         if self.reader not in READERS:
-            raise OptionInvalid(f"reader {self.reader!r} is not one of {', '.join(READERS)}")
+            raise DesignInvalid(f"reader {self.reader!r} is not one of {', '.join(READERS)}")
         if self.reader == BAG and self.width != 0:
-            raise OptionInvalid(f"a bag of words has no width; leave {self.width} out")
+            raise DesignInvalid(f"a bag of words has no width; leave {self.width} out")
         if self.reader != BAG and self.width < 1:
-            raise OptionInvalid(f"the width of a {self.reader} reader is at least 1")
+            raise DesignInvalid(f"the width of a {self.reader} reader is at least 1")
 
 
 class Baseline(nn.Module):

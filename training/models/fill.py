@@ -12,7 +12,7 @@ from bundle.manifest import FILL
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import turned
-from training.models.options import OptionInvalid, RecurrentOptions, check_hidden_recurrence
+from training.models.options import DesignInvalid, RecurrentOptions, check_hidden_recurrence
 from training.models.recurrent import RecurrentStack
 
 
@@ -36,7 +36,7 @@ class FillConfig:
     def __post_init__(self) -> None:
         check_hidden_recurrence(self.recurrent, "a fill-in model", "it has one output")
         if self.recurrent.bidirectional:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "a fill-in model reads each side towards the blank, and bidirectional layers would "
                 "see the blank's own word; leave bidirectional"
             )

@@ -13,7 +13,7 @@ from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
-    OptionInvalid,
+    DesignInvalid,
     RecurrentOptions,
     check_one_direction,
     check_tied,
@@ -43,7 +43,7 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
         if self.recurrent.recurrence == HIDDEN_AND_OUTPUT:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "a generator's input is its last output already, so recurrence 'hidden' is "
                 "'hidden_and_output'; choose 'hidden'"
             )

@@ -10,7 +10,7 @@ HIDDEN, OUTPUT, HIDDEN_AND_OUTPUT = "hidden", "output", "hidden_and_output"
 RECURRENCES = (HIDDEN, OUTPUT, HIDDEN_AND_OUTPUT)
 
 
-class OptionInvalid(ValueError):
+class DesignInvalid(ValueError):
     """A model option that cannot be built; the message lists what can."""
 
 
@@ -46,39 +46,39 @@ class RecurrentOptions:
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
-            raise OptionInvalid(f"cell {self.cell!r} is not one of {', '.join(CELLS)}")
+            raise DesignInvalid(f"cell {self.cell!r} is not one of {', '.join(CELLS)}")
         if self.recurrence not in RECURRENCES:
             known = ", ".join(RECURRENCES)
-            raise OptionInvalid(f"recurrence {self.recurrence!r} is not one of {known}")
+            raise DesignInvalid(f"recurrence {self.recurrence!r} is not one of {known}")
         if self.hidden_size < 1 or self.layers < 1:
-            raise OptionInvalid("hidden_size and layers are at least 1")
+            raise DesignInvalid("hidden_size and layers are at least 1")
         if min(self._mlps) < 0:
-            raise OptionInvalid("input_mlp, transition_mlp and output_mlp are at least 0")
+            raise DesignInvalid("input_mlp, transition_mlp and output_mlp are at least 0")
         self._check_combination()
 
     def _check_combination(self) -> None:
         if self.reads_output and self.bidirectional:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 f"recurrence {self.recurrence!r} goes from left to right: what reads from the "
                 "right has no output yet; choose recurrence 'hidden' or one direction"
             )
         if not self.carries_hidden and self.cell != "rnn":
-            raise OptionInvalid(
+            raise DesignInvalid(
                 f"recurrence 'output' carries no hidden state, which the gates of {self.cell!r} "
                 "are there for; choose cell 'rnn'"
             )
         if not self.carries_hidden and self.transition_mlp:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "recurrence 'output' has no way from hidden state to hidden state for "
                 "transition_mlp to deepen; leave it at 0"
             )
         if self.weight_drop and (self.cell == "rnn" or self.transition_mlp):
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "weight_drop is for layers that run as one operator; choose cell 'gru' or 'lstm' "
                 "without transition_mlp, or leave it at 0"
             )
         if self.skip and self.layers == 1 and not any(self._mlps):
-            raise OptionInvalid("skip has nothing to go around; add layers or an MLP, or leave it")
+            raise DesignInvalid("skip has nothing to go around; add layers or an MLP, or leave it")
 
     @property
     def _mlps(self) -> tuple[int, int, int]:
@@ -106,13 +106,13 @@ class RecurrentOptions:
 def check_hidden_recurrence(options: RecurrentOptions, model: str, reason: str) -> None:
     """Raises OptionInvalid where a model could not feed its output back."""
     if options.reads_output:
-        raise OptionInvalid(f"{model} has recurrence 'hidden' only: {reason}")
+        raise DesignInvalid(f"{model} has recurrence 'hidden' only: {reason}")
 
 
 def check_one_direction(options: RecurrentOptions, model: str, reason: str) -> None:
     """Raises OptionInvalid where a model could not read from the right."""
     if options.bidirectional:
-        raise OptionInvalid(f"{model} reads in one direction only: {reason}")
+        raise DesignInvalid(f"{model} reads in one direction only: {reason}")
 
 
 def check_tied(embedding_size: int, options: RecurrentOptions) -> None:
@@ -121,7 +121,7 @@ def check_tied(embedding_size: int, options: RecurrentOptions) -> None:
     One matrix for both: Press and Wolf 2017, arXiv:1608.05859.
     """
     if embedding_size != options.output_size:
-        raise OptionInvalid(
+        raise DesignInvalid(
             f"tied needs an embedding_size of the hidden_size, {options.output_size}, "
             f"not {embedding_size}"
         )

@@ -14,7 +14,7 @@ from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.layers import Step, inside, unroll
-from training.models.options import OptionInvalid, RecurrentOptions
+from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.recurrent import RecurrentStack
 
 Unroll = Callable[[Step, State, tuple[Tensor, ...]], tuple[State, Tensor]]
@@ -42,12 +42,12 @@ class TaggerConfig:
 
     def __post_init__(self) -> None:
         if self.recurrent.reads_output and self.label_embedding_size < 1:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 f"recurrence {self.recurrent.recurrence!r} feeds the last label back; "
                 "label_embedding_size is at least 1"
             )
         if not self.recurrent.reads_output and self.label_embedding_size:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "recurrence 'hidden' feeds no label back; leave label_embedding_size at 0"
             )
 

@@ -19,7 +19,7 @@ from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
-    OptionInvalid,
+    DesignInvalid,
     RecurrentOptions,
     check_one_direction,
 )
@@ -60,13 +60,13 @@ class VectorToSequenceConfig:
     def __post_init__(self) -> None:
         memory = (self.examples, self.example_tokens, self.nearest, self.key_size)
         if any(memory) and (min(memory) < 1 or self.nearest >= self.examples):
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "examples, example_tokens, nearest and key_size are all 0 or all given, nearest "
                 f"below examples; they are {memory}"
             )
         check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
         if self.recurrent.recurrence == HIDDEN_AND_OUTPUT:
-            raise OptionInvalid(
+            raise DesignInvalid(
                 "what is made from a vector is its own input already, so recurrence 'hidden' is "
                 "'hidden_and_output'; choose 'hidden'"
             )

@@ -6,7 +6,7 @@ import hmac
 import pytest
 
 from service.__main__ import main
-from service.access.auth import BearerTokens, Token, new_token, read_tokens
+from service.access.auth import BearerToken, BearerTokens, new_token, read_tokens
 from service.access.file_reload import FileUnusable
 from service.access.identity import ANYONE, Caller
 from service.access.roles import ADMIN, INFER, NEEDED
@@ -21,7 +21,7 @@ SERVICES = (
 
 
 def known(name, secret, *roles):
-    return Token(Caller(name), frozenset(roles), hashlib.sha256(secret.encode()).digest())
+    return BearerToken(Caller(name), frozenset(roles), hashlib.sha256(secret.encode()).digest())
 
 
 ANN, BOB, EVE = known("ann", "A", INFER), known("bob", "B", ADMIN), known("eve", "E", INFER, ADMIN)
@@ -134,7 +134,7 @@ def test_a_file_of_tokens_is_read(tmp_path):
         f"  eve\tadmin,infer   sha256:{EVE.digest.hex()}\r",
         f"ann admin sha256:{BOB.digest.hex()}",
     ]
-    again = Token(Caller("ann"), BOB.roles, BOB.digest)
+    again = BearerToken(Caller("ann"), BOB.roles, BOB.digest)
     assert read_tokens(written(tmp_path, "\n".join(lines))) == [ANN, EVE, again]
 
 

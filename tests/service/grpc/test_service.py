@@ -301,7 +301,7 @@ def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(service, mon
     async def broken(self, response):
         raise grpc.aio.InternalError("the batch was not executed")
 
-    monkeypatch.setattr("service.grpc.send.Writer.write", broken)
+    monkeypatch.setattr("service.grpc.send.MessageWriter.write", broken)
     with Client(service.target, timeout=10) as client, pytest.raises(RequestFailed):
         list(client.generate("letters", prompt="a"))
     left = {"model": "letters", "method": "Generate", "code": "CANCELLED"}

@@ -12,8 +12,8 @@ from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
 from service.observability.metrics import Metrics, reason_of
 from service.observability.prom_types import CountedHistogram, LoopLag
 from service.process.memory import memory_limit
+from service.refused_model import RefusedModel
 from service.serving.model_version import ServedVersion
-from service.serving.registry import RefusedModel
 from service.serving.statistics import Duration, ModelStatistics
 from tests.service.engine.fakes import HIDDEN, MEMORY, card
 from unroll.v1 import unroll_pb2 as pb

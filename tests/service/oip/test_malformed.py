@@ -308,7 +308,7 @@ def test_an_output_without_labels_has_no_classes(refused):
 def test_an_answer_of_too_much_is_refused(refused, monkeypatch, model, inputs):
     """Counting all that a row has: of a decoder its memory, too."""
     most = 3 if model == "blank.tensors" else 100
-    monkeypatch.setattr("service.oip.tensor_adapters._MOST_TOLD", most)
+    monkeypatch.setattr("service.oip.tensor_adapters._MOST_NUMBERS", most)
     assert f"holds at most {most}; send fewer rows" in refused(model, inputs)
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.oip.writer import Outbox
+from service.oip.writer import ResponseQueue
 
 
 class Caller:
@@ -29,7 +29,7 @@ async def settle():
 def test_responses_are_written_one_at_a_time_and_in_order():
     async def run():
         caller = Caller()
-        outbox = Outbox(caller.write, 8)
+        outbox = ResponseQueue(caller.write, 8)
         running = asyncio.ensure_future(outbox.run())
         for number in range(3):
             await outbox.put(number)
@@ -48,7 +48,7 @@ def test_responses_are_written_one_at_a_time_and_in_order():
 def test_written_waits_for_what_was_put_in_before_and_no_longer():
     async def run():
         caller = Caller()
-        outbox = Outbox(caller.write, 8)
+        outbox = ResponseQueue(caller.write, 8)
         running = asyncio.ensure_future(outbox.run())
         await outbox.written()
         await outbox.put("mine")
@@ -70,7 +70,7 @@ def test_written_waits_for_what_was_put_in_before_and_no_longer():
 def test_whoever_waits_may_be_cancelled_while_its_response_is_written():
     async def run():
         caller = Caller()
-        outbox = Outbox(caller.write, 1)
+        outbox = ResponseQueue(caller.write, 1)
         running = asyncio.ensure_future(outbox.run())
 
         async def answer(response):
@@ -98,7 +98,7 @@ def test_whoever_waits_may_be_cancelled_while_its_response_is_written():
 def test_a_close_finishes_the_write_under_way_and_drops_the_rest():
     async def run():
         caller = Caller()
-        outbox = Outbox(caller.write, 8)
+        outbox = ResponseQueue(caller.write, 8)
         running = asyncio.ensure_future(outbox.run())
         await outbox.put("begun")
         await outbox.put("waits")
@@ -118,7 +118,7 @@ def test_a_write_that_fails_is_raised():
         async def fail(response):
             raise OSError(response)
 
-        outbox = Outbox(fail, 8)
+        outbox = ResponseQueue(fail, 8)
         await outbox.put("lost")
         with pytest.raises(OSError, match="lost"):
             await outbox.run()

@@ -3,11 +3,12 @@ from functools import partial
 import pytest
 
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
+from service.refused_model import RefusedModel
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.generator import GeneratorModel
 from service.serving.model_version import ServedVersion
-from service.serving.registry import ModelRegistry, RefusedModel
+from service.serving.registry import ModelRegistry
 from service.serving.tagger import TaggerModel
 from tests.service.engine.fakes import FakeThread, card
 
