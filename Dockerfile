@@ -59,7 +59,7 @@ COPY --from=code /opt/unroll ./
 # A number, so that an orchestrator can see that it is not root's.
 USER 10001:10001
 # Settings are variables, so that a variable or a flag of whoever runs the container wins.
-# onnxruntime reports its use to its maker unless told not to.
+# onnxruntime reports its use to its maker unless that is turned off.
 ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \

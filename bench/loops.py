@@ -126,19 +126,19 @@ class BareStep:
         self.rows = rows
         self._runner, state_rows = graph.runner(rows)
         vocabulary = len(graph.bundle.tokenizers["output"].vocabulary)
-        self._arena = Slots(graph.bundle.manifest.state, rows, vocabulary, state_rows)
-        self._runner.attach(self._arena.sides())
+        self._slots = Slots(graph.bundle.manifest.state, rows, vocabulary, state_rows)
+        self._runner.attach(self._slots.sides())
         for row in range(rows):
-            self._arena.control(row, token=1, temperature=TEMPERATURE, top_p=TOP_P)
+            self._slots.control(row, token=1, temperature=TEMPERATURE, top_p=TOP_P)
         uniforms = np.random.default_rng(0).random(rows, dtype=np.float32)
-        self._arena.controls["uniform"][:] = uniforms
+        self._slots.controls["uniform"][:] = uniforms
 
     def run(self, seconds: float) -> LoopRound:
         return _timed(self._step, self.rows, seconds)
 
     def _step(self) -> None:
-        self._runner.step(self._arena.side, self.rows)
-        self._arena.swap()
+        self._runner.step(self._slots.side, self.rows)
+        self._slots.swap()
 
 
 def _timed(step: Callable[[], object], rows: int, seconds: float) -> LoopRound:

@@ -103,7 +103,7 @@ def caption_of_confusion(confusion: Confusion) -> str:
 A row is a true label, a column what the served model said; a cell is coloured by its share of \
 the row, on a scale that lifts small shares. Of {len(labels)} labels the {len(shown)} that take \
 part in most mistakes are shown, as the true one or as the said one: a label that is frequent and \
-never mistaken tells nothing. {within / max(count, 1):.0%} of the {count:,} mistakes among \
+never mistaken says nothing. {within / max(count, 1):.0%} of the {count:,} mistakes among \
 {examples:,} answers are between two of them. Labels mistaken for each other stand near each \
 other.
 

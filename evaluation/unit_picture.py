@@ -181,7 +181,7 @@ units (layers and units are counted from 1) the one is shown that follows each t
 first {half:,} characters; its score in the title is of the others, which had no say in the \
 choice, and the lines are the first of those. An area of 0.5 and a correlation of 0 say nothing; \
 a unit that follows two things is drawn once. \
-The last character of a line tells of a unit that knows of the line's end before it is read. The \
+The last character of a line shows a unit that knows of the line's end before it is read. The \
 text has no quotation marks, so no unit is sought that follows those. After Karpathy, Johnson and \
 Li 2015 (arXiv:1506.02078).
 

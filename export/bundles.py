@@ -57,8 +57,8 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
     Raises ParityMissed or ExportRefused, and then leaves ``target`` as it was.
     """
     model = trained.build()
-    silent = _never_sampled_ids(trained)
-    reference = graphs_of(model, model.config, silent)
+    suppressed = _never_sampled_ids(trained)
+    reference = graphs_of(model, model.config, suppressed)
     exported = for_export(model)
     int8 = _int8_of(exported, trained)
     # The int8 step is its own twin: its PyTorch operator computes the same whole numbers.
@@ -68,7 +68,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
         weights = write_weights(folder, _tensors(exported, int8))
         graphs = {
             graph.name: write_graph(graph, weights, folder)
-            for graph in (*graphs_of(exported, model.config, silent, traced=True), *beside)
+            for graph in (*graphs_of(exported, model.config, suppressed, traced=True), *beside)
         }
         parity = check_parity((*reference, *beside), folder, _vocabulary_sizes(trained))
         recorded = trained.precisions.get(INT8, ())
@@ -171,7 +171,8 @@ def _vocabulary_sizes(trained: TrainedModel) -> dict[str, int]:
     may be the smaller one, so both names get a size that is valid for either.
     """
     sizes = {role: len(tokenizer.vocabulary) for role, tokenizer in trained.tokenizers.items()}
-    read, output = min(sizes.values()), sizes.get("output", min(sizes.values()))
+    read = min(sizes.values(), default=0)
+    output = sizes.get("output", read)
     return {
         "tokens": read, "right": read, "targets": output, "token": output,
         "labels": len(trained.labels),

@@ -58,22 +58,22 @@ class Graph:
 class _Step(nn.Module):
     """Called with STEP_INPUTS in their order, then the state of a model that has one.
 
-    silent: (vocabulary,) what the sampler adds, -inf for ids that stand for no symbol.
+    suppressed: (vocabulary,) what the sampler adds, -inf for ids that stand for no symbol.
     """
 
-    silent: Tensor
+    suppressed: Tensor
 
-    def __init__(self, model: Any, silent: Tensor, fixed: int) -> None:
+    def __init__(self, model: Any, suppressed: Tensor, fixed: int) -> None:
         super().__init__()
         self.model = model
         self.fixed = fixed
-        self.register_buffer("silent", silent, persistent=False)
+        self.register_buffer("suppressed", suppressed, persistent=False)
 
     def forward(self, *inputs: Any) -> tuple[Any, ...]:
         controls = dict(zip(STEP_INPUTS, inputs, strict=False))
         state: State = inputs[-1] if len(inputs) > len(STEP_INPUTS) else ()
         logits, after = self.model.step(controls["token"], state)
-        return (*draw(logits, self.silent, controls), logits, *after[self.fixed :])
+        return (*draw(logits, self.suppressed, controls), logits, *after[self.fixed :])
 
 
 class _Score(nn.Module):
@@ -129,8 +129,8 @@ def step_of(
     and draws its label.
     """
     state, carried = state_ports(tensors)
-    silent = torch.zeros(vocabulary)
-    silent[list(never_sampled_ids)] = float("-inf")
+    suppressed = torch.zeros(vocabulary)
+    suppressed[list(never_sampled_ids)] = float("-inf")
     controls = tuple(
         GraphTensor(spec.name, getattr(torch, spec.dtype), spec.shape)
         for spec in step_inputs(vocabulary)
@@ -141,7 +141,7 @@ def step_of(
         GraphTensor("log_probabilities", torch.float32, (BATCH, vocabulary)),
         GraphTensor("logits", torch.float32, (BATCH, vocabulary)),
     )
-    module = _Step(model, silent, len(state) - len(carried))
+    module = _Step(model, suppressed, len(state) - len(carried))
     return Graph(name, module, controls, state, (*drawn, *carried), weights_prefix)
 
 

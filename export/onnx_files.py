@@ -18,7 +18,7 @@ from bundle.manifest import GraphSpec, TensorSpec, Weights
 from export.graphs import EXAMPLE_SIZES, Graph, GraphTensor
 from export.operators import OPSET, TRANSLATION_TABLE
 
-# Constants below this many bytes stay inside a graph: shapes, axes, the silent ids.
+# Constants below this many bytes stay inside a graph: shapes, axes, the suppressed ids.
 _INLINE_LIMIT = 64 * 1024
 
 

@@ -186,8 +186,8 @@ class _GraphCheck:
         return float(delta.max(initial=0.0))
 
     def _check_draw(self, logits: NDArray[Any], inputs: Arrays, got: Arrays) -> None:
-        silent = self.graph.module.get_buffer("silent").numpy()
-        twin = draw_numpy(logits, silent, inputs)
+        suppressed = self.graph.module.get_buffer("suppressed").numpy()
+        twin = draw_numpy(logits, suppressed, inputs)
         clear = twin.margin > _MARGIN
         if (twin.token[clear] != got["next_token"][clear]).any():
             raise ParityMissed(

@@ -20,10 +20,10 @@ from torch import Tensor
 Array = NDArray[Any]
 
 
-def draw(logits: Tensor, silent: Tensor, controls: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+def draw(logits: Tensor, suppressed: Tensor, controls: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """One token a row, and the model's own log-probability of it and of every token.
 
-    logits: (batch, vocabulary). silent: (vocabulary,) 0, or -inf for ids never drawn.
+    logits: (batch, vocabulary). suppressed: (vocabulary,) 0, or -inf for ids never drawn.
     controls: a step graph's inputs by name, the parameters of bundle/sampling.py as columns of
     (batch,) among them. Beside these: uniform (batch,) in [0, 1); seen (batch, vocabulary)
     bool, the tokens that ``repetition`` makes less likely; bias (batch, vocabulary), added to
@@ -36,7 +36,7 @@ def draw(logits: Tensor, silent: Tensor, controls: Mapping[str, Tensor]) -> tupl
         controls[name] for name in ("temperature", "top_k", "top_p", "min_p", "uniform")
     )
     greedy = temperature <= 0
-    adjusted = _adjusted(logits, controls) + silent
+    adjusted = _adjusted(logits, controls) + suppressed
     scaled = adjusted / torch.where(greedy, 1.0, temperature).unsqueeze(1)
     vocabulary = logits.shape[1]
     ranked, tokens = torch.topk(scaled, vocabulary, dim=1)
@@ -114,20 +114,20 @@ class Draw:
     margin: Array
 
 
-def draw_numpy(logits: Array, silent: Array, controls: Mapping[str, Array]) -> Draw:
+def draw_numpy(logits: Array, suppressed: Array, controls: Mapping[str, Array]) -> Draw:
     """The same draw in float64, row by row: what the graph is checked against."""
     rows = [
-        _draw_row(logits[i].astype(np.float64), silent, controls, i) for i in range(len(logits))
+        _draw_row(logits[i].astype(np.float64), suppressed, controls, i) for i in range(len(logits))
     ]
     token, log_probability, margin = (np.array(column) for column in zip(*rows, strict=True))
     return Draw(token, log_probability, margin)
 
 
 def _draw_row(
-    logits: Array, silent: Array, controls: Mapping[str, Array], row: int
+    logits: Array, suppressed: Array, controls: Mapping[str, Array], row: int
 ) -> tuple[int, float, float]:
     own = logits - np.logaddexp.reduce(logits)
-    allowed = _adjusted_row(logits, controls, row) + silent
+    allowed = _adjusted_row(logits, controls, row) + suppressed
     temperature, top_p = float(controls["temperature"][row]), float(controls["top_p"][row])
     if temperature <= 0:
         token = int(allowed.argmax())

@@ -7,10 +7,13 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 from prometheus_client import CollectorRegistry
 
 import service
+from service.access.admission import AdmissionControl
+from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.access.security import Security, log_security, secure
 from service.config import (
@@ -28,6 +31,7 @@ from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
 from service.observability.prom_types import LoopLag
 from service.observability.request_log import RequestObserver
+from service.oip.adapters import base_name
 from service.process.gc_tuning import settle
 from service.process.liveness import Liveness
 from service.process.memory import memory_limit, resident_bytes, trim_memory
@@ -43,6 +47,7 @@ from service.serving.model_manager import ModelControl
 from service.serving.output_stream import Dispatcher
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
+from service.serving.sequences import Sequences
 from service.serving.worker import EngineThread
 from service.tasks.registry import adapters_of, build_model, load_modules
 
@@ -94,34 +99,21 @@ class App:
         if not begun:
             reasons = "; ".join(bundle.reason for bundle in self.registry.refused)
             raise NothingToServe(f"no bundle under {config.models} can be served: {reasons}")
+        self.inflight = InflightTracker(config.max_calls_per_caller)
+        self.sequences = Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
+        credentials = self.security.credentials
         self.grpc = GrpcServer(
             self.registry,
             self.control,
-            GrpcSettings(
-                config.address,
-                config.max_message_bytes,
-                config.max_metadata_bytes,
-                config.max_connections,
-                config.max_calls_per_connection,
-                config.max_calls_per_caller,
-                config.handshake_seconds,
-                config.body_seconds,
-                config.idle_connection_seconds,
-                config.stall_seconds,
-                config.max_sequences,
-                config.sequence_idle_seconds,
-            ),
-            self._answers_ready,
-            self.metrics.request_ended,
-            self.budget,
+            GrpcSettings(**{f.name: getattr(config, f.name) for f in fields(GrpcSettings)}),
+            self._make_admission(),
+            self.sequences,
             adapters_of,
-            self.security.guard,
-            server_credentials(self.security.credentials) if self.security.credentials else None,
-            self._observer,
-            self.overload.check,
+            self._answers_ready,
+            server_credentials(credentials) if credentials else None,
         )
-        self.metrics.sequences.set_function(lambda: len(self.grpc.sequences))
-        self.metrics.open_requests.set_function(lambda: self.grpc.inflight.calls)
+        self.metrics.sequences.set_function(lambda: len(self.sequences))
+        self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
         host, port = split_address(config.http_address, "http_address")
         self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
@@ -171,13 +163,29 @@ class App:
         log_security(self.config, security)
         return security
 
+    def _make_admission(self) -> AdmissionControl:
+        return AdmissionControl(
+            self.inflight,
+            self.metrics.request_ended,
+            self._label,
+            self.budget,
+            self.security.guard,
+            self._observer,
+            self.overload.check,
+        )
+
+    def _label(self, name: str) -> str:
+        """Of a model that a request names: both of its names count as one."""
+        known = base_name(name)
+        return known if self.registry.knows(known) else ""
+
     def _make_control(self) -> ModelControl:
         """Raises DeviceUnavailable."""
         config = self.config
         provider = choose_provider(config.device)
         self._update_process_metrics(DEVICES[provider])
         settings = SessionSettings(config.device, provider, config.threads or default_threads())
-        around = ServerContext(
+        context = ServerContext(
             config,
             self.metrics,
             Dispatcher(self._loop),
@@ -196,15 +204,15 @@ class App:
             config.max_bundle_bytes,
         )
         is_on = config.model_control == "explicit"
-        return ModelControl(self.registry, repository, around, self._changed, is_on)
+        return ModelControl(self.registry, repository, context, self._changed, is_on)
 
     def _answers_ready(self) -> bool:
-        return self.is_ready and self._all_well
+        return self.is_ready and self._all_healthy
 
     def _why_not_ready(self) -> str:
         if not self.is_ready:
             return "it starts or stops"
-        return self.liveness.why_not_ready() if self._all_well else "an engine has failed"
+        return self.liveness.why_not_ready() if self._all_healthy else "an engine has failed"
 
     def _engine_threads(self) -> list[EngineThread]:
         return [thread for served in self.registry.served for thread in served.threads]
@@ -214,7 +222,7 @@ class App:
         self.liveness.beat()
 
     @property
-    def _all_well(self) -> bool:
+    def _all_healthy(self) -> bool:
         return not any(served.has_failed for served in self.registry.served)
 
     def _update_metrics(self) -> None:
@@ -236,7 +244,7 @@ class App:
         self._update_metrics()
         served = [served for served in self.registry.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
-        self.grpc.report_health(name, is_served, self._all_well)
+        self.grpc.report_health(name, is_served, self._all_healthy)
 
     def _shrink_buffers(self, are_small: bool) -> None:
         """What streams may leave unread shrinks, or is as before."""
@@ -299,8 +307,6 @@ async def _stop(app: App, number: int) -> None:
         log.info("not ready any more, takes calls for %g s", config.propagation_seconds)
         await app.announce()
         await asyncio.sleep(config.propagation_seconds)
-    log.info(
-        "stopping: %d calls under way, grace %.0f s", app.grpc.inflight.calls, config.grace_seconds
-    )
+    log.info("stopping: %d calls under way, grace %.0f s", app.inflight.calls, config.grace_seconds)
     finished = await app.stop()
     log.info("stopped, %s", _ENDS[finished])

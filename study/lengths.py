@@ -100,7 +100,7 @@ for {found["longest"]} positions, and its answer to a longer sentence is: *{foun
 {table(("tokens", "sentences", *(f"{title}, % right" for title in TITLES.values())), rows)}
 
 Parts of the {SPLIT}; ± is the standard error of the share. "Any length" is trained on as many \
-sentences of all lengths, so that what length alone does can be told from what the short \
+sentences of all lengths, so that what length alone does can be kept apart from what the short \
 training does. No made sentences; {plural(found["epochs"], "epoch")}, seed {found["seed"]}. \
 `{found["command"]}`"""
 

@@ -71,7 +71,7 @@ _CONFIGS: dict[object, Callable[[RecurrentOptions], Config]] = {
 
 
 def config_of(design: Design) -> Config:
-    """Raises OptionInvalid for options that do not go together."""
+    """Raises DesignInvalid for options that do not go together."""
     model, *others = design
     options = dict(zip(list(OPTIONS)[1:], others, strict=True))
     return _CONFIGS[model](RecurrentOptions(hidden_size=_HIDDEN, **options))  # type: ignore[arg-type]

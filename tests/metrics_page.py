@@ -28,7 +28,7 @@ from tests.service.engine.fakes import HIDDEN, card
 
 PAGE = Path("docs/metrics.md")
 
-# What others call the same, or what tells the same.
+# What others call the same, or what says the same.
 COMPARE = {
     "unroll_requests_total": "Triton `nv_inference_request_success`, "
     "`nv_inference_request_failure`",
@@ -180,7 +180,7 @@ def name_of(family: Metric) -> str:
 def _row(family: Metric) -> str:
     name = name_of(family)
     if not family.samples:
-        sys.exit(f"{name} has no sample; have told_everything() tell of it")
+        sys.exit(f"{name} has no sample; have reported_everything() report it")
     labels = dict.fromkeys(key for s in family.samples for key in s.labels if key != "le")
     named = ", ".join(f"`{label}`" for label in labels) or "–"
     compare = COMPARE.get(name, "–")

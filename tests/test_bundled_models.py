@@ -77,18 +77,18 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
     uniforms = random.random((12, rows), dtype=np.float32)
 
     def run(which):
-        arena = Slots(state, rows, len(bundle.tokenizers["output"].vocabulary))
-        runner.attach(arena.sides())
+        slots = Slots(state, rows, len(bundle.tokenizers["output"].vocabulary))
+        runner.attach(slots.sides())
         for row, stream in enumerate(which):
-            arena.take(row, states[stream])
-            arena.control(row, token=1, temperature=0.8, top_p=0.95)
+            slots.take(row, states[stream])
+            slots.control(row, token=1, temperature=0.8, top_p=0.95)
         made = []
         for uniform in uniforms:
-            arena.controls["uniform"][: len(which)] = uniform[which]
-            runner.step(arena.side, len(which))
-            arena.swap()
-            arena.controls["token"][:] = arena.next_token
-            made.append([arena.next_token.copy(), arena.log_probability.view(np.int32).copy()])
+            slots.controls["uniform"][: len(which)] = uniform[which]
+            runner.step(slots.side, len(which))
+            slots.swap()
+            slots.controls["token"][:] = slots.next_token
+            made.append([slots.next_token.copy(), slots.log_probability.view(np.int32).copy()])
         return np.array(made)
 
     together = run(list(range(rows)))
@@ -131,20 +131,20 @@ def test_tags_one_by_one_are_those_of_the_whole_text():
     predict, step = (open_session(bundle, graph, CPU) for graph in ("predict", "step"))
     tokens = np.random.default_rng(2).integers(1, len(bundle.tokenizers["input"].vocabulary), 50)
     whole = predict.run(None, {"tokens": tokens[None], "lengths": np.array([len(tokens)])})[0][0]
-    arena = Slots(
+    slots = Slots(
         bundle.manifest.state,
         1,
         len(bundle.manifest.labels),
     )
     runner = GenerateRunner(None, step)
-    runner.attach(arena.sides())
-    arena.take(0, None)
+    runner.attach(slots.sides())
+    slots.take(0, None)
     for token, probabilities in zip(tokens, whole, strict=True):
-        arena.control(0, token=int(token), temperature=0.0)
-        runner.step(arena.side, 1)
-        arena.swap()
-        assert int(arena.next_token[0]) == int(probabilities.argmax())
-        known = np.exp(arena.log_probability[0])
+        slots.control(0, token=int(token), temperature=0.0)
+        runner.step(slots.side, 1)
+        slots.swap()
+        assert int(slots.next_token[0]) == int(probabilities.argmax())
+        known = np.exp(slots.log_probability[0])
         assert known == pytest.approx(probabilities.max(), rel=1e-5)
 
 

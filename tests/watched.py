@@ -49,18 +49,18 @@ class RowWatch:
     def __init__(self, engine: GenerateEngine, step_seconds: float) -> None:
         self.engine = engine
         self.allocated = self.freed = self.pauses = self.dirty_rows = self.canaries_read = 0
-        sides = engine.arena.sides()
+        sides = engine.slots.sides()
         every = [array for side in sides for kind in (side.inputs, side.outputs)
                  for array in kind.values()]  # fmt: skip
         self.arrays = list({id(array): array for array in every}.values())
         self._watch_rows()
         self._watch_steps(step_seconds)
-        for row in range(engine.arena.capacity):
+        for row in range(engine.slots.capacity):
             self._set_canary(row)
 
     def _watch_rows(self) -> None:
-        arena, scheduler = self.engine.arena, self.engine.scheduler
-        take, give, pause = arena.take, arena.give, scheduler.pause
+        slots, scheduler = self.engine.slots, self.engine.scheduler
+        take, give, pause = slots.take, slots.give, scheduler.pause
 
         def watched_take(row: int, state: Any) -> None:
             self.allocated += 1
@@ -76,11 +76,11 @@ class RowWatch:
             self.pauses += 1
             return pause(stream)
 
-        arena.take, arena.give = watched_take, watched_give  # type: ignore[method-assign]
+        slots.take, slots.give = watched_take, watched_give  # type: ignore[method-assign]
         scheduler.pause = watched_pause  # type: ignore[method-assign]
 
     def _watch_steps(self, step_seconds: float) -> None:
-        runner, sides = self.engine.runner, self.engine.arena.sides()
+        runner, sides = self.engine.runner, self.engine.slots.sides()
         step = runner.step
 
         def watched_step(side: int, rows: int) -> None:
@@ -131,7 +131,7 @@ class RowWatch:
         return sum(
             any(not (np.isnan(a[row]).all() if _is_float(a) else not a[row].any())
                 for a in self.arrays)
-            for row in range(used, self.engine.arena.capacity)
+            for row in range(used, self.engine.slots.capacity)
         )  # fmt: skip
 
 
@@ -207,8 +207,8 @@ async def run(settings: dict[str, Any]) -> None:
     settle()
     print(json.dumps({"port": app.grpc.port}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        seen = {**engines.report(), "calls": app.grpc.inflight.calls}
-        seen["sequences"] = len(app.grpc.sequences)
+        seen = {**engines.report(), "calls": app.inflight.calls}
+        seen["sequences"] = len(app.sequences)
         if line.strip() == "memory":
             seen["resident"] = resident_bytes()
         print(json.dumps(seen), flush=True)

@@ -19,7 +19,7 @@ from bundle.manifest import FULL, QUICK
 from training.checkpoint import TrainedModel, revision
 from training.config import RECIPES, Recipe, RecipeInvalid, load_recipe
 from training.data.packages import DATA_FOLDER, DataUnavailable
-from training.ddp import Team, joined_team
+from training.ddp import ProcessGroup, joined_team
 from training.loop import (
     CHECKPOINT,
     AnyModel,
@@ -41,7 +41,7 @@ STOPPED_BY_USER = 130
 AnyConfig = TypeVar("AnyConfig")
 
 
-class PartDone(Exception):
+class NonLeaderExit(Exception):
     """This process has helped to train; the leader of its team measures and writes."""
 
 
@@ -59,7 +59,7 @@ class Run:
     folder: Path
     data: Path
     recipe_file: Path | None = None
-    team: Team = field(default_factory=Team)
+    team: ProcessGroup = field(default_factory=ProcessGroup)
 
     @property
     def command(self) -> str:
@@ -95,14 +95,14 @@ class Run:
         Raises PartDone after the last stage where another process leads the team.
         """
         folder = self.folder / stage
-        if stage and not self.resume and self.team.leads:
+        if stage and not self.resume and self.team.is_leader:
             # What an earlier run left of the last stage does not go on from this one.
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         begins = after is not None and not (folder / CHECKPOINT).exists()
         torch.manual_seed(settings.seed)
         model = build(config)
         count = sum(parameter.numel() for parameter in model.parameters())
-        if self.team.leads:
+        if self.team.is_leader:
             print(
                 f"{self.model} {stage}".strip()
                 + f": {count:,} parameters, {settings.epochs} epochs"
@@ -116,10 +116,10 @@ class Run:
         history = replace(history, stage=stage, before=after, settings=asdict(settings))
         if after is not None:
             history.seconds += after.seconds
-        if stage and self.team.leads:
+        if stage and self.team.is_leader:
             _plot(history, folder / "loss.png", f"{self.model}, {stage}")
-        if not stage and not self.team.leads:
-            raise PartDone
+        if not stage and not self.team.is_leader:
+            raise NonLeaderExit
         return model, history
 
     def facts(self, model: nn.Module, history: History) -> dict[str, object]:
@@ -216,10 +216,10 @@ def run_script(
 def _run(train: Callable[[Run], None], run: Run) -> int:
     try:
         train(run)
-    except PartDone:
+    except NonLeaderExit:
         return 0
     except TrainingStopped as stopped:
-        if run.team.leads:
+        if run.team.is_leader:
             print(stopped, file=sys.stderr)
         return STOPPED_BY_USER
     except KeyboardInterrupt:

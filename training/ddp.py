@@ -17,14 +17,14 @@ from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """rank: of this process among ``size``. Rank 0 alone writes and prints."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         return self.rank == 0
 
     def part_of(self, batch: Any) -> Any:
@@ -59,14 +59,14 @@ def _number(flag: bool, like: Tensor) -> Tensor:
 
 
 @contextmanager
-def joined_team() -> Iterator[Team]:
+def joined_team() -> Iterator[ProcessGroup]:
     """The team that torchrun has put this process into; one of its own without torchrun."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team()
+        yield ProcessGroup()
         return
     distributed.init_process_group("gloo")
     try:
-        yield Team(distributed.get_rank(), size)
+        yield ProcessGroup(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()

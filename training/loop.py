@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from training.ddp import Team
+from training.ddp import ProcessGroup
 from training.ema import NONE, WeightAverage
 
 CHECKPOINT = "checkpoint.pt"
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
-TaughtModel = TypeVar("TaughtModel", bound=nn.Module, contravariant=True)
+ModelT = TypeVar("ModelT", bound=nn.Module, contravariant=True)
 
 
 class TrainingStopped(Exception):
@@ -60,19 +60,19 @@ class FitSettings:
     patience: int = 0
 
 
-class TrainingTask(Protocol[TaughtModel]):
+class TrainingTask(Protocol[ModelT]):
     """What a script teaches a model."""
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """The batches of one epoch, the same each time it is asked for."""
 
-    def loss(self, model: TaughtModel, batch: Any, carry: Any) -> tuple[Tensor, Any]:
+    def loss(self, model: ModelT, batch: Any, carry: Any) -> tuple[Tensor, Any]:
         """The mean loss of a batch, and what the epoch's next batch needs of it.
 
         carry: None at the start of an epoch; nested tuples of tensors, or None.
         """
 
-    def validate(self, model: TaughtModel) -> float:
+    def validate(self, model: ModelT) -> float:
         """The loss on the validation split; the epoch with the lowest is kept."""
 
 
@@ -153,11 +153,11 @@ class Trainer(Generic[AnyModel]):
         folder: Path,
         identity: Mapping[str, Any] | None = None,
         revision: str = "",
-        team: Team | None = None,
+        team: ProcessGroup | None = None,
         device: str = "cpu",
     ) -> None:
         self.model = model.to(device)
-        self.team = team or Team()
+        self.team = team or ProcessGroup()
         self.device = torch.device(device)
         self.task = task
         self.settings = settings
@@ -193,7 +193,9 @@ class Trainer(Generic[AnyModel]):
         progress, started = self.progress, time.monotonic()
         batches = self.task.batches(progress.epoch)
         self.model.train()
-        with _progress_bar(progress, len(batches), self.settings.epochs, self.team.leads) as bar:
+        with _progress_bar(
+            progress, len(batches), self.settings.epochs, self.team.is_leader
+        ) as bar:
             for batch in batches[progress.step :]:
                 loss, stop = self._step(batch, len(batches), stop_requested)
                 bar.set_postfix_str(f"loss {progress.loss_sum / progress.step:.4f} ({loss:.4f})")
@@ -240,7 +242,7 @@ class Trainer(Generic[AnyModel]):
             validation_loss = self.task.validate(averaged)
         history.train_loss.append(progress.loss_sum / batches)
         history.validation_loss.append(validation_loss)
-        if self.team.leads:
+        if self.team.is_leader:
             tqdm.write(
                 f"epoch {progress.epoch + 1}: loss {history.train_loss[-1]:.4f}, "
                 f"validation {validation_loss:.4f}"
@@ -257,7 +259,7 @@ class Trainer(Generic[AnyModel]):
         return averaged.cpu().eval()
 
     def _save(self) -> None:
-        if not self.team.leads:
+        if not self.team.is_leader:
             return
         progress = self.progress
         content = {
@@ -288,7 +290,7 @@ class Trainer(Generic[AnyModel]):
         self.best = content["best"]
         self.average.restore(**content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
-        if self.team.leads:
+        if self.team.is_leader:
             torch.set_rng_state(content["random"])
 
 

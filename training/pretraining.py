@@ -32,7 +32,7 @@ class LanguageReader(nn.Module):
 
     The direction from the left says the word after each, the one from the right that before it.
 
-    Raises OptionInvalid for an encoder whose directions see each other's words.
+    Raises DesignInvalid for an encoder whose directions see each other's words.
     """
 
     def __init__(self, classifier: Classifier) -> None:

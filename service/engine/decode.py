@@ -257,16 +257,16 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
         self._throughput.stepped(self.scheduler.rows, seconds)
 
     def _rows(self, stream: DecodeSequence) -> tuple[NDArray[Any], NDArray[Any]]:
-        controls = self.arena.controls
+        controls = self.slots.controls
         return controls["bias"][stream.row], controls["seen"][stream.row]
 
     def _commit(self, rows: int, joined: int) -> None:
         """Hand out the tokens of this step; then streams that are done or held up leave."""
         now = self._advance(rows, joined)
-        arena = self.arena
-        tokens = arena.next_token[:rows].tolist()
-        log_probabilities = arena.log_probability[:rows].tolist()
-        arena.controls["token"][:rows] = arena.next_token[:rows]
+        slots = self.slots
+        tokens = slots.next_token[:rows].tolist()
+        log_probabilities = slots.log_probability[:rows].tolist()
+        slots.controls["token"][:rows] = slots.next_token[:rows]
         broken = self._find_broken(log_probabilities)
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
         done: list[tuple[DecodeSequence, FinishReason]] = []
@@ -313,8 +313,8 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
         """One token of one stream; returns why the stream ends, if it does."""
         request = stream.progress.request
         if isinstance(request, NextTokenRequest):
-            known = self.arena.log_probabilities[stream.row].copy()
-            stream.sink.put(NextTokenDistribution(known, self.arena.save(stream.row)))
+            known = self.slots.log_probabilities[stream.row].copy()
+            stream.sink.put(NextTokenDistribution(known, self.slots.save(stream.row)))
             return FinishReason.READ
         self._note_first(stream.progress, now)
         stream.log_probability += log_probability
@@ -386,8 +386,8 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
     def _where(self, stream: DecodeSequence, request: GenerateRequest) -> tuple[int, State] | None:
         """The token that a stream reads next, and its carried state; None before it has one."""
         if stream.phase is Phase.RUNNING:
-            token = int(self.arena.controls["token"][stream.row])
-            return token, self.arena.save_carried(stream.row)
+            token = int(self.slots.controls["token"][stream.row])
+            return token, self.slots.save_carried(stream.row)
         resumed, state = request.resumed, stream.saved
         if state is None and resumed:
             state = resumed.state
@@ -415,11 +415,11 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
     def _goes_on(self, search: BeamSearch, progress: Generation) -> bool:
         """Choose how a beam's rows go on, and move their states accordingly."""
         rows = [stream.row for stream in progress.streams]
-        choice = search.advance(self.arena.log_probabilities[rows])
+        choice = search.advance(self.slots.log_probabilities[rows])
         if choice is None:
             return False
-        self.arena.gather(rows, [rows[parent] for parent in choice.parents])
-        self.arena.controls["token"][rows] = choice.tokens
+        self.slots.gather(rows, [rows[parent] for parent in choice.parents])
+        self.slots.controls["token"][rows] = choice.tokens
         return True
 
     def _answer(self, progress: Generation, now: float) -> None:

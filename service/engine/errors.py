@@ -1,4 +1,4 @@
-"""Why a request cannot be served. No transport's codes here: rpc maps these to its own.
+"""Why a request cannot be served. No transport's codes here: service/access/codes.py maps them.
 
 RequestError
 ├── Unauthenticated    it does not say whose it is, or nobody is known by that

@@ -22,5 +22,5 @@ def broken_rows(log_probabilities: Sequence[float]) -> Sequence[int]:
 def not_finite() -> NotFinite:
     return NotFinite(
         "the model computed NaN or infinity for this request, which is no answer; load another "
-        "version of it, or tell who runs this server"
+        "version of it, or report it to whoever runs this server"
     )

@@ -58,7 +58,7 @@ class PushedSequence(StepSequence):
 Tagging = RequestState[PushedSequence, TagRequest]
 
 
-class PushEngine(StepEngine[PushedSequence, TagRequest]):
+class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
     """An engine whose next token is the caller's, not the one just made.
 
     A stream holds a row only while it has tokens to read and its sink has room; without
@@ -189,9 +189,9 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
     def _commit(self, rows: int, joined: int) -> None:
         """Answer each row's token and give it its next; streams without one leave."""
         now = self._advance(rows, joined)
-        arena, others_wait = self.arena, self.scheduler.has_returning
-        labels = arena.next_token[:rows].tolist()
-        log_probabilities = arena.log_probability[:rows].tolist()
+        slots, others_wait = self.slots, self.scheduler.has_returning
+        labels = slots.next_token[:rows].tolist()
+        log_probabilities = slots.log_probability[:rows].tolist()
         leaving: list[PushedSequence] = []
         broken = self._find_broken(log_probabilities)
         for row, stream in enumerate(self.scheduler.rows):
@@ -202,7 +202,7 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
                 labels[row] = stream.inbox.popleft()  # what this row reads next
             else:
                 leaving.append(stream)
-        arena.controls["token"][:rows] = labels
+        slots.controls["token"][:rows] = labels
         for stream in leaving:
             self._step_aside(stream)
         self._fail_alone(broken)
@@ -248,7 +248,7 @@ class PushEngine(StepEngine[PushedSequence, TagRequest]):
 
     def _checkpoint(self, stream: PushedSequence) -> Checkpoint:
         """Where a running or paused stream is, after the last token that was answered."""
-        state = self.arena.save_carried(stream.row) if stream.saved is None else stream.saved
+        state = self.slots.save_carried(stream.row) if stream.saved is None else stream.saved
         return Checkpoint(stream.sample, TagSnapshot(stream.made, state))
 
     def _input_tokens(self, progress: Tagging) -> int:

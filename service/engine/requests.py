@@ -124,7 +124,7 @@ class GenerateRequest:
 
     tokens: ids of the prompt or the source, or the values of the vector; at least one, but for a
     resumed prompt.
-    first_sample: the number of the first sample. top: how many of the likeliest tokens are
+    first_sample: the number of the first sample. top: how many of the likeliest tokens
     come beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
     arrived: when it came, on the engine's clock in seconds.

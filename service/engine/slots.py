@@ -1,6 +1,6 @@
 """What a step graph reads and writes: dense rows, made once, swapped each step.
 
-A stream's state may live elsewhere than in host memory (``Rows``); what a step reads and
+A stream's state may live elsewhere than in host memory (``StateStore``); what a step reads and
 writes beside it is always here.
 """
 

@@ -155,7 +155,7 @@ class StepSequence(ScheduledSequence):
     """A stream: one row of the batch while it runs.
 
     sink: its request's. sampling: how its row draws. token: what its next step reads; in the
-    arena while it runs. made: tokens drawn. delivered: of them, how many the caller has got.
+    slots while it runs. made: tokens drawn. delivered: of them, how many the caller has got.
     delivered_before: of these, by an earlier stream that this one goes on with.
     is_fast: see DecodeSequence.
     """
@@ -200,7 +200,7 @@ class StepEngine(Generic[Stream, Request]):
         self.scheduler: Scheduler[Stream] = Scheduler(
             capacity, PrefillPolicy(whole=model.reads_source)
         )
-        self.arena = Slots(model.state, capacity, model.vocabulary, rows)
+        self.slots = Slots(model.state, capacity, model.vocabulary, rows)
         self.prefill_budget = prefill_budget or PrefillBudget()
         self._last_step = 0.0
         self._step_seconds = 0.0  # of all steps before this one
@@ -210,7 +210,7 @@ class StepEngine(Generic[Stream, Request]):
         # That got something in this step; after one that broke they are still to be delivered.
         self._sinks: list[Sink[Event]] = []
         self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
-        runner.attach(self.arena.sides())
+        runner.attach(self.slots.sides())
 
     @property
     def is_idle(self) -> bool:
@@ -222,7 +222,7 @@ class StepEngine(Generic[Stream, Request]):
             if rows <= self.scheduler.capacity:
                 for side in (0, 1):
                     self.runner.step(side, rows)
-        self.arena.clear()
+        self.slots.clear()
 
     # -- what each engine says for itself ------------------------------------------------------
 
@@ -369,22 +369,22 @@ class StepEngine(Generic[Stream, Request]):
         state, stream.saved = stream.saved, None
         if state is None:
             state = self._first_state(stream)
-        self.arena.take(row, state)
+        self.slots.take(row, state)
         sampling = stream.sampling
-        self.arena.control(row, stream.token, **sampling.values)
+        self.slots.control(row, stream.token, **sampling.values)
         self._fill_controls(stream)
-        self.arena.seed(row, sampling.seed, stream.sample, stream.made)
+        self.slots.seed(row, sampling.seed, stream.sample, stream.made)
 
     def _run(self, rows: int) -> None:
-        used_up = self.arena.draw_uniforms(rows)
+        used_up = self.slots.draw_uniforms(rows)
         started = self.clock()
         failpoint("engine.decode")
-        self.runner.step(self.arena.side, rows)
+        self.runner.step(self.slots.side, rows)
         self.prefill_budget.earn(self.clock() - started)
-        self.arena.swap()
+        self.slots.swap()
         for row in used_up:
             stream = self.scheduler.rows[row]
-            self.arena.seed(row, stream.sampling.seed, stream.sample, stream.made + 1)
+            self.slots.seed(row, stream.sampling.seed, stream.sample, stream.made + 1)
 
     def _advance(self, rows: int, joined: int) -> float:
         """Report a step to the observer; returns the time."""
@@ -418,7 +418,7 @@ class StepEngine(Generic[Stream, Request]):
             self.observer.first_token(now - progress.arrived)
 
     def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
-        known = self.arena.log_probabilities[row]
+        known = self.slots.log_probabilities[row]
         best = largest(known, count)
         return tuple(zip(best.tolist(), known[best].tolist(), strict=True))
 
@@ -467,20 +467,20 @@ class StepEngine(Generic[Stream, Request]):
 
     def _pause(self, stream: Stream) -> None:
         self._save(stream)
-        self.arena.give(*self.scheduler.pause(stream))
+        self.slots.give(*self.scheduler.pause(stream))
         self._stop_if_paused(stream.progress)
         self.observer.paused(len(self.scheduler.paused))
 
     def _preempt(self, stream: Stream) -> None:
         """Its row is another caller's turn; it goes on from here once it has one again."""
         self._save(stream)
-        self.arena.give(*self.scheduler.preempt(stream))
+        self.slots.give(*self.scheduler.preempt(stream))
         self._stop_if_paused(stream.progress)
         self.observer.preempted()
 
     def _save(self, stream: Stream) -> None:
-        stream.token = int(self.arena.controls["token"][stream.row])
-        stream.saved = self.arena.save(stream.row)
+        stream.token = int(self.slots.controls["token"][stream.row])
+        stream.saved = self.slots.save(stream.row)
 
     def _stop_if_paused(self, progress: RequestState[Stream, Request]) -> None:
         """Nothing is computed for a request whose streams all wait for their reader, or a row."""
@@ -491,7 +491,7 @@ class StepEngine(Generic[Stream, Request]):
     def _vacate(self, stream: Stream) -> None:
         moved = self.scheduler.leave(stream)
         if moved:
-            self.arena.give(*moved)
+            self.slots.give(*moved)
 
     def _leave(self, progress: RequestState[Stream, Request]) -> None:
         for stream in progress.streams:

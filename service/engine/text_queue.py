@@ -35,7 +35,7 @@ class Text(Generic[Job]):
         return not (self.is_taken or self.job.is_gone)
 
 
-class _Lane(Generic[Job]):
+class _Level(Generic[Job]):
     """Texts of one caller and priority, by arrival and by length.
 
     Those that are taken or gone are dropped when they come up, and all at once when they are
@@ -54,12 +54,12 @@ class _Lane(Generic[Job]):
             insort(self._lengths, text.length)
         self._of_length[text.length].append(text)
 
-    def rebuilt(self) -> _Lane[Job]:
+    def rebuilt(self) -> _Level[Job]:
         """Without what no longer waits."""
-        lane: _Lane[Job] = _Lane()
+        level: _Level[Job] = _Level()
         for text in self.all():
-            lane.push(text)
-        return lane
+            level.push(text)
+        return level
 
     def all(self) -> Iterator[Text[Job]]:
         return (text for text in self._texts if text.waits)
@@ -116,22 +116,22 @@ class _Caller(Generic[Job]):
     weight: float
     order: int
     served: float = 0.0
-    lanes: dict[int, _Lane[Job]] = field(default_factory=dict)
+    levels: dict[int, _Level[Job]] = field(default_factory=dict)
 
     def by_priority(self) -> list[int]:
-        return sorted(self.lanes, reverse=True)
+        return sorted(self.levels, reverse=True)
 
     def oldest(self) -> Text[Job] | None:
         """Of the highest priority."""
         for priority in self.by_priority():
-            if text := self.lanes[priority].oldest:
+            if text := self.levels[priority].oldest:
                 return text
-            del self.lanes[priority]
+            del self.levels[priority]
         return None
 
     def nearest(self, length: int) -> Text[Job] | None:
         for priority in self.by_priority():
-            if text := self.lanes[priority].nearest(length):
+            if text := self.levels[priority].nearest(length):
                 return text
         return None
 
@@ -155,10 +155,10 @@ class TextQueue(Generic[Job]):
             caller = _Caller(share.caller, share.weight, self._order, self._served)
             self._callers[share.caller] = caller
         caller.weight = share.weight
-        lane = caller.lanes.get(share.priority)
-        if lane is None:
-            lane = caller.lanes[share.priority] = _Lane()
-        lane.push(Text(job, number, length, self._order))
+        level = caller.levels.get(share.priority)
+        if level is None:
+            level = caller.levels[share.priority] = _Level()
+        level.push(Text(job, number, length, self._order))
 
     def forget(self, job: Job, waiting: int) -> None:
         """``job`` is gone: so many texts of it wait no more."""
@@ -170,11 +170,11 @@ class TextQueue(Generic[Job]):
         if self._dropped > 2 * self._count + 64:
             self._dropped = 0
             for caller in self._callers.values():
-                caller.lanes = {p: lane.rebuilt() for p, lane in caller.lanes.items()}
+                caller.levels = {p: level.rebuilt() for p, level in caller.levels.items()}
 
     def everything(self) -> list[Text[Job]]:
-        lanes = (lane for caller in self._callers.values() for lane in caller.lanes.values())
-        return sorted((t for lane in lanes for t in lane.all()), key=lambda text: text.order)
+        levels = (level for caller in self._callers.values() for level in caller.levels.values())
+        return sorted((t for level in levels for t in level.all()), key=lambda text: text.order)
 
     def take(self, most: int, padding_limit: float) -> list[Text[Job]]:
         """A batch: the oldest text of the caller whose turn it is, and what is like it in length.

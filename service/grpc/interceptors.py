@@ -121,12 +121,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         behaviour = handler.stream_stream or handler.unary_stream or handler.unary_unary
         serializer, parse = handler.response_serializer, handler.request_deserializer
         if handler.request_streaming:
-            around = (
+            context = (
                 self._with_status(service, name, behaviour)
                 if name in self.multiplexed
                 else self._with_requests(service, name, behaviour, parse)
             )
-            wrapped = grpc.stream_stream_rpc_method_handler(around, None, serializer)
+            wrapped = grpc.stream_stream_rpc_method_handler(context, None, serializer)
             return wrapped, wrapped
         wrap = (
             grpc.unary_stream_rpc_method_handler

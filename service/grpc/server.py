@@ -11,16 +11,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.access.admission import AdmissionControl, CountRequest, admit_all
-from service.access.identity import AllowAll, Guard
-from service.access.inflight import InflightTracker
-from service.access.memory_budget import MemoryBudget
+from service.access.admission import AdmissionControl
 from service.grpc.bodies import Bodies
 from service.grpc.health import NOT_SERVING, SERVING, HealthServicer
 from service.grpc.interceptors import CallInterceptor
 from service.grpc.servicer import UnrollServicer
-from service.observability.request_log import RequestObserver
-from service.oip.adapters import base_name
 from service.oip.infer import Adapters, InferHandler
 from service.oip.servicer import InferenceServicer
 from service.oip.streaming import METHOD as STREAM_INFER
@@ -57,29 +52,25 @@ class AddressInUse(Exception):
 
 @dataclass(frozen=True)
 class GrpcSettings:
-    """As the configuration has them."""
+    """Of the same names as in the configuration."""
 
     address: str
     max_message_bytes: int
     max_metadata_bytes: int
     max_connections: int
     max_calls_per_connection: int
-    max_calls_per_caller: int
     handshake_seconds: float
     body_seconds: float
     idle_connection_seconds: float
     stall_seconds: float
-    max_sequences: int
-    sequence_idle_seconds: float
 
 
 class GrpcServer:
     """Health: "" and the services' names speak for all, each model's name for itself.
 
-    control: loads and unloads models. is_ready: whether all that is served answers.
-    count: called at each request's end. budget: of the bytes that callers' data takes. adapters:
-    of a model, for the inference protocol. guard: knows who may call what. credentials: None for
-    no TLS. observer: of each request. check_load: refuses what cannot be taken on now.
+    control: loads and unloads models. admission: what every request passes, of any front end.
+    sequences: states between requests. adapters: of a model, for the inference protocol.
+    is_ready: whether all that is served answers. credentials: None for no TLS.
     """
 
     def __init__(
@@ -87,22 +78,16 @@ class GrpcServer:
         registry: ModelRegistry,
         control: Control,
         settings: GrpcSettings,
-        is_ready: Callable[[], bool],
-        count: CountRequest,
-        budget: MemoryBudget,
+        admission: AdmissionControl,
+        sequences: Sequences,
         adapters: Callable[[ServedModel], Adapters],
-        guard: Guard = AllowAll(),
+        is_ready: Callable[[], bool],
         credentials: grpc.ServerCredentials | None = None,
-        observer: RequestObserver = RequestObserver(),
-        check_load: Callable[[str], None] = admit_all,
     ) -> None:
         self.registry = registry
-        self.inflight = InflightTracker(settings.max_calls_per_caller)
         self.is_leaving = False
-        self.sequences = Sequences(settings.max_sequences, settings.sequence_idle_seconds, budget)
-        admission = AdmissionControl(
-            self.inflight, count, self._label, budget, guard, observer, check_load
-        )
+        self._inflight = admission.inflight
+        budget = admission.budget
         most_bodies = max(1, int(_BODIES_SHARE * budget.limit) // settings.max_message_bytes)
         interceptor = CallInterceptor(
             (SERVICE, INFERENCE),
@@ -114,11 +99,11 @@ class GrpcServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         self._health = HealthServicer()
         unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(registry, self.inflight, budget, settings.stall_seconds), self._server
+            UnrollServicer(registry, self._inflight, budget, settings.stall_seconds), self._server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceServicer(
-                InferHandler(registry, self.sequences, budget, adapters),
+                InferHandler(registry, sequences, budget, adapters),
                 control,
                 is_ready,
                 admission,
@@ -158,31 +143,26 @@ class GrpcServer:
         hand_over: has every stream that still runs end with what others go on from.
         Returns whether all ended so; those that did not are ended.
         """
-        self.inflight.close()
-        finished = await self.inflight.wait_until_empty(grace_seconds)
+        self._inflight.close()
+        finished = await self._inflight.wait_until_empty(grace_seconds)
         if not finished:
-            self.inflight.handing_over.set()
+            self._inflight.handing_over.set()
             hand_over()
-            finished = await self.inflight.wait_until_empty(_HAND_OVER_SECONDS)
+            finished = await self._inflight.wait_until_empty(_HAND_OVER_SECONDS)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._server.stop(None if not finished else 0.2)
         return finished
 
-    def report_health(self, name: str, is_served: bool, all_well: bool) -> None:
+    def report_health(self, name: str, is_served: bool, all_healthy: bool) -> None:
         """name: of a model that was loaded or unloaded, or whose engine broke.
 
-        all_well: whether no model that is served has broken.
+        all_healthy: whether no model that is served has broken.
         """
         if self.is_leaving:
             return
         self._health.set((name,), SERVING if is_served else NOT_SERVING)
-        self._health.set(("", SERVICE, INFERENCE), SERVING if all_well else NOT_SERVING)
-
-    def _label(self, name: str) -> str:
-        """Of a model that a request names: both of its names count as one."""
-        known = base_name(name)
-        return known if self.registry.knows(known) else ""
+        self._health.set(("", SERVICE, INFERENCE), SERVING if all_healthy else NOT_SERVING)
 
     def _every_name(self) -> list[str]:
         return ["", SERVICE, INFERENCE, *(model.card.name for model in self.registry.models)]

@@ -381,7 +381,7 @@ class Metrics:
     def request_ended(
         self, model: str, method: str, code: str, seconds: float, failure: RequestError | None
     ) -> None:
-        """As rpc's CountRequest."""
+        """As admission's CountRequest."""
         self.requests.labels(model, method, code).inc()
         self.request_seconds.labels(model, method).observe(seconds)
         reason = reason_of(code, failure)

@@ -105,7 +105,7 @@ class InferHandler:
         self.sequences = sequences
         self.budget = budget
         self.adapters = adapters
-        self._forms: WeakKeyDictionary[ServedVersion, Adapters] = WeakKeyDictionary()
+        self._adapters: WeakKeyDictionary[ServedVersion, Adapters] = WeakKeyDictionary()
 
     def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
         """Raises ModelNotFound or ModelRefused."""
@@ -114,9 +114,9 @@ class InferHandler:
 
     def adapter_of(self, served: ServedVersion, name: str) -> ModelAdapter:
         """The one that ``name`` asks for."""
-        if served not in self._forms:
-            self._forms[served] = self.adapters(served.model)
-        return self._forms[served][name.endswith(TENSORS)]
+        if served not in self._adapters:
+            self._adapters[served] = self.adapters(served.model)
+        return self._adapters[served][name.endswith(TENSORS)]
 
     async def answer(
         self, request: pb.ModelInferRequest, owner: Hashable = None

@@ -39,7 +39,7 @@ class DeviceBuffer:
 
 
 class DeviceRows:
-    """The state of an arena's rows on a device.
+    """The state of an slots's rows on a device.
 
     A move only notes from where a row's state is to come; settle() makes all moves since the
     last step at once. Each tensor has two buffers, and whatever runs reads one and writes the
@@ -74,7 +74,7 @@ class DeviceRows:
         self._streams = 0  # rows of the last settle()
         self._rows = 1  # rows of the current set that hold something
 
-    # -- for the arena -------------------------------------------------------------------------
+    # -- for the slots -------------------------------------------------------------------------
 
     def on_host(self, side: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Nothing of the state is in host memory."""

@@ -69,7 +69,7 @@ def _options(settings: SessionSettings, spec: GraphSpec) -> onnxruntime.SessionO
     options.add_session_config_entry("mlas.disable_kleidiai", "1")
     if any(_TIME in port.shape for port in spec.inputs):
         # A plan of the memory is kept for each shape that was ever seen: with free batch and
-        # time, that is one for nearly every run. An arena keeps what the largest run took, in each
+        # time, that is one for nearly every run. An slots keeps what the largest run took, in each
         # session; without one, such runs are as fast (steps, which are short, would be slower).
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = False

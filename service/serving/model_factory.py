@@ -91,10 +91,10 @@ class ReadyModel:
             thread.do(warm, shapes)
 
 
-def assemble(loaded: LoadedModel, around: ServerContext) -> ReadyModel:
+def assemble(loaded: LoadedModel, context: ServerContext) -> ReadyModel:
     """Raises whatever the graphs raise when they are run for the first time."""
-    builder = ModelBuilder(loaded, around)
-    return ReadyModel(around.build(builder), builder.statistics, builder.threads, builder.reading)
+    builder = ModelBuilder(loaded, context)
+    return ReadyModel(context.build(builder), builder.statistics, builder.threads, builder.reading)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class ModelBuilder:
     """
 
     loaded: LoadedModel
-    around: ServerContext
+    context: ServerContext
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
     threads: list[EngineThread] = field(default_factory=list)
     reading: list[tuple[EngineThread, Callable[[Shapes], None], Shapes]] = field(
@@ -117,7 +117,7 @@ class ModelBuilder:
         self.manifest = self.bundle.manifest
         self.sessions = self.loaded.sessions
         self.tokenizers = self.bundle.tokenizers
-        self.config = self.around.config
+        self.config = self.context.config
 
     def probed_card(self, ids: int | None = None) -> ModelCard:
         """Run every graph on made-up rows, and say what the model is.
@@ -142,7 +142,7 @@ class ModelBuilder:
             config.max_batch,
             time.monotonic,
             BatchMetrics(
-                self.around.metrics, self.manifest.name, graph, self.statistics, config.max_batch
+                self.context.metrics, self.manifest.name, graph, self.statistics, config.max_batch
             ),
             config.batch_delay_share,
         )
@@ -154,15 +154,15 @@ class ModelBuilder:
 
     def thread(self, purpose: str, engine: Engine, limit: int) -> EngineThread:
         """purpose: which of the model's engines this is. limit: as EngineThread has it."""
-        around, name = self.around, self.manifest.name
+        context, name = self.context, self.manifest.name
         thread = EngineThread(
             name,
             purpose,
             engine,
             limit,
-            around.dispatcher.deliver,
-            lambda: around.on_failure(name),
-            Coalescer(self.config.engine_share, loop_cpu=around.loop_cpu),
+            context.dispatcher.deliver,
+            lambda: context.on_failure(name),
+            Coalescer(self.config.engine_share, loop_cpu=context.loop_cpu),
         )
         self.threads.append(thread)
         return thread
@@ -176,8 +176,8 @@ class ModelBuilder:
 
     def stream_observer(self) -> GenerateMetrics:
         """Of an engine that decodes streams."""
-        around, capacity = self.around, self.config.max_streams
-        return GenerateMetrics(around.metrics, self.manifest.name, self.statistics, capacity)
+        context, capacity = self.context, self.config.max_streams
+        return GenerateMetrics(context.metrics, self.manifest.name, self.statistics, capacity)
 
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""

@@ -20,7 +20,7 @@ from service.serving.model_factory import ReadyModel, ServerContext, assemble
 
 
 def make_ready(
-    repository: Repository, folder: Path, around: ServerContext, known: str | None
+    repository: Repository, folder: Path, context: ServerContext, known: str | None
 ) -> ReadyModel | RefusedModel | None:
     """Read, open and run the bundle in ``folder``; prompts are read, too.
 
@@ -30,7 +30,7 @@ def make_ready(
         loaded = repository.load(folder, known)
     except (BundleError, DeviceUnavailable) as error:
         return RefusedModel(folder.parent.name, folder.name, str(error))
-    return None if loaded is None else run_once(loaded, around, reads=True)
+    return None if loaded is None else run_once(loaded, context, reads=True)
 
 
 def others_of(
@@ -47,12 +47,12 @@ def others_of(
 
 
 def run_once(
-    loaded: LoadedModel, around: ServerContext, reads: bool = False
+    loaded: LoadedModel, context: ServerContext, reads: bool = False
 ) -> ReadyModel | RefusedModel:
     """The model, whose graphs have run. reads: whether prompts are to have been read, too."""
     started = time.monotonic()
     try:
-        assembled = assemble(loaded, around)
+        assembled = assemble(loaded, context)
         if reads:
             assembled.warm_reading()
         return replace(assembled, seconds=loaded.seconds + time.monotonic() - started)

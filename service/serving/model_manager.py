@@ -58,21 +58,21 @@ class ModelControl:
         self,
         registry: ModelRegistry,
         repository: Repository,
-        around: ServerContext,
+        context: ServerContext,
         on_change: Callable[[str], Awaitable[None]],
         is_on: bool = True,
     ) -> None:
         self.registry = registry
         self.repository = repository
-        self.around = around
+        self.context = context
         self.on_change = on_change
         self.is_on = is_on
         self._policies: dict[str, VersionPolicy] = {}
         self._loading: dict[str, Sequence[int]] = {}
         # Every version whose engines run, and what is set once they have stopped.
         self._live: dict[ServedVersion, asyncio.Event] = {}
-        self._queue = LoadQueue(_LOADS_AT_ONCE, around.config.max_waiting_loads)
-        around.metrics.waiting_loads.set_function(lambda: self._queue.waiting)
+        self._queue = LoadQueue(_LOADS_AT_ONCE, context.config.max_waiting_loads)
+        context.metrics.waiting_loads.set_function(lambda: self._queue.waiting)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
@@ -85,7 +85,7 @@ class ModelControl:
         turned_away = list(refused)
         begun: list[ReadyModel] = []
         for model in loaded:
-            tried = run_once(model, self.around)
+            tried = run_once(model, self.context)
             if isinstance(tried, ReadyModel):
                 begun.append(tried)
             else:
@@ -194,7 +194,7 @@ class ModelControl:
         policy = policy or self._policies.get(name, VersionPolicy())
         folders = self._chosen(name, policy)
         before = self._live_versions(name)
-        held = self.around.budget.reserve(MODELS, self._load_bytes(folders.values()))
+        held = self.context.budget.reserve(MODELS, self._load_bytes(folders.values()))
         try:
             await self._replace(name, policy, folders)
             ends = [self._live[v] for v in before if v.is_retired and v in self._live]
@@ -207,12 +207,12 @@ class ModelControl:
 
     async def _replace(self, name: str, policy: VersionPolicy, folders: Mapping[int, Path]) -> None:
         self._loading[name] = list(folders)
-        self.around.metrics.report_loading(name, list(folders))
+        self.context.metrics.report_loading(name, list(folders))
         try:
             ready = await self._prepare(name, folders)
         finally:
             del self._loading[name]
-            self.around.metrics.report_loading(name, ())
+            self.context.metrics.report_loading(name, ())
         if isinstance(ready, RefusedModel):
             await self._turn_away(ready)
         self._take_over(name, ready)
@@ -225,7 +225,7 @@ class ModelControl:
         """
         files = (file for folder in folders for file in folder.glob("*"))
         size = sum(file.stat().st_size for file in files if file.is_file())
-        return min(_LOAD_FACTOR * size, self.around.budget.limit // 2)
+        return min(_LOAD_FACTOR * size, self.context.budget.limit // 2)
 
     def _release_after(self, held: Reservation, ends: Sequence[asyncio.Event]) -> None:
         """Once the replaced versions have ended: until then both are in memory."""
@@ -264,7 +264,7 @@ class ModelControl:
                 f"{', '.join(map(str, sorted(folders)))}"
             )
         chosen = {number: folders[number] for number in policy.choose(folders)}
-        if len(chosen) > (most := self.around.config.max_live_versions):
+        if len(chosen) > (most := self.context.config.max_live_versions):
             raise WrongInput(
                 f"{policy} of model {name!r} are {len(chosen)}, and at most {most} versions of a "
                 "model are in memory at once (max_live_versions); choose fewer"
@@ -287,7 +287,7 @@ class ModelControl:
         ready: dict[int, ReadyModel | None] = {}
         for number, folder in folders.items():
             tried = await in_background(
-                f"load-{name}", make_ready, self.repository, folder, self.around, known.get(number)
+                f"load-{name}", make_ready, self.repository, folder, self.context, known.get(number)
             )
             if self._is_stopping:
                 raise ServiceStopping("the server is stopping; load the model on another one")
@@ -301,7 +301,7 @@ class ModelControl:
     ) -> None:
         """Raises Overloaded where more versions would be in memory than may, once these are
         served; no weight is read for that. ``known`` are the digests of those that are."""
-        live, most = self._live_versions(name), self.around.config.max_live_versions
+        live, most = self._live_versions(name), self.context.config.max_live_versions
         if len(live) + len(folders) <= most:
             return
         others = await in_background(f"load-{name}", others_of, self.repository, folders, known)
@@ -346,7 +346,7 @@ class ModelControl:
         self._live[served] = asyncio.Event()
         self._update_live(card.name)
         self._count(card.name, "loaded")
-        self.around.metrics.load_seconds.labels(card.name).observe(assembled.seconds)
+        self.context.metrics.load_seconds.labels(card.name).observe(assembled.seconds)
         log.info(
             "model %s version %s loaded in %s on %s",
             card.name,
@@ -408,10 +408,10 @@ class ModelControl:
         return {int(number): self.registry.find(name, number) for number in numbers}
 
     def _count(self, name: str, outcome: str, versions: int = 1) -> None:
-        self.around.metrics.loads.labels(name, outcome).inc(versions)
+        self.context.metrics.loads.labels(name, outcome).inc(versions)
 
     def _update_live(self, name: str) -> None:
-        self.around.metrics.live_versions.labels(name).set(len(self._live_versions(name)))
+        self.context.metrics.live_versions.labels(name).set(len(self._live_versions(name)))
 
 
 def _stopping() -> ServiceStopping:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.access.memory_budget import WORDS, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
-from service.engine.online_tagging import PushEngine
+from service.engine.online_tagging import OnlineTagEngine
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Checkpoint,
@@ -217,7 +217,7 @@ class TagStreams:
         self,
         card: ModelCard,
         reader: Tokenizer,
-        engine: PushEngine,
+        engine: OnlineTagEngine,
         thread: EngineThread,
         resume_tokens: ResumeTokens,
         budget: MemoryBudget,

@@ -60,7 +60,7 @@ class ServedBundle:
 
 
 class ResumeTokens:
-    """Seals snapshots and opens them again.
+    """Signs snapshots and opens them again.
 
     keys: at least 16 bytes each; the first one signs, all of them verify, so a new key is
     put first and an old one dropped once its tokens have expired. Without any, the process

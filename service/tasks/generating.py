@@ -25,7 +25,7 @@ def build_generator(
 
     length: of the longest input, in tokens or values. is_conditioned: as generation_model().
     """
-    card, config, around = builder.probed_card(), builder.config, builder.around
+    card, config, context = builder.probed_card(), builder.config, builder.context
     model = generation_model(builder.bundle, is_conditioned)
     runner, rows = builder.step_runner()
     engine = GenerateEngine(
@@ -59,7 +59,7 @@ def build_generator(
         writer,
         thread,
         builder.batch_thread("score", score),
-        around.resume_tokens,
+        context.resume_tokens,
         config.tokens_per_message,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bundle.manifest import TAG
 from bundle.tasks import spec_of
-from service.engine.online_tagging import PushEngine
+from service.engine.online_tagging import OnlineTagEngine
 from service.engine.step_engine import GenerationModel
 from service.oip.tensor_adapters import TagTensors
 from service.oip.text_adapters import TagText
@@ -31,9 +31,9 @@ def build(builder: ModelBuilder) -> TaggerModel:
 
 def _streams(builder: ModelBuilder, card: ModelCard) -> TagStreams:
     """On a thread of their own: no stream waits for texts that are tagged whole."""
-    config, around = builder.config, builder.around
+    config, context = builder.config, builder.context
     runner, rows = builder.step_runner()
-    engine = PushEngine(
+    engine = OnlineTagEngine(
         GenerationModel(builder.manifest.state, None, None, (card.labels,) * 2),
         runner,
         config.max_streams,
@@ -47,8 +47,8 @@ def _streams(builder: ModelBuilder, card: ModelCard) -> TagStreams:
         builder.tokenizers["input"],
         engine,
         builder.stream_thread("stream", engine),
-        around.resume_tokens,
-        around.budget,
+        context.resume_tokens,
+        context.budget,
         config.tokens_per_message,
     )
 

@@ -73,8 +73,8 @@ def test_a_logit_is_measured_by_the_largest_of_its_row(tiny_models):
 
 def step_graph():
     model = tiny.generator().build()
-    silent = tiny.LETTER_READER.vocabulary.never_sampled_ids
-    (step,) = (g for g in graphs_of(model, model.config, silent) if g.name == "step")
+    suppressed = tiny.LETTER_READER.vocabulary.never_sampled_ids
+    (step,) = (g for g in graphs_of(model, model.config, suppressed) if g.name == "step")
     return step
 
 

@@ -175,8 +175,8 @@ def twin_of(model):
 
 
 def check(twin, bundle, config):
-    silent = bundle.tokenizers["output"].vocabulary.never_sampled_ids
-    step = step_of(twin, config, silent, "step_int8")
+    suppressed = bundle.tokenizers["output"].vocabulary.never_sampled_ids
+    step = step_of(twin, config, suppressed, "step_int8")
     check_parity([step], bundle.folder, {"token": 5})
 
 

@@ -22,17 +22,17 @@ def controls(rows, vocabulary, **chosen):
     return columns | {name: chosen.get(name, array) for name, array in others.items()}
 
 
-def draw_both(logits, silent=None, **chosen):
+def draw_both(logits, suppressed=None, **chosen):
     rows, vocabulary = logits.shape
-    silent = np.zeros(vocabulary, np.float32) if silent is None else silent
+    suppressed = np.zeros(vocabulary, np.float32) if suppressed is None else suppressed
     arrays = controls(rows, vocabulary, **chosen)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    drawn = draw(torch.from_numpy(logits), torch.from_numpy(silent), tensors)
+    drawn = draw(torch.from_numpy(logits), torch.from_numpy(suppressed), tensors)
     token, log_probability, log_probabilities = (part.numpy() for part in drawn)
     np.testing.assert_array_equal(
         log_probability, np.take_along_axis(log_probabilities, token[:, None], 1)[:, 0]
     )
-    return token, log_probability, draw_numpy(logits, silent, arrays)
+    return token, log_probability, draw_numpy(logits, suppressed, arrays)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.5])
@@ -44,8 +44,8 @@ def test_torch_and_numpy_draw_the_same(temperature, top_k, top_p, penalised):
     rows = 400
     random = np.random.default_rng(1)
     logits = random.normal(0, 2, (rows, VOCABULARY)).astype(np.float32)
-    silent = np.zeros(VOCABULARY, np.float32)
-    silent[3] = -np.inf
+    suppressed = np.zeros(VOCABULARY, np.float32)
+    suppressed[3] = -np.inf
     chosen = {"uniform": random.random(rows, dtype=np.float32)}
     if penalised:
         bias = random.normal(0, 1, (rows, VOCABULARY)).astype(np.float32)
@@ -53,7 +53,7 @@ def test_torch_and_numpy_draw_the_same(temperature, top_k, top_p, penalised):
         chosen |= {"bias": bias, "seen": random.random((rows, VOCABULARY)) < 0.4}
         chosen |= {"repetition": 1.4, "min_p": 0.1}
     token, log_probability, twin = draw_both(
-        logits, silent, temperature=temperature, top_k=top_k, top_p=top_p, **chosen
+        logits, suppressed, temperature=temperature, top_k=top_k, top_p=top_p, **chosen
     )
     clear = twin.margin > 1e-5
     assert clear.mean() > 0.95
@@ -102,11 +102,11 @@ def test_temperature_zero_takes_the_lowest_of_equals():
 
 
 def test_log_probabilities_are_the_models_own():
-    """Temperature, cuts, bias and silent ids change what is drawn, not what it is worth."""
+    """Temperature, cuts, bias and suppressed ids change what is drawn, not what it is worth."""
     logits = np.array([[2.0, 1.0, 0.0]], np.float32)
-    silent = np.array([-np.inf, 0.0, 0.0], np.float32)
+    suppressed = np.array([-np.inf, 0.0, 0.0], np.float32)
     bias = np.array([[0.0, 5.0, 0.0]], np.float32)
-    token, log_probability, _ = draw_both(logits, silent, temperature=0.5, top_k=1, bias=bias)
+    token, log_probability, _ = draw_both(logits, suppressed, temperature=0.5, top_k=1, bias=bias)
     assert token[0] == 1
     expected = torch.log_softmax(torch.from_numpy(logits), 1)[0, 1]
     np.testing.assert_allclose(log_probability[0], expected, rtol=1e-6)

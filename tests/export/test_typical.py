@@ -24,11 +24,11 @@ class DrawAlone(nn.Module):
 
     def __init__(self, vocabulary):
         super().__init__()
-        self.register_buffer("silent", torch.zeros(vocabulary))
+        self.register_buffer("suppressed", torch.zeros(vocabulary))
 
     def forward(self, *inputs):
         logits, *controls = inputs
-        return draw(logits, self.silent, dict(zip(STEP_INPUTS[1:], controls, strict=True)))
+        return draw(logits, self.suppressed, dict(zip(STEP_INPUTS[1:], controls, strict=True)))
 
 
 @pytest.fixture(scope="module")

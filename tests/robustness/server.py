@@ -62,8 +62,8 @@ class Build:
         samples = [s for metric in app.metrics.requests.collect() for s in metric.samples]
         return {
             **self.engines.report(),
-            "calls": app.grpc.inflight.calls,
-            "sequences": len(app.grpc.sequences),
+            "calls": app.inflight.calls,
+            "sequences": len(app.sequences),
             "users": {f"{served.name}/{served.version}": served.users for served in live},
             "versions": len(live),
             "served": len(app.registry.served),

@@ -151,13 +151,13 @@ def test_a_request_that_comes_out_as_nan_fails_with_internal_and_is_counted(serv
     """And nothing else does: neither its neighbours nor the engine."""
     with Client(service.target, timeout=30, retries=NO_RETRIES) as client:
         expected = answers(client)
-        arena = service.app.registry.get("letters").thread.engine.arena
+        slots = service.app.registry.get("letters").thread.engine.slots
         runner = service.app.registry.get("mood").thread.engine.runner
         step, predict = service.app.registry.get("letters").thread.engine.runner.step, runner.run
 
         def broken_step(side, rows):
             step(side, rows)
-            arena.log_probability[:rows] = math.nan
+            slots.log_probability[:rows] = math.nan
 
         service.app.registry.get("letters").thread.engine.runner.step = broken_step
         runner.run = lambda items: iter([[None for _ in items]])

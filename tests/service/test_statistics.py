@@ -117,7 +117,7 @@ def test_refused_and_cancelled_calls_have_failed(service, client):
         call.cancel()
         with pytest.raises(grpc.FutureCancelledError):
             call.result()
-    service.run(service.app.grpc.inflight.wait_until_empty(10))
+    service.run(service.app.inflight.wait_until_empty(10))
     engine = service.app.registry.get("mood").thread.engine
     deadline = time.monotonic() + 10
     while not engine.is_idle and time.monotonic() < deadline:  # its caller does not wait for it

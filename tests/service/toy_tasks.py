@@ -12,7 +12,7 @@ import numpy as np
 
 from bundle.tasks import TaskSpec
 from service.oip.adapters import InferResult, ModelAdapter
-from service.oip.tensors import Array, TensorSpec
+from service.oip.tensors import Array, TensorMetadata
 from service.serving.inputs import PredictItem, ReadingModel
 from service.serving.model_factory import ModelBuilder
 from service.serving.output_stream import run_batch
@@ -55,8 +55,8 @@ class RowAdapter(ModelAdapter):
     """One row a request, which needs no lengths."""
 
     max_batch = 0
-    inputs = (TensorSpec("tokens", "INT64", (-1,)),)
-    outputs = (TensorSpec("answer", "INT64", (-1,)),)
+    inputs = (TensorMetadata("tokens", "INT64", (-1,)),)
+    outputs = (TensorMetadata("answer", "INT64", (-1,)),)
 
     def __init__(self, model: RowModel) -> None:
         super().__init__(model.card)

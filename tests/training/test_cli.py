@@ -10,9 +10,9 @@ from torch import nn
 from bundle.manifest import SamplingDefaults
 from tests import tiny
 from training.checkpoint import TrainedModel
-from training.cli import PartDone, Run, module_of, run_script
+from training.cli import NonLeaderExit, Run, module_of, run_script
 from training.config import RecipeInvalid
-from training.ddp import Team
+from training.ddp import ProcessGroup
 from training.loop import CHECKPOINT, FitSettings
 
 SETTINGS = FitSettings(seed=1, epochs=2, learning_rate=0.1)
@@ -89,9 +89,9 @@ def test_a_stage_begun_anew_leaves_nothing_of_a_last_stage_to_resume(run, tmp_pa
 
 
 def test_who_does_not_lead_ends_after_the_last_stage(run, tmp_path):
-    helper = replace(run, team=Team(rank=1, size=1))
+    helper = replace(run, team=ProcessGroup(rank=1, size=1))
     _, first = helper.fit(build, None, TowardsOne(), SETTINGS, stage="first")
-    with pytest.raises(PartDone):
+    with pytest.raises(NonLeaderExit):
         helper.fit(build, None, TowardsOne(), SETTINGS, after=first)
     assert not list(tmp_path.rglob(CHECKPOINT))
 

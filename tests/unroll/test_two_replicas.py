@@ -10,7 +10,7 @@ import time
 import pytest
 
 from service.engine.decode import GenerateEngine
-from service.engine.online_tagging import PushEngine
+from service.engine.online_tagging import OnlineTagEngine
 from tests import tiny
 from unroll import AsyncClient, Beam, Client, Sampling
 
@@ -21,7 +21,7 @@ LONG = 300
 @pytest.fixture
 def replicas(start_service, tiny_models, tmp_path, monkeypatch):
     """Two that share their keys; the first one stops without a grace. Their steps take long."""
-    for kind in (GenerateEngine, PushEngine):
+    for kind in (GenerateEngine, OnlineTagEngine):
         step = kind.step
 
         def slow(self, step=step):

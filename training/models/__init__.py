@@ -56,7 +56,7 @@ def config_to_json(config: Config) -> dict[str, Any]:
 
 
 def config_from_json(content: Mapping[str, Any]) -> Config:
-    """Raises OptionInvalid for an architecture or option that does not exist."""
+    """Raises DesignInvalid for an architecture or option that does not exist."""
     options = dict(content)
     architecture = options.pop("architecture", None)
     if architecture not in _ARCHITECTURES:
@@ -71,4 +71,4 @@ def config_from_json(content: Mapping[str, Any]) -> Config:
         raise DesignInvalid(f"configuration of {architecture!r} does not fit: {error}") from error
 
 
-__all__ = ["Config", "Model", "OptionInvalid", "build", "config_from_json", "config_to_json"]
+__all__ = ["Config", "DesignInvalid", "Model", "build", "config_from_json", "config_to_json"]

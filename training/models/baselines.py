@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from bundle.manifest import CLASSIFY
 from training.models.embedding import token_embedding
-from training.models.layers import inside
+from training.models.layers import length_mask
 from training.models.options import DesignInvalid
 
 BAG, WINDOW, CONVOLUTION, FEEDFORWARD = "bag", "window", "convolution", "feedforward"
@@ -42,7 +42,7 @@ class BaselineConfig:
     network has; 0 for a bag of words, which has neither.
     dropout: share dropped of what is embedded and of the features while training.
 
-    Raises OptionInvalid for another reader, or a width that it cannot have.
+    Raises DesignInvalid for another reader, or a width that it cannot have.
     """
 
     architecture: ClassVar[str] = "baseline"
@@ -103,7 +103,7 @@ class BagOfWords(Baseline):
 
     def counts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """How often a text holds each id (batch, vocabulary); what is padding counts nothing."""
-        once = inside(tokens, lengths).to(self.embedding.weight.dtype)
+        once = length_mask(tokens, lengths).to(self.embedding.weight.dtype)
         none = once.new_zeros((tokens.shape[0], self.config.vocabulary_size))
         return none.scatter_add(1, tokens, once)
 
@@ -133,10 +133,10 @@ class Convolution(Baseline):
         self.layer = nn.Linear(config.width * config.embedding_size, config.embedding_size)
 
     def features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        windows = self.windows(self.embedded(tokens, inside(tokens, lengths)))
+        windows = self.windows(self.embedded(tokens, length_mask(tokens, lengths)))
         starts = (lengths - (self.config.width - 1)).clamp(min=1)  # windows within the text
         features = torch.tanh(self.layer(windows))
-        outside = ~inside(tokens, starts).unsqueeze(2)
+        outside = ~length_mask(tokens, starts).unsqueeze(2)
         return features.masked_fill(outside, _BELOW_ANY_TANH).amax(dim=1)
 
     def windows(self, x: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class FeedForward(Baseline):
 
     def features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         self._check(int(lengths.max()))
-        read = inside(tokens, lengths)
+        read = length_mask(tokens, lengths)
         x = self.embedded(tokens, read)
         h = x.new_zeros((x.shape[0], x.shape[2]))
         for layer, x_t, goes_on in zip(self.layers, x.unbind(1), read.unbind(1), strict=False):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bundle.manifest import CLASSIFY
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
-from training.models.layers import inside
+from training.models.layers import length_mask
 from training.models.options import RecurrentOptions, check_hidden_recurrence
 from training.models.recurrent import RecurrentStack
 
@@ -63,6 +63,6 @@ class Classifier(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens (batch, time), lengths (batch,) → logits (batch, labels)"""
         features = self.stack.read(self.dropout(self.embedding(tokens)), lengths)
-        outside = ~inside(tokens, lengths).unsqueeze(2)
+        outside = ~length_mask(tokens, lengths).unsqueeze(2)
         features = features.masked_fill(outside, _BELOW_ANY_OUTPUT)
         return self.output(self.dropout(features.amax(dim=1)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bundle.manifest import FILL
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
-from training.models.layers import turned
+from training.models.layers import reverse_padded
 from training.models.options import DesignInvalid, RecurrentOptions, check_hidden_recurrence
 from training.models.recurrent import RecurrentStack
 
@@ -86,8 +86,8 @@ class Fill(nn.Module):
         """
         embedded = self._embedded(tokens)
         left = self.left.read(embedded, lengths)
-        right = self.right.read(turned(embedded, lengths), lengths)
-        right = turned(right, lengths)
+        right = self.right.read(reverse_padded(embedded, lengths), lengths)
+        right = reverse_padded(right, lengths)
         # What was read up to the token before, and down to the token after.
         nothing = torch.zeros_like(left[:, :1])
         before = torch.cat((nothing, left[:, :-1]), dim=1)

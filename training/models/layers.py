@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from training.models.cells import CELLS, Mlp, State
 from training.models.options import RecurrentOptions
 
-# Cells that PyTorch and ONNX run as one operator over a whole sequence.
+# By the cells of FUSED.
 _FUSED: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 _OPERATORS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"gru": torch.gru, "lstm": torch.lstm}
 _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -42,7 +42,7 @@ def unroll(
     return carry, torch.stack(outputs[::-1] if reverse else outputs)
 
 
-def inside(x: Tensor, lengths: Tensor) -> Tensor:
+def length_mask(x: Tensor, lengths: Tensor) -> Tensor:
     """x (batch, time, …), lengths (batch,) → (batch, time) bool, true where a row still is.
 
     A running count rather than an arange: it keeps the time axis symbolic in an export.
@@ -51,7 +51,7 @@ def inside(x: Tensor, lengths: Tensor) -> Tensor:
     return ones.cumsum(dim=1) <= lengths.unsqueeze(1)
 
 
-def turned(x: Tensor, lengths: Tensor) -> Tensor:
+def reverse_padded(x: Tensor, lengths: Tensor) -> Tensor:
     """x (batch, time, size), each row's first ``lengths`` steps in reverse order."""
     times = torch.arange(x.shape[1], device=x.device)
     places = lengths.unsqueeze(1) - 1 - times
@@ -120,9 +120,9 @@ class FusedLayer(Layer):
         for number, suffix in enumerate(_SUFFIXES[: len(native[0])]):
             own = [weights[f"{kind}_l0{suffix}"] for kind in _KINDS]
             carried = [part[number : number + 1] for part in native]
-            y = self._run_one_way(turned(x, lengths) if number else x, carried, own)
-            outputs.append(turned(y, lengths) if number else y)
-        return torch.where(inside(x, lengths).unsqueeze(2), torch.cat(outputs, dim=2), 0.0)
+            y = self._run_one_way(reverse_padded(x, lengths) if number else x, carried, own)
+            outputs.append(reverse_padded(y, lengths) if number else y)
+        return torch.where(length_mask(x, lengths).unsqueeze(2), torch.cat(outputs, dim=2), 0.0)
 
     def _run(self, x: Any, carried: Any) -> tuple[Any, Any]:
         if not self._drops:
@@ -206,7 +206,7 @@ class UnrolledLayer(Layer):
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         if lengths is None:
             lengths = x.new_full((len(x),), x.shape[1], dtype=torch.int64)
-        mask = inside(x, lengths).transpose(0, 1).unsqueeze(2)
+        mask = length_mask(x, lengths).transpose(0, 1).unsqueeze(2)
         native = [to_directions(part, self.options) for part in state]
         outputs, finals = [], []
         for number, direction in enumerate(self._directions()):
@@ -252,7 +252,7 @@ class OutputFedLayer(Layer):
 
     def forward(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         h = torch.tanh(self.U(x))
-        return h if lengths is None else h * inside(x, lengths).unsqueeze(2), ()
+        return h if lengths is None else h * length_mask(x, lengths).unsqueeze(2), ()
 
 
 def make_layer(options: RecurrentOptions, input_size: int) -> Layer:

@@ -8,6 +8,8 @@ from training.models.cells import CELLS
 
 HIDDEN, OUTPUT, HIDDEN_AND_OUTPUT = "hidden", "output", "hidden_and_output"
 RECURRENCES = (HIDDEN, OUTPUT, HIDDEN_AND_OUTPUT)
+# Cells that PyTorch and ONNX run as one operator over a whole sequence.
+FUSED = ("gru", "lstm")
 
 
 class DesignInvalid(ValueError):
@@ -28,7 +30,7 @@ class RecurrentOptions:
     one_mask: every dropout of the model drops the same features at all steps of a sequence.
     weight_drop: share of the weights from hidden to hidden that a sequence is trained without.
 
-    Raises OptionInvalid for what does not exist, and for what does not go together.
+    Raises DesignInvalid for what does not exist, and for what does not go together.
     """
 
     cell: str = "lstm"
@@ -72,7 +74,7 @@ class RecurrentOptions:
                 "recurrence 'output' has no way from hidden state to hidden state for "
                 "transition_mlp to deepen; leave it at 0"
             )
-        if self.weight_drop and (self.cell == "rnn" or self.transition_mlp):
+        if self.weight_drop and (self.cell not in FUSED or self.transition_mlp):
             raise DesignInvalid(
                 "weight_drop is for layers that run as one operator; choose cell 'gru' or 'lstm' "
                 "without transition_mlp, or leave it at 0"
@@ -104,19 +106,19 @@ class RecurrentOptions:
 
 
 def check_hidden_recurrence(options: RecurrentOptions, model: str, reason: str) -> None:
-    """Raises OptionInvalid where a model could not feed its output back."""
+    """Raises DesignInvalid where a model could not feed its output back."""
     if options.reads_output:
         raise DesignInvalid(f"{model} has recurrence 'hidden' only: {reason}")
 
 
 def check_one_direction(options: RecurrentOptions, model: str, reason: str) -> None:
-    """Raises OptionInvalid where a model could not read from the right."""
+    """Raises DesignInvalid where a model could not read from the right."""
     if options.bidirectional:
         raise DesignInvalid(f"{model} reads in one direction only: {reason}")
 
 
 def check_tied(embedding_size: int, options: RecurrentOptions) -> None:
-    """Raises OptionInvalid where what is said has another size than what is read.
+    """Raises DesignInvalid where what is said has another size than what is read.
 
     One matrix for both: Press and Wolf 2017, arXiv:1608.05859.
     """

@@ -26,7 +26,7 @@ from bundle.manifest import SEQ2SEQ
 from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
-from training.models.layers import inside
+from training.models.layers import length_mask
 from training.models.options import (
     RecurrentOptions,
     check_hidden_recurrence,
@@ -120,7 +120,7 @@ class Seq2Seq(nn.Module):
             return first
         if lengths is None:
             lengths = source.new_full((len(source),), source.shape[1])
-        mask = inside(source, lengths)
+        mask = length_mask(source, lengths)
         missing = self.config.source_limit - source.shape[1]
         # The MLP after the last layer makes something of padding too.
         memory = memory.masked_fill(~mask.unsqueeze(2), 0.0)

@@ -13,7 +13,7 @@ from bundle.manifest import TAG
 from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
-from training.models.layers import Step, inside, unroll
+from training.models.layers import Step, length_mask, unroll
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.recurrent import RecurrentStack
 
@@ -109,7 +109,7 @@ class Tagger(nn.Module):
             return after, logits
 
         _, logits = unroll(step, self.first_state(tokens), (tokens.transpose(0, 1),))
-        return logits.transpose(0, 1) * inside(tokens, lengths).unsqueeze(2)
+        return logits.transpose(0, 1) * length_mask(tokens, lengths).unsqueeze(2)
 
     def first_state(self, tokens: Tensor) -> State:
         """The state before the first of ``tokens`` (batch, …)."""

@@ -10,7 +10,7 @@ import pytest
 from service.engine.decode import GenerateEngine
 from service.engine.dynamic_batcher import BatchEngine
 from service.engine.errors import EngineFailed
-from service.engine.online_tagging import TURN, PushEngine
+from service.engine.online_tagging import TURN, OnlineTagEngine
 from service.engine.requests import Beam, TagRequest
 from service.engine.step_engine import GenerationModel
 from tests.service.engine.fakes import (
@@ -163,7 +163,7 @@ class Pusher:
 def pushing():
     model = GenerationModel((HIDDEN,), None, None, (PIECES, PIECES))
     clock = Clock()
-    return PushEngine(model, TimedRunner(clock), 2, clock, Recorder())
+    return OnlineTagEngine(model, TimedRunner(clock), 2, clock, Recorder())
 
 
 def test_each_turn_of_a_pushed_stream_is_reported(pushing):

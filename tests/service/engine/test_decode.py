@@ -60,7 +60,7 @@ def test_cancel_frees_the_row_at_once():
     engine.step()
     engine.cancel(first)
     assert engine.scheduler.free_rows == 1
-    assert not engine.arena.current()["hidden"].any()
+    assert not engine.slots.current()["hidden"].any()
     engine.step()
     assert len(second.tokens) == 1
     assert engine.observer.ended == [(FinishReason.CANCELLED, 3, 1)]
@@ -150,7 +150,7 @@ def test_a_source_is_not_what_a_repetition_penalty_looks_at():
     engine.arrive(engine.open(beyond, reader))
     engine.step()
     first = reader.tokens[0].token
-    seen = engine.arena.controls["seen"][0]
+    seen = engine.slots.controls["seen"][0]
     assert np.flatnonzero(seen).tolist() == [first]
 
 
@@ -352,7 +352,7 @@ def test_no_request_depends_on_another(seed):
         assert sorted(reader.tokens, key=key) == sorted(alone.tokens, key=key), one
         assert timeless(reader.last).output_tokens == timeless(alone.last).output_tokens
     assert engine.scheduler.free_rows == engine.scheduler.capacity
-    for side in engine.arena.sides():
+    for side in engine.slots.sides():
         assert not side.inputs["hidden"].any()
 
 
@@ -393,7 +393,7 @@ def test_warming_leaves_no_trace():
     engine = make_engine(capacity=4)
     engine.warm((1, 2, 4, 8))
     assert engine.runner.step_rows == [1, 1, 2, 2, 4, 4]
-    for side in engine.arena.sides():
+    for side in engine.slots.sides():
         assert not any(array.any() for array in (*side.inputs.values(), *side.outputs.values()))
 
 

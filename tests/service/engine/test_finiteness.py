@@ -70,7 +70,7 @@ def test_the_request_fails_and_its_neighbours_go_on_bit_for_bit(from_token):
     assert after.tokens == run_alone(request((4, 5), max_tokens=9, seed=2)).tokens
     assert engine.observer.broken == 1
     assert engine.scheduler.free_rows == 8
-    assert not engine.arena.current()["hidden"].any()
+    assert not engine.slots.current()["hidden"].any()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_every_request_goes_on_elsewhere_or_is_sent_back_for_later(seed, begin_i
     assert engine.is_idle
     assert not engine.scheduler.everyone()
     assert engine.scheduler.free_rows == engine.scheduler.capacity
-    for side in engine.arena.sides():
+    for side in engine.slots.sides():
         assert not side.inputs["hidden"].any()
     assert len(set(map(id, sinks))) == len(sinks) == len(wanted) - len(before)
     for one, reader in wanted.values():

@@ -6,7 +6,7 @@ import pytest
 
 from export.bundles import export_bundle
 from service.engine.errors import EngineFailed
-from service.engine.online_tagging import TURN, PushEngine
+from service.engine.online_tagging import TURN, OnlineTagEngine
 from service.engine.requests import (
     CAUGHT_UP,
     Checkpoint,
@@ -34,7 +34,7 @@ TOKENS = random.Random(5).choices(range(VOCABULARY), k=60)
 
 def make_engine(capacity=8):
     model = GenerationModel((HIDDEN,), None, None, (LABELS, LABELS))
-    return PushEngine(model, FakeRunner(), capacity, Clock(), Recorder())
+    return OnlineTagEngine(model, FakeRunner(), capacity, Clock(), Recorder())
 
 
 def params(**options):
@@ -304,7 +304,7 @@ def real_engine(loaded, capacity=4):
     state = manifest.state
     model = GenerationModel(state, None, None, (manifest.labels, manifest.labels))
     runner = generate_runner(loaded.sessions, manifest.state)
-    return PushEngine(model, runner, capacity, Clock(), Recorder())
+    return OnlineTagEngine(model, runner, capacity, Clock(), Recorder())
 
 
 def real_tokens(seed):
@@ -353,11 +353,13 @@ def test_a_real_taggers_labels_are_those_of_its_predict_graph(tagger):
 
 def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
     """Its last label, a whole number without an axis, travels too."""
-    tokens, seals = real_tokens(3), ResumeTokens()
+    tokens, tokens_of = real_tokens(3), ResumeTokens()
     bundle = ServedBundle("tags", "d", "fp32", "f", STREAM_TAG)
     whole = real_labels(tagger, tokens, checkpoints=ResumePolicy(16))
     for point in whole.reader.of(Checkpoint):
-        snapshot = seals.open_tags(seals.sign(point.snapshot, bundle, ""), bundle, "", False)
+        snapshot = tokens_of.open_tags(
+            tokens_of.sign(point.snapshot, bundle, ""), bundle, "", False
+        )
         rest = real_labels(tagger, tokens[snapshot.made :], resumed=snapshot)
         assert rest.reported == whole.reported[snapshot.made :]
 

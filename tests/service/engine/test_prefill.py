@@ -54,7 +54,7 @@ def test_credit_is_saved_up_to_a_burst():
 
 
 def test_in_the_long_run_no_more_than_the_share_is_spent():
-    """Each time there is credit, a piece of three steps' cost is read: half the time, at most."""
+    """Each time there is budget, a piece of three steps' cost is read: half the time, at most."""
     prefill_budget, spent = PrefillBudget(share=0.5, burst_steps=2.5), 0.0
     for _ in range(1000):
         prefill_budget.earn(1.0)

@@ -16,7 +16,7 @@ from unroll.v1 import unroll_pb2_grpc
 
 LONG = 400  # the output limit of the tiny generator
 EVERY = 17  # tokens of its vocabulary: the letters between padding and unknown
-SILENT = (0, 16)  # of them, those that stand for no symbol
+SUPPRESSED = (0, 16)  # of them, those that stand for no symbol
 GREEDY = Sampling(temperature=0)
 
 # A caller that takes little ahead of its reads, on a connection of its own.
@@ -211,7 +211,7 @@ def test_the_greedy_token_is_the_best_after_bias_and_penalties(ask, sampling):
     counts = {}
 
     def value(token, log_probability):
-        if token in (*SILENT, *sampling.get("banned_tokens", ())):
+        if token in (*SUPPRESSED, *sampling.get("banned_tokens", ())):
             return float("-inf")
         count = counts.get(token, 0)
         return (
@@ -532,7 +532,7 @@ REFUSED = {
         drawing(allowed_tokens=(3,), banned_tokens=(3,)),
         "allowed_tokens and banned_tokens leave nothing to draw",
     ),
-    "allowed but silent": (drawing(allowed_tokens=(0,)), "leave nothing to draw"),
+    "allowed but suppressed": (drawing(allowed_tokens=(0,)), "leave nothing to draw"),
     "too many samples": ({"samples": 65}, "samples is 65; choose 1 to 64"),
     "min above max": ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9, max_tokens 8"),
     "too many likeliest": ({"top_log_probabilities": 21}, "is 21; choose up to 20"),
@@ -666,7 +666,7 @@ def test_paused_streams_hold_no_row(start_service):
             range(6), LONG
         )
     engine = service.app.registry.get("letters").thread.engine
-    wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.inflight.calls == 0)
+    wait_until(lambda: not engine.scheduler.everyone() and service.app.inflight.calls == 0)
     assert paused(service) == 0
 
 
@@ -678,7 +678,7 @@ def test_a_reader_that_stalls_is_given_up(start_service):
         # It was given up, whether it ever reads on or not.
         wait_until(lambda: stalled(service) == 1)
         wait_until(lambda: not engine.scheduler.everyone())
-        assert service.app.grpc.inflight.calls == 0
+        assert service.app.inflight.calls == 0
         messages = [first]
         with pytest.raises(grpc.RpcError) as caught:
             messages.extend(call)
@@ -712,7 +712,7 @@ def test_unread_streams_give_up_their_places_to_whoever_comes(start_service):
             list(call)
         assert caught.value.code() is grpc.StatusCode.ABORTED
         assert "while others waited for a place" in caught.value.details()
-        assert service.app.grpc.inflight.calls == 0
+        assert service.app.inflight.calls == 0
     wait_until(lambda: thread.open_work == 0)
 
 
@@ -735,7 +735,7 @@ def test_a_paused_stream_can_be_left(service, how):
     if how == "cancel":
         call.cancel()
     channel.close()
-    wait_until(lambda: not engine.scheduler.everyone() and service.app.grpc.inflight.calls == 0)
+    wait_until(lambda: not engine.scheduler.everyone() and service.app.inflight.calls == 0)
     assert paused(service) == 0
     assert service.app.registry.get("letters").thread.open_work == 0
 

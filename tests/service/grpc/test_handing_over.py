@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.engine.decode import GenerateEngine
-from service.engine.online_tagging import PushEngine
+from service.engine.online_tagging import OnlineTagEngine
 from tests import tiny
 from tests.service.oip.calls import Inference, ask
 from unroll.v1 import unroll_pb2 as pb
@@ -49,7 +49,7 @@ def stubs(replicas):
 @pytest.fixture
 def slowly(monkeypatch):
     """Steps that take so long that a stream is still under way when its service stops."""
-    for kind in (GenerateEngine, PushEngine):
+    for kind in (GenerateEngine, OnlineTagEngine):
         step = kind.step
 
         def slow(self, step=step):
@@ -184,7 +184,7 @@ def test_a_stream_of_tags_that_has_not_begun_holds_up_no_stop(replicas, stubs):
     sending = queue.Queue()
     call = stubs[0].StreamTag(iter(sending.get, None), timeout=60)
     deadline = time.monotonic() + 10
-    while not replicas[0].app.grpc.inflight.calls:
+    while not replicas[0].app.inflight.calls:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert replicas[0].stop(), "no call had to be ended"

@@ -8,10 +8,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.access.admission import AdmissionControl
+from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.grpc import server as serving
 from service.grpc.server import GrpcServer, GrpcSettings
 from service.serving.registry import ModelRegistry
+from service.serving.sequences import Sequences
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -36,17 +39,21 @@ class Serving:
             max_metadata_bytes=METADATA,
             max_connections=16,
             max_calls_per_connection=CALLS,
-            max_calls_per_caller=CALLS,
             handshake_seconds=10.0,
             body_seconds=10.0,
             idle_connection_seconds=60.0,
             stall_seconds=60.0,
-            max_sequences=8,
-            sequence_idle_seconds=60.0,
         )
         budget = MemoryBudget(1 << 20)
+        admission = AdmissionControl(InflightTracker(CALLS), lambda *_: None, str, budget)
         server = GrpcServer(
-            ModelRegistry(), None, settings, lambda: True, lambda *_: None, budget, None
+            ModelRegistry(),
+            None,
+            settings,
+            admission,
+            Sequences(8, 60.0, budget),
+            None,
+            lambda: True,
         )
         await server.start()
         return server

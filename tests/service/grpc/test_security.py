@@ -179,7 +179,7 @@ def test_refused_calls_are_counted_and_never_begin(secured):
             before = counted(code, method)
             secured.statuses(secret, [method])
             assert counted(code, method) == before + 1
-    assert secured.service.app.grpc.inflight.calls == 0
+    assert secured.service.app.inflight.calls == 0
 
 
 def test_no_token_is_ever_logged_or_sent(secured, caplog):

@@ -225,10 +225,10 @@ def test_cancel_frees_the_row(service, client, monkeypatch):
     stream.close()
     wait_until(lambda: engine.is_idle)
     assert engine.scheduler.free_rows == engine.scheduler.capacity
-    for rows in engine.arena.current().values():
+    for rows in engine.slots.current().values():
         assert not rows.any()
     wait_until(lambda: cancelled(service) == 1)
-    wait_until(lambda: service.app.grpc.inflight.calls == 0)
+    wait_until(lambda: service.app.inflight.calls == 0)
 
 
 def cancelled(service):
@@ -287,12 +287,12 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
 
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(leave, range(200)))
-    wait_until(lambda: engine.is_idle and service.app.grpc.inflight.calls == 0)
+    wait_until(lambda: engine.is_idle and service.app.inflight.calls == 0)
     assert cancelled(service) > 100
     assert engine.scheduler.free_rows == engine.scheduler.capacity
     assert service.app.registry.get("letters").thread.open_work == 0
-    for side in engine.arena.sides():
-        assert not any(side.inputs[name].any() for name in engine.arena.current())
+    for side in engine.slots.sides():
+        assert not any(side.inputs[name].any() for name in engine.slots.current())
 
 
 def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(service, monkeypatch, caplog):
@@ -670,7 +670,7 @@ def test_shutdown_lets_running_streams_finish(service, client, monkeypatch):
     stream = client.generate("letters", prompt="a", max_tokens=100)
     next(stream)
     stopping = ThreadPoolExecutor(1).submit(service.stop)
-    wait_until(lambda: service.app.grpc.inflight.is_closed)
+    wait_until(lambda: service.app.inflight.is_closed)
     with pytest.raises(RequestFailed, match=r"UNAVAILABLE.*stopping"):
         client.classify("mood", ["good"])
     pieces = list(stream)

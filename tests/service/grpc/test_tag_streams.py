@@ -87,7 +87,7 @@ def wait_until(condition, seconds=20.0):
 
 def nothing_is_left(service):
     streams = streams_of(service)
-    wait_until(lambda: service.app.grpc.inflight.calls == 0 and streams.thread.open_work == 0)
+    wait_until(lambda: service.app.inflight.calls == 0 and streams.thread.open_work == 0)
     wait_until(lambda: not streams.engine.scheduler.everyone())
     assert streams.engine.scheduler.free_rows == streams.engine.scheduler.capacity
 
@@ -413,7 +413,7 @@ def test_a_stop_lets_callers_finish_within_the_grace(start):
         assert talk.ask("good")
         stopping = threading.Thread(target=service.stop)
         stopping.start()
-        wait_until(lambda: service.app.grpc.inflight.is_closed)
+        wait_until(lambda: service.app.inflight.is_closed)
         assert talk.ask("bad", "food")
         assert talk.end().end.tokens == 3
         stopping.join(20)

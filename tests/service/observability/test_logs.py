@@ -491,7 +491,7 @@ def with_texts():
 def test_what_callers_send_is_in_the_log_only_where_it_is_asked_for(
     written, calling, form, is_asked
 ):
-    """Every method, served and refused, at the level that tells most."""
+    """Every method, served and refused, at the level that logs most."""
     stream = written("debug", form, shows_texts=is_asked)
     service, caller = calling(log_requests=True, log_texts=is_asked)
     served = [caller.call(method, messages) for method, messages in with_texts()]

@@ -221,7 +221,7 @@ def test_a_request_without_a_seed_gets_the_one_in_use(inference):
 
 @RAW
 def test_a_step_reports_what_the_stream_draws_from(inference, caller, raw):
-    """exp(logits) of each token is the log-probability that Generate tells of it."""
+    """exp(logits) of each token is the log-probability that Generate gives it."""
     pieces = caller.generate(
         "letters",
         prompt="abc",

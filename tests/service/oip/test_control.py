@@ -120,9 +120,9 @@ def test_an_unload_ends_sequences_of_versions_that_were_replaced_too(
     add_version(models_copy, "letters", 2)
     changing.stub.ModelInfer(step(IDS[:3], {"sequence_id": 1, "sequence_start": True}), timeout=20)
     load(changing, "letters")
-    assert len(models_service.app.grpc.sequences) == 1
+    assert len(models_service.app.sequences) == 1
     unload(changing, "letters")
-    assert len(models_service.app.grpc.sequences) == 0
+    assert len(models_service.app.sequences) == 0
     states = changing.stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=20).models
     assert {m.state for m in states if m.name == "letters"} == {"UNAVAILABLE"}
 

@@ -1,4 +1,4 @@
-"""What the service tells of itself, and what it says of what it does not offer."""
+"""What the service says of itself, and what it says of what it does not offer."""
 
 import json
 import logging

@@ -70,7 +70,7 @@ def test_words_are_tagged_after_the_words_before_them(inference, answer, number)
     }
     for name in ("tokens", "labels"):
         assert joined[name].tolist() == whole[name].tolist()
-    # A stream tells exp(log(p)) of the step graph, which rounds once more than the whole text's p.
+    # A stream gives exp(log(p)) of the step graph, which rounds once more than the whole text's p.
     assert joined["probabilities"] == pytest.approx(whole["probabilities"], abs=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_a_sequence_has_its_own_state(inference, refused):
 
 def test_a_sequence_of_a_stream_is_the_streams_own(standing_service, inference):
     """Two callers that both say 1 do not meet, and what a call began ends with it."""
-    sequences = standing_service.app.grpc.sequences
+    sequences = standing_service.app.sequences
     before = len(sequences)
     begin = {"sequence_id": 77, "sequence_start": True}
     (response,) = inference.stream(step(IDS[:3], begin))
@@ -214,5 +214,5 @@ def test_sequences_are_bounded_and_end_with_their_model(start_service):
         inference.stub.RepositoryModelUnload(
             pb.RepositoryModelUnloadRequest(model_name="letters"), timeout=30
         )
-        assert len(service.app.grpc.sequences) == 0
+        assert len(service.app.sequences) == 0
         assert code_of(inference, step(IDS, {"sequence_id": 1}))[0] is grpc.StatusCode.NOT_FOUND

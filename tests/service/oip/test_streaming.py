@@ -266,7 +266,7 @@ def test_streams_of_a_caller_that_leaves_give_their_rows_back(standing_service, 
     next(call)
     call.cancel()
     wait_until(lambda: engine.open_work == 0)
-    assert standing_service.app.grpc.inflight.calls == 0
+    assert standing_service.app.inflight.calls == 0
 
 
 def test_each_request_of_a_call_is_counted_by_its_outcome(standing_service, inference):
@@ -347,7 +347,7 @@ def test_a_reader_that_stalls_loses_its_call_and_nothing_else(start_service):
         requests = [letters(n, count=400, tokens_per_message=1) for n in range(64)]
         call = inference.stub.ModelStreamInfer(iter(requests), timeout=60)
         next(call)
-        wait_until(lambda: service.app.grpc.inflight.calls == 0, 30)
+        wait_until(lambda: service.app.inflight.calls == 0, 30)
         with pytest.raises(grpc.RpcError) as caught:
             list(call)
     assert caught.value.code() is grpc.StatusCode.ABORTED

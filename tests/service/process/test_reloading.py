@@ -67,7 +67,7 @@ def test_settings_that_cannot_be_used_change_nothing_and_are_counted(caplog):
 
 
 def test_tokens_are_read_even_where_their_file_looks_the_same(tmp_path, caplog):
-    """As when a file system tells of no change."""
+    """As when a file system shows no change."""
     file = tmp_path / "tokens"
     (secret, line), (_, other) = new_token("ann", ["infer"]), new_token("bob", ["infer"])
     file.write_text(f"{other}\n")

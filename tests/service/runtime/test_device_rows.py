@@ -77,7 +77,7 @@ def device_rows(graphs, capacity=CAPACITY):
 
 
 def arenas(graphs):
-    """(arena, runner) with state in host memory, and with state on a device."""
+    """(slots, runner) with state in host memory, and with state on a device."""
     state = graphs.bundle.manifest.state
     vocabulary = len(graphs.bundle.tokenizers["output"].vocabulary)
     rows = device_rows(graphs)
@@ -88,8 +88,8 @@ def arenas(graphs):
             DeviceRunner(graphs.prefiller, graphs.step, rows),
         ),
     ]
-    for arena, runner in pairs:
-        runner.attach(arena.sides())
+    for slots, runner in pairs:
+        runner.attach(slots.sides())
     return pairs
 
 
@@ -106,12 +106,12 @@ def prefilled(graphs, random, count):
 
 def step_both(pairs, live, random):
     uniforms = random.random(live, dtype=np.float32)
-    for arena, runner in pairs:
-        arena.controls["uniform"][:live] = uniforms
-        runner.step(arena.side, live)
-        arena.swap()
-        arena.controls["token"][:live] = arena.next_token[:live]
-    host, device = (arena for arena, _ in pairs)
+    for slots, runner in pairs:
+        slots.controls["uniform"][:live] = uniforms
+        runner.step(slots.side, live)
+        slots.swap()
+        slots.controls["token"][:live] = slots.next_token[:live]
+    host, device = (slots for slots, _ in pairs)
     for name in ("next_token", "log_probability", "log_probabilities"):
         assert getattr(host, name)[:live].tobytes() == getattr(device, name)[:live].tobytes()
 
@@ -125,15 +125,15 @@ def test_any_moves_give_the_bits_of_host_memory(graphs, seed):
         move = random.choice(["take", "give", "save", "gather", "step", "step"])
         if move == "take" and live < CAPACITY:
             state = states[random.integers(len(states))]
-            for arena, _ in pairs:
-                arena.take(live, state)
-                arena.control(live, token=1, temperature=0.9, top_p=0.95)
+            for slots, _ in pairs:
+                slots.take(live, state)
+                slots.control(live, token=1, temperature=0.9, top_p=0.95)
             live += 1
         elif live and move == "give":
             row = int(random.integers(live))
             live -= 1
-            for arena, _ in pairs:
-                arena.give(row, live)
+            for slots, _ in pairs:
+                slots.give(row, live)
         elif live and move == "save":
             row = int(random.integers(live))
             (host, _), (device, _) = pairs
@@ -143,8 +143,8 @@ def test_any_moves_give_the_bits_of_host_memory(graphs, seed):
         elif live and move == "gather":
             rows = random.permutation(live)[: random.integers(1, live + 1)].tolist()
             parents = random.choice(rows, len(rows)).tolist()
-            for arena, _ in pairs:
-                arena.gather(rows, parents)
+            for slots, _ in pairs:
+                slots.gather(rows, parents)
         elif live and move == "step":
             step_both(pairs, live, random)
             (host, _), (device, _) = pairs
@@ -155,32 +155,32 @@ def test_any_moves_give_the_bits_of_host_memory(graphs, seed):
 
 def test_all_moves_between_two_steps_are_one_run(graphs):
     random = np.random.default_rng(0)
-    (_, (arena, runner)), states = arenas(graphs), prefilled(graphs, random, 9)
+    (_, (slots, runner)), states = arenas(graphs), prefilled(graphs, random, 9)
     for row, state in enumerate(states):
-        arena.take(row, state)
-    arena.give(2, 8)
-    arena.give(0, 7)
-    arena.gather([1, 3], [3, 1])
+        slots.take(row, state)
+    slots.give(2, 8)
+    slots.give(0, 7)
+    slots.gather([1, 3], [3, 1])
     assert graphs.rows.runs == 0
-    runner.step(arena.side, 7)
+    runner.step(slots.side, 7)
     assert graphs.rows.runs == 1
     for _ in range(5):
-        arena.swap()
-        runner.step(arena.side, 7)
+        slots.swap()
+        runner.step(slots.side, 7)
     assert (graphs.rows.runs, graphs.step.runs) == (1, 6)
 
 
 def test_bindings_are_made_once_for_each_bucket_and_direction(graphs):
     """Whatever the rows, and no step or move reads a buffer that it writes (see Counting)."""
     random = np.random.default_rng(1)
-    (_, (arena, runner)), states = arenas(graphs), prefilled(graphs, random, CAPACITY)
+    (_, (slots, runner)), states = arenas(graphs), prefilled(graphs, random, CAPACITY)
     for _ in range(6):
         for row, state in enumerate(states):
-            arena.take(row, state)
-            runner.step(arena.side, row + 1)
-            arena.swap()
+            slots.take(row, state)
+            runner.step(slots.side, row + 1)
+            slots.swap()
         for row in reversed(range(CAPACITY)):
-            arena.give(row, row)
+            slots.give(row, row)
     assert len(graphs.step.bound) <= 4 * len(runner.buckets)
     shapes = {ranges["out"]["next_token"] for ranges in graphs.step.bound.values()}
     assert len(shapes) == len(runner.buckets)
@@ -194,12 +194,12 @@ def test_unused_rows_are_never_read(graphs):
     lives = [1, 2, 5, 9, 11, 6, 3, 10, 4]
     live = 0
     for wanted in lives:
-        for arena, _ in pairs:
+        for slots, _ in pairs:
             for row in range(live, wanted):
-                arena.take(row, states[row])
-                arena.control(row, token=1, temperature=1.0)
+                slots.take(row, states[row])
+                slots.control(row, token=1, temperature=1.0)
             for row in reversed(range(wanted, live)):
-                arena.give(0, row)
+                slots.give(0, row)
         for side, buffers in enumerate(rows._sets):
             for buffer in buffers.values():
                 current = rows.side if buffer.tensor.carried else rows.fixed_side
@@ -213,15 +213,15 @@ def test_unused_rows_are_never_read(graphs):
 
 def test_rows_that_belong_to_nobody_read_as_zeros(graphs):
     random = np.random.default_rng(3)
-    (_, (arena, runner)), states = arenas(graphs), prefilled(graphs, random, 3)
+    (_, (slots, runner)), states = arenas(graphs), prefilled(graphs, random, 3)
     for row, state in enumerate(states):
-        arena.take(row, state)
-    runner.step(arena.side, 3)
-    arena.swap()
-    arena.give(0, 2)
-    assert all(not rows[2:].any() for rows in arena.current().values())
-    arena.clear()
-    assert not any(rows.any() for rows in arena.current().values())
+        slots.take(row, state)
+    runner.step(slots.side, 3)
+    slots.swap()
+    slots.give(0, 2)
+    assert all(not rows[2:].any() for rows in slots.current().values())
+    slots.clear()
+    assert not any(rows.any() for rows in slots.current().values())
 
 
 @pytest.mark.parametrize(

@@ -164,19 +164,19 @@ def test_steps_give_a_row_the_same_bits_in_any_batch(tiny_models, settings, rand
     uniforms = random.random((30, 9), dtype=np.float32)
 
     def run(rows):
-        arena = arena_of(bundle, capacity=16)
-        runner.attach(arena.sides())
+        slots = arena_of(bundle, capacity=16)
+        runner.attach(slots.sides())
         for row, which in enumerate(rows):
-            arena.take(row, states[which])
-            arena.control(row, token=1, temperature=0.9, top_p=0.95)
+            slots.take(row, states[which])
+            slots.control(row, token=1, temperature=0.9, top_p=0.95)
         made = []
         for uniform in uniforms:
-            arena.controls["uniform"][: len(rows)] = uniform[list(rows)]
-            runner.step(arena.side, len(rows))
-            arena.swap()
-            arena.controls["token"][: len(rows)] = arena.next_token[: len(rows)]
+            slots.controls["uniform"][: len(rows)] = uniform[list(rows)]
+            runner.step(slots.side, len(rows))
+            slots.swap()
+            slots.controls["token"][: len(rows)] = slots.next_token[: len(rows)]
             made.append(
-                (arena.next_token[: len(rows)].copy(), arena.log_probability[: len(rows)].copy())
+                (slots.next_token[: len(rows)].copy(), slots.log_probability[: len(rows)].copy())
             )
         tokens, log_probabilities = (np.stack(part, axis=1) for part in zip(*made, strict=True))
         return tokens, log_probabilities
@@ -194,19 +194,19 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
     bundle = read_bundle(tiny_models / "letters" / "1")
     prefiller = Prefiller(open_session(bundle, "prime", settings), bundle.manifest.state)
     runner = GenerateRunner(prefiller, open_session(bundle, "step", settings))
-    arena = arena_of(bundle, capacity=4)
-    runner.attach(arena.sides())
-    for side in arena.sides():
+    slots = arena_of(bundle, capacity=4)
+    runner.attach(slots.sides())
+    for side in slots.sides():
         for array in (*side.inputs.values(), *side.outputs.values()):
             if array.dtype == np.float32:
                 array[2:] = np.nan
     for row in range(2):
-        arena.control(row, temperature=1.0)
+        slots.control(row, temperature=1.0)
     for _ in range(2):
-        runner.step(arena.side, 2)
-        arena.swap()
-    assert np.isfinite(arena.log_probability[:2]).all()
-    for rows in arena.current().values():
+        runner.step(slots.side, 2)
+        slots.swap()
+    assert np.isfinite(slots.log_probability[:2]).all()
+    for rows in slots.current().values():
         assert np.isfinite(rows[:2]).all()
         assert np.isnan(rows[2:]).all()
 

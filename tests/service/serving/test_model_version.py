@@ -79,7 +79,7 @@ def test_whoever_asks_after_the_unload_learns_at_once():
 
 
 def test_who_gives_because_of_an_unload_frees_it_once():
-    """A sequence ends when it hears of the unload, and its use with it."""
+    """A sequence ends when it learns of the unload, and its use with it."""
     freed = []
     version = make_version(freed)
     version.take()

@@ -48,12 +48,12 @@ def test_a_snapshot_stays_as_it_is():
 def test_threads_may_report_at_once():
     statistics = ModelStatistics()
 
-    def tell():
+    def report_one():
         for _ in range(2_000):
             statistics.executed([(3, 0.001)])
             statistics.answered(0.0, 0.001)
 
-    threads = [threading.Thread(target=tell) for _ in range(4)]
+    threads = [threading.Thread(target=report_one) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
