@@ -1,4 +1,4 @@
-"""What can be wrong with a bundle.
+"""Errors of bundles.
 
 BundleError
 ├── BundleMissing      a file the bundle needs is not there

@@ -1,4 +1,4 @@
-"""Where a configuration comes from: its defaults, a file, the environment, flags.
+"""Settings: defaults, file, environment and flags.
 
 A later one of these wins: default, file (TOML, by ``--config`` or ``UNROLL_CONFIG``), environment
 (``UNROLL_NAME``), flag (``--name``). What is unknown or cannot be read stops the start.

@@ -1,4 +1,4 @@
-"""The arrays between an engine and the graphs that it steps."""
+"""Buffers shared by an engine and the graphs that it steps."""
 
 from __future__ import annotations
 

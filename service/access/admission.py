@@ -1,4 +1,4 @@
-"""What every request passes, whatever it came by: identity, budget, load, count, observation."""
+"""Admission of a request, from any front end: identity, budget, load, counting, observation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: whose a call is, and what they may do.
+"""Bearer tokens: the caller of a request and the roles it has.
 
 The file of tokens holds no secret: a hash stands for each token. Tokens are random and long,
 so that a hash without salt and without effort keeps them. None is ever logged or sent.

@@ -1,4 +1,4 @@
-"""What admission and observation know of a call: what each front end hands in."""
+"""The view of a call that front ends hand to admission and observation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates as PEM files hold them, and until when they are valid."""
+"""Certificates in PEM files, and when they expire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a request ends, whatever it came by: the canonical codes of google.rpc.Code.
+"""Outcome codes of requests, for any transport: those of google.rpc.Code.
 
 A front end maps these to its own: gRPC to its statuses of the same names and numbers.
 """

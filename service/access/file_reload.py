@@ -1,4 +1,4 @@
-"""What is read from files that an operator replaces while the service runs."""
+"""Files that an operator replaces while the service runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a call is, as far as it says so and is believed."""
+"""The caller of a request, and the guard that decides what it may call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many requests are under way, of whom, and whether more may come."""
+"""Requests under way: how many, of which caller, and whether more may come."""
 
 from __future__ import annotations
 

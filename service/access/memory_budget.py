@@ -1,4 +1,4 @@
-"""Bytes that callers' data may take in this process, whatever it is, and who takes how many.
+"""The budget of bytes for callers' data in this process, by kind and caller.
 
 What is small and bounded by counts (rows, queued prompts) is not charged; what a caller can make
 large for little is: requests while they are answered, answers until they are read, states that

@@ -1,4 +1,4 @@
-"""Which role each method of our services needs of the token it is called with."""
+"""The role that each method needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who can reach the port, and what they must show: as the configuration has it."""
+"""Security of the port, from the configuration: TLS and tokens."""
 
 from __future__ import annotations
 

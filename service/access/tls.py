@@ -1,4 +1,4 @@
-"""TLS of the port, with certificates that are replaced while the service runs.
+"""TLS files of the port, reloaded while the service runs.
 
 A new connection gets what the files hold now; connections that are open keep what they began
 with.

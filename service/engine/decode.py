@@ -1,4 +1,4 @@
-"""Generating: streams whose tokens are drawn, each after the one just made; and look-ahead."""
+"""Decoding: streams whose next token is drawn from the last one, and single look-ahead steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic batching: whole sequences that wait together run together, short ones with short."""
+"""Dynamic batching: whole sequences that wait together run together, sorted by length."""
 
 from __future__ import annotations
 

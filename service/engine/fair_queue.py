@@ -1,4 +1,4 @@
-"""Whose stream gets the next row: callers in proportion to their weights, and no clock.
+"""Weighted fair queueing of callers for rows, without a clock.
 
 Rows are shared by weighted max-min fairness: a free row goes to the waiting caller that holds
 the fewest for its weight. A row is taken from one caller for another only where the other

@@ -1,4 +1,4 @@
-"""Rows whose numbers are no answer: NaN, which a model with broken weights or states gives."""
+"""Detection of rows with NaN, which broken weights or states give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request adds to its logits: bias, bans, and penalties that follow what was made."""
+"""Logits processing of one request: bias, bans, and penalties that follow its output."""
 
 from __future__ import annotations
 

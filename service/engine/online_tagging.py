@@ -1,4 +1,4 @@
-"""Streams whose tokens are pushed by their callers: each step answers one with its label."""
+"""Online tagging: streams whose callers push the tokens; each step labels one of each."""
 
 from __future__ import annotations
 

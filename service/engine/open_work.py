@@ -1,4 +1,4 @@
-"""How much work is open at one engine, whose it is, and whether there is room for more."""
+"""Open work of one engine by caller, and the limits on it."""
 
 from __future__ import annotations
 

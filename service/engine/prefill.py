@@ -1,4 +1,4 @@
-"""How much is prefilled between two decode steps: what prefill costs, and what may be spent."""
+"""Prefill between decode steps: its cost model and its budget."""
 
 from __future__ import annotations
 

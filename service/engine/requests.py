@@ -1,4 +1,4 @@
-"""What goes into an engine and what comes out: values, no behaviour."""
+"""Requests and events of the engines: values without behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uniform numbers by their place alone: no stream's randomness depends on another's.
+"""Counter-based random numbers: a stream's draws depend on its seed and position alone.
 
 The generator is Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
 3"): the number at a position is a function of (seed, sample, position).

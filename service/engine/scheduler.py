@@ -1,4 +1,4 @@
-"""Who runs when: a pure object without clock, thread or I/O, which reads no array.
+"""The scheduler: a pure object without clock, thread or I/O, which reads no array.
 
 A stream waits, is prefilled in chunks together with those that share its prompt, holds a row,
 may pause and come back, and is gone. Rows are dense: a leaving stream's row is taken by the

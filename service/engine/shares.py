@@ -1,4 +1,4 @@
-"""Whose a piece of work is, for sharing an engine between callers."""
+"""The scheduling share of a request: caller, weight, priority, deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step graph reads and writes: dense rows, made once, swapped each step.
+"""Slots: the dense rows that a step graph reads and writes, made once, swapped each step.
 
 A stream's state may live elsewhere than in host memory (``StateStore``); what a step reads and
 writes beside it is always here.

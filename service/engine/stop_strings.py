@@ -1,4 +1,4 @@
-"""Stop texts: finds them across tokens and holds back what might become one."""
+"""Stop strings: found across tokens; text that may become one is held back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time that passed while something ran, on a clock that its owner reads."""
+"""A stopwatch on a clock that its owner reads."""
 
 from __future__ import annotations
 

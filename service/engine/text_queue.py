@@ -1,4 +1,4 @@
-"""Texts that wait for a batch: short ones with short, callers by turns."""
+"""The queue of texts for batches: grouped by length, fair between callers."""
 
 from __future__ import annotations
 

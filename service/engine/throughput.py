@@ -1,4 +1,4 @@
-"""What an engine that decodes gets done, and how long new work would wait by that."""
+"""Throughput of a decoding engine, and the wait that follows from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The largest of many numbers, ties to the one that comes first."""
+"""The k largest of many numbers, ties in favour of the first."""
 
 from __future__ import annotations
 

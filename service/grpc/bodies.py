@@ -1,4 +1,4 @@
-"""Bodies of requests on their way: how many, from whom, for how long.
+"""Request bodies on their way: how many at once, of which connection, for how long.
 
 grpc reads the body of a call with one request by itself, which is fast and knows no deadline. So
 that calls whose bodies never end hold little, only so many are read in that way at once; further

@@ -1,4 +1,4 @@
-"""gRPC's calls and messages, as admission and observation know them."""
+"""gRPC's calls and messages as admission and observation see them."""
 
 from __future__ import annotations
 

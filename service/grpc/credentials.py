@@ -1,4 +1,4 @@
-"""TLS as grpc takes it."""
+"""Server credentials of grpc from TLS files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Domain errors as gRPC statuses: their codes, messages and details."""
+"""Domain errors as gRPC statuses: codes, messages, details."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""grpc.health.v1.Health: what is serving now, for whoever asks and whoever watches.
+"""grpc.health.v1.Health: checked, listed and watched.
 
 A watcher is written to by its own call alone, so one that does not read holds up nobody: neither
 another watcher nor a stop.

@@ -1,4 +1,4 @@
-"""Around every call of our services: whose it is, how much it may take, errors to statuses."""
+"""The interceptor around every call: admission, bodies, errors to statuses."""
 
 from __future__ import annotations
 

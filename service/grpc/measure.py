@@ -1,4 +1,4 @@
-"""What a request costs in memory, counted before anything is made of it.
+"""Memory cost of a request, estimated before anything is made of it.
 
 The same number of bytes may be one long text or half a million empty messages, each of which
 becomes an object: `docs/security.md` has what was measured.

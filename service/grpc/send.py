@@ -1,4 +1,4 @@
-"""Writes the messages of a call, and gives a caller up who reads nothing."""
+"""Writing the messages of a call, with a timeout for callers that do not read."""
 
 from __future__ import annotations
 

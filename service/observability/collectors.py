@@ -1,4 +1,4 @@
-"""What is read of the versions that are served when somebody scrapes, and costs nothing else."""
+"""Metrics that are collected at a scrape and cost nothing between two."""
 
 from __future__ import annotations
 

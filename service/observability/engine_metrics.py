@@ -1,4 +1,4 @@
-"""What engines report, once a step, never once a token: measuring costs a step's share."""
+"""Metrics of engines, recorded once a step, never once a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of the log on their way out: whoever logs never waits for whoever reads the log."""
+"""The queue of log lines: logging never waits for whoever reads the log."""
 
 from __future__ import annotations
 

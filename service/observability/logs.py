@@ -1,4 +1,4 @@
-"""How the log is written: a line for people or one of JSON, with the request that it is about.
+"""The log's format: a line for people or of JSON, with the request it belongs to.
 
 What callers send is not in it: of an error within a request it has the kind and the place, and
 the message only where texts are asked for.

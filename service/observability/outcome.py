@@ -1,4 +1,4 @@
-"""A request that ended: what logs and traces know of it."""
+"""The outcome of a request, for logs and traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of metric that engines and models need and prometheus_client does not have."""
+"""Metric types that prometheus_client lacks."""
 
 from __future__ import annotations
 

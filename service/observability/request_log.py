@@ -1,4 +1,4 @@
-"""What is recorded of each request: its ids in every line of the log, a line of its own, a span."""
+"""Observation of requests: ids in every log line, a request's own line, a span."""
 
 from __future__ import annotations
 

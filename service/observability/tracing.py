@@ -1,4 +1,4 @@
-"""Spans of requests for an OTLP collector: all that is known of OpenTelemetry.
+"""Spans of requests for an OTLP collector; the only module that imports OpenTelemetry.
 
 A collector that is away costs spans, never a request: they wait in a bounded queue and are sent
 by a thread of their own. OpenTelemetry's variables of the environment add what is not set here,

@@ -1,4 +1,4 @@
-"""The two adapters by which every model is offered: what each takes and gives, in tensors.
+"""Adapters: each model as inputs and outputs of the inference protocol, in two ways.
 
 An adapter turns arrays into a model's own requests and its answers into arrays. What batches, steps
 and keeps state is the engine.

@@ -1,4 +1,4 @@
-"""A prompt, a source or a vector in; a token a response out."""
+"""Adapters of generators: a prompt, a source or a vector in; a response per token out."""
 
 from __future__ import annotations
 

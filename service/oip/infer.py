@@ -1,4 +1,4 @@
-"""From a request of the Open Inference Protocol to its responses, whatever the model."""
+"""Inference requests to their responses, for any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log settings that exist: how much is logged. Where to, and in which form, is fixed."""
+"""The log settings that the protocol can read and change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers may know of models: metadata, configuration, statistics, the repository's index."""
+"""Metadata, configuration, statistics of models, and the repository index."""
 
 from __future__ import annotations
 

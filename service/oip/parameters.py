@@ -1,4 +1,4 @@
-"""A request's parameters: the same setting may come as a number, a whole number or a text."""
+"""A request's parameters, which may come as number, integer or text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids, vectors and states in; probabilities, logits and states out.
+"""Adapters of tensors: ids, vectors and states in; probabilities, logits and states out.
 
 Logits are the natural logarithms of the probabilities, from which they differ by a constant a row.
 """

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol to arrays and back.
+"""Tensors of the inference protocol to arrays and back.
 
 What a request claims is checked against what it holds before anything is made of it.
 """

@@ -1,4 +1,4 @@
-"""Texts in; labels, words and their probabilities out."""
+"""Adapters of texts: texts in; labels, words and their probabilities out."""
 
 from __future__ import annotations
 

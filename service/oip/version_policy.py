@@ -1,4 +1,4 @@
-"""Which versions a load asks for: the version_policy of a model configuration in JSON."""
+"""The version policy of a load request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses of many requests on their way to one caller."""
+"""The queue of responses to one caller."""
 
 from __future__ import annotations
 

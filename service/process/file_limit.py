@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open."""
+"""The process's limit of open files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the interpreter treats what lives long, so that it is not in the way of short steps."""
+"""Garbage collection that stays out of the way of short steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether what must not stand still goes on: the event loop and the engines' threads."""
+"""Liveness and readiness: the event loop and the engines' threads make progress."""
 
 from __future__ import annotations
 

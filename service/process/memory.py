@@ -1,4 +1,4 @@
-"""How much memory this process may use, how much it uses, and how it gives some back."""
+"""Memory of the process: limit, use, trimming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages of what is given up as memory runs short, before the process is killed for it.
+"""The overload manager: stages of load shedding as memory runs short.
 
 As Envoy's overload manager: a monitor, thresholds, and an action at each.
 """

@@ -1,4 +1,4 @@
-"""What SIGHUP asks for: certificates, tokens and the log level are read again."""
+"""Reloading on SIGHUP: certificates, tokens, log level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that end the process, whether it is the first one of a container or not."""
+"""Signals that end the process."""
 
 from __future__ import annotations
 

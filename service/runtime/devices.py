@@ -1,4 +1,4 @@
-"""Which execution provider runs the graphs, and what was asked for when it is missing."""
+"""Execution providers: the choice, and the error where the requested one is missing."""
 
 from __future__ import annotations
 

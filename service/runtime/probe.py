@@ -1,4 +1,4 @@
-"""The probe at load: does a row get the same bits alone, in any batch and in pieces, and which?
+"""The probe at load: whether rows are independent of their batch, and the fingerprint.
 
 Kernels differ between CPUs, onnxruntime builds and providers; what is promised to callers is
 what was found on this machine.

@@ -1,4 +1,4 @@
-"""Work that may take long, on a thread that holds up neither the event loop nor the exit."""
+"""Long work on a thread that holds up neither the event loop nor the exit."""
 
 from __future__ import annotations
 

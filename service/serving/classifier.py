@@ -1,4 +1,4 @@
-"""A classifier as a caller sees it: texts in, every label with its probability out."""
+"""The classifier: texts in, labels with probabilities out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens go into one message while nobody says otherwise."""
+"""Coalescing: how many tokens share a message when the request does not say."""
 
 from __future__ import annotations
 

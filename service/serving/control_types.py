@@ -1,4 +1,4 @@
-"""Loading and unloading models while the service runs, as a caller sees it."""
+"""Values of model control: loading and unloading while the service runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fill-in model as a caller sees it: a text with a blank in, the likeliest words out."""
+"""The fill-in model: a text with a blank in, the likeliest words out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generator as a caller sees it: a prompt, a source or a vector in, a stream of tokens out."""
+"""The generator: a prompt, a source or a vector in, a stream of tokens out."""
 
 from __future__ import annotations
 

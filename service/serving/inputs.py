@@ -1,4 +1,4 @@
-"""What every served model does with its input: reads it, and refuses what is too much or none."""
+"""Reading and limits of inputs, for every model."""
 
 from __future__ import annotations
 

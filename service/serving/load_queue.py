@@ -1,4 +1,4 @@
-"""In which order models are loaded and unloaded, and how many of these may wait."""
+"""The queue of loads and unloads: their order and limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What anyone may know of a served model."""
+"""The model card: public facts of a served model."""
 
 from __future__ import annotations
 

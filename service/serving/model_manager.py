@@ -1,4 +1,4 @@
-"""Models loaded, replaced and unloaded while the service runs: what is served now, and its end."""
+"""The model manager: loading, replacing and unloading while the service runs."""
 
 from __future__ import annotations
 

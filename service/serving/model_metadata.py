@@ -1,4 +1,4 @@
-"""What is known of a loaded bundle: its card, and what an engine must know of its model."""
+"""From a loaded bundle to its card and to what an engine needs of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One version of a model while it is served: who uses it, and what becomes of their calls."""
+"""One served version of a model: its calls, its retirement."""
 
 from __future__ import annotations
 

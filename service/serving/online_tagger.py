@@ -1,4 +1,4 @@
-"""Streams of tags as a caller sees them: words in as they come, a label for each out."""
+"""The online tagger: words in as they come, a label for each out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event loop's end of a piece of work: where an engine's events wait to be read."""
+"""The event loop's end of a request: the buffer of an engine's events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that are served, by name and version, and the bundles that were refused."""
+"""The registry of served models by name and version, and of refused bundles."""
 
 from __future__ import annotations
 

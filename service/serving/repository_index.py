@@ -1,4 +1,4 @@
-"""Where each version of a model stands, as callers see it."""
+"""The repository index: the state of each version of a model."""
 
 from __future__ import annotations
 

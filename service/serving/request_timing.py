@@ -1,4 +1,4 @@
-"""When things happened to one request, noted for whoever watches it; for the event loop alone."""
+"""Timestamps of one request, for the event loop alone."""
 
 from __future__ import annotations
 

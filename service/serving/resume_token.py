@@ -1,4 +1,4 @@
-"""Resume tokens: where a stream was, signed so that any replica can go on from it.
+"""Resume tokens: the position and state of a stream, signed; any replica can continue from one.
 
 A token is signed, not encrypted: whoever holds it can read the hidden state and the text
 that was held back. It is never logged.

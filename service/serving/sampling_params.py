@@ -1,4 +1,4 @@
-"""The parameters of requests to generating models, and every refusal of what they may not be."""
+"""Parameters of generation requests, and their validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every served model has, whatever its task: its card, and what it says to the wrong call."""
+"""The base of served models: card, and the error for calls that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look ahead at a time: tokens and a state in, what may come next and the state after out.
+"""Single steps: tokens and a state in, the next-token distribution and the state out.
 
 The caller draws the next token, and keeps the state or has it kept (``sequences.py``).
 """

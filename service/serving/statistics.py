@@ -1,4 +1,4 @@
-"""What one version of a model has done since it was loaded, and how long it took."""
+"""Statistics of one version of a model since it was loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tagger as a caller sees it: texts or words in, a label for each token out."""
+"""The tagger: texts or words in, a label for each token out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread an engine runs on, and the only way to reach that engine from elsewhere."""
+"""The worker: the thread of an engine, and the only way to reach that engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tasks that make tokens one by one share: Generate and Score."""
+"""Parts shared by the tasks that generate tokens."""
 
 from __future__ import annotations
 

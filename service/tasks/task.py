@@ -1,4 +1,4 @@
-"""What a task is to the service."""
+"""The Task object."""
 
 from __future__ import annotations
 
