@@ -8,13 +8,13 @@ def first_to_end(pem: bytes) -> float:
 
     Raises ValueError for a text that holds none, or one that is broken.
     """
-    # Here, not above: a server without TLS does without its 16 MB of memory.
+    # Here, not above: it takes 16 MB of memory, which a server without TLS does without.
     from cryptography import x509
 
     if b"-----BEGIN CERTIFICATE-----" not in pem:
         raise ValueError("it holds no certificate in PEM")
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise ValueError(f"a certificate in it is broken ({error})") from error
     return min(one.not_valid_after_utc.timestamp() for one in certificates)

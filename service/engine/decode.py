@@ -111,20 +111,22 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
 
     def arrive(self, progress: Generation) -> None:
         """Its streams wait for rows from now on."""
+        progress.streams.extend(self._begin_streams(progress))
+        self.prefill_budget.newcomer()
+        for stream in progress.streams:
+            self.scheduler.arrive(stream)
+
+    def _begin_streams(self, progress: Generation) -> list[DecodeSequence]:
         request = progress.request
         prompt = Prompt(self._to_prefill(request), request.streams)
         if isinstance(request, NextTokenRequest):
             prompt.state = request.start
-            progress.streams.append(self._look_ahead(progress, request, prompt))
-        else:
-            search = self._search(request, request.beam) if request.beam else None
-            for number in range(request.streams):
-                stream = self._stream(progress, request, prompt, number)
-                stream.search = search
-                progress.streams.append(stream)
-        self.prefill_budget.newcomer()
-        for stream in progress.streams:
-            self.scheduler.arrive(stream)
+            return [self._look_ahead(progress, request, prompt)]
+        search = self._search(request, request.beam) if request.beam else None
+        streams = [self._stream(progress, request, prompt, n) for n in range(request.streams)]
+        for stream in streams:
+            stream.search = search
+        return streams
 
     def _to_prefill(self, request: Decodable) -> Sequence[int]:
         """A prompt's last token goes through the step; a resumed one was read long ago."""

@@ -158,9 +158,10 @@ class BatchEngine:
         return max(0.0, self._ended + most - self.clock())
 
     def arrive(self, job: Job) -> None:
-        job.waiting = len(job.items)
-        for number, item in enumerate(job.items):
-            self._waiting.push(job, number, item.length, job.share)
+        lengths = [item.length for item in job.items]
+        job.waiting = len(lengths)
+        for number, length in enumerate(lengths):
+            self._waiting.push(job, number, length, job.share)
         self._came += self._batch is not None and job.arrived > self._batch.started
 
     def resume(self, job: Job) -> None:
@@ -194,6 +195,12 @@ class BatchEngine:
     def hand_over(self, error: RequestError) -> list[Sink[BatchEvent]]:
         """Nothing: whole texts are answered soon."""
         return []
+
+    def reject(self, job: Job, error: RequestError) -> list[Sink[BatchEvent]]:
+        """Give up a job of which arrive() raised: none of its items waits."""
+        job.is_gone = True
+        job.sink.put(BatchFailed(error))
+        return [job.sink]
 
     def fail(self, error: RequestError) -> list[Sink[BatchEvent]]:
         """Give up every job; each gets ``error``."""

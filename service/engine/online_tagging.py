@@ -120,6 +120,8 @@ class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
 
     def push(self, progress: Tagging, tokens: Sequence[int], arrived: float) -> None:
         """arrived: when they came, on the engine's clock; the first ones begin the stream."""
+        if not progress.streams:  # it was rejected
+            return
         stream = progress.streams[0]
         if progress.started is None and not stream.inbox:
             progress.arrived = arrived
@@ -133,9 +135,9 @@ class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
 
         is_handed_over: further ones go elsewhere, so it says where it is then.
         """
-        stream = progress.streams[0]
-        if stream.is_closed:
+        if not progress.streams or progress.streams[0].is_closed:
             return
+        stream = progress.streams[0]
         stream.is_closed = True
         if is_handed_over:
             stream.ends_as = FinishReason.HANDED_OVER
@@ -143,6 +145,8 @@ class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
             self._closed.append(stream)
 
     def resume(self, progress: Tagging) -> None:
+        if not progress.streams:
+            return
         stream = progress.streams[0]
         stream.is_held_up = False
         self._go_on(stream)

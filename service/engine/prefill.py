@@ -26,8 +26,8 @@ _SMOOTHING = 0.3
 class PrefillCost:
     """Seconds of one more token in each row of a batch, learned from what batches took.
 
-    Rows are grouped by powers of two, and within a group each row costs the same: of 63 rows
-    no 32 rows must be charged as one, or a pause between two steps is twice what it may be. A
+    Rows are grouped by powers of two, and within a group each row costs the same: 63 rows
+    must not be priced by what 32 took, or a pause between two steps is twice what it may be. A
     row of a larger batch never costs more than one of a smaller batch: what one batch took
     corrects what is known of the others, so that a moment's slowness is no reason never to read
     so many together again.

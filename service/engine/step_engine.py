@@ -67,9 +67,9 @@ class Observer(Protocol):
     """Records each step, once, for the metrics."""
 
     def stepped(
-        self, rows: int, waiting: int, primed_tokens: int, seconds: float, prime_seconds: float
+        self, rows: int, waiting: int, prefill_tokens: int, seconds: float, prefill_seconds: float
     ) -> None:
-        """seconds: of the whole step, prime_seconds of them for reading prompts."""
+        """seconds: of the whole step, prefill_seconds of them for reading prompts."""
 
     def began(self, queue_seconds: float, is_resumed: bool) -> None: ...
 
@@ -266,6 +266,14 @@ class StepEngine(Generic[Stream, Request]):
             self.observer.paused(len(self.scheduler.paused))
             if self.is_idle:
                 self.observer.idle()
+
+    def reject(
+        self, progress: RequestState[Stream, Request], error: RequestError
+    ) -> list[Sink[Event]]:
+        """Give up a request of which arrive() raised: it has no streams."""
+        progress.running = 0
+        progress.sink.put(Failed(error))
+        return [progress.sink]
 
     def fail(self, error: RequestError) -> list[Sink[Event]]:
         """Give up every request; each gets ``error`` as its last event."""

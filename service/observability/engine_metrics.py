@@ -7,7 +7,7 @@ from service.observability.metrics import Metrics
 from service.observability.prom_types import GaugeShare
 from service.serving.statistics import ModelStatistics
 
-_STEPS_TOLD_TOGETHER = 16
+_STEPS_RECORDED_TOGETHER = 16
 
 
 class GenerateMetrics:
@@ -40,15 +40,15 @@ class GenerateMetrics:
         self._rows = metrics.batch_rows.labels(model, "step")
         self._seconds = metrics.batch_seconds.labels(model, "step")
         self._decode = metrics.decode_seconds.labels(model)
-        self._prefill = metrics.prime_seconds.labels(model)
-        self._prefilled = metrics.primed_tokens.labels(model)
+        self._prefill = metrics.prefill_seconds.labels(model)
+        self._prefilled = metrics.prefill_tokens.labels(model)
         metrics.batch_capacity.labels(model, "step").set(capacity)
 
     def stepped(
-        self, rows: int, waiting: int, primed_tokens: int, seconds: float, prime_seconds: float
+        self, rows: int, waiting: int, prefill_tokens: int, seconds: float, prefill_seconds: float
     ) -> None:
-        self._steps.append((rows, waiting, primed_tokens, seconds, prime_seconds))
-        if len(self._steps) == _STEPS_TOLD_TOGETHER:
+        self._steps.append((rows, waiting, prefill_tokens, seconds, prefill_seconds))
+        if len(self._steps) == _STEPS_RECORDED_TOGETHER:
             self._flush()
 
     def tokens_followed(self, count: int, seconds: float) -> None:

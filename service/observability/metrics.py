@@ -233,12 +233,12 @@ class Metrics:
         self.decode_seconds = self._counted(
             "unroll_decode_seconds", "Time of each decode step, without any prefill.", "model"
         )
-        self.prime_seconds = self._counted(
+        self.prefill_seconds = self._counted(
             "unroll_prime_seconds",
             "Time of each prefill run, which reads prompts between two steps.",
             "model",
         )
-        self.primed_tokens = self._counter(
+        self.prefill_tokens = self._counter(
             "unroll_primed_tokens_total",
             "Prompt and source tokens read by prefill.",
             "model",

@@ -48,7 +48,7 @@ class ClassifyTensors(ModelAdapter):
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         rows = _rows(inputs, "tokens", "lengths")
-        _check_told(len(rows), len(self.card.labels), "tokens")
+        _check_answer_size(len(rows), len(self.card.labels), "tokens")
         with about("tokens"):
             found = await self.model.predict(rows)
         size = len(rows) * len(self.card.labels)
@@ -71,7 +71,7 @@ class TagTensors(ModelAdapter):
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         rows = _rows(inputs, "tokens", "lengths")
         time, labels = inputs["tokens"].shape[1], len(self.card.labels)
-        _check_told(len(rows) * time, labels, "tokens")
+        _check_answer_size(len(rows) * time, labels, "tokens")
         with about("tokens"):
             found = await self.model.predict(rows)
         return await _probable(len(rows) * time * labels, lambda: _filled_up(found, (time, labels)))
@@ -81,7 +81,7 @@ class TagTensors(ModelAdapter):
     ) -> tuple[InferResult, TagSnapshot]:
         (ids,) = _rows(inputs, "tokens", "lengths")
         time, labels = inputs["tokens"].shape[1], self.card.labels
-        _check_told(time, len(labels), "tokens")
+        _check_answer_size(time, len(labels), "tokens")
         with about("tokens"):
             self.model.check_ids(ids, "row 0")
             turn = await self.model.streams.turn(ids, [""] * len(ids), state, len(labels))
@@ -104,7 +104,7 @@ class FillTensors(ModelAdapter):
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         before = _rows(inputs, "tokens", "lengths")
         after = _rows(inputs, "right", "right_lengths")
-        _check_told(len(before), len(self.card.labels), "tokens")
+        _check_answer_size(len(before), len(self.card.labels), "tokens")
         items = [FillItem(*sides) for sides in zip(before, after, strict=True)]
         found = await self.model.predict(items)
         return await _probable(len(items) * len(self.card.labels), lambda: np.stack(found))
@@ -181,7 +181,7 @@ class StepTensors(ModelAdapter):
     async def _look_ahead(
         self, inputs: Mapping[str, Array], starts: Sequence[State | None]
     ) -> list[NextTokenDistribution]:
-        _check_told(len(starts), self._numbers_a_row, self.inputs[0].name)
+        _check_answer_size(len(starts), self._numbers_a_row, self.inputs[0].name)
         all_params = [
             NextTokenParams(tokens, source, start)
             for (tokens, source), start in zip(self.rows(inputs), starts, strict=True)
@@ -281,7 +281,7 @@ def _rows(inputs: Mapping[str, Array], tokens: str, lengths: str) -> list[tuple[
     return [tuple(row[:count]) for row, count in zip(ids.tolist(), counts.tolist(), strict=True)]
 
 
-def _check_told(tokens: int, labels: int, name: str) -> None:
+def _check_answer_size(tokens: int, labels: int, name: str) -> None:
     if tokens * labels > _MOST_NUMBERS:
         raise WrongInput(
             f"input {name!r}: the answer would hold {tokens} x {labels} numbers, and holds at most "

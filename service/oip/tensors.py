@@ -169,14 +169,14 @@ def _read(
     shape = _checked_shape(tuple(tensor.shape), port, what)
     count = math.prod(shape)
     if raw is not None:
-        _check_told_size(tensor, len(raw), what)
+        _check_answer_size(tensor, len(raw), what)
         flat = _read_raw(raw, datatype, count, what)
     else:
         flat = _read_typed(tensor.contents, datatype, count, what)
     return flat.reshape(shape)
 
 
-def _check_told_size(tensor: pb.ModelInferRequest.InferInputTensor, size: int, what: str) -> None:
+def _check_answer_size(tensor: pb.ModelInferRequest.InferInputTensor, size: int, what: str) -> None:
     claimed = InferParameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
     if claimed not in (None, size):
         raise WrongInput(f"{what} has {size} raw bytes, and its {BINARY_SIZE} says {claimed}")

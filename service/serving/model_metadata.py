@@ -62,7 +62,7 @@ def ids_for_all(bundle: Bundle) -> int:
 
 
 def _symbols(bundle: Bundle) -> tuple[str, ...]:
-    """Of the output tokens by id; a classifier's are its labels."""
+    """Of the output tokens by id; none for a model that makes no tokens."""
     output = bundle.tokenizers.get("output")
     if output is None:
         return ()

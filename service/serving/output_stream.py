@@ -39,12 +39,12 @@ class Dispatcher:
     def deliver(self, sinks: Sequence[Sink[Any]]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
         # Messages leave in this order: a first token does not queue behind everyone's next.
-        due = sorted((sink for sink in sinks if sink.is_due), key=_urgency)
+        due = sorted((sink for sink in sinks if sink.is_due), key=_wake_order)
         if due and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(_wake, due)
 
 
-def _urgency(sink: Sink[Any]) -> bool:
+def _wake_order(sink: Sink[Any]) -> bool:
     return not sink.is_urgent
 
 
@@ -65,7 +65,7 @@ class TokenStream(Sink[Event]):
 
     def __init__(self, coalescer: Coalescer, tokens_per_message: int = 0, size: int = 1) -> None:
         self._events: deque[Event] = deque()
-        self._pace = coalescer
+        self._coalescer = coalescer
         self._tokens_per_message = tokens_per_message
         self._ready = asyncio.Event()
         self._has_begun = False
@@ -117,7 +117,7 @@ class TokenStream(Sink[Event]):
 
     @property
     def is_due(self) -> bool:
-        each = self._tokens_per_message or self._pace.tokens_per_message
+        each = self._tokens_per_message or self._coalescer.tokens_per_message
         return self.is_urgent or self._was_full or len(self._events) >= each
 
     def wake(self) -> None:

@@ -59,8 +59,8 @@ class _Sequence:
     """name: of its model.
 
     state: what the last request left, None for nothing. version: whose state that is.
-    heading: the version that requests which come now are for. forget: takes back what the version
-    was asked to list. held: of the budget. users: requests that have a turn or wait for one.
+    heading: the version that requests which come now are for. forget: undoes when_withdrawn() of
+    the version. held: of the budget. users: requests that have a turn or wait for one.
     """
 
     name: str

@@ -50,13 +50,13 @@ async def look_ahead(
     try:
         for request in requests:
             streams.append(TokenStream.open(model.thread, request))
-        return [await _outlook(stream) for stream in streams]
+        return [await _next_token_distribution(stream) for stream in streams]
     finally:
         for stream in streams:
             stream.close()
 
 
-async def _outlook(stream: TokenStream) -> NextTokenDistribution:
+async def _next_token_distribution(stream: TokenStream) -> NextTokenDistribution:
     (distribution,) = [
         event
         async for events in stream

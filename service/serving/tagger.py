@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_TOP_LABELS = 20
 # Of one answer: what is sent beside each token is many times what was asked.
-MAX_TOLD_LABELS = 131_072
+MAX_RETURNED_LABELS = 131_072
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ def check_top_labels(top: int) -> None:
 def _checked_labels(read: Sequence[_Read], top: int) -> int:
     """How many labels the answer holds."""
     tokens = sum(len(part.ids) for part in read)
-    if tokens * top > MAX_TOLD_LABELS:
+    if tokens * top > MAX_RETURNED_LABELS:
         raise WrongInput(
             f"items have {tokens} tokens together, with {top} labels each; request at "
-            f"most {MAX_TOLD_LABELS} labels a request: fewer items or fewer top_labels"
+            f"most {MAX_RETURNED_LABELS} labels a request: fewer items or fewer top_labels"
         )
     return tokens * (1 + top)

@@ -59,7 +59,11 @@ class Engine(Protocol):
 
     # Called on the engine's thread, as all that follows.
 
-    def arrive(self, work: Any) -> None: ...
+    def arrive(self, work: Any) -> None:
+        """Begin the work. Where that raises, nothing of the engine's was changed."""
+
+    def reject(self, work: Any, error: RequestError) -> Sequence[Sink[Any]]:
+        """End work of which arrive() raised with ``error``."""
 
     def resume(self, work: Any) -> None: ...
 
@@ -177,7 +181,7 @@ class EngineThread:
         self._make_room(share, size)
         work = self.engine.open(request, sink, share)
         self._open_work.open(work, sink, share, size, self.engine.cost(request))
-        self._inbox.put((self.engine.arrive, work))
+        self._inbox.put((self._arrive, work))
         return work
 
     @property
@@ -305,6 +309,15 @@ class EngineThread:
     def _handle(self, message: tuple[Callable[[Any], None], Any]) -> None:
         action, work = message
         action(work)
+
+    def _arrive(self, work: Any) -> None:
+        """Work that cannot be begun costs nobody else anything."""
+        try:
+            self.engine.arrive(work)
+        except Exception:
+            log.exception("a request to model %s could not be begun", self.name)
+            error = EngineFailed("the request could not be begun; see the server's log")
+            self._deliver(self.engine.reject(work, error))
 
     def _hand_over(self, error: ServiceStopping) -> None:
         failpoint("engine.hand_over")

@@ -42,3 +42,12 @@ def test_what_is_no_certificate_is_refused(authority):
     for length in range(len(der)):
         with pytest.raises(ValueError, match=r"holds no|is broken"):
             first_to_end(ssl.DER_cert_to_PEM_cert(der[:length]).encode())
+
+
+def test_a_version_that_is_not_in_use_is_refused(authority):
+    """X.509 version 2: an error of another kind in the library."""
+    der = x509.load_pem_x509_certificate(authority.issue().certificate).public_bytes(Encoding.DER)
+    second = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)
+    assert second != der
+    with pytest.raises(ValueError, match="is broken"):
+        first_to_end(ssl.DER_cert_to_PEM_cert(second).encode())

@@ -38,14 +38,14 @@ class FakeRunner:
     def __init__(self):
         self.sides = ()
         self.step_rows = []
-        self.prime_calls = []
+        self.prefill_calls = []
         self.fail_next = False
 
     def attach(self, sides):
         self.sides = sides
 
     def prefill(self, tokens, states):
-        self.prime_calls.append([len(row) for row in tokens])
+        self.prefill_calls.append([len(row) for row in tokens])
         prefilled = []
         for row, state in zip(tokens, states, strict=True):
             hidden = np.zeros(2, np.float32) if state is None else state["hidden"].copy()
@@ -87,7 +87,7 @@ class Recorder:
         self.broken = 0
         self.answers = []
 
-    def stepped(self, rows, waiting, primed_tokens, seconds, prime_seconds):
+    def stepped(self, rows, waiting, prefill_tokens, seconds, prefill_seconds):
         self.rows.append(rows)
 
     def began(self, queue_seconds, is_resumed):

@@ -114,7 +114,7 @@ def test_a_source_model_starts_from_its_begin_token():
     engine = make_engine(begin_id=7)
     engine.arrive(engine.open(request((1, 2, 3)), Reader()))
     engine.step()
-    assert engine.runner.prime_calls == [[3]]
+    assert engine.runner.prefill_calls == [[3]]
 
 
 def test_banned_tokens_are_never_made_and_allowed_ones_alone():
@@ -159,7 +159,7 @@ def test_samples_fork_one_prefilled_prompt():
     engine, reader = make_engine(), Reader()
     engine.arrive(engine.open(request((1, 2, 3, 4), max_tokens=6, samples=5), reader))
     run(engine)
-    assert engine.runner.prime_calls == [[3]]
+    assert engine.runner.prefill_calls == [[3]]
     by_sample = [[t for t in reader.tokens if t.sample == i] for i in range(5)]
     assert len({tuple(ids(tokens)) for tokens in by_sample}) > 1
     two = run_alone(request((1, 2, 3, 4), max_tokens=6, samples=2)).tokens

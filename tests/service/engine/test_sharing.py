@@ -256,12 +256,12 @@ class Meter:
         self.now, self.pauses, self.reads = 100.0, [0.0], []
         self.runner, engine.clock = engine.runner, self
         self.prefill, self.step = engine.runner.prefill, engine.runner.step
-        engine.runner.prefill, engine.runner.step = self.timed_prime, self.timed_step
+        engine.runner.prefill, engine.runner.step = self.timed_prefill, self.timed_step
 
     def __call__(self):
         return self.now
 
-    def timed_prime(self, tokens, states):
+    def timed_prefill(self, tokens, states):
         seconds = max(map(len, tokens)) * 0.0001 * (1 + len(tokens))
         self.now += seconds
         self.pauses[-1] += seconds

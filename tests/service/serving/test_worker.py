@@ -1,4 +1,5 @@
 import queue
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,20 @@ def test_a_broken_engine_ends_its_streams_and_takes_no_more(start, recorded, to,
     with pytest.raises(EngineFailed, match="see the server's log"):
         thread.submit(request(), to("late"))
     assert "the kernel broke" in caplog.text
+
+
+def test_a_request_that_cannot_be_begun_fails_alone(start, recorded, to, caplog):
+    """Its streams are built on the engine's thread, where others run."""
+    thread = start(make_engine())
+    thread.submit(request(max_tokens=60), to("running"))
+    broken = thread.submit(replace(request(), tokens=()), to("broken"))
+    event = wait_for_end(recorded, "broken")
+    assert "could not be begun" in str(event.error)
+    assert isinstance(wait_for_end(recorded, "running"), Finished)
+    thread.release(broken)
+    thread.submit(request(max_tokens=2), to("later"))
+    assert isinstance(wait_for_end(recorded, "later"), Finished)
+    assert "a request to model toy could not be begun" in caplog.text
 
 
 def test_an_answer_is_delivered_though_the_engine_breaks_right_after_it(recorded, to):
