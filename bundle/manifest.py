@@ -16,7 +16,7 @@ import numpy as np
 
 from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
-from bundle.sampling import GRAPH_PARAMETERS
+from bundle.sampling import GRAPH_PARAMETERS, problem_of_defaults
 from bundle.tasks import TaskSpec, register_spec, spec_of
 
 SCHEMA_VERSION = 4
@@ -150,15 +150,6 @@ class FileSpec:
 
 
 @dataclass(frozen=True)
-class SamplingDefaults:
-    """What a request that does not choose gets; temperature 0 takes the likeliest token."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-
-
-@dataclass(frozen=True)
 class FigureSpec:
     """A measured figure: what, in which unit, on how many examples of which split.
 
@@ -238,7 +229,7 @@ class Manifest:
     vocabulary_file: str
     labels: tuple[str, ...]
     vector: tuple[str, ...]
-    sampling: SamplingDefaults
+    sampling: dict[str, int | float]
     limits: dict[str, int]
     figures: tuple[FigureSpec, ...]
     precisions: dict[str, PrecisionSpec]
@@ -278,6 +269,8 @@ def _check(manifest: Manifest) -> None:
         missing = [name for name in wanted if name not in given]
         if missing:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
+    if problem := problem_of_defaults(manifest.sampling):
+        raise ManifestInvalid(f"sampling: {problem}")
     _check_files(manifest)
     _check_precisions(manifest)
     spec.check(manifest)

@@ -184,6 +184,25 @@ GRAPH_PARAMETERS: Mapping[str, SamplingParameter] = MappingProxyType(
 )
 
 
+# What a model gives a request that does not choose, by name; what is not there is the table's.
+SamplingDefaults = Mapping[str, float]
+
+
+def problem_of_defaults(values: Mapping[str, object]) -> str | None:
+    """What is wrong with ``values`` as SamplingDefaults, for an error message; None if nothing."""
+    known = {parameter.name: parameter for parameter in SAMPLING_PARAMETERS}
+    for name, value in values.items():
+        if name not in known:
+            return f"{name!r} is not one of {', '.join(known)}"
+        parameter = known[name]
+        if type(value) is int or (type(value) is float and not parameter.is_whole):
+            if problem := parameter.problem(value):
+                return problem
+        else:
+            return f"{name} is {value!r}, not a {'whole ' if parameter.is_whole else ''}number"
+    return None
+
+
 def missing_parameters(graph_inputs: Iterable[str]) -> tuple[str, ...]:
     """The parameters that a step graph with these inputs cannot apply: it was exported before
     they were there."""

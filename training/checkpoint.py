@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bundle import schema_3
 from bundle.manifest import FigureSpec as Figure
-from bundle.manifest import SamplingDefaults
+from bundle.sampling import SamplingDefaults
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from training.models import Model, build, config_from_json
@@ -74,7 +74,7 @@ class TrainedModel:
                 name: [asdict(figure) for figure in figures]
                 for name, figures in self.precisions.items()
             },
-            "sampling": self.sampling and asdict(self.sampling),
+            "sampling": self.sampling and dict(self.sampling),
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")
@@ -91,8 +91,7 @@ class TrainedModel:
         content["figures"] = _figures_from_json(content["figures"])
         content["training"] = schema_3.with_profile(content["training"])
         # Runs of earlier releases say nothing of precisions, nor of sampling.
-        sampling = content.get("sampling")
-        content["sampling"] = SamplingDefaults(**sampling) if sampling else None
+        content["sampling"] = content.get("sampling")
         content["precisions"] = {
             name: _figures_from_json(figures)
             for name, figures in content.get("precisions", {}).items()

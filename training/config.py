@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-from bundle.manifest import SamplingDefaults
+from bundle.sampling import SamplingDefaults, problem_of_defaults
 from training.ema import AVERAGES
 from training.loop import FitSettings
 from training.models import Config, DesignInvalid, config_from_json
@@ -142,13 +142,17 @@ def load_recipe(path: Path, quick: bool = False) -> Recipe:
         task,
         model,
         fit,
-        sampling=_filled(SamplingDefaults, content["sampling"], f"{where}[sampling]")
-        if "sampling" in content
-        else None,
+        sampling=_sampling(content["sampling"], where) if "sampling" in content else None,
         export=_filled(ExportSettings, content.get("export", {}), f"{where}[export]"),
         goals=tuple(_filled(Goal, goal, f"{where}[[goals]]") for goal in content.get("goals", ())),
         card=_filled(CardSettings, content.get("card", {}), f"{where}[card]"),
     )
+
+
+def _sampling(table: Mapping[str, Any], where: str) -> SamplingDefaults:
+    if problem := problem_of_defaults(table):
+        raise RecipeInvalid(f"{where}[sampling]: {problem}")
+    return table
 
 
 def models() -> tuple[str, ...]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from bundle.manifest import SamplingDefaults, StateTensor
+from bundle.manifest import StateTensor
+from bundle.sampling import SamplingDefaults
 from export.graphs import Graph, GraphTensor, made_anew, score_of, state_ports, step_of
 
 AnyConfig = TypeVar("AnyConfig")
 
 # Of every model that has a best answer: the likeliest token at each step.
-LIKELIEST = SamplingDefaults(temperature=0.0, top_k=0, top_p=1.0)
+LIKELIEST: SamplingDefaults = MappingProxyType({"temperature": 0.0, "top_k": 0, "top_p": 1.0})
+# As the model is.
+UNCHANGED: SamplingDefaults = MappingProxyType({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
 
 
 class ExportTask(Generic[AnyConfig]):

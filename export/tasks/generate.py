@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bundle.manifest import SamplingDefaults, StateTensor
+from bundle.manifest import StateTensor
 from export.graphs import LENGTHS, TOKENS, Graph, stack_state, state_ports
-from export.tasks.base import Wrapped, WritingTask
+from export.tasks.base import UNCHANGED, Wrapped, WritingTask
 from training.models.cells import State
 from training.models.generator import GeneratorConfig
 
@@ -20,7 +20,7 @@ class _Prefill(Wrapped):
 class GenerateExport(WritingTask[GeneratorConfig]):
     """There is no best way to go on, so a token is drawn from the model as it is."""
 
-    sampling = SamplingDefaults(temperature=1.0, top_k=0, top_p=1.0)
+    sampling = UNCHANGED
 
     def state(self, config: GeneratorConfig) -> tuple[StateTensor, ...]:
         return stack_state(config.recurrent)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from bundle.manifest import FP32, Manifest
 from bundle.sampling import missing_parameters
 from bundle.store import Bundle
@@ -25,7 +23,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         vector_fields=manifest.vector,
         streams_tags=False,
         limits=manifest.limits,
-        sampling=asdict(manifest.sampling),
+        sampling=manifest.sampling,
         figures=manifest.figures,
         data=manifest.data,
         digest=loaded.bundle.digest,

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 
-from bundle.manifest import SamplingDefaults
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import read_bundle
 from export import onnx_files, parity
@@ -28,10 +27,10 @@ BUNDLED = newest_versions(Path(__file__).parents[2] / "models")
 def test_a_bundle_samples_as_its_training_said_or_else_as_its_task_does(tmp_path):
     """A generator draws from the model as it is, all others take the likeliest token."""
     for trained, expected in (
-        (tiny.memoryless(), SamplingDefaults(1.0, 0, 1.0)),
-        (tiny.seq2seq(), SamplingDefaults(0.0, 0, 1.0)),
-        (replace(tiny.memoryless(), sampling=SamplingDefaults(0.7, 5, 0.9)),
-         SamplingDefaults(0.7, 5, 0.9)),
+        (tiny.memoryless(), {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
+        (tiny.seq2seq(), {"temperature": 0.0, "top_k": 0, "top_p": 1.0}),
+        (replace(tiny.memoryless(), sampling={"temperature": 0.7, "typical_p": 0.9}),
+         {"temperature": 0.7, "typical_p": 0.9}),
     ):  # fmt: skip
         bundle = export_bundle(trained, tmp_path / trained.name / "1")
         assert bundle.manifest.sampling == expected

@@ -15,7 +15,6 @@ from bundle.manifest import (
     ExportFacts,
     GraphSpec,
     Manifest,
-    SamplingDefaults,
     TensorSpec,
 )
 from bundle.store import (
@@ -54,7 +53,7 @@ def write_bundle(folder: Path, task: str, graphs: Mapping[str, GraphSpec]) -> No
         vocabulary_file=VOCABULARY_FILE,
         labels=(),
         vector=(),
-        sampling=SamplingDefaults(0.0, 0, 1.0),
+        sampling={},
         limits={},
         figures=(),
         precisions={},

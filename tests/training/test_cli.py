@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.manifest import SamplingDefaults
 from tests import tiny
 from training.checkpoint import TrainedModel
 from training.cli import NonLeaderExit, Run, module_of, run_script
@@ -101,9 +100,9 @@ def test_a_model_samples_as_its_recipe_says(run, tmp_path):
     _, history = run.fit(build, None, TowardsOne(), SETTINGS)
     own = tmp_path / "own.toml"
     own.write_text("[sampling]\ntemperature = 0.5\ntop_k = 3\ntop_p = 1.0\n")
-    given = replace(tiny.generator("pos"), sampling=SamplingDefaults(0.9, 0, 1.0))
+    given = replace(tiny.generator("pos"), sampling={"temperature": 0.9})
     for other, expected in (
-        (replace(run, recipe_file=own), SamplingDefaults(0.5, 3, 1.0)),
+        (replace(run, recipe_file=own), {"temperature": 0.5, "top_k": 3, "top_p": 1.0}),
         (run, None),
         (replace(run, model="stranger"), given.sampling),
     ):

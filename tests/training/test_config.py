@@ -2,7 +2,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from bundle.manifest import SamplingDefaults
 from training.cloze import ClozeSettings
 from training.config import RECIPES, CardSettings, RecipeInvalid, load_recipe
 from training.food import FoodSettings
@@ -129,7 +128,7 @@ weaknesses = "Irony."
 
 def test_a_recipe_says_what_the_model_is_exported_and_measured_as(written):
     recipe = load_recipe(written(TEXT + OF_THE_MODEL), quick=True)
-    assert recipe.sampling == SamplingDefaults(1.0, 40, 0.9)
+    assert recipe.sampling == {"temperature": 1, "top_k": 40, "top_p": 0.9}
     assert recipe.export.int8
     assert recipe.card == CardSettings(weaknesses="Irony.")
     accuracy, loss = recipe.goals
@@ -147,7 +146,12 @@ def test_what_a_recipe_does_not_say_of_the_model_is_left_to_its_task(written):
     ("before", "after", "message"),
     [
         ("top_k = 40", "top_n = 40", r"\[sampling\]: 'top_n' is not one of temperature, top_k"),
-        ("top_k = 40", "", r"\[sampling\]: 'top_k' is missing"),
+        ("top_k = 40", "top_k = 0.5", r"\[sampling\]: top_k is 0.5, not a whole number"),
+        (
+            "top_p = 0.9",
+            "top_p = 1.5",
+            r"\[sampling\]: top_p is 1.5; choose one above 0",
+        ),
         ("int8 = true", "int8 = 8", r"\[export\]: int8 is 8, not of type bool"),
         ("bar = 90", "", r"\[\[goals\]\]: 'bar' is missing"),
         ("weaknesses", "weakness", r"\[card\]: 'weakness' is not one of weaknesses"),
