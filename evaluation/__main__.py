@@ -22,7 +22,7 @@ from evaluation import goals
 from evaluation.evaluators import EVALUATORS, claims_of, evaluate, evaluate_graphs, held_out_of
 from evaluation.pages import Evaluated, write_pages
 from evaluation.results import Result
-from study.serving import serving
+from evaluation.serving import serving
 from training.config import RecipeInvalid, models, recipe_of
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from unroll import Client
