@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("docs"), help="folder of the pages (default: docs)"
     )
-    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
+    )
     chosen = parser.parse_args(arguments)
     try:
         evaluated = _evaluated(chosen.models, chosen.only, chosen.data)
