@@ -19,12 +19,13 @@ MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
 INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve node unroll-6 unroll-7
+CLIENTS := triton kserve node unroll-6 unroll-7 conformance
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
 installed_unroll-6 := .venv-clients/unroll-6/.installed
 installed_unroll-7 := .venv-clients/unroll-7/.installed
+installed_conformance := .venv-clients/conformance/.installed
 installed_node := $(NODE_CLIENT)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
@@ -79,6 +80,14 @@ $(installed_unroll-6) $(installed_unroll-7): .venv-clients/%/.installed: pyproje
 	$(PYTHON) -m venv .venv-clients/$*
 	.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
 	.venv-clients/$*/bin/python -m pip install --quiet --group client-$* .
+	@touch $@
+
+# The wheel of conformance/, and nothing but what it requires.
+$(installed_conformance): $(wildcard conformance/*.*)
+	@rm -f $@
+	$(PYTHON) -m venv .venv-clients/conformance
+	.venv-clients/conformance/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	.venv-clients/conformance/bin/python -m pip install --quiet ./conformance
 	@touch $@
 
 $(installed_node): $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json
@@ -194,7 +203,7 @@ ops-tools: ## install what verify-ops calls: Debian packages (as root), and tool
 verify-ops: $(VENV)/.dev ops-tools client-kserve ## run the service beside real components; a line each with what was seen
 	$(PY) -m pytest -m ops tests/ops $(ARGS)
 
-test-clients: $(VENV)/.dev $(CLIENTS:%=client-%) ## existing clients, unmodified, against the running service
+test-clients: $(VENV)/.dev $(CLIENTS:%=client-%) ## existing clients, unmodified, and both wheels of this project, against the running service
 	$(PY) -m pytest -m clients -rPs --confcutdir=tests/clients tests/clients $(ARGS)
 
 .PHONY: test-on-cuda

@@ -166,23 +166,54 @@ def _settings(chosen: argparse.Namespace) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=Settings.bundle,
+        help="bundle of the generator (default: %(default)s)",
     )
     parser.add_argument(
-        "--bundle", type=Path, default=Settings.bundle, help="bundle of the generator"
+        "--classifier",
+        type=Path,
+        default=Settings.classifier,
+        help="bundle of the classifier (default: %(default)s)",
     )
-    parser.add_argument("--classifier", type=Path, default=Settings.classifier)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=Settings.device)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--rounds", type=int, help="rounds per comparison, of which medians are reported"
+        "--device",
+        choices=("cpu", "cuda"),
+        default=Settings.device,
+        help="device of the service and the loops (default: %(default)s)",
     )
-    parser.add_argument("--streams", type=int, nargs="+", help="numbers of streams opened at once")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=f"parts of the run: {', '.join(PARTS)} (default: all)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"rounds per comparison, of which medians are reported (default: {Settings.rounds})",
+    )
+    parser.add_argument(
+        "--streams",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help=f"numbers of streams opened at once (default: {' '.join(map(str, Settings.streams))})",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a short run that only shows whether everything works"
     )
-    parser.add_argument("--output", type=Path, help="folder of the page and the plots")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of the page and the plots (default: docs for a whole run, else none)",
+    )
     return parser
 
 

@@ -215,10 +215,24 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.capacity")
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="see only whether everything runs")
-    parser.add_argument("--output", type=Path, help="folder; docs for a whole run")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="rounds per comparison, of which medians are reported (default: 3)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a short run that only shows whether everything works"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of the page and the figures (default: docs for a whole run, else none)",
+    )
     chosen = parser.parse_args(arguments)
     if chosen.quick:
         run, settings = Run(chosen.models, 1, (1, 4), 8, is_quick=True), quick(Settings())

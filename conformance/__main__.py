@@ -23,8 +23,8 @@ from conformance.runner import Result, run, select
 from conformance.selection import NothingToTest, Selection, choose, read_inputs
 
 _DESCRIPTION = """\
-Test a server of the Open Inference Protocol. Exit code: 0 every applicable case passed, 1 a case
-failed, 2 nothing could be tested."""
+Conformance tests of a server of the Open Inference Protocol. Exit code: 0 every applicable case
+passed, 1 a case failed, 2 nothing could be tested."""
 _MODEL_OPTIONS = {
     "--model": "model to test, repeatable (default: all that RepositoryIndex lists as READY)",
     "--stream-model": "model that answers a request many times, repeatable",
@@ -39,18 +39,22 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="ID", help="cases to run (default: all)"
     )
-    parser.add_argument("--must", action="store_true", help="cases of the level must only")
+    parser.add_argument("--must", action="store_true", help="cases of the level must, no others")
     for option, text in _MODEL_OPTIONS.items():
         parser.add_argument(option, action="append", default=[], metavar="NAME", help=text)
     parser.add_argument(
         "--inputs", type=Path, metavar="FILE", help="tensors by input name, JSON file"
     )
     parser.add_argument(
-        "--stable", action="store_true", help="equal requests must have equal answers"
+        "--stable", action="store_true", help="equal answers required of equal requests"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="report for programs")
     parser.add_argument(
-        "--timeout", type=float, default=10.0, help="seconds a call may take (default: 10)"
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="deadline of each call, seconds (default: 10)",
     )
     parsed = parser.parse_args(arguments)
     if not (parsed.target or parsed.list):

@@ -22,7 +22,7 @@ from evaluation import goals
 from evaluation.evaluators import EVALUATORS, claims_of, evaluate, evaluate_graphs, held_out_of
 from evaluation.pages import Evaluated, write_pages
 from evaluation.results import Result
-from study.serving import serving
+from evaluation.serving import serving
 from training.config import RecipeInvalid, models, recipe_of
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from unroll import Client
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("docs"), help="folder of the pages (default: docs)"
     )
-    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
+    )
     chosen = parser.parse_args(arguments)
     try:
         evaluated = _evaluated(chosen.models, chosen.only, chosen.data)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bundle.store import Bundle
+from evaluation.curves import plt
 from export.bundles import trained_from_bundle
-from study.plots import plt
 from training.beam import BeamSettings, beam_search
 from training.models.seq2seq import Seq2Seq
 

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from numpy.typing import NDArray
 
+from evaluation.curves import plt
 from evaluation.tags import meaning_of
-from study.plots import plt
-from study.text import as_text, table
+from evaluation.text import as_text, table
 from training.held_out import Confusion
 
 _MOST_LABELS = 40

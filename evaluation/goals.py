@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evaluation.results import Result, digits_of
-from study.text import table
+from evaluation.text import table
 from training.config import Goal
 
 # By model: what was measured of each, and what it is to reach.

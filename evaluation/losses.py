@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from study.plots import plt
+from evaluation.curves import plt
 
 # What a manifest calls the two curves, a number an epoch each, and those of stages before.
 TRAINING, VALIDATION = CURVES = ("train_loss", "validation_loss")

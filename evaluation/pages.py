@@ -13,7 +13,7 @@ from evaluation.goals import goals_table
 from evaluation.losses import CURVES, EARLIER
 from evaluation.plots import Plot, draw_plots
 from evaluation.results import Result, digits_of
-from study.text import plural, table
+from evaluation.text import plural, table
 from training.config import CardSettings, Goal
 from training.held_out import Confusion, HeldOut
 

@@ -18,10 +18,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor, nn
 
 from bundle.store import Bundle
+from evaluation.curves import plt
+from evaluation.text import table
 from evaluation.units import SPEAKER, Floats, Follower, find_followers
 from export.bundles import trained_from_bundle
-from study.plots import plt
-from study.text import table
 from training.checkpoint import TrainedModel
 from training.held_out import HeldOut
 from training.models.generator import Generator

@@ -99,7 +99,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.tour")
-    parser.add_argument("--stay", action="store_true", help="serving goes on until Ctrl-C")
+    parser.add_argument("--stay", action="store_true", help="service kept running until Ctrl-C")
     parser.add_argument("--target", help="running server, HOST:PORT (default: a server of its own)")
     chosen = parser.parse_args(arguments)
     # SIGTERM is to end the server too, as Ctrl-C does.

@@ -193,8 +193,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(serve_parser)
     serve_parser.set_defaults(run=serve)
-    for command, text in ((check, "verify every bundle"), (models, "list every bundle")):
-        reading = commands.add_parser(command.__name__, help=text)
+    for command, text, description in (
+        (
+            check,
+            "verification of all bundles",
+            "Verification of every file of each version of each model, a line a version. Exit "
+            "code: 0 all can be served, 1 one would be refused or there is none.",
+        ),
+        (
+            models,
+            "list of all bundles",
+            "Each version of each model: its task, precisions, size in MB, description and "
+            "measured figures.",
+        ),
+    ):
+        reading = commands.add_parser(command.__name__, help=text, description=description)
         reading.add_argument(
             "--models", metavar="PATH", help=f"folder of bundles (default: {Config.models})"
         )
@@ -208,8 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     token_parser = commands.add_parser(
         "token",
         help="a new bearer token",
-        description="Prints a new random token and, below it, the line that stands for it in the "
-        "file of --auth-tokens. The line holds a hash; the token is kept nowhere.",
+        description="A new random token and, below it, the line that stands for it in the file of "
+        "--auth-tokens. The line holds a hash; the token is kept nowhere.",
     )
     token_parser.add_argument("name", help="caller of the token: letters, digits and . _ @ -")
     token_parser.add_argument(

@@ -55,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--print-config",
         action="store_true",
-        help="print every setting, and where it was set, as a TOML file; then stop",
+        help="TOML file of all settings and their sources, on standard output; nothing is served",
     )
     for name, field in _FIELDS.items():
         flag = "--" + name.replace("_", "-")

@@ -190,7 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m study")
     names = list(_BY_NAME)
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, help="sections (default: all)"
+        "--only",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="SECTION",
+        help=f"sections: {', '.join(names)} (default: all)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a short run that only shows whether everything works"
@@ -200,12 +205,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, default=2, help="models trained side by side (default: 2)"
     )
-    parser.add_argument("--output", type=Path, help="folder of the pages (default: docs)")
-    parser.add_argument("--work", type=Path, help="folder of reused results (default: runs/study)")
+    parser.add_argument(
+        "--output", type=Path, help="folder of the pages (default: docs, none with --quick)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder of reused results (default: runs/study, runs/study-quick with --quick)",
+    )
     parser.add_argument(
         "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
     )
-    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
+    )
     return parser
 
 

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluation.curves import Curve, draw_curves
+from evaluation.text import plural, table
 from study.artifact_cache import Found
 from study.bins import Bin, count_bins
-from study.plots import Curve, draw_curves
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
 from study.spelling import SPLIT, WITH, WITHOUT, right_by_length
-from study.text import plural, table
 
 NAME = "attention"
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from bundle.manifest import CLASSIFY, FILL, GENERATE, SEQ2SEQ, TAG, VEC2SEQ, Manifest
 from bundle.store import read_bundle
+from evaluation.serving import serving
+from evaluation.text import power, table
 from export.bundles import export_bundle
 from study import attention, layer_depth, teacher_forcing, word_order
 from study.artifact_cache import ArtifactCache, Found
 from study.characters import recipes_of
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
-from study.serving import serving
 from study.settings import Settings
 from study.spelling import WITHOUT
-from study.text import power, table
 from training.checkpoint import MODEL_FILE
 from unroll import Client
 

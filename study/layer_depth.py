@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evaluation.curves import Curve, draw_curves
+from evaluation.text import table
 from study.artifact_cache import Found
 from study.characters import name_of, recipes_of
-from study.plots import Curve, draw_curves
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
-from study.text import table
 
 NAME = "depth"
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from evaluation.text import power, table
 from study.artifact_cache import Found
 from study.characters import name_of, recipes_of
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.settings import Settings
-from study.text import power, table
 from study.timing import alternate
 from training.models.generator import Generator
 

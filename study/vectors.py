@@ -6,10 +6,10 @@ from dataclasses import asdict
 from itertools import combinations
 
 from bundle.store import read_bundle
+from evaluation.text import table
 from study.artifact_cache import Found
 from study.recipes import command_of
 from study.sections import Section, Study
-from study.text import table
 from training.neighbours import cosine, embedding_of, neighbours
 from training.one_hot import cost_of_lookup, cost_of_product
 

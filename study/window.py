@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from evaluation.text import listed, power, table
 from study import word_order
 from study.artifact_cache import Found
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.sentences import READERS, logits_of
 from study.settings import Settings
-from study.text import listed, power, table
 from training.models.baselines import WINDOW
 
 NAME = "window"

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from bundle.tokenizer import Tokenizer
+from evaluation.text import middle, plural, table
 from study.artifact_cache import Found
 from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share_right
 from study.settings import Settings
-from study.text import middle, plural, table
 from training.models.baselines import BAG
 from training.sentiment import TextClassifier
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.synchronize import Event
 from typing import NoReturn
 
 import torch
@@ -46,8 +47,10 @@ def _train_side_by_side(
     waiting = list(missing)
     running: dict[Future[None], Recipe] = {}
     # A spawned process: a fork of this one would inherit torch's threads and a service's.
+    context = get_context("spawn")
+    stop_requested = context.Event()
     pool = ProcessPoolExecutor(
-        min(workers, len(missing)), get_context("spawn"), _start_worker, (trainer,)
+        min(workers, len(missing)), context, _start_worker, (trainer, stop_requested)
     )
     with pool:
         try:
@@ -61,7 +64,8 @@ def _train_side_by_side(
                     _check(future, running.pop(future))
                     bar.update()
         except BaseException:
-            _stop_workers()
+            stop_requested.set()
+            _interrupt_workers()
             raise
 
 
@@ -71,20 +75,21 @@ def _check(future: Future[None], recipe: Recipe) -> None:
         raise TrainingFailed(f"{recipe.name}: {type(error).__name__}: {error}") from error
 
 
-def _stop_workers() -> None:
-    """Each stops after its step, with a checkpoint; one that waits ignores the signal."""
+def _interrupt_workers() -> None:
+    """One that trains stops after its step, with a checkpoint; one that reads data, at once."""
     for process in active_children():
         if process.pid:
             os.kill(process.pid, signal.SIGINT)
 
 
-def _start_worker(trainer: Trainer) -> None:
-    global _trainer
+def _start_worker(trainer: Trainer, stop_requested: Event) -> None:
+    global _trainer, _stop_requested
     os.setsid()  # the terminal's Ctrl-C is the parent's, which passes it on once
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the loop listens while it trains
+    # A worker that dies while it waits breaks the pool, which then ends those that train.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _trainer = trainer
+    _trainer, _stop_requested = trainer, stop_requested
 
 
 def _exit_with_parent() -> None:
@@ -97,7 +102,15 @@ def _exit_with_parent() -> None:
 
 # Of a worker process: it reads a data set once for all models that it trains.
 _trainer: Trainer
+_stop_requested: Event
 
 
 def _train(recipe: Recipe) -> None:
-    _trainer.train(recipe)
+    """Raises KeyboardInterrupt where a stop comes before the first step or after the last."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the loop has its own
+        if _stop_requested.is_set():  # the signal came before this recipe, and was ignored
+            raise KeyboardInterrupt
+        _trainer.train(recipe)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

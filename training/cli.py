@@ -200,7 +200,9 @@ def run_script(
     parser.add_argument(
         "--out", type=Path, default=None, help="folder of the run (default: runs/MODEL)"
     )
-    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
+    )
     chosen = parser.parse_args(arguments)
     folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
     with joined_team() as team:

@@ -107,9 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.neighbours")
     parser.add_argument("model", help="name of the model")
     parser.add_argument("words", nargs="+", metavar="WORD", help="symbol of its vocabulary")
-    parser.add_argument("--count", type=int, default=8, help="neighbours of each (default 8)")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are")
-    parser.add_argument("--version", type=int, default=1, help="version to read (default 1)")
+    parser.add_argument("--count", type=int, default=8, help="neighbours of each word (default: 8)")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
+    )
+    parser.add_argument("--version", type=int, default=1, help="version of the bundle (default: 1)")
     chosen = parser.parse_args(arguments)
     try:
         bundle = read_bundle(chosen.models / chosen.model / str(chosen.version))

@@ -183,9 +183,13 @@ def table(found: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.speed")
-    parser.add_argument("--quick", action="store_true", help="a small model, half a minute")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of data packages")
+    parser.add_argument("--quick", action="store_true", help="small model, half a minute")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds, of which medians are reported (default: 5)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
+    )
     chosen = parser.parse_args(arguments)
     run = Run(MODEL, chosen.quick, False, 1, Path("runs") / MODEL, chosen.data)
     try:

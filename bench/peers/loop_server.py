@@ -77,9 +77,13 @@ def _column(parameter: SamplingParameter, chosen: pb.Sampling) -> NDArray[Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.peers.loop_server")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--address", default="127.0.0.1:0")
-    parser.add_argument("--workers", type=int, default=80)
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle of the generator")
+    parser.add_argument(
+        "--address", default="127.0.0.1:0", help="gRPC address, HOST:PORT (default: a free port)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=80, help="calls served at once (default: 80)"
+    )
     chosen = parser.parse_args()
     server = grpc.server(futures.ThreadPoolExecutor(chosen.workers))
     unroll_pb2_grpc.add_UnrollServiceServicer_to_server(

@@ -39,7 +39,7 @@ class Environment:
 
 
 def python(name: str) -> Environment:
-    """The environment that dependency group client-NAME goes into."""
+    """The environment of a Python client: .venv-clients/NAME."""
     folder = FOLDER / name
     return Environment(name, str(folder / "bin" / "python"), folder / ".installed")
 
@@ -49,6 +49,8 @@ KSERVE = python("kserve")
 # The wheel of unroll/: beside tritonclient with protobuf 6.33, and with protobuf 7.
 UNROLL_6 = python("unroll-6")
 UNROLL_7 = python("unroll-7")
+# The wheel of conformance/, with what it requires alone.
+CONFORMANCE = python("conformance")
 NODE = Environment("node", "node", Path(__file__).parent / "node" / "node_modules" / ".installed")
 # A shell with buf, which the development environment holds.
 SHELL = Environment("buf", "bash", ROOT / ".venv" / "bin" / "buf")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.clients.conftest import Service
 from tests.clients.environments import (
+    CONFORMANCE,
     KSERVE,
     NODE,
     ROOT,
@@ -65,6 +66,11 @@ def test_the_installed_client_gets_its_answers(
 ) -> None:
     """`pip install .`, with each major version of protobuf, and beside tritonclient."""
     run(environment, "scripts/unroll_calls.py", service.target, beside)
+
+
+def test_the_installed_conformance_suite_tests_the_service(service: Service) -> None:
+    """`pip install ./conformance`, without the clone: its module and its console script."""
+    run(CONFORMANCE, "scripts/conformance_suite.py", service.target)
 
 
 @pytest.fixture(scope="session")

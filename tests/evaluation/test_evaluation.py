@@ -11,8 +11,8 @@ from evaluation import evaluators
 from evaluation.alignment import alignment, draw_alignment
 from evaluation.calls import in_calls, written
 from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs
+from evaluation.serving import serving
 from export.bundles import export_bundle
-from study.serving import serving
 from tests import tiny
 from training import config
 from training.beam import BeamSettings, beam_search

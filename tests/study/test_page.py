@@ -1,9 +1,9 @@
 """Pages are made of what was found, and say what was not."""
 
+from evaluation.text import listed, middle, plural, power, table
 from study import designs
 from study.page import page_of, read_results, write_pages, write_results
 from study.sections import Section
-from study.text import listed, middle, plural, power, table
 
 ROW = {
     "design": "GRU cell",

@@ -2,12 +2,13 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from study import __main__ as study
-from study import designs
+from study import designs, worker_pool
 from study.artifact_cache import ArtifactCache
 from study.recipes import Recipe
 from study.settings import QUICK, WHOLE
@@ -112,6 +113,32 @@ def test_workers_train_side_by_side_and_report_failures(data, tmp_path, monkeypa
     wrong = Recipe("wrong", "forcing", "characters", "no-such-design", 1)
     with pytest.raises(Exception, match="wrong: KeyError: 'no-such-design'"):
         train_all(trainer, [wrong], workers=2)
+
+
+class SlowReader(Trainer):
+    """Takes a while over its data, before the loop that stops after a step."""
+
+    def train(self, recipe):
+        (self.root / f"{recipe.name}.reads").touch()
+        time.sleep(20)
+        (self.root / f"{recipe.name}.trains").touch()
+
+
+def test_a_stop_reaches_workers_that_still_read_their_data(tmp_path, monkeypatch):
+    """They end at once: none goes on to its training, which the stop would wait for."""
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+
+    def interrupt(running, return_when):
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.reads"))) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker_pool, "wait", interrupt)
+    recipes = [Recipe(name, "forcing", "characters", "output", 1) for name in ("one", "two")]
+    with pytest.raises(KeyboardInterrupt):
+        train_all(SlowReader(QUICK, tmp_path, Path(".data")), recipes, workers=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.reads", "two.reads"]
 
 
 def test_what_was_made_with_other_settings_is_not_used(tmp_path):

@@ -154,13 +154,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.attacks.soak", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--minutes", type=float, default=15.0, help="of attacks (default 15)")
-    parser.add_argument("--seed", type=int, default=1, help="draws another order (default 1)")
     parser.add_argument(
-        "--workers", type=int, default=WORKERS, help=f"attacks side by side ({WORKERS})"
+        "--minutes", type=float, default=15.0, help="time of attacking, minutes (default: 15)"
     )
-    parser.add_argument("--only", nargs="+", choices=sorted(ATTACKS), help="these attacks alone")
-    parser.add_argument("--no-build", action="store_true", help="use the image of the last run")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the order of attacks (default: 1)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=WORKERS, help=f"attacks side by side (default: {WORKERS})"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=sorted(ATTACKS),
+        metavar="ATTACK",
+        help=f"names of attacks (default: all): {', '.join(map(repr, sorted(ATTACKS)))}",
+    )
+    parser.add_argument(
+        "--no-build", action="store_true", help="image of the last run, not a new one"
+    )
     args = parser.parse_args()
 
     # However it is ended, its container ends with it.

@@ -1,4 +1,4 @@
-"""Figures of the page, as PNG files."""
+"""Curves over one axis, as PNG files; pyplot without a display."""
 
 from __future__ import annotations
 

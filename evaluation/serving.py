@@ -1,4 +1,4 @@
-"""A service of the study's own, on free ports, for as long as a context lasts."""
+"""A service in this process, on free ports, for as long as a context lasts."""
 
 from __future__ import annotations
 
