@@ -53,6 +53,11 @@ $(VENV)/.serve: $(LOCKS)/$(SERVE_GROUP).txt $(VENV)/.pip-$(PIP_VERSION)
 	$(PY) $(call by_hash,$(SERVE_GROUP))
 	@touch $@
 
+# For the command line of the client in the clone.
+$(VENV)/.client: pyproject.toml $(VENV)/.serve
+	$(PY) -m pip install --quiet --disable-pip-version-check --group client
+	@touch $@
+
 # On top of what serving needs, so that tests run on the very releases that serve.
 $(VENV)/.dev: pyproject.toml $(VENV)/.serve
 	@test "$(RUNTIME)" = cpu || { echo "training and tests use RUNTIME=cpu"; exit 1; }
@@ -104,10 +109,10 @@ $(CLIENTS:%=client-%): client-%:
 
 # -- serving --------------------------------------------------------------------------------
 
-run: $(VENV)/.serve check-models ## install, verify the models, serve, give a tour, stay until Ctrl-C
+run: $(VENV)/.client check-models ## install, verify the models, serve, give a tour, stay until Ctrl-C
 	@$(PY) -m examples.tour --stay
 
-tour: $(VENV)/.serve check-models ## the same, then stop; exits non-zero if anything failed
+tour: $(VENV)/.client check-models ## the same, then stop; exits non-zero if anything failed
 	@$(PY) -m examples.tour
 
 serve: $(VENV)/.serve ## serve models/ until Ctrl-C; ARGS="--threads 2 …" adds flags

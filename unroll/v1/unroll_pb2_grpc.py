@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class UnrollServiceStub(object):
-    """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
-    start; ListModels names them. Errors carry a status and a message that says what to do:
+    """Serves recurrent networks. Every model is a bundle that the server has loaded; ListModels names
+    them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
     FAILED_PRECONDITION (the model's bundle was refused, or a resume token is good elsewhere, for
     another caller or no more), RESOURCE_EXHAUSTED (try again after
@@ -84,8 +84,8 @@ class UnrollServiceStub(object):
 
 
 class UnrollServiceServicer(object):
-    """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
-    start; ListModels names them. Errors carry a status and a message that says what to do:
+    """Serves recurrent networks. Every model is a bundle that the server has loaded; ListModels names
+    them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
     FAILED_PRECONDITION (the model's bundle was refused, or a resume token is good elsewhere, for
     another caller or no more), RESOURCE_EXHAUSTED (try again after
@@ -201,8 +201,8 @@ def add_UnrollServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UnrollService(object):
-    """Serves recurrent networks. Every model is one of the bundles that the server loaded at its
-    start; ListModels names them. Errors carry a status and a message that says what to do:
+    """Serves recurrent networks. Every model is a bundle that the server has loaded; ListModels names
+    them. Errors carry a status and a message that says what to do:
     NOT_FOUND (no such model), INVALID_ARGUMENT (the request cannot be served as it stands),
     FAILED_PRECONDITION (the model's bundle was refused, or a resume token is good elsewhere, for
     another caller or no more), RESOURCE_EXHAUSTED (try again after
