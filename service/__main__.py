@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = chosen.run
     try:
-        return run(chosen)
+        code: int = run(chosen)
+        sys.stdout.flush()  # here, where a reader that has left is handled
+        return code
     except ConfigInvalid as error:
         print(f"configuration: {error}", file=sys.stderr)
         return 2

@@ -173,7 +173,7 @@ def _checked_labels(read: Sequence[_Read], top: int) -> int:
     tokens = sum(len(part.ids) for part in read)
     if tokens * top > MAX_RETURNED_LABELS:
         raise WrongInput(
-            f"items have {tokens} tokens together, with {top} labels each; request at "
+            f"items have {tokens} tokens together, with {top} labels each to send; request at "
             f"most {MAX_RETURNED_LABELS} labels a request: fewer items or fewer top_labels"
         )
     return tokens * (1 + top)

@@ -1,6 +1,7 @@
 """What one connection may take of the server, and how either side learns that the other is gone."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 
@@ -205,9 +206,10 @@ class Relay:
         self.server_left.set()
 
     def _pump(self, source, sink):
-        while data := source.recv(65536):
-            if not self.is_silent:
-                sink.sendall(data)
+        with contextlib.suppress(OSError):  # one side was closed meanwhile
+            while data := source.recv(65536):
+                if not self.is_silent:
+                    sink.sendall(data)
 
     def close(self):
         for each in (self._listener, self._inner, self._outer):

@@ -324,7 +324,7 @@ def test_an_unread_call_gives_up_its_places_to_whoever_comes(start_service):
         def answered():
             with suppress(grpc.RpcError):
                 request = unroll_pb.GenerateRequest(model="letters", prompt="a", max_tokens=9)
-                return len(list(generating.GenerateAdapter(request, timeout=20))) > 0
+                return len(list(generating.Generate(request, timeout=20))) > 0
 
         wait_until(lambda: thread.open_work == 40 and thread.engine.is_idle, 30)
         wait_until(answered, 30)

@@ -96,8 +96,9 @@ def test_certificates_are_read_again_and_one_without_its_key_changes_nothing(tmp
     failures = []
     security = secure(config, failures.append)
     authority.issue(until=datetime(2101, 1, 1, tzinfo=UTC)).write(tmp_path)
+    before = security.credentials.get()
     reload(config, Reader(config), security)
-    assert security.credentials._renewed() is not None
+    assert security.credentials.get() is not before
     assert security.certificate_expires() == datetime(2101, 1, 1, tzinfo=UTC).timestamp()
     _, wrong = authority.issue().write(other)
     wrong.rename(key)
