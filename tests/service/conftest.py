@@ -5,6 +5,7 @@ import pytest
 
 from service.config import Config
 from tests.conftest import RunningService
+from tests.service.processes import Process
 from unroll import Client
 from unroll.v1 import unroll_pb2_grpc
 
@@ -40,3 +41,20 @@ def refusal(standing_service):
         return caught.value.details()
 
     return call
+
+
+@pytest.fixture
+def run():
+    started = []
+
+    def start(*arguments):
+        process = Process(*map(str, arguments))
+        started.append(process.process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()

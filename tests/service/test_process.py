@@ -5,8 +5,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,63 +13,9 @@ import pytest
 
 from service.access.auth import new_token
 from tests.authority import Authority
+from tests.service.processes import port_of, ports_of, serve
 from tests.tiny import NAMES
 from unroll import Client, RequestFailed
-
-
-class Process:
-    def __init__(self, *arguments):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.output = ""
-
-    def read_until(self, text):
-        for line in self.process.stdout:
-            self.output += line
-            if text in line:
-                return line
-        raise AssertionError(f"{text!r} is not in: {self.output}")
-
-    def end(self):
-        self.output += self.process.communicate(timeout=30)[0]
-        return self.process.returncode
-
-
-@pytest.fixture
-def run():
-    started = []
-
-    def start(*arguments):
-        process = Process(*map(str, arguments))
-        started.append(process.process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def serve(run, models, *arguments):
-    free_ports = ("--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
-    at_once = ("--propagation-seconds", "0")
-    return run("serve", "--models", models, *free_ports, *at_once, *arguments)
-
-
-def port_of(process):
-    return ports_of(process)[0]
-
-
-def ports_of(process):
-    """Of gRPC and of HTTP."""
-    line = process.read_until("ready: gRPC on port")
-    return re.findall(r"on port (\d+)", line)
 
 
 def test_sigterm_finishes_streams_and_exits_zero(run, tiny_models):

@@ -30,7 +30,7 @@ from service.tasks import Task, register
 from service.tasks.registry import load_modules
 from tests.service import toy_tasks
 from tests.service.oip.calls import Inference, ask, read
-from tests.service.test_process import Process, port_of, serve
+from tests.service.processes import port_of, serve
 from unroll import Client, RequestFailed
 from unroll.inference import grpc_service_pb2 as pb
 
@@ -96,23 +96,6 @@ def toys(tmp_path):
     (tmp_path / "ruler" / "3").mkdir(parents=True)
     write_bundle(tmp_path / "ruler" / "3", "count", {})
     return tmp_path
-
-
-@pytest.fixture
-def run():
-    started = []
-
-    def start(*arguments):
-        process = Process(*map(str, arguments))
-        started.append(process.process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def answers(target, model, tokens):

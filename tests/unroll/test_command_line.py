@@ -13,6 +13,8 @@ from tests.unroll.fakes import FakeServer
 from unroll import AsyncClient, RequestFailed, Sampling
 from unroll.cli import main
 
+GENERATE = ("generate", "--model", "letters", "--prompt", "abc", "--max-tokens", 12, "--seed", 3)
+
 
 @pytest.fixture
 def run(service, capsys):
@@ -61,23 +63,12 @@ def test_generate_and_score_take_a_vector(run):
 
 
 def test_generate_prints_its_answer_and_notes_how_it_ended(run):
-    arguments = (
-        "generate",
-        "--model",
-        "letters",
-        "--prompt",
-        "abc",
-        "--max-tokens",
-        12,
-        "--seed",
-        3,
-    )
-    code, printed = run(*arguments)
+    code, printed = run(*GENERATE)
     assert code == 0
     assert len(printed.out) == 12 + len("\n")
     assert printed.err.startswith("[length; 3 tokens in, 12 out")
     assert "seed 3" in printed.err
-    _, echoed = run(*arguments, "--echo")
+    _, echoed = run(*GENERATE, "--echo")
     assert echoed.out == "abc" + printed.out
 
 
@@ -236,25 +227,14 @@ def test_json_is_an_object_for_each_answer(run, arguments, keys):
 
 
 def test_json_of_generate_is_an_object_for_each_message(run):
-    arguments = (
-        "generate",
-        "--model",
-        "letters",
-        "--prompt",
-        "abc",
-        "--max-tokens",
-        12,
-        "--seed",
-        3,
-    )
-    code, printed = run(*arguments, "--json", "--echo", "--log-probabilities")
+    code, printed = run(*GENERATE, "--json", "--echo", "--log-probabilities")
     assert (code, printed.err) == (0, "")
     found = objects(printed)
     assert (found[0]["seed"], found[0]["echo"]) == (3, "abc")
     assert found[-1]["answer"]["reason"] == "length"
     assert [token["position"] for o in found for token in o["tokens"]] == list(range(12))
     assert all(token["log_probability"] < 0 for o in found for token in o["tokens"])
-    _, plain = run(*arguments)
+    _, plain = run(*GENERATE)
     assert "".join(o["text"] for o in found) == plain.out[:-1]
 
 

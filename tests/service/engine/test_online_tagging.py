@@ -367,3 +367,21 @@ def test_a_real_tagger_goes_on_from_a_sealed_checkpoint(tagger):
 @dataclass
 class Item:
     tokens: list[int]
+
+
+def test_what_comes_for_a_rejected_stream_disturbs_nobody():
+    """Its caller pushes before it learns that the stream never began."""
+    engine = make_engine()
+    reader = Reader(10**9)
+    rejected = engine.open(params(), reader, NOBODY)
+    assert engine.reject(rejected, EngineFailed("could not be begun")) == [reader]
+    engine.push(rejected, (1, 2), 100.0)
+    engine.resume(rejected)
+    engine.close_input(rejected)
+    engine.cancel(rejected)
+    assert [type(event) for event in reader.events] == [Failed]
+    other = Caller(engine)
+    other.push(1, 2)
+    run(engine)
+    assert len(other.reported) == 2
+    assert type(reader.last) is Failed
