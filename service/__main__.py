@@ -74,7 +74,7 @@ def _serve(config: Config, read_again: Callable[[], Config]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported late: checking bundles needs neither grpc nor onnxruntime.
     from service.app import NothingToServe, serve
-    from service.grpc.server import AddressInUse
+    from service.front_end import AddressInUse
     from service.observability.http import HttpAddressInUse
     from service.runtime.devices import DeviceUnavailable
     from service.runtime.repository import NoModels

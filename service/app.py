@@ -24,8 +24,9 @@ from service.config import (
     split_precision,
     usable_cores,
 )
+from service.front_end import FrontEnd, FrontEndSettings
 from service.grpc.credentials import server_credentials
-from service.grpc.server import GrpcServer, GrpcSettings
+from service.grpc.server import GrpcServer
 from service.observability.http import HttpServer
 from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
@@ -41,6 +42,7 @@ from service.process.signals import end_after, on_hang_up
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
+from service.services import Services
 from service.serving.coalescing import clock_of_this_thread
 from service.serving.model_factory import ServerContext
 from service.serving.model_manager import ModelControl
@@ -101,17 +103,16 @@ class App:
             raise NothingToServe(f"no bundle under {config.models} can be served: {reasons}")
         self.inflight = InflightTracker(config.max_calls_per_caller)
         self.sequences = Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
-        credentials = self.security.credentials
-        self.grpc = GrpcServer(
+        self.services = Services(
             self.registry,
             self.control,
-            GrpcSettings(**{f.name: getattr(config, f.name) for f in fields(GrpcSettings)}),
             self._make_admission(),
             self.sequences,
             adapters_of,
             self._answers_ready,
-            server_credentials(credentials) if credentials else None,
+            config.stall_seconds,
         )
+        self.front_end = self._make_front_end()
         self.metrics.sequences.set_function(lambda: len(self.sequences))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
@@ -124,7 +125,8 @@ class App:
             assembled.start()
         self.http.start()
         self._observer.start()
-        await self.grpc.start()
+        await self.front_end.start()
+        self.services.open()
         self._loop_lag.start()
         self._polling = self._loop.create_task(self.overload.run())
         self.is_ready = True
@@ -134,7 +136,7 @@ class App:
     async def announce(self) -> None:
         """Ready no more, for whoever asks; calls are still taken."""
         self.is_ready = False
-        self.grpc.announce()
+        self.services.announce()
 
     async def stop(self) -> bool:
         """Stop taking requests, let calls finish within the grace, hand over streams that do
@@ -145,7 +147,8 @@ class App:
         await self.announce()
         # Callers that wait for a turn are calls under way: nothing is gained by waiting for them.
         self.control.drop_loads()
-        finished = await self.grpc.stop(self.config.grace_seconds, self.control.hand_over)
+        finished = await self.services.drain(self.config.grace_seconds, self.control.hand_over)
+        await self.front_end.stop(finished)
         left_over = await self.control.stop()
         self._loop_lag.stop()
         self._polling.cancel()
@@ -172,6 +175,15 @@ class App:
             self.security.guard,
             self._observer,
             self.overload.check,
+        )
+
+    def _make_front_end(self) -> FrontEnd:
+        """Raises AddressInUse."""
+        config, credentials = self.config, self.security.credentials
+        return GrpcServer(
+            self.services,
+            FrontEndSettings(**{f.name: getattr(config, f.name) for f in fields(FrontEndSettings)}),
+            server_credentials(credentials) if credentials else None,
         )
 
     def _label(self, name: str) -> str:
@@ -244,7 +256,7 @@ class App:
         self._update_metrics()
         served = [served for served in self.registry.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
-        self.grpc.report_health(name, is_served, self._all_healthy)
+        self.services.report_health(name, is_served, self._all_healthy)
 
     def _shrink_buffers(self, are_small: bool) -> None:
         """What streams may leave unread shrinks, or is as before."""
@@ -291,7 +303,7 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     failed = app.metrics.reload_failures.labels("settings").inc
     reloading = Reloading(config, read_again, app.security, failed)
     on_hang_up(lambda: loop.call_soon_threadsafe(reloading.begin))
-    log.info("ready: gRPC on port %d, HTTP on port %d", app.grpc.port, app.http.port)
+    log.info("ready: gRPC on port %d, HTTP on port %d", app.front_end.port, app.http.port)
     await _stop(app, await stopping)
     return 0
 
