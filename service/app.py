@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,14 +17,17 @@ from service.access.admission import AdmissionControl
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.access.security import Security, log_security, secure
+from service.asgi.application import Application
 from service.config import (
     Config,
+    ConfigInvalid,
     default_threads,
     read_keys,
     split_address,
     split_precision,
     usable_cores,
 )
+from service.envoy.server import EnvoyMissing, EnvoyServer
 from service.front_end import FrontEnd, FrontEndSettings
 from service.grpc.credentials import server_credentials
 from service.grpc.server import GrpcServer
@@ -178,13 +182,24 @@ class App:
         )
 
     def _make_front_end(self) -> FrontEnd:
-        """Raises AddressInUse."""
+        """Raises AddressInUse or ConfigInvalid."""
         config, credentials = self.config, self.security.credentials
-        return GrpcServer(
-            self.services,
-            FrontEndSettings(**{f.name: getattr(config, f.name) for f in fields(FrontEndSettings)}),
-            server_credentials(credentials) if credentials else None,
+        settings = FrontEndSettings(
+            **{f.name: getattr(config, f.name) for f in fields(FrontEndSettings)}
         )
+        if config.front_end != "grpcio":
+            try:
+                return EnvoyServer(Application(self.services, settings), settings, self._cut_off)
+            except EnvoyMissing as error:
+                if config.front_end == "envoy":
+                    raise ConfigInvalid(f"front_end is 'envoy': {error}") from error
+                log.warning("the front end is grpcio, for gRPC alone: %s", error)
+        made = server_credentials(credentials) if credentials else None
+        return GrpcServer(self.services, settings, made)
+
+    def _cut_off(self) -> None:
+        """Nobody can call any more."""
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _label(self, name: str) -> str:
         """Of a model that a request names: both of its names count as one."""

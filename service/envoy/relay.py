@@ -1,0 +1,238 @@
+"""Within Envoy: an ASGI application that hands each call on to the service's process.
+
+Callbacks and no tasks: a call costs here what its events cost. The service sees to everything
+else; when it ends, Envoy does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from service.envoy.frames import (
+    CREDIT_BYTES,
+    CREDIT_SHARE,
+    REQUEST_WINDOW,
+    RESPONSE_WINDOW,
+    FrameReader,
+    FrameWriter,
+    Kind,
+    frame,
+    headers_of,
+    lines_of,
+)
+
+# The descriptor of the socket, in the environment.
+SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
+# Envoy begins to listen once the application has started.
+_LISTEN_POLL_SECONDS = 0.01
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], "asyncio.Future[dict[str, Any]]"]
+
+
+class _Call:
+    """One call between Envoy (receive, send) and the service (frames)."""
+
+    __slots__ = (
+        "_credit", "_has_trailers", "_number", "_receive", "_relay", "_send", "_taken", "ended",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
+        self._relay, self._number = relay, number
+        self._receive, self._send = receive, send
+        self._credit, self._taken, self._has_trailers = REQUEST_WINDOW, 0, False
+        self.ended: asyncio.Future[None] = relay.loop.create_future()
+        # Of Envoy's events; None while the service must take what it has first.
+        self.waiting: asyncio.Future[dict[str, Any]] | None = None
+
+    # -- the request ---------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        self.waiting = asyncio.ensure_future(self._receive())
+        self.waiting.add_done_callback(self._received)
+
+    def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
+        self.waiting = None
+        if self.ended.done() or event.cancelled():
+            return
+        if event.exception() is not None or event.result()["type"] != "http.request":
+            self._relay.post(frame(self._number, Kind.GONE))
+            self.ended.set_result(None)
+            return
+        body = event.result().get("body", b"")
+        has_more = event.result().get("more_body", False)
+        self._relay.post(frame(self._number, Kind.BODY if has_more else Kind.BODY_END, body))
+        self._credit -= len(body)
+        if self._credit > 0 or not has_more:  # after the last part, that the caller leaves
+            self.listen()
+
+    def grant(self, size: int) -> None:
+        self._credit += size
+        if self.waiting is None and self._credit > 0:
+            self.listen()
+
+    # -- the response --------------------------------------------------------------------------
+
+    def start(self, payload: bytes) -> None:
+        parts = payload.split(b"\n")
+        self._has_trailers = parts[1] == b"1"
+        self._send(
+            {
+                "type": "http.response.start",
+                "status": int(parts[0]),
+                "headers": headers_of(parts, 2),
+                "trailers": self._has_trailers,
+            }
+        )
+
+    def write(self, body: bytes, has_more: bool) -> None:
+        written = self._send({"type": "http.response.body", "body": body, "more_body": has_more})
+        if not has_more:
+            if not self._has_trailers:
+                self.end()
+            return
+        if isinstance(written, asyncio.Future):
+            written.add_done_callback(lambda _: self._take(len(body)))
+        else:
+            self._take(len(body))
+
+    def _take(self, size: int) -> None:
+        """The caller, or Envoy for it, has taken so much."""
+        self._taken += size
+        if self._taken >= CREDIT_SHARE * RESPONSE_WINDOW and not self.ended.done():
+            self._relay.post(frame(self._number, Kind.CREDIT, CREDIT_BYTES.pack(self._taken)))
+            self._taken = 0
+
+    def end_with_trailers(self, payload: bytes) -> None:
+        headers = headers_of(payload.split(b"\n"), 0) if payload else []
+        self._send({"type": "http.response.trailers", "headers": headers, "more_trailers": False})
+        self.end()
+
+    def end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def reset(self) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(ConnectionAbortedError("the response cannot be finished"))
+
+
+class Relay(asyncio.Protocol):
+    """All calls of this process, over one socket."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._calls: dict[int, _Call] = {}
+        self._last = 0
+        self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
+        self.post = self._writer.post
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._writer.connect(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        _end_envoy()
+
+    def data_received(self, data: bytes) -> None:
+        for number, kind, payload in self._reader.feed(data):
+            if (call := self._calls.get(number)) is not None:
+                self._hand(call, kind, payload)
+            elif kind == Kind.STOP:
+                _end_envoy()
+
+    def _hand(self, call: _Call, kind: int, payload: bytes) -> None:
+        if call.ended.done():
+            return
+        if kind == Kind.DATA:
+            call.write(payload, True)
+        elif kind == Kind.START:
+            call.start(payload)
+        elif kind == Kind.DATA_END:
+            call.write(payload, False)
+        elif kind == Kind.TRAILERS:
+            call.end_with_trailers(payload)
+        elif kind == Kind.CREDIT:
+            call.grant(CREDIT_BYTES.unpack(payload)[0])
+        else:
+            call.reset()
+
+    async def serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self._last = number = (self._last + 1) & 0xFFFF_FFFF
+        call = self._calls[number] = _Call(self, number, receive, send)
+        self.post(frame(number, Kind.OPEN, _opening(scope)))
+        call.listen()
+        try:
+            await call.ended
+        finally:
+            del self._calls[number]
+            if call.waiting is not None:
+                call.waiting.cancel()
+
+    async def tell_port(self) -> None:
+        """Once Envoy listens."""
+        while (port := _listening_port()) is None:
+            await asyncio.sleep(_LISTEN_POLL_SECONDS)
+        self.post(frame(0, Kind.LISTENING, b"%d" % port))
+
+
+def _opening(scope: dict[str, Any]) -> bytes:
+    host, port = scope.get("client") or ("", 0)
+    return lines_of(
+        scope["method"].encode(),
+        scope["raw_path"],
+        scope["query_string"],
+        scope["http_version"].encode(),
+        scope["scheme"].encode(),
+        host.encode(),
+        b"%d" % port,
+        headers=scope["headers"],
+    )
+
+
+def _listening_port() -> int | None:
+    """Of the one socket of this process that listens for callers."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as found:
+                if found.family not in (socket.AF_INET, socket.AF_INET6):
+                    continue
+                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    port: int = found.getsockname()[1]
+                    return port
+        except OSError:  # it is no socket, or closed by now
+            continue
+    return None
+
+
+def _end_envoy() -> None:
+    """Signals are blocked here, so that those meant for the service, which drains first, do not
+    end Envoy."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+_relay: Relay | None = None
+
+
+async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """What Envoy calls."""
+    global _relay
+    if scope["type"] == "lifespan":
+        await receive()
+        connection = socket.socket(fileno=int(os.environ[SOCKET_VARIABLE]))
+        loop = asyncio.get_running_loop()
+        _, _relay = await loop.create_connection(Relay, sock=connection)
+        telling = loop.create_task(_relay.tell_port())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        telling.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    assert _relay is not None, "the application has started"
+    await _relay.serve(scope, receive, send)
