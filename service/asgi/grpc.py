@@ -32,6 +32,8 @@ _START = {
     "headers": [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", ENCODINGS)],
     "trailers": True,
 }
+_LATE = Status(Code.DEADLINE_EXCEEDED, "the call's deadline has passed")
+_STOPPING = Status(Code.UNAVAILABLE, "the server is stopping; send the request to another one")
 _OK_TRAILERS: Headers = [(b"grpc-status", b"0")]
 # What grpc-message holds as it is; every other byte is percent-encoded.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -165,14 +167,20 @@ class GrpcProtocol:
             async with asyncio.timeout(left):
                 await self._serve(method, call)
         except TimeoutError:
-            await call.end(Status(Code.DEADLINE_EXCEEDED, "the call's deadline has passed"))
+            pass  # the caller knows
 
     async def _serve(self, method: Method, call: GrpcCall) -> None:
         response: Message | None = None
-        if method.reads_several:
-            failure = await self._pipeline.serve(method, call)
-        else:
-            response, failure = await self._pipeline.answer(method, call, call.request())
+        try:
+            if method.reads_several:
+                failure = await self._pipeline.serve(method, call)
+            else:
+                response, failure = await self._pipeline.answer(method, call, call.request())
+        except asyncio.CancelledError:
+            # For a caller that is still there: its deadline has passed, or the server stops.
+            left = call.seconds_left()
+            await call.end(_LATE if left is not None and left <= 0 else _STOPPING)
+            raise
         if failure is None:
             await call.end(OK, response)
         else:

@@ -113,7 +113,8 @@ class _Call:
         if has_more:
             await self._send_part(body)
             return
-        await self._wait_for_room()
+        if body:
+            await self._wait_for_room()
         if self._has_trailers:
             self._link.post(frame(self._number, Kind.DATA_END, body))
         else:
@@ -197,7 +198,7 @@ class Link(asyncio.Protocol):
         self._calls.pop(number, None)
 
     async def end_all(self) -> None:
-        """End every call now, and Envoy."""
+        """End every call now, and Envoy once what was written has left."""
         tasks = [call.task for call in self._calls.values()]
         for task in tasks:
             task.cancel()

@@ -39,8 +39,8 @@ class _Call:
     """One call between Envoy (receive, send) and the service (frames)."""
 
     __slots__ = (
-        "_credit", "_has_trailers", "_number", "_receive", "_relay", "_send", "_taken", "ended",
-        "waiting",
+        "_credit", "_has_trailers", "_is_listening", "_number", "_receive", "_relay", "_send",
+        "_taken", "ended",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
@@ -48,20 +48,19 @@ class _Call:
         self._receive, self._send = receive, send
         self._credit, self._taken, self._has_trailers = REQUEST_WINDOW, 0, False
         self.ended: asyncio.Future[None] = relay.loop.create_future()
-        # Of Envoy's events; None while the service must take what it has first.
-        self.waiting: asyncio.Future[dict[str, Any]] | None = None
+        self._is_listening = False  # not while the service must take what it has first
 
     # -- the request ---------------------------------------------------------------------------
 
     def listen(self) -> None:
-        self.waiting = asyncio.ensure_future(self._receive())
-        self.waiting.add_done_callback(self._received)
+        self._is_listening = True
+        asyncio.ensure_future(self._receive()).add_done_callback(self._received)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
-        self.waiting = None
-        if self.ended.done() or event.cancelled():
+        self._is_listening = False
+        if event.cancelled() or event.exception() is not None or self.ended.done():
             return
-        if event.exception() is not None or event.result()["type"] != "http.request":
+        if event.result()["type"] != "http.request":
             self._relay.post(frame(self._number, Kind.GONE))
             self.ended.set_result(None)
             return
@@ -74,7 +73,7 @@ class _Call:
 
     def grant(self, size: int) -> None:
         self._credit += size
-        if self.waiting is None and self._credit > 0:
+        if not self._is_listening and self._credit > 0:
             self.listen()
 
     # -- the response --------------------------------------------------------------------------
@@ -171,8 +170,6 @@ class Relay(asyncio.Protocol):
             await call.ended
         finally:
             del self._calls[number]
-            if call.waiting is not None:
-                call.waiting.cancel()
 
     async def tell_port(self) -> None:
         """Once Envoy listens."""

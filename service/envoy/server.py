@@ -92,8 +92,12 @@ class EnvoyServer:
         _, self._link = await self._loop.create_connection(
             lambda: Link(self._app, self._set_port, self._link_lost), sock=ours
         )
-        for work in (self._watch, self._read_log):
-            threading.Thread(target=work, name=f"envoy-{work.__name__}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=work, name="envoy", daemon=True)
+            for work in (self._watch, self._read_log)
+        ]
+        for thread in self._threads:
+            thread.start()
         waiting = (self._listening, self._ended)
         await asyncio.wait(waiting, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not self._listening.done():
@@ -143,8 +147,9 @@ class EnvoyServer:
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            envoy_log.warning("%s", line.decode(errors="replace").rstrip())
+        with self._process.stderr as lines:
+            for line in lines:
+                envoy_log.warning("%s", line.decode(errors="replace").rstrip())
 
     def _set_port(self, port: int) -> None:
         if not self._listening.done():
@@ -166,6 +171,8 @@ class EnvoyServer:
         if not self._ended.done():
             self._process.kill()
             await self._ended
+        for thread in self._threads:
+            thread.join(1.0)
 
 
 def _address(address: str) -> tuple[str, int]:
