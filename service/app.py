@@ -43,6 +43,7 @@ from service.process.memory import memory_limit, resident_bytes, trim_memory
 from service.process.overload import OverloadManager
 from service.process.reloading import Reloading
 from service.process.signals import end_after, on_hang_up
+from service.protocols import protocols_of
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
@@ -189,7 +190,8 @@ class App:
         )
         if config.front_end != "grpcio":
             try:
-                return EnvoyServer(Application(self.services, settings), settings, self._cut_off)
+                app = Application(self.services, settings, protocols_of(self.services, settings))
+                return EnvoyServer(app, settings, self._cut_off)
             except EnvoyMissing as error:
                 if config.front_end == "envoy":
                     raise ConfigInvalid(f"front_end is 'envoy': {error}") from error
