@@ -81,7 +81,7 @@ class _Call:
     def start(self, payload: bytes) -> None:
         parts = payload.split(b"\n")
         self._has_trailers = parts[1] == b"1"
-        self._send(
+        self._put(
             {
                 "type": "http.response.start",
                 "status": int(parts[0]),
@@ -91,15 +91,27 @@ class _Call:
         )
 
     def write(self, body: bytes, has_more: bool) -> None:
-        written = self._send({"type": "http.response.body", "body": body, "more_body": has_more})
-        if not has_more:
-            if not self._has_trailers:
-                self.end()
-            return
-        if isinstance(written, asyncio.Future):
-            written.add_done_callback(lambda _: self._take(len(body)))
-        else:
-            self._take(len(body))
+        self._put({"type": "http.response.body", "body": body, "more_body": has_more}, len(body))
+        if not (has_more or self._has_trailers):
+            self.end()
+
+    def end_with_trailers(self, payload: bytes) -> None:
+        headers = headers_of(payload.split(b"\n"), 0) if payload else []
+        self._put({"type": "http.response.trailers", "headers": headers, "more_trailers": False})
+        self.end()
+
+    def _put(self, event: dict[str, Any], size: int = 0) -> None:
+        """size: of what the service may send as much again of, once it was taken."""
+        sent = self._send(event)
+        if isinstance(sent, asyncio.Future):
+            sent.add_done_callback(lambda sent: self._sent(sent, size))
+        elif size:
+            self._take(size)
+
+    def _sent(self, sent: asyncio.Future[None], size: int) -> None:
+        # Sending fails when the caller has left, which receiving says too.
+        if not sent.cancelled() and sent.exception() is None and size:
+            self._take(size)
 
     def _take(self, size: int) -> None:
         """The caller, or Envoy for it, has taken so much."""
@@ -107,11 +119,6 @@ class _Call:
         if self._taken >= CREDIT_SHARE * RESPONSE_WINDOW and not self.ended.done():
             self._relay.post(frame(self._number, Kind.CREDIT, CREDIT_BYTES.pack(self._taken)))
             self._taken = 0
-
-    def end_with_trailers(self, payload: bytes) -> None:
-        headers = headers_of(payload.split(b"\n"), 0) if payload else []
-        self._send({"type": "http.response.trailers", "headers": headers, "more_trailers": False})
-        self.end()
 
     def end(self) -> None:
         if not self.ended.done():
