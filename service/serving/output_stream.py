@@ -12,7 +12,7 @@ from service.engine.dynamic_batcher import BatchEvent, BatchFailed
 from service.engine.errors import RequestError
 from service.engine.requests import Event, Failed, Finished, Sink, TokenMade
 from service.serving.coalescing import Coalescer
-from service.serving.request_timing import TIMELINE
+from service.serving.request_timing import ENGINE_TIMES, TIMELINE
 from service.serving.worker import EngineThread
 
 # Events that may wait for the reader of one stream before it pauses, and the share of them
@@ -76,7 +76,7 @@ class TokenStream(Sink[Event]):
         self._thread: EngineThread | None = None
         self.work: Any = None  # as the engine knows it
         self._ended: Finished | None = None
-        self._timeline = TIMELINE.get()
+        self._timeline, self._times = TIMELINE.get(), ENGINE_TIMES.get()
         self._on_given_up = ON_GIVEN_UP.get()
         self._error: RequestError | None = None  # it was given up for
         self._handed_at: float | None = None  # when its reader got what it has not written yet
@@ -197,6 +197,8 @@ class TokenStream(Sink[Event]):
             self._thread = None
             if self._timeline:
                 self._timeline.note_stream(self.work, self._ended)
+            if self._times and self._ended:
+                self._times.add_stream(self.work)
 
 
 class _Answer(Sink[BatchEvent]):
@@ -226,4 +228,6 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
             timeline.note_batch(work)
     if isinstance(event, BatchFailed):
         raise event.error
+    if times := ENGINE_TIMES.get():
+        times.add_batch(work)
     return event.results
