@@ -46,8 +46,8 @@ def _head(findings: Findings, machine: Machine, settings: Settings) -> str:
         "",
         f"`make bench` on {machine.sentence()}. Bundles `{settings.bundle}` and "
         f"`{settings.classifier}`. Client, servers and loops share these cores; each server is a "
-        "process of its own; the service has its default settings, everything else computes on one "
-        "thread. Figures are medians "
+        f"process of its own; the service has its default settings{_front_end(settings)}, "
+        "everything else computes on one thread. Figures are medians "
         f"of {settings.rounds} rounds in alternating order unless said otherwise.",
     ]
     if machine.was_busy:
@@ -55,6 +55,10 @@ def _head(findings: Findings, machine: Machine, settings: Settings) -> str:
     if not findings.has_int8:
         lines += ["", f"int8: {NO_INT8}."]
     return "\n".join(lines)
+
+
+def _front_end(settings: Settings) -> str:
+    return f" and the front end {settings.front_end}" if settings.front_end else ""
 
 
 def bars_table(verdicts: Sequence[Verdict]) -> str:
@@ -81,8 +85,9 @@ def _streams(rows: Sequence[StreamRow]) -> str:
     table = _table(header, (_stream_cells(row, bare) for row in rows))
     note = (
         "Streams opened at once, a 32-character prompt, temperature 0.8, top-p 0.95, default "
-        "coalescing. The inter-token time of a message of k tokens is the time since the message "
-        "before, shared by its k tokens. The bare step is the same graph and I/O binding with as "
+        "coalescing unless a row says otherwise. The inter-token time of a message of k tokens is "
+        "the time since the message before, shared by its k tokens. The bare step is the same "
+        "graph and I/O binding with as "
         f"many rows, no network. One loop a request is not measured above {PEER_STREAMS} streams: "
         "its rate does not rise with them."
     )
@@ -161,20 +166,18 @@ def _memory(findings: Findings) -> str:
 
 
 def _starts(starts: Starts) -> str:
-    header = ("front end", "ready, s", "resident, MB", "resident, shared pages once, MB")
+    header = ("front end", "ready, s", "resident, MB")
     rows = (
         (
             row.what,
             _spread(row.figures, lambda r: r.seconds, ".2f"),
             _spread(row.figures, lambda r: r.resident_bytes / 1e6),
-            _spread(row.figures, lambda r: r.proportional_bytes / 1e6),
         )
         for row in starts.rows
     )
     note = (
-        "From the start of the process, with all models of the folder; of all processes of the "
-        "service together. The last column is the proportional set size, of which pages that "
-        "other processes hold as well are shared out to them."
+        "From the start of the process, with all models of the folder. Resident is what all "
+        "processes of the service hold together, pages that they share counted once."
     )
     return f"{_table(header, rows)}\n\n{note}{_skipped(starts.skipped)}"
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+# A mapping of smaps begins with its range of addresses.
+_MAPPING = re.compile(r"^(?=[0-9a-f]+-[0-9a-f]+ )", re.MULTILINE)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _STOP_SECONDS = 40.0  # the service lets running calls end for up to 30 s
 _START_SECONDS = 60.0
@@ -34,8 +37,8 @@ class Server:
     told to listen, for a program that prints no line with its port: it is ready once it takes
     connections there.
 
-    target: HOST:PORT. start_seconds: from the start of the process to ready. ready_rss_bytes,
-    ready_pss_bytes: of all its processes then, as of memory_bytes().
+    target: HOST:PORT. start_seconds: from the start of the process to ready. ready_bytes: what
+    was resident then, as resident_bytes() has it.
 
     Raises RuntimeError when the process ends before it is ready.
     """
@@ -66,7 +69,7 @@ class Server:
         try:
             port = self._read_port() if port is None else self._wait_for(port)
             self.start_seconds = time.perf_counter() - started
-            self.ready_rss_bytes, self.ready_pss_bytes = self.memory_bytes()
+            self.ready_bytes = self.resident_bytes()
             if not self._reader.ident:
                 self._reader.start()
         except BaseException:
@@ -128,14 +131,25 @@ class Server:
     def memory_bytes(self) -> tuple[int, int]:
         """(resident set, proportional set) of its processes together.
 
-        The second counts a page that several of them hold once; it shares out pages of other
-        processes, too.
+        The second shares out pages among all processes of the machine that hold them.
         """
-        sizes = [
-            {name: int(rest.split()[0]) * 1024 for name, rest in _fields(content)}
-            for content in self._read_all("smaps_rollup")
-        ]
+        sizes = [_sizes(content.splitlines()) for content in self._read_all("smaps_rollup")]
         return sum(one["Rss"] for one in sizes), sum(one["Pss"] for one in sizes)
+
+    def resident_bytes(self) -> int:
+        """Of its processes together, a page of a file or of shared memory that several hold
+        counted once; of a single process, its resident set.
+        """
+        private, shared = 0, Counter[str]()
+        for content in self._read_all("smaps"):
+            for mapping in _MAPPING.split(content)[1:]:
+                head, *lines = mapping.splitlines()
+                sizes = _sizes(lines)
+                private += sizes["Anonymous"]
+                # Offset, device and inode, which processes that map the same have in common.
+                place = " ".join(head.split()[2:5])
+                shared[place] = max(shared[place], sizes["Rss"] - sizes["Anonymous"])
+        return private + shared.total()
 
     def stop(self) -> None:
         """End the process; with all it started and by force if it does not end by itself."""
@@ -163,9 +177,10 @@ class Server:
         self.stop()
 
 
-def _fields(content: str) -> list[list[str]]:
-    """Name and value of each line but the first, which is the range of addresses."""
-    return [line.split(":", 1) for line in content.splitlines()[1:]]
+def _sizes(lines: Sequence[str]) -> dict[str, int]:
+    """Bytes by name, of lines like ``Rss: 12 kB``."""
+    found = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(kilobytes) * 1024 for name, kilobytes, _ in found}
 
 
 def free_port() -> int:

@@ -16,13 +16,10 @@ from bundle.manifest import FP32
 
 @dataclass(frozen=True)
 class StartRound:
-    """resident_bytes: of all processes of the service together. proportional_bytes: likewise,
-    with a page that several of them hold counted once.
-    """
+    """resident_bytes: of all processes of the service together, shared pages counted once."""
 
     seconds: float
     resident_bytes: float
-    proportional_bytes: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,4 @@ def measure_starts(models: Path, starts: int, device: str) -> Starts:
 
 def _start(name: str, models: Path, device: str) -> StartRound:
     with start_front_end(name, models, FP32, device) as server:
-        return StartRound(
-            server.start_seconds, float(server.ready_rss_bytes), float(server.ready_pss_bytes)
-        )
+        return StartRound(server.start_seconds, float(server.ready_bytes))
