@@ -111,12 +111,12 @@ BARS = (
     Bar("server CPU a token at 64 streams / bare step's, int8", 1.6, None,
         lambda f: f.cpu_overhead("int8", 64), at_most=True, is_int8=True),
     *(
-        Bar(f"tokens/s at {streams} / bare step, int8", bound, None,
+        Bar(f"tokens/s at {streams} streams / bare step, int8", bound, None,
             partial(Findings.bare_share, precision="int8", streams=streams), is_int8=True)
         for streams, bound in {1: 0.6, 16: 0.55, 64: 0.65, 256: 0.8}.items()
     ),
     *(
-        Bar(f"tokens/s at {streams}, one token a message / bare step, int8", bound, None,
+        Bar(f"tokens/s at {streams} streams, one token a message / bare step, int8", bound, None,
             partial(Findings.bare_share, precision="int8", streams=streams, one_a_message=True),
             is_int8=True)
         for streams, bound in {16: 0.5, 64: 0.55}.items()

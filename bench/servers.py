@@ -95,7 +95,7 @@ class Server:
                 return port
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.01)
-                self._reader.join()
+                self._reader.join(1)  # longer where a process it left has the pipe, too
                 raise self._ended()
         raise RuntimeError(f"{self.what} was not ready within {_START_SECONDS:.0f} s")
 
@@ -152,15 +152,18 @@ class Server:
         return private + shared.total()
 
     def stop(self) -> None:
-        """End the process; with all it started and by force if it does not end by itself."""
+        """End the process; by force if it does not end by itself, and what it leaves behind."""
+        descendants = self._processes()[1:]
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            for number in self._processes():
-                with suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+            descendants = self._processes()[1:]
+            self._process.kill()
             self._process.wait()
+        for number in descendants:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         if self._reader.ident:
             self._reader.join()
         self._output.close()

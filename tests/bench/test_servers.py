@@ -1,6 +1,8 @@
 """What a server uses is counted over all its processes."""
 
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,33 @@ def test_resident_of_one_process_is_its_resident_set():
     with server_of(READY) as server:
         summed, _ = server.memory_bytes()
         assert server.resident_bytes() == pytest.approx(summed, rel=0.02)
+
+
+def test_what_a_server_leaves_behind_ends_with_it():
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+    code = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {stubborn!r} + "; signal.pause()"],
+                         stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+{READY}
+"""
+    with server_of(code) as server:
+        child = int(server._said[0])
+        assert _runs(child)
+    until = time.monotonic() + 20
+    while _runs(child) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _runs(child)
+
+
+def _runs(process):
+    """What has ended may be in the table of processes for longer."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_a_server_that_prints_nothing_is_ready_when_its_port_is():
