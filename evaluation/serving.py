@@ -42,7 +42,7 @@ def serving(
     try:
         run(app.start())
         try:
-            with Client(f"127.0.0.1:{app.grpc.port}", timeout=call_seconds) as client:
+            with Client(f"127.0.0.1:{app.front_end.port}", timeout=call_seconds) as client:
                 yield client
         finally:
             run(app.stop())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,16 +17,20 @@ from service.access.admission import AdmissionControl
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.access.security import Security, log_security, secure
+from service.asgi.application import Application
 from service.config import (
     Config,
+    ConfigInvalid,
     default_threads,
     read_keys,
     split_address,
     split_precision,
     usable_cores,
 )
+from service.envoy.server import EnvoyMissing, EnvoyServer
+from service.front_end import FrontEnd, FrontEndSettings
 from service.grpc.credentials import server_credentials
-from service.grpc.server import GrpcServer, GrpcSettings
+from service.grpc.server import GrpcServer
 from service.observability.http import HttpServer
 from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
@@ -38,9 +43,11 @@ from service.process.memory import memory_limit, resident_bytes, trim_memory
 from service.process.overload import OverloadManager
 from service.process.reloading import Reloading
 from service.process.signals import end_after, on_hang_up
+from service.protocols import protocols_of
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
+from service.services import Services
 from service.serving.coalescing import clock_of_this_thread
 from service.serving.model_factory import ServerContext
 from service.serving.model_manager import ModelControl
@@ -101,17 +108,16 @@ class App:
             raise NothingToServe(f"no bundle under {config.models} can be served: {reasons}")
         self.inflight = InflightTracker(config.max_calls_per_caller)
         self.sequences = Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
-        credentials = self.security.credentials
-        self.grpc = GrpcServer(
+        self.services = Services(
             self.registry,
             self.control,
-            GrpcSettings(**{f.name: getattr(config, f.name) for f in fields(GrpcSettings)}),
             self._make_admission(),
             self.sequences,
             adapters_of,
             self._answers_ready,
-            server_credentials(credentials) if credentials else None,
+            config.stall_seconds,
         )
+        self.front_end = self._make_front_end()
         self.metrics.sequences.set_function(lambda: len(self.sequences))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
@@ -124,7 +130,8 @@ class App:
             assembled.start()
         self.http.start()
         self._observer.start()
-        await self.grpc.start()
+        await self.front_end.start()
+        self.services.open()
         self._loop_lag.start()
         self._polling = self._loop.create_task(self.overload.run())
         self.is_ready = True
@@ -134,7 +141,7 @@ class App:
     async def announce(self) -> None:
         """Ready no more, for whoever asks; calls are still taken."""
         self.is_ready = False
-        self.grpc.announce()
+        self.services.announce()
 
     async def stop(self) -> bool:
         """Stop taking requests, let calls finish within the grace, hand over streams that do
@@ -145,7 +152,8 @@ class App:
         await self.announce()
         # Callers that wait for a turn are calls under way: nothing is gained by waiting for them.
         self.control.drop_loads()
-        finished = await self.grpc.stop(self.config.grace_seconds, self.control.hand_over)
+        finished = await self.services.drain(self.config.grace_seconds, self.control.hand_over)
+        await self.front_end.stop(finished)
         left_over = await self.control.stop()
         self._loop_lag.stop()
         self._polling.cancel()
@@ -173,6 +181,27 @@ class App:
             self._observer,
             self.overload.check,
         )
+
+    def _make_front_end(self) -> FrontEnd:
+        """Raises AddressInUse or ConfigInvalid."""
+        config, credentials = self.config, self.security.credentials
+        settings = FrontEndSettings(
+            **{f.name: getattr(config, f.name) for f in fields(FrontEndSettings)}
+        )
+        if config.front_end != "grpcio":
+            try:
+                app = Application(self.services, settings, protocols_of(self.services, settings))
+                return EnvoyServer(app, settings, self._cut_off)
+            except EnvoyMissing as error:
+                if config.front_end == "envoy":
+                    raise ConfigInvalid(f"front_end is 'envoy': {error}") from error
+                log.warning("the front end is grpcio, for gRPC alone: %s", error)
+        made = server_credentials(credentials) if credentials else None
+        return GrpcServer(self.services, settings, made)
+
+    def _cut_off(self) -> None:
+        """Nobody can call any more."""
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _label(self, name: str) -> str:
         """Of a model that a request names: both of its names count as one."""
@@ -244,7 +273,7 @@ class App:
         self._update_metrics()
         served = [served for served in self.registry.served if served.name == name]
         is_served = bool(served) and not any(version.has_failed for version in served)
-        self.grpc.report_health(name, is_served, self._all_healthy)
+        self.services.report_health(name, is_served, self._all_healthy)
 
     def _shrink_buffers(self, are_small: bool) -> None:
         """What streams may leave unread shrinks, or is as before."""
@@ -269,6 +298,18 @@ def observer_of(config: Config) -> RequestObserver:
     return RequestObserver(tracing, config.log_requests, config.log_texts)
 
 
+def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Of the event loop that carries the front end best; None for Python's own."""
+    if config.front_end == "grpcio":
+        return None
+    try:
+        import uvloop
+    except ImportError:  # it comes with Envoy
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code.
 
@@ -291,7 +332,7 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     failed = app.metrics.reload_failures.labels("settings").inc
     reloading = Reloading(config, read_again, app.security, failed)
     on_hang_up(lambda: loop.call_soon_threadsafe(reloading.begin))
-    log.info("ready: gRPC on port %d, HTTP on port %d", app.grpc.port, app.http.port)
+    log.info("ready: gRPC on port %d, HTTP on port %d", app.front_end.port, app.http.port)
     await _stop(app, await stopping)
     return 0
 

@@ -41,6 +41,12 @@ class Config:
         "", "importable Python modules that register further tasks, separated by commas"
     )
     address: str = _setting("127.0.0.1:50051", "gRPC address, HOST:PORT (port 0 = any free one)")
+    front_end: str = _setting(
+        "auto",
+        "server of the port: envoy (every protocol), grpcio (gRPC alone) or auto (envoy where it "
+        "is installed)",
+        among=("auto", "envoy", "grpcio"),
+    )
     http_address: str = _setting(
         "127.0.0.1:8002", "address of metrics and probes, HOST:PORT (port 0 = any free one)"
     )

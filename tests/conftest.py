@@ -215,7 +215,7 @@ class RunningService:
 
     @property
     def target(self) -> str:
-        return f"127.0.0.1:{self.app.grpc.port}"
+        return f"127.0.0.1:{self.app.front_end.port}"
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric now; 0 where it has none yet."""

@@ -205,7 +205,7 @@ async def run(settings: dict[str, Any]) -> None:
     app = App(Config(device="cpu", grace_seconds=1.0, **free_ports, **paths, **settings))
     await app.start()
     settle()
-    print(json.dumps({"port": app.grpc.port}), flush=True)
+    print(json.dumps({"port": app.front_end.port}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         seen = {**engines.report(), "calls": app.inflight.calls}
         seen["sequences"] = len(app.sequences)

@@ -10,6 +10,7 @@ from enum import IntEnum
 from service.engine.errors import (
     ControlDisabled,
     EngineFailed,
+    MessageTooLarge,
     ModelNotFound,
     ModelRefused,
     NotFinite,
@@ -57,6 +58,7 @@ _CODES: dict[type[RequestError], Code] = {
     ModelRefused: Code.FAILED_PRECONDITION,
     ControlDisabled: Code.FAILED_PRECONDITION,
     WrongInput: Code.INVALID_ARGUMENT,
+    MessageTooLarge: Code.RESOURCE_EXHAUSTED,
     ResumeInvalid: Code.INVALID_ARGUMENT,
     ResumeRefused: Code.FAILED_PRECONDITION,
     ReaderStalled: Code.ABORTED,

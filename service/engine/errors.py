@@ -7,6 +7,7 @@ RequestError
 ├── ModelRefused       its bundle was found and not loaded
 ├── ControlDisabled    models are not loaded and unloaded on request here
 ├── WrongInput         the request contradicts the model's task or limits
+├── MessageTooLarge    it has more bytes than a request may have
 ├── ResumeInvalid      its resume token is none, was changed, or is too large
 ├── ResumeRefused      its resume token is good elsewhere, for another caller, or no more
 ├── ReaderStalled      its caller has not read for too long
@@ -48,6 +49,10 @@ class ControlDisabled(RequestError):
 
 
 class WrongInput(RequestError):
+    pass
+
+
+class MessageTooLarge(RequestError):
     pass
 
 

@@ -8,20 +8,14 @@ ones wait their turn here, are read by us, and are given up when they do not com
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
 from weakref import WeakValueDictionary
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 
-from service.access.admission import Admission
 from service.engine.errors import TimedOut, WrongInput
-from service.grpc.measure import resident_bytes
-
-Parse = Callable[[bytes], Any]
 
 # Bodies that we read ourselves at once: in all, and of one connection.
 _MOST_TIMED, _MOST_TIMED_OF_PEER = 32, 8
@@ -94,37 +88,3 @@ class Bodies:
             own = self._of_peer[peer] = asyncio.Semaphore(_MOST_TIMED_OF_PEER)
         async with own, self._timed:
             yield
-
-
-class Incoming:
-    """The requests of a call that sends several, as bytes.
-
-    Unlike grpc's own iterator it keeps none of them once it is handed out.
-    """
-
-    def __init__(self, context: grpc.aio.ServicerContext) -> None:
-        self._context = context
-
-    def __aiter__(self) -> Incoming:
-        return self
-
-    async def __anext__(self) -> bytes:
-        body = await self._context.read()
-        if body is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return bytes(body)
-
-
-def read_message(admission: Admission, data: bytes, parse: Parse) -> Any:
-    """The message in ``data``, which counts until ``admission`` releases it.
-
-    Raises Overloaded or WrongInput.
-    """
-    try:
-        message: Message = parse(data)
-    except DecodeError as error:
-        raise WrongInput(
-            f"the request cannot be read ({error}); send a message of the method's type"
-        ) from error
-    admission.hold(resident_bytes(message, len(data)))
-    return message

@@ -1,36 +1,17 @@
-"""The gRPC server: our own service, the Open Inference Protocol, health and reflection."""
+"""grpcio's own server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from service.access.admission import AdmissionControl
+from service.front_end import AddressInUse, FrontEndSettings
 from service.grpc.bodies import Bodies
-from service.grpc.health import NOT_SERVING, SERVING, HealthServicer
-from service.grpc.interceptors import CallInterceptor
-from service.grpc.servicer import UnrollServicer
-from service.oip.infer import Adapters, InferHandler
-from service.oip.servicer import InferenceServicer
-from service.oip.streaming import METHOD as STREAM_INFER
-from service.serving.control_types import Control
-from service.serving.registry import ModelRegistry
-from service.serving.sequences import Sequences
-from service.serving.served_model import ServedModel
-from unroll.inference import grpc_service_pb2, grpc_service_pb2_grpc
-from unroll.v1 import unroll_pb2, unroll_pb2_grpc
+from service.grpc.handlers import MethodHandlers
+from service.services import Services
 
-SERVICE = unroll_pb2.DESCRIPTOR.services_by_name["UnrollService"].full_name
-INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-
-# For the last message of streams that are handed over to be read.
-_HAND_OVER_SECONDS = 5.0
 # A connection that is silent for so long is asked whether anybody is there, and closed if nobody
 # answers in time.
 _KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
@@ -46,74 +27,25 @@ _MOST_PENDING_CALLS = 16_384
 _BODIES_SHARE = 0.5
 
 
-class AddressInUse(Exception):
-    """The server cannot listen on the address it was given."""
-
-
-@dataclass(frozen=True)
-class GrpcSettings:
-    """Of the same names as in the configuration."""
-
-    address: str
-    max_message_bytes: int
-    max_metadata_bytes: int
-    max_connections: int
-    max_calls_per_connection: int
-    handshake_seconds: float
-    body_seconds: float
-    idle_connection_seconds: float
-    stall_seconds: float
-
-
 class GrpcServer:
-    """Health: "" and the services' names speak for all, each model's name for itself.
+    """credentials: None for no TLS.
 
-    control: loads and unloads models. admission: what every request passes, of any front end.
-    sequences: states between requests. adapters: of a model, for the inference protocol.
-    is_ready: whether all that is served answers. credentials: None for no TLS.
+    Raises AddressInUse.
     """
 
     def __init__(
         self,
-        registry: ModelRegistry,
-        control: Control,
-        settings: GrpcSettings,
-        admission: AdmissionControl,
-        sequences: Sequences,
-        adapters: Callable[[ServedModel], Adapters],
-        is_ready: Callable[[], bool],
+        services: Services,
+        settings: FrontEndSettings,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        self.registry = registry
-        self.is_leaving = False
-        self._inflight = admission.inflight
-        budget = admission.budget
+        pipeline = services.pipeline
+        budget = pipeline.admission.budget
         most_bodies = max(1, int(_BODIES_SHARE * budget.limit) // settings.max_message_bytes)
-        interceptor = CallInterceptor(
-            (SERVICE, INFERENCE),
-            admission,
-            Bodies(most_bodies, settings.body_seconds),
-            settings.stall_seconds,
-            (STREAM_INFER,),
-        )
-        self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
-        self._health = HealthServicer()
-        unroll_pb2_grpc.add_UnrollServiceServicer_to_server(
-            UnrollServicer(registry, self._inflight, budget, settings.stall_seconds), self._server
-        )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceServicer(
-                InferHandler(registry, sequences, budget, adapters),
-                control,
-                is_ready,
-                admission,
-                settings.stall_seconds,
-            ),
-            self._server,
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [SERVICE, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        bodies = Bodies(most_bodies, settings.body_seconds)
+        self._server = grpc.aio.server(options=_options(settings))
+        self._server.add_generic_rpc_handlers(
+            (MethodHandlers(services.methods, pipeline, bodies, settings.stall_seconds),)
         )
         try:
             self.port: int = (
@@ -129,46 +61,15 @@ class GrpcServer:
 
     async def start(self) -> None:
         await self._server.start()
-        self._health.set(self._every_name(), SERVING)
-        self._health.set((bundle.name for bundle in self.registry.refused), NOT_SERVING)
 
-    def announce(self) -> None:
-        """Say to whoever watches that this server is about to stop; it still takes calls."""
-        self.is_leaving = True
-        self._health.set(self._every_name(), NOT_SERVING)
-
-    async def stop(self, grace_seconds: float, hand_over: Callable[[], None]) -> bool:
-        """No new calls; running ones finish within the grace, or are handed over.
-
-        hand_over: has every stream that still runs end with what others go on from.
-        Returns whether all ended so; those that did not are ended.
-        """
-        self._inflight.close()
-        finished = await self._inflight.wait_until_empty(grace_seconds)
-        if not finished:
-            self._inflight.handing_over.set()
-            hand_over()
-            finished = await self._inflight.wait_until_empty(_HAND_OVER_SECONDS)
+    async def stop(self, is_drained: bool) -> None:
+        """is_drained: whether every call has ended; those that have not are ended now."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._server.stop(None if not finished else 0.2)
-        return finished
-
-    def report_health(self, name: str, is_served: bool, all_healthy: bool) -> None:
-        """name: of a model that was loaded or unloaded, or whose engine broke.
-
-        all_healthy: whether no model that is served has broken.
-        """
-        if self.is_leaving:
-            return
-        self._health.set((name,), SERVING if is_served else NOT_SERVING)
-        self._health.set(("", SERVICE, INFERENCE), SERVING if all_healthy else NOT_SERVING)
-
-    def _every_name(self) -> list[str]:
-        return ["", SERVICE, INFERENCE, *(model.card.name for model in self.registry.models)]
+                await self._server.stop(0.2 if is_drained else None)
 
 
-def _options(settings: GrpcSettings) -> list[tuple[str, int]]:
+def _options(settings: FrontEndSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # The limit and where grpc begins to refuse by chance are one, so that none is by chance.

@@ -6,8 +6,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NoReturn
 
-import grpc
-
 import service
 from service.access.admission import AdmissionControl
 from service.engine.errors import NotOffered, RequestError, WrongInput
@@ -17,10 +15,10 @@ from service.oip.infer import InferHandler
 from service.oip.logs import change_log_settings, log_settings
 from service.oip.streaming import InferStream
 from service.oip.version_policy import read_policy
+from service.rpc.call import ServerCall
 from service.serving.control_types import Control, VersionPolicy
 from service.serving.registry import ModelRegistry
 from unroll.inference import grpc_service_pb2 as pb
-from unroll.inference import grpc_service_pb2_grpc
 
 SERVER_NAME = "unroll"
 # Triton's names of what is offered beyond the protocol's core.
@@ -31,11 +29,11 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Raises domain errors; the interceptor around it turns them into statuses.
+class InferenceServicer:
+    """Raises domain errors; the pipeline around it turns them into statuses.
 
     control: loads and unloads models. is_ready: whether all that is served answers.
-    admission: of the requests within a stream; those of other calls pass the interceptor's.
+    admission: of the requests within a stream; those of other calls pass the pipeline's.
     stall_seconds: how long a response may wait for its caller to read.
     """
 
@@ -60,17 +58,17 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     # -- health and metadata -------------------------------------------------------------------
 
     async def ServerLive(
-        self, request: pb.ServerLiveRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ServerLiveRequest, context: ServerCall
     ) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(
-        self, request: pb.ServerReadyRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ServerReadyRequest, context: ServerCall
     ) -> pb.ServerReadyResponse:
         return pb.ServerReadyResponse(ready=self.is_ready())
 
     async def ModelReady(
-        self, request: pb.ModelReadyRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelReadyRequest, context: ServerCall
     ) -> pb.ModelReadyResponse:
         try:
             served, _ = self.handler.find(request.name, request.version)
@@ -79,20 +77,20 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=not served.has_failed)
 
     async def ServerMetadata(
-        self, request: pb.ServerMetadataRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ServerMetadataRequest, context: ServerCall
     ) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(
             name=SERVER_NAME, version=service.__version__, extensions=EXTENSIONS
         )
 
     async def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelMetadataRequest, context: ServerCall
     ) -> pb.ModelMetadataResponse:
         served, adapter = self.handler.find(request.name, request.version)
         return metadata.metadata(request.name, self.registry.versions(served.name), adapter)
 
     async def ModelConfig(
-        self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelConfigRequest, context: ServerCall
     ) -> pb.ModelConfigResponse:
         served, adapter = self.handler.find(request.name, request.version)
         sequences, versions = self.handler.sequences, self.registry.versions(served.name)
@@ -103,7 +101,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         )
 
     async def ModelStatistics(
-        self, request: pb.ModelStatisticsRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelStatisticsRequest, context: ServerCall
     ) -> pb.ModelStatisticsResponse:
         """Of every version that is served of a name, and of every name."""
         if not request.name:
@@ -122,26 +120,24 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     # -- inference -----------------------------------------------------------------------------
 
     async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ModelInferRequest, context: ServerCall
     ) -> pb.ModelInferResponse:
         return await self.handler.answer(request)
 
-    async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
-    ) -> None:
+    async def ModelStreamInfer(self, requests: AsyncIterator[bytes], context: ServerCall) -> None:
         stream = InferStream(self.handler, context, self.admission, self.stall_seconds)
         await stream.serve(requests)
 
     # -- control -------------------------------------------------------------------------------
 
     async def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: grpc.aio.ServicerContext
+        self, request: pb.RepositoryIndexRequest, context: ServerCall
     ) -> pb.RepositoryIndexResponse:
         _check_repository(request.repository_name)
         return metadata.index(self.control.index(), request.ready)
 
     async def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: grpc.aio.ServicerContext
+        self, request: pb.RepositoryModelLoadRequest, context: ServerCall
     ) -> pb.RepositoryModelLoadResponse:
         _check_repository(request.repository_name)
         policy = _load_policy(request.parameters)
@@ -149,7 +145,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: grpc.aio.ServicerContext
+        self, request: pb.RepositoryModelUnloadRequest, context: ServerCall
     ) -> pb.RepositoryModelUnloadResponse:
         _check_repository(request.repository_name)
         for name in request.parameters:
@@ -159,7 +155,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.RepositoryModelUnloadResponse()
 
     async def LogSettings(
-        self, request: pb.LogSettingsRequest, context: grpc.aio.ServicerContext
+        self, request: pb.LogSettingsRequest, context: ServerCall
     ) -> pb.LogSettingsResponse:
         change_log_settings(request.settings)
         response = pb.LogSettingsResponse()
@@ -172,42 +168,28 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     # -- not offered ---------------------------------------------------------------------------
 
-    async def TraceSetting(
-        self, request: pb.TraceSettingRequest, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def TraceSetting(self, request: pb.TraceSettingRequest, context: ServerCall) -> NoReturn:
         raise NotOffered(
             "traces are set up when the server starts, and a request is traced where its "
             "traceparent says so; ModelStatistics and /metrics have queue and compute times"
         )
 
-    async def SystemSharedMemoryStatus(
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def SystemSharedMemoryStatus(self, request: Any, context: ServerCall) -> NoReturn:
         raise _no_shared_memory()
 
-    async def SystemSharedMemoryRegister(
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def SystemSharedMemoryRegister(self, request: Any, context: ServerCall) -> NoReturn:
         raise _no_shared_memory()
 
-    async def SystemSharedMemoryUnregister(
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def SystemSharedMemoryUnregister(self, request: Any, context: ServerCall) -> NoReturn:
         raise _no_shared_memory()
 
-    async def CudaSharedMemoryStatus(
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def CudaSharedMemoryStatus(self, request: Any, context: ServerCall) -> NoReturn:
         raise _no_shared_memory()
 
-    async def CudaSharedMemoryRegister(
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def CudaSharedMemoryRegister(self, request: Any, context: ServerCall) -> NoReturn:
         raise _no_shared_memory()
 
-    async def CudaSharedMemoryUnregister(
-        self, request: Any, context: grpc.aio.ServicerContext
-    ) -> NoReturn:
+    async def CudaSharedMemoryUnregister(self, request: Any, context: ServerCall) -> NoReturn:
         raise _no_shared_memory()
 
 

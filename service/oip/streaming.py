@@ -6,17 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
-import grpc
-
 from service.access.admission import Admission, AdmissionControl, release_with_call
 from service.access.memory_budget import Reservation
 from service.engine.errors import RequestError, ServiceStopping
-from service.grpc.bodies import read_message
-from service.grpc.call import CALLER_LEFT, GrpcCall, MessageRequest
-from service.grpc.errors import message_of
-from service.grpc.send import MessageWriter
 from service.oip.infer import MOST_ID_CHARACTERS, InferHandler
 from service.oip.writer import ResponseQueue
+from service.rpc.call import MessageRequest, ServerCall
+from service.rpc.pipeline import read_message
+from service.rpc.status import message_of
+from service.rpc.writer import MessageWriter
 from unroll.inference import grpc_service_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -38,26 +36,27 @@ class InferStream:
     def __init__(
         self,
         handler: InferHandler,
-        context: grpc.aio.ServicerContext,
+        call: ServerCall,
         admission: AdmissionControl,
         stall_seconds: float,
     ) -> None:
         self.handler = handler
-        self.call = GrpcCall(context, SERVICE, METHOD, is_multiplexed=True)
+        self.call = call
         self.admission = admission
         self.stall_seconds = stall_seconds
         self.ends_with_status = any(
             (key, value.lower()) == STATUS_HEADER
-            for key, value in context.invocation_metadata() or ()
+            for key, value in call.metadata
+            if isinstance(value, str)
         )
         self._unread: set[Reservation] = set()
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._outbox = ResponseQueue(MessageWriter(context, stall_seconds).write, MOST_UNWRITTEN)
+        self._outbox = ResponseQueue(MessageWriter(call, stall_seconds).write, MOST_UNWRITTEN)
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Until the caller has sent all and has all, or the server stops.
 
-        requests: their bytes, as CallInterceptor gives them to methods that let them in themselves.
+        requests: their bytes, as the pipeline gives them to methods that admit them themselves.
 
         Sequences that began here end here. Raises ServiceStopping, ReaderStalled, and with the
         header whatever a request is refused with.
@@ -70,7 +69,7 @@ class InferStream:
             self.handler.sequences.end_of_owner(self)
             self._outbox.close()
             await asyncio.wait((writing,))
-            # What nobody read stays in grpc's hands until the call is gone.
+            # What nobody read stays in the transport's hands until the call is gone.
             for held in self._unread:
                 release_with_call(held)
         if is_cut_off:
@@ -119,8 +118,8 @@ class InferStream:
 
     async def _answered(self, data: bytes, about: pb.ModelInferResponse) -> RequestError | None:
         """Why the request in ``data`` was refused. about: is set to which one it is."""
-        with Admission(self.admission, self.call) as admission, CALLER_LEFT:
-            request = read_message(admission, data, pb.ModelInferRequest.FromString)
+        with Admission(self.admission, self.call) as admission:
+            request = read_message(admission, data, pb.ModelInferRequest)
             admission.enter(MessageRequest(request))
             _name(about, request)
             await self.handler.stream(request, self, self._send)

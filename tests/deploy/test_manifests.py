@@ -9,9 +9,9 @@ import tomllib
 import pytest
 import yaml
 
+from service import services
 from service.__main__ import _parser
 from service.config import Config, split_address
-from service.grpc import server
 from service.settings import read_settings
 from tests.deploy.manifests import (
     COMPOSE,
@@ -41,7 +41,7 @@ def settings(variables: dict[str, str]) -> Config:
 
 def seconds_to_stop(config: Config) -> float:
     """From SIGTERM to the end, at most."""
-    return config.propagation_seconds + config.grace_seconds + server._HAND_OVER_SECONDS
+    return config.propagation_seconds + config.grace_seconds + services._HAND_OVER_SECONDS
 
 
 def kserve() -> tuple[dict, dict]:

@@ -81,7 +81,7 @@ async def run(settings: dict[str, Any]) -> None:
     await app.start()
     settle()
     build = Build(app, engines)
-    print(json.dumps({"port": app.grpc.port}), flush=True)
+    print(json.dumps({"port": app.front_end.port}), flush=True)
     is_stopped = False
     while line := await asyncio.to_thread(sys.stdin.readline):
         order = json.loads(line.strip() or "{}")

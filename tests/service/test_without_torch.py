@@ -25,7 +25,7 @@ def test_service_starts_with_torch_blocked(tiny_models):
             app = App(Config(models=Path({str(tiny_models)!r}), address="127.0.0.1:0",
                              http_address="127.0.0.1:0"))
             await app.start()
-            async with AsyncClient(f"127.0.0.1:{{app.grpc.port}}", timeout=20) as client:
+            async with AsyncClient(f"127.0.0.1:{{app.front_end.port}}", timeout=20) as client:
                 (answer,) = await client.classify("mood", ["good food"])
                 assert answer.best[0] in ("sad", "glad")
                 pieces = [p async for p in client.generate("speller", source="abc")]

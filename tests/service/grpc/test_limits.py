@@ -12,8 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.access.admission import AdmissionControl
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
+from service.front_end import FrontEndSettings
 from service.grpc import server as serving
-from service.grpc.server import GrpcServer, GrpcSettings
+from service.grpc.server import GrpcServer
+from service.services import Services
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
 from unroll.v1 import unroll_pb2 as pb
@@ -34,7 +36,7 @@ class Serving:
         self.port = self.server.port
 
     async def _start(self):
-        settings = GrpcSettings(
+        settings = FrontEndSettings(
             "127.0.0.1:0",
             max_message_bytes=MESSAGE,
             max_metadata_bytes=METADATA,
@@ -47,15 +49,10 @@ class Serving:
         )
         budget = MemoryBudget(1 << 20)
         admission = AdmissionControl(InflightTracker(CALLS), lambda *_: None, str, budget)
-        server = GrpcServer(
-            ModelRegistry(),
-            None,
-            settings,
-            admission,
-            Sequences(8, 60.0, budget),
-            None,
-            lambda: True,
+        services = Services(
+            ModelRegistry(), None, admission, Sequences(8, 60.0, budget), None, lambda: True, 60.0
         )
+        server = GrpcServer(services, settings)
         await server.start()
         return server
 
@@ -63,7 +60,7 @@ class Serving:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
     def stop(self):
-        self._run(self.server.stop(0.0, lambda: None))
+        self._run(self.server.stop(False))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

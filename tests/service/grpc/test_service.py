@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from bundle.store import MANIFEST_FILE
-from service.grpc import server
+from service import services
+from service.grpc import handlers
 from tests.tiny import NAMES, names_without
 from unroll import NO_RETRIES, Client, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
@@ -295,13 +296,26 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
         assert not any(side.inputs[name].any() for name in engine.slots.current())
 
 
-def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(service, monkeypatch, caplog):
+def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(
+    start_service, monkeypatch, caplog
+):
     """The write fails before the cancel is heard; the call counts as cancelled, not INTERNAL."""
+    service = start_service(front_end="grpcio")
 
-    async def broken(self, response):
-        raise grpc.aio.InternalError("the batch was not executed")
+    class Left:
+        """A call's context once its caller has left."""
 
-    monkeypatch.setattr("service.grpc.send.MessageWriter.write", broken)
+        def __init__(self, context):
+            self._context = context
+
+        def __getattr__(self, name):
+            return getattr(self._context, name)
+
+        async def write(self, response):
+            raise grpc.aio.InternalError("the batch was not executed")
+
+    made = handlers.GrpcCall
+    monkeypatch.setattr(handlers, "GrpcCall", lambda context, method: made(Left(context), method))
     with Client(service.target, timeout=10) as client, pytest.raises(RequestFailed):
         list(client.generate("letters", prompt="a"))
     left = {"model": "letters", "method": "Generate", "code": "CANCELLED"}
@@ -693,7 +707,7 @@ def test_shutdown_hands_over_what_outlasts_the_grace(start_service, monkeypatch)
 
 def test_shutdown_ends_what_outlasts_the_hand_over_too(start_service, monkeypatch):
     """An engine that does not come back from a batch: its callers get an error, and it ends."""
-    monkeypatch.setattr(server, "_HAND_OVER_SECONDS", 0.1)
+    monkeypatch.setattr(services, "_HAND_OVER_SECONDS", 0.1)
     service = start_service(grace_seconds=0.1)
     engine = service.app.registry.get("mood").thread.engine
     step, begun = engine.step, threading.Event()

@@ -229,14 +229,11 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
             yield ask("nobody").SerializeToString()
 
     class Unread:
-        def invocation_metadata(self):
-            return ()
+        protocol, is_multiplexed, metadata = "grpc", True, ()
+        service, method, peer = "inference.GRPCInferenceService", "ModelStreamInfer", "here"
 
-        def time_remaining(self):
+        def seconds_left(self):
             return None
-
-        def peer(self):
-            return "ipv4:127.0.0.1:1"
 
         async def write(self, response):
             await asyncio.Event().wait()

@@ -7,8 +7,8 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
-from service.grpc import health
-from service.grpc.health import NOT_SERVING, SERVING, UNKNOWN, HealthServicer
+from service.rpc import health
+from service.rpc.health import NOT_SERVING, SERVING, UNKNOWN, HealthServicer
 
 
 class Watcher:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
+
+from service.engine.errors import ModelNotFound, Overloaded
+from service.rpc.call import ServerCall
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -18,9 +20,10 @@ UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 # Of all callers together; a probe asks by Check, and a balancer watches once a connection.
 MOST_WATCHERS = 1024
+_RETRY_AFTER_SECONDS = 1.0
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):
+class HealthServicer:
     """For the event loop alone; set() waits for nobody."""
 
     def __init__(self) -> None:
@@ -38,28 +41,29 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 changed.set()
 
     async def Check(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> health_pb2.HealthCheckResponse | None:
+        self, request: health_pb2.HealthCheckRequest, call: ServerCall
+    ) -> health_pb2.HealthCheckResponse:
+        """Raises ModelNotFound."""
         status = self._statuses.get(request.service)
-        if status is not None:
-            return _response(status)
-        context.set_code(grpc.StatusCode.NOT_FOUND)
-        return None
+        if status is None:
+            raise ModelNotFound("no service or model has that name; List has those there are")
+        return _response(status)
 
     async def List(
-        self, request: health_pb2.HealthListRequest, context: grpc.aio.ServicerContext
+        self, request: health_pb2.HealthListRequest, call: ServerCall
     ) -> health_pb2.HealthListResponse:
         statuses = {name: _response(status) for name, status in self._statuses.items()}
         return health_pb2.HealthListResponse(statuses=statuses)
 
-    async def Watch(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> None:
-        """The status now and each later one; the last of those that came during a write."""
+    async def Watch(self, request: health_pb2.HealthCheckRequest, call: ServerCall) -> None:
+        """The status now and each later one; the last of those that came during a write.
+
+        Raises Overloaded.
+        """
         if self.watchers >= MOST_WATCHERS:
-            context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
-            context.set_details(f"{MOST_WATCHERS} calls watch already; ask by Check")
-            return
+            raise Overloaded(
+                f"{MOST_WATCHERS} calls watch already; ask by Check", _RETRY_AFTER_SECONDS
+            )
         name, changed, written = request.service, asyncio.Event(), None
         self._watchers.setdefault(name, set()).add(changed)
         try:
@@ -67,7 +71,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 changed.clear()
                 status = self._statuses.get(name, UNKNOWN)
                 if status != written:
-                    await context.write(_response(status))
+                    await call.write(_response(status))
                     written = status
                 await changed.wait()
         finally:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
-
-import grpc
 
 from service.access.identity import CALLER
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, ServiceStopping, WrongInput, without_frames
-from service.grpc import converters
-from service.grpc.interceptors import CallRequests
-from service.grpc.measure import classify_bytes, score_bytes, tag_bytes
-from service.grpc.send import MessageWriter
+from service.engine.requests import TokenMade
+from service.failpoints import failpoint
+from service.rpc.call import ServerCall
+from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
+from service.rpc.pipeline import CallRequests
+from service.rpc.writer import MessageWriter
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.generator import GeneratorModel
@@ -23,12 +24,25 @@ from service.serving.online_tagger import TagStream
 from service.serving.registry import ModelRegistry
 from service.serving.sampling_params import GenerateParams, unread_bytes
 from service.serving.tagger import TaggerModel
+from service.v1 import converters
 from unroll.v1 import unroll_pb2 as pb
-from unroll.v1 import unroll_pb2_grpc
 
 
-class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
-    """Raises domain errors; the interceptor around it turns them into statuses.
+class DirectTokens:
+    """A DirectWriter of a call."""
+
+    def __init__(self, call: ServerCall, encode: converters.TokenEncoder) -> None:
+        self.has_room = call.has_room
+        self._write_now = call.write_now
+        self._encode = encode
+
+    def write(self, tokens: Sequence[TokenMade]) -> None:
+        failpoint("rpc.write")
+        self._write_now(self._encode(tokens))
+
+
+class UnrollServicer:
+    """Raises domain errors; the pipeline around it turns them into statuses.
 
     inflight: says when streams are to go on elsewhere. budget: of the bytes that answers take.
     stall_seconds: how long one message may wait for its caller to read.
@@ -47,7 +61,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self.stall_seconds = stall_seconds
 
     async def Classify(
-        self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ClassifyRequest, context: ServerCall
     ) -> pb.ClassifyResponse:
         with self.registry.call(ClassifierModel, request.model, request.model_version) as call:
             call.inferences = len(request.texts)
@@ -56,9 +70,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 rows = await call.model.classify(request.texts)
                 return await off_loop(len(rows) * labels, lambda: converters.from_classified(rows))
 
-    async def Tag(
-        self, request: pb.TagRequest, context: grpc.aio.ServicerContext
-    ) -> pb.TagResponse:
+    async def Tag(self, request: pb.TagRequest, context: ServerCall) -> pb.TagResponse:
         with self.registry.call(TaggerModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             with self.budget.reserve(ANSWERS, tag_bytes(request)):
@@ -66,7 +78,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 size = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
                 return await off_loop(size, lambda: converters.from_tagged(texts))
 
-    async def StreamTag(self, requests: CallRequests, context: grpc.aio.ServicerContext) -> None:
+    async def StreamTag(self, requests: CallRequests, context: ServerCall) -> None:
         start = await self._start_of(requests)
         writer = MessageWriter(context, self.stall_seconds)
         with self.registry.call_of_part(
@@ -92,14 +104,14 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         self,
         stream: TagStream,
         requests: CallRequests,
-        context: grpc.aio.ServicerContext,
+        context: ServerCall,
         writer: MessageWriter,
     ) -> None:
         feeding = asyncio.ensure_future(_feed(stream, requests))
         moving = asyncio.ensure_future(self._hand_over(stream, feeding))
         try:
             # So that a caller can wait for a refusal before it sends more.
-            await context.send_initial_metadata(())
+            await context.send_headers()
             async for message in stream:
                 await writer.write(converters.from_tag_message(message, stream))
             if not feeding.cancelled() and (error := await feeding):
@@ -116,18 +128,14 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         await asyncio.wait((feeding,))
         stream.close_input(is_handed_over=True)
 
-    async def Fill(
-        self, request: pb.FillRequest, context: grpc.aio.ServicerContext
-    ) -> pb.FillResponse:
+    async def Fill(self, request: pb.FillRequest, context: ServerCall) -> pb.FillResponse:
         with self.registry.call(FillModel, request.model, request.model_version) as call:
             call.inferences = len(request.texts)
             blanks = await call.model.fill(request.texts, request.top_words)
             size = sum(len(blank.words) for blank in blanks)
             return await off_loop(size, lambda: converters.from_filled(blanks))
 
-    async def Generate(
-        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
-    ) -> None:
+    async def Generate(self, request: pb.GenerateRequest, context: ServerCall) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             params = converters.to_params(request, CALLER.get().name)
@@ -136,10 +144,13 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 await self._generate(call.model, params, context)
 
     async def _generate(
-        self, model: GeneratorModel, params: GenerateParams, context: grpc.aio.ServicerContext
+        self, model: GeneratorModel, params: GenerateParams, context: ServerCall
     ) -> None:
         writer = MessageWriter(context, self.stall_seconds)
         stream = await model.generate(params)
+        if not params.top:
+            encode = converters.TokenEncoder(params.log_probabilities)
+            stream.tokens.write_through(DirectTokens(context, encode))
         try:
             is_first = True
             async for events in stream.tokens:
@@ -149,9 +160,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         finally:
             stream.tokens.close()
 
-    async def Score(
-        self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ScoreResponse:
+    async def Score(self, request: pb.ScoreRequest, context: ServerCall) -> pb.ScoreResponse:
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             all_params = converters.to_score_params(request)
@@ -162,7 +171,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
                 )
 
     async def ListModels(
-        self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ListModelsRequest, context: ServerCall
     ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
             models=[converters.from_card(model.card) for model in self.registry.models],
@@ -170,7 +179,7 @@ class UnrollServicer(unroll_pb2_grpc.UnrollServiceServicer):
         )
 
     async def GetModel(
-        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
+        self, request: pb.GetModelRequest, context: ServerCall
     ) -> pb.GetModelResponse:
         model = self.registry.get(request.name, request.version)
         return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))

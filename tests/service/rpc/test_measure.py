@@ -3,7 +3,7 @@
 import pytest
 
 from service.engine.errors import WrongInput
-from service.grpc.measure import resident_bytes
+from service.rpc.measure import resident_bytes
 from unroll.inference import grpc_service_pb2 as inference_pb
 from unroll.v1 import unroll_pb2 as pb
 

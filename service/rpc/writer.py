@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import grpc
 from google.protobuf.message import Message
 
 from service.engine.errors import ReaderStalled, RequestError
 from service.failpoints import failpoint
+from service.rpc.call import ServerCall
 from service.serving.output_stream import ON_GIVEN_UP
 
 
@@ -18,8 +18,8 @@ class MessageWriter:
     stall_seconds: how long a message may wait for its caller to read.
     """
 
-    def __init__(self, context: grpc.aio.ServicerContext, stall_seconds: float) -> None:
-        self._context = context
+    def __init__(self, call: ServerCall, stall_seconds: float) -> None:
+        self._call = call
         self._stall_seconds = stall_seconds
         self._limit: asyncio.Timeout | None = None  # of the write under way
         self._given_up: RequestError | None = None
@@ -29,10 +29,14 @@ class MessageWriter:
         """Raises ReaderStalled."""
         if self._given_up:
             raise self._given_up
+        if self._call.has_room():  # a timeout costs as much as the write
+            failpoint("rpc.write")
+            await self._call.write(response)
+            return
         try:
             async with asyncio.timeout(self._stall_seconds) as self._limit:
                 failpoint("rpc.write")
-                await self._context.write(response)
+                await self._call.write(response)
         except TimeoutError as error:
             raise self._given_up or ReaderStalled(
                 f"nothing was read for {self._stall_seconds:g} s, so the stream was given up; "

@@ -1,0 +1,1 @@
+"""The ASGI application: every protocol of HTTP that calls come in."""

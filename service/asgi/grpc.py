@@ -1,0 +1,230 @@
+"""gRPC over HTTP/2, by hand: what every message passes costs as little as it can.
+
+"gRPC over HTTP2", the protocol's description in grpc/grpc/doc/PROTOCOL-HTTP2.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from google.protobuf.message import Message
+
+from service.access.codes import Code
+from service.access.identity import Metadata
+from service.asgi.events import DIRECT, Direct, Headers, Receive, Scope, Send, peer_of
+from service.asgi.request import ENCODINGS, Body
+from service.engine.errors import NotOffered, RequestError, WrongInput
+from service.front_end import FrontEndSettings
+from service.rpc.methods import Method
+from service.rpc.pipeline import Pipeline
+from service.rpc.status import OK, Status, status_of
+
+CONTENT_TYPE = b"application/grpc"
+_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", ENCODINGS)],
+    "trailers": True,
+}
+_LATE = Status(Code.DEADLINE_EXCEEDED, "the call's deadline has passed")
+_STOPPING = Status(Code.UNAVAILABLE, "the server is stopping; send the request to another one")
+_OK_TRAILERS: Headers = [(b"grpc-status", b"0")]
+# What grpc-message holds as it is; every other byte is percent-encoded.
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+# Of a header of the caller's: 32 bytes beside its name and value, as HTTP/2 counts them.
+_HEADER_BYTES = 32
+
+
+class GrpcCall:
+    """A ServerCall; see there for what each part is."""
+
+    __slots__ = (
+        "_body", "_direct", "_encoding", "_has_started", "_send", "_trailers", "_until",
+        "is_multiplexed", "metadata", "method", "peer", "service",
+    )  # fmt: skip
+
+    protocol = "grpc"
+
+    def __init__(self, scope: Scope, method: Method, body: Body, send: Send) -> None:
+        self.service, self.method = method.service, method.name
+        self.is_multiplexed = method.is_multiplexed
+        self.peer = peer_of(scope)
+        self._body, self._send = body, send
+        self._direct: Direct | None = scope["extensions"].get(DIRECT)
+        self._trailers: Headers = []
+        self._has_started = False
+        self._encoding, self._until = b"", None  # type: bytes, float | None
+        metadata: list[tuple[str, str | bytes]] = []
+        for name, value in scope["headers"]:
+            if name == b"grpc-timeout":
+                self._until = time.monotonic() + _timeout(value)
+            elif name == b"grpc-encoding":
+                self._encoding = value
+            elif name.endswith(b"-bin"):
+                metadata += ((name.decode("latin-1"), part) for part in _binary(value))
+            else:
+                metadata.append((name.decode("latin-1"), value.decode("latin-1")))
+        self.metadata: Metadata = metadata
+
+    def seconds_left(self) -> float | None:
+        return None if self._until is None else self._until - time.monotonic()
+
+    def set_trailer(self, name: str, value: str) -> None:
+        key = name.encode()
+        self._trailers = [pair for pair in self._trailers if pair[0] != key]
+        self._trailers.append((key, value.encode()))
+
+    async def read(self) -> bytes | None:
+        return await self._body.message(self._encoding)
+
+    async def request(self) -> bytes:
+        """The one request of a call that has one. Raises WrongInput."""
+        message = await self._body.message(self._encoding)
+        if message is None:
+            raise WrongInput("the call has no request; send one")
+        return message
+
+    async def write(self, message: Message) -> None:
+        data = message.SerializeToString()
+        if self.has_room():
+            self.write_now(data)
+            return
+        if not self._has_started:
+            await self.send_headers()
+        await self._send(
+            {
+                "type": "http.response.body",
+                "body": b"\0" + len(data).to_bytes(4) + data,
+                "more_body": True,
+            }
+        )
+
+    def has_room(self) -> bool:
+        return self._has_started and self._direct is not None and self._direct.has_room()
+
+    def write_now(self, data: bytes) -> None:
+        assert self._direct is not None, "there is room"
+        self._direct.send_now(b"\0" + len(data).to_bytes(4) + data)
+
+    async def send_headers(self) -> None:
+        if not self._has_started:
+            self._has_started = True
+            await self._send(_START)
+
+    async def end(self, status: Status, message: Message | None = None) -> None:
+        """With the last message, where the call has one."""
+        await self.send_headers()
+        body = b""
+        if message is not None:
+            data = message.SerializeToString()
+            body = b"\0" + len(data).to_bytes(4) + data
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        trailers = _OK_TRAILERS if status is OK and not self._trailers else self._end(status)
+        await self._send({"type": "http.response.trailers", "headers": trailers})
+
+    def _end(self, status: Status) -> Headers:
+        trailers: Headers = [(b"grpc-status", b"%d" % status.code)]
+        if status.message:
+            trailers.append((b"grpc-message", quote(status.message, safe=_PLAIN).encode()))
+        for name, value in status.trailers():
+            sent = b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
+            trailers.append((name.encode(), sent))
+        return trailers + self._trailers
+
+
+class GrpcProtocol:
+    """Calls of ``methods``, by path."""
+
+    def __init__(
+        self, methods: Mapping[str, Method], pipeline: Pipeline, settings: FrontEndSettings
+    ) -> None:
+        self._methods = methods
+        self._pipeline = pipeline
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = self._settings
+        body = Body(receive, settings.max_message_bytes, settings.body_seconds)
+        method = self._methods.get(scope["path"])
+        if method is None:
+            await _refuse_unknown(scope, send)
+            return
+        try:
+            call = GrpcCall(scope, method, body, send)
+        except WrongInput as error:
+            await _end_at_once(send, status_of(error))
+            return
+        if _header_bytes(scope["headers"]) > settings.max_metadata_bytes:
+            message = f"metadata size exceeds limit ({settings.max_metadata_bytes} bytes)"
+            await call.end(Status(Code.RESOURCE_EXHAUSTED, message))
+            return
+        try:
+            self._pipeline.identify(method, call.metadata)
+        except RequestError as error:
+            self._pipeline.refuse(call, error)
+            await call.end(status_of(error))
+            return
+        left = call.seconds_left()
+        if left is None:
+            await self._serve(method, call)
+            return
+        try:
+            async with asyncio.timeout(left):
+                await self._serve(method, call)
+        except TimeoutError:
+            pass  # the caller knows
+
+    async def _serve(self, method: Method, call: GrpcCall) -> None:
+        response: Message | None = None
+        try:
+            if method.reads_several:
+                failure = await self._pipeline.serve(method, call)
+            else:
+                response, failure = await self._pipeline.answer(method, call, call.request())
+        except asyncio.CancelledError:
+            # For a caller that is still there: its deadline has passed, or the server stops.
+            left = call.seconds_left()
+            await call.end(_LATE if left is not None and left <= 0 else _STOPPING)
+            raise
+        if failure is None:
+            await call.end(OK, response)
+        else:
+            await call.end(status_of(failure))
+
+
+def _header_bytes(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers) + _HEADER_BYTES * len(headers)
+
+
+def _timeout(value: bytes) -> float:
+    """In seconds. Raises WrongInput."""
+    digits, unit = value[:-1], value[-1:]
+    if not (digits.isdigit() and len(digits) <= 8 and unit in _SECONDS):
+        raise WrongInput("the call's grpc-timeout is none; send up to 8 digits and a unit")
+    return int(digits) * _SECONDS[unit]
+
+
+def _binary(value: bytes) -> list[bytes]:
+    """Of a header whose name ends with -bin; several may stand in one. Raises WrongInput."""
+    try:
+        return [b64decode(part + b"=" * (-len(part) % 4)) for part in value.split(b",")]
+    except binascii.Error as error:
+        raise WrongInput(f"a header of bytes is not in base64 ({error})") from error
+
+
+async def _refuse_unknown(scope: Scope, send: Send) -> None:
+    path = scope["path"][:200]
+    error = NotOffered(f"there is no method {path}; ask reflection for those there are")
+    await _end_at_once(send, status_of(error))
+
+
+async def _end_at_once(send: Send, status: Status) -> None:
+    call = GrpcCall.__new__(GrpcCall)
+    call._send, call._trailers, call._has_started = send, [], False
+    await call.end(status)

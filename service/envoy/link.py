@@ -1,0 +1,241 @@
+"""The service's end of the socket: an ASGI server whose HTTP is Envoy's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from service.asgi.events import DIRECT
+from service.envoy.frames import (
+    CREDIT_BYTES,
+    CREDIT_SHARE,
+    REQUEST_WINDOW,
+    RESPONSE_WINDOW,
+    FrameReader,
+    FrameWriter,
+    Kind,
+    frame,
+    headers_of,
+    lines_of,
+)
+
+log = logging.getLogger(__name__)
+
+Scope = dict[str, Any]
+Event = dict[str, Any]
+Application = Callable[
+    [Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]
+]
+
+_DISCONNECT: Event = {"type": "http.disconnect"}
+
+
+class _Call:
+    """One call: what the application receives and sends. Its task is cancelled when the caller
+    leaves."""
+
+    __slots__ = (
+        "_credit", "_events", "_has_trailers", "_is_gone", "_link", "_number", "_room", "_taken",
+        "_waiting", "task",
+    )  # fmt: skip
+
+    def __init__(self, link: Link, number: int) -> None:
+        self._link, self._number = link, number
+        self._events: deque[Event] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+        self._is_gone = False
+        self._taken = 0  # of the request's body, and not told of
+        self._credit = RESPONSE_WINDOW
+        self._room: asyncio.Future[None] | None = None
+        self._has_trailers = False
+        self.task: asyncio.Task[None]
+
+    # -- from Envoy ----------------------------------------------------------------------------
+
+    def put(self, body: bytes, has_more: bool) -> None:
+        self._events.append({"type": "http.request", "body": body, "more_body": has_more})
+        self._wake()
+
+    def leave(self) -> None:
+        self._is_gone = True
+        self._wake()
+        self.task.cancel()
+
+    def grant(self, size: int) -> None:
+        self._credit += size
+        if self._room is not None and self._credit > 0 and not self._room.done():
+            self._room.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    # -- from the application ------------------------------------------------------------------
+
+    async def receive(self) -> Event:
+        while not self._events:
+            if self._is_gone:
+                return _DISCONNECT
+            self._waiting = self._link.loop.create_future()
+            await self._waiting
+        event = self._events.popleft()
+        self._taken += len(event["body"])
+        if self._taken >= CREDIT_SHARE * REQUEST_WINDOW and event["more_body"]:
+            taken = CREDIT_BYTES.pack(self._taken)
+            self._link.post(frame(self._number, Kind.CREDIT, taken))
+            self._taken = 0
+        return event
+
+    def has_room(self) -> bool:
+        return self._credit > 0
+
+    def send_now(self, body: bytes) -> None:
+        self._credit -= len(body)
+        self._link.post(frame(self._number, Kind.DATA, body))
+
+    async def send(self, event: Event) -> None:
+        """Waits while the caller has not taken what was sent before."""
+        kind = event["type"]
+        if kind == "http.response.body":
+            await self._send_body(event.get("body", b""), event.get("more_body", False))
+        elif kind == "http.response.start":
+            self._has_trailers = event.get("trailers", False)
+            payload = lines_of(
+                b"%d" % event["status"],
+                b"1" if self._has_trailers else b"0",
+                headers=event["headers"],
+            )
+            self._link.post(frame(self._number, Kind.START, payload))
+        elif kind == "http.response.trailers":
+            payload = lines_of(headers=event["headers"])
+            self._end(Kind.TRAILERS, payload)
+
+    async def _send_body(self, body: bytes, has_more: bool) -> None:
+        while len(body) > RESPONSE_WINDOW:
+            await self._send_part(body[:RESPONSE_WINDOW])
+            body = body[RESPONSE_WINDOW:]
+        if has_more:
+            await self._send_part(body)
+            return
+        if body:
+            await self._wait_for_room()
+        if self._has_trailers:
+            self._link.post(frame(self._number, Kind.DATA_END, body))
+        else:
+            self._end(Kind.DATA_END, body)
+
+    async def _send_part(self, body: bytes) -> None:
+        await self._wait_for_room()
+        self._credit -= len(body)
+        self._link.post(frame(self._number, Kind.DATA, body))
+
+    async def _wait_for_room(self) -> None:
+        while self._credit <= 0:
+            self._room = self._link.loop.create_future()
+            await self._room
+
+    def _end(self, kind: Kind, payload: bytes) -> None:
+        self._link.post(frame(self._number, kind, payload))
+        self._link.forget(self._number)
+
+
+class Link(asyncio.Protocol):
+    """Serves ``app`` to all calls of one Envoy.
+
+    listening: called with the port once Envoy takes connections. lost: once the socket is closed.
+    """
+
+    def __init__(
+        self, app: Application, listening: Callable[[int], None], lost: Callable[[], None]
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._app = app
+        self._listening, self._lost = listening, lost
+        self._calls: dict[int, _Call] = {}
+        self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
+        self.post = self._writer.post
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._writer.connect(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for call in list(self._calls.values()):
+            call.leave()
+        self._calls.clear()
+        self._lost()
+
+    def data_received(self, data: bytes) -> None:
+        for number, kind, payload in self._reader.feed(data):
+            if kind == Kind.OPEN:
+                self._open(number, payload)
+            elif kind == Kind.LISTENING:
+                self._listening(int(payload))
+            elif (call := self._calls.get(number)) is not None:
+                self._hand(call, number, kind, payload)
+
+    def _open(self, number: int, payload: bytes) -> None:
+        call = self._calls[number] = _Call(self, number)
+        scope = _scope(payload)
+        scope["extensions"][DIRECT] = call
+        call.task = self.loop.create_task(self._serve(call, number, scope))
+
+    def _hand(self, call: _Call, number: int, kind: int, payload: bytes) -> None:
+        if kind == Kind.BODY_END:
+            call.put(payload, False)
+        elif kind == Kind.BODY:
+            call.put(payload, True)
+        elif kind == Kind.CREDIT:
+            call.grant(CREDIT_BYTES.unpack(payload)[0])
+        elif kind == Kind.GONE:
+            self.forget(number)
+            call.leave()
+
+    async def _serve(self, call: _Call, number: int, scope: Scope) -> None:
+        try:
+            await self._app(scope, call.receive, call.send)
+        except Exception:
+            log.exception("a call failed")
+        finally:
+            # One that has not been answered whole.
+            if self._calls.pop(number, None) is not None:
+                self.post(frame(number, Kind.RESET))
+
+    def forget(self, number: int) -> None:
+        self._calls.pop(number, None)
+
+    async def end_all(self, seconds: float) -> None:
+        """End every call that has not ended by itself within so many seconds, then Envoy."""
+        tasks = [call.task for call in self._calls.values()]
+        if tasks and seconds:
+            await asyncio.wait(tasks, timeout=seconds)
+        late = [task for task in tasks if not task.done()]
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        self.post(frame(0, Kind.STOP))
+
+
+def _scope(payload: bytes) -> Scope:
+    parts = payload.split(b"\n")
+    method, raw_path, query, version, scheme, host, port = parts[:7]
+    path = raw_path.decode("latin-1")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": version.decode(),
+        "method": method.decode(),
+        "scheme": scheme.decode(),
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": "",
+        "headers": headers_of(parts, 7),
+        "client": (host.decode(), int(port)) if host else None,
+        "server": None,
+        "extensions": {"http.response.trailers": {}},
+    }

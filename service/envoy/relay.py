@@ -1,0 +1,288 @@
+"""Within Envoy: an ASGI application that hands each call on to the service's process.
+
+Callbacks and no tasks: a call costs here what its events cost. The service sees to everything
+else; when it ends, Envoy does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any
+
+from service.envoy.frames import (
+    CREDIT_BYTES,
+    CREDIT_SHARE,
+    REQUEST_WINDOW,
+    RESPONSE_WINDOW,
+    FrameReader,
+    FrameWriter,
+    Kind,
+    frame,
+    headers_of,
+    lines_of,
+)
+
+# The descriptor of the socket, in the environment.
+SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
+# Between looks whether the caller of a call that sends nothing has left.
+_LOOK_SECONDS = 0.02
+# Envoy begins to listen once the application has started.
+_LISTEN_POLL_SECONDS = 0.01
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], "asyncio.Future[dict[str, Any]]"]
+
+
+class _Call:
+    """One call between Envoy (receive, send) and the service (frames)."""
+
+    __slots__ = (
+        "_credit", "_has_sent", "_has_trailers", "_is_listening", "_is_read", "_number",
+        "_receive", "_relay", "_send", "_taken", "ended",
+    )  # fmt: skip
+
+    def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
+        self._relay, self._number = relay, number
+        self._receive, self._send = receive, send
+        self._credit, self._taken, self._has_trailers = REQUEST_WINDOW, 0, False
+        self.ended: asyncio.Future[None] = relay.loop.create_future()
+        self._is_listening = False  # not while the service must take what it has first
+        self._is_read = False  # the whole request
+        self._has_sent = False  # since it was last looked for its caller
+
+    # -- the request ---------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        self._is_listening = True
+        self._receive().add_done_callback(self._received)
+
+    def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
+        self._is_listening = False
+        if event.cancelled() or event.exception() is not None or self.ended.done():
+            return
+        if event.result()["type"] != "http.request":
+            self._leave()
+            return
+        body = event.result().get("body", b"")
+        self._is_read = not event.result().get("more_body", False)
+        self._relay.post(frame(self._number, Kind.BODY_END if self._is_read else Kind.BODY, body))
+        self._credit -= len(body)
+        if self._credit > 0 and not self._is_read:
+            self.listen()
+
+    def grant(self, size: int) -> None:
+        self._credit += size
+        if not (self._is_listening or self._is_read) and self._credit > 0:
+            self.listen()
+
+    def look_for_caller(self) -> None:
+        """Whether it has left; sending says so too. Called again and again while the call lasts,
+        since nothing is received once the request is whole: Envoy answers at once, and empty."""
+        if self._is_read and not (self._has_sent or self._is_listening):
+            self._is_listening = True
+            self._receive().add_done_callback(self._looked)
+        self._has_sent = False
+
+    def _looked(self, event: asyncio.Future[dict[str, Any]]) -> None:
+        self._is_listening = False
+        if event.cancelled() or event.exception() is not None or self.ended.done():
+            return
+        if event.result()["type"] != "http.request":
+            self._leave()
+
+    def _leave(self) -> None:
+        self._relay.post(frame(self._number, Kind.GONE))
+        self.ended.set_result(None)
+
+    # -- the response --------------------------------------------------------------------------
+
+    def start(self, payload: bytes) -> None:
+        event = _start(payload)
+        self._has_trailers = event["trailers"]
+        self._put(event)
+
+    def write(self, body: bytes, has_more: bool) -> None:
+        self._put({"type": "http.response.body", "body": body, "more_body": has_more}, len(body))
+        if not (has_more or self._has_trailers):
+            self.end()
+
+    def end_with_trailers(self, payload: bytes) -> None:
+        self._put(_trailers(payload))
+        self.end()
+
+    def _put(self, event: dict[str, Any], size: int = 0) -> None:
+        """size: of what the service may send as much again of, once it was taken."""
+        self._has_sent = True
+        sent = self._send(event)
+        if isinstance(sent, asyncio.Future):
+            sent.add_done_callback(lambda sent: self._sent(sent, size))
+        elif size:
+            self._take(size)
+
+    def _sent(self, sent: asyncio.Future[None], size: int) -> None:
+        if sent.cancelled():
+            return
+        if sent.exception() is not None:
+            if not self.ended.done():
+                self._leave()
+        elif size:
+            self._take(size)
+
+    def _take(self, size: int) -> None:
+        """The caller, or Envoy for it, has taken so much."""
+        self._taken += size
+        if self._taken >= CREDIT_SHARE * RESPONSE_WINDOW and not self.ended.done():
+            self._relay.post(frame(self._number, Kind.CREDIT, CREDIT_BYTES.pack(self._taken)))
+            self._taken = 0
+
+    def end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def reset(self) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(ConnectionAbortedError("the response cannot be finished"))
+
+
+# Most responses begin and end alike.
+
+
+@lru_cache(256)
+def _start(payload: bytes) -> dict[str, Any]:
+    parts = payload.split(b"\n")
+    return {
+        "type": "http.response.start",
+        "status": int(parts[0]),
+        "headers": headers_of(parts, 2),
+        "trailers": parts[1] == b"1",
+    }
+
+
+@lru_cache(256)
+def _trailers(payload: bytes) -> dict[str, Any]:
+    headers = headers_of(payload.split(b"\n"), 0) if payload else []
+    return {"type": "http.response.trailers", "headers": headers, "more_trailers": False}
+
+
+class Relay(asyncio.Protocol):
+    """All calls of this process, over one socket."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._calls: dict[int, _Call] = {}
+        self._last = 0
+        self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
+        self.post = self._writer.post
+        self._look()
+
+    def _look(self) -> None:
+        for call in list(self._calls.values()):
+            call.look_for_caller()
+        self.loop.call_later(_LOOK_SECONDS, self._look)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._writer.connect(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        _end_envoy()
+
+    def data_received(self, data: bytes) -> None:
+        for number, kind, payload in self._reader.feed(data):
+            if (call := self._calls.get(number)) is not None:
+                self._hand(call, kind, payload)
+            elif kind == Kind.STOP:
+                _end_envoy()
+
+    def _hand(self, call: _Call, kind: int, payload: bytes) -> None:
+        if call.ended.done():
+            return
+        if kind == Kind.DATA:
+            call.write(payload, True)
+        elif kind == Kind.START:
+            call.start(payload)
+        elif kind == Kind.DATA_END:
+            call.write(payload, False)
+        elif kind == Kind.TRAILERS:
+            call.end_with_trailers(payload)
+        elif kind == Kind.CREDIT:
+            call.grant(CREDIT_BYTES.unpack(payload)[0])
+        else:
+            call.reset()
+
+    async def serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self._last = number = (self._last + 1) & 0xFFFF_FFFF
+        call = self._calls[number] = _Call(self, number, receive, send)
+        self.post(frame(number, Kind.OPEN, _opening(scope)))
+        call.listen()
+        try:
+            await call.ended
+        finally:
+            del self._calls[number]
+
+    async def tell_port(self) -> None:
+        """Once Envoy listens."""
+        while (port := _listening_port()) is None:
+            await asyncio.sleep(_LISTEN_POLL_SECONDS)
+        self.post(frame(0, Kind.LISTENING, b"%d" % port))
+
+
+def _opening(scope: dict[str, Any]) -> bytes:
+    host, port = scope.get("client") or ("", 0)
+    return lines_of(
+        scope["method"].encode(),
+        scope["raw_path"],
+        scope["query_string"],
+        scope["http_version"].encode(),
+        scope["scheme"].encode(),
+        host.encode(),
+        b"%d" % port,
+        headers=scope["headers"],
+    )
+
+
+def _listening_port() -> int | None:
+    """Of the one socket of this process that listens for callers."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as found:
+                if found.family not in (socket.AF_INET, socket.AF_INET6):
+                    continue
+                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    port: int = found.getsockname()[1]
+                    return port
+        except OSError:  # it is no socket, or closed by now
+            continue
+    return None
+
+
+def _end_envoy() -> None:
+    """Signals are blocked here, so that those meant for the service, which drains first, do not
+    end Envoy."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+_relay: Relay | None = None
+
+
+async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """What Envoy calls."""
+    global _relay
+    if scope["type"] == "lifespan":
+        await receive()
+        connection = socket.socket(fileno=int(os.environ[SOCKET_VARIABLE]))
+        loop = asyncio.get_running_loop()
+        _, _relay = await loop.create_connection(Relay, sock=connection)
+        telling = loop.create_task(_relay.tell_port())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        telling.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    assert _relay is not None, "the application has started"
+    await _relay.serve(scope, receive, send)

@@ -1,0 +1,37 @@
+"""What a front end is: it listens, carries calls to the services, and stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class AddressInUse(Exception):
+    """The server cannot listen on the address it was given."""
+
+
+@dataclass(frozen=True)
+class FrontEndSettings:
+    """Of the same names as in the configuration."""
+
+    address: str
+    max_message_bytes: int
+    max_metadata_bytes: int
+    max_connections: int
+    max_calls_per_connection: int
+    handshake_seconds: float
+    body_seconds: float
+    idle_connection_seconds: float
+    stall_seconds: float
+
+
+class FrontEnd(Protocol):
+    @property
+    def port(self) -> int:
+        """The one it listens on, once it was started."""
+
+    async def start(self) -> None:
+        """Raises AddressInUse."""
+
+    async def stop(self, is_drained: bool) -> None:
+        """is_drained: whether every call has ended; those that have not are ended now."""

@@ -1,0 +1,14 @@
+"""The protocols of the port beside gRPC, in the order in which each is asked for a request."""
+
+from __future__ import annotations
+
+from service.asgi.application import Protocol
+from service.asgi.http import HttpCalls
+from service.front_end import FrontEndSettings
+from service.services import Services
+
+
+def protocols_of(services: Services, settings: FrontEndSettings) -> list[Protocol]:
+    calls = HttpCalls(services.methods, services.pipeline, settings)
+    makers: list[type] = []
+    return [maker(calls) for maker in makers]

@@ -1,0 +1,1 @@
+"""Remote procedure calls, whatever transport carries them: methods, and what each call passes."""

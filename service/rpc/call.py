@@ -1,0 +1,88 @@
+"""Calls and messages as methods, admission and observation see them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+from google.protobuf.text_format import MessageToString
+
+from service.access.call import CallContext
+from unroll.v1 import unroll_pb2
+
+# Of a request whose text is logged; a longer one is not worth the event loop's time.
+_MOST_TEXT_BYTES = 16_384
+
+
+class ServerCall(CallContext, Protocol):
+    """A call while it is served.
+
+    Whatever a transport fails with because its caller has left is raised as CancelledError.
+    """
+
+    async def read(self) -> bytes | None:
+        """The next request as it came, uncompressed; None once the caller has sent all.
+
+        Raises RequestError for one that the transport does not take.
+        """
+
+    async def write(self, message: Message) -> None:
+        """Returns once the transport takes more: it waits for a caller that does not read."""
+
+    def has_room(self) -> bool:
+        """Whether write() would return at once now, and write_now() may be called."""
+
+    def write_now(self, data: bytes) -> None:
+        """Write a message of the method's response that is serialized already."""
+
+    async def send_headers(self) -> None:
+        """Let the caller know that the call was taken; otherwise the first message does."""
+
+
+class Incoming:
+    """The requests of a call that sends several, as bytes; none is kept once it is handed out."""
+
+    def __init__(self, call: ServerCall) -> None:
+        self._call = call
+
+    def __aiter__(self) -> Incoming:
+        return self
+
+    async def __anext__(self) -> bytes:
+        body = await self._call.read()
+        if body is None:
+            raise StopAsyncIteration
+        return body
+
+
+class MessageRequest:
+    """A message as a RequestInfo."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        self._message: Any = message
+
+    @property
+    def model(self) -> str:
+        """The name in whichever field the message has it."""
+        fields = ("model", "model_name", "name")
+        return next((n for n in (getattr(self._message, f, "") for f in fields) if n), "")
+
+    @property
+    def id(self) -> str:
+        """Of the inference protocol's requests, which have a field for it."""
+        own: str = getattr(self._message, "id", "")
+        return own
+
+    def text(self) -> str:
+        """Without a resume token: whoever reads it could go on with the stream."""
+        message = self._message
+        if isinstance(message, unroll_pb2.GenerateRequest) and message.resume_token:
+            sent, message = message, unroll_pb2.GenerateRequest()
+            message.CopyFrom(sent)
+            message.resume_token = b"..."
+        if (size := message.ByteSize()) > _MOST_TEXT_BYTES:
+            return f"({size} bytes)"
+        text: str = MessageToString(message, as_one_line=True, as_utf8=True)
+        return text

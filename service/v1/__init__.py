@@ -1,0 +1,1 @@
+"""unroll.v1: the service of our own protocol."""
