@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from bench.peers.pyvoy import check_pyvoy
+from bench.peers.pyvoy import find_envoy
 from bench.servers import Missing, Server, start_service
 
 ENVOY, GRPCIO = "envoy", "grpcio"
@@ -40,7 +40,7 @@ def front_end_arguments(name: str) -> tuple[str, ...]:
     if name == ENVOY:
         if not can_choose:
             raise Missing("`serve` has no --front-end")
-        check_pyvoy()
+        find_envoy()
     return ("--front-end", name) if can_choose else ()
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 from bench.servers import Missing, Server, free_port
+from service.envoy.server import EnvoyMissing, find
 
 _ROOT = Path(__file__).parents[2]
 
 
-def check_pyvoy() -> None:
-    """Raises Missing for what Envoy with Python inside needs and this machine lacks."""
-    for module in ("pyvoy", "find_libpython"):
-        if importlib.util.find_spec(module) is None:
-            raise Missing(f"the package {module} is not installed")
-    import find_libpython
+def find_envoy() -> tuple[str, str]:
+    """Envoy's program, and the shared library of this Python, which it must load first.
 
-    if find_libpython.find_libpython() is None:
-        raise Missing("this Python has no shared libpython")
+    Raises Missing.
+    """
+    try:
+        program, _, library = find()
+    except EnvoyMissing as missing:
+        raise Missing(str(missing)) from missing
+    return program, library
 
 
 def start_pyvoy(what: str, app: str) -> Server:
@@ -28,21 +29,22 @@ def start_pyvoy(what: str, app: str) -> Server:
 
     Raises Missing.
     """
-    check_pyvoy()
+    program, library = find_envoy()
     # Nothing public of pyvoy gives the configuration alone.
-    from pyvoy._server import PyvoyServer, get_envoy_environ, get_envoy_path
+    from pyvoy._server import PyvoyServer, get_envoy_environ
 
     port = free_port()
     config = PyvoyServer(app, port=port, lifespan=True).get_envoy_config()
     del config["admin"]
     environment = get_envoy_environ()
-    paths = (str(_ROOT), environment["PYTHONPATH"])
+    environment["LD_PRELOAD"] = library
+    environment["PYTHONPATH"] = os.pathsep.join((str(_ROOT), environment["PYTHONPATH"]))
     options = ["--config-yaml", json.dumps(config), "--log-level", "warning"]
     options += ["--use-dynamic-base-id", "--concurrency", "1"]
     return Server(
         what,
         options,
-        program=[str(get_envoy_path())],
-        environment={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        program=[program],
+        environment=environment,
         port=port,
     )

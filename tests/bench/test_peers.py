@@ -92,7 +92,7 @@ def test_envoy_is_skipped_by_name_without_what_it_needs(monkeypatch):
         raise Missing("this Python has no shared libpython")
 
     monkeypatch.setattr(front_ends, "_serve_help", lambda: "--front-end envoy|grpcio")
-    monkeypatch.setattr(front_ends, "check_pyvoy", lack)
+    monkeypatch.setattr(front_ends, "find_envoy", lack)
     names, skipped = front_ends.available_front_ends()
     assert (names, skipped) == (["grpcio"], {"envoy": "this Python has no shared libpython"})
     assert front_ends.front_end_arguments("grpcio") == ("--front-end", "grpcio")
