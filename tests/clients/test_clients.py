@@ -13,6 +13,7 @@ from tests.clients.environments import (
     CONFORMANCE,
     KSERVE,
     NODE,
+    OPENAI,
     ROOT,
     SHELL,
     TRITON,
@@ -20,6 +21,7 @@ from tests.clients.environments import (
     UNROLL_7,
     Environment,
 )
+from unroll import Client
 
 pytestmark = pytest.mark.clients
 
@@ -37,6 +39,7 @@ SCRIPTS = {
     "scripts/buf_curl.sh": SHELL,
     "node/infer.js": NODE,
 }
+OPENAIS = {"scripts/openai_completions.py": OPENAI, "node/complete.js": NODE}
 WITHIN_SECONDS = 120
 
 
@@ -56,6 +59,27 @@ def run(environment: Environment, script: str, *arguments: object) -> None:
 def test_an_unmodified_client_gets_its_answers(service: Service, script: str) -> None:
     """Each script is a client's own way to call; it exits with 0 if every answer was right."""
     run(SCRIPTS[script], script, service.target)
+
+
+@pytest.fixture(scope="session")
+def generated(service: Service) -> str:
+    """What Generate makes of the request in the scripts of OpenAI's clients."""
+    with Client(service.target, timeout=60) as client:
+        chunks = client.generate("prose", prompt="ROMEO:\n", max_tokens=60, seed=7, temperature=0.7)
+        return "".join(chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize("script", OPENAIS)
+def test_openais_clients_get_the_text_of_generate(
+    service: Service, generated: str, script: str
+) -> None:
+    run(OPENAIS[script], script, service.target, generated)
+
+
+@pytest.mark.parametrize("script", OPENAIS)
+def test_keys_of_openais_clients_are_tokens(secured: tuple[Service, str], script: str) -> None:
+    service, token = secured
+    run(OPENAIS[script], script, service.target, "--key", token)
 
 
 @pytest.mark.parametrize(
