@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ from unroll import Client
 pytestmark = pytest.mark.clients
 
 HERE = Path(__file__).parent
+OPENAI_PAGE = ROOT / "docs" / "openai.md"
 SCRIPTS = {
     "scripts/triton_server.py": TRITON,
     "scripts/triton_statistics.py": TRITON,
@@ -74,6 +77,31 @@ def test_openais_clients_get_the_text_of_generate(
     service: Service, generated: str, script: str
 ) -> None:
     run(OPENAIS[script], script, service.target, generated)
+
+
+@pytest.mark.parametrize(("language", "flag"), [("sh", "-euc"), ("python", "-c")])
+def test_the_examples_of_openais_clients_work(
+    service: Service, generated: str, language: str, flag: str
+) -> None:
+    """Those in docs/openai.md, as they stand there but for the port."""
+    (example,) = re.findall(rf"```{language}\n(.*?)```", OPENAI_PAGE.read_text(), re.DOTALL)
+    command = {"sh": "bash", "python": OPENAI.command}[language]
+    if language == "python" and (reason := OPENAI.missing()):
+        pytest.skip(reason)
+    finished = subprocess.run(
+        [command, flag, example.replace("127.0.0.1:50051", service.target)],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_SECONDS,
+    )
+    assert finished.returncode == 0, finished.stderr
+    if language == "python":
+        assert generated in finished.stdout
+        return
+    *events, last = finished.stdout.split("\n\n")[:-1]
+    assert last == "data: [DONE]"
+    parts = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert "".join(part["choices"][0]["text"] for part in parts) == generated[:40]
 
 
 @pytest.mark.parametrize("script", OPENAIS)

@@ -4,6 +4,8 @@ import gzip
 import http.client
 import json
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +101,14 @@ def test_every_sampling_parameter_of_the_table_is_a_field(api, parameter):
     value = parameter.least - 1
     error = api.refuse(**{parameter.name: value})
     assert (error["param"], error["message"]) == (parameter.name, parameter.problem(value))
+
+
+def test_the_page_lists_every_field():
+    page = (Path(__file__).parents[3] / "docs" / "openai.md").read_text()
+    table = page.partition("## Fields")[2].partition("## Answers")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = {name.partition(".")[0] for row in rows for name in re.findall(r"`([a-z_.]+)`", row)}
+    assert named == FIELDS
 
 
 def test_a_stream_is_refused_as_a_whole_answer_is(api):
