@@ -12,4 +12,4 @@ from service.services import Services
 def protocols_of(services: Services, settings: FrontEndSettings) -> list[Protocol]:
     calls = HttpCalls(services.methods, services.pipeline, settings)
     budget = services.pipeline.admission.budget
-    return [OpenAiProtocol(calls, services.registry, budget)]
+    return [OpenAiProtocol(calls, services.registry, budget, settings.stall_seconds)]

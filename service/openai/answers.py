@@ -11,8 +11,9 @@ from typing import Protocol
 from service.access.memory_budget import ANSWERS, MemoryBudget, Reservation
 from service.asgi.events import Headers, Send
 from service.openai.choices import Choice, LogProbabilities, Usage, quoted
-from service.openai.errors import Refusal, send_json
+from service.openai.errors import Refusal
 from service.openai.fields import CompletionRequest
+from service.openai.sending import send_json
 from unroll.v1 import unroll_pb2 as pb
 
 _EVENT_HEADERS: Headers = [
@@ -34,7 +35,7 @@ def head_of(request: CompletionRequest, fingerprint: str) -> str:
 
 
 class Answer(Protocol):
-    has_begun: bool
+    """end() and fail() raise TimeoutError where nobody reads them."""
 
     async def write(self, number: int, response: pb.GenerateResponse) -> None:
         """A message of the call of prompt ``number``."""
@@ -51,8 +52,6 @@ class Answer(Protocol):
 
 class GatheredAnswer:
     """All of it, kept until it is whole. budget: counts what is kept; write() raises Overloaded."""
-
-    has_begun = False
 
     def __init__(
         self, send: Send, request: CompletionRequest, head: str, budget: MemoryBudget
@@ -103,10 +102,13 @@ class StreamedAnswer:
     """Server-sent events, as WHATWG's HTML Living Standard has them (section 9.2).
 
     A message becomes one event for each choice that it brings something of.
+
+    send: for messages, within their call. send_last: for what follows.
     """
 
-    def __init__(self, send: Send, request: CompletionRequest, head: str) -> None:
-        self._send, self._request, self._head = send, request, head
+    def __init__(self, send: Send, send_last: Send, request: CompletionRequest, head: str) -> None:
+        self._send, self._send_last = send, send_last
+        self._request, self._head = request, head
         self._usage = Usage()
         # With the usage to come at the end, every other event says that it has none.
         self._after = ',"usage":null}\n\n' if request.includes_usage else "}\n\n"
@@ -117,7 +119,7 @@ class StreamedAnswer:
         self._plain_begin = [f'{self._before}{{"index":{i},"text":' for i in range(count)]
         self._has_logprobs = request.logprobs is not None
         self._offsets: dict[int, int] = {}  # by choice: where its next token begins
-        self.has_begun = False
+        self._has_begun = False
         # The calls of several prompts write side by side, and one must wait for another.
         self._turn = asyncio.Lock() if len(request.prompts) > 1 else None
 
@@ -136,24 +138,24 @@ class StreamedAnswer:
         await self._finish(f"{usage}data: [DONE]\n\n".encode())
 
     async def fail(self, refusal: Refusal) -> None:
-        if self.has_begun:
+        if self._has_begun:
             await self._finish(b"data: " + refusal.json() + b"\n\n")
         else:
-            await refusal.send(self._send)
+            await refusal.send(self._send_last)
 
     def close(self) -> None:
         """Nothing is kept."""
 
-    async def _write(self, body: bytes, has_more: bool = True) -> None:
-        if not self.has_begun:
-            self.has_begun = True
+    async def _write(self, body: bytes) -> None:
+        if not self._has_begun:
+            self._has_begun = True
             await self._send(
                 {"type": "http.response.start", "status": 200, "headers": _EVENT_HEADERS}
             )
-        await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _finish(self, body: bytes) -> None:
-        await self._write(body, has_more=False)
+        await self._send_last({"type": "http.response.body", "body": body, "more_body": False})
 
     def _events(self, first: int, response: pb.GenerateResponse) -> str:
         """first: the index of the call's first choice."""

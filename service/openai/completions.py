@@ -17,6 +17,7 @@ from service.openai.answers import Answer, GatheredAnswer, StreamedAnswer, head_
 from service.openai.errors import FieldInvalid, refusal_of
 from service.openai.fields import CompletionRequest, completion_of
 from service.openai.json_body import read_object
+from service.openai.sending import patient
 from service.rpc.status import OK, Status
 from unroll.v1 import unroll_pb2 as pb
 
@@ -33,14 +34,20 @@ class _Failed(Exception):
 
 class Completions:
     """fingerprint_of: what decides which tokens a seed gives, by model and version; empty for one
-    that is not served. budget: counts what answers keep until they are whole."""
+    that is not served. budget: counts what answers keep until they are whole. stall_seconds: how
+    long a part of one may wait for its caller to read."""
 
     def __init__(
-        self, calls: HttpCalls, fingerprint_of: Callable[[str, str], str], budget: MemoryBudget
+        self,
+        calls: HttpCalls,
+        fingerprint_of: Callable[[str, str], str],
+        budget: MemoryBudget,
+        stall_seconds: float,
     ) -> None:
         self.calls = calls
         self.fingerprint_of = fingerprint_of
         self.budget = budget
+        self.stall_seconds = stall_seconds
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _Completion(self, scope, receive, send).serve()
@@ -52,6 +59,7 @@ class _Completion:
     def __init__(self, server: Completions, scope: Scope, receive: Receive, send: Send) -> None:
         self._server = server
         self._scope, self._receive, self._send = scope, receive, send
+        self._send_last = patient(send, server.stall_seconds)
         self._answer: Answer | None = None
         self._param: str | None = None
         self._code: str | None = None
@@ -65,6 +73,8 @@ class _Completion:
             except* _Failed as failed:
                 status = _first_of(failed)
             await self._finish(status)
+        except TimeoutError:
+            pass  # nobody reads the answer; it is broken off
         finally:
             if self._answer is not None:
                 self._answer.close()
@@ -79,7 +89,7 @@ class _Completion:
 
     async def _finish(self, status: Status) -> None:
         if self._answer is None:
-            await refusal_of(status, self._param, self._code).send(self._send)
+            await refusal_of(status, self._param, self._code).send(self._send_last)
         elif status is OK:
             await self._answer.end()
         else:
@@ -109,8 +119,8 @@ class _Completion:
         fingerprint = server.fingerprint_of(generate.model, generate.model_version)
         head = head_of(request, fingerprint)
         if request.is_streamed:
-            return StreamedAnswer(self._send, request, head)
-        return GatheredAnswer(self._send, request, head, server.budget)
+            return StreamedAnswer(self._send, self._send_last, request, head)
+        return GatheredAnswer(self._send_last, request, head, server.budget)
 
 
 async def _as_it_is(message: Message, body: Body) -> Message:

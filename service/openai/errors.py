@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.access.codes import Code
-from service.asgi.events import Headers, Send
+from service.asgi.events import Send
 from service.asgi.http import headers_of, http_status
+from service.openai.sending import send_json
 from service.rpc.status import Status
 
 INVALID_REQUEST = "invalid_request_error"
@@ -73,15 +73,3 @@ def refusal_of(status: Status, param: str | None = None, code: str | None = None
     return Refusal(
         http_status(status), status.message, param, code or _CODES.get(status.code), tuple(headers)
     )
-
-
-async def send_json(
-    send: Send, status: int, body: bytes, more_headers: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
-    headers: Headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *more_headers,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

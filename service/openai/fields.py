@@ -94,6 +94,10 @@ def _settle_choices(request: CompletionRequest) -> None:
         raise FieldInvalid("best_of", f"best_of is {best_of}; choose up to {MAX_BEAMS}")
     if request.is_streamed:
         raise FieldInvalid("best_of", "best_of above n cannot be streamed; leave one of the two")
+    if request.logprobs:
+        raise FieldInvalid(
+            "logprobs", "best_of above n searches, and reports no likelier tokens; send logprobs 0"
+        )
     request.generate.beam.width, request.generate.beam.best = best_of, count
 
 

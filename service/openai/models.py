@@ -9,7 +9,8 @@ from typing import Any
 from service.asgi.events import Receive, Scope, Send
 from service.asgi.http import HttpCalls
 from service.asgi.request import Body
-from service.openai.errors import refusal_of, send_json
+from service.openai.errors import refusal_of
+from service.openai.sending import send_json
 from service.rpc.status import OK
 from unroll.v1 import unroll_pb2 as pb
 

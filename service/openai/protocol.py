@@ -23,11 +23,20 @@ _DIGITS = 12
 
 
 class OpenAiProtocol:
-    """A Protocol. registry: of the models that are served. budget: for answers that are kept."""
+    """A Protocol. registry: of the models that are served. budget: for answers that are kept.
 
-    def __init__(self, calls: HttpCalls, registry: ModelRegistry, budget: MemoryBudget) -> None:
+    stall_seconds: how long a part of an answer may wait for its caller to read.
+    """
+
+    def __init__(
+        self,
+        calls: HttpCalls,
+        registry: ModelRegistry,
+        budget: MemoryBudget,
+        stall_seconds: float,
+    ) -> None:
         self._registry = registry
-        self._completions = Completions(calls, self._fingerprint, budget)
+        self._completions = Completions(calls, self._fingerprint, budget, stall_seconds)
         self._models = Models(calls)
 
     def speaks(self, scope: Scope) -> bool:

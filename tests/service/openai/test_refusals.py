@@ -49,6 +49,7 @@ CASES = {
     "best_of below n": ({"n": 3, "best_of": 2}, "best_of", "choose at least n"),
     "wide best_of": ({"best_of": 17}, "best_of", "choose up to 16"),
     "best_of streamed": ({"best_of": 3, "stream": True}, "best_of", "cannot be streamed"),
+    "best_of with logprobs": ({"best_of": 3, "logprobs": 2}, "logprobs", "send logprobs 0"),
     "best_of with a seed": ({"best_of": 3}, None, "beam search goes without seed"),
     "logprobs as true": ({"logprobs": True}, "logprobs", "a whole number"),
     "many logprobs": ({"logprobs": 21}, "logprobs", "choose one from 0 to 20"),

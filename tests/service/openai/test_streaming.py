@@ -1,15 +1,18 @@
 """Events bring what a whole answer holds, as it is made."""
 
+import asyncio
 import json
 import logging
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from service.engine.decode import GenerateEngine
 from tests.service.grpc.test_service import engine_of, slow_engine, wait_until
-from tests.service.openai.api import Api, texts_of
+from tests.service.openai.api import Api, texts_of, with_defaults
 
 LONG = 400
 STEP_SECONDS = 0.004
@@ -117,15 +120,51 @@ def test_text_of_any_kind_is_one_line_of_ascii(api):
     assert len(json.loads(lines[0])["choices"][0]["text"]) >= 4
 
 
-def test_a_caller_that_leaves_frees_its_rows(service, monkeypatch):
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_caller_that_leaves_frees_its_rows(service, monkeypatch, is_streamed):
     slow_engine(service, monkeypatch)
     engine = engine_of(service, "letters")
-    with Api(service.target).stream(prompt=["abc", "d"], n=2, max_tokens=LONG) as events:
-        next(events)
+    with sent(service, prompt=["abc", "d"], n=2, max_tokens=LONG, stream=is_streamed):
         wait_until(lambda: len(engine.scheduler.rows) == 4)
     wait_until(lambda: engine.is_idle)
     assert engine.scheduler.free_rows == engine.scheduler.capacity
     wait_until(lambda: service.app.inflight.calls == 0)
+
+
+@contextmanager
+def sent(service, **fields):
+    """A request of which nothing is read; its caller leaves at the end of the block."""
+    host, _, port = service.target.rpartition(":")
+    body = json.dumps(with_defaults(fields)).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        head = f"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        yield connection
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_an_answer_that_nobody_reads_is_broken_off(start_service, is_streamed):
+    """Neither its call, nor what follows a call, is kept longer than the service waits."""
+    service = start_service(stall_seconds=0.5)
+    much = {"n": 64, "max_tokens": LONG, "logprobs": 20, "stream": is_streamed}
+
+    async def answers():
+        names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+        return names.count("Link._serve")
+
+    with sent(service, **much) as connection:
+        wait_until(lambda: service.run(answers()) == 1)
+        wait_until(lambda: service.run(answers()) == 0, seconds=60)
+        assert service.app.inflight.calls == 0
+        assert service.app.budget.used == 0
+        received = b""
+        while part := connection.recv(1 << 20):
+            received += part
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert b"[DONE]" not in received
+    assert b"usage" not in received
 
 
 def test_an_engine_that_breaks_ends_the_stream_with_an_error(service, monkeypatch, caplog):
