@@ -15,7 +15,8 @@ from tests.service.grpc.test_service import engine_of, slow_engine, wait_until
 from tests.service.openai.api import Api, texts_of, with_defaults
 
 LONG = 400
-STEP_SECONDS = 0.004
+# Tokens of streams that are handed over, and how long each takes.
+HANDED_OVER, STEP_SECONDS = 150, 0.008
 
 EACH = pytest.mark.parametrize(
     "fields",
@@ -168,19 +169,15 @@ def test_an_answer_that_nobody_reads_is_broken_off(start_service, is_streamed):
 
 
 def test_an_engine_that_breaks_ends_the_stream_with_an_error(service, monkeypatch, caplog):
-    runner = engine_of(service, "letters").runner
-    step, steps = runner.step, []
+    slow_engine(service, monkeypatch)
 
     def breaks(side, rows):
-        steps.append(rows)
-        if len(steps) > 5:
-            raise RuntimeError("broken on purpose")
-        step(side, rows)
+        raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(runner, "step", breaks)
     with caplog.at_level(logging.CRITICAL), Api(service.target).stream(max_tokens=LONG) as events:
-        *parts, last = list(events)
-    assert parts, "something was made before"
+        next(events)
+        monkeypatch.setattr(engine_of(service, "letters").runner, "step", breaks)
+        *_, last = list(events)
     error = json.loads(last)["error"]
     assert error["type"] == "server_error"
     assert error["message"]
@@ -207,8 +204,8 @@ def slowly(monkeypatch):
 
 def test_a_stream_that_is_handed_over_goes_on_elsewhere(replicas, slowly):
     stopping, other = (Api(service.target) for service in replicas)
-    whole = other.complete(n=2, max_tokens=LONG).texts
-    with stopping.stream(n=2, max_tokens=LONG) as events:
+    whole = other.complete(n=2, max_tokens=HANDED_OVER).texts
+    with stopping.stream(n=2, max_tokens=HANDED_OVER) as events:
         found = [next(events)]
         assert replicas[0].stop()
         found += events
@@ -224,7 +221,7 @@ def test_a_stream_that_is_handed_over_goes_on_elsewhere(replicas, slowly):
     begun = texts_of(events)
     for index, text in enumerate(whole):
         rest = other.events(model="letters", resume_token=tokens[index])
-        assert 0 < len(begun[index]) < LONG
+        assert 0 < len(begun[index]) < HANDED_OVER
         assert begun[index] + texts_of(rest)[index] == text
 
 
@@ -232,10 +229,10 @@ def test_a_whole_answer_that_is_handed_over_has_its_resume_token(replicas, slowl
     stopping, other = (Api(service.target) for service in replicas)
     engine = engine_of(replicas[0], "letters")
     with ThreadPoolExecutor(1) as pool:
-        answering = pool.submit(stopping.complete, max_tokens=LONG)
+        answering = pool.submit(stopping.complete, max_tokens=HANDED_OVER)
         wait_until(lambda: engine.scheduler.rows)
         assert replicas[0].stop()
         (choice,) = answering.result().content["choices"]
     assert choice["finish_reason"] is None
     rest = other.complete(model="letters", resume_token=choice["resume_token"])
-    assert choice["text"] + rest.texts[0] == other.complete(max_tokens=LONG).texts[0]
+    assert choice["text"] + rest.texts[0] == other.complete(max_tokens=HANDED_OVER).texts[0]
