@@ -17,6 +17,8 @@ from unroll.v1 import unroll_pb2 as pb
 MAX_PROMPTS = 128
 # OpenAI's, for a prompt; other inputs have an end of their own.
 DEFAULT_MAX_TOKENS = 16
+# Of a list or an object, while its own limit is not known here: more would hold up every stream.
+_MOST_ENTRIES = 20_000
 _MOST_32 = 2**32 - 1
 _MOST_64 = 2**64 - 1
 _MOST_FLOAT = 3.4028235e38  # of float32
@@ -152,7 +154,20 @@ def _text(name: str, value: Any) -> str:
 def _list(name: str, value: Any, wanted: str) -> list[Any]:
     if not isinstance(value, list):
         raise _wrong(name, value, wanted)
+    _check_entries(name, len(value))
     return value
+
+
+def _object(name: str, value: Any, wanted: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(name, value, wanted)
+    _check_entries(name, len(value))
+    return value
+
+
+def _check_entries(name: str, count: int) -> None:
+    if count > _MOST_ENTRIES:
+        raise FieldInvalid(name, f"{name} holds {count} entries; send at most {_MOST_ENTRIES}")
 
 
 def _whole(name: str, value: Any, least: int = 0, most: int = _MOST_32) -> int:
@@ -265,9 +280,7 @@ def _seed(request: CompletionRequest, name: str, value: Any) -> None:
 
 
 def _logit_bias(request: CompletionRequest, name: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        raise _wrong(name, value, "an object of token ids and numbers")
-    for token, bias in value.items():
+    for token, bias in _object(name, value, "an object of token ids and numbers").items():
         where = f"{name}.{_shown(token)}"
         if not (token.isascii() and token.isdecimal() and len(token) <= 10):
             raise FieldInvalid(where, f"{where} is no token id; send ids as decimal numbers")
@@ -277,12 +290,6 @@ def _logit_bias(request: CompletionRequest, name: str, value: Any) -> None:
 
 def _tokens(request: CompletionRequest, name: str, value: Any) -> None:
     getattr(request.generate.sampling, name).extend(_ids(name, value))
-
-
-def _options(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(name, value, "an object")
-    return value
 
 
 def _suffix(request: CompletionRequest, name: str, value: Any) -> None:
@@ -306,7 +313,7 @@ _READERS: dict[str, _Reader] = {
     "logprobs": _logprobs,
     "stop": _stop,
     "stream": _keeps("is_streamed", _flag),
-    "stream_options": _keeps("options", _options),
+    "stream_options": _keeps("options", lambda name, value: _object(name, value, "an object")),
     "seed": _seed,
     "logit_bias": _logit_bias,
     "suffix": _suffix,

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 from service.engine.errors import WrongInput
 
-# What begins another value: a body may hold so many of these, wherever they stand. A megabyte of
-# empty lists would be read as a hundred.
+# What begins another value: a body may hold so many of these, wherever they stand, as many as the
+# longest prompt and some more. A megabyte of empty lists would be read as a hundred.
 _SEPARATORS = b",[{"
-_MOST_SEPARATORS = 200_000
+_MOST_SEPARATORS = 140_000
 
 
 def read_object(data: bytes) -> dict[str, Any]:

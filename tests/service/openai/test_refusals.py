@@ -74,6 +74,7 @@ CASES = {
     "a large bias": ({"logit_bias": {"1": 101}}, None, "logit_bias[1] is 101"),
     "biases as a list": ({"logit_bias": [1]}, "logit_bias", "an object"),
     "banned as a string": ({"banned_tokens": "a"}, "banned_tokens", "a list of token ids"),
+    "too many banned": ({"banned_tokens": [1] * 20_001}, "banned_tokens", "20001 entries; send"),
     "a far token": ({"allowed_tokens": [99]}, None, "token 99"),
     "a large number": ({"temperature": 1e39}, "temperature", "float32"),
     "an endless number": ({"temperature": 10**400}, "temperature", "float32"),
