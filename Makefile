@@ -8,6 +8,11 @@ PIP_VERSION := 26.3
 # What `make locks` writes, for installing by hash: pip, and all that serving needs.
 LOCKS := deploy/locks
 by_hash = -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)/$(1).txt
+# A command that installs Debian packages, where this runs as root and one of them is missing.
+by_apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(1) >/dev/null 2>&1; then \
+		echo "installing $(1)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+			$(1) >/dev/null; fi || echo "not all of $(1) could be installed; tests skip what is missing"
 
 # Both onnxruntime packages install one module, so each has an environment of its own.
 VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
@@ -19,11 +24,12 @@ MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
 INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve openai node unroll-6 unroll-7 conformance
+CLIENTS := triton kserve perf-analyzer openai node unroll-6 unroll-7 conformance
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
 installed_openai := .venv-clients/openai/.installed
+installed_perf-analyzer := .venv-clients/perf-analyzer/.installed
 installed_unroll-6 := .venv-clients/unroll-6/.installed
 installed_unroll-7 := .venv-clients/unroll-7/.installed
 installed_conformance := .venv-clients/conformance/.installed
@@ -100,6 +106,12 @@ $(installed_node): $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json
 	@rm -f $@
 	cd $(NODE_CLIENT) && npm ci
 	@touch $@
+
+# What perf_analyzer is linked with and its wheel leaves to the system.
+client-perf-analyzer: perf-analyzer-libraries
+.PHONY: perf-analyzer-libraries
+perf-analyzer-libraries:
+	@$(call by_apt,libb64-0d)
 
 .PHONY: $(CLIENTS:%=client-%)
 $(CLIENTS:%=client-%): client-%:
@@ -187,10 +199,7 @@ test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where 
 OPS_PACKAGES := podman runc mmdebstrap prometheus prometheus-alertmanager haproxy
 
 ops-tools: ## install what verify-ops calls: Debian packages (as root), and tools from PyPI
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(OPS_PACKAGES) >/dev/null 2>&1; then \
-		echo "installing $(OPS_PACKAGES)"; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
-			$(OPS_PACKAGES) >/dev/null; fi || echo "not all of them could be installed; tests skip what is missing"
+	@$(call by_apt,$(OPS_PACKAGES))
 	@$(MAKE) --no-print-directory .venv-ops/.installed || \
 		echo "the tools from PyPI could not be installed; tests skip what is missing"
 
@@ -254,8 +263,19 @@ proto: $(STUBS)/.installed ## regenerate the stubs in unroll/ and the descriptor
 manifests: ## write the rules of deploy/prometheus as objects for Kubernetes
 	deploy/kubernetes/wrap-rules.sh
 
-bench: $(VENV)/.dev ## measure everything against the bars, in under ten minutes; ARGS="--only streams …"
+bench: $(VENV)/.dev ## measure everything against the bars, in some ten minutes; ARGS="--only streams …"
 	$(PY) -m bench $(ARGS)
+
+# An x86-64 server; what the bench runs in it is this clone's own model and graph.
+.venv-bench-triton/.installed: pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -m venv .venv-bench-triton
+	@.venv-bench-triton/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@.venv-bench-triton/bin/python -m pip install --quiet --no-deps --group bench-triton
+	@touch $@
+
+.PHONY: bench-triton
+bench-triton: .venv-bench-triton/.installed ## install Triton beside, a peer that make bench then measures as well
 
 capacity: $(VENV)/.dev ## measure what one core carries and write docs/capacity.md; some ten minutes on an idle machine
 	$(PY) -m bench.capacity $(ARGS)
@@ -311,6 +331,6 @@ sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds t
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-bench-triton .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
