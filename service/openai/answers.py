@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from service.access.memory_budget import ANSWERS, MemoryBudget, Reservation
-from service.asgi.events import Headers, Send
+from service.asgi.events import Direct, Headers, Send
 from service.openai.choices import Choice, LogProbabilities, Usage, quoted
 from service.openai.errors import Refusal
 from service.openai.fields import CompletionRequest
@@ -40,6 +40,12 @@ class Answer(Protocol):
     async def write(self, number: int, response: pb.GenerateResponse) -> None:
         """A message of the call of prompt ``number``."""
 
+    def has_room(self) -> bool:
+        """Whether write_now() may be called instead."""
+
+    def write_now(self, number: int, response: pb.GenerateResponse) -> None:
+        """As write(), which would not wait."""
+
     async def end(self) -> None:
         """Every call has ended well."""
 
@@ -69,6 +75,12 @@ class GatheredAnswer:
         _spread(response, self._request.choices, lambda sample: self._choice(first + sample))
         if response.HasField("usage"):
             self._usage.add(response.usage)
+
+    def has_room(self) -> bool:
+        return False  # what is kept is counted to the caller, whose task alone knows who that is
+
+    def write_now(self, number: int, response: pb.GenerateResponse) -> None:
+        raise AssertionError("there is no room")
 
     def _hold(self, size: int) -> None:
         self._left -= size
@@ -103,11 +115,19 @@ class StreamedAnswer:
 
     A message becomes one event for each choice that it brings something of.
 
-    send: for messages, within their call. send_last: for what follows.
+    send: for messages, within their call. send_last: for what follows. direct: of the server, where
+    it has that.
     """
 
-    def __init__(self, send: Send, send_last: Send, request: CompletionRequest, head: str) -> None:
-        self._send, self._send_last = send, send_last
+    def __init__(
+        self,
+        send: Send,
+        send_last: Send,
+        direct: Direct | None,
+        request: CompletionRequest,
+        head: str,
+    ) -> None:
+        self._send, self._send_last, self._direct = send, send_last, direct
         self._request, self._head = request, head
         self._usage = Usage()
         # With the usage to come at the end, every other event says that it has none.
@@ -124,12 +144,27 @@ class StreamedAnswer:
         self._turn = asyncio.Lock() if len(request.prompts) > 1 else None
 
     async def write(self, number: int, response: pb.GenerateResponse) -> None:
-        body = self._events(number * self._request.choices, response).encode()
+        if self.has_room():
+            self.write_now(number, response)
+            return
+        body = self._body(number, response)
         if self._turn is None:
             await self._write(body)
             return
         async with self._turn:
             await self._write(body)
+
+    def has_room(self) -> bool:
+        return (
+            self._has_begun
+            and self._direct is not None
+            and self._direct.has_room()
+            and (self._turn is None or not self._turn.locked())
+        )
+
+    def write_now(self, number: int, response: pb.GenerateResponse) -> None:
+        assert self._direct is not None, "there is room"
+        self._direct.send_now(self._body(number, response))
 
     async def end(self) -> None:
         usage = ""
@@ -156,6 +191,9 @@ class StreamedAnswer:
 
     async def _finish(self, body: bytes) -> None:
         await self._send_last({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _body(self, number: int, response: pb.GenerateResponse) -> bytes:
+        return self._events(number * self._request.choices, response).encode()
 
     def _events(self, first: int, response: pb.GenerateResponse) -> str:
         """first: the index of the call's first choice."""

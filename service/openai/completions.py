@@ -9,7 +9,7 @@ from functools import partial
 from google.protobuf.message import Message
 
 from service.access.memory_budget import MemoryBudget
-from service.asgi.events import Receive, Scope, Send, header
+from service.asgi.events import DIRECT, Receive, Scope, Send, header
 from service.asgi.http import HttpCalls, Read
 from service.asgi.request import Body
 from service.engine.errors import WrongInput
@@ -19,7 +19,6 @@ from service.openai.fields import CompletionRequest, completion_of
 from service.openai.json_body import read_object
 from service.openai.sending import patient
 from service.rpc.status import OK, Status
-from unroll.v1 import unroll_pb2 as pb
 
 _GENERATE = "/unroll.v1.UnrollService/Generate"
 
@@ -60,7 +59,7 @@ class _Completion:
         self._server = server
         self._scope, self._receive, self._send = scope, receive, send
         self._send_last = patient(send, server.stall_seconds)
-        self._answer: Answer | None = None
+        self.answer: Answer | None = None
         self._param: str | None = None
         self._code: str | None = None
 
@@ -76,28 +75,31 @@ class _Completion:
         except TimeoutError:
             pass  # nobody reads the answer; it is broken off
         finally:
-            if self._answer is not None:
-                self._answer.close()
+            if self.answer is not None:
+                self.answer.close()
 
     async def _call(self, number: int, read: Read) -> None:
         """number: of the prompt. Raises _Failed."""
+        writer = _PromptWriter(self, number)
         _, status = await self._server.calls.call(
-            self._scope, self._receive, _GENERATE, read, partial(self._write, number), "openai"
+            self._scope,
+            self._receive,
+            _GENERATE,
+            read,
+            writer.write,
+            "openai",
+            write_now=writer,
         )
         if status is not OK:
             raise _Failed(status)
 
     async def _finish(self, status: Status) -> None:
-        if self._answer is None:
+        if self.answer is None:
             await refusal_of(status, self._param, self._code).send(self._send_last)
         elif status is OK:
-            await self._answer.end()
+            await self.answer.end()
         else:
-            await self._answer.fail(refusal_of(status))
-
-    async def _write(self, number: int, response: pb.GenerateResponse) -> None:
-        assert self._answer is not None, "the request was read before anything was answered"
-        await self._answer.write(number, response)
+            await self.answer.fail(refusal_of(status))
 
     async def _read(self, body: Body) -> Message:
         """The message of the first prompt; the calls of the others begin."""
@@ -108,7 +110,7 @@ class _Completion:
         except FieldInvalid as error:
             self._param, self._code = error.param, error.code
             raise WrongInput(str(error)) from None
-        self._answer = self._answer_to(request)
+        self.answer = self._answer_to(request)
         first, *others = request.messages()
         for number, message in enumerate(others, start=1):
             self._others.create_task(self._call(number, partial(_as_it_is, message)))
@@ -119,8 +121,30 @@ class _Completion:
         fingerprint = server.fingerprint_of(generate.model, generate.model_version)
         head = head_of(request, fingerprint)
         if request.is_streamed:
-            return StreamedAnswer(self._send, self._send_last, request, head)
+            direct = self._scope["extensions"].get(DIRECT)
+            return StreamedAnswer(self._send, self._send_last, direct, request, head)
         return GatheredAnswer(self._send_last, request, head, server.budget)
+
+
+class _PromptWriter:
+    """The messages of one prompt's call, to the answer that is there once the request was read."""
+
+    def __init__(self, completion: _Completion, number: int) -> None:
+        self._completion, self._number = completion, number
+
+    @property
+    def _answer(self) -> Answer:
+        assert self._completion.answer is not None, "messages follow the request"
+        return self._completion.answer
+
+    async def write(self, response: Message) -> None:
+        await self._answer.write(self._number, response)
+
+    def has_room(self) -> bool:
+        return self._answer.has_room()
+
+    def write_now(self, response: Message) -> None:
+        self._answer.write_now(self._number, response)
 
 
 async def _as_it_is(message: Message, body: Body) -> Message:
