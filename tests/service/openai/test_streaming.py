@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from service.engine.decode import GenerateEngine
+from service.openai.answers import StreamedAnswer
 from tests.service.grpc.test_service import engine_of, slow_engine, wait_until
 from tests.service.openai.api import Api, texts_of, with_defaults
 
@@ -65,6 +66,23 @@ def test_every_event_is_a_part_of_one_answer(api):
 def test_tokens_come_one_by_one(api):
     events = api.events(tokens_per_message=1)
     assert {len(text) for text in map(only_text, events[:-1])} == {1}
+
+
+def test_tokens_wake_no_task_where_there_is_room(service, monkeypatch):
+    """Of several prompts too, whose calls write side by side."""
+    slow_engine(service, monkeypatch)
+    written, write_now = [], StreamedAnswer.write_now
+
+    def counts(self, number, response):
+        written.append(number)
+        write_now(self, number, response)
+
+    monkeypatch.setattr(StreamedAnswer, "write_now", counts)
+    api, fields = Api(service.target), {"prompt": ["abc", "d"], "max_tokens": 40}
+    events = api.events(**fields, tokens_per_message=1)
+    assert written.count(0) > 20
+    assert written.count(1) > 20
+    assert [text for _, text in sorted(texts_of(events).items())] == api.complete(**fields).texts
 
 
 def only_text(event):
