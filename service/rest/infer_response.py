@@ -27,11 +27,12 @@ class InferBody:
 
 def response_bytes(response: pb.ModelInferResponse) -> int:
     """Upper bound of what write_infer() makes of it beside itself, in bytes."""
-    return 4 * response.ByteSize() + _ELEMENT_BYTES * element_count(response)
+    size: int = response.ByteSize()
+    return 4 * size + _ELEMENT_BYTES * element_count(response)
 
 
 def element_count(response: pb.ModelInferResponse) -> int:
-    return int(sum(math.prod(output.shape) for output in response.outputs))
+    return sum(math.prod(output.shape) for output in response.outputs)
 
 
 def write_infer(response: pb.ModelInferResponse, wanted: WantedForm) -> InferBody:
