@@ -143,7 +143,7 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
                         ),
                     },
                 },
-            }
+            },
         ],
     }
 
