@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from service.engine.errors import WrongInput
+from service.serving.inputs import MAX_REQUEST_CHARACTERS
 
 Object = dict[str, Any]
 
@@ -18,7 +19,11 @@ Object = dict[str, Any]
 # each value, list and object with the pairs that it is made of. Measured with tracemalloc on the
 # dearest bodies, in tests/service/rest/test_json_body.py.
 _BYTE_BYTES, _VALUE_BYTES, _LIST_BYTES, _OBJECT_BYTES = 8, 96, 96, 480
+# Lists are made by C in one go, for which every thread waits: as many as a text may have brackets.
+_MOST_LISTS = MAX_REQUEST_CHARACTERS
 _MOST_QUOTED = 80
+# Elements that are written in one go, for the same reason.
+_PART_ELEMENTS = 4096
 _INT64 = 2**63
 
 
@@ -40,6 +45,10 @@ def read_object(body: bytes) -> Object:
     """
     if not body:
         return {}
+    if (lists := body.count(b"[")) > _MOST_LISTS:
+        raise WrongInput(
+            f"the request holds {lists} lists; send at most {_MOST_LISTS}, such as flat data"
+        )
     try:
         found = json.loads(
             str(body, "utf8"), object_pairs_hook=_unique, parse_float=_finite, parse_int=_whole
@@ -62,6 +71,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Object:
     return found
 
 
+# Both are functions of Python's, so that other threads get their turn between numbers.
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
@@ -148,6 +158,17 @@ def only(found: Object, known: Iterable[str], what: str = "the request") -> None
             raise WrongInput(
                 f"{what} has the unknown name {quoted(name)}; known are {', '.join(names)}"
             )
+
+
+def written_list(parts: Iterable[list[Any]]) -> bytes:
+    """The elements of all parts as one list."""
+    return b"[%b]" % b",".join(written(part)[1:-1] for part in parts if part)
+
+
+def parts_of(values: Any) -> Iterator[Any]:
+    """Slices of anything that has them, each small enough to be written in one go."""
+    for place in range(0, len(values), _PART_ELEMENTS):
+        yield values[place : place + _PART_ELEMENTS]
 
 
 def written(value: Any) -> bytes:

@@ -34,6 +34,8 @@ _HEADER_LENGTH = "inference-header-content-length"
 _JSON, _BINARY = b"application/json", b"application/octet-stream"
 _EVENTS = b"text/event-stream; charset=utf-8"
 _STREAM_HEADERS: Headers = [(b"content-type", _EVENTS), (b"cache-control", b"no-cache")]
+# Of a body, handed on at once.
+_PART_BYTES = 65_536
 # The last event of a stream that failed, for a caller that may not be reading.
 _LAST_EVENT_SECONDS = 5.0
 
@@ -233,7 +235,12 @@ class _Exchange:
             *(headers or ()),
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": every})
-        await self.send({"type": "http.response.body", "body": b"" if self.is_head else body})
+        last = max(0, len(body) - 1) // _PART_BYTES * _PART_BYTES
+        for place in range(0, 0 if self.is_head else last, _PART_BYTES):
+            part = body[place : place + _PART_BYTES]
+            await self.send({"type": "http.response.body", "body": part, "more_body": True})
+        rest = b"" if self.is_head else body[last:]
+        await self.send({"type": "http.response.body", "body": rest, "more_body": False})
 
 
 class _Events:

@@ -23,6 +23,7 @@ NAMES = (
 DATATYPES = ("BOOL", "INT8", "UINT64", "FP16", "BF16", "FP32", "FP64", "BYTES", "INT64")
 MODELS = ("mood", "mood.tensors", "letters", "letters.tensors", "speller", "foods", "tags-online")
 ENCODINGS = ("gzip", "deflate", "br", "identity", "gzip, deflate", "\t")
+_MOST_BYTES = 500_000
 
 
 @dataclass
@@ -108,6 +109,8 @@ def mutated(name: str, count: int) -> Iterator[Request]:
         for change in (_bytes, _headers, _path):
             if draw.random() < 0.15:
                 change(draw, request)
+        # What is beyond the largest message is refused while it is still sent.
+        request.body = request.body[:_MOST_BYTES]
         yield request
 
 

@@ -183,6 +183,19 @@ def test_compressed_bodies_are_read_and_written(rest):
     )
 
 
+def test_a_large_answer_comes_whole(rest, inference):
+    """Of many parts, each way: 9,000 numbers and twice as many texts."""
+    rows = ["the good food was bad " * 12] * 150
+    expected = inference.infer("tags", {"text": [[row] for row in rows]})
+    assert expected["probabilities"].size == 150 * 60
+    in_json = rest.infer("tags", {"inputs": [texts(*rows)]})
+    assert len(in_json.body) > 3 * 65_536
+    expect_same(outputs_of(in_json), expected)
+    everything = {"parameters": {"binary_data_output": True}}
+    in_binary = rest.infer("tags", {"inputs": [texts(*rows)], **everything})
+    expect_same(outputs_of(in_binary), expected)
+
+
 def test_a_bomb_and_a_broken_body_are_refused(rest):
     bomb = gzip.compress(bytes(50_000_000))
     assert rest.infer("mood", bomb, content_encoding="gzip").status == 413

@@ -1,5 +1,6 @@
 """JSON of callers: what is read costs no more than was reserved, and nothing odd gets through."""
 
+import json
 import math
 import tracemalloc
 
@@ -126,3 +127,16 @@ def test_half_a_surrogate_pair_is_refused_with_its_place():
 )
 def test_encoding_is_the_one_that_is_preferred(header, encoding):
     assert accepted({"headers": [(b"accept-encoding", header)]}) == encoding
+
+
+def test_more_lists_than_any_request_has_are_refused_before_they_are_made():
+    body = b'{"inputs": [' + b",".join([b"[]"] * 140_000) + b"]}"
+    with pytest.raises(WrongInput, match="140001 lists"):
+        read_object(body)
+
+
+def test_parts_make_one_list():
+    """However many there are, and none."""
+    for count in (0, 1, 4096, 4097, 10_000):
+        values = list(range(count))
+        assert json.loads(json_body.written_list(json_body.parts_of(values))) == values
