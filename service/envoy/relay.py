@@ -59,7 +59,8 @@ class _Call:
 
     def listen(self) -> None:
         self._is_listening = True
-        self._receive().add_done_callback(self._received)
+        # pyvoy hands out a future, but for a request without a body something that is awaited only.
+        asyncio.ensure_future(self._receive()).add_done_callback(self._received)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
         self._is_listening = False
@@ -85,7 +86,7 @@ class _Call:
         since nothing is received once the request is whole: Envoy answers at once, and empty."""
         if self._is_read and not (self._has_sent or self._is_listening):
             self._is_listening = True
-            self._receive().add_done_callback(self._looked)
+            asyncio.ensure_future(self._receive()).add_done_callback(self._looked)
         self._has_sent = False
 
     def _looked(self, event: asyncio.Future[dict[str, Any]]) -> None:

@@ -39,11 +39,12 @@ def test_a_text_is_answered_by_a_text(rest, caller):
 def test_a_stream_brings_each_token_as_an_event(rest):
     whole = generate(rest, "letters", {"text_input": "abc", **SAID}).found
     events = stream(rest, "letters", {"id": "7", "text_input": "abc", "parameters": SAID})
-    assert len(events) == 6
+    assert 1 < len(events) <= 6, "a reader that is behind gets several tokens at once"
     assert {event["id"] for event in events} == {"7"}
     assert "".join(event["text_output"] for event in events) == whole["text_output"]
-    assert [event["tokens"] for event in events] == [[token] for token in whole["tokens"]]
-    assert [event["finish_reason"] for event in events] == [""] * 5 + ["length"]
+    assert [token for event in events for token in event["tokens"]] == whole["tokens"]
+    assert [event["finish_reason"] for event in events[:-1]] == [""] * (len(events) - 1)
+    assert events[-1]["finish_reason"] == "length"
     assert events[0]["seed"] == "3"
     assert not [event for event in events if "triton_final_response" in event]
     fewer = stream(rest, "letters", {"text_input": "abc", **SAID, "tokens_per_message": 3})
@@ -111,7 +112,7 @@ def test_what_is_wrong_is_named_before_a_stream_begins(rest, model, content, wor
 def test_the_path_says_whether_to_stream(rest):
     content = {"text_input": "a", **SAID}
     assert generate(rest, "letters", content | {"stream": False}).status == 200
-    assert len(stream(rest, "letters", content | {"stream": True})) == 6
+    assert len(stream(rest, "letters", content | {"stream": True})) > 1
     refused = generate(rest, "letters", content | {"stream": True})
     assert (refused.status, "generate_stream" in refused.error) == (400, True)
     assert generate(rest, "letters", content | {"stream": False}, "generate_stream").status == 400
