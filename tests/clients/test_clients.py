@@ -38,7 +38,9 @@ SCRIPTS = {
     "scripts/triton_stream.py": TRITON,
     "scripts/triton_aio.py": TRITON,
     "scripts/triton_load.py": TRITON,
+    "scripts/triton_http.py": TRITON,
     "scripts/kserve_infer.py": KSERVE,
+    "scripts/kserve_rest.py": KSERVE,
     "scripts/buf_curl.sh": SHELL,
     "node/infer.js": NODE,
 }
