@@ -91,11 +91,14 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
         "request_headers_timeout": _duration(settings.handshake_seconds),
         # A stream may be silent for as long as it likes: the service bounds bodies and readers.
         "stream_idle_timeout": "0s",
+        # A socket is a stream as any other, with its limits.
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "common_http_protocol_options": {
             "idle_timeout": _duration(settings.idle_connection_seconds),
             "max_headers_count": _MOST_HEADERS,
         },
         "http2_protocol_options": {
+            "allow_connect": True,  # for WebSocket, RFC 8441
             "max_concurrent_streams": settings.max_calls_per_connection,
             "initial_stream_window_size": _STREAM_WINDOW,
             "initial_connection_window_size": _CONNECTION_WINDOW,

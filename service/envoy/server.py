@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from service.asgi.application import Application
+from service.asgi.events import Asgi
 from service.envoy.bootstrap import bootstrap
 from service.envoy.link import Link
 from service.envoy.relay import SOCKET_VARIABLE
@@ -70,9 +70,7 @@ class EnvoyServer:
     Raises EnvoyMissing.
     """
 
-    def __init__(
-        self, app: Application, settings: FrontEndSettings, lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: Asgi, settings: FrontEndSettings, lost: Callable[[], None]) -> None:
         self.port = 0
         self._app = app
         self._settings = settings
