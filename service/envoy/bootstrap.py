@@ -30,6 +30,10 @@ _MOST_HEADERS = 256
 # connection at this multiple.
 _HEADERS_FACTOR = 3
 
+# A call that ends before its caller has sent all, as a stream that is refused does: without this
+# Envoy resets it at once, and what its caller has not read yet is lost, the status too.
+_RUNTIME = {"envoy.reloadable_features.allow_multiplexed_upstream_half_close": True}
+
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
 
 
@@ -71,6 +75,7 @@ def bootstrap(
                 }
             ]
         },
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         # Nobody asks Envoy for them.
         "stats_config": {"stats_matcher": {"reject_all": True}},
     }

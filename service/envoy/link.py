@@ -197,13 +197,16 @@ class Link(asyncio.Protocol):
     def forget(self, number: int) -> None:
         self._calls.pop(number, None)
 
-    async def end_all(self) -> None:
-        """End every call now, and Envoy once what was written has left."""
+    async def end_all(self, seconds: float) -> None:
+        """End every call that has not ended by itself within so many seconds, then Envoy."""
         tasks = [call.task for call in self._calls.values()]
-        for task in tasks:
+        if tasks and seconds:
+            await asyncio.wait(tasks, timeout=seconds)
+        late = [task for task in tasks if not task.done()]
+        for task in late:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if late:
+            await asyncio.wait(late)
         self.post(frame(0, Kind.STOP))
 
 

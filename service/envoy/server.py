@@ -27,6 +27,8 @@ envoy_log = logging.getLogger("envoy")
 
 # Until Envoy listens, and from its end on until it has left.
 _START_SECONDS, _STOP_SECONDS = 20.0, 5.0
+# For calls that hold no request any more, such as a watcher's, to end by themselves.
+_LAST_SECONDS = 0.2
 # Signals that are the service's to handle, in whichever process of the group they arrive.
 _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -164,7 +166,7 @@ class EnvoyServer:
 
     async def stop(self, is_drained: bool) -> None:
         self._is_stopping = True
-        await self._link.end_all()
+        await self._link.end_all(_LAST_SECONDS if is_drained else 0.0)
         await asyncio.wait((self._ended,), timeout=_STOP_SECONDS)
         if not self._ended.done():
             self._process.kill()
