@@ -1,6 +1,8 @@
 """WebSocket (RFC 6455) over the body of a request and its answer, as Envoy hands upgrades on.
 
-Over HTTP/2 (RFC 8441) it is the same: Envoy answers for the difference.
+Over HTTP/2 (RFC 8441) it is the same: Envoy answers for the difference. Whoever is done with one
+returns without ending the answer: Envoy leaves a connection open whose answer has ended, and
+closes one whose answer was given up, once what was written has left.
 """
 
 from __future__ import annotations
@@ -89,6 +91,15 @@ class WebSocket:
             if message is not None:
                 return message
 
+    async def discard(self) -> None:
+        """Everything to come, so that what was sent is read before the connection closes.
+
+        Raises Closed in the end.
+        """
+        while True:
+            self._rest.clear()
+            await self._fill(1)
+
     async def _message(self) -> str | bytes | None:
         """None for a control frame that stands by itself."""
         kind, parts, size = None, [], 0
@@ -168,9 +179,8 @@ class WebSocket:
         if self._is_closed:
             return
         cut = reason.encode(errors="replace")[:_MOST_REASON_BYTES].decode(errors="ignore")
-        body = _frame_of(Kind.CLOSE, code.to_bytes(2) + cut.encode())
+        await self._put(Kind.CLOSE, code.to_bytes(2) + cut.encode())
         self._is_closed = True
-        await self._send({"type": "http.response.body", "body": body})
 
     async def _put(self, kind: Kind, data: bytes) -> None:
         if not self._is_closed:

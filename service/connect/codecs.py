@@ -73,6 +73,8 @@ def from_json(data: bytes, message: type[Message]) -> bytes:
     """The message of that type, serialized. Raises WrongInput, which names the field."""
     try:
         text = data.decode()
+        if not text.lstrip().startswith("{"):
+            raise ValueError("it is no object")
         parsed = json_format.Parse(text, message())
         serialized: bytes = parsed.SerializeToString()
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
@@ -88,6 +90,5 @@ def to_json(message: Message) -> bytes:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deep"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return "it is nested too deep" if "recursion" in text else text

@@ -37,6 +37,8 @@ _PREFIX = "unroll."
 # A bearer token in base64url, for pages, which can set no header.
 _TOKEN = "unroll.bearer."
 _CLOSE_CODES = 4000
+# For the other side's close, once this one has.
+_CLOSE_SECONDS = 1.0
 
 
 class WebSocketCall(ConnectCall):
@@ -58,6 +60,7 @@ class WebSocketCall(ConnectCall):
         self._takes_more = True
         self._reading: asyncio.Task[None] | None = None
         self._task = asyncio.current_task()
+        self._has_ended = False
 
     async def read(self) -> bytes | None:
         if self._reading is None:
@@ -74,6 +77,15 @@ class WebSocketCall(ConnectCall):
 
     async def _read_on(self) -> None:
         try:
+            await self._read_messages()
+            await self._socket.discard()
+        except Closed:
+            if self._task is not None and not self._has_ended:
+                self._task.cancel()
+
+    async def _read_messages(self) -> None:
+        """Until one that cannot be read. Raises Closed."""
+        try:
             while True:
                 message = await self._socket.next()
                 if self._takes_more:
@@ -81,9 +93,6 @@ class WebSocketCall(ConnectCall):
                     await self._requests.put(message if self._takes_more else None)
         except RequestError as error:
             await self._requests.put(error)
-        except Closed:
-            if self._task is not None:
-                self._task.cancel()
 
     async def request(self) -> bytes:
         message = await self.read()
@@ -104,11 +113,18 @@ class WebSocketCall(ConnectCall):
                 await self.write(message)
             except RequestError as error:
                 status = status_of(error)
+        self._has_ended, self._takes_more = True, False
         if status is OK:
             await self._socket.close(NORMAL_CLOSE, "")
             return
         await self._socket.send(dumped({"error": error_of(status)}), is_text=True)
         await self._socket.close(_CLOSE_CODES + status.code, status.message)
+
+    async def wait_closed(self) -> None:
+        """Until the other side has closed too, or has not in time."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_on())
+        await asyncio.wait((self._reading,), timeout=_CLOSE_SECONDS)
 
     def stop_reading(self) -> None:
         if self._reading is not None:
@@ -142,6 +158,7 @@ class WebSocketProtocol:
             return
         try:
             await self._server.serve(method, call, scope["headers"])
+            await call.wait_closed()
         finally:
             call.stop_reading()
 

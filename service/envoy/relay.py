@@ -31,6 +31,9 @@ SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
 # Envoy begins to listen once the application has started.
 _LISTEN_POLL_SECONDS = 0.01
 
+# What pyvoy logs of a call that is reset, at the end of several lines.
+RESET = "the response cannot be finished"
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], "asyncio.Future[dict[str, Any]]"]
 
@@ -126,7 +129,7 @@ class _Call:
 
     def reset(self) -> None:
         if not self.ended.done():
-            self.ended.set_exception(ConnectionAbortedError("the response cannot be finished"))
+            self.ended.set_exception(ConnectionAbortedError(RESET))
 
 
 class Relay(asyncio.Protocol):
