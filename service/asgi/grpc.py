@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from service.access.identity import Metadata
 from service.asgi.calls import CallServer
-from service.asgi.events import Event, Headers, Receive, Scope, Send, peer_of
+from service.asgi.events import DIRECT, Direct, Event, Headers, Receive, Scope, Send, peer_of
 from service.asgi.metadata import binary_values
 from service.asgi.request import ENCODINGS, Body
 from service.engine.errors import NotOffered, WrongInput
@@ -39,8 +39,8 @@ class GrpcCall:
     """A ServerCall; see there for what each part is."""
 
     __slots__ = (
-        "_body", "_encoding", "_has_started", "_send", "_trailers", "_until", "is_multiplexed",
-        "metadata", "method", "peer", "service",
+        "_body", "_direct", "_encoding", "_has_started", "_send", "_trailers", "_until",
+        "is_multiplexed", "metadata", "method", "peer", "service",
     )  # fmt: skip
 
     protocol = "grpc"
@@ -56,6 +56,7 @@ class GrpcCall:
         self.is_multiplexed = method.is_multiplexed
         self.peer = peer_of(scope)
         self._body, self._send = body, send
+        self._direct: Direct | None = scope["extensions"].get(DIRECT)
         self._trailers: Headers = []
         self._has_started = False
         self._encoding, self._until = b"", None  # type: bytes, float | None
@@ -90,24 +91,33 @@ class GrpcCall:
         return message
 
     async def write(self, message: Message) -> None:
-        if not self._has_started:
-            await self._start()
+        if self.has_room():
+            self.write_now(message.SerializeToString())
+            return
+        await self._start()
         await self._send({"type": "http.response.body", "body": framed(message), "more_body": True})
+
+    def has_room(self) -> bool:
+        return self._has_started and self._direct is not None and self._direct.has_room()
+
+    def write_now(self, data: bytes) -> None:
+        assert self._direct is not None, "there is room"
+        self._direct.send_now(b"\0" + len(data).to_bytes(4) + data)
 
     async def send_headers(self) -> None:
         if not self._has_started:
             await self._start()
-            # Envoy keeps headers back until there is some of the body.
+            # Servers hold headers back until something follows.
             await self._send({"type": "http.response.body", "body": b"", "more_body": True})
 
     async def _start(self) -> None:
-        self._has_started = True
-        await self._send(self.START)
+        if not self._has_started:
+            self._has_started = True
+            await self._send(self.START)
 
     async def end(self, status: Status, message: Message | None = None) -> None:
         """With the last message, where the call has one."""
-        if not self._has_started:
-            await self._start()
+        await self._start()
         body = b"" if message is None else framed(message)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
         trailers = _OK_TRAILERS if status is OK and not self._trailers else self.end_of(status)

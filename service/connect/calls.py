@@ -62,6 +62,12 @@ class ConnectCall:
     def set_trailer(self, name: str, value: str) -> None:
         self._trailers[name] = value
 
+    def has_room(self) -> bool:
+        return False  # messages are converted, and waited for
+
+    def write_now(self, data: bytes) -> None:
+        raise AssertionError("there is never room at once")
+
 
 class UnaryCall(ConnectCall):
     """body: reads the request as it came, uncompressed."""

@@ -34,14 +34,14 @@ class GrpcWebCall(GrpcCall):
         super().__init__(scope, method, body, send)
 
     async def _start(self) -> None:
-        self._has_started = True
-        await self._send(_start_of(self._kind))
+        if not self._has_started:
+            self._has_started = True
+            await self._send(_start_of(self._kind))
 
     async def end(self, status: Status, message: Message | None = None) -> None:
         if message is not None:
             await self.write(message)
-        elif not self._has_started:
-            await self._start()
+        await self._start()
         await self._send({"type": "http.response.body", "body": _trailers_of(self, status)})
 
 
@@ -59,6 +59,7 @@ class GrpcWebProtocol:
         kind = header(scope, b"content-type").lower().partition(b";")[0].strip()
         if kind.startswith(_TEXT):
             receive, send = _from_text(receive), _to_text(send)
+            scope = {**scope, "extensions": {}}  # nothing passes by ``send``
         answered = kind if kind.endswith(b"+proto") else kind + b"+proto"
         settings = self._server.settings
         body = Body(receive, settings.max_message_bytes, settings.body_seconds)
