@@ -62,7 +62,10 @@ class _Call:
 
     def listen(self) -> None:
         self._is_listening = True
-        self._receive().add_done_callback(self._received)
+        received = self._receive()
+        if not isinstance(received, asyncio.Future):  # of a request that is its headers alone
+            received = asyncio.ensure_future(received)
+        received.add_done_callback(self._received)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
         self._is_listening = False
