@@ -61,11 +61,14 @@ class _Call:
     # -- the request ---------------------------------------------------------------------------
 
     def listen(self) -> None:
+        self._expect(self._received)
+
+    def _expect(self, take: Callable[[asyncio.Future[dict[str, Any]]], None]) -> None:
         self._is_listening = True
         received = self._receive()
         if not isinstance(received, asyncio.Future):  # of a request that is its headers alone
             received = asyncio.ensure_future(received)
-        received.add_done_callback(self._received)
+        received.add_done_callback(take)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
         self._is_listening = False
@@ -90,8 +93,7 @@ class _Call:
         """Whether it has left; sending says so too. Called again and again while the call lasts,
         since nothing is received once the request is whole: Envoy answers at once, and empty."""
         if self._is_read and not (self._has_sent or self._is_listening):
-            self._is_listening = True
-            self._receive().add_done_callback(self._looked)
+            self._expect(self._looked)
         self._has_sent = False
 
     def _looked(self, event: asyncio.Future[dict[str, Any]]) -> None:
