@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.clients.environments import (
     KSERVE,
     NODE,
     ROOT,
+    SCHEMATHESIS,
     SHELL,
     TRITON,
     UNROLL_6,
@@ -37,6 +39,15 @@ SCRIPTS = {
     "scripts/buf_curl.sh": SHELL,
     "node/infer.js": NODE,
 }
+# Those that call over HTTP, with the environment of each.
+WEB_SCRIPTS = {
+    "scripts/buf_curl_web.sh": SHELL,
+    "scripts/schemathesis_run.sh": SCHEMATHESIS,
+    "node/connect.mjs": NODE,
+    "node/browser.mjs": NODE,
+}
+# Debian's and its derivatives' name first.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WITHIN_SECONDS = 120
 
 
@@ -58,6 +69,24 @@ def test_an_unmodified_client_gets_its_answers(service: Service, script: str) ->
     run(SCRIPTS[script], script, service.target)
 
 
+@pytest.mark.parametrize("script", WEB_SCRIPTS)
+def test_an_unmodified_client_of_http_gets_its_answers(
+    service: Service, script: str, every_service: Path, page_port: int
+) -> None:
+    """Connect, gRPC-Web, WebSocket, OpenAPI: as above, and a page in a browser."""
+    if not service.speaks_http():
+        pytest.skip(f"{script}: the front end is grpcio")
+    arguments: list[object] = [service.target]
+    if script == "node/connect.mjs":
+        arguments.append(every_service)
+    if script == "node/browser.mjs":
+        browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+        if browser is None:
+            pytest.skip(f"{script}: there is no chromium (Debian: apt-get install chromium)")
+        arguments += [browser, page_port]
+    run(WEB_SCRIPTS[script], script, *arguments)
+
+
 @pytest.mark.parametrize(
     ("environment", "beside"), [(UNROLL_6, "tritonclient"), (UNROLL_7, "")], ids=("6.33", "7")
 )
@@ -71,6 +100,15 @@ def test_the_installed_client_gets_its_answers(
 def test_the_installed_conformance_suite_tests_the_service(service: Service) -> None:
     """`pip install ./conformance`, without the clone: its module and its console script."""
     run(CONFORMANCE, "scripts/conformance_suite.py", service.target)
+
+
+@pytest.fixture(scope="session")
+def every_service(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of this project's protocol files as one descriptor set."""
+    path = tmp_path_factory.mktemp("protocols") / "protocols.binpb"
+    buf = Path(sys.executable).with_name("buf")
+    subprocess.run([buf, "build", ROOT / "proto", "--output", path], check=True)
+    return path
 
 
 @pytest.fixture(scope="session")
