@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from examples.demonstrations import SAMPLES, TourFailed, demonstrate
+from examples.over_http import show_over_http
 from unroll.channel import DEFAULT_TARGET, target_of
 from unroll.clients import Client
 from unroll.types import RequestFailed
@@ -45,6 +46,12 @@ def tour(client: Client) -> None:
             left_out.append(name)
     rest = f" Not here, so not shown: {', '.join(left_out)}." if left_out else ""
     print(f"\nThe tour is over: every call was answered.{rest}", flush=True)
+
+
+def _over_http() -> tuple[str, str, str]:
+    """A classifier of tour.toml, a text for it and the right label."""
+    sample = SAMPLES["models"]["sentiment"]
+    return "sentiment", sample["texts"][0], sample["labels"][0]
 
 
 def refuse_another_server(client: Client, target: str) -> None:
@@ -114,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 server = subprocess.Popen([*_SERVE, "--address", address])
             wait_until_ready(client, server)
             tour(client)
+            show_over_http(target, *_over_http())
         if server is not None:
             if chosen.stay:
                 print(f"Serving on {target} until Ctrl-C.", flush=True)
