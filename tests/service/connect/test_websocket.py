@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, RemoteSettingsChanged, ResponseReceived
 
 from service.access.auth import new_token
 from service.access.inflight import InflightTracker
@@ -43,27 +48,27 @@ def wait_until_empty(inflight: InflightTracker) -> None:
 
 
 def test_each_word_is_labelled_before_the_next_is_sent(open_socket):
-    socket = open_socket(STREAM_TAG, "unroll.json")
-    assert socket.headers["sec-websocket-protocol"] == "unroll.json"
-    socket.send(START)
+    opened = open_socket(STREAM_TAG, "unroll.json")
+    assert opened.headers["sec-websocket-protocol"] == "unroll.json"
+    opened.send(START)
     for position, word in enumerate(("a", "b", "c")):
-        socket.send({"words": {"words": [word]}})
-        opcode, payload = socket.receive()
+        opened.send({"words": {"words": [word]}})
+        opcode, payload = opened.receive()
         assert opcode == TEXT
         assert f'"text":"{word}"'.encode() in payload, position
-    socket.send("")
-    messages, code, reason = socket.rest()
+    opened.send("")
+    messages, code, reason = opened.rest()
     assert (code, reason) == (1000, "")
     assert messages[-1]["usage"]["outputTokens"] == 3
 
 
 def test_protobuf_is_in_binary_messages(open_socket):
-    socket = open_socket(STREAM_TAG, "other", "unroll.proto")
+    opened = open_socket(STREAM_TAG, "other", "unroll.proto")
     start = pb.StreamTagRequest(start=pb.StreamTagStart(model="tags-online"))
-    socket.send(start.SerializeToString())
-    socket.send(pb.StreamTagRequest(text="a b").SerializeToString())
-    socket.send("")
-    messages, code, _ = socket.rest()
+    opened.send(start.SerializeToString())
+    opened.send(pb.StreamTagRequest(text="a b").SerializeToString())
+    opened.send("")
+    messages, code, _ = opened.rest()
     read = [pb.StreamTagResponse.FromString(message) for message in messages]
     assert [token.text for each in read for token in each.tokens] == ["a", "b"]
     assert code == 1000
@@ -71,10 +76,10 @@ def test_protobuf_is_in_binary_messages(open_socket):
 
 def test_one_request_is_answered_by_a_stream_with_grpcs_tokens(open_socket, envoy_service):
     """Without a subprotocol, as a page's first try is."""
-    socket = open_socket(GENERATE)
-    assert "sec-websocket-protocol" not in socket.headers
-    socket.send(ASKED)
-    messages, code, _ = socket.rest()
+    opened = open_socket(GENERATE)
+    assert "sec-websocket-protocol" not in opened.headers
+    opened.send(ASKED)
+    messages, code, _ = opened.rest()
     with Client(envoy_service.target, timeout=20) as client:
         chunks = client.generate("letters", prompt="ab", max_tokens=12, sampling=Sampling(seed=7))
         expected = [token.id for chunk in chunks for token in chunk.tokens]
@@ -83,17 +88,17 @@ def test_one_request_is_answered_by_a_stream_with_grpcs_tokens(open_socket, envo
 
 
 def test_a_failure_is_the_last_message_and_the_close_code(open_socket):
-    socket = open_socket(GENERATE, "unroll.json")
-    socket.send({"model": "nobody"})
-    messages, code, reason = socket.rest()
+    opened = open_socket(GENERATE, "unroll.json")
+    opened.send({"model": "nobody"})
+    messages, code, reason = opened.rest()
     assert code == 4005
     assert messages == [{"error": {"code": "not_found", "message": reason}}]
 
 
 def test_a_long_reason_is_cut_between_characters(open_socket):
-    socket = open_socket(GENERATE)
-    socket.send({"model": "字" * 200})
-    ((error,), code, reason) = socket.rest()
+    opened = open_socket(GENERATE)
+    opened.send({"model": "字" * 200})
+    ((error,), code, reason) = opened.rest()
     assert code == 4005
     assert error["error"]["message"].startswith(reason)
     assert 120 < len(reason.encode()) <= 123
@@ -123,15 +128,15 @@ WRONG = {
 def test_what_is_no_request_ends_the_call(
     open_socket: Callable[..., Socket], sent: bytes, code: int
 ) -> None:
-    socket = open_socket(GENERATE)
-    socket.send_raw(sent)
-    ((error,), closed, _) = socket.rest(waits=False)
+    opened = open_socket(GENERATE)
+    opened.send_raw(sent)
+    ((error,), closed, _) = opened.rest(waits=False)
     assert closed == code, error
 
 
 def test_a_message_may_come_in_parts_with_pings_between(open_socket):
-    socket = open_socket(STREAM_TAG)
-    socket.send(START)
+    opened = open_socket(STREAM_TAG)
+    opened.send(START)
     text = b'{"words":{"words":["a"]}}'
     for part in (
         frame(TEXT, text[:5], False),
@@ -140,30 +145,30 @@ def test_a_message_may_come_in_parts_with_pings_between(open_socket):
         frame(0, text[9:]),
     ):
         for byte in part:
-            socket.send_raw(bytes((byte,)))
-    assert socket.receive() == (PONG, b"still there?")
-    assert b'"text":"a"' in socket.receive()[1]
-    socket.send("")
-    assert socket.rest()[1] == 1000
+            opened.send_raw(bytes((byte,)))
+    assert opened.receive() == (PONG, b"still there?")
+    assert b'"text":"a"' in opened.receive()[1]
+    opened.send("")
+    assert opened.rest()[1] == 1000
 
 
 def test_a_large_message_is_read_whole(open_socket, envoy_service):
-    socket = open_socket(f"{UNROLL}/Classify")
-    socket.send({"model": "mood", "texts": ["a b c d"] * 900})
-    messages, code, _ = socket.rest()
+    opened = open_socket(f"{UNROLL}/Classify")
+    opened.send({"model": "mood", "texts": ["a b c d"] * 900})
+    messages, code, _ = opened.rest()
     assert (len(messages[0]["classifications"]), code) == (900, 1000)
 
 
 def test_a_close_ends_the_call_and_is_answered(open_socket, envoy_service):
     inflight = envoy_service.app.inflight
     wait_until_empty(inflight)
-    socket = open_socket(STREAM_TAG)
-    socket.send(START)
-    socket.send({"text": "a"})
-    socket.receive()
+    opened = open_socket(STREAM_TAG)
+    opened.send(START)
+    opened.send({"text": "a"})
+    opened.receive()
     assert inflight.calls == 1
-    socket.close(4321)
-    messages, code, _ = socket.rest()
+    opened.close(4321)
+    messages, code, _ = opened.rest()
     assert (messages, code) == ([], 4321)
     wait_until_empty(inflight)
 
@@ -171,19 +176,19 @@ def test_a_close_ends_the_call_and_is_answered(open_socket, envoy_service):
 def test_a_connection_that_ends_ends_the_call(open_socket, envoy_service):
     inflight = envoy_service.app.inflight
     wait_until_empty(inflight)
-    socket = open_socket(STREAM_TAG)
-    socket.send(START)
-    socket.send({"text": "a"})
-    socket.receive()
+    opened = open_socket(STREAM_TAG)
+    opened.send(START)
+    opened.send({"text": "a"})
+    opened.receive()
     assert inflight.calls == 1
-    socket.end()
+    opened.end()
     wait_until_empty(inflight)
 
 
 def test_a_deadline_closes_the_socket(open_socket):
-    socket = open_socket(STREAM_TAG, connect_timeout_ms="200")
-    socket.send(START)
-    ((error,), code, _) = socket.rest()
+    opened = open_socket(STREAM_TAG, connect_timeout_ms="200")
+    opened.send(START)
+    ((error,), code, _) = opened.rest()
     assert (error["error"]["code"], code) == ("deadline_exceeded", 4004)
 
 
@@ -220,9 +225,9 @@ def test_there_is_no_socket_where_there_is_no_method(open_socket):
 
 def test_pages_of_this_server_and_those_allowed_may_open_one(open_socket, envoy_service):
     for origin in (f"http://{envoy_service.target}", PAGE):
-        socket = open_socket(GENERATE, origin=origin)
-        socket.send(ASKED)
-        assert socket.rest()[1] == 1000
+        opened = open_socket(GENERATE, origin=origin)
+        opened.send(ASKED)
+        assert opened.rest()[1] == 1000
 
 
 def test_a_token_comes_as_a_header_or_as_a_subprotocol(
@@ -233,13 +238,52 @@ def test_a_token_comes_as_a_header_or_as_a_subprotocol(
     tokens = tmp_path / "tokens"
     tokens.write_text(line + "\n")
     service = start_service(front_end="envoy", auth_tokens=tokens)
-    socket = Socket(service.target, GENERATE)
-    ((error,), code, _) = socket.rest()
+    opened = Socket(service.target, GENERATE)
+    ((error,), code, _) = opened.rest()
     assert (error["error"]["code"], code) == ("unauthenticated", 4016)
     encoded = urlsafe_b64encode(secret.encode()).decode().rstrip("=")
-    for socket in (
+    for opened in (
         Socket(service.target, GENERATE, authorization=f"Bearer {secret}"),
         Socket(service.target, GENERATE, f"unroll.bearer.{encoded}", "unroll.json"),
     ):
-        socket.send(ASKED)
-        assert socket.rest()[1] == 1000
+        opened.send(ASKED)
+        assert opened.rest()[1] == 1000
+
+
+def test_a_socket_opens_over_http_2_too(envoy_service):
+    """By extended CONNECT, as browsers do where a connection is there (RFC 8441)."""
+    host, _, port = envoy_service.target.partition(":")
+    client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    client.initiate_connection()
+    with socket.create_connection((host, int(port)), 20) as connection:
+        connection.sendall(client.data_to_send())
+        found: list[Any] = []
+
+        def read_until(is_there: Callable[[], bool]) -> None:
+            while not is_there():
+                found.extend(client.receive_data(connection.recv(65_536)))
+                connection.sendall(client.data_to_send())
+
+        def of(kind: type) -> list[Any]:
+            return [event for event in found if isinstance(event, kind)]
+
+        read_until(lambda: bool(of(RemoteSettingsChanged)))
+        assert client.remote_settings.enable_connect_protocol == 1
+        head = {
+            ":method": "CONNECT",
+            ":protocol": "websocket",
+            ":scheme": "http",
+            ":path": GENERATE,
+            ":authority": envoy_service.target,
+            "sec-websocket-version": "13",
+            "sec-websocket-protocol": "unroll.json",
+        }
+        client.send_headers(1, list(head.items()))
+        client.send_data(1, frame(TEXT, json.dumps(ASKED).encode()))
+        connection.sendall(client.data_to_send())
+        close = b"\x88\x02" + (1000).to_bytes(2)
+        read_until(lambda: b"".join(event.data for event in of(DataReceived)).endswith(close))
+    (answer,) = of(ResponseReceived)
+    headers = dict(answer.headers)
+    assert headers[":status"] == "200"
+    assert headers["sec-websocket-protocol"] == "unroll.json"
