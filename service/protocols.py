@@ -12,6 +12,8 @@ from service.connect.grpc_web import GrpcWebProtocol
 from service.connect.protocol import ConnectProtocol
 from service.connect.websocket import WebSocketProtocol
 from service.front_end import FrontEndSettings
+from service.openai.protocol import OpenAiProtocol
+from service.rest.protocol import RestProtocol
 from service.services import Services
 
 
@@ -23,14 +25,15 @@ def application_of(services: Services, settings: FrontEndSettings) -> Asgi:
 
 
 def protocols_of(services: Services, settings: FrontEndSettings) -> list[Protocol]:
-    calls = HttpCalls(services.methods, services.pipeline, settings)
-    makers: list[type] = []
     server, methods = CallServer(services.pipeline, settings), services.methods
+    calls = HttpCalls(services.http_methods, services.pipeline, settings)
+    budget = services.pipeline.admission.budget
     speaking: list[Protocol] = [
         WebSocketProtocol(methods, server, origins_of(settings)),
         GrpcWebProtocol(methods, server),
         ConnectProtocol(methods, server),
-        *(maker(calls) for maker in makers),
+        RestProtocol(calls, services.infer_handler, budget),
+        OpenAiProtocol(calls, services.registry, budget, settings.stall_seconds),
     ]
     parts = [each.openapi() for each in speaking if isinstance(each, Described)]
     return [*speaking, OpenApiProtocol(parts)]

@@ -38,7 +38,7 @@ _LISTEN_POLL_SECONDS = 0.01
 RESET = "the response cannot be finished"
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], "asyncio.Future[dict[str, Any]]"]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class _Call:
@@ -61,14 +61,13 @@ class _Call:
     # -- the request ---------------------------------------------------------------------------
 
     def listen(self) -> None:
-        self._expect(self._received)
-
-    def _expect(self, take: Callable[[asyncio.Future[dict[str, Any]]], None]) -> None:
         self._is_listening = True
-        received = self._receive()
-        if not isinstance(received, asyncio.Future):  # of a request that is its headers alone
-            received = asyncio.ensure_future(received)
-        received.add_done_callback(take)
+        self._next_event().add_done_callback(self._received)
+
+    def _next_event(self) -> asyncio.Future[dict[str, Any]]:
+        event = self._receive()
+        # Of a request without a body the event is there already, and no future.
+        return event if asyncio.isfuture(event) else asyncio.ensure_future(event)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
         self._is_listening = False
@@ -93,7 +92,8 @@ class _Call:
         """Whether it has left; sending says so too. Called again and again while the call lasts,
         since nothing is received once the request is whole: Envoy answers at once, and empty."""
         if self._is_read and not (self._has_sent or self._is_listening):
-            self._expect(self._looked)
+            self._is_listening = True
+            self._next_event().add_done_callback(self._looked)
         self._has_sent = False
 
     def _looked(self, event: asyncio.Future[dict[str, Any]]) -> None:

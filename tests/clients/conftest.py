@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from service.access.auth import new_token
 from tests.clients.environments import ROOT
 
 READY = "ready: gRPC on port "
@@ -51,6 +54,23 @@ class Service:
         return "".join(self.log)
 
 
+@contextmanager
+def serving(*flags: str) -> Iterator[Service]:
+    """The service with ``flags``; whatever callers did, it ends well."""
+    serve = [sys.executable, "-m", "service", "serve", "--models", "models"]
+    command = [*serve, *FREE_PORTS, *AT_ONCE, *flags]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
+        try:
+            running = Service(process)
+            yield running
+            log = running.stop()
+            assert process.returncode == 0, log
+            assert "Traceback" not in log, log
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope="session")
 def page_port() -> int:
     """Of the one origin whose pages may call."""
@@ -62,16 +82,15 @@ def page_port() -> int:
 
 @pytest.fixture(scope="session")
 def service(page_port: int) -> Iterator[Service]:
-    """One service for every client; whatever they did, it ends well."""
-    serve = [sys.executable, "-m", "service", "serve", "--models", "models"]
-    command = [*serve, *FREE_PORTS, *AT_ONCE, "--cors-origins", f"http://127.0.0.1:{page_port}"]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
-        try:
-            running = Service(process)
-            yield running
-            log = running.stop()
-            assert process.returncode == 0, log
-            assert "Traceback" not in log, log
-        finally:
-            process.kill()
+    """One service for every client."""
+    with serving("--cors-origins", f"http://127.0.0.1:{page_port}") as running:
+        yield running
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[tuple[Service, str]]:
+    """A service that asks for tokens, and one that it takes."""
+    token, line = new_token("client", ["infer"])
+    (tmp_path / "tokens").write_text(line)
+    with serving("--auth-tokens", str(tmp_path / "tokens")) as running:
+        yield running, token
