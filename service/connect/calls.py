@@ -205,7 +205,7 @@ async def answer_whole(
     await send({"type": "http.response.body", "body": body})
 
 
-async def uncompressed(data: bytes, encoding: bytes, most: int) -> bytes:
+def uncompressed(data: bytes, encoding: bytes, most: int) -> bytes:
     """Raises as ``inflated``."""
     return inflated(data, encoding, most) if encoding and data else data
 

@@ -92,7 +92,7 @@ class ConnectProtocol:
 
         async def read() -> bytes:
             most = self._server.settings.max_message_bytes
-            return await uncompressed(await whole.whole(), encoding, most)
+            return uncompressed(await whole.whole(), encoding, most)
 
         return UnaryCall(scope, method, send, found, read)
 
@@ -119,7 +119,7 @@ class ConnectProtocol:
         encoding = encoding_of(asked.get("compression", "").encode())
 
         async def read() -> bytes:
-            return await uncompressed(data, encoding, self._server.settings.max_message_bytes)
+            return uncompressed(data, encoding, self._server.settings.max_message_bytes)
 
         return codec, read
 
