@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from examples.demonstrations import SAMPLES, TourFailed, demonstrate
+from examples.over_http import show_over_http
 from unroll.channel import DEFAULT_TARGET, target_of
 from unroll.clients import Client
 from unroll.types import RequestFailed
@@ -28,8 +29,10 @@ _SERVE = (sys.executable, "-m", "service", "serve", "--propagation-seconds", "0"
 STOPPED_BY_USER = 130
 
 
-def tour(client: Client) -> None:
-    """Raises TourFailed when an answer is wrong, RequestFailed when a call fails.
+def tour(client: Client, target: str = "") -> None:
+    """target: of the server, to call it over HTTP as well where it speaks that.
+
+    Raises TourFailed when an answer is wrong, RequestFailed when a call fails.
 
     Every model that is served is shown, those of tour.toml first. One of them that the server
     does not know is left out, and named at the end; one whose bundle it refused fails the tour.
@@ -43,8 +46,15 @@ def tour(client: Client) -> None:
             raise TourFailed(f"the server refused {name}: {refused[name]}")
         if name not in served or not demonstrate(client, served[name]):
             left_out.append(name)
+    show_over_http(target, *_over_http())
     rest = f" Not here, so not shown: {', '.join(left_out)}." if left_out else ""
     print(f"\nThe tour is over: every call was answered.{rest}", flush=True)
+
+
+def _over_http() -> tuple[str, str, str]:
+    """A classifier of tour.toml, a text for it and the right label."""
+    sample = SAMPLES["models"]["sentiment"]
+    return "sentiment", sample["texts"][0], sample["labels"][0]
 
 
 def refuse_another_server(client: Client, target: str) -> None:
@@ -113,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 refuse_another_server(client, target)
                 server = subprocess.Popen([*_SERVE, "--address", address])
             wait_until_ready(client, server)
-            tour(client)
+            tour(client, target)
         if server is not None:
             if chosen.stay:
                 print(f"Serving on {target} until Ctrl-C.", flush=True)

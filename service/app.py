@@ -17,7 +17,6 @@ from service.access.admission import AdmissionControl
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.access.security import Security, log_security, secure
-from service.asgi.application import Application
 from service.config import (
     Config,
     ConfigInvalid,
@@ -43,7 +42,7 @@ from service.process.memory import memory_limit, resident_bytes, trim_memory
 from service.process.overload import OverloadManager
 from service.process.reloading import Reloading
 from service.process.signals import end_after, on_hang_up
-from service.protocols import protocols_of
+from service.protocols import application_of
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
@@ -190,7 +189,7 @@ class App:
         )
         if config.front_end != "grpcio":
             try:
-                app = Application(self.services, settings, protocols_of(self.services, settings))
+                app = application_of(self.services, settings)
                 return EnvoyServer(app, settings, self._cut_off)
             except EnvoyMissing as error:
                 if config.front_end == "envoy":

@@ -47,6 +47,11 @@ class Config:
         "is installed)",
         among=("auto", "envoy", "grpcio"),
     )
+    cors_origins: str = _setting(
+        "",
+        "origins of pages whose scripts may call, SCHEME://HOST[:PORT], separated by commas (* = "
+        "all, empty = none)",
+    )
     http_address: str = _setting(
         "127.0.0.1:8002", "address of metrics and probes, HOST:PORT (port 0 = any free one)"
     )
@@ -201,6 +206,7 @@ class Config:
         if self.log_texts and not self.log_requests:
             raise ConfigInvalid("log_texts is on and log_requests is not; turn both on, or none")
         split_address(self.http_address, "http_address")
+        _check_origins(self.cors_origins)
         split_precision(self.precision)
         self._check_security()
 
@@ -228,6 +234,17 @@ def _check(name: str, value: Any, metadata: Any) -> None:
         raise ConfigInvalid(f"{name} is {value}; choose at least {least}")
     if above is not None and not (math.isfinite(value) and value > above):
         raise ConfigInvalid(f"{name} is {value}; choose more than {above}")
+
+
+def _check_origins(origins: str) -> None:
+    """Raises ConfigInvalid."""
+    for origin in origins.split(",") if origins else ():
+        scheme, _, host = origin.partition("://")
+        if origin != "*" and not (scheme.isalnum() and host and not set(host) & set("/ @?#*")):
+            raise ConfigInvalid(
+                f"cors_origins has {origin!r}; write SCHEME://HOST or SCHEME://HOST:PORT, with "
+                "commas and no spaces between, or *"
+            )
 
 
 def is_loopback(host: str) -> bool:

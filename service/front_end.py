@@ -23,6 +23,7 @@ class FrontEndSettings:
     body_seconds: float
     idle_connection_seconds: float
     stall_seconds: float
+    cors_origins: str = ""
 
 
 class FrontEnd(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Sequence
 
+from service.asgi.calls import CallServer
 from service.asgi.events import Receive, Scope, Send, header
 from service.asgi.grpc import CONTENT_TYPE as GRPC
 from service.asgi.grpc import GrpcProtocol
@@ -34,7 +35,7 @@ class Application:
     def __init__(
         self, services: Services, settings: FrontEndSettings, others: Sequence[Protocol] = ()
     ) -> None:
-        self._grpc = GrpcProtocol(services.methods, services.pipeline, settings)
+        self._grpc = GrpcProtocol(services.methods, CallServer(services.pipeline, settings))
         self._others = tuple(others)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

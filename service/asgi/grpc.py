@@ -5,40 +5,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import binascii
 import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Mapping
+from typing import ClassVar
 from urllib.parse import quote
 
 from google.protobuf.message import Message
 
-from service.access.codes import Code
 from service.access.identity import Metadata
-from service.asgi.events import DIRECT, Direct, Headers, Receive, Scope, Send, peer_of
+from service.asgi.calls import CallServer
+from service.asgi.events import DIRECT, Direct, Event, Headers, Receive, Scope, Send, peer_of
+from service.asgi.metadata import binary_values
 from service.asgi.request import ENCODINGS, Body
-from service.engine.errors import NotOffered, RequestError, WrongInput
-from service.front_end import FrontEndSettings
+from service.engine.errors import NotOffered, WrongInput
 from service.rpc.methods import Method
-from service.rpc.pipeline import Pipeline
 from service.rpc.status import OK, Status, status_of
 
 CONTENT_TYPE = b"application/grpc"
 _SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", ENCODINGS)],
-    "trailers": True,
-}
-_LATE = Status(Code.DEADLINE_EXCEEDED, "the call's deadline has passed")
-_STOPPING = Status(Code.UNAVAILABLE, "the server is stopping; send the request to another one")
 _OK_TRAILERS: Headers = [(b"grpc-status", b"0")]
 # What grpc-message holds as it is; every other byte is percent-encoded.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-# Of a header of the caller's: 32 bytes beside its name and value, as HTTP/2 counts them.
-_HEADER_BYTES = 32
+
+
+def framed(message: Message) -> bytes:
+    """With what gRPC puts before it: that it is not compressed, and its length."""
+    data: bytes = message.SerializeToString()
+    return b"\0" + len(data).to_bytes(4) + data
 
 
 class GrpcCall:
@@ -50,6 +44,12 @@ class GrpcCall:
     )  # fmt: skip
 
     protocol = "grpc"
+    START: ClassVar[Event] = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", ENCODINGS)],
+        "trailers": True,
+    }
 
     def __init__(self, scope: Scope, method: Method, body: Body, send: Send) -> None:
         self.service, self.method = method.service, method.name
@@ -67,7 +67,7 @@ class GrpcCall:
             elif name == b"grpc-encoding":
                 self._encoding = value
             elif name.endswith(b"-bin"):
-                metadata += ((name.decode("latin-1"), part) for part in _binary(value))
+                metadata += ((name.decode("latin-1"), part) for part in binary_values(value))
             else:
                 metadata.append((name.decode("latin-1"), value.decode("latin-1")))
         self.metadata: Metadata = metadata
@@ -91,18 +91,11 @@ class GrpcCall:
         return message
 
     async def write(self, message: Message) -> None:
-        data = message.SerializeToString()
         if self.has_room():
-            self.write_now(data)
+            self.write_now(message.SerializeToString())
             return
         await self._start()
-        await self._send(
-            {
-                "type": "http.response.body",
-                "body": b"\0" + len(data).to_bytes(4) + data,
-                "more_body": True,
-            }
-        )
+        await self._send({"type": "http.response.body", "body": framed(message), "more_body": True})
 
     def has_room(self) -> bool:
         return self._has_started and self._direct is not None and self._direct.has_room()
@@ -120,20 +113,18 @@ class GrpcCall:
     async def _start(self) -> None:
         if not self._has_started:
             self._has_started = True
-            await self._send(_START)
+            await self._send(self.START)
 
     async def end(self, status: Status, message: Message | None = None) -> None:
         """With the last message, where the call has one."""
         await self._start()
-        body = b""
-        if message is not None:
-            data = message.SerializeToString()
-            body = b"\0" + len(data).to_bytes(4) + data
+        body = b"" if message is None else framed(message)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        trailers = _OK_TRAILERS if status is OK and not self._trailers else self._end(status)
+        trailers = _OK_TRAILERS if status is OK and not self._trailers else self.end_of(status)
         await self._send({"type": "http.response.trailers", "headers": trailers})
 
-    def _end(self, status: Status) -> Headers:
+    def end_of(self, status: Status) -> Headers:
+        """The trailers."""
         trailers: Headers = [(b"grpc-status", b"%d" % status.code)]
         if status.message:
             trailers.append((b"grpc-message", quote(status.message, safe=_PLAIN).encode()))
@@ -146,15 +137,12 @@ class GrpcCall:
 class GrpcProtocol:
     """Calls of ``methods``, by path."""
 
-    def __init__(
-        self, methods: Mapping[str, Method], pipeline: Pipeline, settings: FrontEndSettings
-    ) -> None:
+    def __init__(self, methods: Mapping[str, Method], server: CallServer) -> None:
         self._methods = methods
-        self._pipeline = pipeline
-        self._settings = settings
+        self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        settings = self._settings
+        settings = self._server.settings
         body = Body(receive, settings.max_message_bytes, settings.body_seconds)
         method = self._methods.get(scope["path"])
         if method is None:
@@ -165,46 +153,7 @@ class GrpcProtocol:
         except WrongInput as error:
             await _end_at_once(send, status_of(error))
             return
-        if _header_bytes(scope["headers"]) > settings.max_metadata_bytes:
-            message = f"metadata size exceeds limit ({settings.max_metadata_bytes} bytes)"
-            await call.end(Status(Code.RESOURCE_EXHAUSTED, message))
-            return
-        try:
-            self._pipeline.identify(method, call.metadata)
-        except RequestError as error:
-            self._pipeline.refuse(call, error)
-            await call.end(status_of(error))
-            return
-        left = call.seconds_left()
-        if left is None:
-            await self._serve(method, call)
-            return
-        try:
-            async with asyncio.timeout(left):
-                await self._serve(method, call)
-        except TimeoutError:
-            pass  # the caller knows
-
-    async def _serve(self, method: Method, call: GrpcCall) -> None:
-        response: Message | None = None
-        try:
-            if method.reads_several:
-                failure = await self._pipeline.serve(method, call)
-            else:
-                response, failure = await self._pipeline.answer(method, call, call.request())
-        except asyncio.CancelledError:
-            # For a caller that is still there: its deadline has passed, or the server stops.
-            left = call.seconds_left()
-            await call.end(_LATE if left is not None and left <= 0 else _STOPPING)
-            raise
-        if failure is None:
-            await call.end(OK, response)
-        else:
-            await call.end(status_of(failure))
-
-
-def _header_bytes(headers: Headers) -> int:
-    return sum(len(name) + len(value) for name, value in headers) + _HEADER_BYTES * len(headers)
+        await self._server.serve(method, call, scope["headers"])
 
 
 def _timeout(value: bytes) -> float:
@@ -213,14 +162,6 @@ def _timeout(value: bytes) -> float:
     if not (digits.isdigit() and len(digits) <= 8 and unit in _SECONDS):
         raise WrongInput("the call's grpc-timeout is none; send up to 8 digits and a unit")
     return int(digits) * _SECONDS[unit]
-
-
-def _binary(value: bytes) -> list[bytes]:
-    """Of a header whose name ends with -bin; several may stand in one. Raises WrongInput."""
-    try:
-        return [b64decode(part + b"=" * (-len(part) % 4)) for part in value.split(b",")]
-    except binascii.Error as error:
-        raise WrongInput(f"a header of bytes is not in base64 ({error})") from error
 
 
 async def _refuse_unknown(scope: Scope, send: Send) -> None:

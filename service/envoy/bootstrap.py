@@ -21,6 +21,8 @@ _CONNECTIONS = f"{_TYPES}.resource_monitors.downstream_connections.v3.Downstream
 # A connection that is silent for so long is asked whether anybody is there, and closed if nobody
 # answers in time.
 _KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
+# For the other side of a connection of HTTP/1.1 to close it, once all has been written.
+_DELAYED_CLOSE_SECONDS = 0.25
 # What a call, and a connection, may send before it is read; HTTP/2 lets neither be less.
 _STREAM_WINDOW, _CONNECTION_WINDOW = 65_536, 1_048_576
 # Of a connection, beyond which Envoy neither reads from it nor takes responses for it.
@@ -112,11 +114,16 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
         "request_headers_timeout": _duration(settings.handshake_seconds),
         # A stream may be silent for as long as it likes: the service bounds bodies and readers.
         "stream_idle_timeout": "0s",
+        # A socket's end waits for it.
+        "delayed_close_timeout": _duration(_DELAYED_CLOSE_SECONDS),
+        # A socket is a stream as any other, with its limits.
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "common_http_protocol_options": {
             "idle_timeout": _duration(settings.idle_connection_seconds),
             "max_headers_count": _MOST_HEADERS,
         },
         "http2_protocol_options": {
+            "allow_connect": True,  # for WebSocket, RFC 8441
             "max_concurrent_streams": settings.max_calls_per_connection,
             "initial_stream_window_size": _STREAM_WINDOW,
             "initial_connection_window_size": _CONNECTION_WINDOW,

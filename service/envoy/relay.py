@@ -34,6 +34,9 @@ _LOOK_SECONDS = 0.02
 # Envoy begins to listen once the application has started.
 _LISTEN_POLL_SECONDS = 0.01
 
+# What pyvoy logs of a call that is reset, at the end of several lines.
+RESET = "the response cannot be finished"
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -151,7 +154,7 @@ class _Call:
 
     def reset(self) -> None:
         if not self.ended.done():
-            self.ended.set_exception(ConnectionAbortedError("the response cannot be finished"))
+            self.ended.set_exception(ConnectionAbortedError(RESET))
 
 
 # Most responses begin and end alike.

@@ -13,13 +13,13 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from service.asgi.application import Application
+from service.asgi.events import Asgi
 from service.envoy.bootstrap import bootstrap
 from service.envoy.link import Link
-from service.envoy.relay import SOCKET_VARIABLE
+from service.envoy.relay import RESET, SOCKET_VARIABLE
 from service.front_end import AddressInUse, FrontEndSettings
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ envoy_log = logging.getLogger("envoy")
 _START_SECONDS, _STOP_SECONDS = 20.0, 5.0
 # For calls that hold no request any more, such as a watcher's, to end by themselves.
 _LAST_SECONDS = 0.2
+# What pyvoy logs of a call that fails in the relay begins with, before its traceback.
+_FAILED = "Exception in ASGI application"
 # Signals that are the service's to handle, in whichever process of the group they arrive.
 _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -72,9 +74,7 @@ class EnvoyServer:
     Raises EnvoyMissing.
     """
 
-    def __init__(
-        self, app: Application, settings: FrontEndSettings, lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, app: Asgi, settings: FrontEndSettings, lost: Callable[[], None]) -> None:
         self.port = 0
         self._app = app
         self._settings = settings
@@ -150,8 +150,9 @@ class EnvoyServer:
     def _read_log(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as lines:
-            for line in lines:
-                envoy_log.warning("%s", line.decode(errors="replace").rstrip())
+            decoded = (line.decode(errors="replace").rstrip() for line in lines)
+            for line in without_resets(decoded):
+                envoy_log.warning("%s", line)
 
     def _set_port(self, port: int) -> None:
         if not self._listening.done():
@@ -175,6 +176,22 @@ class EnvoyServer:
             await self._ended
         for thread in self._threads:
             thread.join(1.0)
+
+
+def without_resets(lines: Iterable[str]) -> Iterator[str]:
+    """Envoy's lines without those of calls that are reset, which is how some of them end."""
+    held: list[str] = []
+    for line in lines:
+        if held or line == _FAILED:
+            held.append(line)
+            if line.startswith((" ", _FAILED, "Traceback ")):
+                continue
+            if not line.endswith(RESET):
+                yield from held
+            held = []
+        else:
+            yield line
+    yield from held
 
 
 def _address(address: str) -> tuple[str, int]:

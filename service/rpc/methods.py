@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 from service.rpc.call import ServerCall
@@ -23,7 +24,8 @@ class Method:
     reads_several, writes_several: whether the caller, the server streams. is_multiplexed: whether
     its behaviour gets each request as bytes and admits it itself, since a call of it holds many
     that are answered side by side. is_admitted: whether calls pass admission; health and
-    reflection are for everybody.
+    reflection are for everybody. is_safe: whether a call changes nothing, as its option
+    idempotency_level says.
     """
 
     service: str
@@ -35,6 +37,7 @@ class Method:
     writes_several: bool = False
     is_multiplexed: bool = False
     is_admitted: bool = True
+    is_safe: bool = False
 
     @property
     def path(self) -> str:
@@ -64,4 +67,5 @@ def methods_of(
             method.server_streaming,
             method.name in multiplexed,
             is_admitted,
+            method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +39,10 @@ class Service:
                 return line.split(READY)[1].split(",")[0]
         raise AssertionError(f"the service did not start: {''.join(self.log)}")
 
+    def speaks_http(self) -> bool:
+        """Whether its front end does; grpcio's speaks gRPC alone."""
+        return not any("the front end is grpcio" in line for line in self.log)
+
     def _read_on(self) -> None:
         self.log.extend(self.process.stdout)
 
@@ -67,9 +72,18 @@ def serving(*flags: str) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[Service]:
+def page_port() -> int:
+    """Of the one origin whose pages may call."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def service(page_port: int) -> Iterator[Service]:
     """One service for every client."""
-    with serving() as running:
+    with serving("--cors-origins", f"http://127.0.0.1:{page_port}") as running:
         yield running
 
 

@@ -57,5 +57,7 @@ PERF_ANALYZER = replace(
 # The wheel of conformance/, with what it requires alone.
 CONFORMANCE = python("conformance")
 NODE = Environment("node", "node", Path(__file__).parent / "node" / "node_modules" / ".installed")
+# A shell with a program of one.
+SCHEMATHESIS = replace(python("schemathesis"), command="bash")
 # A shell with buf, which the development environment holds.
 SHELL = Environment("buf", "bash", ROOT / ".venv" / "bin" / "buf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.clients.environments import (
     NODE,
     OPENAI,
     ROOT,
+    SCHEMATHESIS,
     SHELL,
     TRITON,
     UNROLL_6,
@@ -45,6 +47,15 @@ SCRIPTS = {
     "node/infer.js": NODE,
 }
 OPENAIS = {"scripts/openai_completions.py": OPENAI, "node/complete.js": NODE}
+# Those that call over HTTP, with the environment of each.
+WEB_SCRIPTS = {
+    "scripts/buf_curl_web.sh": SHELL,
+    "scripts/schemathesis_run.sh": SCHEMATHESIS,
+    "node/connect.mjs": NODE,
+    "node/browser.mjs": NODE,
+}
+# Debian's and its derivatives' name first.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WITHIN_SECONDS = 120
 
 
@@ -64,6 +75,24 @@ def run(environment: Environment, script: str, *arguments: object) -> None:
 def test_an_unmodified_client_gets_its_answers(service: Service, script: str) -> None:
     """Each script is a client's own way to call; it exits with 0 if every answer was right."""
     run(SCRIPTS[script], script, service.target)
+
+
+@pytest.mark.parametrize("script", WEB_SCRIPTS)
+def test_an_unmodified_client_of_http_gets_its_answers(
+    service: Service, script: str, every_service: Path, page_port: int
+) -> None:
+    """Connect, gRPC-Web, WebSocket, OpenAPI: as above, and a page in a browser."""
+    if not service.speaks_http():
+        pytest.skip(f"{script}: the front end is grpcio")
+    arguments: list[object] = [service.target]
+    if script == "node/connect.mjs":
+        arguments.append(every_service)
+    if script == "node/browser.mjs":
+        browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+        if browser is None:
+            pytest.skip(f"{script}: there is no chromium (Debian: apt-get install chromium)")
+        arguments += [browser, page_port]
+    run(WEB_SCRIPTS[script], script, *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +154,15 @@ def test_the_installed_client_gets_its_answers(
 def test_the_installed_conformance_suite_tests_the_service(service: Service) -> None:
     """`pip install ./conformance`, without the clone: its module and its console script."""
     run(CONFORMANCE, "scripts/conformance_suite.py", service.target)
+
+
+@pytest.fixture(scope="session")
+def every_service(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of this project's protocol files as one descriptor set."""
+    path = tmp_path_factory.mktemp("protocols") / "protocols.binpb"
+    buf = Path(sys.executable).with_name("buf")
+    subprocess.run([buf, "build", ROOT / "proto", "--output", path], check=True)
+    return path
 
 
 @pytest.fixture(scope="session")

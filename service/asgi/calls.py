@@ -1,0 +1,89 @@
+"""What every call passes between its headers and its status, whichever protocol carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+from service.access.codes import Code
+from service.asgi.events import Headers
+from service.asgi.metadata import header_bytes
+from service.engine.errors import RequestError
+from service.front_end import FrontEndSettings
+from service.rpc.call import ServerCall
+from service.rpc.methods import Method
+from service.rpc.pipeline import Pipeline
+from service.rpc.status import OK, Status, status_of
+
+_LATE = Status(Code.DEADLINE_EXCEEDED, "the call's deadline has passed")
+_STOPPING = Status(Code.UNAVAILABLE, "the server is stopping; send the request to another one")
+
+# For the status of a call that is cut off.
+_STATUS_SECONDS = 1.0
+
+
+class OpenCall(ServerCall, Protocol):
+    """A call that is to be answered and ended."""
+
+    async def request(self) -> bytes:
+        """The one request of a call that has one. Raises RequestError."""
+
+    async def end(self, status: Status, message: Message | None = None) -> None:
+        """With the last message, where the call has one."""
+
+
+class CallServer:
+    """Serves calls of methods: metadata within its limit, identity, deadline, the method, a status.
+
+    Nothing of a call's body is read before it is known whose call it is.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: FrontEndSettings) -> None:
+        self.pipeline = pipeline
+        self.settings = settings
+
+    async def serve(self, method: Method, call: OpenCall, headers: Headers) -> None:
+        """headers: as the call brought them."""
+        most = self.settings.max_metadata_bytes
+        if header_bytes(headers) > most:
+            message = f"metadata size exceeds limit ({most} bytes)"
+            await call.end(Status(Code.RESOURCE_EXHAUSTED, message))
+            return
+        try:
+            self.pipeline.identify(method, call.metadata)
+        except RequestError as error:
+            self.pipeline.refuse(call, error)
+            await call.end(status_of(error))
+            return
+        left = call.seconds_left()
+        if left is None:
+            await self._serve(method, call)
+            return
+        try:
+            async with asyncio.timeout(left):
+                await self._serve(method, call)
+        except TimeoutError:
+            pass  # the caller knows
+
+    async def _serve(self, method: Method, call: OpenCall) -> None:
+        response: Message | None = None
+        try:
+            if method.reads_several:
+                failure = await self.pipeline.serve(method, call)
+            else:
+                response, failure = await self.pipeline.answer(method, call, call.request())
+        except asyncio.CancelledError:
+            # For a caller that is still there: its deadline has passed, or the server stops.
+            left = call.seconds_left()
+            status = _LATE if left is not None and left <= 0 else _STOPPING
+            with contextlib.suppress(TimeoutError):  # one that does not read
+                async with asyncio.timeout(_STATUS_SECONDS):
+                    await call.end(status)
+            raise
+        if failure is None:
+            await call.end(OK, response)
+        else:
+            await call.end(status_of(failure))
