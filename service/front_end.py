@@ -30,6 +30,13 @@ class FrontEnd(Protocol):
     def port(self) -> int:
         """The one it listens on, once it was started."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether callers can reach it now."""
+
+    def resident_bytes(self) -> int:
+        """Memory of its processes beside this one."""
+
     async def start(self) -> None:
         """Raises AddressInUse."""
 

@@ -12,10 +12,14 @@ from service.front_end import FrontEndSettings
 # Of the relay, in the interpreter within Envoy.
 _APPLICATION = "service.envoy.relay:app"
 _TYPES = "type.googleapis.com/envoy.extensions"
+_OVERLOAD = "type.googleapis.com/envoy.config.overload.v3"
+_TIMERS = f"{_OVERLOAD}.ScaleTimersOverloadActionConfig"
+_SHRINK = f"{_OVERLOAD}.ShrinkHeapConfig"
 _HTTP = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _MODULE = f"{_TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 _TLS = f"{_TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"
 _SECRET = f"{_TYPES}.transport_sockets.tls.v3.Secret"
+_HEAP = f"{_TYPES}.resource_monitors.fixed_heap.v3.FixedHeapConfig"
 _CONNECTIONS = f"{_TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 
 # A connection that is silent for so long is asked whether anybody is there, and closed if nobody
@@ -26,17 +30,27 @@ _STREAM_WINDOW, _CONNECTION_WINDOW = 65_536, 1_048_576
 # Of a connection, beyond which Envoy neither reads from it nor takes responses for it.
 _BUFFER_BYTES = 32_768
 _MOST_HEADERS = 256
+# Calls are weighed from 8 KiB on, in eight classes each twice the one before.
+_TRACKED_POWER = 13
+_UNFREED_BYTES = 16 << 20
 # Headers beyond the setting are refused by the service, which can say so; Envoy closes the
 # connection at this multiple.
 _HEADERS_FACTOR = 3
 
-CERTIFICATE, AUTHORITIES = "certificate", "authorities"
+# Secrets, and the link to the folder that holds the newest of them.
+CERTIFICATE, AUTHORITIES, CURRENT = "certificate", "authorities", "current"
 
 
 def bootstrap(
-    settings: FrontEndSettings, host: str, port: int, module: str, tls: Any | None = None
+    settings: FrontEndSettings,
+    host: str,
+    port: int,
+    module: str,
+    heap_bytes: int,
+    tls: Any | None = None,
 ) -> dict[str, Any]:
-    """host: an IP address. module: pyvoy's, a shared library. tls: of the listener."""
+    """host: an IP address. module: pyvoy's, a shared library. heap_bytes: near which load is shed.
+    tls: of the listener."""
     chain: dict[str, Any] = {
         "filters": [
             {
@@ -59,21 +73,81 @@ def bootstrap(
         "enable_reuse_port": False,
     }
     return {
+        # Whoever gets secrets has to have a name.
+        "node": {"id": "unroll", "cluster": "unroll"},
         "static_resources": {"listeners": [listener]},
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": _CONNECTIONS,
-                        "max_active_downstream_connections": settings.max_connections,
-                    },
-                }
-            ]
-        },
+        "overload_manager": _overload_manager(settings.max_connections, heap_bytes),
         # Nobody asks Envoy for them.
         "stats_config": {"stats_matcher": {"reject_all": True}},
     }
+
+
+def _overload_manager(max_connections: int, heap_bytes: int) -> dict[str, Any]:
+    """What is shed as Envoy's own memory runs short, in the order in which it sets in."""
+    return {
+        "refresh_interval": "0.1s",
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": _TRACKED_POWER},
+        "resource_monitors": [
+            _monitor("fixed_heap", _HEAP, max_heap_size_bytes=heap_bytes),
+            _monitor(
+                "global_downstream_max_connections",
+                _CONNECTIONS,
+                max_active_downstream_connections=max_connections,
+            ),
+        ],
+        "actions": [
+            {
+                "name": "envoy.overload_actions.reduce_timeouts",
+                "triggers": [_scaled(0.5, 0.8)],
+                "typed_config": {
+                    "@type": _TIMERS,
+                    "timer_scale_factors": [
+                        {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s"}
+                    ],
+                },
+            },
+            {
+                # The heaviest first: a caller whose calls hold little loses nothing.
+                "name": "envoy.overload_actions.reset_high_memory_stream",
+                "triggers": [_scaled(0.6, 0.9)],
+            },
+            {
+                # What was freed counts until it is released.
+                "name": "envoy.overload_actions.shrink_heap",
+                "triggers": [_beyond(0.6)],
+                "typed_config": {
+                    "@type": _SHRINK,
+                    "timer_interval": "1s",
+                    "max_unfreed_memory_bytes": _UNFREED_BYTES,
+                },
+            },
+            {
+                "name": "envoy.overload_actions.disable_http_keepalive",
+                "triggers": [_beyond(0.92)],
+            },
+            {
+                "name": "envoy.overload_actions.stop_accepting_requests",
+                "triggers": [_beyond(0.95)],
+            },
+        ],
+        "loadshed_points": [
+            {"name": "envoy.load_shed_points.tcp_listener_accept", "triggers": [_beyond(0.95)]}
+        ],
+    }
+
+
+def _monitor(name: str, kind: str, **config: int) -> dict[str, Any]:
+    return {"name": f"envoy.resource_monitors.{name}", "typed_config": {"@type": kind, **config}}
+
+
+def _scaled(first: float, last: float) -> dict[str, Any]:
+    """From one share of the heap on, and in full from another."""
+    thresholds = {"scaling_threshold": first, "saturation_threshold": last}
+    return {"name": "envoy.resource_monitors.fixed_heap", "scaled": thresholds}
+
+
+def _beyond(share: float) -> dict[str, Any]:
+    return {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": share}}
 
 
 def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, Any]:
@@ -149,7 +223,7 @@ def tls_socket(secrets: Path, is_mutual: bool) -> dict[str, Any]:
 
 
 def _watched(name: str, secrets: Path) -> dict[str, Any]:
-    file = secrets / f"{name}.json"
+    file = secrets / CURRENT / f"{name}.json"
     return {
         "name": name,
         "sds_config": {

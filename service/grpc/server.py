@@ -59,8 +59,14 @@ class GrpcServer:
                 "--address"
             ) from error
 
+        self.is_listening = False
+
     async def start(self) -> None:
         await self._server.start()
+        self.is_listening = True
+
+    def resident_bytes(self) -> int:
+        return 0
 
     async def stop(self, is_drained: bool) -> None:
         """is_drained: whether every call has ended; those that have not are ended now."""

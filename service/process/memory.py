@@ -29,10 +29,10 @@ def _cgroup_limits(root: Path) -> list[int]:
     return limits
 
 
-def resident_bytes() -> int:
-    """Of this process; 0 where the system does not say."""
+def resident_bytes(pid: int | None = None) -> int:
+    """Of this process, or another one; 0 where the system does not say."""
     try:
-        with open("/proc/self/statm", "rb") as file:
+        with open(f"/proc/{pid or 'self'}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
