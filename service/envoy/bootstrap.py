@@ -16,9 +16,11 @@ _OVERLOAD = "type.googleapis.com/envoy.config.overload.v3"
 _TIMERS = f"{_OVERLOAD}.ScaleTimersOverloadActionConfig"
 _SHRINK = f"{_OVERLOAD}.ShrinkHeapConfig"
 _HTTP = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_INSPECTORS = f"{_TYPES}.filters.listener"
 _MODULE = f"{_TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 _TLS = f"{_TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"
 _SECRET = f"{_TYPES}.transport_sockets.tls.v3.Secret"
+_COUNT = "global_downstream_max_connections"
 _HEAP = f"{_TYPES}.resource_monitors.fixed_heap.v3.FixedHeapConfig"
 _CONNECTIONS = f"{_TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 
@@ -29,6 +31,7 @@ _KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
 _STREAM_WINDOW, _CONNECTION_WINDOW = 65_536, 1_048_576
 # Of a connection, beyond which Envoy neither reads from it nor takes responses for it.
 _BUFFER_BYTES = 32_768
+_DRAIN_SECONDS = 1.0
 _MOST_HEADERS = 256
 # Calls are weighed from 8 KiB on, in eight classes each twice the one before.
 _TRACKED_POWER = 13
@@ -67,6 +70,9 @@ def bootstrap(
         "address": {
             "socket_address": {"address": host, "port_value": port, "ipv4_compat": host == "::"}
         },
+        # A connection that does not say what it speaks in this time is closed.
+        "listener_filters": [_inspector("tls" if tls else "http")],
+        "listener_filters_timeout": _duration(settings.handshake_seconds),
         "filter_chains": [chain],
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         # Two servers on one port would split the calls between them in silence.
@@ -76,40 +82,51 @@ def bootstrap(
         # Whoever gets secrets has to have a name.
         "node": {"id": "unroll", "cluster": "unroll"},
         "static_resources": {"listeners": [listener]},
-        "overload_manager": _overload_manager(settings.max_connections, heap_bytes),
+        "overload_manager": _overload_manager(settings, heap_bytes),
         # Nobody asks Envoy for them.
         "stats_config": {"stats_matcher": {"reject_all": True}},
     }
 
 
-def _overload_manager(max_connections: int, heap_bytes: int) -> dict[str, Any]:
-    """What is shed as Envoy's own memory runs short, in the order in which it sets in."""
+def _inspector(of: str) -> dict[str, Any]:
+    kind = "TlsInspector" if of == "tls" else "HttpInspector"
+    return {
+        "name": f"envoy.filters.listener.{of}_inspector",
+        "typed_config": {"@type": f"{_INSPECTORS}.{of}_inspector.v3.{kind}"},
+    }
+
+
+def _overload_manager(settings: FrontEndSettings, heap_bytes: int) -> dict[str, Any]:
+    """What is shed as Envoy's own memory or connections run short, in the order in which it sets
+    in."""
     return {
         "refresh_interval": "0.1s",
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": _TRACKED_POWER},
         "resource_monitors": [
             _monitor("fixed_heap", _HEAP, max_heap_size_bytes=heap_bytes),
             _monitor(
-                "global_downstream_max_connections",
-                _CONNECTIONS,
-                max_active_downstream_connections=max_connections,
+                _COUNT, _CONNECTIONS, max_active_downstream_connections=settings.max_connections
             ),
         ],
         "actions": [
             {
                 "name": "envoy.overload_actions.reduce_timeouts",
-                "triggers": [_scaled(0.5, 0.8)],
+                # Also as connections run short: those without a call make room for newcomers.
+                "triggers": [_scaled("fixed_heap", 0.5, 0.8), _scaled(_COUNT, 0.75, 0.95)],
                 "typed_config": {
                     "@type": _TIMERS,
                     "timer_scale_factors": [
-                        {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s"}
+                        {
+                            "timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE",
+                            "min_timeout": _duration(settings.handshake_seconds),
+                        }
                     ],
                 },
             },
             {
                 # The heaviest first: a caller whose calls hold little loses nothing.
                 "name": "envoy.overload_actions.reset_high_memory_stream",
-                "triggers": [_scaled(0.6, 0.9)],
+                "triggers": [_scaled("fixed_heap", 0.6, 0.9)],
             },
             {
                 # What was freed counts until it is released.
@@ -140,13 +157,14 @@ def _monitor(name: str, kind: str, **config: int) -> dict[str, Any]:
     return {"name": f"envoy.resource_monitors.{name}", "typed_config": {"@type": kind, **config}}
 
 
-def _scaled(first: float, last: float) -> dict[str, Any]:
-    """From one share of the heap on, and in full from another."""
+def _scaled(monitor: str, first: float, last: float) -> dict[str, Any]:
+    """From one share of what is monitored on, and in full from another."""
     thresholds = {"scaling_threshold": first, "saturation_threshold": last}
-    return {"name": "envoy.resource_monitors.fixed_heap", "scaled": thresholds}
+    return {"name": f"envoy.resource_monitors.{monitor}", "scaled": thresholds}
 
 
 def _beyond(share: float) -> dict[str, Any]:
+    """Of the heap."""
     return {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": share}}
 
 
@@ -163,6 +181,8 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
         "route_config": {"virtual_hosts": [{"name": "calls", "domains": ["*"]}]},
         "max_request_headers_kb": min(headers_kib, 8192),
         "request_headers_timeout": _duration(settings.handshake_seconds),
+        # From telling a caller that its connection ends to ending it: what is on its way arrives.
+        "drain_timeout": _duration(_DRAIN_SECONDS),
         # A stream may be silent for as long as it likes: the service bounds bodies and readers.
         "stream_idle_timeout": "0s",
         "common_http_protocol_options": {
