@@ -8,6 +8,11 @@ PIP_VERSION := 26.3
 # What `make locks` writes, for installing by hash: pip, and all that serving needs.
 LOCKS := deploy/locks
 by_hash = -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)/$(1).txt
+# A command that installs Debian packages, where this runs as root and one of them is missing.
+by_apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(1) >/dev/null 2>&1; then \
+		echo "installing $(1)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+			$(1) >/dev/null; fi || echo "not all of $(1) could be installed; tests skip what is missing"
 
 # Both onnxruntime packages install one module, so each has an environment of its own.
 VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
@@ -19,10 +24,11 @@ MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
 INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve node unroll-6 unroll-7 conformance
+CLIENTS := triton kserve perf-analyzer node unroll-6 unroll-7 conformance
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
+installed_perf-analyzer := .venv-clients/perf-analyzer/.installed
 installed_unroll-6 := .venv-clients/unroll-6/.installed
 installed_unroll-7 := .venv-clients/unroll-7/.installed
 installed_conformance := .venv-clients/conformance/.installed
@@ -99,6 +105,12 @@ $(installed_node): $(NODE_CLIENT)/package.json $(NODE_CLIENT)/package-lock.json
 	@rm -f $@
 	cd $(NODE_CLIENT) && npm ci
 	@touch $@
+
+# What perf_analyzer is linked with and its wheel leaves to the system.
+client-perf-analyzer: perf-analyzer-libraries
+.PHONY: perf-analyzer-libraries
+perf-analyzer-libraries:
+	@$(call by_apt,libb64-0d)
 
 .PHONY: $(CLIENTS:%=client-%)
 $(CLIENTS:%=client-%): client-%:
@@ -186,10 +198,7 @@ test-gpu: ## on CUDA: graphs against the CPU's, streams, the bench; fails where 
 OPS_PACKAGES := podman runc mmdebstrap prometheus prometheus-alertmanager haproxy
 
 ops-tools: ## install what verify-ops calls: Debian packages (as root), and tools from PyPI
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(OPS_PACKAGES) >/dev/null 2>&1; then \
-		echo "installing $(OPS_PACKAGES)"; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
-			$(OPS_PACKAGES) >/dev/null; fi || echo "not all of them could be installed; tests skip what is missing"
+	@$(call by_apt,$(OPS_PACKAGES))
 	@$(MAKE) --no-print-directory .venv-ops/.installed || \
 		echo "the tools from PyPI could not be installed; tests skip what is missing"
 

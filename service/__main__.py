@@ -73,14 +73,15 @@ def _serve(config: Config, read_again: Callable[[], Config]) -> int:
     # JSON can read. It looks when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported late: checking bundles needs neither grpc nor onnxruntime.
-    from service.app import NothingToServe, serve
+    from service.app import NothingToServe, loop_factory, serve
     from service.front_end import AddressInUse
     from service.observability.http import HttpAddressInUse
     from service.runtime.devices import DeviceUnavailable
     from service.runtime.repository import NoModels
 
     try:
-        return asyncio.run(serve(config, read_again))
+        with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
+            return runner.run(serve(config, read_again))
     except ConfigInvalid as error:
         log.error("configuration: %s", error)
         return 2

@@ -312,6 +312,18 @@ def observer_of(config: Config) -> RequestObserver:
     return RequestObserver(tracing, config.log_requests, config.log_texts)
 
 
+def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Of the event loop that carries the front end best; None for Python's own."""
+    if config.front_end == "grpcio":
+        return None
+    try:
+        import uvloop
+    except ImportError:  # it comes with Envoy
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
 async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code: 1 where it
     ended since its front end was lost.

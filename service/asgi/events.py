@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 Scope = dict[str, Any]
 Event = dict[str, Any]
@@ -11,6 +11,17 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+# Of a server that can say whether it has room: an object with has_room() and send_now(body), which
+# sends a part of the response's body where there is.
+DIRECT = "http.response.direct"
+
+
+class Direct(Protocol):
+    def has_room(self) -> bool: ...
+
+    def send_now(self, body: bytes) -> None: ...
 
 
 def header(scope: Scope, name: bytes) -> bytes:

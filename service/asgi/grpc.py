@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from service.access.codes import Code
 from service.access.identity import Metadata
-from service.asgi.events import Headers, Receive, Scope, Send, peer_of
+from service.asgi.events import DIRECT, Direct, Headers, Receive, Scope, Send, peer_of
 from service.asgi.request import ENCODINGS, Body
 from service.engine.errors import NotOffered, RequestError, WrongInput
 from service.front_end import FrontEndSettings
@@ -45,8 +45,8 @@ class GrpcCall:
     """A ServerCall; see there for what each part is."""
 
     __slots__ = (
-        "_body", "_encoding", "_has_started", "_send", "_trailers", "_until", "is_multiplexed",
-        "metadata", "method", "peer", "service",
+        "_body", "_direct", "_encoding", "_has_started", "_send", "_trailers", "_until",
+        "is_multiplexed", "metadata", "method", "peer", "service",
     )  # fmt: skip
 
     protocol = "grpc"
@@ -56,6 +56,7 @@ class GrpcCall:
         self.is_multiplexed = method.is_multiplexed
         self.peer = peer_of(scope)
         self._body, self._send = body, send
+        self._direct: Direct | None = scope["extensions"].get(DIRECT)
         self._trailers: Headers = []
         self._has_started = False
         self._encoding, self._until = b"", None  # type: bytes, float | None
@@ -91,6 +92,9 @@ class GrpcCall:
 
     async def write(self, message: Message) -> None:
         data = message.SerializeToString()
+        if self.has_room():
+            self.write_now(data)
+            return
         if not self._has_started:
             await self.send_headers()
         await self._send(
@@ -100,6 +104,13 @@ class GrpcCall:
                 "more_body": True,
             }
         )
+
+    def has_room(self) -> bool:
+        return self._has_started and self._direct is not None and self._direct.has_room()
+
+    def write_now(self, data: bytes) -> None:
+        assert self._direct is not None, "there is room"
+        self._direct.send_now(b"\0" + len(data).to_bytes(4) + data)
 
     async def send_headers(self) -> None:
         if not self._has_started:

@@ -97,6 +97,12 @@ class HttpCall:
     async def write(self, message: Message) -> None:
         await self._write(message)
 
+    def has_room(self) -> bool:
+        return False  # whoever converts its messages waits for them to be sent
+
+    def write_now(self, data: bytes) -> None:
+        raise AssertionError("there is never room at once")
+
     async def send_headers(self) -> None:
         """The first message sends them."""
 

@@ -244,7 +244,7 @@ class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
 
     def _note_turn(self, stream: PushedSequence) -> None:
         """All that was pushed is answered. A stream may live for ever, so each turn counts."""
-        self._stops.append((stream.progress.computing, stream.waited or 0.0))
+        self._note_times(stream.progress, stream.waited or 0.0)
         stream.pushed_at = stream.waited = None
 
     def _note_answered(self, progress: Tagging) -> None:

@@ -130,8 +130,9 @@ class RequestState(Generic[Stream, Request]):
 
     running: streams that have not ended. is_resumed: whether it goes on with an earlier stream.
     arrived: when it came. started: when prefill began. prefilled: when its first stream
-    got a row. All on the engine's clock, in seconds; computing: on its time in steps. streams:
-    once it has arrived at its engine.
+    got a row. All on the engine's clock, in seconds; computing: on its time in steps.
+    queue_seconds, compute_seconds: of what has been answered, whole once its last event is put.
+    streams: once it has arrived at its engine.
     """
 
     request: Request
@@ -147,6 +148,8 @@ class RequestState(Generic[Stream, Request]):
     first_token: float | None = None
     finished: float | None = None
     computing: Stopwatch = field(default_factory=Stopwatch)
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
     streams: list[Stream] = field(default_factory=list)
 
 
@@ -204,6 +207,7 @@ class StepEngine(Generic[Stream, Request]):
         self.prefill_budget = prefill_budget or PrefillBudget()
         self._last_step = 0.0
         self._step_seconds = 0.0  # of all steps before this one
+        self._step_began: float | None = None  # None between steps
         # Of requests that pause or are answered in this step, which counts for them as a whole:
         # those that are answered with the seconds they had waited.
         self._stops: list[tuple[Stopwatch, float | None]] = []
@@ -290,7 +294,7 @@ class StepEngine(Generic[Stream, Request]):
 
     def step(self) -> list[Sink[Event]]:
         """Prefill what is due, make one token for every row, and say who got something."""
-        started = self.clock()
+        started = self._step_began = self.clock()
         for stream in self.scheduler.preemptions():
             self._preempt(stream)
         queue_pressure = self.scheduler.queue_pressure
@@ -307,6 +311,7 @@ class StepEngine(Generic[Stream, Request]):
         queue = self.scheduler.queue_length
         seconds = self.clock() - started
         self._step_seconds += seconds
+        self._step_began = None
         if rows:
             self._measured(seconds)
         self._report_answered()
@@ -466,7 +471,18 @@ class StepEngine(Generic[Stream, Request]):
         self._report(progress, reason)
 
     def _note_answered(self, progress: RequestState[Stream, Request]) -> None:
-        self._stops.append((progress.computing, self._waited(progress)))
+        self._note_times(progress, self._waited(progress))
+
+    def _note_times(self, progress: RequestState[Stream, Request], waited: float) -> None:
+        """It is answered in this step, and waited so many seconds for its first one.
+
+        Its reader may take the last event before the step is over, so its own times end here.
+        """
+        began = self._step_began
+        in_step = 0.0 if began is None else self.clock() - began
+        progress.queue_seconds += waited
+        progress.compute_seconds += progress.computing.read(self._step_seconds + in_step)
+        self._stops.append((progress.computing, waited))
 
     def _waited(self, progress: RequestState[Stream, Request]) -> float:
         return 0.0 if progress.started is None else progress.started - progress.arrived

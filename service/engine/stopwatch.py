@@ -16,6 +16,10 @@ class Stopwatch:
         if self.since is None:
             self.since = now
 
+    def read(self, now: float) -> float:
+        """Its seconds so far; it goes on."""
+        return self.seconds if self.since is None else self.seconds + now - self.since
+
     def stop(self, now: float) -> None:
         if self.since is not None:
             self.seconds += now - self.since

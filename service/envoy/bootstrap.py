@@ -40,6 +40,10 @@ _UNFREED_BYTES = 16 << 20
 # connection at this multiple.
 _HEADERS_FACTOR = 3
 
+# A call that ends before its caller has sent all, as a stream that is refused does: without this
+# Envoy resets it at once, and what its caller has not read yet is lost, the status too.
+_RUNTIME = {"envoy.reloadable_features.allow_multiplexed_upstream_half_close": True}
+
 # Secrets, and the link to the folder that holds the newest of them.
 CERTIFICATE, AUTHORITIES, CURRENT = "certificate", "authorities", "current"
 
@@ -83,6 +87,7 @@ def bootstrap(
         "node": {"id": "unroll", "cluster": "unroll"},
         "static_resources": {"listeners": [listener]},
         "overload_manager": _overload_manager(settings, heap_bytes),
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         # Nobody asks Envoy for them.
         "stats_config": {"stats_matcher": {"reject_all": True}},
     }

@@ -40,9 +40,9 @@ class Kind(IntEnum):
 
 # Of a response's body, and of a request's: what may be under way. A response's counts against what
 # a reader that has stopped leaves unread.
-RESPONSE_WINDOW, REQUEST_WINDOW = 65_536, 65_536
+RESPONSE_WINDOW, REQUEST_WINDOW = 16_384, 65_536
 # Taken bytes are told of from so many on.
-CREDIT_SHARE = 0.25
+CREDIT_SHARE = 0.5
 
 
 def frame(call: int, kind: Kind, payload: bytes = b"") -> bytes:

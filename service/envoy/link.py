@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
+from service.asgi.events import DIRECT
 from service.envoy.frames import (
     CREDIT_BYTES,
     CREDIT_SHARE,
@@ -88,6 +89,13 @@ class _Call:
             self._link.post(frame(self._number, Kind.CREDIT, taken))
             self._taken = 0
         return event
+
+    def has_room(self) -> bool:
+        return self._credit > 0
+
+    def send_now(self, body: bytes) -> None:
+        self._credit -= len(body)
+        self._link.post(frame(self._number, Kind.DATA, body))
 
     async def send(self, event: Event) -> None:
         """Waits while the caller has not taken what was sent before."""
@@ -171,7 +179,9 @@ class Link(asyncio.Protocol):
 
     def _open(self, number: int, payload: bytes) -> None:
         call = self._calls[number] = _Call(self, number)
-        call.task = self.loop.create_task(self._serve(call, number, _scope(payload)))
+        scope = _scope(payload)
+        scope["extensions"][DIRECT] = call
+        call.task = self.loop.create_task(self._serve(call, number, scope))
 
     def _hand(self, call: _Call, number: int, kind: int, payload: bytes) -> None:
         if kind == Kind.BODY_END:
@@ -197,13 +207,16 @@ class Link(asyncio.Protocol):
     def forget(self, number: int) -> None:
         self._calls.pop(number, None)
 
-    async def end_all(self) -> None:
-        """End every call now, and Envoy once what was written has left."""
+    async def end_all(self, seconds: float) -> None:
+        """End every call that has not ended by itself within so many seconds, then Envoy."""
         tasks = [call.task for call in self._calls.values()]
-        for task in tasks:
+        if tasks and seconds:
+            await asyncio.wait(tasks, timeout=seconds)
+        late = [task for task in tasks if not task.done()]
+        for task in late:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if late:
+            await asyncio.wait(late)
         self.post(frame(0, Kind.STOP))
 
 

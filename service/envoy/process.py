@@ -68,9 +68,9 @@ class EnvoyProcess:
     def is_running(self) -> bool:
         return not self.ended.done()
 
-    async def stop(self) -> None:
-        """End every call now, and Envoy once what was written has left."""
-        await self._link.end_all()
+    async def stop(self, seconds: float) -> None:
+        """End every call within so many seconds, and Envoy once what was written has left."""
+        await self._link.end_all(seconds)
         await asyncio.wait((self.ended,), timeout=_STOP_SECONDS)
         if self.is_running:
             self._child.kill()

@@ -28,6 +28,8 @@ from service.envoy.frames import (
 
 # The descriptor of the socket, in the environment.
 SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
+# Between looks whether the caller of a call that sends nothing has left.
+_LOOK_SECONDS = 0.02
 # Envoy begins to listen once the application has started.
 _LISTEN_POLL_SECONDS = 0.01
 
@@ -39,8 +41,8 @@ class _Call:
     """One call between Envoy (receive, send) and the service (frames)."""
 
     __slots__ = (
-        "_credit", "_has_trailers", "_is_listening", "_number", "_receive", "_relay", "_send",
-        "_taken", "ended",
+        "_credit", "_has_sent", "_has_trailers", "_is_listening", "_is_read", "_number",
+        "_receive", "_relay", "_send", "_taken", "ended",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
@@ -49,39 +51,59 @@ class _Call:
         self._credit, self._taken, self._has_trailers = REQUEST_WINDOW, 0, False
         self.ended: asyncio.Future[None] = relay.loop.create_future()
         self._is_listening = False  # not while the service must take what it has first
+        self._is_read = False  # the whole request
+        self._has_sent = False  # since it was last looked for its caller
 
     # -- the request ---------------------------------------------------------------------------
 
     def listen(self) -> None:
         self._is_listening = True
-        asyncio.ensure_future(self._receive()).add_done_callback(self._received)
+        self._receive().add_done_callback(self._received)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
         self._is_listening = False
         if event.cancelled() or event.exception() is not None or self.ended.done():
             return
         if event.result()["type"] != "http.request":
-            self._relay.post(frame(self._number, Kind.GONE))
-            self.ended.set_result(None)
+            self._leave()
             return
         body = event.result().get("body", b"")
-        has_more = event.result().get("more_body", False)
-        self._relay.post(frame(self._number, Kind.BODY if has_more else Kind.BODY_END, body))
+        self._is_read = not event.result().get("more_body", False)
+        self._relay.post(frame(self._number, Kind.BODY_END if self._is_read else Kind.BODY, body))
         self._credit -= len(body)
-        if self._credit > 0 or not has_more:  # after the last part, that the caller leaves
+        if self._credit > 0 and not self._is_read:
             self.listen()
 
     def grant(self, size: int) -> None:
         self._credit += size
-        if not self._is_listening and self._credit > 0:
+        if not (self._is_listening or self._is_read) and self._credit > 0:
             self.listen()
+
+    def look_for_caller(self) -> None:
+        """Whether it has left; sending says so too. Called again and again while the call lasts,
+        since nothing is received once the request is whole: Envoy answers at once, and empty."""
+        if self._is_read and not (self._has_sent or self._is_listening):
+            self._is_listening = True
+            self._receive().add_done_callback(self._looked)
+        self._has_sent = False
+
+    def _looked(self, event: asyncio.Future[dict[str, Any]]) -> None:
+        self._is_listening = False
+        if event.cancelled() or event.exception() is not None or self.ended.done():
+            return
+        if event.result()["type"] != "http.request":
+            self._leave()
+
+    def _leave(self) -> None:
+        self._relay.post(frame(self._number, Kind.GONE))
+        self.ended.set_result(None)
 
     # -- the response --------------------------------------------------------------------------
 
     def start(self, payload: bytes) -> None:
         parts = payload.split(b"\n")
         self._has_trailers = parts[1] == b"1"
-        self._send(
+        self._put(
             {
                 "type": "http.response.start",
                 "status": int(parts[0]),
@@ -91,15 +113,32 @@ class _Call:
         )
 
     def write(self, body: bytes, has_more: bool) -> None:
-        written = self._send({"type": "http.response.body", "body": body, "more_body": has_more})
-        if not has_more:
-            if not self._has_trailers:
-                self.end()
+        self._put({"type": "http.response.body", "body": body, "more_body": has_more}, len(body))
+        if not (has_more or self._has_trailers):
+            self.end()
+
+    def end_with_trailers(self, payload: bytes) -> None:
+        headers = headers_of(payload.split(b"\n"), 0) if payload else []
+        self._put({"type": "http.response.trailers", "headers": headers, "more_trailers": False})
+        self.end()
+
+    def _put(self, event: dict[str, Any], size: int = 0) -> None:
+        """size: of what the service may send as much again of, once it was taken."""
+        self._has_sent = True
+        sent = self._send(event)
+        if isinstance(sent, asyncio.Future):
+            sent.add_done_callback(lambda sent: self._sent(sent, size))
+        elif size:
+            self._take(size)
+
+    def _sent(self, sent: asyncio.Future[None], size: int) -> None:
+        if sent.cancelled():
             return
-        if isinstance(written, asyncio.Future):
-            written.add_done_callback(lambda _: self._take(len(body)))
-        else:
-            self._take(len(body))
+        if sent.exception() is not None:
+            if not self.ended.done():
+                self._leave()
+        elif size:
+            self._take(size)
 
     def _take(self, size: int) -> None:
         """The caller, or Envoy for it, has taken so much."""
@@ -107,11 +146,6 @@ class _Call:
         if self._taken >= CREDIT_SHARE * RESPONSE_WINDOW and not self.ended.done():
             self._relay.post(frame(self._number, Kind.CREDIT, CREDIT_BYTES.pack(self._taken)))
             self._taken = 0
-
-    def end_with_trailers(self, payload: bytes) -> None:
-        headers = headers_of(payload.split(b"\n"), 0) if payload else []
-        self._send({"type": "http.response.trailers", "headers": headers, "more_trailers": False})
-        self.end()
 
     def end(self) -> None:
         if not self.ended.done():
@@ -131,6 +165,12 @@ class Relay(asyncio.Protocol):
         self._last = 0
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
+        self._look()
+
+    def _look(self) -> None:
+        for call in list(self._calls.values()):
+            call.look_for_caller()
+        self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._writer.connect(transport)

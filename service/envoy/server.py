@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Until Envoy listens.
 _START_SECONDS = 20.0
+# For calls that hold no request any more, such as a watcher's, to end by themselves.
+_LAST_SECONDS = 0.2
 # Where it ends by itself it is started again at once, then after a pause that doubles. After so
 # many ends, each soon after the start before it, the service gives up: whoever runs it can start it
 # elsewhere.
@@ -87,7 +89,7 @@ class EnvoyServer:
                 await task
         self.is_listening = False
         if self._process is not None and self._process.is_running:
-            await self._process.stop()
+            await self._process.stop(_LAST_SECONDS if is_drained else 0.0)
         self._remove_secrets()
 
     async def _begin(self) -> None:

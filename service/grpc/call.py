@@ -62,6 +62,12 @@ class GrpcCall:
         with _CALLER_LEFT:
             await self.context.write(message)
 
+    def has_room(self) -> bool:
+        return False  # grpc does not say
+
+    def write_now(self, data: bytes) -> None:
+        raise AssertionError("there is never room at once")
+
     async def send_headers(self) -> None:
         with _CALLER_LEFT:
             await self.context.send_initial_metadata(())

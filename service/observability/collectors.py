@@ -52,7 +52,8 @@ def _calls(snapshots: Sequence[tuple[tuple[str, str], StatisticsSnapshot]]) -> I
     )
     seconds = CounterMetricFamily(
         "unroll_model_phase_seconds",
-        "Time that a version's calls spent in each phase; success and fail: whole calls.",
+        "Time that a version's successful calls spent in each phase; success and fail: "
+        "whole calls.",
         labels=(*_VERSION, "phase"),
     )
     for labels, seen in snapshots:

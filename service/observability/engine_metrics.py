@@ -98,7 +98,6 @@ class GenerateMetrics:
 
     def answered(self, queue_seconds: float, compute_seconds: float) -> None:
         self._compute.observe(compute_seconds)
-        self._statistics.answered(queue_seconds, compute_seconds)
 
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
@@ -137,7 +136,6 @@ class BatchMetrics:
 
     def answered(self, queue_seconds: float, compute_seconds: float) -> None:
         self._compute.observe(compute_seconds)
-        self._statistics.answered(queue_seconds, compute_seconds)
 
     def began(self, queue_seconds: float) -> None:
         self._queue.observe(queue_seconds)

@@ -29,6 +29,12 @@ class ServerCall(CallContext, Protocol):
     async def write(self, message: Message) -> None:
         """Returns once the transport takes more: it waits for a caller that does not read."""
 
+    def has_room(self) -> bool:
+        """Whether write() would return at once now, and write_now() may be called."""
+
+    def write_now(self, data: bytes) -> None:
+        """Write a message of the method's response that is serialized already."""
+
     async def send_headers(self) -> None:
         """Let the caller know that the call was taken; otherwise the first message does."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from service.serving.request_timing import ENGINE_TIMES, EngineTimes
 from service.serving.served_model import ServedModel
-from service.serving.statistics import ModelStatistics
+from service.serving.statistics import CallTimes, ModelStatistics
 from service.serving.worker import EngineThread
 
 Model = TypeVar("Model")
@@ -20,12 +21,21 @@ class Call(Generic[Model]):
     """One request of a caller, filled in by whoever serves it.
 
     inferences: how many inputs it held. input_seconds, output_seconds: what converting took.
+    engines: filled in by whatever it has engines do.
     """
 
     model: Model
     inferences: int = 1
     input_seconds: float = 0.0
     output_seconds: float = 0.0
+    engines: EngineTimes = field(default_factory=EngineTimes)
+
+    @property
+    def times(self) -> CallTimes:
+        engines = self.engines
+        return CallTimes(
+            engines.queue_seconds, self.input_seconds, engines.compute_seconds, self.output_seconds
+        )
 
 
 def _nothing(*_: object) -> None:
@@ -120,6 +130,7 @@ class ServedVersion:
     def call_of(self, model: Model) -> Iterator[Call[Model]]:
         """As call(), of ``model``: this version's own, or the part of it that is asked."""
         call = Call(model)
+        ENGINE_TIMES.set(call.engines)
         self.take()
         started = self._clock()
         try:
@@ -128,10 +139,10 @@ class ServedVersion:
             self.statistics.failed(self._clock() - started)
             raise
         else:
-            self.statistics.succeeded(
-                self._clock() - started, call.inferences, call.input_seconds, call.output_seconds
-            )
+            self.statistics.succeeded(self._clock() - started, call.inferences, call.times)
         finally:
+            # Not reset(): what is torn down with its loop ends in another context.
+            ENGINE_TIMES.set(None)
             self.give()
 
     def _forget(self, key: object) -> None:

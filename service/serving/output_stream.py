@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from service.engine.dynamic_batcher import BatchEvent, BatchFailed
 from service.engine.errors import RequestError
 from service.engine.requests import Event, Failed, Finished, Sink, TokenMade
 from service.serving.coalescing import Coalescer
-from service.serving.request_timing import TIMELINE
+from service.serving.request_timing import ENGINE_TIMES, TIMELINE
 from service.serving.worker import EngineThread
 
 # Events that may wait for the reader of one stream before it pauses, and the share of them
@@ -53,6 +53,16 @@ def _wake(sinks: Sequence[Sink[Any]]) -> None:
         sink.wake()
 
 
+class DirectWriter(Protocol):
+    """Writes tokens without the task that reads their stream, which each message would wake."""
+
+    def has_room(self) -> bool:
+        """Whether the transport takes a message now."""
+
+    def write(self, tokens: Sequence[TokenMade]) -> None:
+        """One message; called on the event loop, where there is room."""
+
+
 class TokenStream(Sink[Event]):
     """The events of one request, as they come; close() it whatever happens.
 
@@ -76,10 +86,12 @@ class TokenStream(Sink[Event]):
         self._thread: EngineThread | None = None
         self.work: Any = None  # as the engine knows it
         self._ended: Finished | None = None
-        self._timeline = TIMELINE.get()
+        self._timeline, self._times = TIMELINE.get(), ENGINE_TIMES.get()
         self._on_given_up = ON_GIVEN_UP.get()
         self._error: RequestError | None = None  # it was given up for
         self._handed_at: float | None = None  # when its reader got what it has not written yet
+        self._direct: DirectWriter | None = None
+        self._is_read_from = False  # the reader waits for events
         self._full = max(FULL * min(size, 4), 2 * self._tokens_per_message)
 
     @classmethod
@@ -120,14 +132,46 @@ class TokenStream(Sink[Event]):
         each = self._tokens_per_message or self._coalescer.tokens_per_message
         return self.is_urgent or self._was_full or len(self._events) >= each
 
+    def write_through(self, writer: DirectWriter) -> None:
+        """From its second message on, tokens go to ``writer`` while it has room and the reader
+        has nothing to write; the reader gets everything else, in order."""
+        self._direct = writer
+
     def wake(self) -> None:
-        self._ready.set()
+        direct = self._direct
+        if direct is None or not (self._is_read_from and self._has_begun and direct.has_room()):
+            self._ready.set()
+            return
+        if tokens := self._take_tokens():
+            direct.write(tokens)
+            self._let_go_on()
+        # What is due and no token is the reader's; tokens that came meanwhile wake it again.
+        if self._others_put != self._others_taken or self._is_message_whole():
+            self._ready.set()
+
+    def _is_message_whole(self) -> bool:
+        """Whether what is left is one more message of as many tokens as the request wants."""
+        return 0 < self._tokens_per_message <= len(self._events)
+
+    def _take_tokens(self) -> list[TokenMade]:
+        """What the next message holds, up to what is no token."""
+        tokens: list[TokenMade] = []
+        events, limit = self._events, self._tokens_per_message or self._full
+        if len(events) < self._tokens_per_message:
+            return tokens
+        while events and len(tokens) < limit and type(events[0]) is TokenMade:
+            tokens.append(events.popleft())  # type: ignore[arg-type]
+        if tokens and self._thread is not None:
+            self._thread.count_message(len(tokens))
+        return tokens
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
         """Raises EngineFailed or ServiceStopping when the engine gives the request up, and what
         give_up() was called with."""
         while True:
+            self._is_read_from = True
             await self._ready.wait()
+            self._is_read_from = False
             if self._error:
                 raise self._error
             self._ready.clear()
@@ -197,6 +241,8 @@ class TokenStream(Sink[Event]):
             self._thread = None
             if self._timeline:
                 self._timeline.note_stream(self.work, self._ended)
+            if self._times and self._ended:
+                self._times.add_stream(self.work)
 
 
 class _Answer(Sink[BatchEvent]):
@@ -226,4 +272,6 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
             timeline.note_batch(work)
     if isinstance(event, BatchFailed):
         raise event.error
+    if times := ENGINE_TIMES.get():
+        times.add_batch(work)
     return event.results

@@ -1,7 +1,8 @@
-"""Timestamps of one request, for the event loop alone."""
+"""Timestamps and durations of one request, for the event loop alone."""
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,43 @@ class Timeline:
             self.finished = max(finished, self.finished or finished)
 
 
+class EngineTimes:
+    """How long a request waited for engines, and how long they worked on it, in seconds.
+
+    Pieces of work that follow each other add up. Of those side by side, such as the rows of one
+    step, the longest counts: they share batches.
+    """
+
+    __slots__ = ("_before", "_until", "compute_seconds", "queue_seconds")
+
+    def __init__(self) -> None:
+        self.queue_seconds = self.compute_seconds = 0.0
+        self._before = (0.0, 0.0)  # of what ended before those that are side by side now came
+        self._until = -math.inf
+
+    def add_stream(self, progress: RequestState[Any, Any]) -> None:
+        """Its engine has put its last event."""
+        finished = progress.arrived if progress.finished is None else progress.finished
+        self._add(progress.arrived, progress.queue_seconds, progress.compute_seconds, finished)
+
+    def add_batch(self, job: Job) -> None:
+        """Its engine has put its results."""
+        finished = job.arrived if job.finished is None else job.finished
+        self._add(job.arrived, job.queue_seconds or 0.0, job.compute_seconds, finished)
+
+    def _add(self, arrived: float, queued: float, computed: float, finished: float) -> None:
+        if arrived >= self._until:
+            self._before = (self.queue_seconds, self.compute_seconds)
+        queued_before, computed_before = self._before
+        self.queue_seconds = max(self.queue_seconds, queued_before + queued)
+        self.compute_seconds = max(self.compute_seconds, computed_before + computed)
+        self._until = max(self._until, finished)
+
+
 # Of the request that is being served; None where nobody watches.
 TIMELINE: ContextVar[Timeline | None] = ContextVar("timeline", default=None)
+# Of the call that is being served; None outside of calls.
+ENGINE_TIMES: ContextVar[EngineTimes | None] = ContextVar("engine_times", default=None)
 
 
 def _first(one: float | None, other: float | None) -> float | None:

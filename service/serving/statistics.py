@@ -19,15 +19,40 @@ class Duration:
     nanoseconds: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Where the time of one call went, in seconds.
+
+    queue: its work waited for engines. compute_input, compute_output: its transport converted.
+    compute_infer: engines worked on it.
+    """
+
+    queue: float = 0.0
+    compute_input: float = 0.0
+    compute_infer: float = 0.0
+    compute_output: float = 0.0
+
+    def __add__(self, other: CallTimes) -> CallTimes:
+        return CallTimes(
+            self.queue + other.queue,
+            self.compute_input + other.compute_input,
+            self.compute_infer + other.compute_infer,
+            self.compute_output + other.compute_output,
+        )
+
+
+_NO_TIMES = CallTimes()
+
+
 @dataclass(frozen=True)
 class StatisticsSnapshot:
     """What was counted up to one moment.
 
-    success, fail: calls, from their arrival to their end. queue, compute_infer: requests that an
-    engine answered, while they waited and while it worked on them. compute_input,
-    compute_output: successful calls, while their transport converted.
-    inference_count: inputs of the successful calls. execution_count: batches and decode steps
-    that ran. batches: those by their rows. last_inference_ms: when something last ran or
+    success, fail: calls, from their arrival to their end; one that its caller gave up has failed.
+    queue, compute_input, compute_infer, compute_output: what CallTimes has, of the successful
+    calls: the counts are always those of success, as in Triton's statistics.
+    inference_count: their inputs. execution_count: batches and decode steps that ran, for
+    whatever call. batches: those by their rows. last_inference_ms: when something last ran or
     succeeded, since 1970; 0 for never.
     """
 
@@ -43,6 +68,10 @@ class StatisticsSnapshot:
     last_inference_ms: int
 
 
+def _duration(count: int, seconds: float) -> Duration:
+    return Duration(count, round(seconds * _NANOSECONDS))
+
+
 @dataclass(slots=True)
 class _Sum:
     count: int = 0
@@ -53,17 +82,14 @@ class _Sum:
         self.seconds += seconds
 
     def value(self) -> Duration:
-        return Duration(self.count, round(self.seconds * _NANOSECONDS))
+        return _duration(self.count, self.seconds)
 
 
 @dataclass
 class _Sums:
     success: _Sum = field(default_factory=_Sum)
     fail: _Sum = field(default_factory=_Sum)
-    queue: _Sum = field(default_factory=_Sum)
-    compute_input: _Sum = field(default_factory=_Sum)
-    compute_infer: _Sum = field(default_factory=_Sum)
-    compute_output: _Sum = field(default_factory=_Sum)
+    times: CallTimes = _NO_TIMES
     batches: dict[int, _Sum] = field(default_factory=dict)
     inferences: int = 0
     last_seconds: float = 0.0
@@ -80,19 +106,12 @@ class ModelStatistics:
         self._lock = threading.Lock()
         self._sums = _Sums()
 
-    def succeeded(
-        self,
-        seconds: float,
-        inferences: int,
-        input_seconds: float = 0.0,
-        output_seconds: float = 0.0,
-    ) -> None:
-        """A call ended well. inferences: the inputs it held."""
+    def succeeded(self, seconds: float, inferences: int, times: CallTimes = _NO_TIMES) -> None:
+        """A call ended well: all of it is counted at once. inferences: the inputs it held."""
         with self._lock:
             sums = self._sums
             sums.success.add(seconds)
-            sums.compute_input.add(input_seconds)
-            sums.compute_output.add(output_seconds)
+            sums.times = sums.times + times
             sums.inferences += inferences
             sums.last_seconds = self._wall_clock()
 
@@ -100,12 +119,6 @@ class ModelStatistics:
         """A call ended otherwise, or was given up by its caller."""
         with self._lock:
             self._sums.fail.add(seconds)
-
-    def answered(self, queue_seconds: float, compute_seconds: float) -> None:
-        """An engine has answered a request."""
-        with self._lock:
-            self._sums.queue.add(queue_seconds)
-            self._sums.compute_infer.add(compute_seconds)
 
     def executed(self, runs: Iterable[tuple[int, float]]) -> None:
         """Batches or steps ran: the rows and the seconds of each."""
@@ -119,14 +132,15 @@ class ModelStatistics:
 
     def snapshot(self) -> StatisticsSnapshot:
         with self._lock:
-            sums = self._sums
+            sums, times = self._sums, self._sums.times
+            calls = sums.success.count
             return StatisticsSnapshot(
                 success=sums.success.value(),
                 fail=sums.fail.value(),
-                queue=sums.queue.value(),
-                compute_input=sums.compute_input.value(),
-                compute_infer=sums.compute_infer.value(),
-                compute_output=sums.compute_output.value(),
+                queue=_duration(calls, times.queue),
+                compute_input=_duration(calls, times.compute_input),
+                compute_infer=_duration(calls, times.compute_infer),
+                compute_output=_duration(calls, times.compute_output),
                 inference_count=sums.inferences,
                 execution_count=sum(ran.count for ran in sums.batches.values()),
                 batches={rows: ran.value() for rows, ran in sorted(sums.batches.items())},

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from service.access.identity import CALLER
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, ServiceStopping, WrongInput, without_frames
+from service.engine.requests import TokenMade
+from service.failpoints import failpoint
 from service.rpc.call import ServerCall
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.pipeline import CallRequests
@@ -23,6 +26,19 @@ from service.serving.sampling_params import GenerateParams, unread_bytes
 from service.serving.tagger import TaggerModel
 from service.v1 import converters
 from unroll.v1 import unroll_pb2 as pb
+
+
+class DirectTokens:
+    """A DirectWriter of a call."""
+
+    def __init__(self, call: ServerCall, encode: converters.TokenEncoder) -> None:
+        self.has_room = call.has_room
+        self._write_now = call.write_now
+        self._encode = encode
+
+    def write(self, tokens: Sequence[TokenMade]) -> None:
+        failpoint("rpc.write")
+        self._write_now(self._encode(tokens))
 
 
 class UnrollServicer:
@@ -132,6 +148,9 @@ class UnrollServicer:
     ) -> None:
         writer = MessageWriter(context, self.stall_seconds)
         stream = await model.generate(params)
+        if not params.top:
+            encode = converters.TokenEncoder(params.log_probabilities)
+            stream.tokens.write_through(DirectTokens(context, encode))
         try:
             is_first = True
             async for events in stream.tokens:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,10 @@ KSERVE = python("kserve")
 # The wheel of unroll/: beside tritonclient with protobuf 6.33, and with protobuf 7.
 UNROLL_6 = python("unroll-6")
 UNROLL_7 = python("unroll-7")
+# A program, in tritonclient's wheel.
+PERF_ANALYZER = replace(
+    python("perf-analyzer"), command=str(FOLDER / "perf-analyzer" / "bin" / "perf_analyzer")
+)
 # The wheel of conformance/, with what it requires alone.
 CONFORMANCE = python("conformance")
 NODE = Environment("node", "node", Path(__file__).parent / "node" / "node_modules" / ".installed")

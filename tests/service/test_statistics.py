@@ -77,7 +77,8 @@ def test_a_stream_is_one_request_and_each_of_its_steps_an_execution(service, cli
     seen = statistics(service, "letters")
     assert (seen.success.count, seen.inference_count, seen.queue.count) == (1, 1, 1)
     assert (seen.execution_count, list(seen.batches)) == (20, [1])
-    assert 0 < seen.batches[1].nanoseconds <= seen.compute_infer.nanoseconds
+    assert seen.batches[1].nanoseconds > 0
+    assert seen.compute_infer.nanoseconds > 0
     assert seen.queue.nanoseconds + seen.compute_infer.nanoseconds < seen.success.nanoseconds
 
 
@@ -101,7 +102,8 @@ def test_every_kind_of_call_is_counted(service, client):
     assert all(s.queue.count == s.compute_infer.count for s in seen.values())
     tags = seen["tags-online"]
     assert rows_of(tags) == 2 + 4, "two texts as a whole, four words one by one"
-    assert 2 <= tags.queue.count <= 3, "the stream's two pushes are one turn or two"
+    assert tags.queue.count == 2, "a stream is one, however often it is pushed to"
+    assert tags.queue.nanoseconds + tags.compute_infer.nanoseconds < tags.success.nanoseconds
 
 
 def test_refused_and_cancelled_calls_have_failed(service, client):
@@ -124,7 +126,8 @@ def test_refused_and_cancelled_calls_have_failed(service, client):
         time.sleep(0.01)
     seen = statistics(service, "mood")
     assert (seen.fail.count, seen.success.count) == (2, 0), "another kind of call is no call of it"
-    assert (seen.inference_count, seen.queue.count) == (0, 1), "one was answered, to nobody"
+    assert (seen.inference_count, seen.execution_count) == (0, 1), "one was run, for nobody"
+    assert seen.queue.count == seen.compute_infer.count == seen.compute_output.count == 0
 
 
 def _held(service):

@@ -76,7 +76,9 @@ def statistics_of(client: InferenceServerClient, model: str) -> dict[str, int]:
         "success": stats.success.count,
         "fail": stats.fail.count,
         "queue": stats.queue.count,
+        "compute_input": stats.compute_input.count,
         "compute_infer": stats.compute_infer.count,
+        "compute_output": stats.compute_output.count,
         "nanoseconds": stats.success.ns,
         "inferences": found.inference_count,
         "executions": found.execution_count,
@@ -88,7 +90,8 @@ def statistics_of(client: InferenceServerClient, model: str) -> dict[str, int]:
 
 def check_answered(gained: dict[str, int], inferences: int, rows: int) -> None:
     """rows: of all batches that ran."""
-    assert gained["success"] == gained["queue"] == gained["compute_infer"] == REQUESTS
+    phases = ("queue", "compute_input", "compute_infer", "compute_output")
+    assert {gained[name] for name in ("success", *phases)} == {REQUESTS}
     assert gained["fail"] == 0
     assert gained["inferences"] == inferences
     assert gained["rows"] == rows

@@ -11,7 +11,7 @@ from service.engine.decode import GenerateEngine
 from service.engine.dynamic_batcher import BatchEngine
 from service.engine.errors import EngineFailed
 from service.engine.online_tagging import TURN, OnlineTagEngine
-from service.engine.requests import Beam, TagRequest
+from service.engine.requests import Beam, Finished, TagRequest
 from service.engine.step_engine import GenerationModel
 from tests.service.engine.fakes import (
     HIDDEN,
@@ -62,12 +62,33 @@ def submit(engine, reader=None, **options):
     return work
 
 
+def times(work):
+    """What a request's own record says of it, which its statistics are made of."""
+    return work.queue_seconds, work.compute_seconds
+
+
 def test_a_request_is_reported_once_with_its_wait_and_its_steps():
     engine = make_engine()
-    submit(engine)
+    work = submit(engine)
     engine.clock.now += 3.0
     run(engine)
-    assert engine.observer.answers == [(3.0, PRIME + 4 * STEP)]
+    assert engine.observer.answers == [times(work)] == [(3.0, PRIME + 4 * STEP)]
+
+
+def test_a_request_knows_its_times_when_its_last_event_is_put():
+    """Whoever reads it may do so before the step is over."""
+    engine, seen = make_engine(), []
+
+    class Looking(Reader):
+        def put(self, event):
+            super().put(event)
+            seen.append((type(event), *times(work)))
+
+    work = submit(engine, Looking(), samples=2, max_tokens=2)
+    engine.clock.now += 3.0
+    run(engine)
+    assert seen[-1] == (Finished, 3.0, PRIME + 2 * STEP)
+    assert {answer[1:] for answer in seen[:-1]} == {(0.0, 0.0)}
 
 
 def test_time_between_steps_counts_for_nobody():
@@ -117,6 +138,7 @@ def test_steps_that_pass_while_a_request_pauses_are_not_for_it():
     behind.room = 100
     engine.resume(paused)
     run(engine)
+    assert times(paused) == (0.0, PRIME + 4 * STEP)
     assert engine.observer.answers == [(0.0, PRIME + 4 * STEP), (0.0, PRIME + 20 * STEP)]
 
 
@@ -178,6 +200,7 @@ def test_each_turn_of_a_pushed_stream_is_reported(pushing):
     pushing.close_input(stream.work)
     run(pushing)
     assert pushing.observer.answers == [(2.0, 3 * STEP), (0.0, STEP)]
+    assert times(stream.work) == (2.0, 4 * STEP)
 
 
 def test_what_is_pushed_while_there_is_something_to_read_belongs_to_the_turn(pushing):

@@ -653,17 +653,19 @@ def test_a_slow_readers_stream_pauses_and_then_goes_on_as_it_would_have(service)
 def test_paused_streams_hold_no_row(start_service):
     """With two rows and two readers that do not read, a third request is answered."""
     service = start_service(max_streams=2)
+    scheduler = service.app.registry.get("letters").thread.engine.scheduler
     with (
-        reading_slowly(service, much(1, samples=6)) as (first, call),
-        reading_slowly(service, much(2, samples=6)),
+        reading_slowly(service, much(1)) as (first, call),
+        reading_slowly(service, much(2)),
         Client(service.target, timeout=30) as client,
     ):
-        wait_until(lambda: paused(service) == 12)
+        # How many ended before depends on what the connection took.
+        wait_until(lambda: scheduler.free_rows == scheduler.capacity and paused(service) >= 8)
         assert len(Answer(client.generate("letters", prompt="a", max_tokens=90)).tokens) == 90
         beam = Answer(client.generate("letters", prompt="a", max_tokens=9, beam=Beam(2, 2)))
         assert len(beam.ends) == 2
         assert {s: len(t) for s, t in tokens_of([first, *call]).items()} == dict.fromkeys(
-            range(6), LONG
+            range(10), LONG
         )
     engine = service.app.registry.get("letters").thread.engine
     wait_until(lambda: not engine.scheduler.everyone() and service.app.inflight.calls == 0)

@@ -296,8 +296,11 @@ def test_many_disconnects_leave_no_row_taken(service, client, monkeypatch):
         assert not any(side.inputs[name].any() for name in engine.slots.current())
 
 
-def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(service, monkeypatch, caplog):
+def test_a_caller_that_leaves_while_a_message_is_sent_is_no_failure(
+    start_service, monkeypatch, caplog
+):
     """The write fails before the cancel is heard; the call counts as cancelled, not INTERNAL."""
+    service = start_service(front_end="grpcio")
 
     class Left:
         """A call's context once its caller has left."""

@@ -1,9 +1,11 @@
 """The HTTP port under callers that mean it no good: probes get in, and all comes back."""
 
 import contextlib
+import json
 import os
-import resource
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +16,7 @@ from service.observability import http
 from service.observability.http import HttpAddressInUse, HttpServer
 
 WELL = "alive\n"
+IS_ALIVE = b"GET /livez HTTP/1.1\r\n\r\n"
 
 
 class Probes:
@@ -72,17 +75,53 @@ def server(probes, registry):
     assert not made._thread.is_alive()
 
 
+class ServerProcess:
+    """A server whose process holds no descriptor of anything else."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.service.observability.http_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self.process.stdout.readline())
+
+    def do(self, command):
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+
 @pytest.fixture
-def call(server):
+def apart():
+    made = ServerProcess()
+    yield made
+    made.process.stdin.close()
+    made.process.stdout.close()
+    made.process.kill()
+    made.process.wait()
+
+
+@pytest.fixture
+def call_port():
     callers = []
 
-    def begin():
-        callers.append(Caller(server.port))
+    def begin(port):
+        callers.append(Caller(port))
         return callers[-1]
 
     yield begin
     for caller in callers:
         caller.socket.close()
+
+
+@pytest.fixture
+def call(call_port, server):
+    return lambda: call_port(server.port)
 
 
 @pytest.fixture
@@ -96,6 +135,12 @@ def ask(call):
     return answered
 
 
+def asked(caller):
+    """What a probe is answered."""
+    caller.connect().send(IS_ALIVE)
+    return caller.read()
+
+
 def wait_until(is_so):
     end = time.monotonic() + 20
     while not is_so():
@@ -103,27 +148,22 @@ def wait_until(is_so):
         time.sleep(0.01)
 
 
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
-
-
 # -- callers that mean no good -----------------------------------------------------------------
 
 
-def test_probes_get_in_beside_three_hundred_silent_connections(server, call, ask):
-    before = descriptors()
-    silent = [call().connect() for _ in range(300)]
-    slow = [call().connect() for _ in range(50)]
+def test_probes_get_in_beside_three_hundred_silent_connections(apart, call_port):
+    before = apart.descriptors()
+    silent = [call_port(apart.port).connect() for _ in range(300)]
+    slow = [call_port(apart.port).connect() for _ in range(50)]
     for byte in b"GET /livez HT":
         for caller in slow[-10:]:
             with contextlib.suppress(OSError):  # it made room for others
                 caller.send(bytes([byte]))
-        assert ask()[2] == WELL
-    assert len(server._connections) <= http._MOST_CONNECTIONS + 1
+        assert asked(call_port(apart.port)).endswith(WELL)
+    assert apart.descriptors() <= before + http._MOST_CONNECTIONS + 1
     for caller in (*silent, *slow):
         caller.socket.close()
-    wait_until(lambda: not server._connections)
-    assert descriptors() <= before + 13 + 1  # the probes' own ends, which are open still
+    wait_until(lambda: apart.descriptors() == before)
 
 
 def test_a_request_has_a_time_in_all_however_it_trickles(server, call, monkeypatch):
@@ -153,36 +193,19 @@ def test_an_answer_that_nobody_reads_is_given_up(server, call, registry, monkeyp
     wait_until(lambda: not server._connections)
 
 
-def test_probes_get_in_where_no_file_can_be_opened(server, call, monkeypatch):
+def test_probes_get_in_where_no_file_can_be_opened(apart, call_port):
     """By a spare one, then by what the oldest connection leaves; and without spinning."""
-    made_room = []
-    make_room = server._make_room
-
-    async def counted():
-        made_room.append(1)
-        await make_room()
-
-    monkeypatch.setattr(server, "_make_room", counted)
-    callers = [call() for _ in range(6)]
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    holes = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest - descriptors() + 2)]
-    # Nothing below the limit is free: no connection can be accepted.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(highest, *holes) + 1, hard))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            os.open(os.devnull, os.O_RDONLY)
-        for caller in callers[:3]:
-            caller.connect()
-        for caller in callers[3:]:
-            caller.connect().send(b"GET /livez HTTP/1.1\r\n\r\n")
-            assert caller.read().endswith(WELL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for hole in holes:
-            os.close(hole)
-    assert len(made_room) < 20
-    wait_until(lambda: server._spare is not None)
+    before = apart.descriptors()
+    assert asked(call_port(apart.port)).endswith(WELL)
+    wait_until(lambda: apart.descriptors() == before)
+    assert apart.do("fill") > 0
+    for _ in range(3):
+        call_port(apart.port).connect()
+    for _ in range(3):
+        assert asked(call_port(apart.port)).endswith(WELL)
+    report = apart.do("stop")
+    assert 0 < report["made_room"] < 20
+    assert report["had_spare"]
 
 
 @pytest.mark.parametrize(
@@ -259,19 +282,15 @@ def test_a_scrape_that_fails_harms_no_probe(registry, ask, caplog):
 # -- its life ----------------------------------------------------------------------------------
 
 
-def test_a_stop_ends_connections_and_leaves_nothing(probes, registry):
-    before = descriptors()
-    server = HttpServer("127.0.0.1", 0, registry, probes.why_dead, probes.why_not_ready)
-    server.start()
-    caller = Caller(server.port).connect()
-    wait_until(lambda: server._connections)
-    server.stop()
-    assert not server._thread.is_alive()
+def test_a_stop_ends_connections_and_leaves_nothing(apart, call_port):
+    before = apart.descriptors()
+    caller = call_port(apart.port).connect()
+    wait_until(lambda: apart.descriptors() > before)
+    report = apart.do("stop")
     assert caller.read() == ""
-    caller.socket.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", server.port))
-    assert descriptors() == before
+        socket.create_connection(("127.0.0.1", apart.port))
+    assert (report["runs"], report["left_open"]) == (False, 0)
 
 
 def test_a_port_that_is_taken_is_named(server, probes, registry):
@@ -282,8 +301,7 @@ def test_a_port_that_is_taken_is_named(server, probes, registry):
 def test_it_listens_on_both_families_where_it_listens_on_any(probes, registry):
     server = HttpServer("::", 0, registry, probes.why_dead, probes.why_not_ready)
     server.start()
-    caller = Caller(server.port).connect()
-    caller.send(b"GET /livez HTTP/1.1\r\n\r\n")
-    assert caller.read().endswith(WELL)
+    caller = Caller(server.port)
+    assert asked(caller).endswith(WELL)
     caller.socket.close()
     server.stop()

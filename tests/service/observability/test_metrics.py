@@ -14,7 +14,7 @@ from service.observability.prom_types import CountedHistogram, LoopLag
 from service.process.memory import memory_limit
 from service.refused_model import RefusedModel
 from service.serving.model_version import ServedVersion
-from service.serving.statistics import Duration, ModelStatistics
+from service.serving.statistics import CallTimes, Duration, ModelStatistics
 from tests.service.engine.fakes import HIDDEN, MEMORY, card
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1.unroll_pb2_grpc import UnrollServiceStub
@@ -72,7 +72,8 @@ def test_steps_reach_both_counters_sixteen_at_a_time_and_when_nothing_runs(metri
     assert value(metrics, "unroll_primed_tokens_total", model="letters") == 7
 
 
-def test_batches_and_answers_reach_both_counters(metrics):
+def test_batches_reach_both_counters_and_answers_the_metrics_alone(metrics):
+    """A call's statistics are counted when it ends, not when an engine has answered it."""
     statistics = ModelStatistics()
     batches = BatchMetrics(metrics, "mood", "predict", statistics, 32)
     steps = GenerateMetrics(metrics, "mood", statistics, 8)
@@ -82,7 +83,7 @@ def test_batches_and_answers_reach_both_counters(metrics):
     steps.finished(FinishReason.READ, 3, 0)
     seen = statistics.snapshot()
     assert seen.batches == {3: Duration(1, 250_000_000)}
-    assert (seen.queue, seen.compute_infer) == (Duration(2, 2 * 10**9), Duration(2, 10**9))
+    assert seen.queue == seen.compute_infer == Duration(0, 0)
     assert value(metrics, "unroll_batch_rows_sum", model="mood", graph="predict") == 3
     assert value(metrics, "unroll_compute_seconds_sum", model="mood") == 1.0
 
@@ -201,10 +202,9 @@ def test_what_is_served_is_read_at_the_scrape(metrics):
     for version in served:
         version.model = type("Model", (), {"card": version.model})
     metrics.served.show(served)
-    served[0].statistics.succeeded(0.5, 3)
+    served[0].statistics.succeeded(0.5, 3, CallTimes(queue=0.0625, compute_infer=0.125))
     served[0].statistics.failed(0.25)
     served[0].statistics.executed([(4, 0.125)])
-    served[0].statistics.answered(0.0625, 0.125)
     of = {"model": "letters", "version": "1"}
     assert value(metrics, "unroll_model_calls_total", outcome="success", **of) == 1
     assert value(metrics, "unroll_model_calls_total", outcome="fail", **of) == 1

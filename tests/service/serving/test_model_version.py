@@ -3,7 +3,9 @@ from types import SimpleNamespace
 import pytest
 
 from service.engine.errors import EngineFailed
+from service.engine.step_engine import RequestState
 from service.serving.model_version import ServedVersion
+from service.serving.request_timing import ENGINE_TIMES
 from service.serving.statistics import Duration
 from tests.service.engine.fakes import card
 
@@ -14,6 +16,10 @@ class Ticking:
 
     def __call__(self):
         return self.now
+
+
+def answered(**times):
+    return RequestState(None, None, 0.0, finished=0.0, **times)
 
 
 def make_version(freed=None, threads=(), clock=None):
@@ -94,6 +100,7 @@ def test_a_call_counts_with_what_it_says_of_itself():
     with version.call() as call:
         assert (call.model, version.users) == (version.model, 1)
         call.inferences, call.input_seconds, call.output_seconds = 5, 0.25, 0.5
+        ENGINE_TIMES.get().add_stream(answered(queue_seconds=0.125, compute_seconds=1.0))
         clock.now += 2.0
     seen = version.statistics.snapshot()
     assert (seen.success, seen.inference_count) == (Duration(1, 2 * 10**9), 5)
@@ -101,6 +108,9 @@ def test_a_call_counts_with_what_it_says_of_itself():
         250_000_000,
         500_000_000,
     )
+    assert seen.queue == Duration(1, 125_000_000)
+    assert seen.compute_infer == Duration(1, 10**9)
+    assert ENGINE_TIMES.get() is None, "what follows in its task is not the call's"
     assert version.users == 0
 
 
@@ -112,6 +122,7 @@ def test_a_call_that_ends_otherwise_has_failed(error):
     def fail():
         with version.call() as call:
             call.inferences = 5
+            ENGINE_TIMES.get().add_stream(answered(queue_seconds=0.125, compute_seconds=1.0))
             clock.now += 1.0
             raise error
 
@@ -119,6 +130,7 @@ def test_a_call_that_ends_otherwise_has_failed(error):
         fail()
     seen = version.statistics.snapshot()
     assert (seen.fail, seen.success, seen.inference_count) == (Duration(1, 10**9), Duration(), 0)
+    assert seen.queue == seen.compute_infer == Duration()
     assert version.users == 0
 
 
