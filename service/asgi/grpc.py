@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from service.access.codes import Code
 from service.access.identity import Metadata
 from service.asgi.events import DIRECT, Direct, Headers, Receive, Scope, Send, peer_of
-from service.asgi.request import ENCODINGS, Body
+from service.asgi.request import ENCODINGS, Bodies, Body
 from service.engine.errors import NotOffered, RequestError, WrongInput
 from service.front_end import FrontEndSettings
 from service.rpc.methods import Method
@@ -147,10 +147,11 @@ class GrpcProtocol:
         self._methods = methods
         self._pipeline = pipeline
         self._settings = settings
+        self._bodies = Bodies(settings, pipeline.admission.budget.limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._settings
-        body = Body(receive, settings.max_message_bytes, settings.body_seconds)
+        body = self._bodies.of(scope, receive)
         method = self._methods.get(scope["path"])
         if method is None:
             await _refuse_unknown(scope, send)

@@ -1,48 +1,100 @@
-"""The body of a request: read within its limits and its time."""
+"""The body of a request: read within its limits, in its turn and its time."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
-from service.asgi.events import Receive
+from service.asgi.events import Receive, Scope, peer_of
 from service.engine.errors import MessageTooLarge, NotOffered, TimedOut, WrongInput
+from service.front_end import FrontEndSettings
 
 # By the names of gRPC and HTTP; zlib's window bits of each.
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 ENCODINGS = b"identity, deflate, gzip"
 
 
-class Body:
-    """What a request brings, in parts.
+# Of the memory budget, what messages that are on their way may take; gRPC's, and others'.
+_SHARE = 0.25
+# Of those that may be on their way at once, what one connection may have.
+_SHARE_OF_PEER = 0.25
+# What is no larger is read at once: so much of each may be under way in any case.
+_SMALL_BYTES = 65_536
 
-    seconds: that the rest of a message may take once it has begun. most: bytes of a message.
+
+class Bodies:
+    """Those of the requests of one protocol.
+
+    A large message is read in its turn, and has its seconds then: so many at a time as the budget
+    has room for, of one connection a part of them. Those that wait stay with their callers, but for
+    what is under way.
     """
 
-    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+    def __init__(self, settings: FrontEndSettings, budget_bytes: int) -> None:
+        self.most, self.seconds = settings.max_message_bytes, settings.body_seconds
+        self._at_once = max(1, int(_SHARE * budget_bytes) // self.most)
+        self._turns = asyncio.Semaphore(self._at_once)
+        self._of_peer: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, scope: Scope, receive: Receive) -> Body:
+        return Body(self, peer_of(scope), receive)
+
+    @asynccontextmanager
+    async def turn(self, peer: str) -> AsyncIterator[None]:
+        """Raises TimedOut where what is done in it takes longer than its seconds."""
+        own = self._of_peer.get(peer)
+        if own is None:
+            most = max(1, int(_SHARE_OF_PEER * self._at_once))
+            own = self._of_peer[peer] = asyncio.Semaphore(most)
+        async with own, self._turns, self.limit():
+            yield
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Raises TimedOut as turn()."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                yield
+        except TimeoutError as late:
+            raise TimedOut(
+                f"the request did not come within {self.seconds:g} s of its turn; send it again"
+            ) from late
+
+
+class Body:
+    """What a request brings, in parts."""
+
+    def __init__(self, bodies: Bodies, peer: str, receive: Receive) -> None:
+        self._bodies, self._peer = bodies, peer
         self._receive = receive
-        self._most, self._seconds = most, seconds
+        self._most = bodies.most
         self._rest = b""
         self._has_more = True
 
     async def whole(self, encoding: bytes = b"") -> bytes:
         """All of it. Raises MessageTooLarge, TimedOut, WrongInput or NotOffered."""
-        event = await self._next()
-        if event and not self._has_more:
-            return self._checked(event, encoding)
-        parts, size = [event], len(event)
-        async with _Limit(self._seconds):
-            while self._has_more:
-                parts.append(await self._next())
-                size += len(parts[-1])
-                if size > self._most:
-                    raise too_large(size, self._most)
-        return self._checked(b"".join(parts), encoding)
-
-    def _checked(self, data: bytes, encoding: bytes) -> bytes:
-        if len(data) > self._most:
-            raise too_large(len(data), self._most)
+        parts = [await self._next()]
+        size = len(parts[0])
+        if self._has_more:
+            async with self._bodies.limit():
+                size = await self._add(parts, size, _SMALL_BYTES)
+        if self._has_more:
+            async with self._bodies.turn(self._peer):
+                size = await self._add(parts, size, self._most)
+        if size > self._most:
+            raise too_large(size, self._most)
+        data = b"".join(parts)
         return inflated(data, encoding, self._most) if encoding else data
+
+    async def _add(self, parts: list[bytes], size: int, most: int) -> int:
+        """What comes, until there is more than ``most`` bytes or no more; the new size."""
+        while self._has_more and size <= most:
+            parts.append(await self._next())
+            size += len(parts[-1])
+        return size
 
     async def message(self, encoding: bytes = b"") -> bytes | None:
         """The next message of gRPC: a byte that says whether it is compressed, its length, itself.
@@ -57,11 +109,9 @@ class Body:
             if len(data) == 5 + size and data[0] == 0 and size <= self._most:
                 return data[5:]
             self._rest = data
-        async with _Limit(self._seconds):
-            return await self._rest_of_message(encoding)
-
-    async def _rest_of_message(self, encoding: bytes) -> bytes:
-        await self._fill(5)
+        if len(self._rest) < 5:
+            async with self._bodies.limit():
+                await self._fill(5)
         flag, size = self._rest[0], int.from_bytes(self._rest[1:5])
         if flag > 1:
             raise WrongInput(
@@ -69,13 +119,14 @@ class Body:
             )
         if size > self._most:
             raise too_large(size, self._most)
-        await self._fill(5 + size)
+        if len(self._rest) < 5 + size:
+            is_large = size > _SMALL_BYTES
+            async with self._bodies.turn(self._peer) if is_large else self._bodies.limit():
+                await self._fill(5 + size)
         message, self._rest = self._rest[5 : 5 + size], self._rest[5 + size :]
         return inflated(message, encoding, self._most) if flag else message
 
     async def _fill(self, size: int) -> None:
-        if len(self._rest) >= size:
-            return
         parts, have = [self._rest], len(self._rest)
         while have < size:
             if not self._has_more:
@@ -94,25 +145,6 @@ class Body:
         self._has_more = event.get("more_body", False)
         body: bytes = event.get("body", b"")
         return body
-
-
-class _Limit:
-    """A time limit that says what it is of."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *error: object) -> None:
-        try:
-            await self._timeout.__aexit__(*error)  # type: ignore[arg-type]
-        except TimeoutError as late:
-            raise TimedOut(
-                f"the request did not come within {self._seconds:g} s; send it again"
-            ) from late
 
 
 def too_large(size: int, most: int) -> MessageTooLarge:
