@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 from service.envoy.frames import (
@@ -101,16 +102,9 @@ class _Call:
     # -- the response --------------------------------------------------------------------------
 
     def start(self, payload: bytes) -> None:
-        parts = payload.split(b"\n")
-        self._has_trailers = parts[1] == b"1"
-        self._put(
-            {
-                "type": "http.response.start",
-                "status": int(parts[0]),
-                "headers": headers_of(parts, 2),
-                "trailers": self._has_trailers,
-            }
-        )
+        event = _start(payload)
+        self._has_trailers = event["trailers"]
+        self._put(event)
 
     def write(self, body: bytes, has_more: bool) -> None:
         self._put({"type": "http.response.body", "body": body, "more_body": has_more}, len(body))
@@ -118,8 +112,7 @@ class _Call:
             self.end()
 
     def end_with_trailers(self, payload: bytes) -> None:
-        headers = headers_of(payload.split(b"\n"), 0) if payload else []
-        self._put({"type": "http.response.trailers", "headers": headers, "more_trailers": False})
+        self._put(_trailers(payload))
         self.end()
 
     def _put(self, event: dict[str, Any], size: int = 0) -> None:
@@ -154,6 +147,26 @@ class _Call:
     def reset(self) -> None:
         if not self.ended.done():
             self.ended.set_exception(ConnectionAbortedError("the response cannot be finished"))
+
+
+# Most responses begin and end alike.
+
+
+@lru_cache(256)
+def _start(payload: bytes) -> dict[str, Any]:
+    parts = payload.split(b"\n")
+    return {
+        "type": "http.response.start",
+        "status": int(parts[0]),
+        "headers": headers_of(parts, 2),
+        "trailers": parts[1] == b"1",
+    }
+
+
+@lru_cache(256)
+def _trailers(payload: bytes) -> dict[str, Any]:
+    headers = headers_of(payload.split(b"\n"), 0) if payload else []
+    return {"type": "http.response.trailers", "headers": headers, "more_trailers": False}
 
 
 class Relay(asyncio.Protocol):

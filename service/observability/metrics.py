@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -121,6 +121,9 @@ class Metrics:
             "method",
             buckets=_REQUEST_SECONDS,
         )
+        # Finding a child takes longer than counting with it.
+        self._counter_of = lru_cache(1024)(self.requests.labels)
+        self._histogram_of = lru_cache(1024)(self.request_seconds.labels)
         self.rejected = self._counter(
             "unroll_rejected_total",
             "Requests refused, by reason: queue_full, stopping, invalid, not_found, ….",
@@ -391,8 +394,8 @@ class Metrics:
         self, model: str, method: str, code: str, seconds: float, failure: RequestError | None
     ) -> None:
         """As admission's CountRequest."""
-        self.requests.labels(model, method, code).inc()
-        self.request_seconds.labels(model, method).observe(seconds)
+        self._counter_of(model, method, code).inc()
+        self._histogram_of(model, method).observe(seconds)
         reason = reason_of(code, failure)
         if reason in (CALLER_LEFT, DEADLINE, STALLED):
             self.cancelled.labels(model, reason).inc()

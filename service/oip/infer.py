@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -279,19 +286,12 @@ def _options_of(request: pb.ModelInferRequest, owner: Hashable) -> InferOptions:
 
 def _check_counts(request: pb.ModelInferRequest) -> None:
     """Before anything is made of what a request repeats. Raises WrongInput."""
-    tensors = (request.inputs, request.outputs)
-    counts = [
-        ("inputs", len(request.inputs), _MOST_TENSORS),
-        ("outputs", len(request.outputs), _MOST_TENSORS),
-        ("raw_input_contents", len(request.raw_input_contents), _MOST_TENSORS),
-        ("parameters", len(request.parameters), _MOST_PARAMETERS),
-    ]
-    if not any(count > most for _, count, most in counts):
-        of_tensors = (len(tensor.parameters) for kind in tensors for tensor in kind)
-        counts.append(("parameters of a tensor", max(of_tensors, default=0), _MOST_PARAMETERS))
-    for name, count, most in counts:
-        if count > most:
-            raise WrongInput(f"the request has {count} {name}; send at most {most}")
+    _check_count("inputs", len(request.inputs), _MOST_TENSORS)
+    _check_count("outputs", len(request.outputs), _MOST_TENSORS)
+    _check_count("raw_input_contents", len(request.raw_input_contents), _MOST_TENSORS)
+    _check_count("parameters", len(request.parameters), _MOST_PARAMETERS)
+    for tensor in (*request.inputs, *request.outputs):
+        _check_count("parameters of a tensor", len(tensor.parameters), _MOST_PARAMETERS)
     if len(request.id) > MOST_ID_CHARACTERS:
         raise WrongInput(
             f"id has {len(request.id)} characters, and each response repeats it; send at most "
@@ -299,8 +299,15 @@ def _check_counts(request: pb.ModelInferRequest) -> None:
         )
 
 
+def _check_count(name: str, count: int, most: int) -> None:
+    if count > most:
+        raise WrongInput(f"the request has {count} {name}; send at most {most}")
+
+
 def _share(priority: int, seconds: float | None) -> None:
     """What the request itself says of its place among its caller's. seconds: that it has."""
+    if not priority and seconds is None:
+        return
     share = SHARE.get()
     if priority:
         share = replace(share, priority=_DEFAULT_PRIORITY - min(priority, _LOWEST_PRIORITY))
@@ -394,12 +401,14 @@ class _Limit:
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        now = asyncio.get_running_loop().time()
-        self._end = None if seconds is None else now + seconds
+        self._end = None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    def watch(self) -> AbstractAsyncContextManager[None]:
+        """Raises TimedOut once it is over."""
+        return nullcontext() if self._end is None else self._watch()
 
     @asynccontextmanager
-    async def watch(self) -> AsyncIterator[None]:
-        """Raises TimedOut once it is over."""
+    async def _watch(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout_at(self._end):
                 yield
