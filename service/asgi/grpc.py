@@ -147,7 +147,7 @@ class GrpcProtocol:
         self._methods = methods
         self._pipeline = pipeline
         self._settings = settings
-        self._bodies = Bodies(settings, pipeline.admission.budget.limit)
+        self._bodies = Bodies(settings, pipeline.admission.budget)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._settings

@@ -115,7 +115,7 @@ class HttpCalls:
     ) -> None:
         self.methods = methods
         self._pipeline = pipeline
-        self._bodies = Bodies(settings, pipeline.admission.budget.limit)
+        self._bodies = Bodies(settings, pipeline.admission.budget)
 
     async def call(
         self,

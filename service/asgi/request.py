@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
+from service.access.memory_budget import REQUESTS, MemoryBudget, Reservation
 from service.asgi.events import Receive, Scope, peer_of
 from service.engine.errors import MessageTooLarge, NotOffered, TimedOut, WrongInput
 from service.front_end import FrontEndSettings
@@ -33,9 +34,10 @@ class Bodies:
     what is under way.
     """
 
-    def __init__(self, settings: FrontEndSettings, budget_bytes: int) -> None:
+    def __init__(self, settings: FrontEndSettings, budget: MemoryBudget) -> None:
         self.most, self.seconds = settings.max_message_bytes, settings.body_seconds
-        self._at_once = max(1, int(_SHARE * budget_bytes) // self.most)
+        self.budget = budget
+        self._at_once = max(1, int(_SHARE * budget.limit) // self.most)
         self._turns = asyncio.Semaphore(self._at_once)
         self._of_peer: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -75,26 +77,33 @@ class Body:
         self._has_more = True
 
     async def whole(self, encoding: bytes = b"") -> bytes:
-        """All of it. Raises MessageTooLarge, TimedOut, WrongInput or NotOffered."""
-        parts = [await self._next()]
-        size = len(parts[0])
+        """All of it. Raises MessageTooLarge, TimedOut, Overloaded, WrongInput or NotOffered."""
+        data = await self._next()
         if self._has_more:
-            async with self._bodies.limit():
-                size = await self._add(parts, size, _SMALL_BYTES)
-        if self._has_more:
-            async with self._bodies.turn(self._peer):
-                size = await self._add(parts, size, self._most)
-        if size > self._most:
-            raise too_large(size, self._most)
-        data = b"".join(parts)
+            data = await self._rest_of_all(data)
+        if len(data) > self._most:
+            raise too_large(len(data), self._most)
         return inflated(data, encoding, self._most) if encoding else data
 
-    async def _add(self, parts: list[bytes], size: int, most: int) -> int:
-        """What comes, until there is more than ``most`` bytes or no more; the new size."""
-        while self._has_more and size <= most:
-            parts.append(await self._next())
-            size += len(parts[-1])
-        return size
+    async def _rest_of_all(self, first: bytes) -> bytes:
+        with self._bodies.budget.reserve(REQUESTS, len(first)) as held:
+            parts = [first]
+            async with self._bodies.limit():
+                await self._add(parts, _SMALL_BYTES, held)
+            if self._has_more:
+                async with self._bodies.turn(self._peer):
+                    await self._add(parts, self._most + 1, held)
+            return b"".join(parts)
+
+    async def _add(self, parts: list[bytes], size: int, held: Reservation) -> None:
+        """What comes, until there are so many bytes in all or no more."""
+        have = sum(map(len, parts))
+        while self._has_more and have < size:
+            part = await self._next()
+            self._bodies.budget.check(REQUESTS, len(part))
+            held.change(len(part))
+            parts.append(part)
+            have += len(part)
 
     async def message(self, encoding: bytes = b"") -> bytes | None:
         """The next message of gRPC: a byte that says whether it is compressed, its length, itself.
@@ -109,9 +118,17 @@ class Body:
             if len(data) == 5 + size and data[0] == 0 and size <= self._most:
                 return data[5:]
             self._rest = data
+        size = await self._head()
+        flag = self._rest[0]
+        if len(self._rest) < 5 + size:
+            await self._fill(5 + size)
+        message, self._rest = self._rest[5 : 5 + size], self._rest[5 + size :]
+        return inflated(message, encoding, self._most) if flag else message
+
+    async def _head(self) -> int:
+        """The size of the message that has begun."""
         if len(self._rest) < 5:
-            async with self._bodies.limit():
-                await self._fill(5)
+            await self._fill(5)
         flag, size = self._rest[0], int.from_bytes(self._rest[1:5])
         if flag > 1:
             raise WrongInput(
@@ -119,21 +136,18 @@ class Body:
             )
         if size > self._most:
             raise too_large(size, self._most)
-        if len(self._rest) < 5 + size:
-            is_large = size > _SMALL_BYTES
-            async with self._bodies.turn(self._peer) if is_large else self._bodies.limit():
-                await self._fill(5 + size)
-        message, self._rest = self._rest[5 : 5 + size], self._rest[5 + size :]
-        return inflated(message, encoding, self._most) if flag else message
+        return size
 
     async def _fill(self, size: int) -> None:
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            if not self._has_more:
-                raise WrongInput("the request ends within a message; send it whole")
-            parts.append(await self._next())
-            have += len(parts[-1])
+        """Have so many bytes in the rest; they count as held until they are there."""
+        parts = [self._rest]
+        with self._bodies.budget.reserve(REQUESTS, len(self._rest)) as held:
+            is_large = size > _SMALL_BYTES
+            async with self._bodies.turn(self._peer) if is_large else self._bodies.limit():
+                await self._add(parts, size, held)
         self._rest = b"".join(parts)
+        if len(self._rest) < size:
+            raise WrongInput("the request ends within a message; send it whole")
 
     async def _next(self) -> bytes:
         """Raises CancelledError once the caller has left."""

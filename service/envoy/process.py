@@ -23,16 +23,21 @@ _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class EnvoyProcess:
-    """app: serves its calls. config: as bootstrap() makes it.
+    """app: serves its calls. config: as bootstrap() makes it. most_unread: as Link has it.
 
     ended: its exit code, once it has ended; below 0 for a signal.
     """
 
     def __init__(
-        self, installation: Installation, config: dict[str, Any], app: Application, log: EnvoyLog
+        self,
+        installation: Installation,
+        config: dict[str, Any],
+        app: Application,
+        most_unread: int,
+        log: EnvoyLog,
     ) -> None:
         self._installation, self._config = installation, config
-        self._app, self._log = app, log
+        self._app, self._most_unread, self._log = app, most_unread, log
         self._loop = asyncio.get_running_loop()
         self._listening: asyncio.Future[int] = self._loop.create_future()
         self.ended: asyncio.Future[int] = self._loop.create_future()
@@ -44,7 +49,7 @@ class EnvoyProcess:
         with theirs:
             self._child = self._spawn(theirs)
         _, self._link = await self._loop.create_connection(
-            lambda: Link(self._app, self._set_port, lambda: None), sock=ours
+            lambda: Link(self._app, self._set_port, self._most_unread), sock=ours
         )
         self._threads = [
             threading.Thread(target=work, name="envoy", daemon=True)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Until Envoy listens.
 _START_SECONDS = 20.0
+# Of Envoy's memory, what of requests may wait unread in this process; as much may wait in Envoy.
+_UNREAD_SHARE = 0.25
 # For calls that hold no request any more, such as a watcher's, to end by themselves.
 _LAST_SECONDS = 0.2
 # Where it ends by itself it is started again at once, then after a pause that doubles. After so
@@ -98,7 +100,8 @@ class EnvoyServer:
         config = bootstrap(
             self._settings, self._host, self.port, module, self._heap_bytes, self._tls()
         )
-        process = EnvoyProcess(self._installation, config, self._app, self._log)
+        most_unread = int(_UNREAD_SHARE * self._heap_bytes)
+        process = EnvoyProcess(self._installation, config, self._app, most_unread, self._log)
         self._process = process
         port = await process.start(_START_SECONDS)
         if port is None:

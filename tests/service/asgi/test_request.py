@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from service.access.memory_budget import MemoryBudget
 from service.asgi.request import Bodies
 from service.engine.errors import MessageTooLarge, TimedOut, WrongInput
 from service.front_end import FrontEndSettings
@@ -14,7 +15,7 @@ MOST = 1 << 20
 def bodies(at_once, seconds=10.0):
     """So many large ones at once, a quarter of them of one connection."""
     settings = FrontEndSettings("127.0.0.1:0", MOST, 16_384, 8, 100, 10.0, seconds, 60.0, 60.0)
-    return Bodies(settings, 4 * at_once * MOST)
+    return Bodies(settings, MemoryBudget(4 * at_once * MOST))
 
 
 def framed(message):
