@@ -36,7 +36,6 @@ _MOST_HEADERS = 256
 # Calls are weighed from 8 KiB on, in eight classes each twice the one before.
 _TRACKED_POWER = 13
 _UNFREED_BYTES = 16 << 20
-_RELEASED_BYTES = 64 << 20
 # Headers beyond the setting are refused by the service, which can say so; Envoy closes the
 # connection at this multiple.
 _HEADERS_FACTOR = 3
@@ -88,11 +87,6 @@ def bootstrap(
         "node": {"id": "unroll", "cluster": "unroll"},
         "static_resources": {"listeners": [listener]},
         "overload_manager": _overload_manager(settings, heap_bytes),
-        # Whatever was freed goes back, also after a burst that no overload action saw.
-        "memory_allocator_manager": {
-            "bytes_to_release": _RELEASED_BYTES,
-            "memory_release_interval": "1s",
-        },
         "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         # Nobody asks Envoy for them.
         "stats_config": {"stats_matcher": {"reject_all": True}},

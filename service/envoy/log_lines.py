@@ -24,7 +24,7 @@ _LEVELS = {
 _USUAL = re.compile("caught ENVOY_SIGTERM")
 # What a caller might provoke must not fill the log: so many lines at once, and then one in so many
 # seconds.
-_BURST, _SECONDS_A_LINE = 100, 1.0
+_BURST, _SECONDS_A_LINE = 100, 10.0
 
 
 class EnvoyLog:
