@@ -262,8 +262,19 @@ proto: $(STUBS)/.installed ## regenerate the stubs in unroll/ and the descriptor
 manifests: ## write the rules of deploy/prometheus as objects for Kubernetes
 	deploy/kubernetes/wrap-rules.sh
 
-bench: $(VENV)/.dev ## measure everything against the bars, in under ten minutes; ARGS="--only streams …"
+bench: $(VENV)/.dev ## measure everything against the bars, in some ten minutes; ARGS="--only streams …"
 	$(PY) -m bench $(ARGS)
+
+# An x86-64 server; what the bench runs in it is this clone's own model and graph.
+.venv-bench-triton/.installed: pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -m venv .venv-bench-triton
+	@.venv-bench-triton/bin/python -m pip install --quiet --disable-pip-version-check pip==$(PIP_VERSION)
+	@.venv-bench-triton/bin/python -m pip install --quiet --no-deps --group bench-triton
+	@touch $@
+
+.PHONY: bench-triton
+bench-triton: .venv-bench-triton/.installed ## install Triton beside, a peer that make bench then measures as well
 
 capacity: $(VENV)/.dev ## measure what one core carries and write docs/capacity.md; some ten minutes on an idle machine
 	$(PY) -m bench.capacity $(ARGS)
@@ -319,6 +330,6 @@ sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds t
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-bench-triton .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

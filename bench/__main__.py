@@ -1,5 +1,5 @@
 """python -m bench [--only kernels streams …] [--rounds 5] [--streams 1 16 …] [--quick]
-                [--device cuda]
+                [--device cuda] [--front-end envoy]
 
 Compares this service over gRPC with one loop a request, with the bare step and with the
 machine's own limit, in one run with alternating order, and prints a table against the bars.
@@ -24,7 +24,9 @@ from typing import Any
 import grpc
 
 from bench.bars import evaluate
+from bench.doors import measure_doors
 from bench.findings import Findings
+from bench.front_ends import FRONT_ENDS, front_end_arguments
 from bench.joining import measure_joining
 from bench.kernels import measure_kernels
 from bench.loops import StepGraph, open_steps
@@ -32,10 +34,11 @@ from bench.machine import this_machine
 from bench.memory import measure_memory
 from bench.predicting import measure_predict
 from bench.report import write_report
-from bench.servers import Server, start_peer, start_service
+from bench.servers import Missing, Server, start_peer, start_service
 from bench.settings import PARTS, PEER_STREAMS, Settings, quick
-from bench.starting import measure_start
+from bench.starting import measure_starts
 from bench.streams import compare_streams
+from bundle.manifest import FP32
 from bundle.store import Bundle, read_bundle
 
 
@@ -59,7 +62,7 @@ class Run:
             started = time.perf_counter()
             try:
                 found = _MEASURES[part](self)
-            except (grpc.RpcError, RuntimeError, OSError) as error:
+            except (grpc.RpcError, RuntimeError, OSError, Missing) as error:
                 # Minutes of other parts must not be lost with it.
                 self.failures[part] = str(error)
             else:
@@ -71,12 +74,16 @@ class Run:
         """The service in each precision the bundle has, started once."""
         if not self._services:
             self._services = [
-                self._children.enter_context(
-                    start_service(self.models, graph.precision, device=self.settings.device)
-                )
+                self._children.enter_context(self._start(self.models, graph.precision))
                 for graph in self.graphs
             ]
         return self._services
+
+    def _start(self, models: Path, precision: str = FP32, queue: int | None = None) -> Server:
+        """The service with the front end of the settings. Raises Missing."""
+        name = self.settings.front_end
+        arguments = front_end_arguments(name) if name else ()
+        return start_service(models, precision, queue, self.settings.device, arguments)
 
     def kernels(self) -> Any:
         return measure_kernels(self.graphs, self.settings)
@@ -94,15 +101,19 @@ class Run:
         # Every caller's texts may wait at once: a refusal would be answered by a pause.
         queue = max(self.settings.clients) * max(self.settings.texts)
         folder = classifier.folder.parent.parent
-        with start_service(folder, queue=queue, device=self.settings.device) as server:
+        with self._start(folder, queue=queue) as server:
             return tuple(measure_predict(server, classifier, self.settings))
 
+    def doors(self) -> Any:
+        classifier = read_bundle(self.settings.classifier)
+        return measure_doors(self.bundle, classifier, self.graphs[-1].precision, self.settings)
+
     def memory(self) -> Any:
-        with start_service(self.models, device=self.settings.device) as fresh:
+        with self._start(self.models) as fresh:
             return measure_memory(fresh, self.bundle.manifest, self.settings)
 
     def start(self) -> Any:
-        return measure_start(self.models, self.settings.starts, self.settings.device)
+        return measure_starts(self.models, self.settings.starts, self.settings.device)
 
 
 _MEASURES: dict[str, Callable[[Run], Any]] = {part: getattr(Run, part) for part in PARTS}
@@ -156,7 +167,7 @@ def _output(chosen: argparse.Namespace) -> Path | None:
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:
-    settings = Settings(chosen.device, chosen.bundle, chosen.classifier)
+    settings = Settings(chosen.device, chosen.bundle, chosen.classifier, front_end=chosen.front_end)
     if chosen.quick:
         settings = quick(settings)
     overrides = {"rounds": chosen.rounds, "streams": chosen.streams and tuple(chosen.streams)}
@@ -192,6 +203,11 @@ def _parser() -> argparse.ArgumentParser:
         default=list(PARTS),
         metavar="PART",
         help=f"parts of the run: {', '.join(PARTS)} (default: all)",
+    )
+    parser.add_argument(
+        "--front-end",
+        choices=FRONT_ENDS,
+        help="front end of the service, where a part measures one alone (default: the service's)",
     )
     parser.add_argument(
         "--rounds",

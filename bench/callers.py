@@ -15,7 +15,7 @@ from bench.medians import Seconds
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from unroll.v1 import unroll_pb2 as pb
 
-_SERVICE = "/" + pb.DESCRIPTOR.services_by_name["UnrollService"].full_name
+SERVICE = "/" + pb.DESCRIPTOR.services_by_name["UnrollService"].full_name
 _SAYS_TOKENS_PER_MESSAGE = "tokens_per_message" in pb.GenerateRequest.DESCRIPTOR.fields_by_name
 
 
@@ -43,10 +43,10 @@ class Caller:
     def __init__(self, target: str, options: Sequence[tuple[str, Any]] = ()) -> None:
         self.channel = grpc.aio.insecure_channel(target, options)
         self.generate = self.channel.unary_stream(
-            f"{_SERVICE}/Generate", request_serializer=pb.GenerateRequest.SerializeToString
+            f"{SERVICE}/Generate", request_serializer=pb.GenerateRequest.SerializeToString
         )
         self.classify = self.channel.unary_unary(
-            f"{_SERVICE}/Classify", request_serializer=pb.ClassifyRequest.SerializeToString
+            f"{SERVICE}/Classify", request_serializer=pb.ClassifyRequest.SerializeToString
         )
 
     async def read(

@@ -193,7 +193,7 @@ class Run:
         # So few streams as a quick look opens come to rest too soon to be seen.
         if not (memory.is_valid or self.is_quick):
             raise RuntimeError("streams did not come to rest, so what one takes is not known")
-        return memory, fresh.ready_rss_bytes
+        return memory, fresh.ready_bytes
 
     def vocabularies(self) -> dict[str, int]:
         """Tokens that each model chooses among."""

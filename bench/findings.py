@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.doors import Doors
 from bench.joining import Joining
 from bench.kernels import Kernels
 from bench.memory import Memory
 from bench.predicting import PredictRow
-from bench.starting import Start
-from bench.streams import StreamRow
+from bench.starting import Starts
+from bench.streams import StreamRow, single
 
 PEER = "one loop a request"
 
@@ -23,8 +24,9 @@ class Findings:
     streams: tuple[StreamRow, ...] = ()
     joining: tuple[Joining, ...] = ()
     predict: tuple[PredictRow, ...] = ()
+    doors: Doors | None = None
     memory: Memory | None = None
-    start: Start | None = None
+    start: Starts | None = None
 
     def row(self, what: str, streams: int) -> StreamRow | None:
         return next((r for r in self.streams if (r.what, r.streams) == (what, streams)), None)
@@ -66,6 +68,12 @@ class Findings:
         ours = self.row(f"unroll {precision}", streams)
         bare = self.row(f"bare step {precision}", streams)
         return ours.decode_cpu_us / bare.decode_cpu_us if ours and bare else None
+
+    def bare_share(self, precision: str, streams: int, one_a_message: bool = False) -> float | None:
+        """Tokens a second over gRPC against the bare step's."""
+        what = f"unroll {precision}"
+        ours = self.rate(single(what) if one_a_message else what, streams)
+        return ratio(ours, self.rate(f"bare step {precision}", streams))
 
     def many_share(self, precision: str, streams: int) -> float | None:
         """Tokens a second at so many streams against the best number of them."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from service.config import usable_cores
 
-_PACKAGES = ("onnxruntime", "grpcio", "numpy")
+_PACKAGES = ("onnxruntime", "grpcio", "pyvoy", "numpy")  # where they are installed
 _EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -50,6 +50,6 @@ def this_machine() -> Machine:
         tuple(name for name in _EXTENSIONS if name in flags),
         platform.system(),
         platform.python_version(),
-        {name: version(name) for name in _PACKAGES},
+        {d.name: d.version for name in _PACKAGES for d in distributions(name=name)},
         os.getloadavg()[0],
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,29 @@ Round = TypeVar("Round")
 Seconds = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Spread(Generic[Round]):
+    """The median, the least and the greatest of each number of several rounds."""
+
+    median: Round
+    least: Round
+    greatest: Round
+
+
 def median_round(rounds: Sequence[Round]) -> Round:
     """The median of each number; rounds are dataclasses of floats."""
+    return _of_each(rounds, statistics.median)
+
+
+def spread(rounds: Sequence[Round]) -> Spread[Round]:
+    """Rounds are dataclasses of floats."""
+    return Spread(median_round(rounds), _of_each(rounds, min), _of_each(rounds, max))
+
+
+def _of_each(rounds: Sequence[Round], summary: Callable[[Iterable[float]], float]) -> Round:
     kind: Any = type(rounds[0])
     names = [field.name for field in dataclasses.fields(kind)]
-    return kind(*(statistics.median(getattr(one, name) for one in rounds) for name in names))
+    return kind(*(summary(getattr(one, name) for one in rounds) for name in names))
 
 
 def p50_p99(seconds: Seconds) -> tuple[float, float]:
@@ -33,7 +52,17 @@ def p50_p99(seconds: Seconds) -> tuple[float, float]:
 def alternate(
     contestants: dict[str, Callable[[], Round]], rounds: int, bar: tqdm
 ) -> dict[str, Round]:
-    """The median round of each; every other round in reverse order.
+    """The median round of each, taken in turns as take_turns() does."""
+    return {
+        what: median_round(measured)
+        for what, measured in take_turns(contestants, rounds, bar).items()
+    }
+
+
+def take_turns(
+    contestants: dict[str, Callable[[], Round]], rounds: int, bar: tqdm
+) -> dict[str, list[Round]]:
+    """All rounds of each; every other round in reverse order.
 
     So a change of the machine's mood meets all of them.
     """
@@ -44,4 +73,4 @@ def alternate(
             bar.set_postfix_str(what)
             found[what].append(contestants[what]())
             bar.update()
-    return {what: median_round(measured) for what, measured in found.items()}
+    return found

@@ -19,6 +19,7 @@ Line = Callable[[StreamRow], float | None]
 _COLOURS = {
     "unroll fp32": "tab:blue",
     "unroll int8": "tab:orange",
+    "unroll int8, one token a message": "tab:green",
     "one loop a request": "tab:red",
     "bare step fp32": "tab:gray",
     "bare step int8": "tab:brown",

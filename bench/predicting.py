@@ -22,6 +22,7 @@ from unroll.v1 import unroll_pb2 as pb
 
 _TEXTS = 2048  # different ones
 _WORDS = (3, 40)  # of a text, the fewest and the most
+SENTENCE_WORDS = 24
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ def sentences(bundle: Bundle) -> list[str]:
     return [
         " ".join(chance.choices(words, k=chance.randint(_WORDS[0], longest))) for _ in range(_TEXTS)
     ]
+
+
+def sentence(bundle: Bundle) -> str:
+    """One text of usual length, always the same one."""
+    words = " ".join(sentences(bundle)).split()
+    return " ".join(words[: min(SENTENCE_WORDS, bundle.manifest.limits["input_tokens"])])
 
 
 def _requests(bundle: Bundle, texts: Sequence[str], size: int) -> list[pb.ClassifyRequest]:

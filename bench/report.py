@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.bars import NO_INT8, Verdict
+from bench.door_loads import CLASSIFY_CALLERS, CLASSIFY_TEXTS
+from bench.doors import Doors
 from bench.findings import Findings
 from bench.joining import Joining
 from bench.kernels import Kernels
+from bench.loads import CONNECTIONS
 from bench.machine import Machine
+from bench.medians import Round, Spread
 from bench.memory import Memory
-from bench.predicting import PredictRow
+from bench.peers.echo import MESSAGES
+from bench.predicting import SENTENCE_WORDS, PredictRow
 from bench.settings import PEER_STREAMS, Settings
+from bench.starting import Starts
 from bench.streams import StreamRow
 
 
@@ -29,6 +35,8 @@ def write_report(
         parts.append(_memory(findings))
     if findings.predict:
         parts.append(_predict(findings.predict, settings))
+    if findings.doors:
+        parts.append(_doors(findings.doors, settings))
     return "\n\n".join(parts) + "\n"
 
 
@@ -38,8 +46,8 @@ def _head(findings: Findings, machine: Machine, settings: Settings) -> str:
         "",
         f"`make bench` on {machine.sentence()}. Bundles `{settings.bundle}` and "
         f"`{settings.classifier}`. Client, servers and loops share these cores; each server is a "
-        "process of its own; the service has its default settings, everything else computes on one "
-        "thread. Figures are medians "
+        f"process of its own; the service has its default settings{_front_end(settings)}, "
+        "everything else computes on one thread. Figures are medians "
         f"of {settings.rounds} rounds in alternating order unless said otherwise.",
     ]
     if machine.was_busy:
@@ -47,6 +55,10 @@ def _head(findings: Findings, machine: Machine, settings: Settings) -> str:
     if not findings.has_int8:
         lines += ["", f"int8: {NO_INT8}."]
     return "\n".join(lines)
+
+
+def _front_end(settings: Settings) -> str:
+    return f" and the front end {settings.front_end}" if settings.front_end else ""
 
 
 def bars_table(verdicts: Sequence[Verdict]) -> str:
@@ -73,8 +85,9 @@ def _streams(rows: Sequence[StreamRow]) -> str:
     table = _table(header, (_stream_cells(row, bare) for row in rows))
     note = (
         "Streams opened at once, a 32-character prompt, temperature 0.8, top-p 0.95, default "
-        "coalescing. The inter-token time of a message of k tokens is the time since the message "
-        "before, shared by its k tokens. The bare step is the same graph and I/O binding with as "
+        "coalescing unless a row says otherwise. The inter-token time of a message of k tokens is "
+        "the time since the message before, shared by its k tokens. The bare step is the same "
+        "graph and I/O binding with as "
         f"many rows, no network. One loop a request is not measured above {PEER_STREAMS} streams: "
         "its rate does not rise with them."
     )
@@ -88,7 +101,7 @@ def _stream_cells(row: StreamRow, bare: dict[tuple[str, int], float]) -> tuple[s
                 "–", "–", "–", "–")  # fmt: skip
     assert row.over_grpc is not None, "a row is of a server or of a loop"
     r = row.over_grpc
-    precision = "int8" if row.what.endswith("int8") else "fp32"
+    precision = "int8" if row.what.startswith("unroll int8") else "fp32"
     return (
         *begin,
         f"{r.tokens_per_second:,.0f}",
@@ -146,14 +159,27 @@ def _joining(found: Sequence[Joining]) -> str:
 def _memory(findings: Findings) -> str:
     lines = []
     if findings.start:
-        start = findings.start
-        lines.append(
-            f"Ready {start.seconds:.2f} s after the start of the process, with "
-            f"{start.resident_bytes / 1e6:.0f} MB resident (all models of the folder)."
-        )
+        lines.append(_starts(findings.start))
     if findings.memory:
         lines.append(_idle(findings.memory))
     return "## Start and memory\n\n" + "\n\n".join(lines)
+
+
+def _starts(starts: Starts) -> str:
+    header = ("front end", "ready, s", "resident, MB")
+    rows = (
+        (
+            row.what,
+            _spread(row.figures, lambda r: r.seconds, ".2f"),
+            _spread(row.figures, lambda r: r.resident_bytes / 1e6),
+        )
+        for row in starts.rows
+    )
+    note = (
+        "From the start of the process, with all models of the folder. Resident is what all "
+        "processes of the service hold together, pages that they share counted once."
+    )
+    return f"{_table(header, rows)}\n\n{note}{_skipped(starts.skipped)}"
 
 
 def _idle(memory: Memory) -> str:
@@ -187,6 +213,46 @@ def _predict(rows: Sequence[PredictRow], settings: Settings) -> str:
         "queue is long enough for all of them."
     )
     return f"## Predict\n\n{table}\n\n{note}"
+
+
+def _doors(doors: Doors, settings: Settings) -> str:
+    header = (
+        "of", "server", "a second", "server CPU of each, µs", "client CPU of each, µs",
+    )  # fmt: skip
+    rows = (
+        (
+            row.unit,
+            row.what,
+            _spread(row.figures, lambda r: r.per_second),
+            _spread(row.figures, lambda r: r.server_cpu_us, ".1f"),
+            _spread(row.figures, lambda r: r.client_cpu_us),
+        )
+        for row in doors.rows
+    )
+    note = (
+        f"Medians, and the least and the greatest, of {settings.rounds} rounds of "
+        f"{settings.door_seconds:g} s; {doors.callers} callers or streams at once over "
+        f"{CONNECTIONS} connections, requests as ready bytes. CPU is that of all processes of a "
+        "server. An echo returns the 128 bytes of its request, once or "
+        f"{MESSAGES} times; pyvoy is an ASGI application inside Envoy. ModelInfer labels one text "
+        f"of {SENTENCE_WORDS} words; Triton runs the same graph in its Python backend with dynamic "
+        f"batching, one instance, on the CPU. Classify is called {CLASSIFY_CALLERS} times at once "
+        f"with {CLASSIFY_TEXTS} texts each; the bare graph runs the same batches on one thread. "
+        f"ModelStreamInfer makes {settings.tokens} tokens a stream in {doors.precision}, one a "
+        "message."
+    )
+    return f"## Front door\n\n{_table(header, rows)}\n\n{note}{_skipped(doors.skipped)}"
+
+
+def _skipped(reasons: Mapping[str, str]) -> str:
+    said = "; ".join(f"{what} ({why})" for what, why in reasons.items())
+    return f"\n\nNot measured: {said}." if reasons else ""
+
+
+def _spread(figures: Spread[Round], number: Callable[[Round], float], form: str = ",.0f") -> str:
+    """The median, and in brackets the least and the greatest."""
+    middle, least, most = map(number, (figures.median, figures.least, figures.greatest))
+    return f"{middle:{form}} ({least:{form}} – {most:{form}})"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ PROMPT = "Before we proceed any further, h"  # 32 characters
 TEMPERATURE = 0.8
 TOP_P = 0.95
 
-PARTS = ("kernels", "streams", "joining", "predict", "memory", "start")
+PARTS = ("kernels", "streams", "joining", "predict", "doors", "memory", "start")
 
 # Rounds of this many streams and more take so long that three must do.
 MANY_STREAMS = 256
@@ -30,7 +30,10 @@ class Settings:
     steady_seconds: between two joins of a long prompt.
     clients, texts: callers at once, and texts a request. predict_seconds: of one round.
     idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
-    starts: of the service.
+    starts: of the service with each front end.
+    single_streams: numbers of streams that have one token a message, too.
+    door_callers: callers at once, or streams, of each front end. door_seconds: of one round.
+    front_end: of the service where only one is measured; None for its default.
     """
 
     device: str = "cpu"
@@ -54,6 +57,10 @@ class Settings:
     idle_streams: int = 200
     idle_seconds: float = 40.0
     starts: int = 5
+    single_streams: tuple[int, ...] = (16, 64)
+    door_callers: int = 64
+    door_seconds: float = 1.5
+    front_end: str | None = None
 
     def rounds_of(self, streams: int) -> int:
         return min(self.rounds, ROUNDS_OF_MANY) if streams >= MANY_STREAMS else self.rounds
@@ -79,4 +86,7 @@ def quick(settings: Settings) -> Settings:
         idle_streams=3,
         idle_seconds=1.0,
         starts=1,
+        single_streams=(3,),
+        door_callers=3,
+        door_seconds=0.1,
     )

@@ -17,6 +17,7 @@ from bench.loops import BareStep, LoopRound, StepGraph
 from bench.medians import alternate, p50_p99
 from bench.servers import Server
 from bench.settings import PEER_STREAMS, Settings
+from unroll.v1 import unroll_pb2 as pb
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,8 @@ class _Beginning:
             self.at, self.cpu = time.perf_counter(), self._server.cpu_seconds()
 
 
-async def _batch(caller: Caller, server: Server, model: str, streams: int, tokens: int) -> _Batch:
-    beginning = _Beginning(server, streams)
-    requests = [make_request(model, seed, tokens) for seed in range(streams)]
+async def _batch(caller: Caller, server: Server, requests: Sequence[pb.GenerateRequest]) -> _Batch:
+    beginning = _Beginning(server, len(requests))
     client_cpu, server_cpu = time.process_time(), server.cpu_seconds()
     started = time.perf_counter()
     readings = await asyncio.gather(
@@ -106,12 +106,18 @@ async def _batch(caller: Caller, server: Server, model: str, streams: int, token
     )
 
 
-async def _round(server: Server, model: str, streams: int, settings: Settings) -> StreamRound:
+async def _round(
+    server: Server, model: str, streams: int, settings: Settings, one_a_message: bool
+) -> StreamRound:
     batches = max(1, settings.round_tokens // (streams * settings.tokens))
+    requests = [
+        make_request(model, seed, settings.tokens, one_a_message=one_a_message)
+        for seed in range(streams)
+    ]
     async with Caller(server.target) as caller:
         await caller.read(make_request(model, 0, 4))  # connects
         return _summary(
-            [await _batch(caller, server, model, streams, settings.tokens) for _ in range(batches)],
+            [await _batch(caller, server, requests) for _ in range(batches)],
             batches * streams * settings.tokens,
         )
 
@@ -139,7 +145,10 @@ def _summary(batches: Sequence[_Batch], expected: int) -> StreamRound:
 def compare_streams(
     services: Sequence[Server], peer: Server, graphs: Sequence[StepGraph], settings: Settings
 ) -> list[StreamRow]:
-    """Every server and the bare step of every precision, at every number of streams."""
+    """Every server and the bare step of every precision, at every number of streams.
+
+    The last service with one token a message as well, at some of them.
+    """
     model, rows = graphs[0].bundle.manifest.name, []
     for streams in settings.streams:
         servers = [*services, peer] if streams <= PEER_STREAMS else services
@@ -147,6 +156,10 @@ def compare_streams(
         contestants: dict[str, Callable[[], StreamRound | LoopRound]] = {
             server.what: partial(_measured, server, model, streams, settings) for server in servers
         }
+        if streams in settings.single_streams:
+            contestants[single(services[-1].what)] = partial(
+                _measured, services[-1], model, streams, settings, one_a_message=True
+            )
         for graph in graphs:
             bare = BareStep(graph, streams)
             contestants[f"bare step {graph.precision}"] = partial(bare.run, settings.loop_seconds)
@@ -158,5 +171,12 @@ def compare_streams(
     return rows
 
 
-def _measured(server: Server, model: str, streams: int, settings: Settings) -> StreamRound:
-    return asyncio.run(_round(server, model, streams, settings))
+def single(what: str) -> str:
+    """The name of a server's row with one token a message."""
+    return f"{what}, one token a message"
+
+
+def _measured(
+    server: Server, model: str, streams: int, settings: Settings, one_a_message: bool = False
+) -> StreamRound:
+    return asyncio.run(_round(server, model, streams, settings, one_a_message))

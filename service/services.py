@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from service.access.admission import AdmissionControl
 from service.oip.infer import Adapters, InferHandler
@@ -38,13 +38,17 @@ _HAND_OVER_SECONDS = 5.0
 
 
 class _ReflectionServicer:
-    """grpc's own, which yields its responses."""
+    """grpc's own, which yields its responses; imported for who asks, with the rest of grpc."""
 
     def __init__(self, names: list[str]) -> None:
-        self._servicer = reflection.aio.ReflectionServicer(names)
+        self._names = names
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], call: ServerCall) -> None:
-        async for response in self._servicer.ServerReflectionInfo(requests, None):
+        from grpc_reflection.v1alpha.reflection import aio
+
+        async for response in aio.ReflectionServicer(self._names).ServerReflectionInfo(
+            requests, None
+        ):
             await call.write(response)
 
 

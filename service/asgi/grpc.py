@@ -95,8 +95,7 @@ class GrpcCall:
         if self.has_room():
             self.write_now(data)
             return
-        if not self._has_started:
-            await self.send_headers()
+        await self._start()
         await self._send(
             {
                 "type": "http.response.body",
@@ -114,12 +113,18 @@ class GrpcCall:
 
     async def send_headers(self) -> None:
         if not self._has_started:
+            await self._start()
+            # Servers hold headers back until something follows.
+            await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+
+    async def _start(self) -> None:
+        if not self._has_started:
             self._has_started = True
             await self._send(_START)
 
     async def end(self, status: Status, message: Message | None = None) -> None:
         """With the last message, where the call has one."""
-        await self.send_headers()
+        await self._start()
         body = b""
         if message is not None:
             data = message.SerializeToString()

@@ -30,12 +30,12 @@ class MessageWriter:
         if self._given_up:
             raise self._given_up
         if self._call.has_room():  # a timeout costs as much as the write
-            failpoint("rpc.write")
+            _begin()
             await self._call.write(response)
             return
         try:
             async with asyncio.timeout(self._stall_seconds) as self._limit:
-                failpoint("rpc.write")
+                _begin()
                 await self._call.write(response)
         except TimeoutError as error:
             raise self._given_up or ReaderStalled(
@@ -45,8 +45,21 @@ class MessageWriter:
         finally:
             self._limit = None
 
+    def has_room(self) -> bool:
+        """Whether write_now() may be called."""
+        return self._given_up is None and self._call.has_room()
+
+    def write_now(self, data: bytes) -> None:
+        """A message that is serialized already."""
+        _begin()
+        self._call.write_now(data)
+
     def _interrupt(self, error: RequestError) -> None:
         """Its caller does not read, and its place is wanted: the write under way ends now."""
         self._given_up = error
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+def _begin() -> None:
+    failpoint("rpc.write")

@@ -88,7 +88,7 @@ class TokenStream(Sink[Event]):
         self._ended: Finished | None = None
         self._timeline, self._times = TIMELINE.get(), ENGINE_TIMES.get()
         self._on_given_up = ON_GIVEN_UP.get()
-        self._error: RequestError | None = None  # it was given up for
+        self._error: Exception | None = None  # it was given up for
         self._handed_at: float | None = None  # when its reader got what it has not written yet
         self._direct: DirectWriter | None = None
         self._is_read_from = False  # the reader waits for events
@@ -142,9 +142,14 @@ class TokenStream(Sink[Event]):
         if direct is None or not (self._is_read_from and self._has_begun and direct.has_room()):
             self._ready.set()
             return
-        if tokens := self._take_tokens():
-            direct.write(tokens)
-            self._let_go_on()
+        try:
+            if tokens := self._take_tokens():
+                direct.write(tokens)
+                self._let_go_on()
+        except Exception as error:  # it is this stream's alone; its reader raises it
+            self._error = error
+            self._ready.set()
+            return
         # What is due and no token is the reader's; tokens that came meanwhile wake it again.
         if self._others_put != self._others_taken or self._is_message_whole():
             self._ready.set()

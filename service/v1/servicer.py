@@ -11,7 +11,6 @@ from service.access.inflight import InflightTracker
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, ServiceStopping, WrongInput, without_frames
 from service.engine.requests import TokenMade
-from service.failpoints import failpoint
 from service.rpc.call import ServerCall
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.pipeline import CallRequests
@@ -31,13 +30,12 @@ from unroll.v1 import unroll_pb2 as pb
 class DirectTokens:
     """A DirectWriter of a call."""
 
-    def __init__(self, call: ServerCall, encode: converters.TokenEncoder) -> None:
-        self.has_room = call.has_room
-        self._write_now = call.write_now
+    def __init__(self, writer: MessageWriter, encode: converters.TokenEncoder) -> None:
+        self.has_room = writer.has_room
+        self._write_now = writer.write_now
         self._encode = encode
 
     def write(self, tokens: Sequence[TokenMade]) -> None:
-        failpoint("rpc.write")
         self._write_now(self._encode(tokens))
 
 
@@ -150,7 +148,7 @@ class UnrollServicer:
         stream = await model.generate(params)
         if not params.top:
             encode = converters.TokenEncoder(params.log_probabilities)
-            stream.tokens.write_through(DirectTokens(context, encode))
+            stream.tokens.write_through(DirectTokens(writer, encode))
         try:
             is_first = True
             async for events in stream.tokens:

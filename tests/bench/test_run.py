@@ -6,6 +6,7 @@ import os
 import pytest
 
 from bench.__main__ import main
+from bench.doors import BARE_GRAPH, CLASSIFY, ECHO_CALL, ECHO_MESSAGE, INFER, STREAM_INFER
 from bench.servers import Server, start_peer
 from bench.settings import PROMPT
 from unroll import Client, Sampling
@@ -30,7 +31,9 @@ def test_every_part_is_measured(whole_run):
     servers = (
         "unroll fp32", "unroll int8", "one loop a request", "bare step fp32", "bare step int8",
     )  # fmt: skip
-    assert streams == [(what, count) for count in (1, 3) for what in servers]
+    fewer = [(what, 1) for what in servers]
+    more = [(what, 3) for what in (*servers[:3], "unroll int8, one token a message", *servers[3:])]
+    assert streams == fewer + more
     assert all(row["tokens_per_second"] > 0 for row in found["kernels"]["loops"])
     assert {row["what"] for row in found["kernels"]["loops"]} == {"bare", "engine"}
     assert found["joining"][0]["first_token_ms"] > 0
@@ -38,7 +41,18 @@ def test_every_part_is_measured(whole_run):
         (1, 1), (1, 32), (3, 1), (3, 32),
     ]  # fmt: skip
     assert found["memory"]["started"] > 0
-    assert found["start"]["resident_bytes"] > 1e6
+    doors = {(row["unit"], row["what"]): row["figures"] for row in found["doors"]["rows"]}
+    for unit in (INFER, CLASSIFY, STREAM_INFER):
+        assert doors[unit, "grpcio"]["least"]["per_second"] > 0
+    assert doors[ECHO_CALL, "grpc.aio"]["median"]["client_cpu_us"] > 0
+    assert doors[ECHO_MESSAGE, "grpc.aio"]["median"]["per_second"] > 0
+    assert doors[CLASSIFY, BARE_GRAPH]["median"]["server_cpu_us"] > 0
+    # What cannot run here is named, and nothing is missing unsaid.
+    measured = {what for _, what in doors} | found["doors"]["skipped"].keys()
+    assert measured == {"grpc.aio", "pyvoy", "envoy", "grpcio", "Triton", BARE_GRAPH}
+    (resident,) = [row["figures"]["median"]["resident_bytes"] for row in found["start"]["rows"]
+                   if row["what"] == "grpcio"]  # fmt: skip
+    assert resident > 1e6
     page = (folder / "bench.md").read_text()
     for name in ("tokens_per_second", "server_cpu", "first_token", "inter_token"):
         assert (folder / "bench" / f"{name}.png").stat().st_size > 1000
