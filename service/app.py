@@ -39,7 +39,7 @@ from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
 from service.process.gc_tuning import settle
 from service.process.liveness import Liveness
-from service.process.memory import memory_limit, resident_bytes, trim_memory
+from service.process.memory import held_bytes, memory_limit, resident_bytes, trim_memory
 from service.process.overload import OverloadManager
 from service.process.reloading import Reloading
 from service.process.signals import end_after, on_hang_up
@@ -84,13 +84,13 @@ class App:
         self.metrics = Metrics(collectors or CollectorRegistry())
         self.registry = ModelRegistry()
         self.is_ready = False
-        self._front_end_bytes: Callable[[], int] = lambda: 0
+        self._front_end_pid: Callable[[], int | None] = lambda: None
         limit = memory_limit()
         self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
         self.overload = OverloadManager(
             limit,
             config.overload_share,
-            self._resident_bytes,
+            self._held_bytes,
             self._shrink_buffers,
             self._trim_memory,
             time.monotonic,
@@ -123,7 +123,7 @@ class App:
             config.stall_seconds,
         )
         self.front_end = self._make_front_end()
-        self._front_end_bytes = self.front_end.resident_bytes
+        self._front_end_pid = lambda: self.front_end.pid
         self.metrics.front_end_memory.set_function(self._front_end_bytes)
         self.metrics.sequences.set_function(lambda: len(self.sequences))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
@@ -290,8 +290,13 @@ class App:
         """What streams may leave unread shrinks, or is as before."""
         self.control.shrink_buffers(are_small)
 
-    def _resident_bytes(self) -> int:
-        return resident_bytes() + self._front_end_bytes()
+    def _held_bytes(self) -> int:
+        pid = self._front_end_pid()
+        return held_bytes() + (held_bytes(pid) if pid else 0)
+
+    def _front_end_bytes(self) -> int:
+        pid = self._front_end_pid()
+        return resident_bytes(pid) if pid else 0
 
     def _trim_memory(self) -> None:
         self._loop.run_in_executor(None, trim_memory)

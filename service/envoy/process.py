@@ -41,6 +41,7 @@ class EnvoyProcess:
         self._loop = asyncio.get_running_loop()
         self._listening: asyncio.Future[int] = self._loop.create_future()
         self.ended: asyncio.Future[int] = self._loop.create_future()
+        self._has_begun = False
 
     async def start(self, seconds: float) -> int | None:
         """The port that it listens on; None where it does not within ``seconds``: it is killed
@@ -48,6 +49,7 @@ class EnvoyProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._child = self._spawn(theirs)
+        self._has_begun = True
         _, self._link = await self._loop.create_connection(
             lambda: Link(self._app, self._set_port, self._most_unread), sock=ours
         )
@@ -71,7 +73,7 @@ class EnvoyProcess:
 
     @property
     def is_running(self) -> bool:
-        return not self.ended.done()
+        return self._has_begun and not self.ended.done()
 
     async def stop(self, seconds: float) -> None:
         """End every call within so many seconds, and Envoy once what was written has left."""

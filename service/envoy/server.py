@@ -18,7 +18,6 @@ from service.envoy.log_lines import EnvoyLog
 from service.envoy.process import EnvoyProcess
 from service.envoy.secrets import SecretFiles
 from service.front_end import AddressInUse, FrontEndSettings
-from service.process.memory import resident_bytes
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +78,10 @@ class EnvoyServer:
         keeping = [self._secrets.keep()] if self._secrets else []
         self._tasks = [asyncio.create_task(work) for work in (self._supervise(), *keeping)]
 
-    def resident_bytes(self) -> int:
-        """Of Envoy's process."""
+    @property
+    def pid(self) -> int | None:
         process = self._process
-        return resident_bytes(process.pid) if process and process.is_running else 0
+        return process.pid if process and process.is_running else None
 
     async def stop(self, is_drained: bool) -> None:
         for task in self._tasks:

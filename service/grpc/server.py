@@ -65,8 +65,9 @@ class GrpcServer:
         await self._server.start()
         self.is_listening = True
 
-    def resident_bytes(self) -> int:
-        return 0
+    @property
+    def pid(self) -> int | None:
+        return None
 
     async def stop(self, is_drained: bool) -> None:
         """is_drained: whether every call has ended; those that have not are ended now."""
