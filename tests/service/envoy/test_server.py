@@ -12,8 +12,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from service.config import ConfigInvalid
@@ -24,11 +27,17 @@ from service.grpc.server import GrpcServer
 from tests.attacks.harness import children_of, wait_until
 from tests.service.processes import Process, port_of, ports_of, serve
 from unroll import NO_RETRIES, Client, RequestFailed
+from unroll.v1 import unroll_pb2 as pb
+from unroll.v1 import unroll_pb2_grpc
 
 try:
     find()
 except EnvoyMissing as error:
     pytest.skip(str(error), allow_module_level=True)
+
+
+# Channels with equal options would share one connection.
+LOCAL = ("grpc.use_local_subchannel_pool", 1)
 
 
 def envoys_of(pid):
@@ -214,6 +223,42 @@ def test_nothing_of_it_is_left_when_the_service_has_stopped(serving):
     assert process.end() == 0
     assert not is_there(envoy)
     assert "ENVOY_SIGTERM" not in process.output
+
+
+def test_callers_see_nothing_but_answers_and_unavailable_around_a_stop(serving):
+    """Also those whose connection was idle, and those that call at the very moment."""
+    process, port, _, _ = serving
+    codes, answered, has_ended = Counter(), threading.Event(), threading.Event()
+
+    def call():
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [LOCAL]) as channel:
+            stub = unroll_pb2_grpc.UnrollServiceStub(channel)
+            request = pb.ClassifyRequest(model="mood", texts=["good"])
+            while not has_ended.is_set():
+                try:
+                    stub.Classify(request, timeout=20)
+                    codes[grpc.StatusCode.OK] += 1
+                    answered.set()
+                except grpc.RpcError as error:
+                    codes[error.code()] += 1
+
+    idle = [grpc.insecure_channel(f"127.0.0.1:{port}", [LOCAL]) for _ in range(4)]
+    for channel in idle:
+        grpc.channel_ready_future(channel).result(20)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call) for _ in range(4)]
+        assert answered.wait(20)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.end() == 0
+        has_ended.set()
+        for each in calls:
+            each.result()
+    for channel in idle:
+        with pytest.raises(grpc.RpcError) as caught:
+            unroll_pb2_grpc.UnrollServiceStub(channel).ListModels(pb.ListModelsRequest(), timeout=9)
+        codes[caught.value.code()] += 1
+        channel.close()
+    assert codes.keys() == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}, codes
 
 
 def test_a_second_signal_ends_both(run, tiny_models):
