@@ -27,8 +27,9 @@ _CONNECTIONS = f"{_TYPES}.resource_monitors.downstream_connections.v3.Downstream
 # A connection that is silent for so long is asked whether anybody is there, and closed if nobody
 # answers in time.
 _KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
-# What a call, and a connection, may send before it is read; HTTP/2 lets neither be less.
-_STREAM_WINDOW, _CONNECTION_WINDOW = 65_536, 1_048_576
+# What a call may send before it is read; Envoy lets it be no less. A connection may send as much
+# for each of its calls: with less, calls whose bodies wait for their turn would hold up all others.
+_STREAM_WINDOW, _MOST_WINDOW = 65_536, 2**31 - 1
 # Of a connection, beyond which Envoy neither reads from it nor takes responses for it.
 _BUFFER_BYTES = 32_768
 _DRAIN_SECONDS = 1.0
@@ -197,7 +198,9 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
         "http2_protocol_options": {
             "max_concurrent_streams": settings.max_calls_per_connection,
             "initial_stream_window_size": _STREAM_WINDOW,
-            "initial_connection_window_size": _CONNECTION_WINDOW,
+            "initial_connection_window_size": min(
+                settings.max_calls_per_connection * _STREAM_WINDOW, _MOST_WINDOW
+            ),
             "connection_keepalive": {
                 "interval": _duration(_KEEPALIVE_SECONDS),
                 "timeout": _duration(_KEEPALIVE_TIMEOUT_SECONDS),

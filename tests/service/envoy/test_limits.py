@@ -89,6 +89,19 @@ def test_calls_beyond_those_of_a_connection_wait_for_one_to_end(start):
             call.cancel()
 
 
+def test_many_large_requests_on_one_connection_all_arrive(start):
+    """Those that wait for their turn hold up neither those whose turn it is nor small ones."""
+    service = start(max_calls_per_connection=100, memory_budget_bytes=32 << 20, body_seconds=5.0)
+    large = pb.GetModelRequest(name="a" * 900_000)
+    with channel_to(service) as channel:
+        stub = unroll_pb2_grpc.UnrollServiceStub(channel)
+        calls = [stub.GetModel.future(large, timeout=60) for _ in range(60)]
+        for _ in range(5):
+            list_models(channel)
+        codes = {call.exception().code() for call in calls}
+    assert codes == {STATUS.NOT_FOUND}
+
+
 def is_open(connection):
     connection.settimeout(0.2)
     try:
