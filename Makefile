@@ -24,10 +24,11 @@ MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
 INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve perf-analyzer node unroll-6 unroll-7 conformance
+CLIENTS := triton kserve perf-analyzer openai node unroll-6 unroll-7 conformance
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
+installed_openai := .venv-clients/openai/.installed
 installed_perf-analyzer := .venv-clients/perf-analyzer/.installed
 installed_unroll-6 := .venv-clients/unroll-6/.installed
 installed_unroll-7 := .venv-clients/unroll-7/.installed

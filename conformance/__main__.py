@@ -35,6 +35,12 @@ _MODEL_OPTIONS = {
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="open-inference-conformance", description=_DESCRIPTION)
     parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="endpoint, without TLS")
+    parser.add_argument(
+        "--http",
+        default="",
+        metavar="HOST:PORT",
+        help="endpoint of REST (default: the same HOST:PORT)",
+    )
     parser.add_argument("--list", action="store_true", help="table of all cases; nothing is sent")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="ID", help="cases to run (default: all)"
@@ -77,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             inputs=read_inputs(options.inputs) if options.inputs else {},
             stable=options.stable,
         )
-        with Endpoint(options.target, options.timeout) as endpoint:
+        with Endpoint(options.target, options.timeout, options.http) as endpoint:
             return _test(endpoint, selection, cases, options.json)
     except (NothingToTest, KeyError, OSError, ValueError) as error:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)

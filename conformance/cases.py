@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-CORE, STREAMING, SEQUENCES, EXTENSIONS = "core", "streaming", "sequences", "extensions"
-PARTS = (CORE, STREAMING, SEQUENCES, EXTENSIONS)
+CORE, STREAMING, SEQUENCES = "core", "streaming", "sequences"
+EXTENSIONS, REST = "extensions", "rest"
+PARTS = (CORE, STREAMING, SEQUENCES, EXTENSIONS, REST)
 # The first two words of an id, in the order that cases run in.
 GROUPS = (
     *("core-live", "core-ready", "core-meta", "core-infer", "core-refuse"),
     *("stream-infer", "stream-error", "stream-final"),
     *("seq-infer", "seq-refuse", "seq-life"),
     *("ext-list", "ext-config", "ext-index", "ext-stats", "ext-param"),
+    *("rest-live", "rest-ready", "rest-meta", "rest-infer", "rest-binary", "rest-refuse"),
+    *("rest-ext", "rest-generate"),
 )
 # What a case runs on: the server once, or every model of a kind.
 SERVER, ANY_MODEL, UNARY, STREAM, SEQUENCE = "server", "any model", "unary", "stream", "sequence"
@@ -93,3 +97,9 @@ def expect(holds: bool, expected: str, found: Any) -> None:
     """Raises Failure where it does not hold."""
     if not holds:
         raise Failure(expected, str(found))
+
+
+def brief(message: Any) -> str:
+    """A message in a line of at most 200 characters."""
+    text = re.sub(r"\s+", " ", str(message)).strip()
+    return (text if len(text) <= 200 else f"{text[:199]}…") or "an empty message"

@@ -10,10 +10,13 @@ from typing import Any, Self
 import grpc
 
 from conformance import protocol as pb
+from conformance.rest_client import Rest
 
 Code = grpc.StatusCode
 # Calls that a server need not have.
 RPCS = ("ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex")
+# The same protocol on another transport, which a server need not have either.
+OVER_HTTP = "HTTP"
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ class Model:
 class Endpoint:
     """Calls of one endpoint, each with a deadline."""
 
-    def __init__(self, target: str, timeout: float = 10.0) -> None:
-        """timeout: seconds a call, or a whole stream, may take."""
+    def __init__(self, target: str, timeout: float = 10.0, http: str = "") -> None:
+        """timeout: seconds a call, or a whole stream, may take. http: host and port of REST, the
+        target's own unless said otherwise."""
         self.target, self.timeout = target, timeout
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self.channel = grpc.insecure_channel(target, options=unlimited)
         self.stub = pb.Stub(self.channel)
+        self.rest = Rest(http or target, timeout)
         self._offers: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
@@ -82,11 +87,14 @@ class Endpoint:
         """Whether an optional call is implemented, or an extension listed; looked up once."""
         if feature not in self._offers:
             self._offers[feature] = (
-                self._probe(feature) is not Code.UNIMPLEMENTED
-                if feature in RPCS
-                else feature in self.call("ServerMetadata", pb.ServerMetadataRequest()).extensions
+                self.rest.is_offered() if feature == OVER_HTTP else self._is_implemented(feature)
             )
         return self._offers[feature]
+
+    def _is_implemented(self, feature: str) -> bool:
+        if feature in RPCS:
+            return self._probe(feature) is not Code.UNIMPLEMENTED
+        return feature in self.call("ServerMetadata", pb.ServerMetadataRequest()).extensions
 
     def _probe(self, rpc: str) -> grpc.StatusCode:
         """The status of a call with an empty message."""

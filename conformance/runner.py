@@ -14,6 +14,8 @@ from conformance import (  # noqa: F401 - importing them registers their cases
     core_refusals,
     decoupled,
     extensions,
+    rest_core,
+    rest_extensions,
     sequences,
     streaming,
 )
@@ -26,7 +28,7 @@ from conformance.cases import (
     NotApplicable,
     registered,
 )
-from conformance.endpoint import RPCS, Endpoint
+from conformance.endpoint import OVER_HTTP, RPCS, Endpoint
 from conformance.selection import Chosen
 from conformance.subjects import status_of
 
@@ -77,9 +79,7 @@ def run(endpoint: Endpoint, chosen: Chosen, cases: Collection[Case]) -> Iterator
 
 def _outcomes(endpoint: Endpoint, chosen: Chosen, case: Case) -> Iterator[Outcome]:
     if case.needs and not endpoint.offers(case.needs):
-        is_rpc = case.needs in RPCS
-        why = "is not implemented" if is_rpc else "is not among the server's extensions"
-        yield Outcome("", NOT_OFFERED, note=f"{case.needs} {why}")
+        yield Outcome("", NOT_OFFERED, note=_what_is_missing(endpoint, case.needs))
     elif case.on == SERVER:
         yield _outcome(case, "", endpoint)
     elif not chosen.by_kind[case.on]:
@@ -88,6 +88,14 @@ def _outcomes(endpoint: Endpoint, chosen: Chosen, case: Case) -> Iterator[Outcom
     else:
         for subject in chosen.by_kind[case.on]:
             yield _outcome(case, subject.model.name, subject)
+
+
+def _what_is_missing(endpoint: Endpoint, feature: str) -> str:
+    if feature == OVER_HTTP:
+        return f"the protocol is not spoken over HTTP at {endpoint.rest.target}"
+    is_rpc = feature in RPCS
+    why = "is not implemented" if is_rpc else "is not among the server's extensions"
+    return f"{feature} {why}"
 
 
 def _outcome(case: Case, model: str, subject: object) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from conformance import protocol as pb
 from conformance import requests
-from conformance.cases import Failure, NotApplicable, expect
+from conformance.cases import Failure, NotApplicable, brief, expect
 from conformance.endpoint import Code, Endpoint, Model, Tensor
 from conformance.tensors import DATATYPES, Malformed, agree, from_contents, from_raw
 
@@ -140,12 +139,6 @@ def refused(
 
 def status_of(error: grpc.RpcError) -> str:
     return f"{error.code().name}: {error.details()}"
-
-
-def brief(message: Any) -> str:
-    """A message in a line of at most 200 characters."""
-    text = re.sub(r"\s+", " ", str(message)).strip()
-    return (text if len(text) <= 200 else f"{text[:199]}…") or "an empty message"
 
 
 def read(response: pb.ModelInferResponse) -> Arrays:

@@ -30,6 +30,10 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 SERVICE: str = _UNROLL.full_name
 INFERENCE: str = _INFERENCE.full_name
+# ModelStreamInfer with one request: not a path that anybody can call, but a key for protocols over
+# HTTP. As gRPC has it the method gets requests as bytes, admits each itself and matches answers
+# to them; of one request the pipeline reads and admits, and its answers need no mark.
+INFER_STREAM_OF_ONE = f"{INFERENCE}: {STREAM_INFER} of one request"
 # Its messages are those of v1alpha, field by field; newer clients ask for it first.
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
@@ -77,8 +81,9 @@ class Services:
         budget = admission.budget
         self.health = HealthServicer()
         unroll = UnrollServicer(registry, self._inflight, budget, stall_seconds)
+        self.infer_handler = InferHandler(registry, sequences, budget, adapters)
         inference = InferenceServicer(
-            InferHandler(registry, sequences, budget, adapters),
+            self.infer_handler,
             control,
             is_ready,
             admission,
@@ -87,6 +92,8 @@ class Services:
         every = _methods(unroll, inference, self.health)
         # By path.
         self.methods: dict[str, Method] = {method.path: method for method in every}
+        # Those that can be called with one request over HTTP: by path, and what is there alone.
+        self.http_methods = self.methods | {INFER_STREAM_OF_ONE: _infer_stream_of_one(inference)}
 
     def open(self) -> None:
         """From now on calls are taken."""
@@ -123,6 +130,18 @@ class Services:
 
     def _every_name(self) -> list[str]:
         return ["", SERVICE, INFERENCE, *(model.card.name for model in self.registry.models)]
+
+
+def _infer_stream_of_one(inference: InferenceServicer) -> Method:
+    """Named as the method that it is like, for roles, limits and what is counted."""
+    return Method(
+        INFERENCE,
+        STREAM_INFER,
+        grpc_service_pb2.ModelInferRequest,
+        grpc_service_pb2.ModelInferResponse,
+        inference.stream_one,
+        writes_several=True,
+    )
 
 
 def _methods(

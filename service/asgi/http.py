@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from google.protobuf.message import Message
 
@@ -23,6 +24,16 @@ from service.rpc.pipeline import Pipeline
 from service.rpc.status import OK, Status, status_of
 
 Write = Callable[[Message], Awaitable[None]]
+
+
+class WriteNow(Protocol):
+    """Writes messages without a task that waits for it, while there is room."""
+
+    def has_room(self) -> bool: ...
+
+    def write_now(self, message: Message) -> None: ...
+
+
 Read = Callable[[Body], Awaitable[Message]]
 
 # google.rpc.Code's own table of HTTP statuses, in code.proto.
@@ -62,16 +73,22 @@ class HttpCall:
     """A ServerCall with one request; see there for what each part is.
 
     protocol: such as "http" or "connect". write: takes each message of the response.
-    seconds: until its deadline; None for none.
+    seconds: until its deadline; None for none. write_now: where messages may be written at once.
     """
 
     __slots__ = (
-        "_until", "_write", "is_multiplexed", "metadata", "method", "peer", "protocol", "service",
-        "trailers",
+        "_response", "_until", "_write", "_write_now", "is_multiplexed", "metadata", "method",
+        "peer", "protocol", "service", "trailers",
     )  # fmt: skip
 
     def __init__(
-        self, scope: Scope, method: Method, protocol: str, write: Write, seconds: float | None
+        self,
+        scope: Scope,
+        method: Method,
+        protocol: str,
+        write: Write,
+        seconds: float | None,
+        write_now: WriteNow | None = None,
     ) -> None:
         self.protocol = protocol
         self.service, self.method = method.service, method.name
@@ -82,7 +99,8 @@ class HttpCall:
         ]
         # By name; sent with the response where its headers have not left yet.
         self.trailers: dict[str, str] = {}
-        self._write = write
+        self._write, self._write_now = write, write_now
+        self._response = method.response
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def seconds_left(self) -> float | None:
@@ -98,10 +116,11 @@ class HttpCall:
         await self._write(message)
 
     def has_room(self) -> bool:
-        return False  # whoever converts its messages waits for them to be sent
+        return self._write_now is not None and self._write_now.has_room()
 
     def write_now(self, data: bytes) -> None:
-        raise AssertionError("there is never room at once")
+        assert self._write_now is not None, "there is room"
+        self._write_now.write_now(self._response.FromString(data))
 
     async def send_headers(self) -> None:
         """The first message sends them."""
@@ -126,15 +145,16 @@ class HttpCalls:
         write: Write,
         protocol: str = "http",
         seconds: float | None = None,
+        write_now: WriteNow | None = None,
     ) -> tuple[Message | None, Status]:
         """The answer, None where all of it was written, and how the call ended.
 
         path: of the method, as gRPC has it. read: the method's message out of the request's body;
         what it raises of RequestError refuses the call. write: waits for a caller that does not
-        read. seconds: until the deadline.
+        read. seconds: until the deadline. write_now: where write() would not wait.
         """
         method = self.methods[path]
-        call = HttpCall(scope, method, protocol, write, seconds)
+        call = HttpCall(scope, method, protocol, write, seconds, write_now)
         try:
             self._pipeline.identify(method, call.metadata)
         except RequestError as error:

@@ -41,6 +41,22 @@ _UNFREED_BYTES = 16 << 20
 # connection at this multiple.
 _HEADERS_FACTOR = 3
 
+_RBAC = f"{_TYPES}.filters.http.rbac.v3.RBAC"
+
+# Paths whose escapes are UTF-8 (RFC 3629, section 4). pyvoy decodes them before it calls anything,
+# and a request that it cannot decode would wait for its answer for ever.
+_HEX, _NEXT = "[0-9A-Fa-f]", "%[89ABab][0-9A-Fa-f]"
+_READABLE_PATH = "(?:{})*".format(
+    "|".join(
+        (
+            "[!-$&-~]+",
+            f"%[0-7]{_HEX}",
+            f"%(?:[Cc][2-9A-Fa-f]|[Dd]{_HEX}){_NEXT}",
+            f"%(?:[Ee]0%[ABab]{_HEX}|[Ee][Dd]%[89]{_HEX}|[Ee][1-9A-Ca-cEFef]{_NEXT}){_NEXT}",
+            f"%[Ff](?:0%[9ABab]{_HEX}|[1-3]{_NEXT}|4%8{_HEX}){_NEXT}{_NEXT}",
+        )
+    )
+)
 # A call that ends before its caller has sent all, as a stream that is refused does: without this
 # Envoy resets it at once, and what its caller has not read yet is lost, the status too.
 _RUNTIME = {"envoy.reloadable_features.allow_multiplexed_upstream_half_close": True}
@@ -206,7 +222,9 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
                 "timeout": _duration(_KEEPALIVE_TIMEOUT_SECONDS),
             },
         },
+        "local_reply_config": {"mappers": [_unreadable_path()]},
         "http_filters": [
+            _readable_paths(),
             {
                 "name": "pyvoy",
                 "typed_config": {
@@ -226,8 +244,29 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
                         ),
                     },
                 },
-            }
+            },
         ],
+    }
+
+
+def _readable_paths() -> dict[str, Any]:
+    """A filter that refuses any other with 403."""
+    path = {"safe_regex": {"regex": _READABLE_PATH}}
+    policy = {"permissions": [{"url_path": {"path": path}}], "principals": [{"any": True}]}
+    rules = {"action": "ALLOW", "policies": {"readable paths": policy}}
+    return {
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {"@type": _RBAC, "rules": rules},
+    }
+
+
+def _unreadable_path() -> dict[str, Any]:
+    """What becomes of the filter's 403, which nothing else in Envoy answers with."""
+    status = {"default_value": 403, "runtime_key": "unroll.unreadable_path"}
+    return {
+        "filter": {"status_code_filter": {"comparison": {"op": "EQ", "value": status}}},
+        "status_code": 400,
+        "body": {"inline_string": "the path is not UTF-8 behind its escapes\n"},
     }
 
 

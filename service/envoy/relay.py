@@ -37,7 +37,7 @@ _LINGER_SECONDS = 0.2
 _LISTEN_POLL_SECONDS = 0.01
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], "asyncio.Future[dict[str, Any]]"]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class _Call:
@@ -61,7 +61,12 @@ class _Call:
 
     def listen(self) -> None:
         self._is_listening = True
-        self._receive().add_done_callback(self._received)
+        self._next_event().add_done_callback(self._received)
+
+    def _next_event(self) -> asyncio.Future[dict[str, Any]]:
+        event = self._receive()
+        # Of a request without a body the event is there already, and no future.
+        return event if asyncio.isfuture(event) else asyncio.ensure_future(event)
 
     def _received(self, event: asyncio.Future[dict[str, Any]]) -> None:
         self._is_listening = False
@@ -87,7 +92,7 @@ class _Call:
         since nothing is received once the request is whole: Envoy answers at once, and empty."""
         if self._is_read and not (self._has_sent or self._is_listening):
             self._is_listening = True
-            self._receive().add_done_callback(self._looked)
+            self._next_event().add_done_callback(self._looked)
         self._has_sent = False
 
     def _looked(self, event: asyncio.Future[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from service.oip import metadata
 from service.oip.adapters import TENSORS, base_name
 from service.oip.infer import InferHandler
 from service.oip.logs import change_log_settings, log_settings
-from service.oip.streaming import InferStream
+from service.oip.streaming import InferStream, stream_one
 from service.oip.version_policy import read_policy
 from service.rpc.call import ServerCall
 from service.serving.control_types import Control, VersionPolicy
@@ -127,6 +127,10 @@ class InferenceServicer:
     async def ModelStreamInfer(self, requests: AsyncIterator[bytes], context: ServerCall) -> None:
         stream = InferStream(self.handler, context, self.admission, self.stall_seconds)
         await stream.serve(requests)
+
+    async def stream_one(self, request: pb.ModelInferRequest, context: ServerCall) -> None:
+        """What ModelStreamInfer says to one request, as messages of ModelInferResponse."""
+        await stream_one(self.handler, request, context, self.admission, self.stall_seconds)
 
     # -- control -------------------------------------------------------------------------------
 

@@ -150,6 +150,33 @@ class InferStream:
         held.release()
 
 
+async def stream_one(
+    handler: InferHandler,
+    request: pb.ModelInferRequest,
+    call: ServerCall,
+    admission: AdmissionControl,
+    stall_seconds: float,
+) -> None:
+    """The responses to the one request of a call, each written before the next is made.
+
+    A sequence that begins here ends here. Raises ReaderStalled, and as InferHandler.stream().
+    """
+    owner, writer = object(), MessageWriter(call, stall_seconds)
+
+    async def send(response: pb.ModelInferResponse) -> None:
+        held = admission.hold_answer(response.ByteSize())
+        try:
+            await writer.write(response)
+        finally:
+            if held:
+                held.release()
+
+    try:
+        await handler.stream(request, owner, send)
+    finally:
+        handler.sequences.end_of_owner(owner)
+
+
 def _name(about: pb.ModelInferResponse, request: pb.ModelInferRequest) -> None:
     """Which request a response is about; what is too long to be repeated is left out."""
     if len(request.id) <= MOST_ID_CHARACTERS:

@@ -170,7 +170,7 @@ def _read(
     count = math.prod(shape)
     if raw is not None:
         _check_answer_size(tensor, len(raw), what)
-        flat = _read_raw(raw, datatype, count, what)
+        flat = read_raw(raw, datatype, count, what)
     else:
         flat = _read_typed(tensor.contents, datatype, count, what)
     return flat.reshape(shape)
@@ -208,7 +208,7 @@ def _checked_shape(shape: tuple[int, ...], port: TensorMetadata, what: str) -> t
     return shape
 
 
-def _read_raw(raw: bytes, datatype: Datatype, count: int, what: str) -> Array:
+def read_raw(raw: bytes, datatype: Datatype, count: int, what: str) -> Array:
     if datatype.name == "BYTES":
         return _read_bytes(raw, count, what)
     if len(raw) != count * datatype.size:
@@ -274,12 +274,12 @@ def write_outputs(
         datatype = _DATATYPE_OF_DTYPE[array.dtype]
         output = response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
         if as_raw:
-            response.raw_output_contents.append(_raw(array, datatype))
+            response.raw_output_contents.append(raw_of(array, datatype))
         else:
             getattr(output.contents, datatype.contents).extend(array.reshape(-1).tolist())
 
 
-def _raw(array: Array, datatype: Datatype) -> bytes:
+def raw_of(array: Array, datatype: Datatype) -> bytes:
     if datatype.name != "BYTES":
         return array.tobytes() if _IS_LITTLE_ENDIAN else array.astype(datatype.dtype).tobytes()
     return b"".join(_LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())

@@ -139,7 +139,12 @@ class TokenStream(Sink[Event]):
 
     def wake(self) -> None:
         direct = self._direct
-        if direct is None or not (self._is_read_from and self._has_begun and direct.has_room()):
+        # What is no token is the reader's, with the tokens before it.
+        if (
+            direct is None
+            or self._others_put != self._others_taken
+            or not (self._is_read_from and self._has_begun and direct.has_room())
+        ):
             self._ready.set()
             return
         try:
@@ -150,16 +155,12 @@ class TokenStream(Sink[Event]):
             self._error = error
             self._ready.set()
             return
-        # What is due and no token is the reader's; tokens that came meanwhile wake it again.
-        if self._others_put != self._others_taken or self._is_message_whole():
+        # What came meanwhile wakes it again, but not for one more message of as many tokens.
+        if 0 < self._tokens_per_message <= len(self._events):
             self._ready.set()
 
-    def _is_message_whole(self) -> bool:
-        """Whether what is left is one more message of as many tokens as the request wants."""
-        return 0 < self._tokens_per_message <= len(self._events)
-
     def _take_tokens(self) -> list[TokenMade]:
-        """What the next message holds, up to what is no token."""
+        """What the next message holds; the engine may put what is no token behind it."""
         tokens: list[TokenMade] = []
         events, limit = self._events, self._tokens_per_message or self._full
         if len(events) < self._tokens_per_message:

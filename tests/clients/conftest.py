@@ -7,9 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from service.access.auth import new_token
 from tests.clients.environments import ROOT
 
 READY = "ready: gRPC on port "
@@ -46,11 +49,11 @@ class Service:
         return "".join(self.log)
 
 
-@pytest.fixture(scope="session")
-def service() -> Iterator[Service]:
-    """One service for every client; whatever they did, it ends well."""
+@contextmanager
+def serving(*flags: str) -> Iterator[Service]:
+    """The service with ``flags``; whatever callers did, it ends well."""
     serve = [sys.executable, "-m", "service", "serve", "--models", "models"]
-    command = [*serve, *FREE_PORTS, *AT_ONCE]
+    command = [*serve, *FREE_PORTS, *AT_ONCE, *flags]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
         try:
@@ -61,3 +64,19 @@ def service() -> Iterator[Service]:
             assert "Traceback" not in log, log
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """One service for every client."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[tuple[Service, str]]:
+    """A service that asks for tokens, and one that it takes."""
+    token, line = new_token("client", ["infer"])
+    (tmp_path / "tokens").write_text(line)
+    with serving("--auth-tokens", str(tmp_path / "tokens")) as running:
+        yield running, token

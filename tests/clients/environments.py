@@ -46,6 +46,7 @@ def python(name: str) -> Environment:
 
 TRITON = python("triton")
 KSERVE = python("kserve")
+OPENAI = python("openai")
 # The wheel of unroll/: beside tritonclient with protobuf 6.33, and with protobuf 7.
 UNROLL_6 = python("unroll-6")
 UNROLL_7 = python("unroll-7")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.clients.environments import (
     CONFORMANCE,
     KSERVE,
     NODE,
+    OPENAI,
     ROOT,
     SHELL,
     TRITON,
@@ -20,10 +23,12 @@ from tests.clients.environments import (
     UNROLL_7,
     Environment,
 )
+from unroll import Client
 
 pytestmark = pytest.mark.clients
 
 HERE = Path(__file__).parent
+OPENAI_PAGE = ROOT / "docs" / "openai.md"
 SCRIPTS = {
     "scripts/triton_server.py": TRITON,
     "scripts/triton_statistics.py": TRITON,
@@ -33,10 +38,13 @@ SCRIPTS = {
     "scripts/triton_stream.py": TRITON,
     "scripts/triton_aio.py": TRITON,
     "scripts/triton_load.py": TRITON,
+    "scripts/triton_http.py": TRITON,
     "scripts/kserve_infer.py": KSERVE,
+    "scripts/kserve_rest.py": KSERVE,
     "scripts/buf_curl.sh": SHELL,
     "node/infer.js": NODE,
 }
+OPENAIS = {"scripts/openai_completions.py": OPENAI, "node/complete.js": NODE}
 WITHIN_SECONDS = 120
 
 
@@ -56,6 +64,52 @@ def run(environment: Environment, script: str, *arguments: object) -> None:
 def test_an_unmodified_client_gets_its_answers(service: Service, script: str) -> None:
     """Each script is a client's own way to call; it exits with 0 if every answer was right."""
     run(SCRIPTS[script], script, service.target)
+
+
+@pytest.fixture(scope="session")
+def generated(service: Service) -> str:
+    """What Generate makes of the request in the scripts of OpenAI's clients."""
+    with Client(service.target, timeout=60) as client:
+        chunks = client.generate("prose", prompt="ROMEO:\n", max_tokens=60, seed=7, temperature=0.7)
+        return "".join(chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize("script", OPENAIS)
+def test_openais_clients_get_the_text_of_generate(
+    service: Service, generated: str, script: str
+) -> None:
+    run(OPENAIS[script], script, service.target, generated)
+
+
+@pytest.mark.parametrize(("language", "flag"), [("sh", "-euc"), ("python", "-c")])
+def test_the_examples_of_openais_clients_work(
+    service: Service, generated: str, language: str, flag: str
+) -> None:
+    """Those in docs/openai.md, as they stand there but for the port."""
+    (example,) = re.findall(rf"```{language}\n(.*?)```", OPENAI_PAGE.read_text(), re.DOTALL)
+    command = {"sh": "bash", "python": OPENAI.command}[language]
+    if language == "python" and (reason := OPENAI.missing()):
+        pytest.skip(reason)
+    finished = subprocess.run(
+        [command, flag, example.replace("127.0.0.1:50051", service.target)],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_SECONDS,
+    )
+    assert finished.returncode == 0, finished.stderr
+    if language == "python":
+        assert generated in finished.stdout
+        return
+    *events, last = finished.stdout.split("\n\n")[:-1]
+    assert last == "data: [DONE]"
+    parts = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert "".join(part["choices"][0]["text"] for part in parts) == generated[:40]
+
+
+@pytest.mark.parametrize("script", OPENAIS)
+def test_keys_of_openais_clients_are_tokens(secured: tuple[Service, str], script: str) -> None:
+    service, token = secured
+    run(OPENAIS[script], script, service.target, "--key", token)
 
 
 @pytest.mark.parametrize(

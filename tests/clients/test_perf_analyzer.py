@@ -32,17 +32,23 @@ WITHIN_SECONDS = 55
 
 @dataclass(frozen=True)
 class Load:
-    """inputs: of its requests, one after the other. arguments: beside those of every load."""
+    """inputs: of its requests, one after the other. arguments: beside those of every load.
+
+    protocol: grpc or http.
+    """
 
     model: str
     inputs: Sequence[dict[str, list[str]]]
     arguments: Sequence[str] = ()
+    protocol: str = "grpc"
 
 
 TEXTS = [{"text": ["the food was not good"]}, {"text": ["very good"]}]
 SEQUENCES = ("--sequence-length", str(STEPS))
 LOADS = {
     "unary": Load("sentiment", TEXTS),
+    "http": Load("sentiment", TEXTS, protocol="http"),
+    "http-sequences": Load("pos-online", TEXTS, SEQUENCES, protocol="http"),
     "streams": Load(
         "prose",
         [{"prompt": ["ROMEO:"]}],
@@ -85,7 +91,7 @@ def test_every_run_of_a_load_comes_to_its_end(
     inputs, report = tmp_path / "inputs.json", tmp_path / "report.csv"
     inputs.write_text(json.dumps({"data": load.inputs}))
     command = [
-        *(perf_analyzer, "-m", load.model, "-u", service.target, "-i", "grpc"),
+        *(perf_analyzer, "-m", load.model, "-u", service.target, "-i", load.protocol),
         *("--input-data", str(inputs), "--concurrency-range", str(CONCURRENCY)),
         *(*load.arguments, *WINDOWS, "-f", str(report)),
     ]

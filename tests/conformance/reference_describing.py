@@ -54,7 +54,7 @@ class Describing(GRPCInferenceServiceServicer):
     def ServerMetadata(self, request: Any, context: Any) -> pb.ServerMetadataResponse:
         extensions = [
             *("sequence", "model_repository", "model_configuration", "statistics"),
-            *("parameters", "schedule_policy"),
+            *("parameters", "schedule_policy", "binary_tensor_data"),
         ]
         return pb.ServerMetadataResponse(name="reference", version="1", extensions=extensions)
 

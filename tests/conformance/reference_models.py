@@ -69,6 +69,12 @@ def _whole_numbers(shape: tuple[int, ...], *names: str) -> tuple[Tensor, ...]:
     return tuple(Tensor(name, "INT64", shape) for name in names)
 
 
+def _shout(inputs: Arrays, _: State) -> Iterator[Arrays]:
+    texts = inputs["text"]
+    loud = np.array([text.upper() for text in texts.flat], dtype=object)
+    yield {"loud": loud.reshape(texts.shape)}
+
+
 MODELS = (
     ReferenceModel(
         "sums",
@@ -78,6 +84,9 @@ MODELS = (
     ),
     _echo_model("kinds", tuple(FIELDS)),
     _echo_model("halves", RAW_ONLY),
+    ReferenceModel(
+        "shout", (Tensor("text", "BYTES", (-1, 1)),), (Tensor("loud", "BYTES", (-1, 1)),), _shout
+    ),
     ReferenceModel(
         "repeat",
         _whole_numbers((-1,), "values"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -13,13 +14,20 @@ import pytest
 
 from conformance import report
 from conformance.__main__ import main
-from conformance.cases import CORE, EXTENSIONS, PARTS, STREAMING, Case
+from conformance.cases import CORE, EXTENSIONS, PARTS, REST, STREAMING, Case
 from conformance.endpoint import Endpoint
 from conformance.runner import FAILED, NOT_OFFERED, PASSED, Result, run, select
 from conformance.selection import Selection, choose
 from tests.conformance.broken import FAULTS, Fault
 from tests.conformance.careless import CARELESS
 from tests.conformance.reference import Code, ReferenceServer, serving
+from tests.conformance.reference_http import (
+    HTTP_CARELESS,
+    HTTP_FAULTS,
+    HttpFault,
+    ReferenceHttp,
+    serving_http,
+)
 from tests.conformance.reference_models import ReferenceModel, repeat
 from tests.conformance.reference_reading import invalid
 from unroll.inference import grpc_service_pb2 as pb
@@ -33,8 +41,13 @@ def results_of(
     cases: Collection[Case] | None = None,
     timeout: float = 10.0,
     stable: bool = False,
+    http: type[ReferenceHttp] | None = None,
 ) -> list[Result]:
-    with serving(server) as target, Endpoint(target, timeout) as endpoint:
+    """http: what speaks for the server over HTTP; without one it is not spoken."""
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(serving(server))
+        rest = stack.enter_context(serving_http(http(server))) if http else ""
+        endpoint = stack.enter_context(Endpoint(target, timeout, rest))
         chosen = choose(endpoint, Selection(models=models, stable=stable))
         return list(run(endpoint, chosen, select() if cases is None else cases))
 
@@ -45,8 +58,8 @@ def ids_of(results: Collection[Result], status: str) -> set[str]:
 
 def test_correct_server_passes_every_case():
     """The reference server passes all cases, each on at least one model."""
-    results = results_of(ReferenceServer(), stable=True)
-    assert ids_of(results, PASSED) == {case.id for case in select()}
+    results = results_of(ReferenceServer(), stable=True, http=ReferenceHttp)
+    assert [report.line_of(result) for result in results if result.status != PASSED] == []
     assert report.conforms(results)
 
 
@@ -57,9 +70,16 @@ def test_broken_server_fails_its_case_and_no_other(fault: Fault):
     assert ids_of(results, FAILED) == {fault.meant, *fault.follows}
 
 
+@pytest.mark.parametrize("fault", HTTP_FAULTS, ids=lambda fault: fault.server.__name__)
+def test_broken_http_fails_its_case_and_no_other(fault: HttpFault):
+    """So does a server that is well over gRPC, and has one fault over HTTP."""
+    results = results_of(ReferenceServer(), http=fault.server)
+    assert ids_of(results, FAILED) == {fault.meant, *fault.follows}
+
+
 def test_every_case_can_fail():
     """There is no case that every server passes."""
-    found = {id for fault in FAULTS for id in (fault.meant, *fault.follows)}
+    found = {id for fault in (*FAULTS, *HTTP_FAULTS) for id in (fault.meant, *fault.follows)}
     left = [case for case in select() if case.id not in found]
     for server in CARELESS:
         results = results_of(
@@ -67,6 +87,10 @@ def test_every_case_can_fail():
         )
         failed = ids_of(results, FAILED)
         assert failed, f"{server.__name__} shows nothing that the others do not"
+        left = [case for case in left if case.id not in failed]
+    for http in HTTP_CARELESS:
+        failed = ids_of(results_of(ReferenceServer(), cases=left, http=http), FAILED)
+        assert failed, f"{http.__name__} shows nothing that the others do not"
         left = [case for case in left if case.id not in failed]
     assert [case.id for case in left] == []
 
@@ -110,7 +134,9 @@ def test_parts_that_are_not_offered_are_not_passed():
     status = {result.case.id: result.status for result in results}
     assert status["stream-infer-001"] == status["ext-stats-002"] == NOT_OFFERED
     assert status["core-infer-018"] == PASSED, "a batch is guessed from the metadata"
-    assert re.search(r"streaming +not offered\nsequences +not offered", report.summary(results))
+    summary = report.summary(results)
+    assert re.search(r"streaming +not offered\nsequences +not offered", summary)
+    assert re.search(r"rest +not offered", summary)
 
 
 def test_command_line_reports_to_people_and_programs(tmp_path: Path, capsys):
@@ -175,6 +201,7 @@ def test_given_inputs_are_used(tmp_path: Path, capsys):
 def test_ids_say_where_they_belong():
     """Each part has cases, and an id begins with the part's word."""
     words = {CORE: "core", STREAMING: "stream", "sequences": "seq", EXTENSIONS: "ext"}
+    words[REST] = "rest"
     assert {case.part for case in select()} == set(PARTS)
     for case in select():
         assert re.fullmatch(rf"{words[case.part]}-[a-z]+-\d{{3}}", case.id)

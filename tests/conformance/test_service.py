@@ -24,7 +24,7 @@ INPUTS: dict[str, Any] = {
 
 def test_service_conforms(start_service: Callable[..., Any]):
     """Both names of every model are tested; no case fails, and none goes without a model."""
-    service = start_service()
+    service = start_service(front_end="envoy")
     with Endpoint(service.target, timeout=30) as endpoint:
         chosen = choose(endpoint, Selection(inputs=INPUTS, stable=True))
         results = list(run(endpoint, chosen, select()))

@@ -233,3 +233,131 @@ def test_a_full_stream_goes_on_once_it_was_read(thread, tokens_per_message):
             last.cancel()
 
     asyncio.run(read())
+
+
+# -- past the reader ----------------------------------------------------------------------------
+
+
+class Direct:
+    """A DirectWriter. has: messages that it takes before it has no room."""
+
+    def __init__(self, has=1000):
+        self.has, self.written = has, []
+
+    def has_room(self):
+        return self.has > 0
+
+    def write(self, tokens):
+        self.has -= 1
+        self.written.append([token.position for token in tokens])
+
+
+async def read_all(stream, into):
+    async for events in stream:
+        into.append([getattr(event, "position", "end") for event in events])
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def begun(thread, direct, tokens_per_message=0):
+    """A stream whose first token its reader got; what else the reader gets, and its task."""
+    stream, got = TokenStream(thread.coalescer, tokens_per_message), []
+    stream._thread = thread
+    stream.write_through(direct)
+    reading = asyncio.ensure_future(read_all(stream, got))
+    await settle()
+    feed(stream, made(0))
+    await settle()
+    return stream, got, reading
+
+
+def test_tokens_pass_the_reader_by_and_what_is_none_does_not(thread):
+    async def run():
+        direct = Direct()
+        stream, got, reading = await begun(thread, direct)
+        assert (got, direct.written) == ([[0]], [])
+        feed(stream, made(1))
+        feed(stream, made(2), made(3))
+        assert direct.written == [[1], [2, 3]]
+        feed(stream, made(4), END)
+        await reading
+        assert (got, direct.written[2:]) == ([[0], [4, "end"]], [])
+        assert thread.messages == [1, 1, 2, 1]
+
+    asyncio.run(run())
+
+
+def test_the_reader_takes_over_where_there_is_no_room_and_nothing_is_lost(thread):
+    async def run():
+        direct = Direct(has=1)
+        stream, got, reading = await begun(thread, direct)
+        for position in range(1, 5):
+            feed(stream, made(position))
+            await settle()
+        direct.has = 1
+        feed(stream, made(5))
+        feed(stream, made(6), END)
+        await reading
+        assert direct.written == [[1], [5]]
+        assert got == [[0], [2], [3], [4], [6, "end"]]
+
+    asyncio.run(run())
+
+
+def test_what_comes_while_the_reader_writes_comes_after_it(thread):
+    async def run():
+        direct, hold, got = Direct(has=0), asyncio.Event(), []
+        stream = TokenStream(thread.coalescer)
+        stream._thread = thread
+        stream.write_through(direct)
+
+        async def read():
+            async for events in stream:
+                await hold.wait()  # for a caller that does not read
+                direct.written.append([getattr(e, "position", "end") for e in events])
+
+        reading = asyncio.ensure_future(read())
+        await settle()
+        feed(stream, made(0))
+        await settle()
+        direct.has = 10
+        feed(stream, made(1))  # there is room, and an earlier message is not written yet
+        await settle()
+        assert (direct.written, got) == ([], [])
+        hold.set()
+        feed(stream, END)
+        await reading
+        assert [p for message in direct.written for p in message] == [0, 1, "end"]
+
+    asyncio.run(run())
+
+
+def test_past_the_reader_too_a_message_has_as_many_tokens_as_were_asked_for(thread):
+    async def run():
+        direct = Direct()
+        stream, got, reading = await begun(thread, direct, tokens_per_message=3)
+        feed(stream, made(1), made(2))
+        await settle()
+        assert (got, direct.written) == ([[0]], [])
+        feed(stream, made(3), made(4))
+        feed(stream, made(5), END)
+        await reading
+        assert direct.written == [[1, 2, 3]]
+        assert got == [[0], [4, 5, "end"]]
+
+    asyncio.run(run())
+
+
+def test_a_write_that_fails_ends_its_own_stream_alone(thread):
+    async def run():
+        direct = Direct()
+        stream, _, reading = await begun(thread, direct)
+        direct.write = lambda tokens: 1 / 0
+        feed(stream, made(1))
+        with pytest.raises(ZeroDivisionError):
+            await reading
+
+    asyncio.run(run())

@@ -1,0 +1,1 @@
+"""OpenAI's API over HTTP: text completions and the list of models."""

@@ -1,0 +1,337 @@
+"""The fields of a completion request: what each one becomes in unroll.v1's GenerateRequest."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
+from service.openai.errors import FieldInvalid
+from service.serving.sampling_params import MAX_BEAMS, MAX_SAMPLES, MAX_TOP
+from unroll.v1 import unroll_pb2 as pb
+
+# Each is a call of its own.
+MAX_PROMPTS = 128
+# OpenAI's, for a prompt; other inputs have an end of their own.
+DEFAULT_MAX_TOKENS = 16
+# Of a list or an object, while its own limit is not known here: more would hold up every stream.
+_MOST_ENTRIES = 20_000
+_MOST_32 = 2**32 - 1
+_MOST_64 = 2**64 - 1
+_MOST_FLOAT = 3.4028235e38  # of float32
+_KINDS = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
+
+
+@dataclass
+class CompletionRequest:
+    """What one request asks for.
+
+    generate: of every prompt, without it. prompts: none where the input is another one.
+    logprobs: of how many of the likeliest tokens, beside the one that was made; None for none.
+    """
+
+    generate: pb.GenerateRequest = field(default_factory=pb.GenerateRequest)
+    prompts: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    choices: int = 1
+    best_of: int | None = None
+    logprobs: int | None = None
+    is_streamed: bool = False
+    includes_usage: bool = False
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def model(self) -> str:
+        return str(self.generate.model)
+
+    def messages(self) -> Iterator[pb.GenerateRequest]:
+        """One for each prompt, in order; one where there is none."""
+        if not self.prompts:
+            yield self.generate
+        for prompt in self.prompts:
+            message = pb.GenerateRequest()
+            message.CopyFrom(self.generate)
+            message.prompt = prompt
+            yield message
+
+
+def completion_of(content: Mapping[str, Any]) -> CompletionRequest:
+    """Raises FieldInvalid. A field that is null is as one that is not there."""
+    request = CompletionRequest()
+    for name, value in content.items():
+        reader = _READERS.get(name)
+        if reader is None:
+            raise _unknown(name)
+        if value is not None:
+            reader(request, name, value)
+    _settle(request)
+    return request
+
+
+def _settle(request: CompletionRequest) -> None:
+    """What depends on several fields."""
+    generate = request.generate
+    if not generate.model:
+        raise FieldInvalid("model", "the request names no model; GET /v1/models lists them")
+    if len(request.inputs) > 1:
+        first, second = request.inputs[:2]
+        raise FieldInvalid(second, f"the request has {first} and {second}; send one of them")
+    if request.prompts and not generate.HasField("max_tokens"):
+        generate.max_tokens = DEFAULT_MAX_TOKENS
+    _settle_choices(request)
+    _settle_stream(request)
+
+
+def _settle_choices(request: CompletionRequest) -> None:
+    count, best_of = request.choices, request.best_of
+    if best_of is None or best_of == count:
+        request.generate.samples = count
+        return
+    if best_of < count:
+        raise FieldInvalid("best_of", f"best_of is {best_of}, n {count}; choose at least n")
+    if best_of > MAX_BEAMS:
+        raise FieldInvalid("best_of", f"best_of is {best_of}; choose up to {MAX_BEAMS}")
+    if request.is_streamed:
+        raise FieldInvalid("best_of", "best_of above n cannot be streamed; leave one of the two")
+    if request.logprobs:
+        raise FieldInvalid(
+            "logprobs", "best_of above n searches, and reports no likelier tokens; send logprobs 0"
+        )
+    request.generate.beam.width, request.generate.beam.best = best_of, count
+
+
+def _settle_stream(request: CompletionRequest) -> None:
+    options = request.options
+    if options is None:
+        return
+    if not request.is_streamed:
+        raise FieldInvalid("stream_options", "stream_options goes with stream; set it, too")
+    for name, value in options.items():
+        where = f"stream_options.{name}"
+        if name != "include_usage":
+            raise _unknown(where)
+        request.includes_usage = value is not None and _flag(where, value)
+
+
+def _unknown(name: str) -> FieldInvalid:
+    shown = _shown(name)
+    return FieldInvalid(shown, f"unknown parameter: {shown!r}; leave it", "unknown_parameter")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= 64 else f"{name[:64]}…"
+
+
+# -- values: each raises FieldInvalid ----------------------------------------------------------
+
+
+def _wrong(name: str, value: Any, wanted: str) -> FieldInvalid:
+    kind = _KINDS.get(type(value), "a number")
+    return FieldInvalid(name, f"{name} is {kind}; send {wanted}", "invalid_type")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "true or false")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, value, "a string")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            message = f"{name} holds half of a surrogate pair; send both halves"
+            raise FieldInvalid(name, message) from None
+    return value
+
+
+def _list(name: str, value: Any, wanted: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _wrong(name, value, wanted)
+    _check_entries(name, len(value))
+    return value
+
+
+def _object(name: str, value: Any, wanted: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(name, value, wanted)
+    _check_entries(name, len(value))
+    return value
+
+
+def _check_entries(name: str, count: int) -> None:
+    if count > _MOST_ENTRIES:
+        raise FieldInvalid(name, f"{name} holds {count} entries; send at most {_MOST_ENTRIES}")
+
+
+def _whole(name: str, value: Any, least: int = 0, most: int = _MOST_32) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(name, value, "a whole number")
+    if not least <= value <= most:
+        shown = value if abs(value) <= _MOST_64 else "too large"
+        raise FieldInvalid(name, f"{name} is {shown}; choose one from {least} to {most}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(name, value, "a number")
+    if not -_MOST_FLOAT <= value <= _MOST_FLOAT:
+        raise FieldInvalid(name, f"{name} is beyond what a float32 holds; send a smaller number")
+    return float(value)
+
+
+def _octets(name: str, value: Any) -> bytes:
+    try:
+        return b64decode(_text(name, value), validate=True)
+    except (binascii.Error, ValueError):
+        raise FieldInvalid(name, f"{name} is not in base64; send it as it came") from None
+
+
+def _ids(name: str, value: Any) -> list[int]:
+    return [_whole(name, number) for number in _list(name, value, "a list of token ids")]
+
+
+# -- fields ------------------------------------------------------------------------------------
+
+_Reader = Callable[[CompletionRequest, str, Any], None]
+
+
+def _sets(read: Callable[[str, Any], Any]) -> _Reader:
+    """The message's field of the same name."""
+
+    def reader(request: CompletionRequest, name: str, value: Any) -> None:
+        setattr(request.generate, name, read(name, value))
+
+    return reader
+
+
+def _sets_input(read: Callable[[str, Any], Any]) -> _Reader:
+    def reader(request: CompletionRequest, name: str, value: Any) -> None:
+        request.inputs.append(name)
+        setattr(request.generate, name, read(name, value))
+
+    return reader
+
+
+def _keeps(attribute: str, read: Callable[[str, Any], Any]) -> _Reader:
+    """For what is settled once every field is known."""
+
+    def reader(request: CompletionRequest, name: str, value: Any) -> None:
+        setattr(request, attribute, read(name, value))
+
+    return reader
+
+
+def _samples(parameter: SamplingParameter) -> _Reader:
+    def reader(request: CompletionRequest, name: str, value: Any) -> None:
+        number = _number(name, value)
+        if problem := parameter.problem(number):
+            raise FieldInvalid(name, problem)
+        chosen = _whole(name, value) if parameter.is_whole else number
+        setattr(request.generate.sampling, name, chosen)
+
+    return reader
+
+
+def _prompt(request: CompletionRequest, name: str, value: Any) -> None:
+    request.inputs.append(name)
+    if isinstance(value, str):
+        request.prompts = [_text(name, value)]
+        return
+    prompts = _list(name, value, "a string or a list of strings")
+    if any(not isinstance(prompt, str) for prompt in prompts):
+        raise FieldInvalid(
+            name, "prompts of token ids are not read here; send strings", "invalid_type"
+        )
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise FieldInvalid(name, f"there are {len(prompts)} prompts; send 1 to {MAX_PROMPTS}")
+    request.prompts = [_text(name, prompt) for prompt in prompts]
+
+
+def _vector(request: CompletionRequest, name: str, value: Any) -> None:
+    request.inputs.append(name)
+    values = [_number(name, number) for number in _list(name, value, "a list of numbers")]
+    request.generate.vector.SetInParent()
+    request.generate.vector.values.extend(values)
+
+
+def _stop(request: CompletionRequest, name: str, value: Any) -> None:
+    texts = [value] if isinstance(value, str) else _list(name, value, "a string or a list of them")
+    request.generate.stop.extend(_text(name, text) for text in texts)
+
+
+def _logprobs(request: CompletionRequest, name: str, value: Any) -> None:
+    request.logprobs = _whole(name, value, most=MAX_TOP)
+    request.generate.log_probabilities = True
+    request.generate.top_log_probabilities = request.logprobs
+
+
+def _seed(request: CompletionRequest, name: str, value: Any) -> None:
+    request.generate.sampling.seed = _whole(name, value, most=_MOST_64)
+
+
+def _logit_bias(request: CompletionRequest, name: str, value: Any) -> None:
+    for token, bias in _object(name, value, "an object of token ids and numbers").items():
+        where = f"{name}.{_shown(token)}"
+        if not (token.isascii() and token.isdecimal() and len(token) <= 10):
+            raise FieldInvalid(where, f"{where} is no token id; send ids as decimal numbers")
+        number = _whole(where, int(token))
+        request.generate.sampling.logit_bias[number] = _number(where, bias)
+
+
+def _tokens(request: CompletionRequest, name: str, value: Any) -> None:
+    getattr(request.generate.sampling, name).extend(_ids(name, value))
+
+
+def _suffix(request: CompletionRequest, name: str, value: Any) -> None:
+    if _text(name, value):
+        raise FieldInvalid(
+            name, "these models read from left to right and know no suffix; leave it"
+        )
+
+
+def _ignored(request: CompletionRequest, name: str, value: Any) -> None:
+    """It says nothing of the text that is made."""
+
+
+_READERS: dict[str, _Reader] = {
+    "model": _sets(_text),
+    "prompt": _prompt,
+    "max_tokens": _sets(_whole),
+    "n": _keeps("choices", lambda name, value: _whole(name, value, 1, MAX_SAMPLES)),
+    "best_of": _keeps("best_of", lambda name, value: _whole(name, value, 1)),
+    "echo": _sets(_flag),
+    "logprobs": _logprobs,
+    "stop": _stop,
+    "stream": _keeps("is_streamed", _flag),
+    "stream_options": _keeps("options", lambda name, value: _object(name, value, "an object")),
+    "seed": _seed,
+    "logit_bias": _logit_bias,
+    "suffix": _suffix,
+    "user": _ignored,
+    # Ours.
+    **{parameter.name: _samples(parameter) for parameter in SAMPLING_PARAMETERS},
+    "allowed_tokens": _tokens,
+    "banned_tokens": _tokens,
+    "model_version": _sets(_text),
+    "source": _sets_input(_text),
+    "vector": _vector,
+    "resume_token": _sets_input(_octets),
+    "allow_inexact": _sets(_flag),
+    "min_tokens": _sets(_whole),
+    "tokens_per_message": _sets(_whole),
+    "resume_every": _sets(_whole),
+    "resume_at_end": _sets(_flag),
+}
+
+# Every one that is read.
+FIELDS = frozenset(_READERS)

@@ -1,0 +1,70 @@
+"""The paths of OpenAI's API: those that are answered, and what to use instead of others."""
+
+from __future__ import annotations
+
+from service.access.memory_budget import MemoryBudget
+from service.asgi.events import Receive, Scope, Send
+from service.asgi.http import HttpCalls
+from service.engine.errors import RequestError
+from service.openai.completions import Completions
+from service.openai.errors import Refusal
+from service.openai.models import Models
+from service.serving.registry import ModelRegistry
+
+_COMPLETIONS, _MODELS = "/v1/completions", "/v1/models"
+_MODEL = f"{_MODELS}/"
+_INSTEAD = {
+    "/v1/chat/completions": "these models continue text and know no chats; use /v1/completions",
+    "/v1/responses": "these models continue text; use /v1/completions",
+    "/v1/embeddings": "these models give no embeddings; use /v1/completions to continue text",
+}
+# Of a hash; enough to tell models apart.
+_DIGITS = 12
+
+
+class OpenAiProtocol:
+    """A Protocol. registry: of the models that are served. budget: for answers that are kept.
+
+    stall_seconds: how long a part of an answer may wait for its caller to read.
+    """
+
+    def __init__(
+        self,
+        calls: HttpCalls,
+        registry: ModelRegistry,
+        budget: MemoryBudget,
+        stall_seconds: float,
+    ) -> None:
+        self._registry = registry
+        self._completions = Completions(calls, self._fingerprint, budget, stall_seconds)
+        self._models = Models(calls)
+
+    def speaks(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return path in (_COMPLETIONS, _MODELS) or path in _INSTEAD or path.startswith(_MODEL)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path in _INSTEAD:
+            await Refusal(404, _INSTEAD[path], code="unsupported_endpoint").send(send)
+        elif method != (allowed := "POST" if path == _COMPLETIONS else "GET"):
+            await _refuse_method(send, method, path, allowed)
+        elif path == _COMPLETIONS:
+            await self._completions.serve(scope, receive, send)
+        elif path == _MODELS:
+            await self._models.list(scope, receive, send)
+        else:
+            await self._models.get(scope, receive, send, path.removeprefix(_MODEL))
+
+    def _fingerprint(self, model: str, version: str) -> str:
+        """Of everything beside the request that decides which tokens a seed gives."""
+        try:
+            card = self._registry.get(model, version).card
+        except RequestError:
+            return ""
+        return f"{card.digest[:_DIGITS]}-{card.precision}-{card.fingerprint[:_DIGITS]}"
+
+
+async def _refuse_method(send: Send, method: str, path: str, allowed: str) -> None:
+    message = f"{path[:100]} takes {allowed}, not {method[:20]}; send that"
+    await Refusal(405, message, headers=((b"allow", allowed.encode()),)).send(send)

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over REST, with Triton's extensions of it."""
