@@ -95,13 +95,13 @@ class TestBodiesOfCallers:
 class TestHeaderBombs:
     """Header blocks of 15 KB that are 58 MB when they are decoded, by references.
 
-    Bound: max_metadata_bytes, which gRPC core holds from the acknowledgement of its SETTINGS on.
+    Bound: max_metadata_bytes, which grpcio holds from the acknowledgement of its SETTINGS on.
     """
 
     threat = Threat(
         "600 header blocks of 15 KB which decode to 58 MB each",
-        "refused while they are decoded; from a caller that never acknowledges SETTINGS gRPC keeps "
-        "up to 0.8 MB of each, which Envoy bounds ([At the edge](#at-the-edge))",
+        "refused while they are decoded; with grpcio, those of a caller that never acknowledges "
+        "SETTINGS take up to 0.8 MB each ([At the edge](#at-the-edge))",
         ("max_metadata_bytes", "max_calls_per_connection"),
     )
 
@@ -130,15 +130,14 @@ class TestHeaderBombs:
 class TestFloods:
     """Frames by the thousand on one connection: resets, SETTINGS, PING, CONTINUATION and others.
 
-    Bound: gRPC core's own limits, and max_calls_per_connection.
+    Bound: the front end's own limits, and max_calls_per_connection.
     """
 
     threat = Threat(
         "floods of resets, SETTINGS, PING, CONTINUATION, half-closed calls, windows of 0, "
         "oversized frames",
-        "nothing is kept of them; PING beyond a few ends the connection; tens of thousands of "
-        "resets take up to 235 MB and hold others up, which Envoy bounds "
-        "([At the edge](#at-the-edge))",
+        "nothing is kept of them; some hundred resets end the connection; with grpcio, tens of "
+        "thousands take up to 235 MB and hold others up ([At the edge](#at-the-edge))",
         ("max_calls_per_connection",),
     )
 
