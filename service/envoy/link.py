@@ -127,9 +127,12 @@ class _Call:
             self._end(Kind.TRAILERS, payload)
 
     async def _send_body(self, body: bytes, has_more: bool) -> None:
-        while len(body) > RESPONSE_WINDOW:
-            await self._send_part(body[:RESPONSE_WINDOW])
-            body = body[RESPONSE_WINDOW:]
+        if len(body) > RESPONSE_WINDOW:
+            rest = memoryview(body)
+            while len(rest) > RESPONSE_WINDOW:
+                await self._send_part(bytes(rest[:RESPONSE_WINDOW]))
+                rest = rest[RESPONSE_WINDOW:]
+            body = bytes(rest)
         if has_more:
             await self._send_part(body)
             return
