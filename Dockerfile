@@ -6,7 +6,8 @@
 # Build arguments:
 #   RUNTIME     cpu, or gpu for onnxruntime-gpu: its base image must bring CUDA and cuDNN
 #   MODELS      bundled, or none for an image without models: mount them on /opt/unroll/models
-#   BASE_IMAGE  has Python 3.11 or newer with venv, and libstdc++; for a release by its digest
+#   BASE_IMAGE  has Python 3.11 or newer with venv and its shared library (libpython3.11.so, which
+#               Envoy loads), and libstdc++; for a release by its digest
 #   PIP_CERT    the certificates that pip trusts, where a proxy has one of its own
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -40,7 +41,8 @@ COPY bundle bundle
 COPY service service
 COPY unroll unroll
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash . \
-    && chmod -R a+rX .
+    && chmod -R a+rX . \
+    && /opt/venv/bin/python -c 'from service.envoy.installation import find; find()'
 
 FROM ${BASE_IMAGE} AS models
 ARG MODELS=bundled

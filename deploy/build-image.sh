@@ -25,7 +25,7 @@ make_base() {
         /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources || true)
     mirror=${mirror%%$'\n'*}
     mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io \
-        --include=ca-certificates,python3-venv,python-is-python3 \
+        --include=ca-certificates,python3-venv,python-is-python3,libpython3.11 \
         --customize-hook='rm -f "$1"/etc/apt/sources.list' bookworm "$work/base.tar" "$mirror"
     podman import --quiet "$work/base.tar" "$local_base" >/dev/null
     rm -f "$work/base.tar"

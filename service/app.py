@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -26,7 +25,8 @@ from service.config import (
     split_precision,
     usable_cores,
 )
-from service.envoy.server import EnvoyMissing, EnvoyServer
+from service.envoy.installation import EnvoyMissing
+from service.envoy.server import EnvoyServer
 from service.front_end import FrontEnd, FrontEndSettings
 from service.grpc.credentials import server_credentials
 from service.grpc.server import GrpcServer
@@ -38,7 +38,7 @@ from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
 from service.process.gc_tuning import settle
 from service.process.liveness import Liveness
-from service.process.memory import memory_limit, resident_bytes, trim_memory
+from service.process.memory import held_bytes, memory_limit, resident_bytes, trim_memory
 from service.process.overload import OverloadManager
 from service.process.reloading import Reloading
 from service.process.signals import end_after, on_hang_up
@@ -59,6 +59,8 @@ from service.tasks.registry import adapters_of, build_model, load_modules
 
 log = logging.getLogger(__name__)
 
+# Of the memory limit, near which the front end's own process sheds load.
+_FRONT_END_SHARE = 0.25
 # For the spans of the last requests to be sent.
 _TRACE_SECONDS = 2.0
 
@@ -81,12 +83,13 @@ class App:
         self.metrics = Metrics(collectors or CollectorRegistry())
         self.registry = ModelRegistry()
         self.is_ready = False
+        self._front_end_pid: Callable[[], int | None] = lambda: None
         limit = memory_limit()
         self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
         self.overload = OverloadManager(
             limit,
             config.overload_share,
-            resident_bytes,
+            self._held_bytes,
             self._shrink_buffers,
             self._trim_memory,
             time.monotonic,
@@ -96,6 +99,8 @@ class App:
     async def start(self) -> None:
         config = self.config
         self._loop = asyncio.get_running_loop()
+        # Done once callers cannot reach the service any more.
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         load_modules(config.task_modules)
         self.security = self._secure()
         self._observer = observer_of(config)
@@ -117,6 +122,8 @@ class App:
             config.stall_seconds,
         )
         self.front_end = self._make_front_end()
+        self._front_end_pid = lambda: self.front_end.pid
+        self.metrics.front_end_memory.set_function(self._front_end_bytes)
         self.metrics.sequences.set_function(lambda: len(self.sequences))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
@@ -190,7 +197,9 @@ class App:
         if config.front_end != "grpcio":
             try:
                 app = application_of(self.services, settings)
-                return EnvoyServer(app, settings, self._cut_off)
+                restarted = self.metrics.front_end_restarts.inc
+                heap_bytes = int(_FRONT_END_SHARE * self.overload.limit)
+                return EnvoyServer(app, settings, credentials, heap_bytes, restarted, self._cut_off)
             except EnvoyMissing as error:
                 if config.front_end == "envoy":
                     raise ConfigInvalid(f"front_end is 'envoy': {error}") from error
@@ -199,8 +208,8 @@ class App:
         return GrpcServer(self.services, settings, made)
 
     def _cut_off(self) -> None:
-        """Nobody can call any more."""
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not self.lost.done():
+            self.lost.set_result(None)
 
     def _label(self, name: str) -> str:
         """Of a model that a request names: both of its names count as one."""
@@ -235,11 +244,13 @@ class App:
         return ModelControl(self.registry, repository, context, self._changed, is_on)
 
     def _answers_ready(self) -> bool:
-        return self.is_ready and self._all_healthy
+        return self.is_ready and self.front_end.is_listening and self._all_healthy
 
     def _why_not_ready(self) -> str:
         if not self.is_ready:
             return "it starts or stops"
+        if not self.front_end.is_listening:
+            return "its front end ended and is started again"
         return self.liveness.why_not_ready() if self._all_healthy else "an engine has failed"
 
     def _engine_threads(self) -> list[EngineThread]:
@@ -278,6 +289,14 @@ class App:
         """What streams may leave unread shrinks, or is as before."""
         self.control.shrink_buffers(are_small)
 
+    def _held_bytes(self) -> int:
+        pid = self._front_end_pid()
+        return held_bytes() + (held_bytes(pid) if pid else 0)
+
+    def _front_end_bytes(self) -> int:
+        pid = self._front_end_pid()
+        return resident_bytes(pid) if pid else 0
+
     def _trim_memory(self) -> None:
         self._loop.run_in_executor(None, trim_memory)
 
@@ -310,7 +329,8 @@ def loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | No
 
 
 async def serve(config: Config, read_again: Callable[[], Config]) -> int:
-    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code.
+    """Run until SIGTERM or SIGINT; a second one ends at once. Returns the exit code: 1 where it
+    ended since its front end was lost.
 
     read_again: the configuration as SIGHUP finds it; raises ConfigInvalid.
     """
@@ -332,8 +352,10 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     reloading = Reloading(config, read_again, app.security, failed)
     on_hang_up(lambda: loop.call_soon_threadsafe(reloading.begin))
     log.info("ready: gRPC on port %d, HTTP on port %d", app.front_end.port, app.http.port)
-    await _stop(app, await stopping)
-    return 0
+    await asyncio.wait((stopping, app.lost), return_when=asyncio.FIRST_COMPLETED)
+    # Without a front end there are no calls, and nobody to announce a stop to.
+    await _stop(app, stopping.result() if stopping.done() else signal.SIGINT)
+    return 1 if app.lost.done() else 0
 
 
 async def _stop(app: App, number: int) -> None:

@@ -31,6 +31,14 @@ class FrontEnd(Protocol):
     def port(self) -> int:
         """The one it listens on, once it was started."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether callers can reach it now."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process beside this one, while it has one that runs."""
+
     async def start(self) -> None:
         """Raises AddressInUse."""
 

@@ -18,6 +18,7 @@ import torch.onnx._internal.exporter._registration
 from service.app import App
 from service.config import Config
 from tests import tiny
+from tests.front_ends import with_front_end
 from unroll import NO_RETRIES, Client
 
 Answer = TypeVar("Answer")
@@ -194,7 +195,7 @@ class RunningService:
             raise
 
     async def _start(self, config: Config) -> App:
-        app = App(config)
+        app = App(with_front_end(config))
         await app.start()
         return app
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 GROUPS = ("serve", "serve-gpu")
 
 _PINNED = re.compile(r"([\w.-]+)==([^\s;]+)")
-_MARKER = r"\w+ [!<>=]+ '[^']*'"
+_MARKER = r"\(?\w+ [!<>=]+ '[^']*'\)?"
 _LOCKED = re.compile(rf"{_PINNED.pattern}( ; {_MARKER}( (and|or) {_MARKER})*)?")
 _HASH = re.compile(r"\s+--hash=sha256:[0-9a-f]{64}(?!\S)")
 
@@ -56,7 +56,7 @@ def _wrong(path: Path, requirements: list[str]) -> list[str]:
         return ["is missing"]
     locked, wrong = _read(path)
     for requirement in requirements:
-        match = _PINNED.fullmatch(requirement)
+        match = _PINNED.fullmatch(requirement.partition(";")[0].rstrip())
         if not match:
             wrong.append(f"{requirement} is not pinned by ==")
             continue

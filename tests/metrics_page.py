@@ -76,6 +76,7 @@ UNITS = {
     "unroll_waiting_loads": "loads",
     "unroll_open_requests": "requests",
     "unroll_overload_stage": "stage",
+    "unroll_front_end_restarts_total": "restarts",
     "unroll_waiting_requests": "requests",
     "unroll_engine_work": "requests",
     "unroll_engine_work_limit": "requests",

@@ -29,6 +29,7 @@ from service.engine.decode import GenerateEngine
 from service.process.gc_tuning import settle
 from service.runtime import runners
 from service.serving.worker import EngineThread
+from tests.front_ends import with_front_end
 
 # With several threads, nearly every batch here takes them: what is watched has few rows.
 runners.WIDE_ROWS = runners.WIDE_PROMPTS = 2
@@ -202,7 +203,8 @@ async def run(settings: dict[str, Any]) -> None:
     paths = {name: Path(settings.pop(name)) for name in ("models", "resume_keys")}
     free_ports = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
     engines = EngineWatch(step_seconds)
-    app = App(Config(device="cpu", grace_seconds=1.0, **free_ports, **paths, **settings))
+    config = Config(device="cpu", grace_seconds=1.0, **free_ports, **paths, **settings)
+    app = App(with_front_end(config))
     await app.start()
     settle()
     print(json.dumps({"port": app.front_end.port}), flush=True)

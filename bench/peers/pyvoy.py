@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from bench.servers import Missing, Server, free_port
-from service.envoy.server import EnvoyMissing, find
+from service.envoy.installation import EnvoyMissing, find
 
 _ROOT = Path(__file__).parents[2]
 
@@ -18,10 +18,10 @@ def find_envoy() -> tuple[str, str]:
     Raises Missing.
     """
     try:
-        program, _, library = find()
+        found = find()
     except EnvoyMissing as missing:
         raise Missing(str(missing)) from missing
-    return program, library
+    return found.program, found.python
 
 
 def start_pyvoy(what: str, app: str) -> Server:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from service.access.codes import Code
 from service.asgi.events import Headers
 from service.asgi.metadata import header_bytes
+from service.asgi.request import Bodies
 from service.engine.errors import RequestError
 from service.front_end import FrontEndSettings
 from service.rpc.call import ServerCall
@@ -44,6 +45,7 @@ class CallServer:
     def __init__(self, pipeline: Pipeline, settings: FrontEndSettings) -> None:
         self.pipeline = pipeline
         self.settings = settings
+        self.bodies = Bodies(settings, pipeline.admission.budget)
 
     async def serve(self, method: Method, call: OpenCall, headers: Headers) -> None:
         """headers: as the call brought them."""

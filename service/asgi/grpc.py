@@ -142,8 +142,7 @@ class GrpcProtocol:
         self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        settings = self._server.settings
-        body = Body(receive, settings.max_message_bytes, settings.body_seconds)
+        body = self._server.bodies.of(scope, receive)
         method = self._methods.get(scope["path"])
         if method is None:
             await _refuse_unknown(scope, send)

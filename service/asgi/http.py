@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from service.access.codes import Code
 from service.access.identity import Metadata
 from service.asgi.events import Headers, Receive, Scope, peer_of
-from service.asgi.request import Body
+from service.asgi.request import Bodies, Body
 from service.engine.errors import RequestError
 from service.front_end import FrontEndSettings
 from service.rpc.methods import Method
@@ -134,7 +134,7 @@ class HttpCalls:
     ) -> None:
         self.methods = methods
         self._pipeline = pipeline
-        self._settings = settings
+        self._bodies = Bodies(settings, pipeline.admission.budget)
 
     async def call(
         self,
@@ -153,14 +153,14 @@ class HttpCalls:
         what it raises of RequestError refuses the call. write: waits for a caller that does not
         read. seconds: until the deadline. write_now: where write() would not wait.
         """
-        method, settings = self.methods[path], self._settings
+        method = self.methods[path]
         call = HttpCall(scope, method, protocol, write, seconds, write_now)
         try:
             self._pipeline.identify(method, call.metadata)
         except RequestError as error:
             self._pipeline.refuse(call, error)
             return None, status_of(error)
-        body = Body(receive, settings.max_message_bytes, settings.body_seconds)
+        body = self._bodies.of(scope, receive)
 
         async def request() -> bytes:
             data: bytes = (await read(body)).SerializeToString()

@@ -1,48 +1,109 @@
-"""The body of a request: read within its limits and its time."""
+"""The body of a request: read within its limits, in its turn and its time."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
-from service.asgi.events import Receive
+from service.access.memory_budget import REQUESTS, MemoryBudget, Reservation
+from service.asgi.events import Receive, Scope, peer_of
 from service.engine.errors import MessageTooLarge, NotOffered, TimedOut, WrongInput
+from service.front_end import FrontEndSettings
 
 # By the names of gRPC and HTTP; zlib's window bits of each.
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 ENCODINGS = b"identity, deflate, gzip"
 
 
-class Body:
-    """What a request brings, in parts.
+# Of the memory budget, what messages that are on their way may take; gRPC's, and others'.
+_SHARE = 0.25
+# Of those that may be on their way at once, what one connection may have.
+_SHARE_OF_PEER = 0.25
+# What is no larger is read at once: so much of each may be under way in any case.
+_SMALL_BYTES = 65_536
 
-    seconds: that the rest of a message may take once it has begun. most: bytes of a message.
+
+class Bodies:
+    """Those of the requests of one protocol.
+
+    A large message is read in its turn, and has its seconds then: so many at a time as the budget
+    has room for, of one connection a part of them. Those that wait stay with their callers, but for
+    what is under way.
     """
 
-    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+    def __init__(self, settings: FrontEndSettings, budget: MemoryBudget) -> None:
+        self.most, self.seconds = settings.max_message_bytes, settings.body_seconds
+        self.budget = budget
+        self._at_once = max(1, int(_SHARE * budget.limit) // self.most)
+        self._turns = asyncio.Semaphore(self._at_once)
+        self._of_peer: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, scope: Scope, receive: Receive) -> Body:
+        return Body(self, peer_of(scope), receive)
+
+    @asynccontextmanager
+    async def turn(self, peer: str) -> AsyncIterator[None]:
+        """Raises TimedOut where what is done in it takes longer than its seconds."""
+        own = self._of_peer.get(peer)
+        if own is None:
+            most = max(1, int(_SHARE_OF_PEER * self._at_once))
+            own = self._of_peer[peer] = asyncio.Semaphore(most)
+        async with own, self._turns, self.limit():
+            yield
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Raises TimedOut as turn()."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                yield
+        except TimeoutError as late:
+            raise TimedOut(
+                f"the request did not come within {self.seconds:g} s of its turn; send it again"
+            ) from late
+
+
+class Body:
+    """What a request brings, in parts."""
+
+    def __init__(self, bodies: Bodies, peer: str, receive: Receive) -> None:
+        self._bodies, self._peer = bodies, peer
         self._receive = receive
-        self._most, self._seconds = most, seconds
+        self._most = bodies.most
         self._rest = b""
         self._has_more = True
 
     async def whole(self, encoding: bytes = b"") -> bytes:
-        """All of it. Raises MessageTooLarge, TimedOut, WrongInput or NotOffered."""
-        event = await self._next()
-        if event and not self._has_more:
-            return self._checked(event, encoding)
-        parts, size = [event], len(event)
-        async with _Limit(self._seconds):
-            while self._has_more:
-                parts.append(await self._next())
-                size += len(parts[-1])
-                if size > self._most:
-                    raise too_large(size, self._most)
-        return self._checked(b"".join(parts), encoding)
-
-    def _checked(self, data: bytes, encoding: bytes) -> bytes:
+        """All of it. Raises MessageTooLarge, TimedOut, Overloaded, WrongInput or NotOffered."""
+        data = await self._next()
+        if self._has_more:
+            data = await self._rest_of_all(data)
         if len(data) > self._most:
             raise too_large(len(data), self._most)
         return inflated(data, encoding, self._most) if encoding else data
+
+    async def _rest_of_all(self, first: bytes) -> bytes:
+        with self._bodies.budget.reserve(REQUESTS, len(first)) as held:
+            parts = [first]
+            async with self._bodies.limit():
+                await self._add(parts, _SMALL_BYTES, held)
+            if self._has_more:
+                async with self._bodies.turn(self._peer):
+                    await self._add(parts, self._most + 1, held)
+            return b"".join(parts)
+
+    async def _add(self, parts: list[bytes], size: int, held: Reservation) -> None:
+        """What comes, until there are so many bytes in all or no more."""
+        have = sum(map(len, parts))
+        while self._has_more and have < size:
+            part = await self._next()
+            self._bodies.budget.check(REQUESTS, len(part))
+            held.change(len(part))
+            parts.append(part)
+            have += len(part)
 
     async def message(self, encoding: bytes = b"") -> bytes | None:
         """The next message of gRPC: a byte that says whether it is compressed, its length, itself.
@@ -57,11 +118,17 @@ class Body:
             if len(data) == 5 + size and data[0] == 0 and size <= self._most:
                 return data[5:]
             self._rest = data
-        async with _Limit(self._seconds):
-            return await self._rest_of_message(encoding)
+        size = await self._head()
+        flag = self._rest[0]
+        if len(self._rest) < 5 + size:
+            await self._fill(5 + size)
+        message, self._rest = self._rest[5 : 5 + size], self._rest[5 + size :]
+        return inflated(message, encoding, self._most) if flag else message
 
-    async def _rest_of_message(self, encoding: bytes) -> bytes:
-        await self._fill(5)
+    async def _head(self) -> int:
+        """The size of the message that has begun."""
+        if len(self._rest) < 5:
+            await self._fill(5)
         flag, size = self._rest[0], int.from_bytes(self._rest[1:5])
         if flag > 1:
             raise WrongInput(
@@ -69,20 +136,18 @@ class Body:
             )
         if size > self._most:
             raise too_large(size, self._most)
-        await self._fill(5 + size)
-        message, self._rest = self._rest[5 : 5 + size], self._rest[5 + size :]
-        return inflated(message, encoding, self._most) if flag else message
+        return size
 
     async def _fill(self, size: int) -> None:
-        if len(self._rest) >= size:
-            return
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            if not self._has_more:
-                raise WrongInput("the request ends within a message; send it whole")
-            parts.append(await self._next())
-            have += len(parts[-1])
+        """Have so many bytes in the rest; they count as held until they are there."""
+        parts = [self._rest]
+        with self._bodies.budget.reserve(REQUESTS, len(self._rest)) as held:
+            is_large = size > _SMALL_BYTES
+            async with self._bodies.turn(self._peer) if is_large else self._bodies.limit():
+                await self._add(parts, size, held)
         self._rest = b"".join(parts)
+        if len(self._rest) < size:
+            raise WrongInput("the request ends within a message; send it whole")
 
     async def _next(self) -> bytes:
         """Raises CancelledError once the caller has left."""
@@ -94,25 +159,6 @@ class Body:
         self._has_more = event.get("more_body", False)
         body: bytes = event.get("body", b"")
         return body
-
-
-class _Limit:
-    """A time limit that says what it is of."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *error: object) -> None:
-        try:
-            await self._timeout.__aexit__(*error)  # type: ignore[arg-type]
-        except TimeoutError as late:
-            raise TimedOut(
-                f"the request did not come within {self._seconds:g} s; send it again"
-            ) from late
 
 
 def too_large(size: int, most: int) -> MessageTooLarge:

@@ -61,8 +61,7 @@ class GrpcWebProtocol:
             receive, send = _from_text(receive), _to_text(send)
             scope = {**scope, "extensions": {}}  # nothing passes by ``send``
         answered = kind if kind.endswith(b"+proto") else kind + b"+proto"
-        settings = self._server.settings
-        body = Body(receive, settings.max_message_bytes, settings.body_seconds)
+        body = self._server.bodies.of(scope, receive)
         try:
             method = self._method(scope, kind)
             call = GrpcWebCall(scope, method, body, send, answered)

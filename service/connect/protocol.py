@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 from service.access.codes import Code
 from service.asgi.calls import CallServer
 from service.asgi.events import Receive, Scope, Send, header
-from service.asgi.request import Body
 from service.connect.calls import (
     JSON,
     StreamCall,
@@ -85,7 +84,7 @@ class ConnectProtocol:
         if found is None:
             await _refuse_type(send, is_stream, method)
             return None
-        whole = self._body(receive)
+        whole = self._server.bodies.of(scope, receive)
         if is_stream:
             return StreamCall(scope, method, send, found, whole)
         encoding = encoding_of(header(scope, b"content-encoding"))
@@ -95,10 +94,6 @@ class ConnectProtocol:
             return uncompressed(await whole.whole(), encoding, most)
 
         return UnaryCall(scope, method, send, found, read)
-
-    def _body(self, receive: Receive) -> Body:
-        settings = self._server.settings
-        return Body(receive, settings.max_message_bytes, settings.body_seconds)
 
     def _codec_of(self, content_type: bytes, prefix: bytes) -> Codec | None:
         """None for what is not read here."""

@@ -12,10 +12,16 @@ from service.front_end import FrontEndSettings
 # Of the relay, in the interpreter within Envoy.
 _APPLICATION = "service.envoy.relay:app"
 _TYPES = "type.googleapis.com/envoy.extensions"
+_OVERLOAD = "type.googleapis.com/envoy.config.overload.v3"
+_TIMERS = f"{_OVERLOAD}.ScaleTimersOverloadActionConfig"
+_SHRINK = f"{_OVERLOAD}.ShrinkHeapConfig"
 _HTTP = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_INSPECTORS = f"{_TYPES}.filters.listener"
 _MODULE = f"{_TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 _TLS = f"{_TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"
 _SECRET = f"{_TYPES}.transport_sockets.tls.v3.Secret"
+_COUNT = "global_downstream_max_connections"
+_HEAP = f"{_TYPES}.resource_monitors.fixed_heap.v3.FixedHeapConfig"
 _CONNECTIONS = f"{_TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 
 # A connection that is silent for so long is asked whether anybody is there, and closed if nobody
@@ -23,11 +29,16 @@ _CONNECTIONS = f"{_TYPES}.resource_monitors.downstream_connections.v3.Downstream
 _KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT_SECONDS = 30.0, 20.0
 # For the other side of a connection of HTTP/1.1 to close it, once all has been written.
 _DELAYED_CLOSE_SECONDS = 0.25
-# What a call, and a connection, may send before it is read; HTTP/2 lets neither be less.
-_STREAM_WINDOW, _CONNECTION_WINDOW = 65_536, 1_048_576
+# What a call may send before it is read; Envoy lets it be no less. A connection may send as much
+# for each of its calls: with less, calls whose bodies wait for their turn would hold up all others.
+_STREAM_WINDOW, _MOST_WINDOW = 65_536, 2**31 - 1
 # Of a connection, beyond which Envoy neither reads from it nor takes responses for it.
 _BUFFER_BYTES = 32_768
+_DRAIN_SECONDS = 1.0
 _MOST_HEADERS = 256
+# Calls are weighed from 8 KiB on, in eight classes each twice the one before.
+_TRACKED_POWER = 13
+_UNFREED_BYTES = 16 << 20
 # Headers beyond the setting are refused by the service, which can say so; Envoy closes the
 # connection at this multiple.
 _HEADERS_FACTOR = 3
@@ -52,13 +63,20 @@ _READABLE_PATH = "(?:{})*".format(
 # Envoy resets it at once, and what its caller has not read yet is lost, the status too.
 _RUNTIME = {"envoy.reloadable_features.allow_multiplexed_upstream_half_close": True}
 
-CERTIFICATE, AUTHORITIES = "certificate", "authorities"
+# Secrets, and the link to the folder that holds the newest of them.
+CERTIFICATE, AUTHORITIES, CURRENT = "certificate", "authorities", "current"
 
 
 def bootstrap(
-    settings: FrontEndSettings, host: str, port: int, module: str, tls: Any | None = None
+    settings: FrontEndSettings,
+    host: str,
+    port: int,
+    module: str,
+    heap_bytes: int,
+    tls: Any | None = None,
 ) -> dict[str, Any]:
-    """host: an IP address. module: pyvoy's, a shared library. tls: of the listener."""
+    """host: an IP address. module: pyvoy's, a shared library. heap_bytes: near which load is shed.
+    tls: of the listener."""
     chain: dict[str, Any] = {
         "filters": [
             {
@@ -75,28 +93,103 @@ def bootstrap(
         "address": {
             "socket_address": {"address": host, "port_value": port, "ipv4_compat": host == "::"}
         },
+        # A connection that does not say what it speaks in this time is closed.
+        "listener_filters": [_inspector("tls" if tls else "http")],
+        "listener_filters_timeout": _duration(settings.handshake_seconds),
         "filter_chains": [chain],
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         # Two servers on one port would split the calls between them in silence.
         "enable_reuse_port": False,
     }
     return {
+        # Whoever gets secrets has to have a name.
+        "node": {"id": "unroll", "cluster": "unroll"},
         "static_resources": {"listeners": [listener]},
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": _CONNECTIONS,
-                        "max_active_downstream_connections": settings.max_connections,
-                    },
-                }
-            ]
-        },
+        "overload_manager": _overload_manager(settings, heap_bytes),
         "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         # Nobody asks Envoy for them.
         "stats_config": {"stats_matcher": {"reject_all": True}},
     }
+
+
+def _inspector(of: str) -> dict[str, Any]:
+    kind = "TlsInspector" if of == "tls" else "HttpInspector"
+    return {
+        "name": f"envoy.filters.listener.{of}_inspector",
+        "typed_config": {"@type": f"{_INSPECTORS}.{of}_inspector.v3.{kind}"},
+    }
+
+
+def _overload_manager(settings: FrontEndSettings, heap_bytes: int) -> dict[str, Any]:
+    """What is shed as Envoy's own memory or connections run short, in the order in which it sets
+    in."""
+    return {
+        "refresh_interval": "0.1s",
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": _TRACKED_POWER},
+        "resource_monitors": [
+            _monitor("fixed_heap", _HEAP, max_heap_size_bytes=heap_bytes),
+            _monitor(
+                _COUNT, _CONNECTIONS, max_active_downstream_connections=settings.max_connections
+            ),
+        ],
+        "actions": [
+            {
+                "name": "envoy.overload_actions.reduce_timeouts",
+                # Also as connections run short: those without a call make room for newcomers.
+                "triggers": [_scaled("fixed_heap", 0.5, 0.8), _scaled(_COUNT, 0.75, 0.95)],
+                "typed_config": {
+                    "@type": _TIMERS,
+                    "timer_scale_factors": [
+                        {
+                            "timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE",
+                            "min_timeout": _duration(settings.handshake_seconds),
+                        }
+                    ],
+                },
+            },
+            {
+                # The heaviest first: a caller whose calls hold little loses nothing.
+                "name": "envoy.overload_actions.reset_high_memory_stream",
+                "triggers": [_scaled("fixed_heap", 0.6, 0.9)],
+            },
+            {
+                # What was freed counts until it is released.
+                "name": "envoy.overload_actions.shrink_heap",
+                "triggers": [_beyond(0.6)],
+                "typed_config": {
+                    "@type": _SHRINK,
+                    "timer_interval": "1s",
+                    "max_unfreed_memory_bytes": _UNFREED_BYTES,
+                },
+            },
+            {
+                "name": "envoy.overload_actions.disable_http_keepalive",
+                "triggers": [_beyond(0.92)],
+            },
+            {
+                "name": "envoy.overload_actions.stop_accepting_requests",
+                "triggers": [_beyond(0.95)],
+            },
+        ],
+        "loadshed_points": [
+            {"name": "envoy.load_shed_points.tcp_listener_accept", "triggers": [_beyond(0.95)]}
+        ],
+    }
+
+
+def _monitor(name: str, kind: str, **config: int) -> dict[str, Any]:
+    return {"name": f"envoy.resource_monitors.{name}", "typed_config": {"@type": kind, **config}}
+
+
+def _scaled(monitor: str, first: float, last: float) -> dict[str, Any]:
+    """From one share of what is monitored on, and in full from another."""
+    thresholds = {"scaling_threshold": first, "saturation_threshold": last}
+    return {"name": f"envoy.resource_monitors.{monitor}", "scaled": thresholds}
+
+
+def _beyond(share: float) -> dict[str, Any]:
+    """Of the heap."""
+    return {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": share}}
 
 
 def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, Any]:
@@ -112,6 +205,8 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
         "route_config": {"virtual_hosts": [{"name": "calls", "domains": ["*"]}]},
         "max_request_headers_kb": min(headers_kib, 8192),
         "request_headers_timeout": _duration(settings.handshake_seconds),
+        # From telling a caller that its connection ends to ending it: what is on its way arrives.
+        "drain_timeout": _duration(_DRAIN_SECONDS),
         # A stream may be silent for as long as it likes: the service bounds bodies and readers.
         "stream_idle_timeout": "0s",
         # A socket's end waits for it.
@@ -126,7 +221,9 @@ def _connection_manager(settings: FrontEndSettings, module: str) -> dict[str, An
             "allow_connect": True,  # for WebSocket, RFC 8441
             "max_concurrent_streams": settings.max_calls_per_connection,
             "initial_stream_window_size": _STREAM_WINDOW,
-            "initial_connection_window_size": _CONNECTION_WINDOW,
+            "initial_connection_window_size": min(
+                settings.max_calls_per_connection * _STREAM_WINDOW, _MOST_WINDOW
+            ),
             "connection_keepalive": {
                 "interval": _duration(_KEEPALIVE_SECONDS),
                 "timeout": _duration(_KEEPALIVE_TIMEOUT_SECONDS),
@@ -200,7 +297,7 @@ def tls_socket(secrets: Path, is_mutual: bool) -> dict[str, Any]:
 
 
 def _watched(name: str, secrets: Path) -> dict[str, Any]:
-    file = secrets / f"{name}.json"
+    file = secrets / CURRENT / f"{name}.json"
     return {
         "name": name,
         "sds_config": {

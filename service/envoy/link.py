@@ -31,6 +31,10 @@ Application = Callable[
     [Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]
 ]
 
+# A call that has sent less than this is never ended for what others have sent.
+_LEAST_UNREAD_BYTES = 16_384
+# For HTTP's callers, whatever they speak: 503, once more and elsewhere if need be.
+_NO_ROOM = lines_of(b"503", b"0", headers=[(b"retry-after", b"1")])
 _DISCONNECT: Event = {"type": "http.disconnect"}
 
 
@@ -40,7 +44,7 @@ class _Call:
 
     __slots__ = (
         "_credit", "_events", "_has_trailers", "_is_gone", "_link", "_number", "_room", "_taken",
-        "_waiting", "task",
+        "_waiting", "has_started", "task", "unread",
     )  # fmt: skip
 
     def __init__(self, link: Link, number: int) -> None:
@@ -52,12 +56,16 @@ class _Call:
         self._credit = RESPONSE_WINDOW
         self._room: asyncio.Future[None] | None = None
         self._has_trailers = False
+        self.has_started = False  # to answer
+        self.unread = 0  # bytes of the request's body that the application has not received
         self.task: asyncio.Task[None]
 
     # -- from Envoy ----------------------------------------------------------------------------
 
     def put(self, body: bytes, has_more: bool) -> None:
         self._events.append({"type": "http.request", "body": body, "more_body": has_more})
+        self.unread += len(body)
+        self._link.unread += len(body)
         self._wake()
 
     def leave(self) -> None:
@@ -83,7 +91,10 @@ class _Call:
             self._waiting = self._link.loop.create_future()
             await self._waiting
         event = self._events.popleft()
-        self._taken += len(event["body"])
+        size = len(event["body"])
+        self.unread -= size
+        self._link.unread -= size
+        self._taken += size
         if self._taken >= CREDIT_SHARE * REQUEST_WINDOW and event["more_body"]:
             taken = CREDIT_BYTES.pack(self._taken)
             self._link.post(frame(self._number, Kind.CREDIT, taken))
@@ -104,6 +115,7 @@ class _Call:
             await self._send_body(event.get("body", b""), event.get("more_body", False))
         elif kind == "http.response.start":
             self._has_trailers = event.get("trailers", False)
+            self.has_started = True
             payload = lines_of(
                 b"%d" % event["status"],
                 b"1" if self._has_trailers else b"0",
@@ -149,15 +161,18 @@ class _Call:
 class Link(asyncio.Protocol):
     """Serves ``app`` to all calls of one Envoy.
 
-    listening: called with the port once Envoy takes connections. lost: once the socket is closed.
+    listening: called with the port once Envoy takes connections. most_unread: bytes of requests
+    that the application has not received; beyond it calls that send more are ended.
     """
 
     def __init__(
-        self, app: Application, listening: Callable[[int], None], lost: Callable[[], None]
+        self, app: Application, listening: Callable[[int], None], most_unread: int
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._app = app
-        self._listening, self._lost = listening, lost
+        self._listening = listening
+        self._most_unread = most_unread
+        self.unread = 0
         self._calls: dict[int, _Call] = {}
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
@@ -169,7 +184,6 @@ class Link(asyncio.Protocol):
         for call in list(self._calls.values()):
             call.leave()
         self._calls.clear()
-        self._lost()
 
     def data_received(self, data: bytes) -> None:
         for number, kind, payload in self._reader.feed(data):
@@ -189,13 +203,26 @@ class Link(asyncio.Protocol):
     def _hand(self, call: _Call, number: int, kind: int, payload: bytes) -> None:
         if kind == Kind.BODY_END:
             call.put(payload, False)
+            self._check_room(call, number)
         elif kind == Kind.BODY:
             call.put(payload, True)
+            self._check_room(call, number)
         elif kind == Kind.CREDIT:
             call.grant(CREDIT_BYTES.unpack(payload)[0])
         elif kind == Kind.GONE:
             self.forget(number)
             call.leave()
+
+    def _check_room(self, call: _Call, number: int) -> None:
+        if self.unread <= self._most_unread or call.unread < _LEAST_UNREAD_BYTES:
+            return
+        self.forget(number)
+        if call.has_started:
+            self.post(frame(number, Kind.RESET))
+        else:
+            self.post(frame(number, Kind.START, _NO_ROOM))
+            self.post(frame(number, Kind.DATA_END))
+        call.leave()
 
     async def _serve(self, call: _Call, number: int, scope: Scope) -> None:
         try:
@@ -203,6 +230,8 @@ class Link(asyncio.Protocol):
         except Exception:
             log.exception("a call failed")
         finally:
+            self.unread -= call.unread
+            call.unread = 0
             # One that has not been answered whole.
             if self._calls.pop(number, None) is not None:
                 self.post(frame(number, Kind.RESET))

@@ -31,6 +31,8 @@ from service.envoy.frames import (
 SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
 # Between looks whether the caller of a call that sends nothing has left.
 _LOOK_SECONDS = 0.02
+# From the last frame to Envoy's end: what it was handed is written meanwhile.
+_LINGER_SECONDS = 0.2
 # Envoy begins to listen once the application has started.
 _LISTEN_POLL_SECONDS = 0.01
 
@@ -204,7 +206,7 @@ class Relay(asyncio.Protocol):
             if (call := self._calls.get(number)) is not None:
                 self._hand(call, kind, payload)
             elif kind == Kind.STOP:
-                _end_envoy()
+                self.loop.call_later(_LINGER_SECONDS, _end_envoy)
 
     def _hand(self, call: _Call, kind: int, payload: bytes) -> None:
         if call.ended.done():

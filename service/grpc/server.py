@@ -59,8 +59,15 @@ class GrpcServer:
                 "--address"
             ) from error
 
+        self.is_listening = False
+
     async def start(self) -> None:
         await self._server.start()
+        self.is_listening = True
+
+    @property
+    def pid(self) -> int | None:
+        return None
 
     async def stop(self, is_drained: bool) -> None:
         """is_drained: whether every call has ended; those that have not are ended now."""

@@ -319,7 +319,16 @@ class Metrics:
             "device",
         )
         self.ready = self._gauge(
-            "unroll_ready", "1 while the service is not stopping and no engine has failed; else 0."
+            "unroll_ready",
+            "1 while callers reach it, it is not stopping and no engine has failed; else 0.",
+        )
+        self.front_end_restarts = self._counter(
+            "unroll_front_end_restarts_total",
+            "Times that the front end's process ended by itself and was started again.",
+        )
+        self.front_end_memory = self._gauge(
+            "unroll_front_end_resident_memory_bytes",
+            "Resident memory of the front end's own process; 0 where it has none.",
         )
         self.usable_cores = self._gauge(
             "unroll_usable_cores", "Cores that the process may use, by affinity and cgroup."

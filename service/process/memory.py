@@ -29,13 +29,26 @@ def _cgroup_limits(root: Path) -> list[int]:
     return limits
 
 
-def resident_bytes() -> int:
-    """Of this process; 0 where the system does not say."""
+def resident_bytes(pid: int | None = None) -> int:
+    """Of this process, or another one; 0 where the system does not say."""
+    return _statm(pid)[0]
+
+
+def held_bytes(pid: int | None = None) -> int:
+    """Of resident_bytes(), what no file backs: programs and libraries can be read again."""
+    resident, shared = _statm(pid)
+    return resident - shared
+
+
+def _statm(pid: int | None) -> tuple[int, int]:
+    """Resident bytes, and those of them that files back."""
     try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        with open(f"/proc/{pid or 'self'}/statm", "rb") as file:
+            fields = file.read().split()
     except OSError:
-        return 0
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(fields[1]) * page, int(fields[2]) * page
 
 
 def share_arenas() -> None:

@@ -37,8 +37,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,7 +70,10 @@ class Threat:
 
 @dataclass(frozen=True)
 class Sample:
-    """at: monotonic seconds. cpu: seconds of processor time since the start."""
+    """at: monotonic seconds. cpu: seconds of processor time since the start.
+
+    resident_bytes counts pages that processes share once for each.
+    """
 
     at: float
     resident_bytes: int
@@ -80,7 +83,7 @@ class Sample:
 
 
 class Usage:
-    """What a process uses, looked at every SAMPLE_SECONDS on a thread of its own.
+    """What a process and its children use, looked at every SAMPLE_SECONDS on a thread of its own.
 
     memory_bytes: resident memory beyond which the process is killed.
     """
@@ -135,16 +138,39 @@ class Usage:
 
 
 def _sample(pid: int) -> Sample:
+    """Of a process and its children together: the service, and Envoy where that is its front."""
+    of_each = [_sample_of_one(pid)]
+    for child in children_of(pid):
+        with suppress(OSError, IndexError):  # it has ended
+            of_each.append(_sample_of_one(child))
+    sums = {
+        field.name: sum(getattr(one, field.name) for one in of_each)
+        for field in fields(Sample)
+        if field.name != "at"
+    }
+    return Sample(at=time.monotonic(), **sums)
+
+
+def _sample_of_one(pid: int) -> Sample:
     root = Path(f"/proc/{pid}")
-    fields = (root / "stat").read_text().rpartition(")")[2].split()
+    stat = (root / "stat").read_text().rpartition(")")[2].split()
     ticks = os.sysconf("SC_CLK_TCK")
     return Sample(
         at=time.monotonic(),
         resident_bytes=int((root / "statm").read_text().split()[1]) * resource.getpagesize(),
         files=len(os.listdir(root / "fd")),
-        threads=int(fields[17]),
-        cpu=(int(fields[11]) + int(fields[12])) / ticks,
+        threads=int(stat[17]),
+        cpu=(int(stat[11]) + int(stat[12])) / ticks,
     )
+
+
+def children_of(pid: int) -> list[int]:
+    """Of every thread of the process."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has ended
+            found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def copy_of(models: Iterable[str], folder: Path) -> Path:

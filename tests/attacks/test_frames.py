@@ -1,7 +1,7 @@
 """Attacks by HTTP/2 frames and by connections, without a token; below the methods of any service.
 
-What gRPC's server cannot bound waits here by name for the proxy at the edge, which
-tests/ops/test_edge.py attacks in the same ways.
+What grpcio's server cannot bound waits here by name for Envoy, the other front end; as a proxy at
+the edge, tests/ops/test_edge.py attacks Envoy in the same ways.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.attacks.frames import (
     unsettled_connections,
 )
 from tests.attacks.harness import MEBIBYTE, Threat, Witness
+from tests.front_ends import is_envoy
 
 SECURED = {"callers": ("ann",), "caller": "ann"}
 # Of a test of connections: short, so that the test is.
@@ -94,13 +95,13 @@ class TestBodiesOfCallers:
 class TestHeaderBombs:
     """Header blocks of 15 KB that are 58 MB when they are decoded, by references.
 
-    Bound: max_metadata_bytes, which gRPC core holds from the acknowledgement of its SETTINGS on.
+    Bound: max_metadata_bytes, which grpcio holds from the acknowledgement of its SETTINGS on.
     """
 
     threat = Threat(
         "600 header blocks of 15 KB which decode to 58 MB each",
-        "refused while they are decoded; from a caller that never acknowledges SETTINGS gRPC keeps "
-        "up to 0.8 MB of each, which Envoy bounds ([At the edge](#at-the-edge))",
+        "refused while they are decoded; with grpcio, those of a caller that never acknowledges "
+        "SETTINGS take up to 0.8 MB each ([At the edge](#at-the-edge))",
         ("max_metadata_bytes", "max_calls_per_connection"),
     )
 
@@ -113,10 +114,11 @@ class TestHeaderBombs:
 
     @pytest.mark.attacks
     @pytest.mark.xfail(
+        not is_envoy(),
         raises=AssertionError,
-        reason="waits for Envoy at the edge (deploy/envoy/edge.yaml), which counts headers as it "
-        "decodes them: gRPC core has no limit for a caller that never acknowledges its SETTINGS; "
-        "measured: 600 blocks on one connection +120 to +280 MB, 1,200 on twelve +890 MB",
+        reason="waits for Envoy, which counts headers as it decodes them: gRPC core has no limit "
+        "for a caller that never acknowledges its SETTINGS; measured: 600 blocks on one "
+        "connection +120 to +280 MB, 1,200 on twelve +890 MB",
     )
     def test_that_acknowledge_nothing_are_refused_too(self, attacked, attacks):
         with attacked(**SECURED) as (service, _), ExitStack() as stack:
@@ -128,15 +130,14 @@ class TestHeaderBombs:
 class TestFloods:
     """Frames by the thousand on one connection: resets, SETTINGS, PING, CONTINUATION and others.
 
-    Bound: gRPC core's own limits, and max_calls_per_connection.
+    Bound: the front end's own limits, and max_calls_per_connection.
     """
 
     threat = Threat(
         "floods of resets, SETTINGS, PING, CONTINUATION, half-closed calls, windows of 0, "
         "oversized frames",
-        "nothing is kept of them; PING beyond a few ends the connection; tens of thousands of "
-        "resets take up to 235 MB and hold others up, which Envoy bounds "
-        "([At the edge](#at-the-edge))",
+        "nothing is kept of them; some hundred resets end the connection; with grpcio, tens of "
+        "thousands take up to 235 MB and hold others up ([At the edge](#at-the-edge))",
         ("max_calls_per_connection",),
     )
 
@@ -152,11 +153,12 @@ class TestFloods:
 
     @pytest.mark.attacks
     @pytest.mark.xfail(
+        not is_envoy(),
         raises=AssertionError,
-        reason="waits for Envoy at the edge (deploy/envoy/edge.yaml), which ends a connection "
-        "after some hundred resets: gRPC core lets 16,384 calls wait, so that no burst is "
-        "cancelled, and those that were reset long ago are among them; measured: +235 MB, which "
-        "come back, and other callers wait for seconds or are cancelled meanwhile",
+        reason="waits for Envoy, which ends a connection after some hundred resets: gRPC core lets "
+        "16,384 calls wait, so that no burst is cancelled, and those that were reset long ago are "
+        "among them; measured: +235 MB, which come back, and other callers wait for seconds or are "
+        "cancelled meanwhile",
     )
     def test_of_50_000_resets_leaves_nothing_either(self, attacked, attacks):
         with attacked(**SECURED) as (service, witness):

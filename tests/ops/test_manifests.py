@@ -266,7 +266,8 @@ def test_adapter_rules_give_one_number_a_pod(need, tmp_path, saw):
         "unroll_waiting_requests": {"a": 0, "b": 7},
         "unroll_batched_texts": {"a": 3, "b": 40},
     }
-    queries = [
+    assert queries.keys() == wanted.keys()
+    checks = [
         {
             "expr": queries[name],
             "eval_time": "2m",
@@ -274,9 +275,8 @@ def test_adapter_rules_give_one_number_a_pod(need, tmp_path, saw):
         }
         for name, pods in wanted.items()
     ]
-    assert queries.keys() == wanted.keys()
     values = [{"series": name, "values": f"{value}x20"} for name, value in series.items()]
-    test = {"interval": "15s", "input_series": values, "promql_expr_test": queries}
+    test = {"interval": "15s", "input_series": values, "promql_expr_test": checks}
     (tmp_path / "test.yml").write_text(json.dumps({"rule_files": [], "tests": [test]}))
     assert "SUCCESS" in run(promtool, "test", "rules", tmp_path / "test.yml")
     saw(f"{len(queries)} queries, {sum(map(len, wanted.values()))} values as they should be")

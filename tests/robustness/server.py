@@ -19,6 +19,7 @@ from service import failpoints
 from service.app import App
 from service.config import Config
 from service.process.gc_tuning import settle
+from tests.front_ends import with_front_end
 from tests.robustness.faults import Fault
 from tests.robustness.planting import BUGS
 from tests.watched import EngineWatch
@@ -77,7 +78,7 @@ async def run(settings: dict[str, Any]) -> None:
     paths = {name: Path(settings.pop(name)) for name in ("models", "resume_keys")}
     free_ports = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
     engines = EngineWatch(settings.pop("step_seconds", 0.0))
-    app = App(Config(device="cpu", **free_ports, **paths, **settings))
+    app = App(with_front_end(Config(device="cpu", **free_ports, **paths, **settings)))
     await app.start()
     settle()
     build = Build(app, engines)

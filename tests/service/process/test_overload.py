@@ -1,9 +1,12 @@
 """Stages come one after the other as memory fills, and go without fluttering."""
 
+import subprocess
+import sys
+
 import pytest
 
 from service.engine.errors import Overloaded
-from service.process.memory import resident_bytes
+from service.process.memory import held_bytes, resident_bytes
 from service.process.overload import OverloadManager, Stage
 
 LIMIT = 1000 << 20
@@ -101,4 +104,9 @@ def test_close_to_the_least_ever_used_nothing_is_given_back(memory):
 
 
 def test_a_process_knows_what_it_takes():
-    assert resident_bytes() > 1 << 20
+    assert 1 << 20 < held_bytes() < resident_bytes()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with child:
+        assert 0 < resident_bytes(child.pid) < resident_bytes()
+        child.kill()
+    assert resident_bytes(child.pid) == held_bytes(child.pid) == 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from service.envoy.log_lines import without_resets
 from service.envoy.relay import RESET
-from service.envoy.server import without_resets
 from tests.service.connect.conftest import UNROLL
 from tests.service.connect.sockets import Socket
 

@@ -1,0 +1,130 @@
+"""One run of Envoy as a child of the service, and the socket between the two."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import threading
+from typing import Any
+
+from service.asgi.application import Application
+from service.envoy.installation import Installation
+from service.envoy.link import Link
+from service.envoy.log_lines import FORMAT, EnvoyLog
+from service.envoy.relay import SOCKET_VARIABLE
+
+# From its end on until it has left.
+_STOP_SECONDS = 5.0
+# Signals that are the service's to handle, in whichever process of the group they arrive.
+_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class EnvoyProcess:
+    """app: serves its calls. config: as bootstrap() makes it. most_unread: as Link has it.
+
+    ended: its exit code, once it has ended; below 0 for a signal.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        config: dict[str, Any],
+        app: Application,
+        most_unread: int,
+        log: EnvoyLog,
+    ) -> None:
+        self._installation, self._config = installation, config
+        self._app, self._most_unread, self._log = app, most_unread, log
+        self._loop = asyncio.get_running_loop()
+        self._listening: asyncio.Future[int] = self._loop.create_future()
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        self._has_begun = False
+
+    async def start(self, seconds: float) -> int | None:
+        """The port that it listens on; None where it does not within ``seconds``: it is killed
+        then, if it still runs."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._child = self._spawn(theirs)
+        self._has_begun = True
+        _, self._link = await self._loop.create_connection(
+            lambda: Link(self._app, self._set_port, self._most_unread), sock=ours
+        )
+        self._threads = [
+            threading.Thread(target=work, name="envoy", daemon=True)
+            for work in (self._watch, self._read_log)
+        ]
+        for thread in self._threads:
+            thread.start()
+        waiting = (self._listening, self.ended)
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._listening.done():
+            return self._listening.result()
+        self._child.kill()
+        await self._has_left()
+        return None
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._has_begun and not self.ended.done()
+
+    async def stop(self, seconds: float) -> None:
+        """End every call within so many seconds, and Envoy once what was written has left."""
+        await self._link.end_all(seconds)
+        await asyncio.wait((self.ended,), timeout=_STOP_SECONDS)
+        if self.is_running:
+            self._child.kill()
+        await self._has_left()
+
+    async def _has_left(self) -> None:
+        await self.ended
+        for thread in self._threads:
+            thread.join(1.0)
+
+    def _spawn(self, relay: socket.socket) -> subprocess.Popen[bytes]:
+        environment = self._installation.environment()
+        environment[SOCKET_VARIABLE] = str(relay.fileno())
+        command = [
+            self._installation.program,
+            "--config-yaml", json.dumps(self._config),
+            "--log-level", "warning",
+            "--log-format", FORMAT,
+            "--log-format-escaped",
+            "--disable-hot-restart",
+            "--concurrency", "1",
+        ]  # fmt: skip
+        # A child begins with the mask of the thread that makes it: signals wait there until the
+        # relay lets them in.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+        try:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(relay.fileno(),),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _watch(self) -> None:
+        code = self._child.wait()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.ended.set_result, code)
+
+    def _read_log(self) -> None:
+        assert self._child.stderr is not None, "it is a pipe"
+        with self._child.stderr as lines:
+            self._log.read(lines)
+
+    def _set_port(self, port: int) -> None:
+        if not self._listening.done():
+            self._listening.set_result(port)
