@@ -28,8 +28,6 @@ from service.config import (
 from service.envoy.installation import EnvoyMissing
 from service.envoy.server import EnvoyServer
 from service.front_end import FrontEnd, FrontEndSettings
-from service.grpc.credentials import server_credentials
-from service.grpc.server import GrpcServer
 from service.observability.http import HttpServer
 from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
@@ -204,6 +202,10 @@ class App:
                 if config.front_end == "envoy":
                     raise ConfigInvalid(f"front_end is 'envoy': {error}") from error
                 log.warning("the front end is grpcio, for gRPC alone: %s", error)
+        # Imported late: behind Envoy nothing of grpcio's is.
+        from service.grpc.credentials import server_credentials
+        from service.grpc.server import GrpcServer
+
         made = server_credentials(credentials) if credentials else None
         return GrpcServer(self.services, settings, made)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 from urllib.parse import unquote
 
-from service.asgi.events import DIRECT
+from service.asgi.events import DIRECT, Asgi, Event, Scope
 from service.envoy.frames import (
     CREDIT_BYTES,
     CREDIT_SHARE,
@@ -24,12 +23,6 @@ from service.envoy.frames import (
 )
 
 log = logging.getLogger(__name__)
-
-Scope = dict[str, Any]
-Event = dict[str, Any]
-Application = Callable[
-    [Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]
-]
 
 # A call that has sent less than this is never ended for what others have sent.
 _LEAST_UNREAD_BYTES = 16_384
@@ -165,9 +158,7 @@ class Link(asyncio.Protocol):
     that the application has not received; beyond it calls that send more are ended.
     """
 
-    def __init__(
-        self, app: Application, listening: Callable[[int], None], most_unread: int
-    ) -> None:
+    def __init__(self, app: Asgi, listening: Callable[[int], None], most_unread: int) -> None:
         self.loop = asyncio.get_running_loop()
         self._app = app
         self._listening = listening

@@ -10,7 +10,7 @@ import subprocess
 import threading
 from typing import Any
 
-from service.asgi.application import Application
+from service.asgi.events import Asgi
 from service.envoy.installation import Installation
 from service.envoy.link import Link
 from service.envoy.log_lines import FORMAT, EnvoyLog
@@ -32,7 +32,7 @@ class EnvoyProcess:
         self,
         installation: Installation,
         config: dict[str, Any],
-        app: Application,
+        app: Asgi,
         most_unread: int,
         log: EnvoyLog,
     ) -> None:

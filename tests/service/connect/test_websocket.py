@@ -287,3 +287,11 @@ def test_a_socket_opens_over_http_2_too(envoy_service):
     headers = dict(answer.headers)
     assert headers[":status"] == "200"
     assert headers["sec-websocket-protocol"] == "unroll.json"
+
+
+def test_a_socket_that_ends_logs_nothing(envoy_service, caplog):
+    socket = Socket(envoy_service.target, f"{UNROLL}/Generate")
+    socket.send({"model": "letters", "prompt": "ab", "maxTokens": 2})
+    assert socket.rest()[1] == 1000
+    time.sleep(0.1)
+    assert [record for record in caplog.records if record.name == "envoy"] == []
