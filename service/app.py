@@ -31,6 +31,7 @@ from service.front_end import FrontEnd, FrontEndSettings
 from service.observability.http import HttpServer
 from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
+from service.observability.pages import Pages
 from service.observability.prom_types import LoopLag
 from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
@@ -119,6 +120,7 @@ class App:
             self._answers_ready,
             config.stall_seconds,
         )
+        self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
         self.front_end = self._make_front_end()
         self._front_end_pid = lambda: self.front_end.pid
         self.metrics.front_end_memory.set_function(self._front_end_bytes)
@@ -126,7 +128,6 @@ class App:
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
         host, port = split_address(config.http_address, "http_address")
-        self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
         self.http = HttpServer(
             host, port, self.metrics.registry, self.liveness.why_dead, self._why_not_ready
         )
@@ -194,7 +195,7 @@ class App:
         )
         if config.front_end != "grpcio":
             try:
-                app = application_of(self.services, settings)
+                app = application_of(self.services, settings, self._pages())
                 restarted = self.metrics.front_end_restarts.inc
                 heap_bytes = int(_FRONT_END_SHARE * self.overload.limit)
                 return EnvoyServer(app, settings, credentials, heap_bytes, restarted, self._cut_off)
@@ -208,6 +209,12 @@ class App:
 
         made = server_credentials(credentials) if credentials else None
         return GrpcServer(self.services, settings, made)
+
+    def _pages(self) -> Pages | None:
+        """Those that the port of calls has too."""
+        if not self.config.metrics_on_port:
+            return None
+        return Pages(self.metrics.registry, self.liveness.why_dead, self._why_not_ready)
 
     def _cut_off(self) -> None:
         if not self.lost.done():

@@ -55,6 +55,9 @@ class Config:
     http_address: str = _setting(
         "127.0.0.1:8002", "address of metrics and probes, HOST:PORT (port 0 = any free one)"
     )
+    metrics_on_port: bool = _setting(
+        False, "metrics and probes on the gRPC address as well (front end envoy)"
+    )
     allow_insecure: bool = _setting(False, "gRPC without TLS on addresses beyond this machine")
     tls_certificate: Path | None = _setting(
         None, "certificate chain, PEM file, reloaded when it changes"

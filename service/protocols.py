@@ -8,18 +8,26 @@ from service.asgi.cors import Cors, Origins
 from service.asgi.events import Asgi
 from service.asgi.http import HttpCalls
 from service.asgi.openapi import Described, OpenApiProtocol
+from service.asgi.pages import PagesProtocol
 from service.connect.grpc_web import GrpcWebProtocol
 from service.connect.protocol import ConnectProtocol
 from service.connect.websocket import WebSocketProtocol
 from service.front_end import FrontEndSettings
+from service.observability.pages import Pages
 from service.openai.protocol import OpenAiProtocol
 from service.rest.protocol import RestProtocol
 from service.services import Services
 
 
-def application_of(services: Services, settings: FrontEndSettings) -> Asgi:
-    """Everything that the port speaks."""
-    app = Application(services, settings, protocols_of(services, settings))
+def application_of(
+    services: Services, settings: FrontEndSettings, pages: Pages | None = None
+) -> Asgi:
+    """Everything that the port speaks. pages: of metrics and probes, None where they have a port
+    of their own alone."""
+    protocols = protocols_of(services, settings)
+    if pages:
+        protocols.append(PagesProtocol(pages))
+    app = Application(services, settings, protocols)
     origins = origins_of(settings)
     return Cors(app, origins) if origins else app
 

@@ -12,12 +12,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+
+from service.observability.pages import Page, Pages, Probe
 
 log = logging.getLogger(__name__)
 
@@ -26,39 +26,17 @@ _MOST_CONNECTIONS = 32
 # For the whole of a request, and for all of an answer to be read.
 _REQUEST_SECONDS, _ANSWER_SECONDS = 5.0, 10.0
 _MOST_REQUEST_BYTES = 8192
-# A process that has just gone on after it was stopped has late beats: it gets a second to show
-# that it lives.
-_SECOND_LOOK_SECONDS = 1.0
 # While no connection can be accepted.
 _PAUSE_SECONDS = 0.2
 _STOP_SECONDS = 2.0
-
-# Why not; empty for all is well.
-Probe = Callable[[], str]
 
 
 class HttpAddressInUse(Exception):
     """The server cannot listen on the address it was given."""
 
 
-@dataclass(frozen=True)
-class _Answer:
-    status: HTTPStatus
-    body: bytes
-    content_type: str = "text/plain"
-
-    def __bytes__(self) -> bytes:
-        allow = "Allow: GET\r\n" if self.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
-        return (
-            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
-            f"Content-Type: {self.content_type}\r\n"
-            f"Content-Length: {len(self.body)}\r\n"
-            f"{allow}Connection: close\r\n\r\n"
-        ).encode() + self.body
-
-
 class HttpServer:
-    """``/metrics``, ``/livez`` (nothing stands still), ``/readyz`` (it takes requests).
+    """Pages, to whoever asks.
 
     why_dead, why_not_ready: asked on the server's own thread.
 
@@ -73,8 +51,7 @@ class HttpServer:
         why_dead: Probe,
         why_not_ready: Probe,
     ) -> None:
-        self._registry = registry
-        self._why_dead, self._why_not_ready = why_dead, why_not_ready
+        self._pages = Pages(registry, why_dead, why_not_ready)
         try:
             self._socket = _listen(host, port)
         except OSError as error:
@@ -88,8 +65,6 @@ class HttpServer:
         # Given up for a connection where the process may open no other file.
         self._spare: int | None = None
         self._stopping = asyncio.Event()
-        # One scrape at a time, so that probes come between two of them.
-        self._scraping = asyncio.Lock()
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -184,43 +159,35 @@ class HttpServer:
                 head = await _read_head(connection)
             answer = await self._answer(head)
             async with asyncio.timeout(_ANSWER_SECONDS):
-                await asyncio.get_running_loop().sock_sendall(connection, bytes(answer))
+                await asyncio.get_running_loop().sock_sendall(connection, _written(answer))
 
     # -- answers -------------------------------------------------------------------------------
 
-    async def _answer(self, head: bytes) -> _Answer:
+    async def _answer(self, head: bytes) -> Page:
         if len(head) > _MOST_REQUEST_BYTES:
-            return _Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"the request is too long\n")
+            return Page(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"the request is too long\n")
         line, *headers = head.decode("latin-1").splitlines()
         method, target, version = (*line.split(" "), "", "", "")[:3]
         if not version.startswith("HTTP/1."):
-            return _Answer(HTTPStatus.BAD_REQUEST, b"this is no request of HTTP/1\n")
+            return Page(HTTPStatus.BAD_REQUEST, b"this is no request of HTTP/1\n")
         if method != "GET":
-            return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"try GET\n")
+            return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"try GET\n")
         try:
-            return await self._page(target.partition("?")[0], headers)
+            path = target.partition("?")[0]
+            return await self._pages.page(path, _value_of("accept", headers))
         except Exception:
             log.exception("an HTTP request failed")
-            return _Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the server's log\n")
-
-    async def _page(self, path: str, headers: Sequence[str]) -> _Answer:
-        if path == "/metrics":
-            encode, content_type = choose_encoder(_value_of("accept", headers))
-            async with self._scraping:
-                return _Answer(HTTPStatus.OK, encode(self._registry), content_type)
-        if path == "/livez":
-            if self._why_dead():
-                await asyncio.sleep(_SECOND_LOOK_SECONDS)
-            return _verdict("alive", self._why_dead())
-        if path == "/readyz":
-            return _verdict("ready", self._why_not_ready())
-        return _Answer(HTTPStatus.NOT_FOUND, b"try /metrics, /livez or /readyz\n")
+            return Page(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the server's log\n")
 
 
-def _verdict(good: str, why_not: str) -> _Answer:
-    if why_not:
-        return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"not {good}: {why_not}\n".encode())
-    return _Answer(HTTPStatus.OK, f"{good}\n".encode())
+def _written(page: Page) -> bytes:
+    allow = "Allow: GET\r\n" if page.status is HTTPStatus.METHOD_NOT_ALLOWED else ""
+    return (
+        f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
+        f"Content-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\n"
+        f"{allow}Connection: close\r\n\r\n"
+    ).encode() + page.body
 
 
 async def _read_head(connection: socket.socket) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
 
-from service.observability import http
+from service.observability import http, pages
 from service.observability.http import HttpAddressInUse, HttpServer
 
 WELL = "alive\n"
@@ -231,7 +231,7 @@ def test_what_is_no_request_is_refused(call, sent, status):
 
 
 def test_a_dead_service_says_why(probes, ask, monkeypatch):
-    monkeypatch.setattr(http, "_SECOND_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pages, "_SECOND_LOOK_SECONDS", 0.01)
     probes.dead = ["the loop stands"]
     status, _, body = ask("/livez")
     assert (status, body) == (503, "not alive: the loop stands\n")
@@ -239,7 +239,7 @@ def test_a_dead_service_says_why(probes, ask, monkeypatch):
 
 def test_one_late_beat_is_looked_at_again(probes, ask, monkeypatch):
     """As of a process that goes on after SIGCONT."""
-    monkeypatch.setattr(http, "_SECOND_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pages, "_SECOND_LOOK_SECONDS", 0.01)
     probes.dead = ["the loop stands", ""]
     assert ask("/livez")[0] == 200
 
