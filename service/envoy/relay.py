@@ -188,12 +188,15 @@ class Relay(asyncio.Protocol):
         self._last = 0
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
-        self._look()
+        self._is_looking = False
 
     def _look(self) -> None:
+        """For the callers of all calls, again and again while there are any."""
+        self._is_looking = bool(self._calls)
         for call in list(self._calls.values()):
             call.look_for_caller()
-        self.loop.call_later(_LOOK_SECONDS, self._look)
+        if self._is_looking:
+            self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._writer.connect(transport)
@@ -229,6 +232,9 @@ class Relay(asyncio.Protocol):
         call = self._calls[number] = _Call(self, number, receive, send)
         self.post(frame(number, Kind.OPEN, _opening(scope)))
         call.listen()
+        if not self._is_looking:
+            self._is_looking = True
+            self.loop.call_later(_LOOK_SECONDS, self._look)
         try:
             await call.ended
         finally:
