@@ -91,11 +91,11 @@ def test_calls_beyond_those_of_a_connection_wait_for_one_to_end(start):
 
 def test_many_large_requests_on_one_connection_all_arrive(start):
     """Those that wait for their turn hold up neither those whose turn it is nor small ones."""
-    service = start(max_calls_per_connection=100, memory_budget_bytes=32 << 20, body_seconds=5.0)
+    service = start(max_calls_per_connection=100, memory_budget_bytes=32 << 20, body_seconds=30.0)
     large = pb.GetModelRequest(name="a" * 900_000)
     with channel_to(service) as channel:
         stub = unroll_pb2_grpc.UnrollServiceStub(channel)
-        calls = [stub.GetModel.future(large, timeout=60) for _ in range(60)]
+        calls = [stub.GetModel.future(large, timeout=120) for _ in range(60)]
         for _ in range(5):
             list_models(channel)
         codes = {call.exception().code() for call in calls}

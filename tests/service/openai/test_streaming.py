@@ -171,7 +171,8 @@ def test_an_answer_that_nobody_reads_is_broken_off(start_service, is_streamed):
     much = {"n": 64, "max_tokens": LONG, "logprobs": 20, "stream": is_streamed}
 
     async def answers():
-        names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+        running = [task.get_coro() for task in asyncio.all_tasks()]
+        names = [getattr(each, "__qualname__", "") for each in running]
         return names.count("Link._serve")
 
     with sent(service, **much) as connection:
