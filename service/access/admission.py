@@ -34,6 +34,10 @@ _PRIORITY = re.compile(r"(?:.*[,;\s])?u=([0-7])(?:[,;\s].*)?")
 _DEFAULT_URGENCY = 3
 
 
+# A caller ends its call by its own clock, before ours does by as much as the request took to come.
+DEADLINE_SLACK_SECONDS = 0.05
+
+
 def admit_all(method: str) -> None:
     """Nothing is short."""
 
@@ -173,7 +177,8 @@ class Admission:
             # A deadline reaches a handler as a cancellation. It must be raised again: grpc leaks
             # the call when it is swallowed.
             left = self._call.seconds_left()
-            return Code.DEADLINE_EXCEEDED if left is not None and left <= 0 else Code.CANCELLED
+            is_late = left is not None and left <= DEADLINE_SLACK_SECONDS
+            return Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
         if isinstance(error, Exception):
             self.failure = failure_of(error, self._call.method)
             return code_of(self.failure)

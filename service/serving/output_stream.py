@@ -142,6 +142,7 @@ class TokenStream(Sink[Event]):
         # What is no token is the reader's, with the tokens before it.
         if (
             direct is None
+            or self._error  # what follows a message that was lost would hide that
             or self._others_put != self._others_taken
             or not (self._is_read_from and self._has_begun and direct.has_room())
         ):

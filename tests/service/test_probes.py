@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from service.observability import http
+from service.observability import pages
 
 
 def ask(service, path):
@@ -33,7 +33,7 @@ def wait_for(service, path, status, says=""):
 
 @pytest.fixture
 def service(start_service, monkeypatch):
-    monkeypatch.setattr(http, "_SECOND_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(pages, "_SECOND_LOOK_SECONDS", 0.05)
     return start_service(liveness_seconds=3.0)
 
 

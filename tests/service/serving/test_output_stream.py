@@ -351,13 +351,16 @@ def test_past_the_reader_too_a_message_has_as_many_tokens_as_were_asked_for(thre
     asyncio.run(run())
 
 
-def test_a_write_that_fails_ends_its_own_stream_alone(thread):
+def test_a_write_that_fails_ends_its_own_stream_and_no_later_token_is_written(thread):
     async def run():
         direct = Direct()
-        stream, _, reading = await begun(thread, direct)
+        stream, got, reading = await begun(thread, direct)
         direct.write = lambda tokens: 1 / 0
         feed(stream, made(1))
+        del direct.write
+        feed(stream, made(2))
         with pytest.raises(ZeroDivisionError):
             await reading
+        assert (got, direct.written) == ([[0]], [])
 
     asyncio.run(run())
