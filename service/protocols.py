@@ -13,7 +13,7 @@ from service.connect.grpc_web import GrpcWebProtocol
 from service.connect.protocol import ConnectProtocol
 from service.connect.websocket import WebSocketProtocol
 from service.front_end import FrontEndSettings
-from service.observability.pages import Pages
+from service.observability.pages import PATHS, Pages
 from service.openai.protocol import OpenAiProtocol
 from service.rest.protocol import RestProtocol
 from service.services import Services
@@ -26,7 +26,7 @@ def application_of(
     of their own alone."""
     protocols = protocols_of(services, settings)
     if pages:
-        protocols.append(PagesProtocol(pages))
+        protocols.append(PagesProtocol(pages, PATHS))
     app = Application(services, settings, protocols)
     origins = origins_of(settings)
     return Cors(app, origins) if origins else app

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Collection
+from http import HTTPStatus
+
 from service.asgi.events import Receive, Scope, Send, header
-from service.observability.pages import PATHS, Pages
+
+
+class Page(typing.Protocol):
+    @property
+    def status(self) -> HTTPStatus: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+
+class Pages(typing.Protocol):
+    async def page(self, path: str, accept: str) -> Page:
+        """accept: of the request's header, empty without one."""
 
 
 class PagesProtocol:
-    """See Pages for what there is."""
+    """paths: of the pages there are."""
 
-    def __init__(self, pages: Pages) -> None:
-        self._pages = pages
+    def __init__(self, pages: Pages, paths: Collection[str]) -> None:
+        self._pages, self._paths = pages, paths
 
     def speaks(self, scope: Scope) -> bool:
-        return scope["path"] in PATHS and scope["method"] == "GET"
+        return scope["path"] in self._paths and scope["method"] == "GET"
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = header(scope, b"accept").decode("latin-1")
