@@ -96,7 +96,7 @@ def _infer_per_second(findings: Findings) -> float | None:
 
 
 # Of ModelInfer, Classify and the start: with Envoy, where that can run. All else is of the front
-# end that the run was told, or of the service's default.
+# end that the run was given, or of the service's default.
 BARS = (
     Bar("engine loop without network / bare step, fp32, batch 64", 0.95, 0.98,
         lambda f: f.engine_share(64)),

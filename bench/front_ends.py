@@ -35,7 +35,7 @@ def start_front_end(name: str, models: Path, precision: str, device: str) -> Ser
 
 
 def front_end_arguments(name: str) -> tuple[str, ...]:
-    """What ``serve`` is told to have it. Raises Missing."""
+    """What ``serve`` is started with to have it. Raises Missing."""
     can_choose = "--front-end" in _serve_help()
     if name == ENVOY:
         if not can_choose:

@@ -15,7 +15,7 @@ import grpc
 from bench.servers import Server
 
 CONNECTIONS = 8
-# Channels of one process share connections unless they are told not to.
+# Channels of one process share connections unless an option says otherwise.
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 Answers = Sequence[bytes]

@@ -34,7 +34,7 @@ class Server:
 
     what: its name in the tables. command: arguments of ``program``, by default a module of this
     interpreter and its own arguments. environment: added to this process's. port: where it is
-    told to listen, for a program that prints no line with its port: it is ready once it takes
+    made to listen, for a program that prints no line with its port: it is ready once it takes
     connections there.
 
     target: HOST:PORT. start_seconds: from the start of the process to ready. ready_bytes: what

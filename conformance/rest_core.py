@@ -76,10 +76,10 @@ def unknown_model_is_not_ready(endpoint: Endpoint) -> None:
 @metadata("rest-meta-001", SERVER, "GET v2")
 def server_describes_itself(endpoint: Endpoint) -> None:
     """The server's name, version and extensions are those of ServerMetadata."""
-    told = endpoint.call("ServerMetadata", pb.ServerMetadataRequest())
+    described = endpoint.call("ServerMetadata", pb.ServerMetadataRequest())
     found = _object(endpoint.rest.get("/v2"))
     for name in ("name", "version"):
-        expected = getattr(told, name)
+        expected = getattr(described, name)
         expect(found.get(name) == expected, f"{name} {expected!r}", repr(found.get(name)))
     extensions = found.get("extensions")
     expect(isinstance(extensions, list), "a list of extensions", brief(extensions))
