@@ -41,7 +41,7 @@ class Kind(IntEnum):
 # Of a response's body, and of a request's: what may be under way. A response's counts against what
 # a reader that has stopped leaves unread.
 RESPONSE_WINDOW, REQUEST_WINDOW = 16_384, 65_536
-# Taken bytes are told of from so many on.
+# Share of a window from which on taken bytes are credited.
 CREDIT_SHARE = 0.5
 
 

@@ -45,7 +45,7 @@ class _Call:
         self._events: deque[Event] = deque()
         self._waiting: asyncio.Future[None] | None = None
         self._is_gone = False
-        self._taken = 0  # of the request's body, and not told of
+        self._taken = 0  # of the request's body, beyond the last CREDIT
         self._credit = RESPONSE_WINDOW
         self._room: asyncio.Future[None] | None = None
         self._has_trailers = False
@@ -62,9 +62,17 @@ class _Call:
         self._wake()
 
     def leave(self) -> None:
+        """Gives back what it holds here: a task that is cancelled before it ran does nothing."""
         self._is_gone = True
+        self._events.clear()
+        self.give_back()
         self._wake()
         self.task.cancel()
+
+    def give_back(self) -> None:
+        """What was not received of the request counts no more."""
+        self._link.unread -= self.unread
+        self.unread = 0
 
     def grant(self, size: int) -> None:
         self._credit += size
@@ -221,8 +229,7 @@ class Link(asyncio.Protocol):
         except Exception:
             log.exception("a call failed")
         finally:
-            self.unread -= call.unread
-            call.unread = 0
+            call.give_back()
             # One that has not been answered whole.
             if self._calls.pop(number, None) is not None:
                 self.post(frame(number, Kind.RESET))

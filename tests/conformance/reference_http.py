@@ -212,13 +212,13 @@ class ReferenceHttp:
         }
         outputs, tail = [], b""
         for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
-            told = {"name": output.name, "datatype": output.datatype, "shape": [*output.shape]}
+            described = {"name": output.name, "datatype": output.datatype, "shape": [*output.shape]}
             is_binary = wanted.get(output.name, everything) or output.datatype in RAW_ONLY
             if is_binary:
                 tail += raw
-                outputs.append(told | {"parameters": {SIZE: self.size(raw)}})
+                outputs.append(described | {"parameters": {SIZE: self.size(raw)}})
             else:
-                outputs.append(told | {"data": self.decode(output, raw)})
+                outputs.append(described | {"data": self.decode(output, raw)})
         head = {"model_name": answer.model_name, "model_version": answer.model_version}
         head |= {"id": answer.id, "outputs": outputs}
         content = json.dumps(head).encode()
@@ -242,10 +242,10 @@ class ReferenceHttp:
             for t in model.inputs
         ]  # fmt: skip
         answer = self.server.ModelInfer(self.request(parts, {"inputs": tensors}, b""), Context())
-        told = {"model_name": answer.model_name, "model_version": answer.model_version}
+        described = {"model_name": answer.model_name, "model_version": answer.model_version}
         for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
-            told[output.name] = self.decode(output, raw)[0]
-        return told
+            described[output.name] = self.decode(output, raw)[0]
+        return described
 
     def generate(self, parts: Any, headers: Any, body: bytes) -> Response:
         return as_json(self.flat(parts, body))

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ops, pytest.mark.timeout(600)]
 BASE = "localhost/python:3.11-slim-bookworm"
 IMAGE, WITHOUT_MODELS = "localhost/unroll:test", "localhost/unroll:without-models"
 RELEASE = f"v{__version__}"
-MOST_MEGABYTES = 350
+MOST_MEGABYTES = 300
 USER = "10001"
 STREAMS = 24
 # What the bundled models hold, a call for each task.

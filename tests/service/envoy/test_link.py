@@ -100,3 +100,22 @@ def test_what_is_received_makes_room():
             assert (1, Kind.CREDIT) in relay.answers
 
     asyncio.run(run())
+
+
+def test_a_call_that_is_left_before_it_was_looked_at_holds_nothing():
+    """Its frames come in one piece, so that its task is cancelled before it runs."""
+    called = []
+
+    async def app(scope, receive, send):
+        called.append(scope["path"])
+
+    async def run():
+        async with Relay(app, most_unread=100_000) as relay:
+            for call in range(1, 11):
+                await relay.send(
+                    frame(call, Kind.OPEN, opening()), body(call, 60_000), frame(call, Kind.GONE)
+                )
+                assert relay.link.unread == 0
+            assert called == []
+
+    asyncio.run(run())
