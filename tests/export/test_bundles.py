@@ -75,6 +75,7 @@ def test_a_bundle_is_rebuilt_from_itself_alone(tiny_models, tmp_path, name):
     assert bytes_of(again.folder) == bytes_of(bundle.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", BUNDLED, ids=lambda folder: folder.parent.name)
 def test_every_bundled_model_can_be_exported_again(folder, tmp_path):
     """A change of graphs needs no retraining: the shipped bundles hold all that export takes."""

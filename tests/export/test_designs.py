@@ -1,9 +1,10 @@
-"""Designs by their options: every pair of values in the suite, every design in `make test-all`."""
+"""Designs by their options: every pair of values, or with `make test-all` every design."""
 
 import shutil
 from itertools import product
 
 import numpy as np
+import pytest
 
 from bundle.manifest import ROWS
 from export.bundles import export_bundle
@@ -30,6 +31,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("design", designs, ids=name_of)
 
 
+@pytest.mark.slow
 def test_a_design_is_exported_and_keeps_its_rows_apart(design, tmp_path):
     """It passes the gate (parity over carried steps, ragged, on sizes the tracer never saw), and
     a row's bits are the same alone and in any batch, ragged or not, whole or cut in two."""
