@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ _DELAYED_CLOSE_SECONDS = 0.25
 _STREAM_WINDOW, _MOST_WINDOW = 65_536, 2**31 - 1
 # Of a connection, beyond which Envoy neither reads from it nor takes responses for it.
 _BUFFER_BYTES = 32_768
+# What the kernel holds of a connection that is not read. By itself it lets that grow to megabytes.
+_SEND_BUFFER_BYTES = 65_536
 _DRAIN_SECONDS = 1.0
 _MOST_HEADERS = 256
 # Calls are weighed from 8 KiB on, in eight classes each twice the one before.
@@ -98,6 +101,15 @@ def bootstrap(
         "listener_filters_timeout": _duration(settings.handshake_seconds),
         "filter_chains": [chain],
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
+        # Connections take it over from the socket that listens for them.
+        "socket_options": [
+            {
+                "level": socket.SOL_SOCKET,
+                "name": socket.SO_SNDBUF,
+                "int_value": _SEND_BUFFER_BYTES,
+                "state": "STATE_PREBIND",
+            }
+        ],
         # Two servers on one port would split the calls between them in silence.
         "enable_reuse_port": False,
     }
