@@ -129,6 +129,8 @@ BARS = (
         lambda f: f.doors.classify_overhead() if f.doors else None, at_most=True),
     Bar("ModelStreamInfer at 64, one token a message: envoy / grpcio", 1.8, None,
         lambda f: f.doors.envoy_gain() if f.doors else None),
+    Bar("server CPU a token at 64, one a message: server-sent events / gRPC", 1.3, 1.1,
+        lambda f: f.doors.events_overhead() if f.doors else None, at_most=True),
     Bar("int8 step / fp32 step, worst of batch 16, 64, 128", 1.8, 2,
         lambda f: f.int8_gain(16, 64, 128), is_int8=True),
     Bar("int8 step / fp32 step, batch 1", 2, 2.5,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from bench.batches import padded
-from bench.callers import SERVICE
-from bench.loads import LoadRound, StreamLoad, UnaryLoad
+from bench.callers import SERVICE, make_request
+from bench.loads import EventLoad, LoadRound, StreamLoad, UnaryLoad
 from bench.peers import echo
 from bench.predicting import sentence, sentences
 from bench.settings import PROMPT, TEMPERATURE, TOP_P
@@ -108,6 +109,39 @@ def infer_stream(bundle: Bundle, streams: int, tokens: int) -> StreamLoad:
         return made
 
     return StreamLoad(f"{_INFERENCE}/ModelStreamInfer", requests, count)
+
+
+def stream(bundle: Bundle, streams: int, tokens: int) -> StreamLoad:
+    """As infer_stream, of Generate."""
+    requests = [
+        make_request(bundle.manifest.name, seed, tokens, one_a_message=True).SerializeToString()
+        for seed in range(streams)
+    ]
+
+    def count(messages: Sequence[bytes]) -> int:
+        made = sum(len(pb.GenerateResponse.FromString(message).tokens) for message in messages)
+        _expect(made == tokens, f"{made} tokens came where {tokens} were requested")
+        return made
+
+    return StreamLoad(f"{SERVICE}/Generate", requests, count)
+
+
+def events(bundle: Bundle, streams: int, tokens: int) -> EventLoad:
+    """As stream, of OpenAI's completions."""
+    fields = {
+        "model": bundle.manifest.name, "prompt": PROMPT, "max_tokens": tokens, "stream": True,
+        "temperature": TEMPERATURE, "top_p": TOP_P, "tokens_per_message": 1,
+    }  # fmt: skip
+    bodies = [json.dumps({**fields, "seed": seed}).encode() for seed in range(streams)]
+
+    def count(answer: bytes) -> int:
+        # The last one says why the stream ended, and [DONE] follows it.
+        made = answer.count(b'data: {"id"')
+        _expect(b"data: [DONE]" in answer, f"the events end with {answer[-200:]!r}")
+        _expect(made in (tokens, tokens + 1), f"{made} events came for {tokens} tokens")
+        return tokens
+
+    return EventLoad("/v1/completions", bodies, count)
 
 
 def _batches(classifier: Bundle) -> list[list[str]]:

@@ -5,7 +5,7 @@ Every server of a comparison gets the same bytes, and they take turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bench import door_loads
 from bench.door_loads import BareGraph
 from bench.front_ends import ENVOY, FRONT_ENDS, GRPCIO, available_front_ends, start_front_end
-from bench.loads import LoadRound, StreamLoad, UnaryLoad
+from bench.loads import EventLoad, LoadRound, StreamLoad, UnaryLoad
 from bench.medians import Spread, spread, take_turns
 from bench.peers.pyvoy import start_pyvoy
 from bench.peers.triton import start_triton
@@ -29,10 +29,15 @@ ECHO_MESSAGE = "echo of a streamed message"
 INFER = "request of ModelInfer"
 CLASSIFY = "text of Classify"
 STREAM_INFER = "token of ModelStreamInfer"
+GENERATE = "token of Generate"
+EVENTS = "token of server-sent events"
 
 BARE_GRAPH = "bare graph"
 TRITON = "Triton"
 
+Load = UnaryLoad | StreamLoad | EventLoad
+# A row's unit and server.
+Row = tuple[str, str]
 Start = Callable[[], AbstractContextManager[Server]]
 
 
@@ -72,6 +77,11 @@ class Doors:
         ours, bare = self.best(CLASSIFY), self.row(CLASSIFY, BARE_GRAPH)
         return ours.server_cpu_us / bare.server_cpu_us if ours and bare else None
 
+    def events_overhead(self) -> float | None:
+        """Server CPU a token over server-sent events against that over gRPC."""
+        events, grpc = self.row(EVENTS, ENVOY), self.row(GENERATE, ENVOY)
+        return events.server_cpu_us / grpc.server_cpu_us if events and grpc else None
+
     def envoy_gain(self) -> float | None:
         """Streamed tokens a second with Envoy against those with grpcio."""
         envoy, grpcio = (self.row(STREAM_INFER, name) for name in (ENVOY, GRPCIO))
@@ -98,6 +108,13 @@ def measure_doors(bundle: Bundle, classifier: Bundle, precision: str, settings: 
         run.compare(CLASSIFY, door_loads.classify(classifier), services, BareGraph(classifier))
         stream = door_loads.infer_stream(bundle, callers, settings.tokens)
         run.compare(STREAM_INFER, stream, services)
+        # grpcio's server speaks gRPC alone.
+        over_http = [server for server in services if server.what == ENVOY]
+        loads: dict[str, Load] = {
+            GENERATE: door_loads.stream(bundle, callers, settings.tokens),
+            EVENTS: door_loads.events(bundle, callers, settings.tokens),
+        }
+        run.compare_loads(loads, over_http)
     return Doors(tuple(run.rows), run.skipped, callers, precision)
 
 
@@ -122,18 +139,30 @@ class _Run:
     def compare(
         self,
         unit: str,
-        load: UnaryLoad | StreamLoad,
+        load: Load,
         servers: Sequence[Server],
         bare: BareGraph | None = None,
     ) -> None:
-        contestants: dict[str, Callable[[], LoadRound]] = {
-            server.what: partial(load.run, server, self._seconds) for server in servers
+        contestants: dict[Row, Callable[[], LoadRound]] = {
+            (unit, server.what): partial(load.run, server, self._seconds) for server in servers
         }
         if bare:
-            contestants[BARE_GRAPH] = partial(bare.run, self._seconds)
-        with tqdm(total=self._rounds * len(contestants), desc=unit, unit="round") as bar:
+            contestants[unit, BARE_GRAPH] = partial(bare.run, self._seconds)
+        self._contest(unit, contestants)
+
+    def compare_loads(self, loads: Mapping[str, Load], servers: Sequence[Server]) -> None:
+        """As compare(), of several loads by what their figures are of."""
+        contestants: dict[Row, Callable[[], LoadRound]] = {
+            (unit, server.what): partial(load.run, server, self._seconds)
+            for unit, load in loads.items()
+            for server in servers
+        }
+        self._contest(" and ".join(loads), contestants)
+
+    def _contest(self, what: str, contestants: dict[Row, Callable[[], LoadRound]]) -> None:
+        with tqdm(total=self._rounds * len(contestants), desc=what, unit="round") as bar:
             found = take_turns(contestants, self._rounds, bar)
-        self.rows += [DoorRow(unit, what, spread(rounds)) for what, rounds in found.items()]
+        self.rows += [DoorRow(unit, what, spread(rounds)) for (unit, what), rounds in found.items()]
 
 
 def _echoes() -> dict[str, Start]:

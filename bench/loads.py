@@ -115,6 +115,55 @@ class StreamLoad:
             return clocks.round(sum(self.count(messages) for messages in streams), ended)
 
 
+@dataclass(frozen=True)
+class EventLoad:
+    """As StreamLoad, over HTTP/1.1 and server-sent events: a connection a stream, kept open.
+
+    bodies: one a stream, JSON. count: of a stream's bytes, as StreamLoad's of its messages.
+    """
+
+    path: str
+    bodies: Sequence[bytes]
+    count: Callable[[bytes], int]
+
+    def run(self, server: Server, seconds: float) -> LoadRound:
+        return asyncio.run(self._run(server, seconds))
+
+    async def _run(self, server: Server, seconds: float) -> LoadRound:
+        host, _, port = server.target.rpartition(":")
+        ends = [await asyncio.open_connection(host, int(port)) for _ in self.bodies]
+        requests = [self._request(body) for body in self.bodies]
+        try:
+            await _events(*ends[0], requests[0])
+            clocks = _Clocks(server)
+            until = time.perf_counter() + seconds
+            streams: list[bytes] = []
+            while not streams or time.perf_counter() < until:
+                streams += await asyncio.gather(
+                    *(_events(*end, request) for end, request in zip(ends, requests, strict=True))
+                )
+            ended = clocks.read()
+            return clocks.round(sum(map(self.count, streams)), ended)
+        finally:
+            for _, writer in ends:
+                writer.close()
+
+    def _request(self, body: bytes) -> bytes:
+        lines = f"POST {self.path} HTTP/1.1", "host: bench", f"content-length: {len(body)}"
+        return "\r\n".join((*lines, "", "")).encode() + body
+
+
+async def _events(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> bytes:
+    """The answer up to the last chunk of its body (RFC 9112, section 7.1)."""
+    writer.write(request)
+    try:
+        return await reader.readuntil(b"\r\n0\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        raise RuntimeError(f"the stream of events broke off: {error.partial[-200:]!r}") from error
+
+
 async def _read(method: Any, request: bytes) -> Answers:
     call, messages = method(request), []
     while (message := await call.read()) is not grpc.aio.EOF:

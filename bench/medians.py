@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 Round = TypeVar("Round")
+Name = TypeVar("Name", bound=Hashable)
 Seconds = NDArray[np.float64]
 
 
@@ -60,17 +61,17 @@ def alternate(
 
 
 def take_turns(
-    contestants: dict[str, Callable[[], Round]], rounds: int, bar: tqdm
-) -> dict[str, list[Round]]:
+    contestants: dict[Name, Callable[[], Round]], rounds: int, bar: tqdm
+) -> dict[Name, list[Round]]:
     """All rounds of each; every other round in reverse order.
 
     So a change of the machine's mood meets all of them.
     """
-    found: dict[str, list[Round]] = {what: [] for what in contestants}
+    found: dict[Name, list[Round]] = {what: [] for what in contestants}
     for number in range(rounds):
-        order: Iterable[str] = contestants if number % 2 == 0 else reversed(contestants)
+        order: Iterable[Name] = contestants if number % 2 == 0 else reversed(contestants)
         for what in order:
-            bar.set_postfix_str(what)
+            bar.set_postfix_str(str(what))
             found[what].append(contestants[what]())
             bar.update()
     return found

@@ -238,8 +238,9 @@ def _doors(doors: Doors, settings: Settings) -> str:
         f"of {SENTENCE_WORDS} words; Triton runs the same graph in its Python backend with dynamic "
         f"batching, one instance, on the CPU. Classify is called {CLASSIFY_CALLERS} times at once "
         f"with {CLASSIFY_TEXTS} texts each; the bare graph runs the same batches on one thread. "
-        f"ModelStreamInfer makes {settings.tokens} tokens a stream in {doors.precision}, one a "
-        "message."
+        f"ModelStreamInfer, Generate and OpenAI's completions as server-sent events make "
+        f"{settings.tokens} tokens a stream in {doors.precision}, one a message; events come over "
+        "HTTP/1.1, a connection a stream."
     )
     return f"## Front door\n\n{_table(header, rows)}\n\n{note}{_skipped(doors.skipped)}"
 

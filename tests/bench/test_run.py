@@ -6,7 +6,16 @@ import os
 import pytest
 
 from bench.__main__ import main
-from bench.doors import BARE_GRAPH, CLASSIFY, ECHO_CALL, ECHO_MESSAGE, INFER, STREAM_INFER
+from bench.doors import (
+    BARE_GRAPH,
+    CLASSIFY,
+    ECHO_CALL,
+    ECHO_MESSAGE,
+    EVENTS,
+    GENERATE,
+    INFER,
+    STREAM_INFER,
+)
 from bench.servers import Server, start_peer
 from bench.settings import PROMPT
 from unroll import Client, Sampling
@@ -47,6 +56,9 @@ def test_every_part_is_measured(whole_run):
     assert doors[ECHO_CALL, "grpc.aio"]["median"]["client_cpu_us"] > 0
     assert doors[ECHO_MESSAGE, "grpc.aio"]["median"]["per_second"] > 0
     assert doors[CLASSIFY, BARE_GRAPH]["median"]["server_cpu_us"] > 0
+    if "envoy" not in found["doors"]["skipped"]:
+        assert doors[GENERATE, "envoy"]["median"]["per_second"] > 0
+        assert doors[EVENTS, "envoy"]["median"]["per_second"] > 0
     # What cannot run here is named, and nothing is missing unsaid.
     measured = {what for _, what in doors} | found["doors"]["skipped"].keys()
     assert measured == {"grpc.aio", "pyvoy", "envoy", "grpcio", "Triton", BARE_GRAPH}
