@@ -55,7 +55,7 @@ class Settings:
     texts: tuple[int, ...] = (1, 32)
     predict_seconds: float = 1.5
     idle_streams: int = 200
-    idle_seconds: float = 40.0
+    idle_seconds: float = 100.0
     starts: int = 5
     single_streams: tuple[int, ...] = (16, 64)
     door_callers: int = 64

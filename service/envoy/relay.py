@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
@@ -29,8 +30,9 @@ from service.envoy.frames import (
 
 # The descriptor of the socket, in the environment.
 SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
-# Between looks whether the caller of a call that sends nothing has left.
-_LOOK_SECONDS = 0.02
+# Between looks whether the callers of calls that send nothing have left, and how many calls are
+# looked at each time: those that wait take turns, and any number of them costs no more.
+_LOOK_SECONDS, _LOOKS_AT_ONCE = 0.02, 32
 # From the last frame to Envoy's end: what it was handed is written meanwhile.
 _LINGER_SECONDS = 0.2
 # Envoy begins to listen once the application has started.
@@ -92,7 +94,7 @@ class _Call:
 
     def look_for_caller(self) -> None:
         """Whether it has left; sending says so too. Called again and again while the call lasts,
-        since nothing is received once the request is whole: Envoy answers at once, and empty."""
+        since nothing is received once the request is whole: pyvoy answers at once, and empty."""
         if self._is_read and not (self._has_sent or self._is_listening):
             self._is_listening = True
             self._next_event().add_done_callback(self._looked)
@@ -188,14 +190,21 @@ class Relay(asyncio.Protocol):
         self._last = 0
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
-        self._is_looking = False
+        self._turns: deque[_Call] = deque()  # to be looked at
 
     def _look(self) -> None:
-        """For the callers of all calls, again and again while there are any."""
-        self._is_looking = bool(self._calls)
-        for call in list(self._calls.values()):
+        """For the callers of calls, again and again while there are any."""
+        looked = 0
+        for _ in range(len(self._turns)):
+            call = self._turns.popleft()
+            if call.ended.done():
+                continue
             call.look_for_caller()
-        if self._is_looking:
+            self._turns.append(call)
+            looked += 1
+            if looked == _LOOKS_AT_ONCE:
+                break
+        if self._turns:
             self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -232,9 +241,9 @@ class Relay(asyncio.Protocol):
         call = self._calls[number] = _Call(self, number, receive, send)
         self.post(frame(number, Kind.OPEN, _opening(scope)))
         call.listen()
-        if not self._is_looking:
-            self._is_looking = True
+        if not self._turns:
             self.loop.call_later(_LOOK_SECONDS, self._look)
+        self._turns.append(call)
         try:
             await call.ended
         finally:
