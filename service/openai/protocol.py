@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from service.access.memory_budget import MemoryBudget
 from service.asgi.events import Receive, Scope, Send
 from service.asgi.http import HttpCalls
@@ -9,6 +11,7 @@ from service.engine.errors import RequestError
 from service.openai.completions import Completions
 from service.openai.errors import Refusal
 from service.openai.models import Models
+from service.openai.openapi import document
 from service.serving.registry import ModelRegistry
 
 _COMPLETIONS, _MODELS = "/v1/completions", "/v1/models"
@@ -38,6 +41,10 @@ class OpenAiProtocol:
         self._registry = registry
         self._completions = Completions(calls, self._fingerprint, budget, stall_seconds)
         self._models = Models(calls)
+
+    def openapi(self) -> dict[str, Any]:
+        """As Described has it."""
+        return document()
 
     def speaks(self, scope: Scope) -> bool:
         path = scope["path"]

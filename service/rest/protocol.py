@@ -24,6 +24,7 @@ from service.rest.generate import read_generate, write_generate
 from service.rest.infer_request import WantedForm, read_infer
 from service.rest.infer_response import element_count, response_bytes, write_infer
 from service.rest.json_body import parsed_bytes, read_object, written
+from service.rest.openapi import document
 from service.rest.routes import Generate, Infer
 from service.rpc.status import OK, Status, status_of
 from service.services import INFER_STREAM_OF_ONE, INFERENCE
@@ -50,6 +51,10 @@ class RestProtocol:
         self._calls = calls
         self._handler = handler
         self._budget = budget
+
+    def openapi(self) -> dict[str, Any]:
+        """As Described has it."""
+        return document()
 
     def speaks(self, scope: Scope) -> bool:
         path: str = scope["path"]

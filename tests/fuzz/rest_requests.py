@@ -1,4 +1,4 @@
-"""Mutated requests of the inference protocol over REST: their JSON, bytes, headers and paths."""
+"""Mutated requests of the inference protocol and of OpenAI's: JSON, bytes, headers and paths."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ NAMES = (
     "binary_data_size", "binary_data", "binary_data_output", "timeout", "priority", "sequence_id",
     "sequence_start", "classification", "max_tokens", "seed", "stop", "logit_bias", "stream",
     "temperature", "shared_memory_region", "ready", "triton_enable_empty_final_response",
+    "model", "prompt", "n", "best_of", "echo", "logprobs", "stream_options", "include_usage",
+    "suffix", "user", "source", "vector", "resume_token", "resume_every", "resume_at_end",
+    "min_tokens", "tokens_per_message", "allowed_tokens", "banned_tokens", "top_p", "top_k",
 )  # fmt: skip
 DATATYPES = ("BOOL", "INT8", "UINT64", "FP16", "BF16", "FP32", "FP64", "BYTES", "INT64")
 MODELS = ("mood", "mood.tensors", "letters", "letters.tensors", "speller", "foods", "tags-online")
@@ -77,6 +80,37 @@ SEEDS: tuple[tuple[str, Any], ...] = (
     ("/v2/repository/index", {"ready": True}),
     ("/v2/repository/models/nobody/load", {"parameters": {"config": "{}"}}),
     ("/v2/logging", {"log_verbose_level": 0, "log_info": True}),
+    (
+        "/v1/completions",
+        {
+            "model": "letters",
+            "prompt": "abc",
+            "n": 2,
+            "logprobs": 2,
+            "echo": True,
+            **SHORT,
+            "logit_bias": {"3": 2.0},
+            "stop": ["z"],
+            "resume_at_end": True,
+        },
+    ),
+    (
+        "/v1/completions",
+        {
+            "model": "letters",
+            "prompt": ["ab", "c"],
+            "stream": True,
+            **SHORT,
+            "stream_options": {"include_usage": True},
+            "banned_tokens": [3],
+        },
+    ),
+    (
+        "/v1/completions",
+        {"model": "speller", "source": "abcab", "n": 2, "best_of": 3, "max_tokens": 4},
+    ),
+    ("/v1/completions", {"model": "foods", "vector": [1.0, 2.0, 3.0], **SHORT}),
+    ("/v1/chat/completions", {"model": "letters", "messages": [{"role": "user"}]}),
 )
 
 

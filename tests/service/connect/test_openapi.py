@@ -10,8 +10,7 @@ import pytest
 
 from service.asgi.openapi import merged
 from tests.service.connect.conftest import UNROLL
-
-SCHEMAS = "#/components/schemas/"
+from tests.service.schemas import SCHEMAS, fits
 
 
 @pytest.fixture
@@ -44,26 +43,6 @@ def test_every_reference_leads_somewhere(document):
     found = set(references(document))
     assert found
     assert {name.removeprefix(SCHEMAS) for name in found} <= set(schemas)
-
-
-def fits(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> bool:
-    """Of the words that the document uses."""
-    if "$ref" in schema:
-        return fits(value, schemas[schema["$ref"].removeprefix(SCHEMAS)], schemas)
-    if "anyOf" in schema:
-        return any(fits(value, each, schemas) for each in schema["anyOf"])
-    kind = schema["type"]
-    if kind == "array":
-        return isinstance(value, list) and all(fits(v, schema["items"], schemas) for v in value)
-    if kind == "object" and "properties" in schema:
-        fields = schema["properties"]
-        return value.keys() <= fields.keys() and all(
-            fits(each, fields[name], schemas) for name, each in value.items()
-        )
-    if kind == "object":
-        return all(fits(v, schema["additionalProperties"], schemas) for v in value.values())
-    types = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
-    return isinstance(value, types[kind]) and value in schema.get("enum", [value])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,188 @@
+"""OpenAPI's words for OpenAI's paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
+from service.openai.fields import MAX_PROMPTS
+from service.serving.sampling_params import MAX_BEAMS, MAX_SAMPLES, MAX_TOP
+
+Schema = dict[str, Any]
+
+_MODEL, _MODELS, _COMPLETION, _ERROR = (
+    "openai.Model", "openai.Models", "openai.Completion", "openai.Error",
+)  # fmt: skip
+_TEXT: Schema = {"type": "string"}
+_FLAG: Schema = {"type": "boolean"}
+_WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+_OCTETS: Schema = {"type": "string", "contentEncoding": "base64"}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
+_IDS: Schema = {"type": "array", "items": _WHOLE}
+
+
+def document() -> dict[str, Any]:
+    """Paths and schemas."""
+    parameter = {"name": "model", "in": "path", "required": True, "schema": _TEXT}
+    return {
+        "paths": {
+            "/v1/models": {"get": _operation("listModels", _json(_MODELS))},
+            "/v1/models/{model}": {
+                "get": {**_operation("getModel", _json(_MODEL)), "parameters": [parameter]}
+            },
+            "/v1/completions": {
+                "post": {
+                    **_operation(
+                        "createCompletion", _json(_COMPLETION) | {"text/event-stream": {}}
+                    ),
+                    "requestBody": {
+                        "required": True,
+                        "content": {"application/json": {"schema": _request()}},
+                    },
+                }
+            },
+        },
+        "components": {"schemas": _schemas()},
+    }
+
+
+def _operation(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "tags": ["openai"],
+        "operationId": f"openai.{name}",
+        "responses": {
+            "200": {"description": "The answer", "content": content},
+            "default": {"description": "Why there is none", "content": _json(_ERROR)},
+        },
+    }
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _request() -> Schema:
+    """Every field but the model may be null, which is as if it were left out."""
+    properties = {
+        "prompt": {"anyOf": [_TEXT, {**_TEXTS, "minItems": 1, "maxItems": MAX_PROMPTS}]},
+        "max_tokens": _WHOLE,
+        "n": _between(1, MAX_SAMPLES),
+        "best_of": _between(1, MAX_BEAMS),
+        "echo": _FLAG,
+        "logprobs": _between(0, MAX_TOP),
+        "stop": {"anyOf": [_TEXT, _TEXTS]},
+        "stream": _FLAG,
+        "stream_options": {"type": "object", "properties": {"include_usage": _FLAG}},
+        "seed": _between(0, 2**64 - 1),
+        "logit_bias": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,10}$"},
+            "additionalProperties": {"type": "number"},
+        },
+        "suffix": {**_TEXT, "maxLength": 0},
+        "user": {},
+        **{parameter.name: _sampling(parameter) for parameter in SAMPLING_PARAMETERS},
+        "allowed_tokens": _IDS,
+        "banned_tokens": _IDS,
+        "model_version": _TEXT,
+        "source": _TEXT,
+        "vector": {"type": "array", "items": {"type": "number"}},
+        "resume_token": _OCTETS,
+        "allow_inexact": _FLAG,
+        "min_tokens": _WHOLE,
+        "tokens_per_message": _WHOLE,
+        "resume_every": _WHOLE,
+        "resume_at_end": _FLAG,
+    }
+    nullable = {
+        name: {"anyOf": [schema, {"type": "null"}]} if schema else {}
+        for name, schema in properties.items()
+    }
+    return {
+        "type": "object",
+        "required": ["model"],
+        "properties": {"model": _TEXT, **nullable},
+        "additionalProperties": False,
+    }
+
+
+def _between(least: int, most: int) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most}
+
+
+def _sampling(parameter: SamplingParameter) -> Schema:
+    return {
+        "type": "integer" if parameter.is_whole else "number",
+        "description": parameter.description,
+        "exclusiveMinimum" if parameter.is_open_below else "minimum": parameter.least,
+        "maximum": parameter.most,
+    }
+
+
+def _schemas() -> dict[str, Schema]:
+    numbers: Schema = {"type": "array", "items": {"type": ["number", "null"]}}
+    logprobs: Schema = {
+        "type": ["object", "null"],
+        "properties": {
+            "tokens": _TEXTS,
+            "token_logprobs": numbers,
+            "top_logprobs": {
+                "type": ["array", "null"],
+                "items": {
+                    "type": ["object", "null"],
+                    "additionalProperties": {"type": ["number", "null"]},
+                },
+            },
+            "text_offset": _IDS,
+        },
+    }
+    choice = _object(
+        required={
+            "index": _WHOLE,
+            "text": _TEXT,
+            "logprobs": logprobs,
+            "finish_reason": {"type": ["string", "null"], "enum": ["stop", "length", None]},
+        },
+        optional={"resume_token": _OCTETS, "next_position": _WHOLE},
+    )
+    usage = _object({"prompt_tokens": _WHOLE, "completion_tokens": _WHOLE, "total_tokens": _WHOLE})
+    model = _object(
+        required={
+            "id": _TEXT,
+            "object": {"const": "model"},
+            "created": _WHOLE,
+            "owned_by": _TEXT,
+            "task": _TEXT,
+            "version": _TEXT,
+            "description": _TEXT,
+            "limits": {"type": "object", "additionalProperties": _WHOLE},
+        },
+        optional={"vector_fields": _TEXTS},
+    )
+    completion = {
+        "id": _TEXT,
+        "object": {"const": "text_completion"},
+        "created": _WHOLE,
+        "model": _TEXT,
+        "system_fingerprint": _TEXT,
+        "choices": {"type": "array", "items": choice},
+        "usage": usage,
+    }
+    text_or_none: Schema = {"type": ["string", "null"]}
+    error = {"message": _TEXT, "type": _TEXT, "param": text_or_none, "code": text_or_none}
+    every = {"type": "array", "items": {"$ref": f"#/components/schemas/{_MODEL}"}}
+    return {
+        _MODEL: model,
+        _MODELS: _object({"object": {"const": "list"}, "data": every}),
+        _COMPLETION: _object(completion),
+        _ERROR: _object({"error": _object(error)}),
+    }
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": {**required, **(optional or {})},
+        "additionalProperties": False,
+    }
