@@ -245,7 +245,13 @@ def models_copy(tiny_models: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start_service(tiny_models: Path) -> Iterator[Callable[..., RunningService]]:
+def front_end() -> str:
+    """Of the services of a test; folders whose tests need more than gRPC have one of their own."""
+    return "auto"
+
+
+@pytest.fixture
+def start_service(tiny_models: Path, front_end: str) -> Iterator[Callable[..., RunningService]]:
     """Starts services over the tiny models; keywords replace settings. All are stopped."""
     running: list[RunningService] = []
     config = Config(
@@ -254,6 +260,7 @@ def start_service(tiny_models: Path) -> Iterator[Callable[..., RunningService]]:
         http_address="127.0.0.1:0",
         device="cpu",
         grace_seconds=5.0,
+        front_end=front_end,
     )
 
     def start(**settings: Any) -> RunningService:
