@@ -32,6 +32,8 @@ HOW_IT_ENDED = re.compile(r"\[(end|length); .*seed \d+\]")
 def target() -> Iterator[str]:
     """A service of its own on a free port, as ``python -m service serve`` starts it."""
     serve = [sys.executable, "-m", "service", "serve", "--propagation-seconds", "0"]
+    # One of the lines speaks HTTP, whichever front end other tests have.
+    serve += ["--front-end", "auto"]
     ports = ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
     with subprocess.Popen([*serve, *ports], cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None

@@ -134,7 +134,8 @@ def test_the_clients_own_variables_are_not_the_services():
     assert read(UNROLL_CLIENT_TOKEN="secret").config == Config()
 
 
-def test_what_is_printed_gives_the_same_configuration(file, capsys):
+def test_what_is_printed_gives_the_same_configuration(file, capsys, monkeypatch):
+    monkeypatch.delenv("UNROLL_FRONT_END", raising=False)  # which chooses it for other tests
     arguments = ["serve", "--max-streams", "7", "--log-requests", "--models", 'a "b"', "--threads"]
     assert main([*arguments, "1", "--print-config"]) == 0
     printed = capsys.readouterr().out
