@@ -160,6 +160,8 @@ class Raw:
         self.is_closed = False
         self._reads, self._token = reads, token
         self._socket = socket.create_connection(("127.0.0.1", service.port), 5)
+        # As every HTTP/2 client does: parts of a message would wait for acknowledgements else.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = h2.config.H2Configuration(header_encoding="utf-8", validate_inbound_headers=False)
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
@@ -208,14 +210,20 @@ class Raw:
         while len(view) and time.monotonic() < deadline and not self.is_closed:
             if self.answers[number].ended:
                 return
-            window = self._h2.local_flow_control_window(number)
+            window = self._window(number)
             if not window:
-                self.pump(0.1)
+                self.pump(0.1, lambda: self._window(number) > 0)
                 continue
             part = view[: min(window, self._h2.max_outbound_frame_size)]
             view = view[len(part) :]
             self._h2.send_data(number, part.tobytes(), end_stream=end and not len(view))
             self._flush()
+
+    def _window(self, number: int) -> int:
+        """What of that call may be sent now. 0 for one that has ended."""
+        if self.answers[number].ended:
+            return 0
+        return int(self._h2.local_flow_control_window(number))
 
     def reset(self, number: int) -> None:
         self._h2.reset_stream(number)
