@@ -182,11 +182,12 @@ class TestUnreadStreams:
         async def call_politely(channel, _):
             return await call(channel, f"{UNROLL}/Generate", polite, streams=True, timeout=30)
 
-        with attacked(seconds=25, **limits(attacks)) as (service, witness), Raw(service) as unread:
+        with attacked(seconds=80, **limits(attacks)) as (service, witness), Raw(service) as unread:
             for _ in range(calls):
                 unread.call(f"{UNROLL}/Generate", request)
                 unread.pump(0.01)
-            assert wait_until(lambda: self._all_wait_for_readers(service, unread), 20)
+            # Each call fills its buffers first, some 2,500 tokens.
+            assert wait_until(lambda: self._all_wait_for_readers(service, unread), 75)
             witness.report()  # while they were read ahead, their prompts and rows were work
             outcomes = asyncio.run(at_once(service, 20, call_politely, side_by_side=2))
             attacks.report(f"behind {calls} x 64 unread streams: {counted(outcomes)}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import statistics
 import time
 from contextlib import suppress
 
+import grpc
 import pytest
 
 from tests.attacks.harness import Service, Threat
@@ -31,6 +33,59 @@ def generate(channel, token="", **options):
     return channel.unary_stream(f"{UNROLL}/Generate")(
         request.SerializeToString(), metadata=bearing(token)
     )
+
+
+class Flood:
+    """Prompts of 8,000 characters from a process of their own: a reader beside it shares neither
+    its event loop nor its interpreter, and what it waits for is the service.
+
+    answered: the outcomes of those that were over before the flood was.
+    """
+
+    def __init__(self, target, prompts):
+        context = multiprocessing.get_context("spawn")
+        self._is_ready, self._begins, self._is_over = (context.Event() for _ in range(3))
+        self._outcomes = context.Queue()
+        events = self._is_ready, self._begins, self._is_over, self._outcomes
+        self._process = context.Process(target=_flood, args=(target, prompts, *events))
+        self.answered = []
+
+    def begin(self):
+        self._begins.set()
+
+    def __enter__(self):
+        self._process.start()
+        assert self._is_ready.wait(60), "the flood did not come up"
+        return self
+
+    def __exit__(self, *_):
+        self._begins.set()
+        self._is_over.set()
+        self.answered = self._outcomes.get(timeout=60)
+        self._process.join(60)
+
+
+def _flood(target, prompts, is_ready, begins, is_over, outcomes):
+    text = (LETTERS * 200)[:8000]
+
+    async def read(channel, number):
+        request = pb.GenerateRequest(model="prose", prompt=f"{number} {text}"[:8000], max_tokens=1)
+        return await call(channel, f"{UNROLL}/Generate", request, streams=True, timeout=120)
+
+    async def flood():
+        async with grpc.aio.insecure_channel(target) as channel:
+            await channel.channel_ready()
+            is_ready.set()
+            await asyncio.to_thread(begins.wait)
+            reading = [asyncio.ensure_future(read(channel, number)) for number in range(prompts)]
+            await asyncio.to_thread(is_over.wait)
+            answered = [task.result() for task in reading if task.done()]
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+            outcomes.put(answered)
+
+    asyncio.run(flood())
 
 
 @pytest.mark.attacks
@@ -59,25 +114,16 @@ class TestLongPrompts:
 
     async def _gaps(self, service, prompts):
         """Seconds at p99 between a stream's tokens, undisturbed and beside so many prompts."""
-        async with opened(service) as own, opened(service) as other:
+        async with opened(service) as own:
             quiet = await self._p99(own)
-            prompt = (LETTERS * 200)[:8000]
-
-            async def read(number):
-                request = pb.GenerateRequest(
-                    model="prose", prompt=f"{number} {prompt}"[:8000], max_tokens=1
-                )
-                return await call(other, f"{UNROLL}/Generate", request, streams=True, timeout=120)
-
-            stream = asyncio.ensure_future(self._p99(own))
-            await asyncio.sleep(0.1)
-            reading = [asyncio.ensure_future(read(number)) for number in range(prompts)]
-            beside = await stream
-            done = [task.result() for task in reading if task.done()]
-            for task in reading:
-                task.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
-            assert all(o.status == "OK" or is_refusal_with_a_delay(o) for o in done), counted(done)
+            with Flood(service.target, prompts) as flood:
+                stream = asyncio.ensure_future(self._p99(own))
+                await asyncio.sleep(0.1)
+                flood.begin()
+                beside = await stream
+            assert all(o.status == "OK" or is_refusal_with_a_delay(o) for o in flood.answered), (
+                counted(flood.answered)
+            )
             return quiet, beside
 
     @staticmethod
