@@ -31,6 +31,7 @@ from training.loop import (
     TrainingTask,
 )
 from training.models.embedding import round_large_tables
+from training.readers import DataInvalid
 from training.scripts import module_of
 
 matplotlib.use("Agg")
@@ -39,6 +40,9 @@ from matplotlib import pyplot
 STOPPED_BY_USER = 130
 
 AnyConfig = TypeVar("AnyConfig")
+
+
+AnyRun = TypeVar("AnyRun", bound="Run")
 
 
 class NonLeaderExit(Exception):
@@ -206,7 +210,7 @@ def run_script(
     chosen = parser.parse_args(arguments)
     folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
     with joined_team() as team:
-        return _run(
+        return started(
             train,
             Run(
                 model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data,
@@ -215,7 +219,8 @@ def run_script(
         )  # fmt: skip
 
 
-def _run(train: Callable[[Run], None], run: Run) -> int:
+def started(train: Callable[[AnyRun], None], run: AnyRun) -> int:
+    """The exit code of a run: 0, 1 with a sentence on standard error, or STOPPED_BY_USER."""
     try:
         train(run)
     except NonLeaderExit:
@@ -227,7 +232,7 @@ def _run(train: Callable[[Run], None], run: Run) -> int:
     except KeyboardInterrupt:
         print(f"{run.model}: stopped outside a training step; --resume goes on", file=sys.stderr)
         return STOPPED_BY_USER
-    except (DataUnavailable, ResumeImpossible, RecipeInvalid) as error:
+    except (DataInvalid, DataUnavailable, ResumeImpossible, RecipeInvalid) as error:
         print(f"{run.model}: {error}", file=sys.stderr)
         return 1
     return 0

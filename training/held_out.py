@@ -55,8 +55,10 @@ class HeldOut(Generic[Question, Answer]):
 
     Figures come in the manifest's order: a model that is measured several times, by beams of
     several widths, has the same figures of each. confusion: of a model that gives labels.
+    figures: the name and the unit of each, where the task names them.
     """
 
     questions: Sequence[Question]
     measure: Callable[[Sequence[Answer]], Sequence[Measurement]]
     confusion: Callable[[Sequence[Answer]], Confusion] | None = None
+    figures: Sequence[tuple[str, str]] = ()

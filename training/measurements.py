@@ -45,6 +45,33 @@ def ratio(
     return Measurement(value, examples, scale * low, scale * high, f"bootstrap over {groups}")
 
 
+def macro_f1(truth: Sequence[str], said: Sequence[str]) -> Measurement:
+    """The mean over the labels of each one's F1, in percent: rare labels count like frequent ones.
+
+    A label that no example has counts nothing.
+    """
+    labels = sorted({*truth, *said})
+    place = {label: number for number, label in enumerate(labels)}
+    pairs = np.array([[place[a], place[b]] for a, b in zip(truth, said, strict=True)])
+    random = np.random.default_rng(0)
+    values = [
+        _macro_f1(pairs[random.integers(0, len(pairs), len(pairs))], len(labels))
+        for _ in range(ROUNDS)
+    ]
+    low, high = np.percentile(values, (2.5, 97.5))
+    value = _macro_f1(pairs, len(labels))
+    return Measurement(value, len(pairs), float(low), float(high), "bootstrap over examples")
+
+
+def _macro_f1(pairs: NDArray[np.int64], labels: int) -> float:
+    """pairs: (examples, 2) numbers of the true and the said label."""
+    true = np.bincount(pairs[:, 0], minlength=labels)
+    said = np.bincount(pairs[:, 1], minlength=labels)
+    right = np.bincount(pairs[pairs[:, 0] == pairs[:, 1], 0], minlength=labels)
+    f1 = 2 * right / np.maximum(true + said, 1)
+    return float(100 * f1[true > 0].mean())
+
+
 def wilson(right: int, examples: int) -> Interval:
     """Of a share, where each example is right or wrong by itself (Wilson 1927)."""
     share, z2 = right / examples, _NORMAL**2
