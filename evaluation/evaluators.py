@@ -19,10 +19,12 @@ from bundle.manifest import CLASSIFY, FILL, GENERATE, INT8, SEQ2SEQ, TAG, VEC2SE
 from bundle.store import Bundle
 from evaluation.calls import in_calls, written
 from evaluation.results import Result, check
+from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
 from training.held_out import BEST, Confusion, EvaluationContext, HeldOut
 from training.likelihood import nats_of
 from training.scripts import declared
+from training.task_run import kept_held_out
 from unroll import Client
 
 Key = TypeVar("Key", int, str)
@@ -40,15 +42,20 @@ class Evaluator:
     ask_graph: Callable[[Bundle, str, Sequence[Any]], list[Any]] | None = None
 
 
-def held_out_of(bundle: Bundle, data: Path) -> HeldOut[Any, Any] | None:
-    """The held-out split that the model's training script declares, None without one.
+def held_out_of(
+    bundle: Bundle, data: Path, runs: Path = Path("runs")
+) -> HeldOut[Any, Any] | None:
+    """The held-out split that the model's training script declares, or that its run in ``runs``
+    keeps; None without either.
 
     Raises DataUnavailable where its package cannot be had.
     """
     manifest = bundle.manifest
     declare = declared(manifest.name, "held_out")
     if declare is None:
-        return None
+        kept = kept_held_out(runs / manifest.name)
+        is_its = kept is not None and kept.task == manifest.task
+        return kept.questions(trained_from_bundle(bundle)) if kept and is_its else None
     seed = manifest.training["seed"]
     found: HeldOut[Any, Any] = declare(
         EvaluationContext(data, bundle.tokenizers, manifest.labels, seed)

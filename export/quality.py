@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,41 @@ from torch import Tensor
 from bundle.manifest import BATCH, FP32, FULL, INT8, QUICK, STEP_INPUTS, GraphSpec
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
+from bundle.tokenizer import Tokenizer
 from export.onnx_files import ExportRefused
 from training import scripts
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
+from training.task_run import figures_of, kept_held_out
 
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
 _ROUND_SECONDS = 0.2
 
 
+# A model, its tokenizers, the folder of data packages, whether it is the quick profile's, and the
+# command → its figures.
+Measure = Callable[
+    [Any, Mapping[str, Tokenizer], Path, bool, str], tuple[Figure, ...]
+]  # fmt: skip
+
+
 def int8_figures(
-    trained: TrainedModel, folder: Path, data: Path = DATA_FOLDER
+    trained: TrainedModel, folder: Path, data: Path = DATA_FOLDER, run: Path | None = None
 ) -> tuple[Figure, ...]:
     """The model's held-out figures with the int8 step of ``folder`` and with the fp32 one.
 
     Both are measured token by token through the step graph, so they differ in the precision
-    alone. Raises ExportRefused for a model whose training script declares no such measure.
+    alone. run: the folder of its training, which keeps what a user's model held out.
+
+    Raises ExportRefused for a model of which nothing that was held out is known.
     """
-    measure = scripts.declared(trained.name, "held_out_figures")
+    measure = scripts.declared(trained.name, "held_out_figures") or _kept_by(trained, run)
     if measure is None:
         raise ExportRefused(
-            f"no held-out data is known for {trained.name!r}: its training script declares no "
-            "held_out_figures"
+            f"no held-out data is known for {trained.name!r}: no training script declares "
+            f"held_out_figures, and {run or Path('runs') / trained.name} keeps none"
         )
     profile = str(trained.training.get("profile", FULL))
     command = f"python -m export {trained.name} --int8"
@@ -56,6 +68,19 @@ def int8_figures(
             SteppedModel(folder, graph), trained.tokenizers, data, profile == QUICK, command
         )
     )
+
+
+def _kept_by(trained: TrainedModel, run: Path | None) -> Measure | None:
+    kept = kept_held_out(run or Path("runs") / trained.name)
+    if kept is None or kept.task != trained.task:
+        return None
+
+    def measure(
+        model: Any, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
+    ) -> tuple[Figure, ...]:
+        return figures_of(kept, trained, model, command)
+
+    return measure
 
 
 class SteppedModel:

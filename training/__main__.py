@@ -85,8 +85,11 @@ def _add_options(parser: argparse.ArgumentParser, task: Task[Any]) -> None:
                 type=type(field.default),
                 help=_help_of(field),
             )
-    for flag in task.flags:
-        parser.add_argument(f"--{flag}", help=task.flags[flag][1])
+    for name, flag in task.flags.items():
+        taken: dict[str, Any] = {}
+        if flag.value is not None:
+            taken = {"action": "store_const", "const": flag.value}
+        parser.add_argument(f"--{name}", help=flag.help, **taken)
     parser.add_argument(
         "--set", action="append", default=[], metavar="TABLE.KEY=VALUE",
         help="any key of the recipe; may be given several times",
@@ -107,7 +110,9 @@ def _add_options(parser: argparse.ArgumentParser, task: Task[Any]) -> None:
 
 def _help_of(field: dataclasses.Field[Any]) -> str:
     help_ = str(field.metadata["help"])
-    return help_ if "default" in help_ or not field.default else f"{help_} (default: {field.default})"
+    return (
+        help_ if "default" in help_ or not field.default else f"{help_} (default: {field.default})"
+    )
 
 
 def _name(text: str) -> str:
@@ -132,9 +137,9 @@ def recipe_of_command(task: Task[Any], chosen: argparse.Namespace) -> Recipe:
     for field in dataclasses.fields(task.data):
         if (value := getattr(chosen, field.name, None)) is not None:
             recipe = recipe.with_value(f"data.{field.name}", value)
-    for flag, (key, _) in task.flags.items():
-        if (value := getattr(chosen, flag.replace("-", "_"))) is not None:
-            recipe = recipe.with_value(key, value)
+    for name, flag in task.flags.items():
+        if (value := getattr(chosen, name.replace("-", "_"))) is not None:
+            recipe = recipe.with_value(flag.key, value)
     return recipe.overridden(chosen.set)
 
 

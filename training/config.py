@@ -170,7 +170,7 @@ class Recipe:
             if not equals:
                 raise RecipeInvalid(f"--set {assignment} has no value; write table.key=value")
             if recipe.value(key) is None:
-                near = difflib.get_close_matches(key, recipe.keys(), 3, 0.4)
+                near = difflib.get_close_matches(key, list(recipe.values()), 3, 0.4)
                 raise RecipeInvalid(
                     f"--set {key} is no key of {self.path.name}; near it: {', '.join(near)}"
                     if near
@@ -179,13 +179,13 @@ class Recipe:
             recipe = recipe.with_value(key, _toml_value(text.strip()))
         return recipe
 
-    def keys(self) -> list[str]:
-        """Every key that has a value, as ``table.key``."""
-        return [
-            ".".join((table, *path))
+    def values(self) -> dict[str, Any]:
+        """Every value by its key, ``table.key``."""
+        return {
+            ".".join((table, *path)): value
             for table in TABLES
-            for path, _ in _leaves(getattr(self, table), ())
-        ]
+            for path, value in _leaves(getattr(self, table), ())
+        }
 
 
 def load_recipe(path: Path, quick: bool = False) -> Recipe:

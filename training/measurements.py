@@ -45,6 +45,22 @@ def ratio(
     return Measurement(value, examples, scale * low, scale * high, f"bootstrap over {groups}")
 
 
+def f1(rows: NDArray[np.int64], groups: str) -> Measurement:
+    """F1 of what is found, in percent. rows: (groups, 3) of each group how many were right, wanted
+    and found."""
+    random = np.random.default_rng(0)
+    drawn = (rows[random.integers(0, len(rows), len(rows))] for _ in range(ROUNDS))
+    low, high = np.percentile([_f1(part.sum(axis=0)) for part in drawn], (2.5, 97.5))
+    total = rows.sum(axis=0)
+    method = f"bootstrap over {groups}"
+    return Measurement(_f1(total), int(total[1]), float(low), float(high), method)
+
+
+def _f1(total: NDArray[np.int64]) -> float:
+    right, wanted, found = total.tolist()
+    return 200 * right / (wanted + found) if wanted + found else 0.0
+
+
 def macro_f1(truth: Sequence[str], said: Sequence[str]) -> Measurement:
     """The mean over the labels of each one's F1, in percent: rare labels count like frequent ones.
 

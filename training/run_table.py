@@ -44,8 +44,8 @@ def list_runs(folder: Path) -> int:
         losses = f"loss {best['validation_loss']:.4f} at epoch {best['epoch']}" if best else ""
         minutes = f"{run.epochs[-1]['seconds'] / 60:.1f} minutes" if run.epochs else ""
         figures = ", ".join(f"{f['name']} {f['value']:.2f} {f['unit']}" for f in run.figures[:2])
-        told = [part for part in (state, f"{len(run.epochs)} epochs", losses, minutes, figures)]
-        print(f"{run.name}: {', '.join(part for part in told if part)}")
+        facts = (state, f"{len(run.epochs)} epochs", losses, minutes, figures)
+        print(f"{run.name}: {', '.join(fact for fact in facts if fact)}")
     return 0
 
 
@@ -95,7 +95,9 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(len(row[place]) for row in (header, *rows)) for place in range(len(header))]
     for row in (header, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
     print()
 
 
@@ -122,7 +124,9 @@ def _settings(path: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     """Those of its recipe; of an earlier release's run, those of its report."""
     try:
         recipe = load_recipe(path / RECIPE_FILE)
-        return {key: recipe.value(key) for key in recipe.keys()}
+        return recipe.values()
     except RecipeInvalid:
         tables = report.get("recipe", {})
-        return {f"{table}.{key}": v for table, values in tables.items() for key, v in values.items()}
+        return {
+            f"{table}.{key}": v for table, values in tables.items() for key, v in values.items()
+        }

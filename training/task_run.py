@@ -24,6 +24,7 @@ from training.measurements import Measurement
 from training.models import config_to_json
 from training.readers import digest_of
 from training.splits import Splits
+from training.tasks import TASKS
 from training.tasks.base import Prepared, Task
 
 RECIPE_FILE, HELD_OUT_FILE = "recipe.toml", "held-out.jsonl"
@@ -102,6 +103,15 @@ def _fit_settings(run: TaskRun, prepared: Prepared) -> FitSettings:
     return within_minutes(settings, model, prepared.training, run.minutes)
 
 
+def figures_of(
+    kept: KeptHeldOut, trained: TrainedModel, model: Any, command: str
+) -> tuple[Figure, ...]:
+    """The held-out figures of ``model``, which is called as ``trained`` is built."""
+    held_out = kept.questions(trained)
+    answers = TASKS[kept.task].answers(model, trained, held_out.questions)
+    return _figures(held_out, held_out.measure(answers), kept.split, command)
+
+
 def _figures(
     held_out: HeldOut[Any, Any], measured: Sequence[Measurement], split: str, command: str
 ) -> tuple[Figure, ...]:
@@ -152,11 +162,15 @@ def _source(run: TaskRun, task: Task[Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class KeptHeldOut:
-    """What a run held out, as it keeps it. split: its name."""
+    """What a run held out, as it keeps it. split: its name. examples: JSON of the task's."""
 
     task: str
     split: str
     examples: Sequence[Any]
+
+    def questions(self, trained: TrainedModel) -> HeldOut[Any, Any]:
+        task = TASKS[self.task]
+        return task.held_out([task.example_from_json(e) for e in self.examples], trained)
 
 
 def kept_held_out(folder: Path) -> KeptHeldOut | None:

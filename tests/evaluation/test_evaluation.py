@@ -8,13 +8,13 @@ import torch
 
 from evaluation import __main__ as evaluation
 from evaluation import evaluators
-from evaluation.alignment import alignment, draw_alignment
 from evaluation.calls import in_calls, written
 from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs
 from evaluation.serving import serving
-from export.bundles import export_bundle
+from export.bundles import export_bundle, trained_from_bundle
 from tests import tiny
 from training import config
+from training.alignment import alignment, draw_alignment
 from training.beam import BeamSettings, beam_search
 from training.checkpoint import Figure
 from training.held_out import HeldOut
@@ -201,12 +201,12 @@ def test_the_service_decodes_as_training_does(tmp_path, width):
 
 def test_an_alignment_has_a_row_for_each_token_and_the_end(tmp_path):
     bundle = export_bundle(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
-    source, said, weights = alignment(bundle, "fedgab")
+    source, said, weights = alignment(trained_from_bundle(bundle), "fedgab")
     assert source == list("fedgab")
     assert said[-1] == "(end)"
     assert weights.shape == (len(said), len(source))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(said)))
-    draw_alignment(bundle, "fedgab", tmp_path / "picture.png")
+    draw_alignment(trained_from_bundle(bundle), "fedgab", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 

@@ -62,6 +62,16 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """A flag of a task's command that sets ``key`` of the recipe: to ``value``, or where that is
+    None to the text that follows it."""
+
+    key: str
+    help: str
+    value: Any = None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """All that training needs of a recipe and rows, and what a bundle says of them.
 
@@ -84,15 +94,14 @@ class Prepared:
 
 class Task(ABC, Generic[Example]):
     """name: as the manifest has it. help: a noun phrase. data: the table ``[data]``.
-    formats: that it reads. flags: of its command, beside those of ``[data]``: the key of the recipe
-    that each sets, and its help.
+    formats: that it reads. flags: of its command, by name, beside those of ``[data]``.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
     data: ClassVar[type[DataSettings]] = DataSettings
     formats: ClassVar[tuple[str, ...]]
-    flags: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    flags: ClassVar[Mapping[str, Flag]] = {}
 
     # -- rows -------------------------------------------------------------------------------
 
