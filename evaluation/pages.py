@@ -155,12 +155,12 @@ def card_of(
 def _floors(manifest: Manifest) -> str:
     """What the figures are by other means, as training measured them."""
     units = {figure.name: figure.unit for figure in manifest.figures}
-    rows = [
-        (f"{name}{_unit(units[name])}", f"{floor['value']:.{digits_of(units[name])}f}", floor["floor"])
-        for floor in manifest.training[FLOORS]
-        for name in [floor["figure"]]
-    ]
-    return table(("figure", "value", "by"), rows)
+    rows = []
+    for floor in manifest.training[FLOORS]:
+        unit = units[floor["figure"]]
+        value = f"{floor['value']:.{digits_of(unit)}f}"
+        rows.append((f"{floor['figure']}{_unit(unit)}", value, floor["floor"], floor["split"]))
+    return table(("figure", "value", "by", "split"), rows)
 
 
 def _settings(training: Mapping[str, Any]) -> str:

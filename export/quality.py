@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,18 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from bundle.manifest import BATCH, FP32, FULL, INT8, QUICK, STEP_INPUTS, GraphSpec
+from bundle.manifest import BATCH, FP32, FULL, INT8, STEP_INPUTS, GraphSpec
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
-from bundle.tokenizer import Tokenizer
 from export.onnx_files import ExportRefused
-from training import scripts
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
-from training.task_run import figures_of, kept_held_out
+from training.task_run import figures_of, held_out_examples
 
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
 _ROUND_SECONDS = 0.2
-
-
-# A model, its tokenizers, the folder of data packages, whether it is the quick profile's, and the
-# command → its figures.
-Measure = Callable[
-    [Any, Mapping[str, Tokenizer], Path, bool, str], tuple[Figure, ...]
-]  # fmt: skip
 
 
 def int8_figures(
@@ -47,11 +37,11 @@ def int8_figures(
 
     Raises ExportRefused for a model of which nothing that was held out is known.
     """
-    measure = scripts.declared(trained.name, "held_out_figures") or _kept_by(trained, run)
-    if measure is None:
+    examples = held_out_examples(trained, data, run)
+    if examples is None:
         raise ExportRefused(
-            f"no held-out data is known for {trained.name!r}: no training script declares "
-            f"held_out_figures, and {run or Path('runs') / trained.name} keeps none"
+            f"no held-out data is known for {trained.name!r}: it has no recipe among the bundled "
+            f"models', and {run or Path('runs') / trained.name} keeps none"
         )
     profile = str(trained.training.get("profile", FULL))
     command = f"python -m export {trained.name} --int8"
@@ -64,23 +54,8 @@ def int8_figures(
             profile=profile,
         )
         for graph, precision in (("step_int8", INT8), ("step", FP32))
-        for figure in measure(
-            SteppedModel(folder, graph), trained.tokenizers, data, profile == QUICK, command
-        )
+        for figure in figures_of(examples, trained, SteppedModel(folder, graph), command)
     )
-
-
-def _kept_by(trained: TrainedModel, run: Path | None) -> Measure | None:
-    kept = kept_held_out(run or Path("runs") / trained.name)
-    if kept is None or kept.task != trained.task:
-        return None
-
-    def measure(
-        model: Any, tokenizers: Mapping[str, Tokenizer], data: Path, quick: bool, command: str
-    ) -> tuple[Figure, ...]:
-        return figures_of(kept, trained, model, command)
-
-    return measure
 
 
 class SteppedModel:

@@ -6,16 +6,17 @@ import random
 from pathlib import Path
 
 ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+)  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 TOPICS = {
     "billing": ("invoice", "charge", "refund", "card"),
     "shipping": ("parcel", "delivery", "courier", "address"),
     "login": ("password", "account", "reset", "locked"),
 }
-FILLERS = "please help with the my is not again today problem".split()
+FILLERS = ["please", "help", "with", "the", "my", "is", "not", "again", "today", "problem"]
 PEOPLE, PLACES = ("Ada", "Alan", "Grace", "Edsger"), ("Paris", "London", "Oslo", "Rome")
 
 
@@ -57,7 +58,9 @@ def write_texts(folder: Path, count: int) -> None:
     lines = sentences(count * 4)
     for number in range(count):
         first, *others = lines[4 * number : 4 * number + 4]
-        text = "\n".join((f"Chapter {number}", "", first.capitalize(), *(f"    {o}" for o in others)))
+        text = "\n".join(
+            (f"Chapter {number}", "", first.capitalize(), *(f"    {o}" for o in others))
+        )
         (folder / f"{number:03}.txt").write_text(text + "\n")
 
 

@@ -18,17 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.cli import run_script, started
-from training.config import (
-    TASK_RECIPES,
-    Recipe,
-    RecipeInvalid,
-    load_recipe,
-    models,
-)
+from training import config
+from training.bundled import bundled_task
+from training.config import TASK_RECIPES, Recipe, RecipeInvalid, load_recipe, models
+from training.data.packages import DATA_FOLDER
 from training.ddp import joined_team
+from training.run import started
 from training.run_table import compare_runs, list_runs
-from training.scripts import declared
 from training.task_run import TaskRun, train_task
 from training.tasks import TASKS, Task
 
@@ -38,11 +34,6 @@ RECIPE, RUNS, COMPARE = "recipe", "runs", "compare"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # A bundled model's options are those of its script.
-    if given and given[0] in models():
-        train = declared(given[0], "train")
-        assert train is not None, "a bundled model has a script"
-        return run_script(given[0], train, given[1:])
     chosen = _parser().parse_args(given)
     if chosen.command == RECIPE:
         print(_recipe_path(chosen.of).read_text(encoding="utf8"), end="")
@@ -51,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return list_runs(chosen.folder)
     if chosen.command == COMPARE:
         return compare_runs(chosen.first, chosen.second, chosen.folder)
-    return _train(TASKS[chosen.command], chosen, given)
+    if chosen.command in TASKS:
+        return _train_on_files(TASKS[chosen.command], chosen, given)
+    return _train_bundled(chosen, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for task in TASKS.values():
-        _add_options(commands.add_parser(task.name, help=task.help), task)
+        command = commands.add_parser(task.name, help=task.help)
+        _add_file_options(command, task)
+        _add_options(command)
+    for model in models():
+        command = commands.add_parser(model)  # without help: the description lists them
+        command.add_argument("--data", type=Path, help="folder of data packages (default: .data)")
+        _add_options(command)
     recipe = commands.add_parser(RECIPE, help="default recipe of a task, every key explained")
     recipe.add_argument("of", metavar="TASK", choices=[*TASKS, *models()])
     runs = commands.add_parser(RUNS, help="list of the runs")
@@ -75,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, task: Task[Any]) -> None:
+def _add_file_options(parser: argparse.ArgumentParser, task: Task[Any]) -> None:
     parser.add_argument("--name", required=True, type=_name, help="name of the model")
     parser.add_argument("--data", required=True, help="name of a file, or a pattern in quotes")
     for field in dataclasses.fields(task.data):
@@ -90,11 +89,16 @@ def _add_options(parser: argparse.ArgumentParser, task: Task[Any]) -> None:
         if flag.value is not None:
             taken = {"action": "store_const", "const": flag.value}
         parser.add_argument(f"--{name}", help=flag.help, **taken)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="TABLE.KEY=VALUE",
         help="any key of the recipe; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--recipe", type=Path, help="recipe file (default: the task's)")
+    parser.add_argument(
+        "--recipe", type=Path, help="recipe file (default: the one that recipe shows)"
+    )
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="minutes that training may take (default: any)"
     )
@@ -127,11 +131,11 @@ def _name(text: str) -> str:
 
 
 def _recipe_path(of: str) -> Path:
-    return TASK_RECIPES / f"{of}.toml" if of in TASKS else TASK_RECIPES.parent / f"{of}.toml"
+    return (TASK_RECIPES if of in TASKS else config.RECIPES) / f"{of}.toml"
 
 
 def recipe_of_command(task: Task[Any], chosen: argparse.Namespace) -> Recipe:
-    """The recipe with what the command says of the data and sets otherwise. Raises RecipeInvalid."""
+    """With what the command says of the data and sets otherwise. Raises RecipeInvalid."""
     recipe = load_recipe(chosen.recipe or _recipe_path(task.name), chosen.quick)
     recipe = recipe.with_value("data.files", chosen.data)
     for field in dataclasses.fields(task.data):
@@ -143,19 +147,48 @@ def recipe_of_command(task: Task[Any], chosen: argparse.Namespace) -> Recipe:
     return recipe.overridden(chosen.set)
 
 
-def _train(task: Task[Any], chosen: argparse.Namespace, given: Sequence[str]) -> int:
-    folder = chosen.out or Path("runs") / chosen.name
+def _train_on_files(task: Task[Any], chosen: argparse.Namespace, given: Sequence[str]) -> int:
     try:
-        if chosen.minutes < 0:
-            raise RecipeInvalid(f"--minutes is {chosen.minutes:g}; choose a number above 0")
         recipe = recipe_of_command(task, chosen)
     except RecipeInvalid as error:
         print(f"{chosen.name}: {error}", file=sys.stderr)
         return 1
+    return _train(task, chosen.name, recipe, chosen, given)
+
+
+def _train_bundled(chosen: argparse.Namespace, given: Sequence[str]) -> int:
+    model = chosen.command
+    try:
+        recipe = load_recipe(chosen.recipe or _recipe_path(model), chosen.quick)
+        task = bundled_task(model)
+        if task is None:
+            raise RecipeInvalid(f"{model}.toml: [data] names no module that reads its packages")
+        if chosen.data:
+            recipe = recipe.with_value("data.folder", str(chosen.data))
+        recipe = recipe.overridden(chosen.set)
+    except RecipeInvalid as error:
+        print(f"{model}: {error}", file=sys.stderr)
+        return 1
+    return _train(task, model, recipe, chosen, given)
+
+
+def _train(
+    task: Task[Any],
+    name: str,
+    recipe: Recipe,
+    chosen: argparse.Namespace,
+    given: Sequence[str],
+) -> int:
+    if chosen.minutes < 0:
+        print(f"{name}: --minutes is {chosen.minutes:g}; choose a number above 0", file=sys.stderr)
+        return 1
+    # The quick profile of a bundled model has a folder of its own.
+    is_quick_bundled = chosen.quick and name in models()
+    folder = chosen.out or Path("runs") / (f"{name}-quick" if is_quick_bundled else name)
     command = shlex.join(["python", "-m", "training", *(a for a in given if a != "--resume")])
     with joined_team() as team:
         run = TaskRun(
-            chosen.name, chosen.quick, chosen.resume, chosen.seed, folder, Path(), None, team,
+            name, chosen.quick, chosen.resume, chosen.seed, folder, DATA_FOLDER, None, team,
             recipe, command, chosen.minutes,
         )  # fmt: skip
         return started(lambda run: train_task(run, task), run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from copy import deepcopy
 from dataclasses import replace
@@ -31,8 +32,10 @@ def within_minutes(
     readings = minutes * 60 * _SPARE / (_seconds_of_step(model, task, batches) * len(batches))
     if readings >= _PARTS:
         return replace(settings, epochs=min(_MOST_EPOCHS, int(readings)))
-    parts = min(len(batches), max(1, round(_PARTS / readings)))
-    return replace(settings, epochs=max(1, int(readings * parts)), parts=parts)
+    parts = min(len(batches), math.ceil(_PARTS / readings))
+    # What stalls is judged by readings, not by their parts.
+    patience = settings.patience * parts
+    return replace(settings, epochs=max(1, int(readings * parts)), parts=parts, patience=patience)
 
 
 def _seconds_of_step(model: nn.Module, task: TrainingTask[Any], batches: list[Any]) -> float:

@@ -50,9 +50,9 @@ def _figures(trained: TrainedModel, measured: Sequence[Measurement]) -> str:
         floors = [
             f"{floor['value']:.2f} {floor['floor']}"
             for floor in trained.training["floors"]
-            if floor["figure"] == figure.name
+            if floor["figure"] == figure.name and figure.split.startswith(floor["split"])
         ]
-        name = f"{figure.name} ({figure.unit})"
+        name = f"{figure.name} ({figure.unit})" if figure.unit else figure.name
         interval = f"{found.low:.2f} to {found.high:.2f}, {found.method}"
         split = f"{figure.examples:,} · {figure.split}"
         rows.append((name, f"{figure.value:.2f}", interval, "; ".join(floors), split))

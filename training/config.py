@@ -104,7 +104,7 @@ class Recipe:
         return _filled(kind, self.data, f"{self.path.name}: [data]")
 
     def task_settings(self, kind: type[TaskSettings]) -> TaskSettings:
-        """The table ``[task]`` as the frozen settings of a script; each of them is given."""
+        """The table ``[task]`` as the frozen settings of a task; each of them is given."""
         return _filled(kind, self.task, f"{self.path.name}: [task]")
 
     def fit_settings(self, seed: int) -> FitSettings:
@@ -148,7 +148,8 @@ class Recipe:
     def with_value(self, key: str, value: Any) -> Recipe:
         """With another value at ``table.key``, or ``table.key.key``."""
         table, _, rest = key.partition(".")
-        return replace(self, **{table: _with(getattr(self, table), rest.split("."), value)})
+        changed: Any = {table: _with(getattr(self, table), rest.split("."), value)}
+        return replace(self, **changed)
 
     def chosen(self, values: Mapping[str, Any]) -> Recipe:
         """With ``values``, by their keys, wherever the recipe leaves the choice to the data."""

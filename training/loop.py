@@ -1,4 +1,4 @@
-"""The training loop: every script's, stoppable at any step and resumed at the same one."""
+"""The training loop: every task's, stoppable at any step and resumed at the same one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class FitSettings:
 
 
 class TrainingTask(Protocol[ModelT]):
-    """What a script teaches a model."""
+    """What a task teaches a model."""
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """The batches of one epoch, the same each time it is asked for."""

@@ -8,7 +8,7 @@ place of a part; what they hold is then left out of the training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -32,6 +32,12 @@ class Splits(Generic[Example]):
     @property
     def every(self) -> list[Example]:
         return [*self.train, *self.validation, *self.held_out]
+
+
+def splits_of(parts: Mapping[str, Sequence[Example]], name: str) -> Splits[Example]:
+    """Of a data set that splits itself, into ``train``, ``validation`` and ``held-out``. name: of
+    what is held out."""
+    return Splits(parts["train"], parts["validation"], parts["held-out"], name=name)
 
 
 @dataclass(frozen=True)
@@ -125,4 +131,4 @@ def epochs_of(batches: int) -> int:
     return min(60, max(5, round(3_000 / max(1, batches))))
 
 
-__all__ = ["Shares", "Splits", "epochs_of", "hidden_size", "place_of", "split_rows"]
+__all__ = ["Shares", "Splits", "epochs_of", "hidden_size", "place_of", "split_rows", "splits_of"]

@@ -52,7 +52,8 @@ def read_tokenizer_json(path: Path, texts: Sequence[str], has_markers: bool) -> 
         content = json.loads(path.read_text(encoding="utf8"))
         model = content["model"]
         vocabulary = model["vocab"]
-        names = [entry[0] for entry in vocabulary] if isinstance(vocabulary, list) else vocabulary
+        is_scored = isinstance(vocabulary, list)
+        names = [str(entry[0]) for entry in vocabulary] if is_scored else list(vocabulary)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataInvalid(
             f"{path} is no tokenizer.json of Hugging Face's tokenizers: {error!r}; save one with "

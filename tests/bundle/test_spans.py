@@ -35,9 +35,7 @@ def test_the_path_is_the_likeliest_legal_one():
         legal = [
             path
             for path in product(range(len(LABELS)), repeat=4)
-            if all(
-                is_legal(LABELS[path[n - 1]] if n else "", LABELS[path[n]]) for n in range(4)
-            )
+            if all(is_legal(LABELS[path[n - 1]] if n else "", LABELS[path[n]]) for n in range(4))
         ]
         best = max(legal, key=lambda path: sum(np.log(rows[n, k]) for n, k in enumerate(path)))
         assert paths.best(rows).tolist() == list(best)

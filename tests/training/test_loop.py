@@ -160,7 +160,9 @@ def test_without_a_terminal_a_line_says_how_long_it_takes(tmp_path, monkeypatch,
     Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 12
-    assert re.match(r"epoch 1/3, batch 1 of 4: loss [\d.]+ \([\d.]+\), [\d.]+ minutes left", lines[0])
+    assert re.match(
+        r"epoch 1/3, batch 1 of 4: loss [\d.]+ \([\d.]+\), [\d.]+ minutes left", lines[0]
+    )
 
 
 def test_sigterm_stops_as_ctrl_c_does(tmp_path):

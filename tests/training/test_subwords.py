@@ -9,7 +9,7 @@ from training.readers import DataInvalid
 from training.subwords import learn_subwords, learn_words, read_tokenizer_json
 
 TEXTS = [
-    "The man went to the town.\n\n    The woman, \"Ada\", stayed; it's well-made!\n",
+    'The man went to the town.\n\n    The woman, "Ada", stayed; it\'s well-made!\n',
     "the town  and the\tman\nThe end",
 ]
 
@@ -100,7 +100,7 @@ def test_the_pieces_of_a_unigram_tokenizer_are_taken(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": {"vocab": 3}}', '{"model": []}'])
 def test_what_is_no_tokenizer_json_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(DataInvalid, match="no tokenizer.json of Hugging Face's tokenizers"):
+    with pytest.raises(DataInvalid, match=r"no tokenizer\.json of Hugging Face's tokenizers"):
         read_tokenizer_json(tmp_path / "tokenizer.json", ["a"], has_markers=False)
 
 

@@ -76,7 +76,7 @@ def read_files(
 
     Raises DataInvalid.
     """
-    tables = []
+    tables: list[Table] = []
     for path in paths_of(pattern):
         # A folder, or what is not there, is refused by the reader with a better reason.
         of_path = format_of(path, chosen, formats) if path.is_file() else formats[0]

@@ -17,10 +17,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from bundle.tokenizer import Tokenizer
 from training.checkpoint import TrainedModel
 from training.config import Recipe
+from training.data.packages import DataPackage
 from training.held_out import HeldOut
-from training.loop import TrainingTask
+from training.loop import FitSettings, History, TrainingTask
 from training.models import Config
-from training.readers import BadRows, DataInvalid, Table, read_files
+from training.readers import BadRows, DataInvalid, Table, digest_of, read_files
+from training.run import Run
 from training.splits import Shares, Splits, split_rows
 
 Example = TypeVar("Example")
@@ -31,6 +33,11 @@ HEADER = ("auto", "yes", "no")
 def option(default: Any, help: str) -> Any:
     """A key of ``[data]`` that is a flag of its task's command too."""
     return field(default=default, metadata={"help": help})
+
+
+def data_name(recipe: Recipe) -> str:
+    """What a description calls the data: the file, without its folders."""
+    return Path(str(recipe.data.get("files", recipe.path))).name
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class DataSettings:
     header: str = option("auto", "whether the first line is a header: auto, yes or no")
     skip_bad: int = option(0, "bad rows that are left out before one is an error (default: 0)")
     licence: str = option("", "licence of the data, for the manifest (default: not stated)")
+    description: str = option("", "sentence that says what the model does (default: the task's)")
     validation_share: float = 0.1
     held_out_share: float = 0.1
     most: int = 0
@@ -76,7 +84,8 @@ class Prepared:
     """All that training needs of a recipe and rows, and what a bundle says of them.
 
     recipe: with nothing left to choose. build: the untrained model of ``config``. facts: what
-    was inferred, (what, value) each, printed first. finish: what is done to the trained model.
+    was inferred, (what, value) each, printed first. fit: how the run trains it, where that is in
+    more stages than one. finish: what is done to the trained model.
     """
 
     recipe: Recipe
@@ -89,12 +98,15 @@ class Prepared:
     facts: Sequence[tuple[str, str]]
     labels: tuple[str, ...] = ()
     vector: tuple[str, ...] = ()
+    fit: Callable[[Run, FitSettings], tuple[Any, History]] | None = None
     finish: Callable[[Any], None] = lambda model: None
 
 
 class Task(ABC, Generic[Example]):
     """name: as the manifest has it. help: a noun phrase. data: the table ``[data]``.
     formats: that it reads. flags: of its command, by name, beside those of ``[data]``.
+    beams: widths of the beam searches that its figures are measured by; None where nothing is
+    decoded. packages: of a bundled model, the data it learns.
     """
 
     name: ClassVar[str]
@@ -102,6 +114,8 @@ class Task(ABC, Generic[Example]):
     data: ClassVar[type[DataSettings]] = DataSettings
     formats: ClassVar[tuple[str, ...]]
     flags: ClassVar[Mapping[str, Flag]] = {}
+    beams: ClassVar[tuple[int | None, ...]] = (None,)
+    packages: ClassVar[tuple[DataPackage, ...]] = ()
 
     # -- rows -------------------------------------------------------------------------------
 
@@ -184,8 +198,16 @@ class Task(ABC, Generic[Example]):
         """The held-out examples as questions, and what answers to them are worth."""
 
     @abstractmethod
-    def answers(self, model: Any, trained: TrainedModel, questions: Sequence[Any]) -> list[Any]:
-        """What ``model`` answers: PyTorch's, or what is called like it. trained: of whom it is."""
+    def answers(
+        self, model: Any, trained: TrainedModel, questions: Sequence[Any], beam: int | None = None
+    ) -> list[Any]:
+        """What ``model`` answers: PyTorch's, or what is called like it. trained: of whom it is.
+        beam: one of ``beams``.
+        """
+
+    def split_name(self, split: str, beam: int | None) -> str:
+        """Of what is held out, as figures measured by ``beam`` name it."""
+        return split
 
     @abstractmethod
     def floors(
@@ -195,11 +217,25 @@ class Task(ABC, Generic[Example]):
         by the name of each way."""
 
     def example_from_json(self, content: Any) -> Example:
-        """The inverse of example_to_json: a run keeps what it held out."""
+        """The inverse of example_to_json: a run on files keeps what it held out."""
         raise NotImplementedError
 
     def example_to_json(self, example: Example) -> Any:
         return dataclasses.asdict(example)  # type: ignore[call-overload]
+
+    def sources(self, recipe: Recipe) -> tuple[dict[str, str], ...]:
+        """What a manifest records of the data: of packages, or of the files of a recipe."""
+        if self.packages:
+            return tuple(package.describe() for package in self.packages)
+        settings = recipe.data_settings(self.data)
+        return (
+            {
+                "package": Path(settings.files).name,
+                "version": "a file of its own",
+                "sha256": digest_of(settings.files),
+                "licence": settings.licence or "not stated",
+            },
+        )
 
     def pictures(
         self, trained: TrainedModel, held_out: HeldOut[Any, Any], folder: Path

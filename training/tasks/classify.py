@@ -20,7 +20,7 @@ from training.batching import similar_lengths
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.floors.naive_bayes import NaiveBayes, character_features, word_features
-from training.held_out import BEST, Confusion, HeldOut
+from training.held_out import BEST, Confusion, FigureName, HeldOut
 from training.measurements import Measurement, macro_f1, share
 from training.models.classifier import Classifier, ClassifierConfig
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Table
@@ -197,9 +197,9 @@ class Classify(Task[Labelled]):
         self, examples: Sequence[Labelled], trained: TrainedModel
     ) -> HeldOut[str, Sequence[str]]:
         truth = [example.label for example in examples]
-        figures = [("accuracy", "%"), ("macro F1", "%")]
+        figures = [FigureName("accuracy", "%"), FigureName("macro F1", "%")]
         if len(trained.labels) > 2 * BEST:
-            figures.append((f"right among {BEST}", "%"))
+            figures.append(FigureName(f"right among {BEST}", "%"))
 
         def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
             first = [best[0] for best in answers]
@@ -217,7 +217,11 @@ class Classify(Task[Labelled]):
 
     @torch.no_grad()
     def answers(
-        self, model: Any, trained: TrainedModel, questions: Sequence[str]
+        self,
+        model: Any,
+        trained: TrainedModel,
+        questions: Sequence[str],
+        beam: int | None = None,
     ) -> list[list[str]]:
         tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
         rows = [

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
 from training.checkpoint import TrainedModel
 from training.config import Recipe
-from training.held_out import BEST, BLANK, HeldOut
+from training.held_out import BEST, BLANK, FigureName, HeldOut
 from training.measurements import Measurement, ratio
 from training.models.fill import Fill, FillConfig
 from training.readers import CSV, JSONL, LINES, PARQUET, TEXT, TSV, BadRows, DataInvalid, Table
 from training.splits import Splits, epochs_of, hidden_size
-from training.tasks.base import DataSettings, Prepared, Task, option
+from training.tasks.base import DataSettings, Prepared, Task, data_name, option
 from training.tasks.texts import MOST_WORDS, count_vocabulary
 
 EVALUATION_BATCH = 32
@@ -218,7 +217,7 @@ class FillIn(Task[Line]):
         return Prepared(
             recipe, config, Fill, training, {"input": tokenizer}, {"input_tokens": limit},
             f"Fills a blank with one of {len(candidates):,} words, from the words on both its "
-            f"sides, as {Path(recipe.data['files']).name} has them.",
+            f"sides, as {data_name(recipe)} has them.",
             facts, candidates,
         )  # fmt: skip
 
@@ -249,12 +248,16 @@ class FillIn(Task[Line]):
                 measured.append(ratio(right, asked, len(blanks), "texts", scale=100))
             return measured
 
-        figures = [("right at first", "%"), (f"right among {BEST}", "%")]
+        figures = [FigureName("right at first", "%"), FigureName(f"right among {BEST}", "%")]
         return HeldOut([text for _, text, _ in blanks], measure, figures=figures)
 
     @torch.no_grad()
     def answers(
-        self, model: Any, trained: TrainedModel, questions: Sequence[str]
+        self,
+        model: Any,
+        trained: TrainedModel,
+        questions: Sequence[str],
+        beam: int | None = None,
     ) -> list[list[str]]:
         tokenizer = trained.tokenizers["input"]
         rows = []

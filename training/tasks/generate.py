@@ -19,7 +19,7 @@ from bundle.tokenizer import Tokenizer
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.floors.ngram import NGram
-from training.held_out import HeldOut
+from training.held_out import FigureName, HeldOut
 from training.likelihood import Reader, nats_of
 from training.measurements import Measurement, ratio
 from training.models.cells import State
@@ -27,12 +27,12 @@ from training.models.generator import Generator, GeneratorConfig
 from training.readers import CSV, JSONL, LINES, PARQUET, TEXT, TSV, BadRows, DataInvalid, Table
 from training.splits import Splits, epochs_of, hidden_size
 from training.subwords import learn_subwords, learn_words, read_tokenizer_json
-from training.tasks.base import DataSettings, Flag, Prepared, Task, option
+from training.tasks.base import DataSettings, Flag, Prepared, Task, data_name, option
 from training.tasks.texts import count_vocabulary
 
 CHARACTERS, WORDS, PIECES = "characters", "words", "pieces"
 LIMIT = 8192  # tokens of a prompt, and of what is written
-SCORED_TOGETHER = 2_000  # tokens of a held-out question
+SCORED_TOGETHER = 4_000  # tokens of a held-out question
 CONTEXT = 256  # tokens before them that are only read
 MOST_SCORED = 200_000  # held-out tokens that are measured
 SIDE_BY_SIDE = 32  # questions that are read together
@@ -92,6 +92,8 @@ class GenerateTask:
             random.Random(self.seed * 10_007 + epoch).shuffle(order)
         joined = torch.cat(order)
         width = (len(joined) - offset - 1) // (lanes * window) * window
+        if width < window:
+            return []
         text = joined[offset : offset + lanes * width + 1]
         inputs = text[:-1].view(lanes, width).split(window, dim=1)
         targets = text[1:].view(lanes, width).split(window, dim=1)
@@ -141,6 +143,11 @@ def nats_of_pieces(model: Reader, pieces: Sequence[tuple[Tensor, int]]) -> list[
         for number, nats in zip(part, nats_of(model, [pieces[n] for n in part]), strict=True):
             found[number] = nats
     return found
+
+
+def nats_per_token(model: Reader, ids: Tensor) -> float:
+    """Mean -log p of each of ``ids`` (tokens,) but the first."""
+    return float(torch.cat(nats_of_pieces(model, pieces_of([ids]))).mean())
 
 
 class Generate(Task[Document]):
@@ -254,7 +261,7 @@ class Generate(Task[Document]):
             recipe, config, Generator, training, {"input": tokenizer, "output": tokenizer},
             {"input_tokens": LIMIT, "output_tokens": LIMIT},
             f"Goes on with a text, in {kind if kind in (CHARACTERS, WORDS) else PIECES} that it "
-            f"learnt from {Path(recipe.data['files']).name}.",
+            f"learnt from {data_name(recipe)}.",
             facts,
         )  # fmt: skip
 
@@ -286,9 +293,9 @@ class Generate(Task[Document]):
         if not questions:
             raise DataInvalid("what is held out has no text of two tokens; give longer texts")
         unit = _unit(tokenizer)
-        figures = [("loss", f"nats a {unit}")]
+        figures = [FigureName("loss", f"nats a {unit}")]
         if unit != "character":
-            figures.append(("loss by characters", "nats a character"))
+            figures.append(FigureName("loss by characters", "nats a character"))
 
         def measure(answers: Sequence[Sequence[float]]) -> list[Measurement]:
             nats = [each for answer in answers for each in answer]
@@ -304,7 +311,11 @@ class Generate(Task[Document]):
         return HeldOut(questions, measure, figures=figures)
 
     def answers(
-        self, model: Any, trained: TrainedModel, questions: Sequence[Question]
+        self,
+        model: Any,
+        trained: TrainedModel,
+        questions: Sequence[Question],
+        beam: int | None = None,
     ) -> list[list[float]]:
         tokenizer = trained.tokenizers["input"]
         pieces = [(torch.tensor(tokenizer.encode(text).ids), read) for text, read in questions]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from sacrebleu.metrics import BLEU, CHRF
@@ -26,16 +26,17 @@ from training.bpe import cut_at_random
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.floors.nearest import NearestText
-from training.held_out import HeldOut
+from training.held_out import FigureName, HeldOut
 from training.measurements import ROUNDS, Measurement, ratio, share
 from training.metrics import edit_distance
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Table
 from training.splits import Splits, epochs_of, hidden_size
-from training.tasks.base import DataSettings, Prepared, Task, option
+from training.tasks.base import DataSettings, Prepared, Task, data_name, option
 from training.tasks.texts import (
     CHARACTERS,
     PIECES,
+    SYMBOLS,
     choose_writer,
     length_facts,
     limit_for,
@@ -207,6 +208,7 @@ class Seq2SeqOfFiles(Task[Pair]):
     help = "a text made of another: CSV, TSV, JSONL or Parquet with sources and targets"
     data = Seq2SeqData
     formats = (TSV, CSV, JSONL, PARQUET)
+    beams: ClassVar[tuple[int | None, ...]] = (1,)
 
     def has_header(self, settings: Seq2SeqData) -> bool:
         """Two columns that nobody names have no header, as files of pairs do."""
@@ -254,9 +256,9 @@ class Seq2SeqOfFiles(Task[Pair]):
             recipe = recipe.chosen({f"task.{side}_tokens": kind})
             kind = recipe.task[f"{side}_tokens"]
             recipe = recipe.chosen({f"task.{side}_vocabulary": most})
-            if kind not in (CHARACTERS, PIECES):
+            if kind not in (CHARACTERS, PIECES, SYMBOLS):
                 raise DataInvalid(
-                    f"task.{side}_tokens is {kind!r}; choose {CHARACTERS} or {PIECES}"
+                    f"task.{side}_tokens is {kind!r}; choose {CHARACTERS}, {PIECES} or {SYMBOLS}"
                 )
             is_source = side == "source"
             lowercase = is_source and bool(recipe.task["lowercase_source"])
@@ -297,7 +299,7 @@ class Seq2SeqOfFiles(Task[Pair]):
         return Prepared(
             recipe, config, Seq2Seq, training, {"input": source, "output": target},
             {"input_tokens": settings.source_limit, "output_tokens": settings.target_limit},
-            f"Makes a text of another, as {Path(recipe.data['files']).name} has pairs of them.",
+            f"Makes a text of another, as {data_name(recipe)} has pairs of them.",
             facts,
         )  # fmt: skip
 
@@ -311,10 +313,14 @@ class Seq2SeqOfFiles(Task[Pair]):
         if not wanted:
             raise DataInvalid("every held-out source is longer than the limit; raise source_limit")
         unit = "character" if writer.kind == CHARACTERS else "word"
-        figures = [("right", "%"), (f"{unit} error rate", "%"), ("chrF", "points")]
+        figures = [
+            FigureName("right", "%"),
+            FigureName(f"{unit} error rate", "%"),
+            FigureName("chrF", "points"),
+        ]
         words = statistics.median(len(targets[0].split()) for targets in wanted.values())
         if words >= _SENTENCE:
-            figures.append(("BLEU", "points"))
+            figures.append(FigureName("BLEU", "points"))
 
         def cut(text: str) -> list[str]:
             return list(text) if unit == "character" else text.split()
@@ -337,11 +343,16 @@ class Seq2SeqOfFiles(Task[Pair]):
 
         return HeldOut(list(wanted), measure, figures=figures)
 
-    def answers(self, model: Any, trained: TrainedModel, questions: Sequence[str]) -> list[str]:
-        return write(
-            model, trained.tokenizers["input"], trained.tokenizers["output"], questions,
-            trained.limits["input_tokens"], BeamSettings(1, 1.0, trained.limits["output_tokens"]),
-        )  # fmt: skip
+    def answers(
+        self,
+        model: Any,
+        trained: TrainedModel,
+        questions: Sequence[str],
+        beam: int | None = None,
+    ) -> list[str]:
+        search = BeamSettings(beam or 1, 1.0, trained.limits["output_tokens"])
+        reader, writer = trained.tokenizers["input"], trained.tokenizers["output"]
+        return write(model, reader, writer, questions, trained.limits["input_tokens"], search)
 
     def floors(
         self, splits: Splits[Pair], trained: TrainedModel, questions: Sequence[str]
@@ -385,6 +396,11 @@ def _named(table: Table) -> Table:
 
 def _corpus_score(metric: Any, answers: Sequence[str], wanted: Sequence[str]) -> Measurement:
     """With the interval that sacrebleu prints as "μ ± ci"."""
-    found = metric.corpus_score(list(answers), [list(wanted)], n_bootstrap=ROUNDS)
+    try:
+        found = metric.corpus_score(list(answers), [list(wanted)], n_bootstrap=ROUNDS)
+    except TypeError:
+        # It cannot average scores of which some are exactly 0, as those of bad models are.
+        score = metric.corpus_score(list(answers), [list(wanted)]).score
+        return Measurement(score, len(answers), score, score, "no interval")
     low, high = found._mean - found._ci, found._mean + found._ci
     return Measurement(found.score, len(answers), low, high, "bootstrap over rows (sacrebleu)")

@@ -22,7 +22,7 @@ from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
 from training.checkpoint import TrainedModel
 from training.config import Recipe
-from training.held_out import Confusion, HeldOut
+from training.held_out import Confusion, FigureName, HeldOut
 from training.measurements import Measurement, f1, ratio
 from training.models.options import HIDDEN_AND_OUTPUT
 from training.models.tagger import NO_LABEL, Tagger, TaggerConfig
@@ -245,6 +245,7 @@ class Tag(Task[Sentence]):
             recipe = recipe.with_value("model.recurrent.bidirectional", False)
             recipe = recipe.with_value("model.recurrent.recurrence", HIDDEN_AND_OUTPUT)
             recipe = recipe.with_value("model.label_embedding_size", 32)
+            recipe = recipe.with_value("model.legal_spans", is_bio(labels))
         recipe = recipe.chosen({"fit.epochs": epochs_of(len(splits.train) // settings.batch)})
         tokenizer = make_tokenizer(counts, settings.vocabulary, settings.endings)
         numbers = {label: number for number, label in enumerate(labels)}
@@ -257,6 +258,13 @@ class Tag(Task[Sentence]):
         config = recipe.config(
             TaggerConfig, vocabulary_size=len(tokenizer.vocabulary), labels=len(labels)
         )
+
+        def build(config: TaggerConfig) -> Tagger:
+            model = Tagger(config)
+            if config.legal_spans:
+                model.forbid(labels)
+            return model
+
         few = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
         facts = [
             ("labels", f"{len(labels)}: {few}"),
@@ -266,7 +274,7 @@ class Tag(Task[Sentence]):
         ]  # fmt: skip
         how = "as it comes, knowing what came before" if settings.online else "in its sentence"
         return Prepared(
-            recipe, config, Tagger, training, {"input": tokenizer},
+            recipe, config, build, training, {"input": tokenizer},
             {"input_tokens": settings.input_limit},
             f"Labels each token {how}, as one of {len(labels)}: {few}.", facts, labels,
         )  # fmt: skip
@@ -281,14 +289,14 @@ class Tag(Task[Sentence]):
                 f"every held-out sentence has more than {limit} tokens; raise task.input_limit"
             )
         known = {*trained.tokenizers["input"].vocabulary.symbols}
-        figures = [("accuracy", "%")]
+        figures = [FigureName("accuracy", "%")]
         lacking = [[token not in known for token in sentence.tokens] for sentence in kept]
         has_unknown = any(map(any, lacking))
         if has_unknown:
-            figures.append(("accuracy on unknown tokens", "%"))
+            figures.append(FigureName("accuracy on unknown tokens", "%"))
         marks_spans = is_bio(trained.labels)
         if marks_spans:
-            figures.append(("span F1", "%"))
+            figures.append(FigureName("span F1", "%"))
 
         def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
             right = [
@@ -320,7 +328,11 @@ class Tag(Task[Sentence]):
 
     @torch.no_grad()
     def answers(
-        self, model: Any, trained: TrainedModel, questions: Sequence[Sequence[str]]
+        self,
+        model: Any,
+        trained: TrainedModel,
+        questions: Sequence[Sequence[str]],
+        beam: int | None = None,
     ) -> list[list[str]]:
         tokenizer, labels = trained.tokenizers["input"], trained.labels
         paths = LegalPaths(labels) if is_bio(labels) else None

@@ -11,6 +11,7 @@ from bundle.vocabulary import Vocabulary
 from training.bpe import learn_pieces
 
 WORDS, CHARACTERS, PIECES = "words", "characters", "pieces"
+SYMBOLS = "symbols"  # what stands between spaces
 
 MOST_WORDS = 30_000
 _SHORT = 24  # characters of a text that is read character by character
@@ -55,7 +56,7 @@ def count_vocabulary(symbols: Iterable[str], most: int, has_markers: bool = Fals
 def make_tokenizer(
     kind: str, texts: Sequence[str], most: int, lowercase: bool = False, has_markers: bool = False
 ) -> Tokenizer:
-    """A tokenizer of WORDS, CHARACTERS or PIECES over ``texts``, of ``most`` ids at most."""
+    """A tokenizer of one of these kinds over ``texts``, of ``most`` ids at most."""
     if kind == PIECES:
         return learn_pieces(texts, most, lowercase, has_markers)
     symbols = (symbol for text in texts for symbol in split(kind, text, lowercase))

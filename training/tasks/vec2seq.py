@@ -20,7 +20,7 @@ from training.batching import similar_lengths
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.floors.nearest import nearest_vectors
-from training.held_out import HeldOut
+from training.held_out import FigureName, HeldOut
 from training.measurements import Measurement, ratio, share
 from training.metrics import overlap_f1
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
@@ -30,6 +30,7 @@ from training.tasks.base import DataSettings, Prepared, Task, option
 from training.tasks.texts import (
     CHARACTERS,
     PIECES,
+    SYMBOLS,
     choose_writer,
     length_facts,
     limit_for,
@@ -159,6 +160,7 @@ class Vec2Seq(Task[Described]):
     help = "a text for each row of numbers: CSV, TSV, JSONL or Parquet"
     data = Vec2SeqData
     formats = (CSV, TSV, JSONL, PARQUET)
+    beams = (1,)
 
     def examples(
         self, table: Table, settings: Vec2SeqData, bad_rows: BadRows
@@ -199,8 +201,10 @@ class Vec2Seq(Task[Described]):
         kind, why = choose_writer(texts)
         recipe = recipe.chosen({"task.tokens": kind})
         kind = recipe.task["tokens"]
-        if kind not in (CHARACTERS, PIECES):
-            raise DataInvalid(f"task.tokens is {kind!r}; choose {CHARACTERS} or {PIECES}")
+        if kind not in (CHARACTERS, PIECES, SYMBOLS):
+            raise DataInvalid(
+                f"task.tokens is {kind!r}; choose {CHARACTERS}, {PIECES} or {SYMBOLS}"
+            )
         recipe = recipe.chosen({"task.vocabulary": pieces_for(texts) if kind == PIECES else 2_000})
         output = make_tokenizer(kind, texts, recipe.task["vocabulary"], has_markers=True)
         lengths = [len(output.split(example.text)) for example in splits.every]
@@ -248,10 +252,14 @@ class Vec2Seq(Task[Described]):
         self, examples: Sequence[Described], trained: TrainedModel
     ) -> HeldOut[Sequence[float], str]:
         wanted = [example.text for example in examples]
-        figures = [("right", "%"), ("first word right", "%"), ("F1 of words", "")]
+        figures = [
+            FigureName("right", "%"),
+            FigureName("first word right", "%"),
+            FigureName("F1 of words", ""),
+        ]
 
         def measure(answers: Sequence[str]) -> list[Measurement]:
-            pairs = [(_words(a), _words(b)) for a, b in zip(answers, wanted, strict=True)]
+            pairs = [(words_of(a), words_of(b)) for a, b in zip(answers, wanted, strict=True)]
             overlaps = [overlap_f1(said, own) for said, own in pairs]
             return [
                 share([said == own for said, own in pairs]),
@@ -262,7 +270,11 @@ class Vec2Seq(Task[Described]):
         return HeldOut([list(example.values) for example in examples], measure, figures=figures)
 
     def answers(
-        self, model: Any, trained: TrainedModel, questions: Sequence[Sequence[float]]
+        self,
+        model: Any,
+        trained: TrainedModel,
+        questions: Sequence[Sequence[float]],
+        beam: int | None = None,
     ) -> list[str]:
         most = trained.limits["output_tokens"]
         return write(model, torch.tensor(questions), trained.tokenizers["output"], most)
@@ -280,7 +292,7 @@ class Vec2Seq(Task[Described]):
         return ", ".join(f"{value:g}" for value in question), answer
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """What texts are compared by: their words, whatever the case and the marks."""
     return [word for word in split("words", text, lowercase=True) if word[0].isalnum()]
 

@@ -1,11 +1,10 @@
-"""The command line and the folder of one training run, the same for every script."""
+"""One training run: its profile, its seed and its folder, the same for every task."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,8 @@ from torch import nn
 from bundle.manifest import FULL, QUICK
 from training.checkpoint import TrainedModel, revision
 from training.config import RECIPES, Recipe, RecipeInvalid, load_recipe
-from training.data.packages import DATA_FOLDER, DataUnavailable
-from training.ddp import ProcessGroup, joined_team
+from training.data.packages import DataUnavailable
+from training.ddp import ProcessGroup
 from training.loop import (
     CHECKPOINT,
     AnyModel,
@@ -32,7 +31,6 @@ from training.loop import (
 )
 from training.models.embedding import round_large_tables
 from training.readers import DataInvalid
-from training.scripts import module_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -51,9 +49,8 @@ class NonLeaderExit(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a training script: its profile, its seed, its folders.
-
-    recipe_file: None for the model's own. team: of the processes that train together.
+    """folder: of the run; data: of data packages. recipe_file: None for the model's own. team: of
+    the processes that train together.
     """
 
     model: str
@@ -69,7 +66,7 @@ class Run:
     def command(self) -> str:
         quick = " --quick" if self.quick else ""
         recipe = f" --recipe {self.recipe_file}" if self.recipe_file else ""
-        return f"python -m {module_of(self.model)}{quick}{recipe} --seed {self.seed}"
+        return f"python -m training {self.model}{quick}{recipe} --seed {self.seed}"
 
     @property
     def profile(self) -> str:
@@ -184,39 +181,6 @@ def _plot(history: History, path: Path, title: str) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def run_script(
-    model: str, train: Callable[[Run], None], arguments: Sequence[str] | None = None
-) -> int:
-    """Parse the command line every script shares, train, and turn failures into exit codes."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module_of(model)}")
-    parser.add_argument("--quick", action="store_true", help="small model, about two minutes")
-    parser.add_argument(
-        "--recipe", type=Path, help=f"recipe file (default: training/{RECIPES.name}/{model}.toml)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continuation from the last checkpoint"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, help="seed of weights, batches and dropout (default: 1)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=None, help="folder of the run (default: runs/MODEL)"
-    )
-    parser.add_argument(
-        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
-    )
-    chosen = parser.parse_args(arguments)
-    folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
-    with joined_team() as team:
-        return started(
-            train,
-            Run(
-                model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data,
-                chosen.recipe, team,
-            ),
-        )  # fmt: skip
 
 
 def started(train: Callable[[AnyRun], None], run: AnyRun) -> int:
