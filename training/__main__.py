@@ -96,9 +96,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="TABLE.KEY=VALUE",
         help="any key of the recipe; may be given several times",
     )  # fmt: skip
-    parser.add_argument(
-        "--recipe", type=Path, help="recipe file (default: the one that recipe shows)"
-    )
+    parser.add_argument("--recipe", type=Path, help="recipe file (default: what `recipe` prints)")
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="minutes that training may take (default: any)"
     )
@@ -136,7 +134,9 @@ def _recipe_path(of: str) -> Path:
 
 def recipe_of_command(task: Task[Any], chosen: argparse.Namespace) -> Recipe:
     """With what the command says of the data and sets otherwise. Raises RecipeInvalid."""
-    recipe = load_recipe(chosen.recipe or _recipe_path(task.name), chosen.quick)
+    recipe = load_recipe(_recipe_path(task.name), chosen.quick)
+    if chosen.recipe:
+        recipe = recipe.under(load_recipe(chosen.recipe, chosen.quick))
     recipe = recipe.with_value("data.files", chosen.data)
     for field in dataclasses.fields(task.data):
         if (value := getattr(chosen, field.name, None)) is not None:

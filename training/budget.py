@@ -14,7 +14,7 @@ from torch import nn
 from training.loop import FitSettings, TrainingTask
 
 _TRIED = 6  # steps that are timed, after one that is not
-_SPARE = 0.9  # of the minutes: reading, validating and measuring take the rest
+_SHARE = 0.8  # of the minutes; reading, validating and measuring take the rest
 _PARTS = 4  # epochs at least, for a choice among them
 _MOST_EPOCHS = 200
 
@@ -29,7 +29,7 @@ def within_minutes(
     trains the same.
     """
     batches = list(task.batches(0))
-    readings = minutes * 60 * _SPARE / (_seconds_of_step(model, task, batches) * len(batches))
+    readings = minutes * 60 * _SHARE / (_seconds_of_step(model, task, batches) * len(batches))
     if readings >= _PARTS:
         return replace(settings, epochs=min(_MOST_EPOCHS, int(readings)))
     parts = min(len(batches), math.ceil(_PARTS / readings))

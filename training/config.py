@@ -162,22 +162,31 @@ class Recipe:
     def overridden(self, assignments: Sequence[str]) -> Recipe:
         """With ``table.key=value`` of each, a value as TOML writes it, or else a plain text.
 
-        Raises RecipeInvalid for a key that the recipe does not have: a default recipe has all.
+        Raises RecipeInvalid as known_key() does.
         """
         recipe = self
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
-            key = key.strip()
             if not equals:
                 raise RecipeInvalid(f"--set {assignment} has no value; write table.key=value")
-            if recipe.value(key) is None:
-                near = difflib.get_close_matches(key, list(recipe.values()), 3, 0.4)
-                raise RecipeInvalid(
-                    f"--set {key} is no key of {self.path.name}; near it: {', '.join(near)}"
-                    if near
-                    else f"--set {key} is no key of {self.path.name}"
-                )
-            recipe = recipe.with_value(key, _toml_value(text.strip()))
+            recipe = recipe.with_value(self.known_key(key.strip()), _toml_value(text.strip()))
+        return recipe
+
+    def known_key(self, key: str) -> str:
+        """``key`` itself. Raises RecipeInvalid for one that this recipe does not have, but of
+        ``[model]``: its options are more than a recipe names, and checked when it is built.
+        """
+        if self.value(key) is not None or (key.startswith("model.") and len(key) > len("model.")):
+            return key
+        near = difflib.get_close_matches(key, list(self.values()), 3, 0.4)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise RecipeInvalid(f"{key} is no key of {self.path.name}{hint}")
+
+    def under(self, own: Recipe) -> Recipe:
+        """This one with whatever ``own`` says otherwise. Raises RecipeInvalid as known_key()."""
+        recipe = replace(own, **{table: getattr(self, table) for table in TABLES})
+        for key, value in own.values().items():
+            recipe = recipe.with_value(self.known_key(key), value)
         return recipe
 
     def values(self) -> dict[str, Any]:

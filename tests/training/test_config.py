@@ -16,7 +16,7 @@ from training.models.generator import GeneratorConfig
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
-from training.tasks import TASKS
+from training.tasks import TASKS, default_recipe
 from training.tasks.generate import GenerateSettings
 from training.tasks.seq2seq import Seq2SeqSettings
 
@@ -216,5 +216,17 @@ def test_a_setting_of_the_command_replaces_that_of_the_file(written):
     assert recipe.task_settings(TaskSettings).batch == 3
     assert config_of(recipe).recurrent.cell == "rnn"
     assert recipe.fit_settings(1).epochs == 2
-    with pytest.raises(RecipeInvalid, match=r"near it: model\.recurrent\.hidden_size"):
-        recipe.overridden(["model.hidden_size=3"])
+    deeper = recipe.overridden(["model.recurrent.transition_mlp=1"])
+    assert config_of(deeper).recurrent.transition_mlp == 1
+    with pytest.raises(RecipeInvalid, match=r"task\.bach is no key of mood\.toml; near it: task"):
+        recipe.overridden(["task.bach=3"])
+
+
+def test_a_recipe_of_a_few_keys_is_laid_over_the_default(tmp_path):
+    (tmp_path / "own.toml").write_text("[task]\nwindow = 7\n[sampling]\ntop_k = 3\n")
+    recipe = default_recipe("generate").under(load_recipe(tmp_path / "own.toml"))
+    assert (recipe.value("task.window"), recipe.value("fit.learning_rate")) == (7, 0.004)
+    assert recipe.sampling == {"top_k": 3}
+    (tmp_path / "own.toml").write_text("[task]\nwindows = 7\n")
+    with pytest.raises(RecipeInvalid, match=r"near it: task\.window"):
+        default_recipe("generate").under(load_recipe(tmp_path / "own.toml"))

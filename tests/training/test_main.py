@@ -181,10 +181,10 @@ class Still:
 
 @pytest.mark.parametrize(
     ("seconds", "batches", "epochs", "parts"),
-    [(0.1, 60, 9, 1), (0.1, 10, 54, 1), (1.0, 60, 4, 5), (1.0, 600, 4, 45), (0.001, 1, 200, 1)],
+    [(0.1, 60, 8, 1), (0.1, 10, 48, 1), (1.0, 60, 4, 5), (1.0, 600, 4, 50), (0.001, 1, 200, 1)],
 )
 def test_epochs_fit_a_number_of_minutes(monkeypatch, seconds, batches, epochs, parts):
-    """A minute, of which six seconds are spared; readings that do not fit are cut."""
+    """A minute, of which a fifth is spared; readings that do not fit are cut."""
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(budget, "time", clock)
     settings = FitSettings(1, 10, 0.1)
