@@ -84,15 +84,51 @@ def tenth(tmp_path, monkeypatch):
     sys.modules.pop("training.bundled.tenth", None)
 
 
-def test_the_makefile_trains_and_exports_whatever_has_a_recipe(tmp_path, tenth):
+@pytest.fixture
+def make(tmp_path, tenth):
+    """What `make` prints in a folder with the recipe, where everything is installed."""
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "recipes").symlink_to(tenth.parent)
     # Whoever runs the tests by make has flags of their own.
     environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
-    shown = subprocess.run(
-        ["make", "-npq", "-f", ROOT / "Makefile"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    ).stdout.splitlines()  # fmt: skip
+
+    def run(*arguments):
+        return subprocess.run(
+            ["make", "-f", ROOT / "Makefile", "-o", ".venv/.dev", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True,
+        ).stdout.splitlines()  # fmt: skip
+
+    return run
+
+
+def test_an_edited_recipe_trains_anew_and_a_stopped_run_goes_on(tmp_path, tenth, make):
+    run = tmp_path / "runs" / "tenth"
+    run.mkdir(parents=True)
+    python = ".venv/bin/python -m training tenth"
+    assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [python]
+    for name, age in (("checkpoint.pt", 20), ("model.pt", 10)):
+        (run / name).touch()
+        os.utime(run / name, (1_700_000_000 - age,) * 2)
+    os.utime(tenth, (1_700_000_000 - 30,) * 2)
+    assert python not in "\n".join(make("-n", "runs/tenth/model.pt"))
+    (run / "model.pt").unlink()
+    assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [f"{python} --resume"]
+    os.utime(tenth, (1_700_000_000,) * 2)
+    assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [python]
+
+
+def test_a_file_of_ones_own_is_trained_exported_and_checked(make):
+    shown = make("-n", "model", "TASK=classify", "NAME=mine", "DATA=a b.csv", "ARGS=--minutes 5")
+    commands = [line for line in shown if " -m " in line]
+    assert commands == [
+        ".venv/bin/python -m training classify --name mine --data 'a b.csv' --minutes 5",
+        ".venv/bin/python -m export mine",
+        ".venv/bin/python -m service check",
+    ]
+
+
+def test_the_makefile_trains_and_exports_whatever_has_a_recipe(make):
+    shown = make("-npq")
     assert "MODELS := tenth" in shown
     assert "INT8 := tenth" in shown
     assert "BUNDLES := models/tenth/1/manifest.json" in shown

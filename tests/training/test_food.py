@@ -4,14 +4,21 @@ import torch
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from tests.training.real import real
-from training.bundled.food import TASK, HeldOutFood, distinct, remember
+from training.bundled.food import TASK, HeldOutFood
 from training.data.usda import load_foods, split_foods
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.retrieval_copy import Examples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
-from training.tasks.vec2seq import Described, Vec2SeqTask, words_of, write
+from training.tasks.vec2seq import (
+    Described,
+    Vec2SeqTask,
+    distinct,
+    remember,
+    words_of,
+    write,
+)
 
 VOCABULARY = Vocabulary(("Butter,", "salted", "Figs,", "raw"), has_markers=True)
 WRITER = Tokenizer("symbols", VOCABULARY)

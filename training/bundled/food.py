@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bundle.tokenizer import Tokenizer
-from bundle.vocabulary import PADDING_ID, Vocabulary
+from bundle.vocabulary import Vocabulary
 from training.bundled import PackageData
 from training.checkpoint import TrainedModel
 from training.config import Recipe
@@ -26,7 +26,14 @@ from training.metrics import overlap_f1
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 from training.splits import Splits
 from training.tasks.base import Prepared
-from training.tasks.vec2seq import Described, Vec2Seq, Vec2SeqTask, words_of
+from training.tasks.vec2seq import (
+    Described,
+    Vec2Seq,
+    Vec2SeqTask,
+    distinct,
+    remember,
+    words_of,
+)
 
 OUTPUT_LIMIT = 40
 # What the data set calls its held-out parts, and what a figure does.
@@ -55,25 +62,6 @@ class HeldOutFood(Described):
     """part: one of PARTS."""
 
     part: str
-
-
-def distinct(foods: Sequence[Described]) -> list[Described]:
-    """The first of all that hold the same."""
-    first: dict[tuple[float, ...], Described] = {}
-    for food in foods:
-        first.setdefault(food.values, food)
-    return list(first.values())
-
-
-def remember(model: VectorToSequence, output: Tokenizer, foods: Sequence[Described]) -> None:
-    """Let ``model`` copy from the names of ``foods``, of whom no two hold the same."""
-    vocabulary = output.vocabulary
-    names = [
-        [PADDING_ID if token == vocabulary.unknown_id else token for token in ids]
-        for ids in (output.encode(food.text).ids for food in foods)
-    ]
-    vectors = torch.tensor([food.values for food in foods])
-    model.remember(vectors, vocabulary.begin_id, [[*n, vocabulary.end_id] for n in names])
 
 
 class Food(Vec2Seq):

@@ -155,6 +155,25 @@ def write(model: VectorToSequence, vectors: Tensor, output: Tokenizer, most: int
     return texts
 
 
+def distinct(examples: Sequence[Described]) -> list[Described]:
+    """The first of all that have the same values."""
+    first: dict[tuple[float, ...], Described] = {}
+    for example in examples:
+        first.setdefault(example.values, example)
+    return list(first.values())
+
+
+def remember(model: VectorToSequence, output: Tokenizer, examples: Sequence[Described]) -> None:
+    """Let ``model`` copy from the texts of ``examples``, no two with the same values."""
+    vocabulary = output.vocabulary
+    texts = [
+        [PADDING_ID if token == vocabulary.unknown_id else token for token in ids]
+        for ids in (output.encode(example.text).ids for example in examples)
+    ]
+    vectors = torch.tensor([example.values for example in examples])
+    model.remember(vectors, vocabulary.begin_id, [[*n, vocabulary.end_id] for n in texts])
+
+
 class Vec2Seq(Task[Described]):
     name = VEC2SEQ
     help = "a text for each row of numbers: CSV, TSV, JSONL or Parquet"
@@ -225,27 +244,43 @@ class Vec2Seq(Task[Described]):
             settings.label_smoothing,
         )  # fmt: skip
         vectors = torch.tensor([example.values for example in splits.train])
+        remembered = distinct(splits.train)
+        copies = 0 < recipe.model["nearest"] < len(remembered)
+        if not copies:
+            for key in ("nearest", "example_tokens", "key_size"):
+                recipe = recipe.with_value(f"model.{key}", 0)
+        recipe = recipe.chosen({"model.example_tokens": min(24, 1 + max(lengths))})
         config = recipe.config(
             VectorToSequenceConfig,
             vector_size=vectors.shape[1],
             vocabulary_size=len(output.vocabulary),
+            examples=len(remembered) if copies else 0,
         )
 
         def build(config: VectorToSequenceConfig) -> VectorToSequence:
             model = VectorToSequence(config)
             model.standardise(vectors)
+            if copies:
+                remember(model, output, remembered)
             return model
+
+        def finish(model: VectorToSequence) -> None:
+            # What has validated is not needed for that any more, and may be copied from.
+            if copies:
+                remember(model, output, distinct([*splits.train, *splits.validation]))
 
         names = splits.train[0].names
         facts = [
             ("tokens", f"{kind}, {len(output.vocabulary):,} ids: {why}"),
             ("lengths", length_facts(lengths, settings.output_limit)),
-        ]
+            ("copying", f"from the {recipe.model['nearest']} nearest of {len(remembered):,} rows"
+             if copies else "none"),
+        ]  # fmt: skip
         return Prepared(
             recipe, config, build, training, {"output": output},
             {"output_tokens": settings.output_limit},
             f"Writes a text for {len(names)} numbers: {', '.join(names)}.",
-            facts, vector=names,
+            facts, vector=names, finish=finish,
         )  # fmt: skip
 
     def held_out(
