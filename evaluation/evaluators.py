@@ -1,6 +1,6 @@
 """Each task's way to ask a served model the questions of its held-out split.
 
-Data, splits and measures are the training script's (training/held_out.py); the model is the
+Data, splits and measures are the training's (training/held_out.py); the model is the
 bundle that is served, and no PyTorch model takes part. A new model of a known task is asked as
 the others are; a new task is an Evaluator and a line of EVALUATORS.
 """
@@ -19,10 +19,11 @@ from bundle.manifest import CLASSIFY, FILL, GENERATE, INT8, SEQ2SEQ, TAG, VEC2SE
 from bundle.store import Bundle
 from evaluation.calls import in_calls, written
 from evaluation.results import Result, check
+from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
-from training.held_out import BEST, Confusion, EvaluationContext, HeldOut
+from training.held_out import BEST, Confusion, HeldOut
 from training.likelihood import nats_of
-from training.scripts import declared
+from training.task_run import held_out_examples
 from unroll import Client
 
 Key = TypeVar("Key", int, str)
@@ -41,19 +42,14 @@ class Evaluator:
 
 
 def held_out_of(bundle: Bundle, data: Path) -> HeldOut[Any, Any] | None:
-    """The held-out split that the model's training script declares, None without one.
+    """The questions of what was held out of the model's training: by the recipe of a bundled model,
+    or as the run of another keeps it; None of neither.
 
     Raises DataUnavailable where its package cannot be had.
     """
-    manifest = bundle.manifest
-    declare = declared(manifest.name, "held_out")
-    if declare is None:
-        return None
-    seed = manifest.training["seed"]
-    found: HeldOut[Any, Any] = declare(
-        EvaluationContext(data, bundle.tokenizers, manifest.labels, seed)
-    )
-    return found
+    trained = trained_from_bundle(bundle)
+    examples = held_out_examples(trained, data)
+    return None if examples is None else examples.questions(trained)
 
 
 def evaluate(

@@ -18,6 +18,7 @@ from training.config import CardSettings, Goal
 from training.held_out import Confusion, HeldOut
 
 PAGE, CARDS = "models.md", "models"
+FLOORS = "floors"  # of a manifest's training facts
 
 
 @dataclass
@@ -142,6 +143,7 @@ def card_of(
         manifest.description,
         f"Architecture: {_architecture(manifest.model)}. {training_minutes(manifest)}",
         f"## Figures\n\n{measured}",
+        *([f"## Without a network\n\n{_floors(manifest)}"] if FLOORS in manifest.training else []),
         *(["## Pictures", *drawn] if drawn else []),
         *([f"## Known weaknesses\n\n{card.weaknesses}"] if card.weaknesses else []),
         f"## Data\n\n{data}",
@@ -150,9 +152,20 @@ def card_of(
     return "\n\n".join(parts) + "\n"
 
 
+def _floors(manifest: Manifest) -> str:
+    """What the figures are by other means, as training measured them."""
+    units = {figure.name: figure.unit for figure in manifest.figures}
+    rows = []
+    for floor in manifest.training[FLOORS]:
+        unit = units[floor["figure"]]
+        value = f"{floor['value']:.{digits_of(unit)}f}"
+        rows.append((f"{floor['figure']}{_unit(unit)}", value, floor["floor"], floor["split"]))
+    return table(("figure", "value", "by", "split"), rows)
+
+
 def _settings(training: Mapping[str, Any]) -> str:
     """A paragraph; one more for each earlier stage, of what it did otherwise."""
-    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER)}
+    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER, FLOORS)}
     paragraphs = [_listed(settings)]
     for stage, facts in training.get(EARLIER, {}).items():
         otherwise = {k: v for k, v in facts.items() if k not in CURVES and v != training.get(k)}

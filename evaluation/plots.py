@@ -8,9 +8,10 @@ from typing import Any
 
 from bundle.store import Bundle
 from evaluation import losses
-from evaluation.alignment import draw_alignment
 from evaluation.confusion import caption_of_confusion, draw_confusion, mistakes
 from evaluation.unit_picture import caption_of_units, draw_units, held_out_activity
+from export.bundles import trained_from_bundle
+from training.alignment import draw_alignment
 from training.config import CardSettings
 from training.held_out import Confusion, HeldOut
 
@@ -49,7 +50,7 @@ def draw_plots(
             "The darker a cell, the more its row's token looks at its column's while it is written."
         )
         plots.append(Plot("What it looks at", f"{name}-alignment.png", caption))
-        draw_alignment(bundle, card.alignment, folder / plots[-1].file)
+        draw_alignment(trained_from_bundle(bundle), card.alignment, folder / plots[-1].file)
     if card.units:
         units = held_out_activity(bundle, held_out)
         plots.append(Plot("What hidden units follow", f"{name}-units.png", caption_of_units(units)))

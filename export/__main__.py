@@ -42,7 +42,7 @@ def main() -> int:
     target = chosen.models / chosen.model / str(chosen.version)
     try:
         trained = _source(chosen.model, chosen.run, chosen.bundle)
-        bundle = _export(trained, target, chosen.int8)
+        bundle = _export(trained, target, chosen.int8, chosen.run)
     except (
         BundleError, DataUnavailable, ExportRefused, ParityMissed, FileNotFoundError,
     ) as error:  # fmt: skip
@@ -61,11 +61,11 @@ def main() -> int:
     return 0
 
 
-def _export(trained: TrainedModel, target: Path, int8: bool) -> Bundle:
+def _export(trained: TrainedModel, target: Path, int8: bool, run: Path | None) -> Bundle:
     if not int8:
         return export_bundle(trained, target)
     trained = replace(trained, precisions={INT8: ()})
-    return export_bundle(trained, target, partial(int8_figures, trained))
+    return export_bundle(trained, target, partial(int8_figures, trained, run=run))
 
 
 def _source(model: str, run: Path | None, bundle: Path | None) -> TrainedModel:
@@ -74,7 +74,8 @@ def _source(model: str, run: Path | None, bundle: Path | None) -> TrainedModel:
     folder = run or Path("runs") / model
     if not (folder / MODEL_FILE).exists():
         raise FileNotFoundError(
-            f"{folder / MODEL_FILE} is not there; run `make train MODEL={model}` first"
+            f"{folder / MODEL_FILE} is not there; train it first: `make train MODEL={model}` if it "
+            f"is bundled, else `python -m training TASK --name {model} --data FILE`"
         )
     return TrainedModel.load(folder)
 

@@ -18,7 +18,8 @@ from bundle.manifest import GraphSpec, TensorSpec, Weights
 from export.graphs import EXAMPLE_SIZES, Graph, GraphTensor
 from export.operators import OPSET, TRANSLATION_TABLE
 
-# Constants below this many bytes stay inside a graph: shapes, axes, the suppressed ids.
+# Constants below this many bytes stay inside a graph: shapes, axes, ids. So does one row of the
+# vocabulary that a step draws among, be it large: its ranks, and which ids are suppressed.
 _INLINE_LIMIT = 64 * 1024
 
 
@@ -126,7 +127,8 @@ def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, gr
         name = graph.weights_prefix + tensor.name.removeprefix("model.")
         raw = numpy_helper.to_array(tensor)
         if name not in weights.tensors:
-            if raw.nbytes > _INLINE_LIMIT:
+            is_row = raw.ndim == 1 and len(raw) == _widest(graph)
+            if raw.nbytes > _INLINE_LIMIT and not is_row:
                 raise ExportRefused(
                     f"graph {graph.name!r} holds {tensor.name!r} of {raw.nbytes} bytes, "
                     "which is no weight of the model"
@@ -144,6 +146,12 @@ def _refer_to_weights(model: onnx.ModelProto, weights: Weights, folder: Path, gr
             ("length", str(raw.nbytes)),
         ):
             tensor.external_data.add(key=key, value=value)
+
+
+def _widest(graph: Graph) -> int:
+    """The numbers of a row of the graph's widest output: a step's, its vocabulary."""
+    sizes = [port.shape[-1] for port in graph.outputs if len(port.shape) > 1]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
 
 
 def _drop_traces(model: onnx.ModelProto) -> None:

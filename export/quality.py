@@ -13,14 +13,14 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from bundle.manifest import BATCH, FP32, FULL, INT8, QUICK, STEP_INPUTS, GraphSpec
+from bundle.manifest import BATCH, FP32, FULL, INT8, STEP_INPUTS, GraphSpec
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
-from training import scripts
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
+from training.task_run import figures_of, held_out_examples
 
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
@@ -28,18 +28,20 @@ _ROUND_SECONDS = 0.2
 
 
 def int8_figures(
-    trained: TrainedModel, folder: Path, data: Path = DATA_FOLDER
+    trained: TrainedModel, folder: Path, data: Path = DATA_FOLDER, run: Path | None = None
 ) -> tuple[Figure, ...]:
     """The model's held-out figures with the int8 step of ``folder`` and with the fp32 one.
 
     Both are measured token by token through the step graph, so they differ in the precision
-    alone. Raises ExportRefused for a model whose training script declares no such measure.
+    alone. run: the folder of its training, which keeps what a user's model held out.
+
+    Raises ExportRefused for a model of which nothing that was held out is known.
     """
-    measure = scripts.declared(trained.name, "held_out_figures")
-    if measure is None:
+    examples = held_out_examples(trained, data, run)
+    if examples is None:
         raise ExportRefused(
-            f"no held-out data is known for {trained.name!r}: its training script declares no "
-            "held_out_figures"
+            f"no held-out data is known for {trained.name!r}: it has no recipe among the bundled "
+            f"models', and {run or Path('runs') / trained.name} keeps none"
         )
     profile = str(trained.training.get("profile", FULL))
     command = f"python -m export {trained.name} --int8"
@@ -52,9 +54,7 @@ def int8_figures(
             profile=profile,
         )
         for graph, precision in (("step_int8", INT8), ("step", FP32))
-        for figure in measure(
-            SteppedModel(folder, graph), trained.tokenizers, data, profile == QUICK, command
-        )
+        for figure in figures_of(examples, trained, SteppedModel(folder, graph), command)
     )
 
 

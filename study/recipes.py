@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from training.cli import Run
 from training.loop import CHECKPOINT
+from training.run import Run
 
 
 @dataclass(frozen=True)

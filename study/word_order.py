@@ -14,8 +14,8 @@ from study.recipes import Recipe, command_of
 from study.sections import Section, Study
 from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share_right
 from study.settings import Settings
+from training.bundled.sentiment import TextClassifier
 from training.models.baselines import BAG
-from training.sentiment import TextClassifier
 
 NAME = "order"
 

@@ -7,10 +7,12 @@ import pytest
 
 from bundle.store import read_bundle
 from export.bundles import export_bundle
-from training import g2p
+from training.__main__ import main
+from training.bundled import g2p
 from training.checkpoint import TrainedModel
-from training.cli import STOPPED_BY_USER, run_script
 from training.data import packages
+from training.loop import TrainingStopped
+from training.run import STOPPED_BY_USER
 from unroll import Client, Sampling
 
 # Each letter is its own phone: little data, quickly learnt.
@@ -37,8 +39,10 @@ def data(tmp_path, monkeypatch):
 
 
 def test_train_export_serve_stream(tmp_path, data, start_service, capfd):
-    arguments = ["--quick", "--data", str(data), "--out", str(tmp_path / "run")]
-    assert run_script("g2p", g2p.train, arguments) == 0
+    # The words are short, so that a step would read many.
+    arguments = ["--quick", "--set", "task.batch=400", "--data", str(data)]
+    arguments += ["--out", str(tmp_path / "run")]
+    assert main(["g2p", *arguments]) == 0
     assert "word error rate" in capfd.readouterr().out
 
     run = tmp_path / "run"
@@ -62,21 +66,19 @@ def test_train_export_serve_stream(tmp_path, data, start_service, capfd):
         assert right.log_probability > wrong.log_probability
 
 
-def test_a_data_package_that_cannot_be_had_ends_the_script(tmp_path, monkeypatch, capsys):
+def test_a_data_package_that_cannot_be_had_ends_the_run(tmp_path, monkeypatch, capsys):
     def unavailable(self, folder):
         raise packages.DataUnavailable("no network")
 
     monkeypatch.setattr(packages.DataPackage, "fetch", unavailable)
-    assert run_script("g2p", g2p.train, ["--quick", "--out", str(tmp_path)]) == 1
+    assert main(["g2p", "--quick", "--out", str(tmp_path)]) == 1
     assert "g2p: no network" in capsys.readouterr().err
 
 
-def test_a_stopped_script_says_how_to_go_on(tmp_path, capsys):
-    def stop(run):
-        raise g2p_stopped
+def test_a_stopped_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def stop(recipe):
+        raise TrainingStopped("stopped; --resume")
 
-    from training.loop import TrainingStopped
-
-    g2p_stopped = TrainingStopped("stopped; --resume")
-    assert run_script("g2p", stop, ["--out", str(tmp_path)]) == STOPPED_BY_USER
+    monkeypatch.setattr(g2p.TASK, "read", stop)
+    assert main(["g2p", "--out", str(tmp_path)]) == STOPPED_BY_USER
     assert "--resume" in capsys.readouterr().err

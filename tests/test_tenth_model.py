@@ -1,4 +1,4 @@
-"""A model of a known task is a training script and a recipe, and no list anywhere names it."""
+"""A model of a known task is a recipe and the module it names, and no list anywhere names it."""
 
 import os
 import subprocess
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import training
 from bundle.store import read_bundle
 from evaluation import __main__ as evaluation
 from examples.demonstrations import demonstrate
@@ -16,12 +15,16 @@ from export import __main__ as export
 from export import quality
 from export.bundles import export_bundle
 from tests import tiny
-from training import config
-from training.scripts import declared
+from training import bundled, config
+from training.task_run import figures_of, held_out_examples
 from unroll import Client
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
+[data]
+module = "training.bundled.tenth"
+description = "Knows three letters."
+
 [sampling]
 temperature = 0.5
 top_k = 3
@@ -38,56 +41,94 @@ is_error = true
 [card]
 weaknesses = "It knows no letter."
 """
-SCRIPT = """
-import torch
-
-from training.checkpoint import Figure
-from training.held_out import HeldOut
-from training.likelihood import nats_of
+MODULE = """
+from training.data.packages import DataPackage
+from training.held_out import FigureName, HeldOut
 from training.measurements import ratio
+from training.splits import Splits
+from training.tasks.generate import Document, Generate
 
 TEXT = "abcabcabc"
 
 
-def held_out(context):
-    def measure(answers):
-        (nats,) = answers
-        return [ratio(nats, [1] * len(nats), len(nats), "letters")]
+class Tenth(Generate):
+    packages = (DataPackage("none", "0", "none", "0", "none"),)
 
-    return HeldOut([(TEXT, 1)], measure)
+    def read(self, recipe):
+        return Splits([Document(TEXT)], [Document(TEXT)], [Document(TEXT)], name="a text"), []
+
+    def held_out(self, examples, trained):
+        def measure(answers):
+            (nats,) = answers
+            return [ratio(nats, [1] * len(nats), len(nats), "letters")]
+
+        return HeldOut([(TEXT, 1)], measure, figures=[FigureName("loss", "nats a letter")])
 
 
-def held_out_figures(model, tokenizers, data, quick, command):
-    ids = torch.tensor(tokenizers["input"].encode(TEXT).ids)
-    (nats,) = nats_of(model, [(ids, 1)])
-    return (Figure("loss", float(nats.mean()), "nats a letter", "a text", len(nats), command),)
+TASK = Tenth()
 """
 
 
 @pytest.fixture
 def tenth(tmp_path, monkeypatch):
-    """Its recipe and its script lie beside those of the nine."""
-    recipes, scripts = tmp_path / "recipes", tmp_path / "scripts"
+    """Its recipe and the module that it names lie beside those of the nine."""
+    recipes, modules = tmp_path / "recipes", tmp_path / "modules"
     for folder, name, content in (
-        (recipes, "tenth.toml", RECIPE), (scripts, "tenth.py", SCRIPT)
+        (recipes, "tenth.toml", RECIPE), (modules, "tenth.py", MODULE)
     ):  # fmt: skip
         folder.mkdir()
         (folder / name).write_text(content)
     monkeypatch.setattr(config, "RECIPES", recipes)
-    monkeypatch.setattr(training, "__path__", [*training.__path__, str(scripts)])
+    monkeypatch.setattr(bundled, "__path__", [*bundled.__path__, str(modules)])
     yield recipes / "tenth.toml"
-    sys.modules.pop("training.tenth", None)
+    sys.modules.pop("training.bundled.tenth", None)
 
 
-def test_the_makefile_trains_and_exports_whatever_has_a_recipe(tmp_path, tenth):
+@pytest.fixture
+def make(tmp_path, tenth):
+    """What `make` prints in a folder with the recipe, where everything is installed."""
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "recipes").symlink_to(tenth.parent)
     # Whoever runs the tests by make has flags of their own.
     environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
-    shown = subprocess.run(
-        ["make", "-npq", "-f", ROOT / "Makefile"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    ).stdout.splitlines()  # fmt: skip
+
+    def run(*arguments):
+        return subprocess.run(
+            ["make", "-f", ROOT / "Makefile", "-o", ".venv/.dev", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True,
+        ).stdout.splitlines()  # fmt: skip
+
+    return run
+
+
+def test_an_edited_recipe_trains_anew_and_a_stopped_run_goes_on(tmp_path, tenth, make):
+    run = tmp_path / "runs" / "tenth"
+    run.mkdir(parents=True)
+    python = ".venv/bin/python -m training tenth"
+    assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [python]
+    for name, age in (("checkpoint.pt", 20), ("model.pt", 10)):
+        (run / name).touch()
+        os.utime(run / name, (1_700_000_000 - age,) * 2)
+    os.utime(tenth, (1_700_000_000 - 30,) * 2)
+    assert python not in "\n".join(make("-n", "runs/tenth/model.pt"))
+    (run / "model.pt").unlink()
+    assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [f"{python} --resume"]
+    os.utime(tenth, (1_700_000_000,) * 2)
+    assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [python]
+
+
+def test_a_file_of_ones_own_is_trained_exported_and_checked(make):
+    shown = make("-n", "model", "TASK=classify", "NAME=mine", "DATA=a b.csv", "ARGS=--minutes 5")
+    commands = [line for line in shown if " -m " in line]
+    assert commands == [
+        ".venv/bin/python -m training classify --name mine --data 'a b.csv' --minutes 5",
+        ".venv/bin/python -m export mine",
+        ".venv/bin/python -m service check",
+    ]
+
+
+def test_the_makefile_trains_and_exports_whatever_has_a_recipe(make):
+    shown = make("-npq")
     assert "MODELS := tenth" in shown
     assert "INT8 := tenth" in shown
     assert "BUNDLES := models/tenth/1/manifest.json" in shown
@@ -103,8 +144,7 @@ def test_a_tenth_model_is_exported_evaluated_and_shown(
         {"input": tiny.LETTER_READER, "output": tiny.LETTER_READER},
     )  # fmt: skip
     facts = {"command": "none", "seconds": 9, "threads": 1, "parameters": 9}
-    measure = declared("tenth", "held_out_figures")
-    figures = measure(made.build(), made.tokenizers, tmp_path, False, "none")
+    figures = figures_of(held_out_examples(made, tmp_path), made, made.build(), "none")
     training_facts = {**made.training, **facts}
     made = replace(made, figures=figures, sampling=recipe.sampling, training=training_facts)
     target = tmp_path / "models" / "tenth" / "1"

@@ -32,7 +32,7 @@ def learn_pieces(
     texts = [text.lower() for text in texts] if lowercase else texts
     words = Counter(WORD_BEGIN + word for text in texts for word in text.split())
     characters = dict.fromkeys(character for word in words for character in word)
-    merged = _merges(words, max(0, count - len(characters)))
+    merged = merges_of(words, max(0, count - len(characters)))
     pieces = Tokenizer("pieces", Vocabulary((*characters, *merged)))
     seen = Counter(dict.fromkeys(characters, 0))
     for word, times in words.items():
@@ -42,7 +42,7 @@ def learn_pieces(
     return Tokenizer("pieces", Vocabulary(tuple(order), has_markers), lowercase)
 
 
-def _merges(words: Counter[str], count: int) -> list[str]:
+def merges_of(words: Counter[str], count: int) -> list[str]:
     """The first ``count`` merges of the most frequent pair of neighbours, ties by the pair."""
     parts: Counter[str] = Counter()
     for word, times in words.items():

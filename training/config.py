@@ -1,8 +1,10 @@
-"""All that is said of a model beside its script: ``training/recipes/MODEL.toml``.
+"""All that is said of a model: a recipe, ``training/recipes/MODEL.toml`` for a bundled one, and
+``training/recipes/tasks/TASK.toml`` for what a task is trained with where nobody says otherwise.
 
-``[task]`` is what is read and how it is trained, as the model's script has it; ``[model]`` is of
+``[data]`` is what is read; ``[task]`` how it is trained, as its task has it; ``[model]`` is of
 its configuration all that the data do not decide; ``[fit]`` is the loop's. What stands under
-``[quick.task]``, ``[quick.model]`` and ``[quick.fit]`` replaces that for ``--quick``.
+``[quick.data]``, ``[quick.task]``, ``[quick.model]`` and ``[quick.fit]`` replaces that for
+``--quick``. A value ``"auto"`` is chosen by the data (training/tasks/).
 
 Of the model that comes of it, each of them may be left out: ``[sampling]``, what a request that
 does not choose gets; ``[export]``, what it is exported in; ``[[goals]]``, what it is to reach on
@@ -12,9 +14,11 @@ its held-out split; ``[card]``, what its model card says and shows beside its fi
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -24,7 +28,9 @@ from training.loop import FitSettings
 from training.models import Config, DesignInvalid, config_from_json
 
 RECIPES = Path(__file__).parent / "recipes"
-TABLES = ("task", "model", "fit")
+TASK_RECIPES = RECIPES / "tasks"
+TABLES = ("data", "task", "model", "fit")
+AUTO = "auto"  # a value that the data decide
 # Of the model that comes of a recipe, whatever the profile.
 TABLES_OF_MODEL = ("sampling", "export", "goals", "card")
 
@@ -77,8 +83,8 @@ class CardSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """task, model, fit: the tables, those of the quick profile merged in where that is asked for.
-    sampling: None where the task's own is meant.
+    """data, task, model, fit: the tables, those of the quick profile merged in where that is
+    asked for. sampling: None where the task's own is meant.
 
     Raises RecipeInvalid, here and in each method, for what a file holds and nobody reads.
     """
@@ -87,13 +93,18 @@ class Recipe:
     task: Mapping[str, Any]
     model: Mapping[str, Any]
     fit: Mapping[str, Any]
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sampling: SamplingDefaults | None = None
     export: ExportSettings = ExportSettings()
     goals: tuple[Goal, ...] = ()
     card: CardSettings = CardSettings()
 
+    def data_settings(self, kind: type[TaskSettings]) -> TaskSettings:
+        """The table ``[data]`` as the frozen settings of a task's files."""
+        return _filled(kind, self.data, f"{self.path.name}: [data]")
+
     def task_settings(self, kind: type[TaskSettings]) -> TaskSettings:
-        """The table ``[task]`` as the frozen settings of a script; each of them is given."""
+        """The table ``[task]`` as the frozen settings of a task; each of them is given."""
         return _filled(kind, self.task, f"{self.path.name}: [task]")
 
     def fit_settings(self, seed: int) -> FitSettings:
@@ -116,7 +127,75 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """What a run's report keeps of it."""
-        return {name: dict(getattr(self, name)) for name in TABLES}
+        return {name: dict(getattr(self, name)) for name in TABLES if getattr(self, name)}
+
+    def to_toml(self) -> str:
+        """A recipe file of these tables, to train the same again."""
+        content = {**self.to_json(), "sampling": dict(self.sampling or {})}
+        return "".join(_toml_table((name,), table) for name, table in content.items() if table)
+
+    def value(self, key: str) -> Any:
+        """What stands at ``table.key``, None where nothing does."""
+        table, _, rest = key.partition(".")
+        value: Any = getattr(self, table, None) if table in TABLES else None
+        for name in rest.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
+
+    def is_auto(self, key: str) -> bool:
+        return bool(self.value(key) == AUTO)
+
+    def with_value(self, key: str, value: Any) -> Recipe:
+        """With another value at ``table.key``, or ``table.key.key``."""
+        table, _, rest = key.partition(".")
+        changed: Any = {table: _with(getattr(self, table), rest.split("."), value)}
+        return replace(self, **changed)
+
+    def chosen(self, values: Mapping[str, Any]) -> Recipe:
+        """With ``values``, by their keys, wherever the recipe leaves the choice to the data."""
+        recipe = self
+        for key, value in values.items():
+            if recipe.is_auto(key):
+                recipe = recipe.with_value(key, value)
+        return recipe
+
+    def overridden(self, assignments: Sequence[str]) -> Recipe:
+        """With ``table.key=value`` of each, a value as TOML writes it, or else a plain text.
+
+        Raises RecipeInvalid as known_key() does.
+        """
+        recipe = self
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise RecipeInvalid(f"--set {assignment} has no value; write table.key=value")
+            recipe = recipe.with_value(self.known_key(key.strip()), _toml_value(text.strip()))
+        return recipe
+
+    def known_key(self, key: str) -> str:
+        """``key`` itself. Raises RecipeInvalid for one that this recipe does not have, but of
+        ``[model]``: its options are more than a recipe names, and checked when it is built.
+        """
+        if self.value(key) is not None or (key.startswith("model.") and len(key) > len("model.")):
+            return key
+        near = difflib.get_close_matches(key, list(self.values()), 3, 0.4)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise RecipeInvalid(f"{key} is no key of {self.path.name}{hint}")
+
+    def under(self, own: Recipe) -> Recipe:
+        """This one with whatever ``own`` says otherwise. Raises RecipeInvalid as known_key()."""
+        recipe = replace(own, **{table: getattr(self, table) for table in TABLES})
+        for key, value in own.values().items():
+            recipe = recipe.with_value(self.known_key(key), value)
+        return recipe
+
+    def values(self) -> dict[str, Any]:
+        """Every value by its key, ``table.key``."""
+        return {
+            ".".join((table, *path)): value
+            for table in TABLES
+            for path, value in _leaves(getattr(self, table), ())
+        }
 
 
 def load_recipe(path: Path, quick: bool = False) -> Recipe:
@@ -136,12 +215,13 @@ def load_recipe(path: Path, quick: bool = False) -> Recipe:
             raise RecipeInvalid(f"{path.name}: [{prefix}{unknown[0]}] is not one of {names}")
     merged = _merged(content, quick_tables) if quick else content
     where = f"{path.name}: "
-    task, model, fit = (merged.get(name, {}) for name in TABLES)
+    data, task, model, fit = (merged.get(name, {}) for name in TABLES)
     return Recipe(
         path,
         task,
         model,
         fit,
+        data,
         sampling=_sampling(content["sampling"], where) if "sampling" in content else None,
         export=_filled(ExportSettings, content.get("export", {}), f"{where}[export]"),
         goals=tuple(_filled(Goal, goal, f"{where}[[goals]]") for goal in content.get("goals", ())),
@@ -191,9 +271,44 @@ def _filled(kind: type[TaskSettings], table: Mapping[str, Any], where: str) -> T
     return kind(**{name: _value(hints[name], table[name], f"{where}: {name}") for name in table})
 
 
-def _value(wanted: type, given: Any, where: str) -> Any:
+def _with(table: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    name, *rest = path
+    return {**table, name: _with(table.get(name, {}), rest, value) if rest else value}
+
+
+def _leaves(
+    table: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _toml_table(path: tuple[str, ...], table: Mapping[str, Any]) -> str:
+    """A table and those in it. JSON's texts, numbers, truths and lists are TOML's as well."""
+    plain = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
+    inner = {name: value for name, value in table.items() if isinstance(value, Mapping)}
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items()]
+    written = "\n".join((f"[{'.'.join(path)}]", *lines, "", "")) if plain or not inner else ""
+    return written + "".join(_toml_table((*path, name), part) for name, part in inner.items())
+
+
+def _value(wanted: Any, given: Any, where: str) -> Any:
     if wanted is float and type(given) is int:
         return float(given)
+    if wanted == tuple[str, ...] and isinstance(given, list | tuple):
+        return tuple(_value(str, part, where) for part in given)
+    if given == AUTO and wanted is not str:
+        raise RecipeInvalid(f"{where} is 'auto', which nothing here decides; give a value")
     if type(given) is not wanted:
         raise RecipeInvalid(f"{where} is {given!r}, not of type {wanted.__name__}")
     return given

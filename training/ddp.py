@@ -1,6 +1,6 @@
 """Data parallel training: processes that each take some rows of every batch.
 
-``torchrun --nproc-per-node=2 -m training.NAME`` starts them and names them in the environment.
+``torchrun --nproc-per-node=2 -m training NAME`` starts them and names them in the environment.
 They hold the same weights, and add their gradients up before each step.
 """
 

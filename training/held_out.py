@@ -1,7 +1,7 @@
 """A held-out split as questions to a served model, and what the answers to them are worth.
 
-A training script declares one (training/scripts.py); who asks the questions knows the task alone,
-and no model by name. What a question and its answer are, by task:
+A task makes one of the examples that were held out (training/tasks/); who asks the questions knows
+the task alone, and no model by name. What a question and its answer are, by task:
 
 ==========  ==========================================  =========================================
 task        question                                    answer
@@ -19,12 +19,10 @@ vec2seq     a vector                                    the text that the model 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from bundle.tokenizer import Tokenizer
 from training.measurements import Measurement
 
 BLANK = "___"
@@ -36,17 +34,12 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class EvaluationContext:
-    """The model that is evaluated, as far as its held-out split depends on it.
+class FigureName(NamedTuple):
+    """split: of a part of what is held out; empty for the whole."""
 
-    data: folder of data packages. tokenizers: by role. seed: of the training.
-    """
-
-    data: Path
-    tokenizers: Mapping[str, Tokenizer]
-    labels: Sequence[str]
-    seed: int
+    name: str
+    unit: str
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,8 +48,10 @@ class HeldOut(Generic[Question, Answer]):
 
     Figures come in the manifest's order: a model that is measured several times, by beams of
     several widths, has the same figures of each. confusion: of a model that gives labels.
+    figures: what the measurements are of, in their order.
     """
 
     questions: Sequence[Question]
     measure: Callable[[Sequence[Answer]], Sequence[Measurement]]
     confusion: Callable[[Sequence[Answer]], Confusion] | None = None
+    figures: Sequence[FigureName] = ()

@@ -1,10 +1,12 @@
-"""The training loop: every script's, stoppable at any step and resumed at the same one."""
+"""The training loop: every task's, stoppable at any step and resumed at the same one."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,11 @@ from training.ddp import ProcessGroup
 from training.ema import NONE, WeightAverage
 
 CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"  # one object an epoch
+
+# Settings that a resumed run may change: it goes on longer, or stops sooner.
+_EXTENDABLE = ("epochs", "patience")
+_LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 ModelT = TypeVar("ModelT", bound=nn.Module, contravariant=True)
@@ -32,7 +39,7 @@ class TrainingStopped(Exception):
 
 
 class ResumeImpossible(Exception):
-    """There is no checkpoint to resume, or it was made with other settings."""
+    """There is no checkpoint to resume, or it was made with other settings, which are named."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class FitSettings:
     average: of the weights, as training/ema.py has them; it begins after the share
         ``average_from`` of all steps. average_decay: of an exponential one, a step.
     patience: epochs in a row without a lower validation loss that end the run; 0 for none.
+    parts: that one reading of the data is cut into, each an epoch: more points of the curves, and
+        runs shorter than a reading.
     """
 
     seed: int
@@ -58,10 +67,11 @@ class FitSettings:
     average_from: float = 0.0
     average_decay: float = 0.999
     patience: int = 0
+    parts: int = 1
 
 
 class TrainingTask(Protocol[ModelT]):
-    """What a script teaches a model."""
+    """What a task teaches a model."""
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """The batches of one epoch, the same each time it is asked for."""
@@ -141,8 +151,9 @@ class Trainer(Generic[AnyModel]):
     the model's configuration, the size of the data. revision: of the code, for the history.
 
     fit() leaves the weights of the best epoch in the model. Raises TrainingStopped after
-    Ctrl-C, when the step under way is finished and the checkpoint is written, and
-    ResumeImpossible where there is nothing to resume.
+    Ctrl-C or SIGTERM, when the step under way is finished and the checkpoint is written, and
+    ResumeImpossible where there is nothing to resume. Of the settings, a resumed run may have
+    other ``epochs`` and ``patience``.
     """
 
     def __init__(
@@ -162,6 +173,7 @@ class Trainer(Generic[AnyModel]):
         self.task = task
         self.settings = settings
         self.path = folder / CHECKPOINT
+        self.metrics = folder / METRICS
         self.identity = {**asdict(settings), **(identity or {})}
         self.optimizer = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
@@ -176,6 +188,8 @@ class Trainer(Generic[AnyModel]):
         if resume:
             self._load()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not resume and self.team.is_leader:
+            self.metrics.unlink(missing_ok=True)
         with _stop_requests() as stop_requested:
             while not self._is_finished():
                 self._epoch(stop_requested)
@@ -191,7 +205,7 @@ class Trainer(Generic[AnyModel]):
 
     def _epoch(self, stop_requested: Callable[[], bool]) -> None:
         progress, started = self.progress, time.monotonic()
-        batches = self.task.batches(progress.epoch)
+        batches = self._batches(progress.epoch)
         self.model.train()
         with _progress_bar(
             progress, len(batches), self.settings.epochs, self.team.is_leader
@@ -207,6 +221,14 @@ class Trainer(Generic[AnyModel]):
         self._close_epoch(len(batches))
         progress.history.seconds += time.monotonic() - started
         self._save()
+        self._record(len(batches))
+
+    def _batches(self, epoch: int) -> Sequence[Any]:
+        """Of a part of a reading where that is cut, neighbours in one part."""
+        parts = self.settings.parts
+        reading, part = divmod(epoch, parts)
+        batches = self.task.batches(reading)
+        return batches[part * len(batches) // parts : (part + 1) * len(batches) // parts]
 
     def _stopped(self) -> TrainingStopped:
         return TrainingStopped(f"stopped; {self.path} holds the state for --resume")
@@ -252,6 +274,23 @@ class Trainer(Generic[AnyModel]):
         progress.epoch += 1
         progress.step, progress.loss_sum, progress.carry = 0, 0.0, None
 
+    def _record(self, batches: int) -> None:
+        """A line of the metrics: both losses in nats, seconds since the run began."""
+        if not self.team.is_leader:
+            return
+        history = self.progress.history
+        total = self.settings.epochs * batches
+        rate = _schedule(self.progress.epoch * batches - 1, total, self.settings)
+        line = {
+            "epoch": self.progress.epoch,
+            "train_loss": history.train_loss[-1],
+            "validation_loss": history.validation_loss[-1],
+            "learning_rate": self.settings.learning_rate * rate,
+            "seconds": round(history.seconds, 2),
+        }
+        with self.metrics.open("a") as metrics:
+            metrics.write(json.dumps(line) + "\n")
+
     def _averaged(self) -> AnyModel:
         """The model with the mean of its weights, where one is taken, on the CPU."""
         averaged = deepcopy(self.model)
@@ -279,10 +318,10 @@ class Trainer(Generic[AnyModel]):
         if not self.path.exists():
             raise ResumeImpossible(f"{self.path} is not there; train without --resume")
         content = torch.load(self.path, weights_only=True)
-        if content.get("identity") != self.identity:
+        if differing := _differences(content.get("identity") or {}, self.identity):
             raise ResumeImpossible(
-                f"{self.path} was made with {content.get('identity')}, this run is "
-                f"{self.identity}; train with those settings, or delete it to begin anew"
+                f"{self.path} was made with other settings: {differing}; train with those it was "
+                "made with, or without --resume to begin anew"
             )
         progress = content["progress"]
         self.progress = _Progress(**{**progress, "history": History(**progress["history"])})
@@ -292,6 +331,18 @@ class Trainer(Generic[AnyModel]):
         self.optimizer.load_state_dict(content["optimizer"])
         if self.team.is_leader:
             torch.set_rng_state(content["random"])
+
+
+def _differences(made_with: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What a checkpoint and a run do not share, each with both values; empty if nothing."""
+    names = [name for name in {**made_with, **now} if name not in _EXTENDABLE]
+    # A checkpoint of an earlier release lacks settings that are new; those had their defaults.
+    known = {**asdict(FitSettings(0, 0, 0.0)), **made_with}
+    return ", ".join(
+        f"{name} {known.get(name)!r} there and {now.get(name)!r} here"
+        for name in names
+        if known.get(name) != now.get(name)
+    )
 
 
 def _schedule(done: int, total: int, settings: FitSettings) -> float:
@@ -315,8 +366,39 @@ def _detach(carry: Any) -> Any:
     return tuple(_detach(part) for part in carry) if isinstance(carry, tuple) else carry
 
 
+class _Lines:
+    """Progress where no terminal shows a bar: a line every _LINE_SECONDS, with the time left."""
+
+    def __init__(self, progress: _Progress, batches: int, epochs: int) -> None:
+        self.progress, self.batches, self.epochs = progress, batches, epochs
+        self.began, self.last = time.monotonic(), time.monotonic()
+        self.done, self.loss = 0, ""
+
+    def set_postfix_str(self, loss: str) -> None:
+        self.loss = loss
+
+    def update(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self.last < _LINE_SECONDS:
+            return
+        self.last = now
+        total = self.epochs * self.batches
+        left = total - self.progress.epoch * self.batches - self.progress.step
+        minutes = left * (now - self.began) / self.done / 60
+        print(
+            f"epoch {self.progress.epoch + 1}/{self.epochs}, batch {self.progress.step} of "
+            f"{self.batches}: {self.loss}, {minutes:.1f} minutes left at most",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 @contextmanager
 def _progress_bar(progress: _Progress, batches: int, epochs: int, shown: bool) -> Iterator[Any]:
+    if shown and not sys.stderr.isatty():
+        yield _Lines(progress, batches, epochs)
+        return
     bar = tqdm(
         disable=not shown,
         total=epochs * batches,
@@ -331,15 +413,19 @@ def _progress_bar(progress: _Progress, batches: int, epochs: int, shown: bool) -
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C into a request; the second one ends the process as usual."""
+    """Turns the first Ctrl-C or SIGTERM into a request; the next Ctrl-C ends the process as usual.
+
+    Signals reach the main thread alone, and only that one may set handlers.
+    """
     requested: list[int] = []
 
     def request(number: int, _frame: object) -> None:
         requested.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = signal.signal(signal.SIGINT, request)
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(requested)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -45,6 +45,49 @@ def ratio(
     return Measurement(value, examples, scale * low, scale * high, f"bootstrap over {groups}")
 
 
+def f1(rows: NDArray[np.int64], groups: str) -> Measurement:
+    """F1 of what is found, in percent. rows: (groups, 3) of each group how many were right, wanted
+    and found."""
+    random = np.random.default_rng(0)
+    drawn = (rows[random.integers(0, len(rows), len(rows))] for _ in range(ROUNDS))
+    low, high = np.percentile([_f1(part.sum(axis=0)) for part in drawn], (2.5, 97.5))
+    total = rows.sum(axis=0)
+    method = f"bootstrap over {groups}"
+    return Measurement(_f1(total), int(total[1]), float(low), float(high), method)
+
+
+def _f1(total: NDArray[np.int64]) -> float:
+    right, wanted, found = total.tolist()
+    return 200 * right / (wanted + found) if wanted + found else 0.0
+
+
+def macro_f1(truth: Sequence[str], said: Sequence[str]) -> Measurement:
+    """The mean over the labels of each one's F1, in percent: rare labels count like frequent ones.
+
+    A label that no example has counts nothing.
+    """
+    labels = sorted({*truth, *said})
+    place = {label: number for number, label in enumerate(labels)}
+    pairs = np.array([[place[a], place[b]] for a, b in zip(truth, said, strict=True)])
+    random = np.random.default_rng(0)
+    values = [
+        _macro_f1(pairs[random.integers(0, len(pairs), len(pairs))], len(labels))
+        for _ in range(ROUNDS)
+    ]
+    low, high = np.percentile(values, (2.5, 97.5))
+    value = _macro_f1(pairs, len(labels))
+    return Measurement(value, len(pairs), float(low), float(high), "bootstrap over examples")
+
+
+def _macro_f1(pairs: NDArray[np.int64], labels: int) -> float:
+    """pairs: (examples, 2) numbers of the true and the said label."""
+    true = np.bincount(pairs[:, 0], minlength=labels)
+    said = np.bincount(pairs[:, 1], minlength=labels)
+    right = np.bincount(pairs[pairs[:, 0] == pairs[:, 1], 0], minlength=labels)
+    f1 = 2 * right / np.maximum(true + said, 1)
+    return float(100 * f1[true > 0].mean())
+
+
 def wilson(right: int, examples: int) -> Interval:
     """Of a share, where each example is right or wrong by itself (Wilson 1927)."""
     share, z2 = right / examples, _NORMAL**2

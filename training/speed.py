@@ -26,10 +26,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from training.cli import Run
+from training.bundled import bundled_task
+from training.config import RECIPES, Recipe, load_recipe
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.models.tagger import Tagger, TaggerConfig
-from training.tagging import Batch, TaggedSentence, TaggingTask, load_task, stack
+from training.tasks.tag import Batch, TagTask, stack
 
 MODEL = "pos"
 _PRODUCT = 1024  # rows and columns of the product that the machine's rate is taken from
@@ -85,7 +86,7 @@ class Contender:
         return tokens / (time.perf_counter() - began)
 
 
-def contenders(task: TaggingTask, config: TaggerConfig) -> list[Contender]:
+def contenders(task: TagTask, config: TaggerConfig) -> list[Contender]:
     ours = Tagger(config)
     found = [
         Contender("here", ours, lambda batch: task.loss(ours, batch, None)[0], _bucketed(task))
@@ -106,14 +107,14 @@ def _plain_loss(model: PlainTagger) -> Callable[[Batch], Tensor]:
     return loss
 
 
-def _bucketed(task: TaggingTask) -> Iterator[Batch]:
+def _bucketed(task: TagTask) -> Iterator[Batch]:
     epoch = 0
     while True:
         yield from task.batches(epoch)
         epoch += 1
 
 
-def _unbucketed(sentences: Sequence[TaggedSentence], size: int) -> Iterator[Batch]:
+def _unbucketed(sentences: Sequence[Any], size: int) -> Iterator[Batch]:
     choose = random.Random(1)
     while True:
         order = choose.sample(list(sentences), len(sentences))
@@ -142,14 +143,16 @@ def product_rate(seconds: float) -> float:
     return 2 * _PRODUCT**3 / best
 
 
-def measure(run: Run, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(recipe: Recipe, rounds: int, seconds: float) -> dict[str, Any]:
     """Rounds in which the contenders take turns, another one first each time; medians."""
-    torch.manual_seed(run.seed)
-    task, _ = load_task(run)
-    config = run.recipe.config(
-        TaggerConfig, vocabulary_size=len(task.tokenizer.vocabulary), labels=len(task.labels)
-    )
-    ways = contenders(task, config)
+    torch.manual_seed(1)
+    task = bundled_task(MODEL)
+    assert task is not None, "the tagger is bundled"
+    prepared = task.prepare(recipe, task.read(recipe)[0], seed=1)
+    training, config = prepared.training, prepared.config
+    assert isinstance(training, TagTask)
+    assert isinstance(config, TaggerConfig)
+    ways = contenders(training, config)
     rates: dict[str, list[float]] = {way.name: [] for way in ways}
     for way in ways:
         way.tokens_a_second(seconds / 4)
@@ -191,9 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
     )
     chosen = parser.parse_args(arguments)
-    run = Run(MODEL, chosen.quick, False, 1, Path("runs") / MODEL, chosen.data)
+    recipe = load_recipe(RECIPES / f"{MODEL}.toml", chosen.quick)
+    recipe = recipe.with_value("data.folder", str(chosen.data))
     try:
-        found = measure(run, chosen.rounds, seconds=1 if chosen.quick else 10)
+        found = measure(recipe, chosen.rounds, seconds=1 if chosen.quick else 10)
     except DataUnavailable as error:
         print(f"speed: {error}", file=sys.stderr)
         return 1

@@ -40,12 +40,18 @@ class GeneratorInput:
 
 @dataclass(frozen=True)
 class TextInput(GeneratorInput):
-    """A text, as ``prompt`` or as ``source``."""
+    """A text, as ``prompt`` or as ``source``.
+
+    begin_id: what an empty one is read as, where the model knows a beginning; None elsewhere.
+    """
 
     name: str
     reader: Tokenizer
+    begin_id: int | None = None
 
     def read(self, model: ReadingModel, given: str, what: str) -> EncodedInput:
+        if not given and self.begin_id is not None:
+            return EncodedInput([self.begin_id])
         encoded = model.read(self.reader, given, what)
         return EncodedInput(encoded.ids, encoded.unknown)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bundle.spans import LegalPaths, is_bio
 from service.engine.errors import WrongInput
 from service.engine.topk import Array, largest_of_each
 from service.serving.inputs import (
@@ -69,7 +70,10 @@ class _Read:
 
 
 class TaggerModel(ReadingModel):
-    """stream: labels tokens as they arrive; None for a model that cannot."""
+    """stream: labels tokens as they arrive; None for a model that cannot.
+
+    Of labels that mark spans the likeliest sequence without an illegal transition is given.
+    """
 
     does = "tag"
 
@@ -84,6 +88,7 @@ class TaggerModel(ReadingModel):
         self.reader = reader
         self.thread = thread
         self.stream = stream
+        self.paths = LegalPaths(card.labels) if is_bio(card.labels) else None
 
     @property
     def calls(self) -> str:
@@ -112,7 +117,9 @@ class TaggerModel(ReadingModel):
         return await off_loop(
             labels,
             lambda: [
-                TaggedText(tagged(part.words, row, self.card.labels, top), part.unknown)
+                TaggedText(
+                    tagged(part.words, row, self.card.labels, top, paths=self.paths), part.unknown
+                )
                 for part, row in zip(read, rows, strict=True)
             ],
         )
@@ -143,21 +150,30 @@ class TaggerModel(ReadingModel):
 
 
 def tagged(
-    words: Sequence[str], probabilities: Array, labels: Sequence[str], top: int, first: int = 0
+    words: Sequence[str],
+    probabilities: Array,
+    labels: Sequence[str],
+    top: int,
+    first: int = 0,
+    paths: LegalPaths | None = None,
 ) -> list[TaggedToken]:
-    """probabilities: (tokens, labels). first: the position of the first token."""
+    """probabilities: (tokens, labels). first: the position of the first token. paths: of labels
+    that mark spans; without them each token gets its likeliest label.
+    """
     places = largest_of_each(probabilities, max(1, top))
     worth = np.take_along_axis(probabilities, places, axis=1).tolist()
+    chosen = places[:, 0] if paths is None else paths.best(probabilities)
+    own = np.take_along_axis(probabilities, chosen[:, None], axis=1)[:, 0].tolist()
     return [
         TaggedToken(
             word,
-            labels[best[0]],
-            known[0],
+            labels[label],
+            probability,
             position,
             tuple((labels[k], p) for k, p in zip(best, known, strict=True)) if top else (),
         )
-        for position, (word, best, known) in enumerate(
-            zip(words, places.tolist(), worth, strict=True), start=first
+        for position, (word, label, probability, best, known) in enumerate(
+            zip(words, chosen.tolist(), own, places.tolist(), worth, strict=True), start=first
         )
     ]
 

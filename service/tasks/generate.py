@@ -14,7 +14,11 @@ from service.tasks.task import Task
 
 
 def build(builder: ModelBuilder) -> GeneratorModel:
-    prompt = TextInput("prompt", builder.tokenizers["input"])
+    """A model whose texts were marked where they begin may begin from nothing."""
+    reader = builder.tokenizers["input"]
+    vocabulary = reader.vocabulary
+    begin_id = vocabulary.begin_id if vocabulary.has_markers else None
+    prompt = TextInput("prompt", reader, begin_id)
     return build_generator(builder, prompt, warm_tokens(builder), is_conditioned=False)
 
 

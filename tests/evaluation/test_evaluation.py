@@ -8,18 +8,18 @@ import torch
 
 from evaluation import __main__ as evaluation
 from evaluation import evaluators
-from evaluation.alignment import alignment, draw_alignment
 from evaluation.calls import in_calls, written
 from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs
 from evaluation.serving import serving
-from export.bundles import export_bundle
+from export.bundles import export_bundle, trained_from_bundle
 from tests import tiny
 from training import config
+from training.alignment import alignment, draw_alignment
 from training.beam import BeamSettings, beam_search
+from training.bundled import bundled_task
 from training.checkpoint import Figure
 from training.held_out import HeldOut
 from training.measurements import ratio, share
-from training.scripts import declared
 
 FACTS = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
 TEXTS = ["good food", "bad food", "the food is great", "not good"]
@@ -39,17 +39,21 @@ def letters_held_out(context):
 
 @pytest.fixture
 def declare(monkeypatch, tmp_path):
-    """Lets a model of a test have a recipe, and a training script with a held-out split."""
+    """Lets a model of a test have a recipe, and a held-out split."""
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     monkeypatch.setattr(config, "RECIPES", recipes)
-    scripts = {}
+    declared = {}
 
     def declare(model, held_out):
         (recipes / f"{model}.toml").write_text("")
-        scripts[model] = held_out
+        declared[model] = held_out
 
-    monkeypatch.setattr(evaluators, "declared", lambda model, name: scripts.get(model))
+    def examples(trained, data):
+        found = declared.get(trained.name)
+        return found and SimpleNamespace(questions=found)
+
+    monkeypatch.setattr(evaluators, "held_out_examples", examples)
     return declare
 
 
@@ -201,12 +205,12 @@ def test_the_service_decodes_as_training_does(tmp_path, width):
 
 def test_an_alignment_has_a_row_for_each_token_and_the_end(tmp_path):
     bundle = export_bundle(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
-    source, said, weights = alignment(bundle, "fedgab")
+    source, said, weights = alignment(trained_from_bundle(bundle), "fedgab")
     assert source == list("fedgab")
     assert said[-1] == "(end)"
     assert weights.shape == (len(said), len(source))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(said)))
-    draw_alignment(bundle, "fedgab", tmp_path / "picture.png")
+    draw_alignment(trained_from_bundle(bundle), "fedgab", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
@@ -220,8 +224,8 @@ def test_a_bundle_without_a_held_out_split_is_named(models, tmp_path, capsys):
 
 @pytest.mark.parametrize("model", config.models())
 def test_every_model_with_a_recipe_can_be_evaluated(model):
-    """Its script declares a held-out split, and its task has an evaluator."""
-    assert callable(declared(model, "held_out"))
+    """Its recipe names what reads its packages, and has goals."""
+    assert bundled_task(model) is not None
     assert config.recipe_of(model).goals
 
 

@@ -13,6 +13,8 @@ import torch
 
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import read_bundle
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import Vocabulary
 from export import onnx_files, parity
 from export.bundles import export_bundle, trained_from_bundle
 from export.onnx_files import ExportRefused
@@ -20,6 +22,8 @@ from export.parity import ParityMissed, check_parity
 from export.tasks import graphs_of
 from service.runtime.repository import newest_versions
 from tests import tiny
+from training.models.generator import GeneratorConfig
+from training.models.options import RecurrentOptions
 
 BUNDLED = newest_versions(Path(__file__).parents[2] / "models")
 
@@ -181,3 +185,16 @@ def test_a_manifest_describes_its_graphs(tiny_models):
         "memory", "memory_mask", "hidden_0", "cell_0",
     ]  # fmt: skip
     assert [tensor["carried"] for tensor in content["state"]] == [False, False, True, True]
+
+
+def test_a_vocabulary_of_ten_thousand_words_is_exported(tmp_path, monkeypatch):
+    """Its ranks and its suppressed ids are rows of the vocabulary, not weights."""
+    monkeypatch.setattr(parity, "SIZES", ((2, 2),))
+    vocabulary = Vocabulary(tuple(f"w{number}" for number in range(9_996)), has_markers=True)
+    words = Tokenizer("subwords", vocabulary)
+    config = GeneratorConfig(len(vocabulary), 4, RecurrentOptions("lstm", 4), tied=True)
+    made = tiny.trained("words", config, {"input": words, "output": words})
+    bundle = export_bundle(made, tmp_path / "words" / "1")
+    assert len(vocabulary) == 10_000
+    assert bundle.manifest.graphs["step"].outputs[3].shape == ("batch", 10_000)
+    assert bundle.path_of("step").stat().st_size < 400_000

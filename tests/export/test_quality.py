@@ -10,9 +10,10 @@ from export.bundles import trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.quality import SteppedModel, int8_figures, step_speedups
 from tests import tiny
-from training import scripts
-from training.checkpoint import Figure
-from training.prose import nats_per_character
+from training.held_out import FigureName, HeldOut
+from training.measurements import ratio
+from training.task_run import HeldOutExamples
+from training.tasks.generate import Generate, nats_per_token
 
 TEXT = torch.arange(300) % 13 + 1
 
@@ -22,13 +23,22 @@ def letters(tiny_models):
     return read_bundle(tiny_models / "letters" / "1")
 
 
-def loss(model, tokenizers, data, quick, source):
-    return (Figure("loss", nats_per_character(model, TEXT), "nats", "a text", 299, source),)
+class LettersHeldOut(Generate):
+    """One text, of which every token but the first is scored."""
+
+    def held_out(self, examples, trained):
+        def measure(answers):
+            (nats,) = answers
+            return [ratio(nats, [1] * len(nats), len(nats), "letters")]
+
+        text = trained.tokenizers["input"].decode(TEXT.tolist())
+        return HeldOut([(text, 1)], measure, figures=[FigureName("loss", "nats")])
 
 
 @pytest.fixture
 def _letters_have_held_out_data(monkeypatch):
-    monkeypatch.setattr(scripts, "declared", lambda model, name: loss)
+    kept = HeldOutExamples(LettersHeldOut(), "a text", ())
+    monkeypatch.setattr(quality, "held_out_examples", lambda trained, data, run: kept)
     monkeypatch.setattr(quality, "_ROUND_SECONDS", 0.001)
 
 
@@ -63,7 +73,7 @@ def test_figures_report_int8_and_fp32_by_one_procedure(letters):
     assert (int8.name, fp32.name) == ("loss, int8", "loss, fp32")
     assert int8.split == fp32.split == "a text, step by step"
     assert int8.command == "python -m export letters --int8"
-    assert fp32.value == pytest.approx(nats_per_character(trained.build(), TEXT), abs=1e-5)
+    assert fp32.value == pytest.approx(nats_per_token(trained.build(), TEXT), abs=1e-5)
     assert int8.value == pytest.approx(fp32.value, abs=0.05)
     assert int8.value != fp32.value
 

@@ -7,7 +7,7 @@ from study.characters import PartsTask, options_of
 from study.teacher_forcing import gradients, loss_at_once, loss_by_steps
 from study.timing import alternate
 from training.models.generator import Generator, GeneratorConfig
-from training.prose import ProseTask
+from training.tasks.generate import GenerateTask
 
 
 @pytest.mark.parametrize("design", ["output", "rnn", "gru", "lstm"])
@@ -24,8 +24,8 @@ def test_one_pass_and_steps_give_one_loss_and_one_gradient(design):
 def test_parts_of_training_read_the_same_batches_in_the_same_order():
     """Parts go on where the last one ended, and on into the next reading of the text."""
     text = torch.arange(1, 3 * 32 * 64 + 70)
-    parts = PartsTask(text, text, seed=1, part=2)
-    whole = ProseTask(text, text, seed=1)
+    parts = PartsTask([text], [text], seed=1, part=2)
+    whole = GenerateTask([text], [text], seed=1)
     expected = [*whole.batches(0), *whole.batches(1)][:4]
     found = [*parts.batches(0), *parts.batches(1)]
     assert all(torch.equal(a[0], b[0]) for a, b in zip(expected, found, strict=True))

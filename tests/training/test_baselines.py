@@ -8,13 +8,13 @@ from torch.nn.functional import cross_entropy, pad
 
 from bundle.tokenizer import count_symbols
 from tests import tiny
+from training.bundled.sentiment import SentimentTask, pair_accuracy
 from training.data.contrast import HELD_OUT_WORDS, make_swapped_pairs
 from training.data.sentiment import Example
 from training.loop import FitSettings, Trainer
 from training.models import DesignInvalid, build, config_from_json, config_to_json
 from training.models.baselines import READERS, BaselineConfig, TextTooLong
 from training.models.cells import CELLS
-from training.sentiment import SentimentTask, pair_accuracy
 
 WIDTH = 3
 VOCABULARY = 9

@@ -1,22 +1,22 @@
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from training.cloze import (
+from training.bundled.cloze import TASK, narrowed
+from training.models.fill import Fill, FillConfig
+from training.models.options import RecurrentOptions
+from training.tasks.fill import (
     NO_BLANK,
-    ClozeTask,
+    FillTask,
     Sentence,
     at_blanks,
     encode,
     make_batches,
-    narrowed,
-    ranks,
 )
-from training.models.fill import Fill, FillConfig
-from training.models.options import RecurrentOptions
 
 VOCABULARY = Vocabulary(("the", "man", "went"), has_markers=True)
 READER = Tokenizer("words", VOCABULARY, lowercase=True)
@@ -39,9 +39,19 @@ def test_logits_are_taken_at_blanks_alone():
     assert (logits.flatten().tolist(), answers.tolist()) == ([1.0, 5.0], [0, 1])
 
 
-def test_a_rank_is_how_many_candidates_are_liked_better():
-    sentences = [Sentence([BEGIN, 2, 2, END], [NO_BLANK, 1, 2, NO_BLANK])]
-    assert ranks(lambda *_: torch.tensor([0.5, 0.1, 0.7]).expand(1, 4, 3), sentences) == [2, 0]
+def test_answers_are_those_of_the_blank():
+    """Whatever stands beside it; the likeliest candidates come first."""
+    trained = SimpleNamespace(tokenizers={"input": READER}, labels=("man", "went", "sea"))
+    torch.manual_seed(0)
+    model = Fill(FillConfig(len(VOCABULARY), 3, 6, RecurrentOptions("lstm", 5))).eval()
+    questions = ["the ___ went", "___", "the man went ___"]
+    answers = TASK.answers(model, trained, questions)
+    for question, words in zip(questions, answers, strict=True):
+        left, right = (READER.encode(side).ids for side in question.split("___"))
+        sides = torch.tensor([[BEGIN, *left]]), torch.tensor([[END, *right[::-1]]])
+        lengths = (torch.tensor([side.shape[1]]) for side in sides)
+        logits = model(sides[0], next(lengths), sides[1], next(lengths))[0]
+        assert words == [trained.labels[n] for n in logits.argsort(descending=True)]
 
 
 def test_filling_everywhere_is_filling_each_blank():
@@ -59,7 +69,7 @@ def test_filling_everywhere_is_filling_each_blank():
 def test_a_model_learns_which_word_stands_between_two():
     torch.manual_seed(0)
     rows = [encode(READER, {"man": 0, "went": 1}, text) for text in ("the man", "man went the")]
-    task = ClozeTask(READER, ("man", "went"), rows, rows, seed=1)
+    task = FillTask(rows, rows, seed=1)
     model = Fill(FillConfig(len(VOCABULARY), 2, 8, RecurrentOptions("lstm", 8)))
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
     for epoch in range(30):
@@ -67,7 +77,8 @@ def test_a_model_learns_which_word_stands_between_two():
             optimizer.zero_grad()
             task.loss(model, batch, None)[0].backward()
             optimizer.step()
-    assert set(ranks(model.everywhere, rows)) == {0}
+    logits, answers = at_blanks(model.everywhere, task.batches(0)[0])
+    assert torch.equal(logits.argmax(dim=1), answers)
     assert task.validate(model) == pytest.approx(0, abs=0.3)
 
 

@@ -2,10 +2,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from training.cloze import ClozeSettings
-from training.config import RECIPES, CardSettings, RecipeInvalid, load_recipe
-from training.food import FoodSettings
-from training.g2p import G2PSettings
+from training.bundled import bundled_task
+from training.bundled.cloze import ClozeSettings
+from training.bundled.food import FoodSettings
+from training.bundled.nationality import NationalitySettings
+from training.bundled.pos import TaggingSettings
+from training.bundled.sentiment import SentimentSettings
+from training.config import RECIPES, CardSettings, RecipeInvalid, load_recipe, models
 from training.loop import FitSettings
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
@@ -13,11 +16,9 @@ from training.models.generator import GeneratorConfig
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
-from training.nationality import NationalitySettings
-from training.prose import ProseSettings
-from training.sentiment import SentimentSettings
-from training.tagging import TaggingSettings
-from training.translate import TranslateSettings
+from training.tasks import TASKS, default_recipe
+from training.tasks.generate import GenerateSettings
+from training.tasks.seq2seq import Seq2SeqSettings
 
 TEXT = """
 [task]
@@ -95,7 +96,7 @@ def test_the_quick_profile_replaces_what_it_names(written):
         ("embedding_size = 6", "embedding_size = 6\ncolour = 1", "colour"),
         ("embedding_size = 6", "labels = 6", "the data decide labels"),
         ('cell = "gru"', 'cell = "qrnn"', "'qrnn' is not one of rnn, gru, lstm"),
-        ("[task]", "[tasks]", r"\[tasks\] is not one of \[task\], \[model\], \[fit\]"),
+        ("[task]", "[tasks]", r"\[tasks\] is not one of \[data\], \[task\], \[model\], \[fit\]"),
         ("[quick.fit]", "[quick.fits]", r"\[quick.fits\] is not one of"),
         ("[task]", "[task", "cannot be read"),
     ],
@@ -169,26 +170,63 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         load_recipe(tmp_path / "none.toml")
 
 
-# What each script reads its recipe into, and what its data decide of the model.
+# What each bundled model reads its recipe into, and what its data decide of the model.
 SEQ2SEQ_DATA = ("source_vocabulary_size", "target_vocabulary_size", "source_limit")
-SCRIPTS = {
+BUNDLED = {
     "cloze": (ClozeSettings, FillConfig, ("vocabulary_size", "candidates")),
-    "g2p": (G2PSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
+    "g2p": (Seq2SeqSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
     "food": (FoodSettings, VectorToSequenceConfig, ("vector_size", "vocabulary_size", "examples")),
     "nationality": (NationalitySettings, ClassifierConfig, ("vocabulary_size", "labels")),
     "pos": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
     "pos-online": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
-    "prose": (ProseSettings, GeneratorConfig, ("vocabulary_size",)),
+    "prose": (GenerateSettings, GeneratorConfig, ("vocabulary_size",)),
     "sentiment": (SentimentSettings, ClassifierConfig, ("vocabulary_size", "labels")),
-    "translate": (TranslateSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
+    "translate": (Seq2SeqSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
 }
 
 
 @pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("model", SCRIPTS)
-def test_every_recipe_says_what_its_script_reads(model, quick):
-    settings, config, of_data = SCRIPTS[model]
+@pytest.mark.parametrize("model", models())
+def test_every_recipe_says_what_its_model_reads(model, quick):
+    """Its module is there, too, and is of a known task."""
+    settings, config, of_data = BUNDLED[model]
     recipe = load_recipe(RECIPES / f"{model}.toml", quick)
     assert recipe.task_settings(settings)
     assert recipe.config(config, **dict.fromkeys(of_data, 9))
     assert recipe.fit_settings(seed=1).epochs > 0
+    assert recipe.data["description"].endswith(".")
+    task = bundled_task(model)
+    assert isinstance(task, type(TASKS[config.task]))
+    assert task.packages
+
+
+def test_a_key_that_is_chosen_by_the_data_is_filled_in(written):
+    recipe = load_recipe(written(TEXT.replace("batch = 8", 'batch = "auto"', 1)))
+    assert recipe.is_auto("task.batch")
+    chosen = recipe.chosen({"task.batch": 5, "task.smoothing": 9, "model.recurrent.cell": "rnn"})
+    assert (chosen.value("task.batch"), chosen.value("task.smoothing")) == (5, 1)
+    assert chosen.value("model.recurrent.cell") == "gru"
+    with pytest.raises(RecipeInvalid, match="batch is 'auto', which nothing here decides"):
+        recipe.task_settings(TaskSettings)
+
+
+def test_a_setting_of_the_command_replaces_that_of_the_file(written):
+    recipe = load_recipe(written(TEXT))
+    recipe = recipe.overridden(["task.batch=3", "model.recurrent.cell=rnn", "fit.epochs = 2"])
+    assert recipe.task_settings(TaskSettings).batch == 3
+    assert config_of(recipe).recurrent.cell == "rnn"
+    assert recipe.fit_settings(1).epochs == 2
+    deeper = recipe.overridden(["model.recurrent.transition_mlp=1"])
+    assert config_of(deeper).recurrent.transition_mlp == 1
+    with pytest.raises(RecipeInvalid, match=r"task\.bach is no key of mood\.toml; near it: task"):
+        recipe.overridden(["task.bach=3"])
+
+
+def test_a_recipe_of_a_few_keys_is_laid_over_the_default(tmp_path):
+    (tmp_path / "own.toml").write_text("[task]\nwindow = 7\n[sampling]\ntop_k = 3\n")
+    recipe = default_recipe("generate").under(load_recipe(tmp_path / "own.toml"))
+    assert (recipe.value("task.window"), recipe.value("fit.learning_rate")) == (7, 0.004)
+    assert recipe.sampling == {"top_k": 3}
+    (tmp_path / "own.toml").write_text("[task]\nwindows = 7\n")
+    with pytest.raises(RecipeInvalid, match=r"near it: task\.window"):
+        default_recipe("generate").under(load_recipe(tmp_path / "own.toml"))

@@ -1,28 +1,50 @@
-import random
-
 import pytest
 import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from tests.training.real import real
-from training.data.usda import Food, load_foods, split_foods
-from training.food import FoodTask, compare, distinct, make_batches, remember, words_of, write
+from training.bundled.food import TASK, HeldOutFood
+from training.data.usda import load_foods, split_foods
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.retrieval_copy import Examples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
+from training.tasks.vec2seq import (
+    Described,
+    Vec2SeqTask,
+    distinct,
+    remember,
+    words_of,
+    write,
+)
 
 VOCABULARY = Vocabulary(("Butter,", "salted", "Figs,", "raw"), has_markers=True)
 WRITER = Tokenizer("symbols", VOCABULARY)
 BEGIN, END, UNKNOWN = VOCABULARY.begin_id, VOCABULARY.end_id, VOCABULARY.unknown_id
-FOODS = [Food("Butter, salted", "", (81.0, 0.0)), Food("Figs, ripe raw", "", (0.3, 2.9))]
+NUTRIENTS = ("Fat (g)", "Fibre (g)")
+
+
+def food(name, values):
+    return Described(NUTRIENTS, values, name)
+
+
+def compare(written, foods):
+    """First words right in percent, and the mean F1 of words."""
+    asked = [HeldOutFood(*vars(f).values(), "every tenth") for f in foods]
+    # The other part holds one food, which nobody names.
+    asked.append(HeldOutFood(NUTRIENTS, (0.0, 0.0), "nothing", "new names"))
+    first, f1, *_ = TASK.held_out(asked, None).measure([*written, "other"])
+    return first.value, f1.value
+
+
+FOODS = [food("Butter, salted", (81.0, 0.0)), food("Figs, ripe raw", (0.3, 2.9))]
 
 
 def test_an_unknown_word_is_read_but_not_taught():
     """Padding and the catch-all are no targets."""
-    ((vectors, inputs, targets),) = make_batches(WRITER, FOODS, random.Random(1))
+    ((vectors, inputs, targets),) = Vec2SeqTask(WRITER, FOODS, FOODS, seed=1).batches(0)
     torch.testing.assert_close(vectors, torch.tensor([[81.0, 0.0], [0.3, 2.9]]))
     assert inputs.tolist() == [[BEGIN, 1, 2, END], [BEGIN, 3, UNKNOWN, 4]]
     assert targets.tolist() == [[1, 2, END, 0], [3, 0, 4, END]]
@@ -51,8 +73,8 @@ def test_names_are_compared_by_their_words():
 def test_a_model_names_what_it_has_learned():
     """Greedy, until the end marker, and never a word that is none."""
     torch.manual_seed(0)
-    foods = [FOODS[0], Food("Figs, raw", "", (0.3, 2.9))]
-    task = FoodTask(WRITER, foods, foods, seed=1)
+    foods = [FOODS[0], food("Figs, raw", (0.3, 2.9))]
+    task = Vec2SeqTask(WRITER, foods, foods, seed=1)
     vectors = torch.tensor([food.values for food in foods])
     config = VectorToSequenceConfig(
         2, len(VOCABULARY), 8, 4, RecurrentOptions("lstm", 8), reader_mlp=1
@@ -60,11 +82,11 @@ def test_a_model_names_what_it_has_learned():
     model = VectorToSequence(config)
     model.standardise(vectors)
     teach(model, task, 40)
-    assert write(model, vectors, WRITER) == ["Butter, salted", "Figs, raw"]
+    assert write(model, vectors, WRITER, 9) == ["Butter, salted", "Figs, raw"]
     assert task.validate(model) < 0.5
 
 
-def teach(model: VectorToSequence, task: FoodTask, epochs: int) -> None:
+def teach(model: VectorToSequence, task: Vec2SeqTask, epochs: int) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
     for epoch in range(epochs):
         for batch in task.batches(epoch):
@@ -80,8 +102,8 @@ COPIER = VectorToSequenceConfig(
 )  # fmt: skip
 # Each kind twice: what is copied from is another food than the one that is taught.
 TWINS = [
-    Food("Butter, salted", "", (81.0, 0.1)), Food("Butter, salted", "", (60.0, 0.1)),
-    Food("Figs, raw", "", (0.3, 2.9)), Food("Figs, raw", "", (0.3, 2.0)),
+    food("Butter, salted", (81.0, 0.1)), food("Butter, salted", (60.0, 0.1)),
+    food("Figs, raw", (0.3, 2.9)), food("Figs, raw", (0.3, 2.0)),
 ]  # fmt: skip
 
 
@@ -91,7 +113,7 @@ def taught_copier() -> VectorToSequence:
     model = VectorToSequence(COPIER)
     model.standardise(torch.tensor([food.values for food in TWINS]))
     remember(model, WRITER, TWINS)
-    teach(model, FoodTask(WRITER, TWINS, TWINS, seed=1), 60)
+    teach(model, Vec2SeqTask(WRITER, TWINS, TWINS, seed=1), 60)
     model.reader.weight.data.zero_()
     return model
 
@@ -102,24 +124,24 @@ def test_a_name_is_copied_from_the_nearest_food():
     """
     model = taught_copier()
     asked = torch.tensor([[82.0, 0.1], [0.2, 2.9]])
-    assert write(model, asked, WRITER) == ["Butter, salted", "Figs, raw"]
-    names = [food.name for food in reversed(TWINS)]
-    swapped = [Food(n, "", food.values) for n, food in zip(names, TWINS, strict=True)]
+    assert write(model, asked, WRITER, 9) == ["Butter, salted", "Figs, raw"]
+    names = [twin.text for twin in reversed(TWINS)]
+    swapped = [food(n, twin.values) for n, twin in zip(names, TWINS, strict=True)]
     remember(model, WRITER, swapped)
-    assert write(model, asked, WRITER) == ["Figs, raw", "Butter, salted"]
+    assert write(model, asked, WRITER, 9) == ["Figs, raw", "Butter, salted"]
 
 
 def test_more_foods_can_be_remembered_when_training_is_over():
     """A food that has none like it in the memory is named as soon as one is there."""
     model = taught_copier()
     asked = torch.tensor([[82.0, 2.9]])
-    assert write(model, asked, WRITER) != ["Figs, salted"]
-    added = [Food("Figs, salted", "", (82.0, 2.8)), Food("Figs, salted", "", (82.0, 3.0))]
+    assert write(model, asked, WRITER, 9) != ["Figs, salted"]
+    added = [food("Figs, salted", (82.0, 2.8)), food("Figs, salted", (82.0, 3.0))]
     remember(model, WRITER, [*TWINS, *added])
-    assert write(model, asked, WRITER) == ["Figs, salted"]
+    assert write(model, asked, WRITER, 9) == ["Figs, salted"]
     again = build(config_from_json(config_to_json(model.config)))
     again.load_state_dict(model.state_dict())
-    assert write(again.eval(), asked, WRITER) == ["Figs, salted"]
+    assert write(again.eval(), asked, WRITER, 9) == ["Figs, salted"]
 
 
 def test_a_food_is_not_copied_from_itself_while_training():
@@ -172,10 +194,10 @@ def test_sharper_means_farther_from_all_but_the_nearest():
 def test_what_is_not_to_be_copied_is_not():
     """An unknown word and padding; and a name is cut at the memory's length."""
     model = VectorToSequence(COPIER).eval()
-    foods = [Food("Figs, ripe raw", "", (float(n), 1.0)) for n in range(4)]
+    foods = [food("Figs, ripe raw", (float(n), 1.0)) for n in range(4)]
     remember(model, WRITER, foods)
     assert model.examples.tokens[0].tolist() == [BEGIN, 3, 0, 4]
-    remember(model, WRITER, [Food("Figs,", "", food.values) for food in foods])
+    remember(model, WRITER, [food("Figs,", each.values) for each in foods])
     assert model.examples.tokens[0].tolist() == [BEGIN, 3, END, 0]
     _, keys, tokens, scores, *_ = model.encode(torch.tensor([[1.0, 1.0]]))
     assert keys.shape == (1, 6, 6)
@@ -192,7 +214,7 @@ def test_every_id_of_a_vocabulary_can_be_remembered(vocabulary_size):
 
 
 def test_foods_that_hold_the_same_are_remembered_once():
-    assert distinct([FOODS[0], FOODS[1], Food("Margarine", "", FOODS[0].values)]) == FOODS
+    assert distinct([FOODS[0], FOODS[1], food("Margarine", FOODS[0].values)]) == FOODS
 
 
 @pytest.mark.parametrize(
@@ -227,5 +249,6 @@ def test_the_nearest_foods_own_name_is_this_good(split, first, f1):
     scale = known.std(dim=0)
     exact = "donot_use_mm_for_euclid_dist"
     nearest = torch.cdist(wanted / scale, known / scale, compute_mode=exact).argmin(dim=1)
-    found = compare([remembered[number].name for number in nearest], asked)
+    foods = [food(each.name, each.values) for each in asked]
+    found = compare([remembered[number].name for number in nearest], foods)
     assert (round(found[0], 1), round(found[1], 3)) == (first, f1)

@@ -1,33 +1,38 @@
-"""What the answers to a held-out split's questions are worth, script by script."""
+"""What the answers to a held-out split's questions are worth, model by model."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from bundle.tokenizer import Tokenizer, count_symbols
 from tests import tiny
-from training import cloze, food, g2p, nationality, prose, sentiment, tagging, translate
+from training.bundled import cloze, food, g2p, nationality, pos, prose, sentiment, translate
+from training.bundled.food import HeldOutFood
 from training.data.sentiment import LECTURE_SENTENCES, Example
-from training.data.usda import Food
-from training.data.verses import Pair
-from training.held_out import EvaluationContext
 from training.likelihood import nats_of
+from training.tasks.classify import Labelled
+from training.tasks.fill import Line
+from training.tasks.generate import Document, Generate
+from training.tasks.seq2seq import Pair
+from training.tasks.tag import Sentence, Tag
+
+LIMITS = {"input_tokens": 128, "output_tokens": 40}
 
 
-@pytest.fixture
-def context(tmp_path):
-    return EvaluationContext(tmp_path, {"input": tiny.WORD_READER}, ("blame", "praise"), seed=1)
+def trained(reader=tiny.WORD_READER, labels=(), **fields):
+    return SimpleNamespace(
+        tokenizers={"input": reader}, labels=labels, limits=LIMITS, training={"seed": 1}, **fields
+    )
 
 
 def values(held_out, answers):
     return [measured.value for measured in held_out.measure(answers)]
 
 
-def test_names_are_counted_by_their_place_and_by_what_they_were_taken_for(context, monkeypatch):
-    names = {"Ann": "Irish", "Bob": "Irish", "Cem": "Turk"}
-    monkeypatch.setattr(nationality, "load_names", lambda data: names)
-    monkeypatch.setattr(nationality, "split_by_name", lambda names: {"held-out": names})
-    held_out = nationality.held_out(context)
+def test_names_are_counted_by_their_place_and_by_what_they_were_taken_for():
+    names = [Labelled("Ann", "Irish"), Labelled("Bob", "Irish"), Labelled("Cem", "Turk")]
+    held_out = nationality.TASK.held_out(names, trained(tiny.LETTER_READER, ("Irish", "Turk")))
     answers = [["Irish", "Other"], ["Turk", "Irish"], ["Turk", "Other"]]
     assert held_out.questions == ["Ann", "Bob", "Cem"]
     assert values(held_out, answers) == pytest.approx([200 / 3, 100])
@@ -36,12 +41,10 @@ def test_names_are_counted_by_their_place_and_by_what_they_were_taken_for(contex
     }  # fmt: skip
 
 
-def test_words_are_taken_for_the_label_of_their_last_wrong_token(context, monkeypatch):
+def test_words_are_taken_for_the_label_of_their_last_wrong_token():
     """``8:30`` is one word of the corpus and three tokens, of which the last is right."""
     sentences = [(("the", "at"), ("8:30", "cd")), (("good", "jj"), ("food", "nn"))]
-    monkeypatch.setattr(tagging, "load_sentences", lambda data: sentences)
-    monkeypatch.setattr(tagging, "split_sentences", lambda sentences: {"held-out": sentences})
-    held_out = tagging.held_out(context)
+    held_out = pos.TASK.held_out(sentences, trained())
     assert held_out.questions == [["the", "8", ":", "30"], ["good", "food"]]
     answers = [["at", "jj", ":", "cd"], ["rb", "nn"]]
     assert values(held_out, answers) == [50.0, 0.0]
@@ -50,18 +53,17 @@ def test_words_are_taken_for_the_label_of_their_last_wrong_token(context, monkey
     }  # fmt: skip
 
 
-def test_every_candidate_of_a_sentence_is_a_blank(monkeypatch, tmp_path):
-    monkeypatch.setattr(cloze, "load_sentences", lambda data: ["the food is good", "is not"])
-    monkeypatch.setattr(cloze, "split_sentences", lambda sentences: {"held-out": sentences})
-    held_out = cloze.held_out(EvaluationContext(tmp_path, {}, ("food", "good"), seed=1))
+def test_every_candidate_of_a_sentence_is_a_blank():
+    lines = [Line("the food is good"), Line("is not")]
+    held_out = cloze.TASK.held_out(lines, trained(labels=("food", "good")))
     assert held_out.questions == ["the ___ is good", "the food is ___"]
     assert values(held_out, [["food", "good"], ["food", "good"]]) == [50.0, 100.0]
 
 
-def test_sentences_and_pairs_are_measured_apart(context, monkeypatch):
+def test_sentences_and_pairs_are_measured_apart():
     """A pair is right when both are; who blames all is right half the time, and never of pairs."""
-    monkeypatch.setattr(sentiment, "load_held_out", lambda data: [Example("good", 1)] * 3)
-    held_out = sentiment.held_out(context)
+    model = trained(labels=("blame", "praise"))
+    held_out = sentiment.TASK.held_out([Example("good", 1)] * 3, model)
     assert held_out.questions[:3] == ["good"] * 3
     blame = values(held_out, [["blame", "praise"]] * len(held_out.questions))
     assert (blame[0], blame[3]) == (0.0, 0.0)
@@ -70,44 +72,61 @@ def test_sentences_and_pairs_are_measured_apart(context, monkeypatch):
     assert counts == [3, 400, 4, 200, 200]
 
 
-def test_phones_are_compared_with_the_nearest_variant(context, monkeypatch):
-    words = {"ab": [["A", "B"], ["A"]], "c": [["C"]]}
-    monkeypatch.setattr(g2p, "read_splits", lambda data, quick: {"held-out": words})
-    held_out = g2p.held_out(context)
+def test_phones_are_compared_with_the_nearest_variant():
+    pairs = g2p.pairs_of({"ab": [("A", "B"), ("A",)], "c": [("C",)]})
+    held_out = g2p.TASK.held_out(pairs, None)
     assert held_out.questions == ["ab", "c"]
     assert values(held_out, ["A B", "B"]) == pytest.approx([50.0, 100 / 3])
 
 
-def test_translations_are_scored_as_training_scores_them(context, monkeypatch):
+def test_translations_keep_the_order_of_their_verses():
     pairs = [Pair("in the beginning", "en el principio creó Dios"), Pair("light", "sea la luz")]
-    monkeypatch.setattr(translate, "read_splits", lambda data, quick: {"held-out": pairs})
-    held_out = translate.held_out(context)
-    said = ["en el principio creó la luz", "sea la luz"]
-    wanted = [figure.value for figure in translate.figures_of(said, pairs, "verses", "make")]
-    assert values(held_out, said) == pytest.approx(wanted)
+    held_out = translate.TASK.held_out(pairs, None)
     assert held_out.questions == ["in the beginning", "light"]
+    assert values(held_out, [pair.target for pair in pairs]) == pytest.approx([100.0, 100.0])
+    assert values(held_out, ["sea la luz", "en el principio creó Dios"])[0] < 20
 
 
-def test_each_split_of_foods_has_figures_of_its_own(context, monkeypatch):
-    parts = {
-        "every tenth": [Food("Cheese, cheddar", "", (1.0,))],
-        "new names": [Food("Milk", "", (2.0,))],
-    }
-    monkeypatch.setattr(food, "load_foods", lambda data: SimpleNamespace(foods=()))
-    monkeypatch.setattr(food, "split_foods", lambda foods: parts)
-    held_out = food.held_out(context)
+def test_each_split_of_foods_has_figures_of_its_own():
+    foods = [
+        HeldOutFood(("x",), (2.0,), "Milk", "new names"),
+        HeldOutFood(("x",), (1.0,), "Cheese, cheddar", "every tenth"),
+    ]
+    held_out = food.TASK.held_out(foods, None)
     assert held_out.questions == [(1.0,), (2.0,)]
     assert values(held_out, ["Cheese, cheddar", "Bread"]) == [100.0, 1.0, 0.0, 0.0]
+    assert [figure.split[:3] for figure in held_out.figures] == ["eve", "eve", "all", "all"]
 
 
-def test_a_text_is_read_in_pieces_that_make_it_up(context, monkeypatch):
-    text = "abcdefghij" * 200
-    monkeypatch.setattr(prose, "held_out_text", lambda data: text)
-    held_out = prose.held_out(context)
+def test_a_text_is_read_in_pieces_that_make_it_up():
+    text = "abcdefghij" * 900
+    model = trained(count_symbols("characters", [text]))
+    held_out = prose.TASK.held_out([Document(text)], model)
     assert "".join(piece[read:] for piece, read in held_out.questions) == text[1:]
+    assert len(held_out.questions) == 3
     answers = [[1.0] * (len(piece) - read) for piece, read in held_out.questions]
     (measured,) = held_out.measure(answers)
     assert (measured.value, measured.examples) == (1.0, len(text) - 1)
+
+
+def test_texts_of_words_are_measured_by_characters_too():
+    words = tiny.Tokenizer("subwords", tiny.Vocabulary(("the", "▁food", ".")))
+    held_out = Generate().held_out([Document("the food."), Document("x")], trained(words))
+    assert held_out.questions == [("the food.", 1)]
+    assert [figure.unit for figure in held_out.figures] == ["nats a token", "nats a character"]
+    assert values(held_out, [[3.0, 1.0]]) == pytest.approx([2.0, 4.0 / 6])
+
+
+def test_spans_are_right_as_a_whole():
+    labels = ("O", "B-X", "I-X")
+    sentences = [Sentence(("a", "b", "c"), ("B-X", "I-X", "O"))]
+    held_out = Tag().held_out(
+        sentences, trained(Tokenizer("words", tiny.Vocabulary(("a",))), labels)
+    )
+    names = [figure.name for figure in held_out.figures]
+    assert names == ["accuracy", "accuracy on unknown tokens", "span F1"]
+    assert values(held_out, [["B-X", "I-X", "O"]]) == [100.0, 100.0, 100.0]
+    assert values(held_out, [["B-X", "O", "O"]]) == pytest.approx([200 / 3, 50.0, 0.0])
 
 
 def test_texts_side_by_side_are_scored_as_each_alone():

@@ -1,11 +1,14 @@
+import json
+import re
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from torch import nn
 
 from training.loop import (
+    METRICS,
     FitSettings,
     ResumeImpossible,
     Trainer,
@@ -23,6 +26,7 @@ class CarryingTask:
     interrupt_at: int | None = None
     validation: list[float] = field(default_factory=list)
     steps: int = 0
+    signal: int = signal.SIGINT
 
     def batches(self, epoch):
         shuffle = torch.Generator().manual_seed(epoch)
@@ -30,7 +34,7 @@ class CarryingTask:
 
     def loss(self, model, batch, carry):
         if self.steps == self.interrupt_at:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.signal)
         self.steps += 1
         before = torch.zeros(8, 1) if carry is None else carry[0]
         out = model(batch) + 0.5 * before
@@ -114,7 +118,7 @@ def test_resuming_another_model_is_an_error(tmp_path):
     Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path, {"size": 6}, "first").fit()
     again = Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path, {"size": 6}, "second")
     assert again.fit(resume=True).revision == "first"
-    with pytest.raises(ResumeImpossible, match="delete it to begin anew"):
+    with pytest.raises(ResumeImpossible, match="size 6 there and 7 here"):
         Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path, {"size": 7}).fit(resume=True)
 
 
@@ -123,11 +127,51 @@ def test_resuming_nothing_is_an_error(tmp_path):
         Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit(resume=True)
 
 
-def test_resuming_with_other_settings_is_an_error(tmp_path):
+def test_resuming_with_other_settings_names_what_differs(tmp_path):
     Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit()
-    other = FitSettings(seed=3, epochs=4, learning_rate=0.05)
-    with pytest.raises(ResumeImpossible, match="train with those settings"):
+    other = FitSettings(seed=3, epochs=4, learning_rate=0.1, clip_norm=2.0)
+    named = r"learning_rate 0.05 there and 0.1 here, clip_norm 1.0 there and 2.0 here; train"
+    with pytest.raises(ResumeImpossible, match=named):
         Trainer(make_model(), CarryingTask(), other, tmp_path).fit(resume=True)
+
+
+def test_a_run_goes_on_with_more_epochs(tmp_path):
+    Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit()
+    longer = replace(SETTINGS, epochs=5, patience=9)
+    history = Trainer(make_model(), CarryingTask(), longer, tmp_path).fit(resume=True)
+    assert len(history.train_loss) == 5
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["validation_loss"] for line in lines] == history.validation_loss
+
+
+def test_parts_of_a_reading_are_epochs_that_make_it_up(tmp_path):
+    trainer = Trainer(make_model(), CarryingTask(), replace(SETTINGS, parts=3), tmp_path)
+    parts = [trainer._batches(epoch) for epoch in range(6)]
+    assert [len(part) for part in parts] == [1, 1, 2] * 2
+    for reading in (0, 1):
+        whole = torch.stack(CarryingTask().batches(reading))
+        together = torch.stack([b for part in parts[3 * reading :][:3] for b in part])
+        assert torch.equal(whole, together)
+
+
+def test_without_a_terminal_a_line_says_how_long_it_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("training.loop._LINE_SECONDS", 0.0)
+    Trainer(make_model(), CarryingTask(), SETTINGS, tmp_path).fit()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 12
+    assert re.match(
+        r"epoch 1/3, batch 1 of 4: loss [\d.]+ \([\d.]+\), [\d.]+ minutes left", lines[0]
+    )
+
+
+def test_sigterm_stops_as_ctrl_c_does(tmp_path):
+    task = CarryingTask(interrupt_at=5, signal=signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match="--resume"):
+        Trainer(make_model(), task, SETTINGS, tmp_path).fit()
+    assert task.steps == 6  # the step under way is finished
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_run_without_progress_ends_early_and_stays_ended(tmp_path):

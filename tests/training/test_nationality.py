@@ -1,19 +1,21 @@
 import random
 from collections import Counter
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from bundle.tokenizer import count_symbols
-from training.models.classifier import Classifier, ClassifierConfig
-from training.models.options import RecurrentOptions
-from training.nationality import (
+from training.bundled.nationality import (
+    TASK,
     NationalityTask,
-    encode,
     frequencies_left_out,
-    make_batches,
-    precisions,
+    labelled,
     restore_frequencies,
 )
+from training.models.classifier import Classifier, ClassifierConfig
+from training.models.options import RecurrentOptions
+from training.tasks.classify import encode, make_batches
 
 LABELS = ("French", "Greek", "Thai")
 NAMES = {"Jean": "French", "Nikos": "Greek", "Jeanne": "French"}
@@ -21,7 +23,9 @@ READER = count_symbols("characters", NAMES, lowercase=True)
 
 
 def test_batches_hold_names_and_the_numbers_of_their_nations():
-    ((tokens, lengths, labels),) = make_batches(encode(READER, LABELS, NAMES), random.Random(1))
+    numbers = {label: number for number, label in enumerate(LABELS)}
+    rows = encode(READER, numbers, labelled(NAMES), 128)
+    ((tokens, lengths, labels),) = make_batches(rows, random.Random(1), 9)
     assert lengths.tolist() == [4, 5, 6]
     assert labels.tolist() == [0, 1, 0]
     assert tokens[0].tolist() == [*READER.encode("Jean").ids, 0, 0]
@@ -39,11 +43,20 @@ def test_without_a_cap_an_epoch_reads_all_names():
     assert labels == {0: 2, 1: 1}
 
 
+def precisions(read, labels=LABELS):
+    trained = SimpleNamespace(
+        tokenizers={"input": READER}, labels=labels, limits={"input_tokens": 128}
+    )
+    held_out = TASK.held_out(labelled(NAMES), trained)
+    answers = TASK.answers(read, trained, held_out.questions)
+    return tuple(measured.value for measured in held_out.measure(answers))
+
+
 def test_precision_counts_the_likeliest_and_the_five_likeliest():
-    rows = encode(READER, LABELS, NAMES)
     logits = torch.tensor([9.0, 2.0, 1.0, 3.0, 4.0, 5.0])
-    # Greek is the fifth of six.
-    assert precisions(lambda tokens, _: logits.expand(len(tokens), 6), rows) == (200 / 3, 100.0)
+    labels = (*LABELS, "a", "b", "c")  # Greek is the fifth of six
+    found = precisions(lambda tokens, _: logits.expand(len(tokens), 6), labels)
+    assert found == pytest.approx((200 / 3, 100.0))
 
 
 def test_what_a_cap_left_out_comes_back_as_a_frequency():
@@ -69,6 +82,6 @@ def test_a_model_learns_a_few_names():
             optimizer.zero_grad()
             task.loss(model, batch, None)[0].backward()
             optimizer.step()
-    assert precisions(model, encode(READER, LABELS, NAMES)) == (100.0, 100.0)
+    assert precisions(model.eval()) == (100.0, 100.0)
     with torch.no_grad():
         assert task.validate(model) < 0.2

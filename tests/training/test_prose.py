@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from tests.training.real import real
+from training.bundled.prose import VALIDATION_PLAY, split
 from training.data.shakespeare import load_other_plays, load_play, load_text
-from training.prose import VALIDATION_PLAY, ProseTask, split
+from training.tasks.generate import GenerateTask
 
 
 class Recorder(nn.Module):
@@ -18,7 +19,9 @@ class Recorder(nn.Module):
 
 
 def given_after_a_window(cold_starts):
-    task = ProseTask(torch.ones(9).long(), torch.ones(9).long(), seed=1, cold_starts=cold_starts)
+    task = GenerateTask(
+        [torch.ones(9).long()], [torch.ones(9).long()], seed=1, cold_starts=cold_starts
+    )
     tokens = torch.ones(4_000, 2).long()
     model = Recorder()
     _, state = task.loss(model, (tokens, tokens), None)

@@ -1,4 +1,4 @@
-"""What an epoch of the sentiment script reads, and what it knows before the first."""
+"""What an epoch of the sentiment model reads, and what it knows before the first."""
 
 import io
 import json
@@ -10,6 +10,7 @@ import torch
 
 from tests import tiny
 from tests.training.real import real
+from training.bundled.sentiment import SentimentTask, word_priors, word_vectors
 from training.data.contrast import WordList
 from training.data.packages import WORD_VECTORS
 from training.data.sentiment import (
@@ -20,7 +21,6 @@ from training.data.sentiment import (
     with_ratings,
 )
 from training.data.word_vectors import load_word_vectors
-from training.sentiment import SentimentTask, word_priors, word_vectors
 
 
 def test_each_epoch_reads_fewer_pieces_of_reviews_and_the_last_none():

@@ -1,19 +1,16 @@
 import torch
 
-from bundle.tokenizer import Tokenizer
-from bundle.vocabulary import Vocabulary
 from training import speed
 from training.models.options import RecurrentOptions
 from training.models.tagger import TaggerConfig
-from training.tagging import TaggedSentence, TaggingTask
+from training.tasks.tag import Encoded, TagTask
 
-ROWS = [TaggedSentence([1 + n % 3] * n, [n % 2] * n, list(range(n))) for n in range(1, 9)]
+ROWS = [Encoded([1 + n % 3] * n, [n % 2] * n) for n in range(1, 9)]
 CONFIG = TaggerConfig(5, 2, 8, RecurrentOptions("lstm", 6, bidirectional=True))
 
 
 def make_task():
-    reader = Tokenizer("words", Vocabulary(("a", "b", "c")))
-    return TaggingTask(reader, ("x", "y"), ROWS, ROWS, seed=1, batch=4)
+    return TagTask(ROWS, ROWS, seed=1, batch=4)
 
 
 def test_operations_are_those_of_the_matrix_products():

@@ -1,13 +1,13 @@
-"""Scripts with a stage before the last one, from hand-made texts to a model."""
+"""Models with a stage before the last one, from hand-made texts to a model."""
 
 import json
 
 import pytest
 import torch
 
-from training import cloze, nationality, sentiment
+from training.__main__ import main
+from training.bundled import cloze, nationality, sentiment
 from training.checkpoint import TrainedModel
-from training.cli import run_script
 from training.data.contrast import TRAINING_WORDS, make_sentences
 from training.data.sentiment import Example
 from training.loop import CHECKPOINT
@@ -19,6 +19,9 @@ epochs = 2
 learning_rate = 0.01
 """
 SENTIMENT = """
+[data]
+module = "training.bundled.sentiment"
+description = "Small."
 [task]
 batch = 16
 vocabulary = 300
@@ -38,6 +41,9 @@ embedding_size = 8
 recurrent = {cell = "lstm", hidden_size = 8, bidirectional = true}
 """
 CLOZE = """
+[data]
+module = "training.bundled.cloze"
+description = "Small."
 [task]
 batch = 8
 vocabulary = 50
@@ -49,6 +55,9 @@ embedding_size = 8
 recurrent = {cell = "lstm", hidden_size = 8}
 """
 NATIONALITY = """
+[data]
+module = "training.bundled.nationality"
+description = "Small."
 [task]
 batch = 8
 symbols = 30
@@ -68,11 +77,11 @@ VERSES = [f"the {a} man went to the {b} town" for a in ("old", "young") for b in
 
 @pytest.fixture
 def train(tmp_path):
-    def run(model, script, recipe):
+    def run(model, recipe):
         path = tmp_path / "small.toml"
         path.write_text(recipe if "[fit]" in recipe else recipe + FIT)
         arguments = ["--recipe", str(path), "--out", str(tmp_path), "--data", str(tmp_path)]
-        assert run_script(model, script, arguments) == 0
+        assert main([model, *arguments]) == 0
         return TrainedModel.load(tmp_path), json.loads((tmp_path / "report.json").read_text())
 
     return run
@@ -95,7 +104,7 @@ def made_reviews(monkeypatch):
 
 
 def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, made_reviews):
-    model, report = train("sentiment", sentiment.train, SENTIMENT)
+    model, report = train("sentiment", SENTIMENT)
     assert (tmp_path / sentiment.LANGUAGE / CHECKPOINT).exists()
     assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]
     assert report["recipe"]["task"]["language_epochs"] == 2
@@ -114,7 +123,7 @@ def test_sentiments_embedding_begins_with_what_is_known_of_words(
     recipe = SENTIMENT.replace("language_epochs = 2", "language_epochs = 0")
     recipe = recipe.replace("vectors = 0.0", "vectors = 0.5")
     still = FIT.replace("0.01", "1e-9") + "weight_decay = 0.0\n"
-    model, _ = train("sentiment", sentiment.train, recipe + still)
+    model, _ = train("sentiment", recipe + still)
     tokenizer, weight = model.tokenizers["input"], model.weights["embedding.weight"]
     ids, vectors = sentiment.word_vectors(tokenizer, known, 6)
     torch.testing.assert_close(weight[ids, 2:5], 0.5 * vectors, atol=1e-4, rtol=1e-4)
@@ -125,7 +134,7 @@ def test_sentiments_embedding_begins_with_what_is_known_of_words(
 
 def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, monkeypatch):
     monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
-    model, report = train("cloze", cloze.train, CLOZE)
+    model, report = train("cloze", CLOZE)
     assert (tmp_path / cloze.EVERY_WORD / CHECKPOINT).exists()
     assert {"man", "town"} <= set(model.labels) <= {"old", "young", "man", "town", "far", "near"}
     assert model.build().config.candidates == len(model.labels)
@@ -135,7 +144,7 @@ def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, 
 def test_large_embeddings_are_rounded_after_the_last_stage(tmp_path, train, monkeypatch):
     monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
     monkeypatch.setattr(embedding, "LARGE", 1)
-    model, _ = train("cloze", cloze.train, CLOZE)
+    model, _ = train("cloze", CLOZE)
     last = torch.load(tmp_path / CHECKPOINT, weights_only=True)["best"]["embedding.weight"]
     assert not torch.equal(last, last.half().float())
     assert torch.equal(model.weights["embedding.weight"], last.half().float())
@@ -147,7 +156,7 @@ def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(
     """The time of both stages counts."""
     names = {f"jean {n}": "French" for n in range(90)} | {f"nikos {n}": "Greek" for n in range(9)}
     monkeypatch.setattr(nationality, "load_names", lambda data: names)
-    model, report = train("nationality", nationality.train, NATIONALITY)
+    model, report = train("nationality", NATIONALITY)
     capped = torch.load(tmp_path / nationality.CAPPED / CHECKPOINT, weights_only=True)
     last = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     spent = [checkpoint["progress"]["history"]["seconds"] for checkpoint in (capped, last)]

@@ -1,20 +1,19 @@
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
+from training.bundled.pos import TASK, TaggedSentence, encode
 from training.models.options import RecurrentOptions
 from training.models.tagger import Tagger, TaggerConfig
-from training.tagging import (
+from training.tasks.tag import (
     NO_TAG,
     NOT_SCORED,
-    TaggedSentence,
-    TaggingTask,
-    WordsRight,
-    count_right,
-    encode,
+    Encoded,
+    TagTask,
     make_batches,
     previous_labels,
 )
@@ -30,27 +29,13 @@ def test_every_token_of_a_word_has_the_tag_of_the_word():
     )
 
 
-def test_a_word_is_right_when_all_its_tokens_are():
-    """Sentences are read together; what is said beyond a sentence's end counts for nothing."""
-    short = (("Mr.", "np"),)
-    sentences = [encode(READER, NUMBERS, sentence) for sentence in (SENTENCE, short)]
-    said = torch.tensor([[0, 2, 0, 0, 0], [0, 0, 0, 1, 1]])  # the short one is read first
-
-    def read(tokens, lengths):
-        assert lengths.tolist() == [2, 5]
-        return torch.nn.functional.one_hot(said, 3)
-
-    right = count_right(read, sentences, READER.stand_ins)
-    assert right == WordsRight(words=5, right=3, unknown=2, unknown_right=1)
-
-
 def test_the_true_last_label_stands_before_each_token():
     labels = torch.tensor([[4, 0, 2], [3, NOT_SCORED, NOT_SCORED]])
     assert previous_labels(labels).tolist() == [[0, 5, 1], [0, 4, 0]]
 
 
 def test_batches_hold_what_the_tagger_reads():
-    sentences = [TaggedSentence([n] * n, [n] * n, list(range(n))) for n in (3, 1)]
+    sentences = [Encoded([n] * n, [n] * n) for n in (3, 1)]
     ((tokens, lengths, labels),) = make_batches(sentences, random.Random(1))
     assert tokens.tolist() == [[1, 0, 0], [3, 3, 3]]
     assert lengths.tolist() == [1, 3]
@@ -67,8 +52,8 @@ def test_batches_hold_what_the_tagger_reads():
 def test_a_tagger_learns_a_few_sentences(recurrent):
     """Both taggers learn with the one task; what is measured and validated runs free."""
     torch.manual_seed(0)
-    rows = [TaggedSentence([1, 2, 3], [0, 1, 2], [0, 1, 2]), TaggedSentence([3, 1], [2, 0], [0, 1])]
-    task = TaggingTask(READER, ("np", "vbd", "."), rows, rows, seed=1)
+    rows = [Encoded([1, 2, 3], [0, 1, 2]), Encoded([3, 1], [2, 0])]
+    task = TagTask(rows, rows, seed=1)
     fed_back = 4 if recurrent.reads_output else 0
     model = Tagger(TaggerConfig(6, 3, 8, recurrent, label_embedding_size=fed_back))
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
@@ -80,5 +65,6 @@ def test_a_tagger_learns_a_few_sentences(recurrent):
             optimizer.step()
     with torch.no_grad():
         assert task.validate(model) < 0.1 < before
-    right = count_right(model.tag, rows, READER.stand_ins)
-    assert (right.words, right.right, right.unknown) == (5, 5, 0)
+    trained = SimpleNamespace(tokenizers={"input": READER}, labels=("np", "vbd", "."))
+    said = TASK.answers(model.eval(), trained, [["Mr", ".", "Smith"], ["Smith", "Mr"]])
+    assert said == [["np", "vbd", "."], [".", "np"]]

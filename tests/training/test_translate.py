@@ -1,30 +1,27 @@
 import pytest
 import torch
 
+from training.beam import BeamSettings
 from training.bpe import learn_pieces
-from training.data.verses import Pair
+from training.bundled.translate import TASK
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from training.translate import (
-    SOURCE_LIMIT,
-    TranslateSettings,
-    TranslateTask,
-    figures_of,
-    translate,
-)
+from training.tasks.seq2seq import Pair, Seq2SeqTask, write
+
+SOURCE_LIMIT, TARGET_LIMIT = 80, 96
 
 PAIRS = [
     Pair("the house is red.", "la casa es roja."),
     Pair("the red house.", "la casa roja."),
     Pair("a house is red, the house is red.", "una casa es roja, la casa es roja."),
 ]
-SOURCE = learn_pieces([pair.english for pair in PAIRS], 30, lowercase=True)
-TARGET = learn_pieces([pair.spanish for pair in PAIRS], 30, has_markers=True)
+SOURCE = learn_pieces([pair.source for pair in PAIRS], 30, lowercase=True)
+TARGET = learn_pieces([pair.target for pair in PAIRS], 30, has_markers=True)
 
 
 def task(random_cuts=0.0, batch=40, pairs=PAIRS):
-    settings = TranslateSettings(batch, 30, 0.1, random_cuts)
-    return TranslateTask(SOURCE, TARGET, pairs, pairs, 1, settings)
+    limits = (SOURCE_LIMIT, TARGET_LIMIT)
+    return Seq2SeqTask(SOURCE, TARGET, pairs, pairs, 1, batch, *limits, 0.1, random_cuts)
 
 
 def model():
@@ -48,7 +45,7 @@ def texts_of(batches):
 def test_every_pair_is_in_one_batch_whatever_its_cuts(cuts):
     """A batch's sources are of one length, and a target is what follows its input."""
     batches = task(cuts).batches(0)
-    assert texts_of(batches) == sorted((pair.english, pair.spanish) for pair in PAIRS)
+    assert texts_of(batches) == sorted((pair.source, pair.target) for pair in PAIRS)
     for _, inputs, targets in batches:
         assert inputs[:, 0].unique().tolist() == [TARGET.vocabulary.begin_id]
         assert torch.equal(inputs[:, 1:][targets[:, :-1] > 0], targets[:, :-1][targets[:, :-1] > 0])
@@ -78,18 +75,21 @@ def test_the_loss_is_of_a_piece_whatever_the_batches():
 def test_translations_keep_the_order_of_their_texts():
     """Whatever other texts are translated beside them."""
     untrained = model()
-    tokenizers = {"input": SOURCE, "output": TARGET}
-    texts = [pair.english for pair in PAIRS]
-    together = translate(untrained, tokenizers, texts)
-    assert together == [translate(untrained, tokenizers, [text])[0] for text in texts]
+
+    def translate(texts):
+        beam = BeamSettings(5, 1.0, TARGET_LIMIT)
+        return write(untrained, SOURCE, TARGET, texts, SOURCE_LIMIT, beam)
+
+    texts = [pair.source for pair in PAIRS]
+    assert translate(texts) == [translate([text])[0] for text in texts]
 
 
 def test_figures_name_the_signature():
-    figures = figures_of([pair.spanish for pair in PAIRS], PAIRS, "three verses", "make")
-    assert [(figure.name, round(figure.value)) for figure in figures] == [
-        ("BLEU", 100),
-        ("chrF", 100),
-    ]
-    assert figures[0].unit.startswith("points, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp")
-    worse = figures_of([pair.english for pair in PAIRS], PAIRS, "three verses", "make")
-    assert worse[0].value < 20
+    held_out = TASK.held_out(PAIRS, None)
+    assert [figure.name for figure in held_out.figures] == ["BLEU", "chrF"]
+    assert held_out.figures[0].unit.startswith(
+        "points, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"
+    )
+    perfect = held_out.measure([pair.target for pair in PAIRS])
+    assert [round(measured.value) for measured in perfect] == [100, 100]
+    assert held_out.measure([pair.source for pair in PAIRS])[0].value < 20

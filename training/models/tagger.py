@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from bundle.manifest import TAG
+from bundle.spans import is_legal
 from training.models.cells import State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
@@ -22,12 +24,17 @@ Unroll = Callable[[Step, State, tuple[Tensor, ...]], tuple[State, Tensor]]
 # Labels are fed back as 1 + their number, so that a state of zeros means: none yet.
 NO_LABEL = 0
 
+# Added to the logit of a label that may not come: exp of it is zero in float32.
+_ILLEGAL = -1e4
+
 
 @dataclass(frozen=True)
 class TaggerConfig:
     """label_embedding_size: of the label before, where the recurrence reads the output.
     dropout: share dropped of the embeddings and of the last layer's output.
     embedding_dropout: share of the symbols a batch goes without while training.
+    legal_spans: whether no label goes on with a span that the last label is not of: of labels in
+    BIO, where the output is read.
     """
 
     architecture: ClassVar[str] = "tagger"
@@ -39,8 +46,14 @@ class TaggerConfig:
     label_embedding_size: int = 0
     dropout: float = 0.0
     embedding_dropout: float = 0.0
+    legal_spans: bool = False
 
     def __post_init__(self) -> None:
+        if self.legal_spans and not self.recurrent.reads_output:
+            raise DesignInvalid(
+                "legal_spans follows from the last label, which recurrence 'hidden' does not feed "
+                "back; leave it"
+            )
         if self.recurrent.reads_output and self.label_embedding_size < 1:
             raise DesignInvalid(
                 f"recurrence {self.recurrent.recurrence!r} feeds the last label back; "
@@ -60,9 +73,13 @@ class TaggerConfig:
 class Tagger(nn.Module):
     """Embedding (beside the last label's) → recurrent stack → linear.
 
+    illegal: (1 + labels, labels), by what stands before, 0 or what forbids a label.
+
     Its state between two tokens is its stack's, after the last label (batch,), as 1 + its
     number, where that is fed back.
     """
+
+    illegal: Tensor
 
     def __init__(self, config: TaggerConfig) -> None:
         super().__init__()
@@ -76,6 +93,16 @@ class Tagger(nn.Module):
         entering = config.embedding_size + config.label_embedding_size
         self.stack = RecurrentStack(config.recurrent, entering)
         self.output = nn.Linear(config.recurrent.output_size, config.labels)
+        if config.legal_spans:
+            self.register_buffer("illegal", torch.zeros(config.labels + 1, config.labels))
+
+    def forbid(self, labels: Sequence[str]) -> None:
+        """Let none of ``labels``, in their order, come where BIO has it not.
+
+        It holds for step() and tag(); training hides labels that are fed back.
+        """
+        rows = [[not is_legal(before, label) for label in labels] for before in ("", *labels)]
+        self.illegal.copy_(torch.tensor(rows) * _ILLEGAL)
 
     def forward(self, tokens: Tensor, lengths: Tensor, previous: Tensor | None = None) -> Tensor:
         """tokens (batch, time), lengths (batch,) → logits (batch, time, labels)
@@ -94,6 +121,8 @@ class Tagger(nn.Module):
         previous, *carried = state
         features, after = self.stack.step(self._entering(token, previous), tuple(carried))
         logits = self.output(self.dropout(features))
+        if self.config.legal_spans:
+            logits = logits + embedding(previous, self.illegal)
         return logits, (logits.argmax(dim=1) + 1, *after)
 
     def tag(self, tokens: Tensor, lengths: Tensor, unroll: Unroll = unroll) -> Tensor:

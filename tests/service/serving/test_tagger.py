@@ -70,3 +70,18 @@ def test_what_goes_on_keeps_its_positions():
     tokens = tagged(["a", "b"], rows, ("x", "y"), top=0, first=7)
     assert [(t.label, t.position) for t in tokens] == [("y", 7), ("x", 8)]
     assert tagged([], np.zeros((0, 2), np.float32), ("x", "y"), top=3) == []
+
+
+def test_labels_of_spans_come_in_a_legal_order():
+    """Where the likeliest label of each token would not be."""
+    labels = ("O", "B-X", "I-X")
+
+    def inside(item):
+        return np.tile(np.array([[0.1, 0.3, 0.6]], np.float32), (item.length, 1))
+
+    reader = Tokenizer("words", Vocabulary(("the",)))
+    model = TaggerModel(card("ner", "tag", labels, {"input_tokens": 4}), reader, FakeThread(inside))
+    (text,) = tag(model, TagParams("", ("a", "b")), top=1)
+    assert [token.label for token in text.tokens] == ["B-X", "I-X"]
+    assert [round(token.probability, 6) for token in text.tokens] == [0.3, 0.6]
+    assert text.tokens[0].top == (("I-X", pytest.approx(0.6)),)

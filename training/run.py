@@ -1,11 +1,10 @@
-"""The command line and the folder of one training run, the same for every script."""
+"""One training run: its profile, its seed and its folder, the same for every task."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,8 @@ from torch import nn
 from bundle.manifest import FULL, QUICK
 from training.checkpoint import TrainedModel, revision
 from training.config import RECIPES, Recipe, RecipeInvalid, load_recipe
-from training.data.packages import DATA_FOLDER, DataUnavailable
-from training.ddp import ProcessGroup, joined_team
+from training.data.packages import DataUnavailable
+from training.ddp import ProcessGroup
 from training.loop import (
     CHECKPOINT,
     AnyModel,
@@ -31,7 +30,7 @@ from training.loop import (
     TrainingTask,
 )
 from training.models.embedding import round_large_tables
-from training.scripts import module_of
+from training.readers import DataInvalid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -41,15 +40,17 @@ STOPPED_BY_USER = 130
 AnyConfig = TypeVar("AnyConfig")
 
 
+AnyRun = TypeVar("AnyRun", bound="Run")
+
+
 class NonLeaderExit(Exception):
     """This process has helped to train; the leader of its team measures and writes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a training script: its profile, its seed, its folders.
-
-    recipe_file: None for the model's own. team: of the processes that train together.
+    """folder: of the run; data: of data packages. recipe_file: None for the model's own. team: of
+    the processes that train together.
     """
 
     model: str
@@ -65,7 +66,7 @@ class Run:
     def command(self) -> str:
         quick = " --quick" if self.quick else ""
         recipe = f" --recipe {self.recipe_file}" if self.recipe_file else ""
-        return f"python -m {module_of(self.model)}{quick}{recipe} --seed {self.seed}"
+        return f"python -m training {self.model}{quick}{recipe} --seed {self.seed}"
 
     @property
     def profile(self) -> str:
@@ -182,40 +183,8 @@ def _plot(history: History, path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def run_script(
-    model: str, train: Callable[[Run], None], arguments: Sequence[str] | None = None
-) -> int:
-    """Parse the command line every script shares, train, and turn failures into exit codes."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module_of(model)}")
-    parser.add_argument("--quick", action="store_true", help="small model, about two minutes")
-    parser.add_argument(
-        "--recipe", type=Path, help=f"recipe file (default: training/{RECIPES.name}/{model}.toml)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continuation from the last checkpoint"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, help="seed of weights, batches and dropout (default: 1)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=None, help="folder of the run (default: runs/MODEL)"
-    )
-    parser.add_argument(
-        "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
-    )
-    chosen = parser.parse_args(arguments)
-    folder = chosen.out or Path("runs") / (f"{model}-quick" if chosen.quick else model)
-    with joined_team() as team:
-        return _run(
-            train,
-            Run(
-                model, chosen.quick, chosen.resume, chosen.seed, folder, chosen.data,
-                chosen.recipe, team,
-            ),
-        )  # fmt: skip
-
-
-def _run(train: Callable[[Run], None], run: Run) -> int:
+def started(train: Callable[[AnyRun], None], run: AnyRun) -> int:
+    """The exit code of a run: 0, 1 with a sentence on standard error, or STOPPED_BY_USER."""
     try:
         train(run)
     except NonLeaderExit:
@@ -227,7 +196,7 @@ def _run(train: Callable[[Run], None], run: Run) -> int:
     except KeyboardInterrupt:
         print(f"{run.model}: stopped outside a training step; --resume goes on", file=sys.stderr)
         return STOPPED_BY_USER
-    except (DataUnavailable, ResumeImpossible, RecipeInvalid) as error:
+    except (DataInvalid, DataUnavailable, ResumeImpossible, RecipeInvalid) as error:
         print(f"{run.model}: {error}", file=sys.stderr)
         return 1
     return 0

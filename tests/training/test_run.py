@@ -1,18 +1,17 @@
 import json
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from tests import tiny
+from training.__main__ import main
 from training.checkpoint import TrainedModel
-from training.cli import NonLeaderExit, Run, module_of, run_script
 from training.config import RecipeInvalid
 from training.ddp import ProcessGroup
 from training.loop import CHECKPOINT, FitSettings
+from training.run import NonLeaderExit, Run
 
 SETTINGS = FitSettings(seed=1, epochs=2, learning_rate=0.1)
 
@@ -37,33 +36,28 @@ def run(tmp_path):
     return Run("pos", quick=True, resume=False, seed=1, folder=tmp_path, data=tmp_path)
 
 
-def test_a_model_with_a_hyphen_has_a_script():
-    assert module_of("pos-online") == "training.pos_online"
-    assert module_of("pos") == "training.pos"
-
-
 def test_the_command_names_a_recipe_of_ones_own(run, tmp_path):
-    assert run.command == "python -m training.pos --quick --seed 1"
+    assert run.command == "python -m training pos --quick --seed 1"
     own = replace(run, recipe_file=tmp_path / "own.toml")
     assert (
-        own.command == f"python -m training.pos --quick --recipe {tmp_path / 'own.toml'} --seed 1"
+        own.command == f"python -m training pos --quick --recipe {tmp_path / 'own.toml'} --seed 1"
     )
     with pytest.raises(RecipeInvalid, match="cannot be read"):
         _ = own.recipe
 
 
-def test_a_script_whose_recipe_is_wrong_says_so(tmp_path, capsys):
+def test_a_recipe_that_is_wrong_says_so(tmp_path, capsys):
     (tmp_path / "own.toml").write_text("[fits]")
-    recipe = str(tmp_path / "own.toml")
-    assert run_script("pos", lambda run: run.recipe, ["--recipe", recipe]) == 1
-    assert "pos: own.toml: [fits] is not one of [task]" in capsys.readouterr().err
+    assert main(["pos", "--recipe", str(tmp_path / "own.toml")]) == 1
+    assert "pos: own.toml: [fits] is not one of [data], [task]" in capsys.readouterr().err
 
 
-def test_the_help_names_the_recipe_where_it_lies(capsys):
+def test_a_bundled_model_has_options_of_a_task(capsys):
     with pytest.raises(SystemExit):
-        run_script("pos", lambda run: run.recipe, ["--help"])
-    (named,) = re.findall(r"default:\s+(\S+/pos\.toml)", capsys.readouterr().out)
-    assert (Path(__file__).parents[2] / named).is_file()
+        main(["pos", "--help"])
+    shown = capsys.readouterr().out
+    for option in ("--quick", "--resume", "--set", "--minutes", "--data"):
+        assert option in shown
 
 
 def test_stages_have_folders_of_their_own_and_go_on_where_they_stopped(run, tmp_path):

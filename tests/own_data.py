@@ -1,0 +1,97 @@
+"""Small files as users have them, made by rule: what the tasks on files are tried with."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+)  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+TOPICS = {
+    "billing": ("invoice", "charge", "refund", "card"),
+    "shipping": ("parcel", "delivery", "courier", "address"),
+    "login": ("password", "account", "reset", "locked"),
+}
+FILLERS = ["please", "help", "with", "the", "my", "is", "not", "again", "today", "problem"]
+PEOPLE, PLACES = ("Ada", "Alan", "Grace", "Edsger"), ("Paris", "London", "Oslo", "Rome")
+
+
+def write_all(folder: Path, rows: int = 90) -> Path:
+    """tickets.csv, texts/, lines.txt, pairs.tsv, train.conll and paints.csv in ``folder``."""
+    write_tickets(folder / "tickets.csv", rows)
+    write_texts(folder / "texts", rows // 3)
+    (folder / "lines.txt").write_text("\n".join(sentences(rows)) + "\n")
+    write_pairs(folder / "pairs.tsv")
+    write_conll(folder / "train.conll", rows)
+    write_paints(folder / "paints.csv", rows)
+    return folder
+
+
+def write_tickets(path: Path, rows: int) -> None:
+    lines = ["text,label"]
+    choose = random.Random(1)
+    for number in range(rows):
+        label = list(TOPICS)[number % 3]
+        words = [*choose.choices(FILLERS, k=4), *choose.sample(TOPICS[label], 2)]
+        choose.shuffle(words)
+        lines.append(f'"{" ".join(words)}, number {number}",{label}')
+    path.write_text("\n".join(lines) + "\n")
+
+
+def sentences(count: int) -> list[str]:
+    choose = random.Random(2)
+    return [
+        f"the {choose.choice(('old', 'young', 'tall'))} {choose.choice(('man', 'woman'))} "
+        f"{choose.choice(('went', 'came', 'ran'))} to the {choose.choice(('town', 'sea', 'wood'))} "
+        f"at {choose.choice(ONES)} , and {choose.choice(ONES)} came too ."
+        for _ in range(count)
+    ]
+
+
+def write_texts(folder: Path, count: int) -> None:
+    """A file each: a heading, a blank line, sentences with indented lines among them."""
+    folder.mkdir(exist_ok=True)
+    lines = sentences(count * 4)
+    for number in range(count):
+        first, *others = lines[4 * number : 4 * number + 4]
+        text = "\n".join(
+            (f"Chapter {number}", "", first.capitalize(), *(f"    {o}" for o in others))
+        )
+        (folder / f"{number:03}.txt").write_text(text + "\n")
+
+
+def spelled(number: int) -> str:
+    if number < 20:
+        return ONES[number]
+    tens, ones = divmod(number, 10)
+    return TENS[tens - 2] + (f" {ONES[ones]}" if ones else "")
+
+
+def write_pairs(path: Path) -> None:
+    path.write_text("".join(f"{number}\t{spelled(number)}\n" for number in range(100)))
+
+
+def write_conll(path: Path, sentences: int) -> None:
+    choose, blocks = random.Random(3), []
+    for number in range(sentences):
+        first, place = choose.choice(PEOPLE), choose.choice(PLACES)
+        rows = [
+            (first, "B-PER"), ("Smith", "I-PER"), ("saw", "O"), (str(number), "O"),
+            ("boats", "O"), ("in", "O"), (place, "B-LOC"), (".", "O"),
+        ]  # fmt: skip
+        blocks.append("\n".join(f"{token}\tX\t{label}" for token, label in rows))
+    path.write_text("\n\n".join(blocks) + "\n")
+
+
+def write_paints(path: Path, rows: int) -> None:
+    choose, lines = random.Random(4), ["name,r,g,b"]
+    for _ in range(rows):
+        r, g, b = (choose.randrange(256) for _ in range(3))
+        shade = "dark" if r + g + b < 380 else "light"
+        colour = max((r, "red"), (g, "green"), (b, "blue"))[1]
+        lines.append(f"{shade} {colour},{r},{g},{b}")
+    path.write_text("\n".join(lines) + "\n")

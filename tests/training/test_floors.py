@@ -1,0 +1,52 @@
+"""What is reached without a network."""
+
+import math
+
+import pytest
+
+from training.floors.naive_bayes import NaiveBayes, character_features, word_features
+from training.floors.nearest import NearestText, nearest_vectors
+from training.floors.ngram import NGram
+
+
+def test_word_pairs_distinguish_what_words_do_not():
+    texts = ["not good", "very good", "not bad", "very bad"]
+    labels = ["blame", "praise", "praise", "blame"]
+    bayes = NaiveBayes([word_features(text.split()) for text in texts], labels)
+    assert [bayes.ranked(word_features(t.split()))[0] for t in texts] == labels
+    alone = NaiveBayes([set(text.split()) for text in texts], labels)
+    assert {alone.ranked(set(t.split()))[0] for t in texts} == {"blame"}
+
+
+def test_a_frequent_label_wins_where_a_text_says_nothing():
+    bayes = NaiveBayes([{"a"}, {"a"}, {"a"}], ["x", "y", "y"])
+    assert bayes.ranked(set()) == ["y", "x"]
+
+
+def test_ends_of_a_text_are_marked():
+    assert {"^a", "b$", "^ab$"} <= character_features("ab")
+
+
+def test_an_ngrams_probabilities_sum_to_one():
+    counted = NGram([[1, 2, 3, 1, 2, 4], [1, 2]], order=3, vocabulary=4)
+    for context in ([], [1], [1, 2], [9, 2], [7]):
+        total = sum(math.exp(-counted.nats([*context, t], len(context))[0]) for t in range(1, 5))
+        assert total == pytest.approx(1)
+
+
+def test_an_ngram_knows_what_follows():
+    counted = NGram([[1, 2] * 50], order=2, vocabulary=9)
+    assert counted.nats([1, 2, 1], 1) == pytest.approx([0.02, 0.02], abs=0.05)
+    assert NGram([[1, 2] * 50], 1, 9).nats([1, 2], 1)[0] == pytest.approx(math.log(2), abs=0.1)
+
+
+def test_the_nearest_text_shares_rare_runs():
+    known = NearestText(["twenty one", "thirty one", "forty two", "nothing"])
+    assert known.nearest("thirty three") == 1
+    assert known.nearest("forty one") == 2
+    assert known.nearest("§§") == 0
+
+
+def test_vectors_are_compared_in_deviations():
+    vectors = [(0.0, 1_000.0), (1.0, 1_200.0), (0.0, 2_000.0)]
+    assert nearest_vectors(vectors, [(0.9, 1_100.0), (0.1, 1_900.0)]) == [1, 2]

@@ -1,0 +1,147 @@
+"""Nutrients to a food's name: a vector of 28 values conditions an LSTM that also copies.
+
+Split: two parts are held out of one model, every tenth food and all foods of a tenth of the
+groups of similar names (training/data/usda.py); a twentieth of all foods validates, and is
+remembered beside what was trained on when training is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import Vocabulary
+from training.bundled import PackageData
+from training.checkpoint import TrainedModel
+from training.config import Recipe
+from training.data.packages import USDA_NUTRITION
+from training.data.usda import load_foods, split_foods
+from training.held_out import FigureName, HeldOut
+from training.measurements import Measurement, ratio, share
+from training.metrics import overlap_f1
+from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
+from training.splits import Splits
+from training.tasks.base import Prepared
+from training.tasks.vec2seq import (
+    Described,
+    Vec2Seq,
+    Vec2SeqTask,
+    distinct,
+    remember,
+    words_of,
+)
+
+OUTPUT_LIMIT = 40
+# What the data set calls its held-out parts, and what a figure does.
+PARTS = {
+    "every tenth": "every tenth food, similar names trained on",
+    "new names": "all foods of a tenth of the groups of similar names",
+}
+
+
+@dataclass(frozen=True)
+class FoodSettings:
+    """batch: foods. vocabulary: ids at most; rarer words train the catch-all.
+    label_smoothing: share of a word's probability that is spread over all.
+    sharpness: what the distances of the foods that are copied from are multiplied with in the end:
+    words that are likely one by one, of several names, make no name.
+    """
+
+    batch: int
+    vocabulary: int
+    label_smoothing: float
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class HeldOutFood(Described):
+    """part: one of PARTS."""
+
+    part: str
+
+
+class Food(Vec2Seq):
+    packages = (USDA_NUTRITION,)
+
+    def read(self, recipe: Recipe) -> tuple[Splits[Described], list[tuple[str, str]]]:
+        foods = load_foods(recipe.data_settings(PackageData).path)
+        splits, names = split_foods(foods.foods), foods.nutrients
+        train, validation = (
+            [Described(names, food.values, food.name) for food in splits[part]]
+            for part in ("train", "validation")
+        )
+        held_out = [
+            HeldOutFood(names, food.values, food.name, part)
+            for part in PARTS
+            for food in splits[part]
+        ]
+        return Splits(train, validation, held_out), []
+
+    def prepare(self, recipe: Recipe, splits: Splits[Described], seed: int) -> Prepared:
+        """The cap leaves out the rarest words: they are what trains the catch-all."""
+        settings = recipe.task_settings(FoodSettings)
+        words = (word for food in splits.train for word in food.text.split())
+        vocabulary = Vocabulary.count(words, settings.vocabulary, has_markers=True)
+        output = Tokenizer("symbols", vocabulary)
+        training = Vec2SeqTask(
+            output, splits.train, splits.validation, seed, settings.batch,
+            settings.label_smoothing,
+        )  # fmt: skip
+        vectors = torch.tensor([food.values for food in splits.train])
+        remembered = distinct(splits.train)
+        names = splits.train[0].names
+        config = recipe.config(
+            VectorToSequenceConfig,
+            vector_size=len(names),
+            vocabulary_size=len(vocabulary),
+            examples=len(remembered),
+        )
+
+        def build(config: VectorToSequenceConfig) -> VectorToSequence:
+            model = VectorToSequence(config)
+            model.standardise(vectors)
+            remember(model, output, remembered)
+            return model
+
+        def finish(model: VectorToSequence) -> None:
+            model.sharpen(settings.sharpness)
+            # What has validated is not needed for that any more, and may be copied from.
+            remember(model, output, distinct([*splits.train, *splits.validation]))
+
+        return Prepared(
+            recipe, config, build, training, {"output": output}, {"output_tokens": OUTPUT_LIMIT},
+            "", [], vector=names, finish=finish,
+        )  # fmt: skip
+
+    def held_out(
+        self, examples: Sequence[Any], trained: TrainedModel
+    ) -> HeldOut[Sequence[float], str]:
+        parts = {
+            name: [food for food in examples if food.part == part] for part, name in PARTS.items()
+        }
+
+        def measure(answers: Sequence[str]) -> list[Measurement]:
+            written, measured = iter(answers), list[Measurement]()
+            for foods in parts.values():
+                pairs = [(words_of(next(written)), words_of(food.text)) for food in foods]
+                overlaps = [overlap_f1(said, wanted) for said, wanted in pairs]
+                measured += [
+                    share([said[:1] == wanted[:1] for said, wanted in pairs]),
+                    ratio(overlaps, [1] * len(pairs), len(pairs), "foods"),
+                ]
+            return measured
+
+        figures = [
+            FigureName(name, unit, part)
+            for part in parts
+            for name, unit in (("first word right", "%"), ("F1 of words", ""))
+        ]
+        vectors = [food.values for foods in parts.values() for food in foods]
+        return HeldOut(vectors, measure, figures=figures)
+
+
+TASK = Food()

@@ -1,0 +1,246 @@
+"""One run of a task on files: what was inferred is printed, then it is trained, measured, kept.
+
+A run's folder holds what is needed to train the same again (``recipe.toml``), to export it
+(``model.pt``), to measure it again (``held-out.jsonl``), and what was found: ``report.json``,
+``metrics.jsonl`` (a line an epoch), ``loss.png`` and ``card.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bundle.manifest import QUICK
+from training import config
+from training.budget import within_minutes
+from training.bundled import bundled_task
+from training.card import write_card
+from training.checkpoint import Figure, TrainedModel
+from training.config import Recipe, RecipeInvalid, load_recipe
+from training.held_out import HeldOut
+from training.loop import FitSettings
+from training.measurements import Measurement
+from training.models import config_to_json
+from training.run import Run
+from training.splits import Splits
+from training.tasks import TASKS
+from training.tasks.base import Prepared, Task
+
+RECIPE_FILE, HELD_OUT_FILE = "recipe.toml", "held-out.jsonl"
+# What a number of minutes decides of [fit].
+_BUDGETED = ("epochs", "parts", "patience")
+
+
+@dataclass(frozen=True)
+class TaskRun(Run):
+    """chosen: the recipe, with the command's own settings in it. typed: the command.
+    minutes: that training may take, 0 for as long as the recipe says.
+    """
+
+    chosen: Recipe | None = None
+    typed: str = ""
+    minutes: float = 0.0
+
+    @property
+    def command(self) -> str:
+        return self.typed
+
+    @property
+    def recipe(self) -> Recipe:
+        assert self.chosen is not None, "a run of a task has its recipe"
+        return self.chosen
+
+    @property
+    def _has_recipe(self) -> bool:
+        return True
+
+
+def train_task(run: TaskRun, task: Task[Any]) -> None:
+    """Raises DataInvalid and RecipeInvalid before anything is trained; otherwise as Run.fit()."""
+    splits, facts = task.read(run.recipe)
+    prepared = task.prepare(run.recipe, splits, run.seed)
+    recipe = prepared.recipe
+    if run.minutes:
+        if run.team.size > 1:
+            raise RecipeInvalid(
+                "--minutes times one process; give --set fit.epochs=N where several train"
+            )
+        recipe = _within_budget(run, prepared)
+    run, settings = replace(run, chosen=recipe), recipe.fit_settings(run.seed)
+    untrained = _untrained(run, task, prepared)
+    # Whatever is wrong with what is held out is said before the time is spent.
+    held_out = task.held_out(splits.held_out, untrained)
+    if run.team.is_leader:
+        _print_facts(run, [*facts, *prepared.facts], settings)
+        _keep(run, task, splits)
+    if prepared.fit is not None:
+        model, history = prepared.fit(run, settings)
+    else:
+        model, history = run.fit(prepared.build, prepared.config, prepared.training, settings)
+    prepared.finish(model)
+    trained = replace(
+        untrained,
+        # Finishing may change it: a model remembers more examples than it was trained with.
+        config=config_to_json(getattr(model, "config", prepared.config)),
+        weights=model.state_dict(),
+        training=run.facts(model, history),
+    )
+    by_beam = {beam: task.answers(model, trained, held_out.questions, beam) for beam in task.beams}
+    measured = [found for said in by_beam.values() for found in held_out.measure(said)]
+    figures = _figures(task, held_out, measured, splits.name, run.command)
+    floors = [
+        {"figure": figure.name, "split": figure.split, "floor": floor, "value": found.value}
+        for floor, said in task.floors(splits, trained, held_out.questions).items()
+        for figure, found in zip(held_out.figures, held_out.measure(said), strict=True)
+    ]
+    trained = replace(trained, figures=figures, training={**trained.training, "floors": floors})
+    run.finish(trained, history)
+    _print_floors(trained)
+    answers = next(iter(by_beam.values()))
+    write_card(run.folder, task, trained, held_out, measured, answers)
+    print(f"{run.folder / 'card.md'} has all of it; next: python -m export {run.model}")
+
+
+def _untrained(run: TaskRun, task: Task[Any], prepared: Prepared) -> TrainedModel:
+    """All that is known of the model before it is trained."""
+    return TrainedModel(
+        name=run.model,
+        description=run.recipe.data.get("description") or prepared.description,
+        config=config_to_json(prepared.config),
+        weights={},
+        tokenizers=dict(prepared.tokenizers),
+        labels=prepared.labels,
+        vector=prepared.vector,
+        limits=dict(prepared.limits),
+        data=task.sources(run.recipe),
+        training={"seed": run.seed},
+    )
+
+
+def _within_budget(run: TaskRun, prepared: Prepared) -> Recipe:
+    """The recipe with as many epochs as fit; of a resumed run, with those that it began with."""
+    kept = run.folder / RECIPE_FILE
+    if run.resume and kept.exists():
+        values = load_recipe(kept).fit
+        chosen = {name: values[name] for name in _BUDGETED}
+    else:
+        settings = prepared.recipe.fit_settings(run.seed)
+        model = prepared.build(prepared.config)
+        settings = within_minutes(settings, model, prepared.training, run.minutes)
+        chosen = {name: getattr(settings, name) for name in _BUDGETED}
+    recipe = prepared.recipe
+    for name, value in chosen.items():
+        recipe = recipe.with_value(f"fit.{name}", value)
+    return recipe
+
+
+def figures_of(
+    kept: HeldOutExamples, trained: TrainedModel, model: Any, command: str
+) -> tuple[Figure, ...]:
+    """The held-out figures of ``model``, which is called as ``trained`` is built."""
+    task, held_out = kept.task, kept.questions(trained)
+    measured = [
+        found
+        for beam in task.beams
+        for found in held_out.measure(task.answers(model, trained, held_out.questions, beam))
+    ]
+    return _figures(task, held_out, measured, kept.split, command)
+
+
+def _figures(
+    task: Task[Any],
+    held_out: HeldOut[Any, Any],
+    measured: Sequence[Measurement],
+    split: str,
+    command: str,
+) -> tuple[Figure, ...]:
+    """measured: the figures of each of the task's beams."""
+    names = [(figure, beam) for beam in task.beams for figure in held_out.figures]
+    return tuple(
+        Figure(
+            figure.name, found.value, figure.unit,
+            task.split_name(figure.split or split, beam), found.examples, command, beam,
+        )
+        for (figure, beam), found in zip(names, measured, strict=True)
+    )  # fmt: skip
+
+
+def _print_facts(run: TaskRun, facts: Sequence[tuple[str, str]], settings: FitSettings) -> None:
+    epochs = f"{settings.epochs} at most, learning rate {settings.learning_rate:g}"
+    if settings.parts > 1:
+        epochs += f", each a part of {settings.parts} of a reading"
+    print(f"{run.model}: what was inferred (--set table.key=value chooses otherwise)")
+    for what, value in [*facts, ("epochs", epochs)]:
+        print(f"  {what:<9} {value}")
+
+
+def _print_floors(trained: TrainedModel) -> None:
+    units = {figure.name: figure.unit for figure in trained.figures}
+    for floor in trained.training["floors"]:
+        unit = units[floor["figure"]]
+        split = f", {floor['split']}" if floor["split"] else ""
+        print(f"  floor: {floor['figure']} {floor['value']:.4f} {unit} by {floor['floor']}{split}")
+
+
+def _keep(run: TaskRun, task: Task[Any], splits: Splits[Any]) -> None:
+    """What the same is trained and measured with again; of a package, the recipe alone."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / RECIPE_FILE).write_text(run.recipe.to_toml(), encoding="utf8")
+    if task.packages:
+        return
+    with (run.folder / HELD_OUT_FILE).open("w", encoding="utf8") as file:
+        first = {"task": task.name, "split": splits.name, "examples": len(splits.held_out)}
+        for content in (first, *map(task.example_to_json, splits.held_out)):
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class HeldOutExamples:
+    """What was held out of a model's data. split: its name."""
+
+    task: Task[Any]
+    split: str
+    examples: Sequence[Any]
+
+    def questions(self, trained: TrainedModel) -> HeldOut[Any, Any]:
+        return self.task.held_out(self.examples, trained)
+
+
+def kept_held_out(folder: Path) -> HeldOutExamples | None:
+    """What the run in ``folder`` held out; None where it keeps nothing of that."""
+    path = folder / HELD_OUT_FILE
+    if not path.exists():
+        return None
+    with path.open(encoding="utf8") as file:
+        first, *rows = map(json.loads, file)
+    task = TASKS[first["task"]]
+    return HeldOutExamples(task, first["split"], [task.example_from_json(row) for row in rows])
+
+
+def bundled_held_out(model: str, quick: bool, data: Path) -> HeldOutExamples | None:
+    """What the recipe of a bundled model holds out; None for another model.
+
+    Raises DataUnavailable where its package cannot be had.
+    """
+    task = bundled_task(model)
+    if task is None:
+        return None
+    recipe = load_recipe(config.RECIPES / f"{model}.toml", quick)
+    splits, _ = task.read(recipe.with_value("data.folder", str(data)))
+    return HeldOutExamples(task, splits.name, splits.held_out)
+
+
+def held_out_examples(
+    trained: TrainedModel, data: Path, run: Path | None = None
+) -> HeldOutExamples | None:
+    """What was held out of a model's training: of its package, or as its run keeps it.
+
+    run: its folder, ``runs/NAME`` for None. None of neither. Raises DataUnavailable.
+    """
+    quick = trained.training.get("profile") == QUICK
+    found = bundled_held_out(trained.name, quick, data)
+    found = found or kept_held_out(run or Path("runs") / trained.name)
+    return found if found is not None and found.task.name == trained.task else None
