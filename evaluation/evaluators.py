@@ -13,17 +13,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from bundle.manifest import CLASSIFY, FILL, GENERATE, INT8, SEQ2SEQ, TAG, VEC2SEQ, FigureSpec
+from bundle.manifest import (
+    CLASSIFY,
+    FILL,
+    FORECAST,
+    GENERATE,
+    INT8,
+    SEQ2SEQ,
+    TAG,
+    VEC2SEQ,
+    FigureSpec,
+)
 from bundle.store import Bundle
 from evaluation.calls import in_calls, written
 from evaluation.results import Result, check
 from export.quality import SteppedModel
-from training.held_out import BEST, Confusion, EvaluationContext, HeldOut
+from training.held_out import BEST, Confusion, EvaluationContext, HeldOut, SeriesQuestion
 from training.likelihood import nats_of
 from training.scripts import declared
 from unroll import Client
+
+# Of a forecast: more make its quantiles no better than its series' number makes its figures.
+_SAMPLES = 200
 
 Key = TypeVar("Key", int, str)
 
@@ -157,6 +172,20 @@ def _write_of_vector(
     return written(client, model, [{"vector": vector} for vector in vectors], beam)
 
 
+def _forecast(
+    client: Client, model: str, questions: Sequence[SeriesQuestion], beam: int
+) -> list[NDArray[Any]]:
+    """Each by itself: others of a request have one horizon."""
+    found = []
+    for question in questions:
+        chunks = client.forecast(
+            model, [question.values], horizon=question.horizon, samples=_SAMPLES, seed=0
+        )
+        steps = [step.samples for chunk in chunks for step in chunk.steps]
+        found.append(np.array(steps).T)
+    return found
+
+
 EVALUATORS: dict[str, Evaluator] = {
     CLASSIFY: Evaluator(_classify),
     TAG: Evaluator(_tag),
@@ -164,4 +193,5 @@ EVALUATORS: dict[str, Evaluator] = {
     GENERATE: Evaluator(_score, _score_graph),
     SEQ2SEQ: Evaluator(_write_of_source),
     VEC2SEQ: Evaluator(_write_of_vector),
+    FORECAST: Evaluator(_forecast),
 }

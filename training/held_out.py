@@ -13,6 +13,7 @@ generate    a text, and how many of its first           -log p of each of the ot
             characters are only read
 seq2seq     a source                                    the text that the model writes
 vec2seq     a vector                                    the text that the model writes
+forecast    the values of a series, and how many steps  samples of what follows, (samples, steps)
 ==========  ==========================================  =========================================
 """
 
@@ -34,6 +35,14 @@ Confusion = Counter[tuple[str, str]]  # how often each (true label, said label) 
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class SeriesQuestion:
+    """values: NaN where one is missing. horizon: steps to forecast."""
+
+    values: tuple[float, ...]
+    horizon: int
 
 
 @dataclass(frozen=True)
