@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -80,12 +81,11 @@ def has_ets() -> bool:
 def ets(past: Array, horizon: int, season: int) -> Array:
     """Exponential smoothing with a damped trend and a season, by statsmodels, whose package must
     be installed; the form with the least AICc of those with and without each of the two."""
-    from statsmodels.tsa.holtwinters import ExponentialSmoothing
-
+    smoothing = import_module("statsmodels.tsa.holtwinters").ExponentialSmoothing
     is_positive = bool((past > 0).all())
     has_season = season > 1 and len(past) >= 2 * season + 3
     fits = [
-        ExponentialSmoothing(
+        smoothing(
             past,
             trend=trend,
             damped_trend=trend is not None,

@@ -88,9 +88,9 @@ class ForecastExport(ExportTask[ForecasterConfig]):
             for spec in series_step_inputs(config.features)
         )
         value, parameters = SERIES_STEP_OUTPUTS
-        size = model.head.parameters_size  # type: ignore[union-attr]
+        head: Any = model.get_submodule("head")
         drawn = (
             GraphTensor(value, torch.float32, (BATCH,)),
-            GraphTensor(parameters, torch.float32, (BATCH, size)),
+            GraphTensor(parameters, torch.float32, (BATCH, head.parameters_size)),
         )
         return Graph(name, _Step(model), controls, state, (*drawn, *carried))

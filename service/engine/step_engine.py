@@ -54,9 +54,7 @@ class Runner(Protocol):
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         """Learn the arrays that steps read and write."""
 
-    def prefill(
-        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
-    ) -> list[State]:
+    def prefill(self, tokens: Sequence[Any], states: Sequence[State | None]) -> list[State]:
         """The state after reading each row of tokens from its state (None: the first one)."""
 
     def step(self, side: int, rows: int) -> None:
