@@ -35,7 +35,7 @@ from export.quality import SteppedModel
 from training.held_out import BEST, Confusion, EvaluationContext, HeldOut, SeriesQuestion
 from training.likelihood import nats_of
 from training.scripts import declared
-from unroll import Client
+from unroll import Client, Series
 
 # Of a forecast: more make its quantiles no better than its series' number makes its figures.
 _SAMPLES = 200
@@ -178,8 +178,9 @@ def _forecast(
     """Each by itself: others of a request have one horizon."""
     found = []
     for question in questions:
+        series = Series(question.values, question.start, question.covariates)
         chunks = client.forecast(
-            model, [question.values], horizon=question.horizon, samples=_SAMPLES, seed=0
+            model, [series], horizon=question.horizon, samples=_SAMPLES, seed=0
         )
         steps = [step.samples for chunk in chunks for step in chunk.steps]
         found.append(np.array(steps).T)

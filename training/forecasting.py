@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.series import SeriesSpec
+from bundle.time_features import parse_time
 from training.data.series import (
     Series,
     SeriesBatch,
@@ -31,10 +32,21 @@ from training.forecast_metrics import (
     seasonal_naive,
     smape,
 )
+from training.held_out import SeriesQuestion
+from training.measurements import Measurement, ratio
 from training.models.forecaster import Forecaster
 
 Array = NDArray[Any]
 
+# What is measured of forecasts, in which unit.
+MEASURES = (
+    ("CRPS", "% of the mean value"),
+    ("sMAPE", "%"),
+    ("MASE", ""),
+    ("in the 80 % interval", "%"),
+)
+# Of a held-out forecast, where a recipe does not say.
+SAMPLES = 100
 # Rows that are drawn side by side: each takes some kilobytes for its cells.
 _ROWS = 4096
 
@@ -231,6 +243,44 @@ def _scores(
         size=np.nansum(np.abs(values), axis=1),
         values=there.sum(axis=1),
     )
+
+
+def score_measurements(scores: ForecastScores, groups: str) -> list[Measurement]:
+    """In the order of MEASURES; groups: what each forecast is one of, in the plural."""
+    count, ones = len(scores.values), np.ones(len(scores.values))
+    known = ~np.isnan(scores.scaled_error)
+    return [
+        ratio(scores.crps, scores.size, count, groups, scale=100),
+        ratio(scores.smape, ones, count, groups),
+        ratio(scores.scaled_error[known], scores.values[known], int(known.sum()), groups),
+        ratio(scores.covered, scores.values, count, groups, scale=100),
+    ]
+
+
+def question_of(window: Window, horizon: int, spec: SeriesSpec) -> SeriesQuestion:
+    """What a served model is asked for the forecast of a window."""
+    series, origin = window.series, window.origin
+    beside = (
+        {}
+        if series.covariates is None
+        else dict(
+            zip(spec.covariates, series.covariates[: origin + horizon].T.tolist(), strict=True)
+        )
+    )
+    return SeriesQuestion(
+        tuple(series.values[:origin].tolist()),
+        horizon,
+        "" if series.start is None else str(series.start),
+        {name: tuple(values) for name, values in beside.items()},
+    )
+
+
+def window_of(question: SeriesQuestion) -> Window:
+    """The forecast that a question asks for."""
+    values = np.array([*question.values, *[np.nan] * question.horizon])
+    covariates = np.array(list(question.covariates.values())).T if question.covariates else None
+    start = parse_time(question.start) if question.start else None
+    return Window(Series("", values, start, covariates), len(question.values))
 
 
 def naive_forecasts(windows: Sequence[Window], horizon: int, season: int) -> Array:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -39,10 +39,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class SeriesQuestion:
-    """values: NaN where one is missing. horizon: steps to forecast."""
+    """values: NaN where one is missing. horizon: steps to forecast. start: in ISO 8601, empty where
+    nobody knows. covariates: by name, of each value and then of each step to forecast."""
 
     values: tuple[float, ...]
     horizon: int
+    start: str = ""
+    covariates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
