@@ -41,16 +41,19 @@ def smape(forecast: Array, values: Array) -> Array:
 
 
 def naive_error(past: Array, season: int) -> float:
-    """The mean absolute difference of values a season apart, which MASE divides by; NaN where
-    none are."""
-    differences = np.abs(past[season:] - past[:-season]) if len(past) > season else np.array([])
-    there = differences[~np.isnan(differences)]
-    return float(there.mean()) if len(there) and there.mean() > 0 else float("nan")
+    """The mean absolute difference of values a season apart, which MASE divides by; of neighbours
+    where that is none or zero, and 1 where a series has but one value all the time."""
+    for lag in (season, 1):
+        differences = np.abs(past[lag:] - past[:-lag]) if len(past) > lag else np.array([])
+        there = differences[~np.isnan(differences)]
+        if len(there) and there.mean() > 0:
+            return float(there.mean())
+    return 1.0
 
 
 def mase(forecast: Array, values: Array, past: Array, season: int) -> float:
-    """Mean absolute scaled error (Hyndman and Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001);
-    NaN for a past without any seasonal difference."""
+    """Mean absolute scaled error (Hyndman and Koehler 2006,
+    doi:10.1016/j.ijforecast.2006.03.001)."""
     return float(np.nanmean(np.abs(forecast - values)) / naive_error(past, season))
 
 

@@ -119,7 +119,8 @@ class ForecastTask:
 def nats_per_value(model: Forecaster, batch: SeriesBatch) -> Tensor:
     """The mean -log p of the values that count, in units of their series' scale."""
     state = model.first_state(batch.log_scale)
-    parameters, _ = model(batch.series, batch.features, batch.lengths, state)
+    # What is behind a window's end counts for nothing, and padded rows are read faster than packed.
+    parameters, _ = model(batch.series, batch.features, None, state)
     log_scale = batch.log_scale.unsqueeze(1).expand_as(batch.targets)
     found = model.head.log_likelihood(parameters, batch.targets, log_scale)
     return -torch.where(batch.counts > 0, found, 0.0).sum() / batch.counts.sum()
@@ -248,11 +249,10 @@ def _scores(
 def score_measurements(scores: ForecastScores, groups: str) -> list[Measurement]:
     """In the order of MEASURES; groups: what each forecast is one of, in the plural."""
     count, ones = len(scores.values), np.ones(len(scores.values))
-    known = ~np.isnan(scores.scaled_error)
     return [
         ratio(scores.crps, scores.size, count, groups, scale=100),
         ratio(scores.smape, ones, count, groups),
-        ratio(scores.scaled_error[known], scores.values[known], int(known.sum()), groups),
+        ratio(scores.scaled_error, scores.values, count, groups),
         ratio(scores.covered, scores.values, count, groups, scale=100),
     ]
 

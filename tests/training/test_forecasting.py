@@ -108,8 +108,9 @@ def test_errors_are_those_of_their_definitions():
     past = np.array([1.0, 2, 3, 4, 3, 4])
     assert naive_error(past, 2) == pytest.approx(np.mean([2, 2, 0, 0]))
     assert mase(np.array([2.0, 6.0]), np.array([4.0, 4.0]), past, 2) == pytest.approx(2.0)
-    assert np.isnan(naive_error(past, 6))
-    assert np.isnan(naive_error(np.ones(9), 2))
+    assert naive_error(past, 6) == pytest.approx(1.0), "no season: neighbours"
+    assert naive_error(np.array([1.0, 3, 1, 3, 1]), 2) == 2.0, "the season explains all"
+    assert naive_error(np.full(9, 5.0), 2) == 1.0
 
 
 def test_coverage_counts_values_between_the_outer_tenths():
