@@ -141,10 +141,10 @@ def _forecast(client: Client, model: str, sample: Sample) -> None:
     steps = [step for chunk in chunks for step in chunk.steps]
     for step in steps:
         print(f"  {forecast_line('values', step)}", flush=True)
-    low, middle, high = ([step.quantiles[place] for step in steps] for place in range(3))
-    print(chart(values, low, middle, high))
     if [step.position for step in steps] != list(range(horizon)):
         raise TourFailed(f"{model} forecast {len(steps)} of {horizon} steps")
+    low, middle, high = ([step.quantiles[place] for step in steps] for place in range(3))
+    print(chart(values, low, middle, high))
     within = sample.get("within")
     if within and not within[0] <= steps[-1].quantiles[1] <= within[1]:
         raise TourFailed(f"{model} forecasts {steps[-1].quantiles[1]:g} at last, not {within}")
