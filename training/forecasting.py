@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bundle.rng import BLOCK, uniform_block
 from bundle.series import SeriesSpec
 from bundle.time_features import parse_time
 from training.data.series import (
@@ -145,12 +146,25 @@ def sample_paths(
     settings: ForecastSettings,
     seed: int = 0,
 ) -> Array:
-    """Ancestral samples (windows, samples, horizon) of what follows, in the series' own units."""
-    random_numbers = torch.Generator().manual_seed(seed)
+    """Ancestral samples (windows, samples, horizon) of what follows, in the series' own units.
+
+    By the random numbers of a served model, which are those of (seed, sample, step).
+    """
+    uniforms = _uniforms(seed, settings.samples, settings.horizon)
     each = max(1, _ROWS // settings.samples)
     return np.concatenate(
-        [_paths(model, part, spec, settings, random_numbers) for part in _parts(windows, each)]
+        [_paths(model, part, spec, settings, uniforms) for part in _parts(windows, each)]
     )
+
+
+def _uniforms(seed: int, samples: int, horizon: int) -> Tensor:
+    """(samples, horizon)"""
+    blocks = range(-(-horizon // BLOCK))
+    rows = [
+        np.concatenate([uniform_block(seed, sample, block) for block in blocks])[:horizon]
+        for sample in range(samples)
+    ]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _paths(
@@ -158,7 +172,7 @@ def _paths(
     windows: Sequence[Window],
     spec: SeriesSpec,
     settings: ForecastSettings,
-    random_numbers: torch.Generator,
+    uniforms: Tensor,
 ) -> Array:
     encoded = [encode_window(w, spec, settings.context, settings.horizon)[0] for w in windows]
     batch = stack_windows(windows, spec, settings.context, settings.horizon, True)
@@ -177,7 +191,7 @@ def _paths(
     drawn = []
     for step in range(settings.horizon):
         parameters, state = model.step(value, observed, future[:, step], state)
-        uniform = torch.rand(len(value), generator=random_numbers)
+        uniform = uniforms[:, step].repeat(len(windows))
         value, observed = model.draw(parameters, uniform, state[0]), torch.ones_like(value)
         drawn.append(value)
     paths = torch.stack(drawn, dim=1).double().numpy()
