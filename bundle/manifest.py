@@ -17,7 +17,9 @@ import numpy as np
 from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
 from bundle.sampling import GRAPH_PARAMETERS, problem_of_defaults
+from bundle.series import DISTRIBUTIONS, SeriesSpec
 from bundle.tasks import TaskSpec, register_spec, spec_of
+from bundle.time_features import FrequencyInvalid
 
 SCHEMA_VERSION = 4
 
@@ -27,6 +29,7 @@ SEQ2SEQ = "seq2seq"
 TAG = "tag"
 FILL = "fill"
 VEC2SEQ = "vec2seq"
+FORECAST = "forecast"
 
 
 # What a model runs in: as it was trained, or as a precision of its manifest.
@@ -46,6 +49,10 @@ TIME = "time"
 # exported before a sampling parameter was there lacks that input alone.
 STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "seen", "bias")
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
+
+# The same of a forecaster, whose step draws a value.
+SERIES_STEP_INPUTS = ("value", "observed", "features", "uniform")
+SERIES_STEP_OUTPUTS = ("next_value", "parameters")
 
 # The graph that moves streams between rows where their state lies on a device. Optional: in
 # host memory rows move without it.
@@ -95,6 +102,16 @@ def step_inputs(vocabulary: int) -> tuple[TensorSpec, ...]:
         TensorSpec("uniform", "float32", (BATCH,)),
         TensorSpec("seen", "bool", (BATCH, vocabulary)),
         TensorSpec("bias", "float32", (BATCH, vocabulary)),
+    )
+
+
+def series_step_inputs(features: int) -> tuple[TensorSpec, ...]:
+    """SERIES_STEP_INPUTS as tensors. features: of each step."""
+    return (
+        TensorSpec("value", "float32", (BATCH,)),
+        TensorSpec("observed", "float32", (BATCH,)),
+        TensorSpec("features", "float32", (BATCH, features)),
+        TensorSpec("uniform", "float32", (BATCH,)),
     )
 
 
@@ -209,11 +226,13 @@ class Manifest:
     """task: one that ``bundle/tasks.py`` knows.
     model: the configuration training built the model from, for export to build it again; empty
     for a model that was not trained here.
-    limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``).
+    limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``); of a
+    forecaster in values (``context``, ``horizon``).
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
+    series: that a forecaster reads; left out of the JSON of every other model.
     """
 
     schema_version: int
@@ -237,9 +256,13 @@ class Manifest:
     training: dict[str, Any]
     export: ExportFacts
     files: dict[str, FileSpec] = field(default_factory=dict)
+    series: SeriesSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        if self.series is None:
+            del content["series"]
+        return content
 
     @classmethod
     def from_json(cls, content: Any) -> Manifest:
@@ -254,7 +277,7 @@ class Manifest:
                 f"it has schema version {found!r}, this release reads {schema_3.VERSION} "
                 f"and {SCHEMA_VERSION}"
             )
-        manifest: Manifest = _decode(cls, content, "manifest")
+        manifest: Manifest = _decode(cls, {"series": None, **content}, "manifest")
         _check(manifest)
         return manifest
 
@@ -350,6 +373,38 @@ def _check_vec2seq(manifest: Manifest) -> None:
     _expect("vector", (BATCH, len(manifest.vector)), vector.shape)
 
 
+def _check_forecaster(manifest: Manifest) -> None:
+    spec = manifest.series
+    if spec is None:
+        raise ManifestInvalid("a forecaster needs the field 'series'")
+    if spec.distribution not in DISTRIBUTIONS:
+        raise ManifestInvalid(
+            f"distribution {spec.distribution!r} is not one of {', '.join(DISTRIBUTIONS)}"
+        )
+    try:
+        features = spec.features_size
+    except FrequencyInvalid as error:
+        raise ManifestInvalid(str(error)) from error
+    for name in ("context", "horizon"):
+        if manifest.limits.get(name, 0) < 1:
+            raise ManifestInvalid(f"task {manifest.task!r} needs the limit {name!r}, at least 1")
+    if not 1 <= spec.least_context <= manifest.limits["context"]:
+        raise ManifestInvalid(
+            f"least_context is {spec.least_context}, and the limit context "
+            f"{manifest.limits['context']}"
+        )
+    step = manifest.graphs["step"]
+    controls, outputs = len(SERIES_STEP_INPUTS), len(SERIES_STEP_OUTPUTS)
+    _expect("step's inputs", series_step_inputs(features), step.inputs[:controls])
+    _expect("state", _ports(manifest.state, ""), step.inputs[controls:])
+    carried = tuple(tensor for tensor in manifest.state if tensor.carried)
+    _expect("carried state", _ports(carried, "next_"), step.outputs[outputs:])
+
+
+def _ports(state: tuple[StateTensor, ...], prefix: str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(f"{prefix}{t.name}", t.dtype, (BATCH, *t.shape)) for t in state)
+
+
 def _check_memory(manifest: Manifest) -> None:
     """A source's memory holds the longest source."""
     limit = manifest.limits["input_tokens"]
@@ -382,6 +437,7 @@ for _spec in (
     TaskSpec(GENERATE, ("step", "score"), ("prime",), _BOTH, _check_generator),
     TaskSpec(SEQ2SEQ, ("prime", "step", "score"), (), _BOTH, _check_seq2seq),
     TaskSpec(VEC2SEQ, ("prime", "step", "score"), (), ("output",), _check_vec2seq),
+    TaskSpec(FORECAST, ("prime", "step"), (), (), _check_forecaster),
 ):
     register_spec(_spec)
 
@@ -397,6 +453,8 @@ def _decode(wanted: Any, content: Any, where: str) -> Any:
         return {key: _decode(arguments[1], part, f"{where}.{key}") for key, part in content.items()}
     if origin is types.UnionType and type(content) in arguments:
         return content
+    if origin is types.UnionType and dataclasses.is_dataclass(arguments[0]):
+        return _decode_object(arguments[0], content, where)
     if wanted is Any:
         return content
     if wanted is float and type(content) in (int, float):

@@ -9,22 +9,38 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from bundle.manifest import CLASSIFY, FILL, GENERATE, INT8, SEQ2SEQ, TAG, VEC2SEQ, FigureSpec
+from bundle.manifest import (
+    CLASSIFY,
+    FILL,
+    FORECAST,
+    GENERATE,
+    INT8,
+    SEQ2SEQ,
+    TAG,
+    VEC2SEQ,
+    FigureSpec,
+)
 from bundle.store import Bundle
 from evaluation.calls import in_calls, written
 from evaluation.results import Result, check
 from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
-from training.held_out import BEST, Confusion, HeldOut
+from training.forecasting import SAMPLES
+from training.held_out import BEST, Confusion, HeldOut, SeriesQuestion
 from training.likelihood import nats_of
 from training.task_run import held_out_examples
-from unroll import Client
+from unroll import Client, Series
+
+_CALLS = 4  # forecasts at a time
 
 Key = TypeVar("Key", int, str)
 
@@ -153,6 +169,20 @@ def _write_of_vector(
     return written(client, model, [{"vector": vector} for vector in vectors], beam)
 
 
+def _forecast(
+    client: Client, model: str, questions: Sequence[SeriesQuestion], beam: int
+) -> list[NDArray[Any]]:
+    """Each by itself: others of a request have one horizon."""
+
+    def ask(question: SeriesQuestion) -> NDArray[Any]:
+        series = Series(question.values, question.start, question.covariates)
+        chunks = client.forecast(model, [series], horizon=question.horizon, samples=SAMPLES, seed=0)
+        return np.array([step.samples for chunk in chunks for step in chunk.steps]).T
+
+    with ThreadPoolExecutor(_CALLS) as pool:
+        return list(pool.map(ask, questions))
+
+
 EVALUATORS: dict[str, Evaluator] = {
     CLASSIFY: Evaluator(_classify),
     TAG: Evaluator(_tag),
@@ -160,4 +190,5 @@ EVALUATORS: dict[str, Evaluator] = {
     GENERATE: Evaluator(_score, _score_graph),
     SEQ2SEQ: Evaluator(_write_of_source),
     VEC2SEQ: Evaluator(_write_of_vector),
+    FORECAST: Evaluator(_forecast),
 }

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from unroll import Client, Sampling
-from unroll.output import print_stream
+from unroll.chart import chart
+from unroll.output import forecast_line, print_stream
 from unroll.types import Answer, Chunk
 from unroll.v1 import unroll_pb2 as pb
 
@@ -130,6 +131,25 @@ def _check_written(model: str, sample: Sample, chunks: Iterable[Chunk]) -> None:
         raise TourFailed(f"{model} wrote {text!r}, which does not hold {sample['contains']!r}")
 
 
+def _forecast(client: Client, model: str, sample: Sample) -> None:
+    """Quantiles of each step, as they are drawn, then a chart."""
+    values = [float(value) for value in sample["values"]]
+    horizon, seed = sample["horizon"], sample["seed"]
+    numbers = ",".join(f"{value:g}" for value in values)
+    _show(f"forecast --model {model} --values {numbers} --horizon {horizon} --seed {seed} --chart")
+    chunks = client.forecast(model, [values], horizon=horizon, seed=seed, quantiles=(0.1, 0.5, 0.9))
+    steps = [step for chunk in chunks for step in chunk.steps]
+    for step in steps:
+        print(f"  {forecast_line('values', step)}", flush=True)
+    if [step.position for step in steps] != list(range(horizon)):
+        raise TourFailed(f"{model} forecast {len(steps)} of {horizon} steps")
+    low, middle, high = ([step.quantiles[place] for step in steps] for place in range(3))
+    print(chart(values, low, middle, high))
+    within = sample.get("within")
+    if within and not within[0] <= steps[-1].quantiles[1] <= within[1]:
+        raise TourFailed(f"{model} forecasts {steps[-1].quantiles[1]:g} at last, not {within}")
+
+
 def _sampling(sample: Sample) -> tuple[str, Sampling]:
     """As flags of the command, and as the call has it."""
     chosen = {key: sample[key] for key in ("temperature", "seed") if key in sample}
@@ -160,4 +180,5 @@ DEMONSTRATIONS: Mapping[int, Callable[[Client, str, Sample], None]] = {
     pb.TASK_GENERATE: _write_of_prompt,
     pb.TASK_SEQ2SEQ: _write_of_source,
     pb.TASK_VECTOR_TO_SEQUENCE: _write_of_vector,
+    pb.TASK_FORECAST: _forecast,
 }

@@ -99,6 +99,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             data=tuple(DataSource(**source) for source in trained.data),
             training=trained.training,
             export=_facts(parity),
+            series=trained.series,
         )
         write_manifest(folder, manifest)
     return read_bundle(target)
@@ -125,6 +126,7 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         data=tuple(asdict(source) for source in manifest.data),
         training=manifest.training,
         sampling=manifest.sampling,
+        series=manifest.series,
     )
 
 

@@ -18,6 +18,7 @@ from bundle.sampling import GRAPH_PARAMETERS
 from export.graphs import RIGHT_TIME, Graph, GraphTensor
 from export.quantised import QuantisedLinear
 from export.sampler import draw_numpy
+from export.value_draws import draw_errors
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -43,6 +44,10 @@ _EDGE_SHARE = 0.1
 
 # A draw whose uniform lies this near an edge between two tokens may fall to either side.
 _MARGIN = 1e-4
+
+
+# Outputs that depend on the draw, which is checked by itself.
+_DRAWN = ("next_token", "log_probability", "next_value")
 
 
 class ParityMissed(Exception):
@@ -104,7 +109,8 @@ class _GraphCheck:
         for _ in range(ROUNDS):
             inputs = {port.name: self._random_input(port, sizes) for port in self.graph.inputs}
             expected = self._pytorch(self.graph.module, inputs, state)
-            worst = max(worst, self._compare(inputs, expected, self._onnx(inputs, state)))
+            got = self._onnx(inputs, state)
+            worst = max(worst, self._compare({**inputs, **state}, expected, got))
             if self.drifts:
                 drifted = self._onnx(inputs, ours)
                 truth = self._pytorch(self.exact, _doubled(inputs), _doubled(exact))
@@ -131,6 +137,8 @@ class _GraphCheck:
         expected, got = _rows(expected, ~edge), _rows(got, ~edge)
         if "next_token" in got and not edge.all():
             self._check_draw(expected["logits"], _rows(inputs, ~edge), got)
+        if "next_value" in got:
+            self._check_value(inputs, got)
         return self._largest(expected, got, TOLERANCE)
 
     def _largest(self, expected: Arrays, got: Arrays, tolerance: float) -> float:
@@ -157,7 +165,7 @@ class _GraphCheck:
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         names = [port.name for port in self.graph.outputs]
         found = dict(zip(names, (output.numpy() for output in outputs), strict=True))
-        return {k: v for k, v in found.items() if k not in ("next_token", "log_probability")}
+        return {k: v for k, v in found.items() if k not in _DRAWN}
 
     def _onnx(self, inputs: Arrays, state: Arrays) -> Arrays:
         names = [port.name for port in self.graph.outputs]
@@ -201,6 +209,19 @@ class _GraphCheck:
             TOLERANCE,
         )
 
+    def _check_value(self, inputs: Arrays, got: Arrays) -> None:
+        """The value lies where the distribution, in float64, has reached the uniform number."""
+        config: Any = self.graph.module.get_submodule("model").config
+        errors = draw_errors(
+            config.distribution, got["parameters"], inputs["log_scale"], got["next_value"],
+            inputs["uniform"],
+        )  # fmt: skip
+        if not (errors <= _MARGIN).all():
+            raise ParityMissed(
+                f"{self.graph.name}: drew {got['next_value'].tolist()} from the uniforms "
+                f"{inputs['uniform'].tolist()}, which misses by {errors.max():.1e} in probability"
+            )
+
     def _random_state(self, port: GraphTensor, sizes: dict[str, int]) -> NDArray[Any]:
         shape = _shape(port, sizes)
         if port.name == "memory_mask":
@@ -227,6 +248,8 @@ class _GraphCheck:
             return self.random.choice(np.array(parameter.parity, parameter.dtype), shape)
         if port.name == "uniform":
             return self.random.random(shape, dtype=np.float32)
+        if port.name in ("series", "features", "value", "observed"):
+            return self.random.uniform(-1, 1, shape).astype(np.float32)
         if port.name == "seen":
             return self.random.random(shape) < 0.3
         assert port.name == "bias", port.name

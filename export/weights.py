@@ -69,8 +69,8 @@ def to_pytorch(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor
         elif isinstance(module, nn.Embedding):
             weights[f"{name}.weight"] = tensors[f"{name}.weight"].float()
     # What is left belongs to no layer: it has one layout.
-    own = (*model.named_parameters(), *model.named_buffers())
-    return weights | {name: tensors[name] for name, _ in own if name not in weights}
+    own = model.state_dict()
+    return weights | {name: tensors[name] for name in own if name not in weights}
 
 
 class HalfEmbedding(nn.Module):

@@ -22,7 +22,8 @@ PAGE = Path("docs/api.md")
 GROUPS = {
     "Clients": ("Client", "AsyncClient"),
     "Options": (
-        "GenerateOptions", "SamplingKeywords", "Sampling", "Beam", "TagStreamOptions",
+        "GenerateOptions", "SamplingKeywords", "Sampling", "Beam", "TagStreamOptions", "Series",
+        "ForecastOptions",
     ),
     "Connections": ("Tls", "Retries", "RETRIES", "NO_RETRIES"),
     "Answers": (
@@ -30,6 +31,7 @@ GROUPS = {
     ),
     "Streams": (
         "Chunk", "Token", "Answer", "SampleEnd", "ResumePoint", "TagChunk", "TagStreamEnd",
+        "ForecastChunk", "ForecastStep", "ForecastEnd",
     ),
     "Models": ("ModelState",),
     "Errors": ("RequestFailed", "OptionInvalid", "TargetInvalid"),

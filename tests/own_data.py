@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from datetime import datetime, timedelta
 from pathlib import Path
 
 ONES = (
@@ -28,7 +30,25 @@ def write_all(folder: Path, rows: int = 90) -> Path:
     write_pairs(folder / "pairs.tsv")
     write_conll(folder / "train.conll", rows)
     write_paints(folder / "paints.csv", rows)
+    write_load(folder / "load.csv", folder / "load-to-come.csv", 4 * rows)
     return folder
+
+
+def write_load(path: Path, to_come: Path, rows: int) -> None:
+    """An hourly load that follows the hour and the temperature; then its last two days, and six
+    hours of which the temperature alone is known."""
+    choose = random.Random(3)
+    lines = []
+    for number in range(rows):
+        time = datetime(2024, 3, 1) + timedelta(hours=number)
+        temp = 10 + number % 24 / 2
+        kw = 18 + 6 * math.sin(2 * math.pi * number / 24) + choose.uniform(-1, 1) * (number > 1)
+        lines.append((f"{time:%Y-%m-%dT%H:%M:%S}", f"{kw:.1f}" if number else "18.0", temp))
+    head = "time,kw,temp"
+    path.write_text("\n".join([head, *(f"{t},{kw},{temp}" for t, kw, temp in lines)]) + "\n")
+    last = [f"{t},{kw},{temp}" for t, kw, temp in lines[-54:-6]]
+    coming = [f"{t},,{temp}" for t, _, temp in lines[-6:]]
+    to_come.write_text("\n".join([head, *last, *coming]) + "\n")
 
 
 def write_tickets(path: Path, rows: int) -> None:

@@ -25,7 +25,7 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 TRAINED = ("tickets", "people", "people-online", "words", "chapters", "chapters-words", "numbers",
-           "paints")  # fmt: skip
+           "paints", "load")  # fmt: skip
 # `make own-data` trains as a user does, on more rows; otherwise the tiny files get few steps.
 IS_FULL = bool(os.environ.get("OWN_DATA_FULL"))
 FEW = [] if IS_FULL else ["--quick", "--set", "fit.epochs=1"]
@@ -74,9 +74,10 @@ def test_every_model_of_the_page_is_trained_and_exported(folder):
 
 
 def test_every_call_of_the_page_is_answered(folder, start_service, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     service = start_service(models=folder / "models")
     calls = [c for c in COMMANDS if "python -m unroll " in c]
-    assert len(calls) >= 9
+    assert len(calls) >= 10
     for call in calls:
         echoed, _, command = call.rpartition(" | ")
         if echoed:
@@ -89,7 +90,7 @@ def test_every_call_of_the_page_is_answered(folder, start_service, monkeypatch, 
 
 def test_files_shown_are_those_that_are_tried(folder):
     shown = re.findall(r"^\$ head -(\d) (\S+)\n((?:[^$`].*\n)+)", PAGE.read_text(), re.M)
-    assert len(shown) == 4
+    assert len(shown) == 5
     for count, name, lines in shown:
         begins = (folder / name).read_text().splitlines()[: int(count)]
         assert lines.splitlines() == begins

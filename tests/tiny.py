@@ -8,11 +8,13 @@ import importlib.metadata
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bundle.series import STUDENT_T, SeriesSpec
 from bundle.store import MANIFEST_FILE
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
@@ -22,6 +24,7 @@ from training.models import Config, build, config_to_json
 from training.models.baselines import BAG, BaselineConfig
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
+from training.models.forecaster import ForecasterConfig
 from training.models.generator import GeneratorConfig
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
@@ -29,7 +32,9 @@ from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
 
 # What export_all makes.
-NAMES = ("bigrams", "blank", "foods", "letters", "mood", "speller", "tags", "tags-online")
+NAMES = (
+    "bigrams", "blank", "foods", "letters", "mood", "rides", "speller", "tags", "tags-online",
+)  # fmt: skip
 LETTERS = "abcdefghij klmn"
 WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
 SOURCE_LIMIT = 10
@@ -187,11 +192,26 @@ def vec2seq(name: str = "foods", recurrent: RecurrentOptions | None = None) -> T
     return model
 
 
+def forecaster(
+    name: str = "rides", distribution: str = STUDENT_T, spec: SeriesSpec | None = None
+) -> TrainedModel:
+    """Hourly, with a covariate, the calendar, and values of a day before."""
+    spec = spec or SeriesSpec("h", distribution, ("temperature (°C)",), True, 4)
+    config = ForecasterConfig(
+        features=spec.features_size,
+        distribution=distribution,
+        recurrent=RecurrentOptions("lstm", 9),
+        lags=(2, 24),
+    )
+    limits = {"context": 48, "horizon": 30}
+    return replace(trained(name, config, {}, limits=limits, largest=0.3), series=spec)
+
+
 def export_all(root: Path) -> Path:
     """``root`` with a bundle of each task."""
     for model in (
         generator(), memoryless(), seq2seq(), classifier(), tagger(), online_tagger(), fill(),
-        vec2seq(),
+        vec2seq(), forecaster(),
     ):  # fmt: skip
         export_bundle(model, root / model.name / "1")
     return root

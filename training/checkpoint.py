@@ -14,6 +14,7 @@ from torch import Tensor
 from bundle import schema_3
 from bundle.manifest import FigureSpec as Figure
 from bundle.sampling import SamplingDefaults
+from bundle.series import SeriesSpec
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from training.models import Model, build, config_from_json
@@ -30,6 +31,7 @@ class TrainedModel:
         it writes.
     sampling: what a request that does not choose gets, None for what its task has.
     limits: the largest inputs and outputs the service accepts, by name.
+    series: that a forecaster reads; None for a model of another task.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
@@ -48,6 +50,7 @@ class TrainedModel:
     training: dict[str, Any] = field(default_factory=dict)
     precisions: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     sampling: SamplingDefaults | None = None
+    series: SeriesSpec | None = None
 
     @property
     def task(self) -> str:
@@ -75,6 +78,7 @@ class TrainedModel:
                 for name, figures in self.precisions.items()
             },
             "sampling": self.sampling and dict(self.sampling),
+            "series": self.series and asdict(self.series),
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")
@@ -92,6 +96,8 @@ class TrainedModel:
         content["training"] = schema_3.with_profile(content["training"])
         # Runs of earlier releases say nothing of precisions, nor of sampling.
         content["sampling"] = content.get("sampling")
+        series = content.get("series")
+        content["series"] = series and _series_from_json(series)
         content["precisions"] = {
             name: _figures_from_json(figures)
             for name, figures in content.get("precisions", {}).items()
@@ -103,6 +109,10 @@ class TrainedModel:
 
 def _figures_from_json(content: list[dict[str, Any]]) -> tuple[Figure, ...]:
     return tuple(Figure(**schema_3.with_fields(figure)) for figure in content)
+
+
+def _series_from_json(content: dict[str, Any]) -> SeriesSpec:
+    return SeriesSpec(**{**content, "covariates": tuple(content["covariates"])})
 
 
 def _tokenizer_to_json(tokenizer: Tokenizer) -> dict[str, Any]:

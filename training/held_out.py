@@ -13,14 +13,15 @@ generate    a text, and how many of its first           -log p of each of the ot
             characters are only read
 seq2seq     a source                                    the text that the model writes
 vec2seq     a vector                                    the text that the model writes
+forecast    the values of a series, and how many steps  samples of what follows, (samples, steps)
 ==========  ==========================================  =========================================
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from training.measurements import Measurement
@@ -32,6 +33,17 @@ Confusion = Counter[tuple[str, str]]  # how often each (true label, said label) 
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class SeriesQuestion:
+    """values: NaN where one is missing. horizon: steps to forecast. start: in ISO 8601, empty where
+    nobody knows. covariates: by name, of each value and then of each step to forecast."""
+
+    values: tuple[float, ...]
+    horizon: int
+    start: str = ""
+    covariates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class FigureName(NamedTuple):

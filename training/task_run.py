@@ -114,6 +114,7 @@ def _untrained(run: TaskRun, task: Task[Any], prepared: Prepared) -> TrainedMode
         tokenizers=dict(prepared.tokenizers),
         labels=prepared.labels,
         vector=prepared.vector,
+        series=prepared.series,
         limits=dict(prepared.limits),
         data=task.sources(run.recipe),
         training={"seed": run.seed},

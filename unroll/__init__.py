@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unroll.channel import NO_RETRIES, RETRIES, Retries, TargetInvalid, Tls
     from unroll.clients import AsyncClient, Client
+    from unroll.forecasts import (
+        ForecastChunk,
+        ForecastEnd,
+        ForecastOptions,
+        ForecastStep,
+        Series,
+    )
     from unroll.sampling import Sampling, SamplingKeywords
     from unroll.tag_streams import TagChunk, TagStreamEnd, TagStreamOptions
     from unroll.types import (
@@ -44,6 +51,10 @@ __all__ = [
     "Classification",
     "Client",
     "FilledBlank",
+    "ForecastChunk",
+    "ForecastEnd",
+    "ForecastOptions",
+    "ForecastStep",
     "GenerateOptions",
     "ModelState",
     "OptionInvalid",
@@ -54,6 +65,7 @@ __all__ = [
     "Sampling",
     "SamplingKeywords",
     "ScoredText",
+    "Series",
     "TagChunk",
     "TagStreamEnd",
     "TagStreamOptions",
@@ -68,6 +80,9 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("NO_RETRIES", "RETRIES", "Retries", "TargetInvalid", "Tls"), "channel"),
     **dict.fromkeys(("AsyncClient", "Client"), "clients"),
+    **dict.fromkeys(
+        ("ForecastChunk", "ForecastEnd", "ForecastOptions", "ForecastStep", "Series"), "forecasts"
+    ),
     **dict.fromkeys(("Sampling", "SamplingKeywords"), "sampling"),
     **dict.fromkeys(("TagChunk", "TagStreamEnd", "TagStreamOptions"), "tag_streams"),
 }

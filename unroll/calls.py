@@ -17,8 +17,15 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from unroll import types
-from unroll.channel import Connection, Retries, Tls
+from unroll.channel import NO_RETRIES, Connection, Retries, Tls
 from unroll.failover import ResumableStream
+from unroll.forecasts import (
+    ForecastChunk,
+    ForecastOptions,
+    ResumableForecast,
+    Series,
+    forecast_request,
+)
 from unroll.repository import IndexRequest, LoadRequest, RepositoryStub, UnloadRequest
 from unroll.tag_streams import Part, TagChunk, TagStreamOptions
 from unroll.types import (
@@ -129,6 +136,9 @@ class Calls:
     ) -> Stream[TagChunk]:
         raise NotImplementedError
 
+    def _forecasts(self, forecast: ResumableForecast) -> Stream[ForecastChunk]:
+        raise NotImplementedError
+
     # -- the calls ---------------------------------------------------------------------------------
 
     @unary
@@ -207,6 +217,26 @@ class Calls:
         if failover:
             return self._resumable(ResumableStream(model, chosen, self.retries))
         return self._stream(types.generate_request(model, chosen))
+
+    @streamed
+    def forecast(
+        self,
+        model: str,
+        series: Sequence[Series | Sequence[float | None]],
+        *,
+        failover: bool = True,
+        **options: Unpack[ForecastOptions],
+    ) -> Stream[ForecastChunk]:
+        """How each series may go on, step by step as it is drawn. Closing the iterator cancels the
+        call.
+
+        series: each a Series, or its values where the model needs nothing else. failover: made anew
+        on another server where one breaks or stops, no step lost or delivered twice. options: those
+        of ForecastOptions.
+        """
+        request = forecast_request(model, series, options)
+        retries = self.retries if failover else NO_RETRIES
+        return self._forecasts(ResumableForecast(request, retries))
 
     @unary
     def score(

@@ -7,6 +7,7 @@
     unroll generate --model prose --prompt $'ROMEO:\\n' --seed 7
     unroll generate --model g2p --source unrolled
     unroll generate --model g2p --lines words.txt --json
+    unroll forecast --model monthly sales.csv --time month --horizon 12
     unroll score --model g2p --source unrolled "AH N R OW L D"
     unroll models [NAME]
     unroll load NAME
@@ -30,6 +31,7 @@ from unroll.channel import DEFAULT_TARGET, TargetInvalid, Tls, default_target
 from unroll.clients import Client
 from unroll.lines import LinesUnreadable
 from unroll.sampling import FLAGS
+from unroll.tables import TableUnreadable
 from unroll.types import OptionInvalid, RequestFailed
 
 PREFIX = "UNROLL_CLIENT_"
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except RequestFailed as error:
         return _fail(str(error), _FAILED)
-    except (TargetInvalid, OptionInvalid, LinesUnreadable) as error:
+    except (TargetInvalid, OptionInvalid, LinesUnreadable, TableUnreadable) as error:
         return _fail(str(error), _UNUSABLE)
     except ValueError as error:
         return _fail(f"a number is out of range: {error}", _UNUSABLE)
@@ -145,6 +147,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_texts(command)
 
     _add_generate(add("generate", commands.generate, "streamed tokens"))
+
+    _add_forecast(add("forecast", commands.forecast, "quantiles of how series go on, with a chart"))
 
     command = add("score", commands.score, "log-probabilities of texts")
     command.add_argument("--model", required=True, help="name of the model")
@@ -251,6 +255,49 @@ def _add_lines(
     _add_number(command, "--concurrency", 8, "calls under way at once with --lines")
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _add_forecast(command: argparse.ArgumentParser) -> None:
+    _add_model(command, "monthly")
+    command.add_argument(
+        "file", nargs="?", metavar="FILE", help="CSV file with a header; - is standard input"
+    )
+    command.add_argument(
+        "--values", type=commands.numbers, metavar="V1,V2,…", help="values of a series; nan = none"
+    )
+    command.add_argument("--start", metavar="TIME", help="time of the first of --values, ISO 8601")
+    command.add_argument("--time", metavar="COLUMN", help="column of timestamps in FILE")
+    for name, text in (
+        ("targets", "columns to forecast (default: all others)"),
+        ("covariates", "columns that are known of the steps to come too, in rows of their own"),
+    ):
+        command.add_argument(
+            f"--{name}", type=_names, default=[], metavar="COLUMN,COLUMN,…", help=text
+        )
+    _add_number(
+        command, "--horizon", 0, "steps; 0 = rows without targets, or else the model's most"
+    )
+    _add_number(command, "--samples", 0, "ways to go on drawn per series; 0 = 100")
+    command.add_argument("--seed", type=int, metavar="N", help="seed (default: chosen)")
+    command.add_argument(
+        "--chart",
+        action=argparse.BooleanOptionalAction,
+        help="chart of each series (default: where standard output is a terminal)",
+    )
+    _add_failover(command)
+
+
+def _add_failover(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--failover",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="resumption on another server when one breaks or stops (default: on)",
+    )
+
+
 def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", required=True, help="name of the model")
     inputs = command.add_argument_group("input, one of")
@@ -272,12 +319,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--log-probabilities", action="store_true", help="log-probability of each token"
     )
-    command.add_argument(
-        "--failover",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="resumption on another server when one breaks or stops (default: on)",
-    )
+    _add_failover(command)
     sampling = command.add_argument_group("sampling (defaults: the model's)")
     for name, flag in FLAGS.items():
         metavar = flag.metavar or ("N" if flag.parse is int else "X")

@@ -22,6 +22,7 @@ from unroll import types
 from unroll.calls import Calls
 from unroll.channel import DEFAULT_TARGET, RETRIES, Retries, Tls
 from unroll.failover import REASON_LOST, Attempt, ResumableStream, has_lost_its_reason
+from unroll.forecasts import ForecastChunk, ResumableForecast
 from unroll.replay_buffer import AwaitedParts, ReadParts
 from unroll.tag_failover import ResumableTagStream, TagAttempt
 from unroll.tag_streams import Part, TagChunk, TagStreamOptions, to_start, to_tag_chunk
@@ -181,6 +182,26 @@ class Client(_Deadlines):
             for call in calls:
                 call.cancel()
 
+    def _forecasts(self, forecast: ResumableForecast) -> Any:
+        return self._resumed_forecast(forecast)
+
+    def _resumed_forecast(
+        self, forecast: ResumableForecast
+    ) -> Generator[ForecastChunk, None, None]:
+        deadline = self._deadline()
+        while not forecast.is_over:
+            time.sleep(_shorter(forecast.wait_seconds, deadline))
+            call = self._stubs.unroll.Forecast(forecast.request, **self._until(deadline))
+            try:
+                for response in call:
+                    if chunk := forecast.take(response):
+                        yield chunk
+                forecast.end()
+            except grpc.RpcError as error:
+                forecast.fail(types.to_failure(error))
+            finally:
+                call.cancel()
+
     def _tags(
         self,
         model: str,
@@ -303,6 +324,26 @@ class AsyncClient(_Deadlines):
                             yield chunk
         finally:
             for call in calls:
+                call.cancel()
+
+    def _forecasts(self, forecast: ResumableForecast) -> Any:
+        return self._resumed_forecast(forecast)
+
+    async def _resumed_forecast(
+        self, forecast: ResumableForecast
+    ) -> AsyncGenerator[ForecastChunk, None]:
+        deadline = self._deadline()
+        while not forecast.is_over:
+            await asyncio.sleep(_shorter(forecast.wait_seconds, deadline))
+            call = self._stubs.unroll.Forecast(forecast.request, **self._until(deadline))
+            try:
+                async for response in call:
+                    if chunk := forecast.take(response):
+                        yield chunk
+                forecast.end()
+            except grpc.RpcError as error:
+                forecast.fail(types.to_failure(error))
+            finally:
                 call.cancel()
 
     def _tags(

@@ -7,10 +7,13 @@ import sys
 from typing import Any
 
 from unroll import output
+from unroll.chart import chart
 from unroll.clients import Client
+from unroll.forecasts import ForecastOptions, ForecastStep, Series
 from unroll.lines import Line, Texts
 from unroll.output import Gathered, emit, emit_object
 from unroll.sampling import FLAGS
+from unroll.tables import Table, read_table
 from unroll.types import Beam, GenerateOptions
 from unroll.v1 import unroll_pb2 as pb
 
@@ -145,6 +148,56 @@ def _generate_lines(client: Client, chosen: argparse.Namespace, options: Generat
         content = {name: line.text, **answer.object(chosen.log_probabilities)}
         _show(chosen, line, content, "\n".join(answer.texts()))
     return int(bool(texts.failed))
+
+
+# Of a forecast whose caller names none: what is shown of it, and shaded in its chart.
+_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def forecast(client: Client, chosen: argparse.Namespace) -> int:
+    """A line a step of each series as it is drawn, then a chart of each."""
+    if (chosen.file is None) == (chosen.values is None):
+        chosen.parser.error("give FILE or --values V1,V2,…")
+    if chosen.file is None:
+        series = Series(chosen.values, chosen.start or "")
+        table = Table(["values"], [series], chosen.horizon)
+    else:
+        table = read_table(
+            chosen.file, chosen.time, chosen.targets, chosen.covariates, chosen.horizon
+        )
+    options: ForecastOptions = {
+        "horizon": table.horizon,
+        "samples": chosen.samples,
+        "quantiles": _QUANTILES,
+        "seed": chosen.seed,
+    }
+    steps: list[ForecastStep] = []
+    seed = None
+    for chunk in client.forecast(chosen.model, table.series, failover=chosen.failover, **options):
+        seed = chunk.seed if seed is None else seed
+        for step in chunk.steps:
+            steps.append(step)
+            name = table.names[step.series]
+            if chosen.json:
+                emit_object({"name": name, **vars(step), "samples": None})
+            else:
+                emit(output.forecast_line(name, step))
+        if chunk.end and not chosen.json:
+            _show_charts(table, steps, chosen.chart)
+            output.note(output.forecast_note(chunk.end, seed))
+    return 0
+
+
+def _show_charts(table: Table, steps: list[ForecastStep], wanted: bool | None) -> None:
+    """wanted: None where standard output is a terminal."""
+    if not (sys.stdout.isatty() if wanted is None else wanted):
+        return
+    for number, (name, series) in enumerate(zip(table.names, table.series, strict=True)):
+        own = [step.quantiles for step in steps if step.series == number]
+        past = [float("nan") if value is None else value for value in series.values]
+        lower, middle, upper = ([one[place] for one in own] for place in range(3))
+        emit(f"\n{name}, then the median between the 10 % and the 90 % quantile")
+        emit(chart(past, lower, middle, upper))
 
 
 def models(client: Client, chosen: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from google.protobuf.json_format import MessageToDict
 
+from unroll.forecasts import ForecastEnd, ForecastStep
 from unroll.types import (
     Answer,
     Chunk,
@@ -224,6 +225,20 @@ def _end_of(answer: Answer, seed: int | None) -> str:
         f"[{answer.reason}; {answer.input_tokens} tokens in, {answer.output_tokens} out, "
         f"first after {first:.1f} ms, seed {seed}]"
     ) + (f"\n[{unknown} symbols unknown to the model]" if unknown else "")
+
+
+def forecast_line(name: str, step: ForecastStep) -> str:
+    """Name, time or number of the step, and its quantiles."""
+    numbers = "\t".join(f"{value:.6g}" for value in step.quantiles)
+    return f"{name}\t{step.time or step.position + 1}\t{numbers}"
+
+
+def forecast_note(end: ForecastEnd, seed: int | None) -> str:
+    first = 1000 * end.time_to_first_step_seconds
+    return (
+        f"[{end.input_values} values in, {end.output_values} drawn, first step after "
+        f"{first:.1f} ms, seed {seed}]"
+    )
 
 
 # -- models ----------------------------------------------------------------------------------------

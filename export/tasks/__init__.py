@@ -11,11 +11,21 @@ from typing import Any
 
 from torch import nn
 
-from bundle.manifest import CLASSIFY, FILL, GENERATE, SEQ2SEQ, TAG, VEC2SEQ, StateTensor
+from bundle.manifest import (
+    CLASSIFY,
+    FILL,
+    FORECAST,
+    GENERATE,
+    SEQ2SEQ,
+    TAG,
+    VEC2SEQ,
+    StateTensor,
+)
 from export.graphs import Graph
 from export.tasks.base import ExportTask
 from export.tasks.classify import ClassifyExport
 from export.tasks.fill import FillExport
+from export.tasks.forecast import ForecastExport
 from export.tasks.generate import GenerateExport
 from export.tasks.seq2seq import Seq2SeqExport
 from export.tasks.tag import TagExport
@@ -29,6 +39,7 @@ TASKS: dict[str, ExportTask[Any]] = {
     GENERATE: GenerateExport(),
     SEQ2SEQ: Seq2SeqExport(),
     VEC2SEQ: Vec2SeqExport(),
+    FORECAST: ForecastExport(),
 }
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.engine.beam_search import BeamSearch
 from service.engine.errors import RequestError
+from service.engine.finiteness import broken_rows
 from service.engine.logits_processor import LogitsProcessor
 from service.engine.open_work import Ahead
 from service.engine.prefill import PrefillBudget
@@ -38,8 +39,8 @@ from service.engine.step_engine import (
     Observer,
     RequestState,
     Runner,
-    StepEngine,
     StepSequence,
+    TokenEngine,
 )
 from service.engine.stop_strings import StopMatcher
 from service.engine.throughput import Throughput
@@ -71,7 +72,7 @@ Decodable = GenerateRequest | NextTokenRequest
 Generation = RequestState[DecodeSequence, Decodable]
 
 
-class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
+class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
     """Draws tokens, singly or by beam search, and says what may come next."""
 
     def __init__(
@@ -250,7 +251,8 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
             prompt.state = None  # nobody needs it any more
         return {**(state or {}), **resumed.state} if resumed else state
 
-    def _fill_controls(self, stream: DecodeSequence) -> None:
+    def _load(self, stream: DecodeSequence) -> None:
+        super()._load(stream)
         if stream.adjustments:
             bias, seen = self._rows(stream)
             stream.adjustments.fill(bias, seen, stream.made)
@@ -269,7 +271,7 @@ class GenerateEngine(StepEngine[DecodeSequence, Decodable]):
         tokens = slots.next_token[:rows].tolist()
         log_probabilities = slots.log_probability[:rows].tolist()
         slots.controls["token"][:rows] = slots.next_token[:rows]
-        broken = self._find_broken(log_probabilities)
+        broken = self._requests_of(broken_rows(log_probabilities))
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
         done: list[tuple[DecodeSequence, FinishReason]] = []
         behind: list[DecodeSequence] = []

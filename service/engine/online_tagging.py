@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from service.engine.errors import RequestError
+from service.engine.finiteness import broken_rows
 from service.engine.open_work import Ahead
 from service.engine.requests import (
     CAUGHT_UP,
@@ -27,8 +28,8 @@ from service.engine.step_engine import (
     Observer,
     RequestState,
     Runner,
-    StepEngine,
     StepSequence,
+    TokenEngine,
 )
 
 # So many tokens after another a stream gets where others wait for its row: it may never end.
@@ -58,7 +59,7 @@ class PushedSequence(StepSequence):
 Tagging = RequestState[PushedSequence, TagRequest]
 
 
-class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
+class OnlineTagEngine(TokenEngine[PushedSequence, TagRequest]):
     """An engine whose next token is the caller's, not the one just made.
 
     A stream holds a row only while it has tokens to read and its sink has room; without
@@ -197,7 +198,7 @@ class OnlineTagEngine(StepEngine[PushedSequence, TagRequest]):
         labels = slots.next_token[:rows].tolist()
         log_probabilities = slots.log_probability[:rows].tolist()
         leaving: list[PushedSequence] = []
-        broken = self._find_broken(log_probabilities)
+        broken = self._requests_of(broken_rows(log_probabilities))
         for row, stream in enumerate(self.scheduler.rows):
             if stream.progress in broken:
                 continue

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from numpy.typing import NDArray
 
 from bundle.sampling import NEUTRAL
+from bundle.series import EncodedSeries
 from service.engine.errors import RequestError
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
@@ -184,6 +185,45 @@ class TagRequest:
     resumed: TagSnapshot | None = None
 
 
+@dataclass(frozen=True)
+class ForecastRequest:
+    """Forecast: ``samples`` ways in which each of some series may go on for ``horizon`` steps.
+
+    Sample i of a series is the same whatever their number, and whatever other series are asked of.
+    arrived: when it came, on the engine's clock in seconds.
+    """
+
+    series: tuple[EncodedSeries, ...]
+    horizon: int
+    samples: int
+    seed: int
+    arrived: float
+
+    # A forecast is short: who loses one asks for it anew, with the same seed.
+    checkpoints: ClassVar[ResumePolicy] = NO_CHECKPOINTS
+    resumed: ClassVar[None] = None
+
+    @property
+    def streams(self) -> int:
+        """Rows that it decodes in."""
+        return len(self.series) * self.samples
+
+    @property
+    def max_tokens(self) -> int:
+        """Values of each of its streams."""
+        return self.horizon
+
+
+@dataclass(slots=True)
+class ValueMade:
+    """A value of a series, in units of its scale. series: its number in the request."""
+
+    value: float
+    position: int
+    sample: int
+    series: int
+
+
 @dataclass(slots=True)
 class TokenMade:
     """text: what the token adds; the part before a stop text where one follows.
@@ -312,8 +352,18 @@ class Failed:
 
 
 Event = (
-    TokenMade | Checkpoint | NextTokenDistribution | Drained | SampleFinished | Finished | Failed
+    TokenMade
+    | ValueMade
+    | Checkpoint
+    | NextTokenDistribution
+    | Drained
+    | SampleFinished
+    | Finished
+    | Failed
 )
+
+# What a step makes of a stream: much of it goes into one message, and all else is said at once.
+MADE = frozenset((TokenMade, ValueMade))
 
 
 EventT = TypeVar("EventT")

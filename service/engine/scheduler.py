@@ -13,7 +13,9 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Generic, Never, Self, TypeVar
+from typing import Any, Generic, Never, Self, TypeVar
+
+from numpy.typing import NDArray
 
 from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
 from service.engine.prefill import PrefillCost
@@ -57,11 +59,11 @@ class Phase(enum.Enum):
 class Prompt:
     """What prefills one or more streams.
 
-    tokens: ids to be read by the prefill graph. state: after the ones read so far.
-    unserved: streams that have not yet begun from it.
+    tokens: ids, or steps of a series, to be read by the prefill graph. state: after the ones read
+    so far. unserved: streams that have not yet begun from it.
     """
 
-    tokens: Sequence[int]
+    tokens: Sequence[Any] | NDArray[Any]
     unserved: int = 1
     prefilled: int = 0
     state: State | None = None

@@ -108,36 +108,27 @@ class HostStateStore:
             rows[last] = 0
 
 
-class Slots:
+class StepSlots:
     """Rows 0 … n-1 belong to n streams; the rest are zero.
 
-    rows: where their state lives; in host memory unless said otherwise.
+    controls: what a step reads beside its state, (capacity, …) by the graph's names; ``uniform`` is
+    added. outputs: what it writes beside it. rows: where the streams' state lives; in host memory
+    unless said otherwise.
     """
 
     def __init__(
         self,
         state: Sequence[StateTensor],
         capacity: int,
-        vocabulary: int,
+        controls: Mapping[str, Array],
+        outputs: Mapping[str, Array],
         rows: StateStore | None = None,
     ) -> None:
         self.state = tuple(state)
         self.capacity = capacity
         self.rows = HostStateStore(state, capacity) if rows is None else rows
-        self.controls: dict[str, Array] = {
-            "token": np.zeros(capacity, np.int64),
-            **{name: np.zeros(capacity, p.dtype) for name, p in GRAPH_PARAMETERS.items()},
-            "uniform": np.zeros(capacity, np.float32),
-        }
-        # Of each sampling parameter: its name, its column, and what changes no draw.
-        self._columns = tuple(
-            (p.name, self.controls[name], p.neutral) for name, p in GRAPH_PARAMETERS.items()
-        )
-        self.controls["seen"] = np.zeros((capacity, vocabulary), np.bool_)
-        self.controls["bias"] = np.zeros((capacity, vocabulary), np.float32)
-        self.next_token = np.zeros(capacity, np.int64)
-        self.log_probability = np.zeros(capacity, np.float32)
-        self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
+        self.controls = {**controls, "uniform": np.zeros(capacity, np.float32)}
+        self.outputs = dict(outputs)
         # Of each row, the numbers of the block under way, and where in all of them its next is.
         self._blocks = np.zeros((capacity, BLOCK), np.float32)
         self._numbers = self._blocks.reshape(-1)
@@ -161,15 +152,7 @@ class Slots:
 
     def _side(self, side: int) -> StepBuffers:
         read, written = self.rows.on_host(side)
-        return StepBuffers(
-            {**self.controls, **read},
-            {
-                "next_token": self.next_token,
-                "log_probability": self.log_probability,
-                "log_probabilities": self.log_probabilities,
-                **written,
-            },
-        )
+        return StepBuffers({**self.controls, **read}, {**self.outputs, **written})
 
     def clear(self) -> None:
         """Zero every row of every array."""
@@ -177,14 +160,6 @@ class Slots:
             for rows in (*side.inputs.values(), *side.outputs.values()):
                 rows[:] = 0
         self.rows.clear()
-
-    def control(self, row: int, token: int = 0, **values: float) -> None:
-        """Set a row's token and its sampling parameters by name; what is left out is neutral."""
-        self.controls["token"][row] = token
-        for name, column, neutral in self._columns:
-            column[row] = values.get(name, neutral)
-        self.controls["seen"][row] = False
-        self.controls["bias"][row] = 0
 
     def seed(self, row: int, seed: int, sample: int, position: int) -> None:
         """The row's next number is the one at ``position`` of its stream's."""
@@ -218,6 +193,82 @@ class Slots:
         for rows in moving:
             rows[row] = rows[last]
         self._next[row] -= (last - row) * BLOCK
-        outputs = (self.next_token, self.log_probability, self.log_probabilities)
-        for rows in (*moving, *outputs):
+        for rows in (*moving, *self.outputs.values()):
             rows[last] = 0
+
+
+class Slots(StepSlots):
+    """Of streams of tokens, each drawn among ``vocabulary``."""
+
+    def __init__(
+        self,
+        state: Sequence[StateTensor],
+        capacity: int,
+        vocabulary: int,
+        rows: StateStore | None = None,
+    ) -> None:
+        columns = {name: np.zeros(capacity, p.dtype) for name, p in GRAPH_PARAMETERS.items()}
+        self.next_token = np.zeros(capacity, np.int64)
+        self.log_probability = np.zeros(capacity, np.float32)
+        self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
+        super().__init__(
+            state,
+            capacity,
+            {
+                "token": np.zeros(capacity, np.int64),
+                **columns,
+                "seen": np.zeros((capacity, vocabulary), np.bool_),
+                "bias": np.zeros((capacity, vocabulary), np.float32),
+            },
+            {
+                "next_token": self.next_token,
+                "log_probability": self.log_probability,
+                "log_probabilities": self.log_probabilities,
+            },
+            rows,
+        )
+        # Of each sampling parameter: its name, its column, and what changes no draw.
+        self._columns = tuple(
+            (p.name, columns[name], p.neutral) for name, p in GRAPH_PARAMETERS.items()
+        )
+
+    def control(self, row: int, token: int = 0, **values: float) -> None:
+        """Set a row's token and its sampling parameters by name; what is left out is neutral."""
+        self.controls["token"][row] = token
+        for name, column, neutral in self._columns:
+            column[row] = values.get(name, neutral)
+        self.controls["seen"][row] = False
+        self.controls["bias"][row] = 0
+
+
+class SeriesSlots(StepSlots):
+    """Of streams of values, each drawn after the one before it and the features of its step.
+
+    Values are in units of their series' scale.
+    """
+
+    def __init__(
+        self,
+        state: Sequence[StateTensor],
+        capacity: int,
+        features: int,
+        rows: StateStore | None = None,
+    ) -> None:
+        self.next_value = np.zeros(capacity, np.float32)
+        super().__init__(
+            state,
+            capacity,
+            {
+                "value": np.zeros(capacity, np.float32),
+                "observed": np.zeros(capacity, np.float32),
+                "features": np.zeros((capacity, features), np.float32),
+            },
+            {"next_value": self.next_value},
+            rows,
+        )
+
+    def control(self, row: int, value: float, observed: float, features: Array) -> None:
+        """Set what a row reads of the step before, and of the next one."""
+        self.controls["value"][row] = value
+        self.controls["observed"][row] = observed
+        self.controls["features"][row] = features

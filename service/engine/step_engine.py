@@ -1,7 +1,7 @@
 """Continuous batching: streams join and leave one batch between the steps of one graph.
 
-What a step's tokens are, and what a stream reads next, each engine says for itself: ``decode.py``
-draws them, ``online_tagging.py`` gets them from the caller.
+What a step makes, and what a stream reads next, each engine says for itself: ``decode.py`` draws
+tokens, ``online_tagging.py`` gets them from the caller, ``forecasting.py`` draws values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from bundle.manifest import StateTensor
 from service.engine.errors import RequestError
-from service.engine.finiteness import broken_rows, not_finite
+from service.engine.finiteness import not_finite
 from service.engine.prefill import PrefillBudget
 from service.engine.requests import (
     NO_CHECKPOINTS,
@@ -38,7 +38,7 @@ from service.engine.scheduler import (
     Scheduler,
 )
 from service.engine.shares import NOBODY, Share
-from service.engine.slots import Slots, StateStore
+from service.engine.slots import Slots, StateStore, StepSlots
 from service.engine.stopwatch import Stopwatch
 from service.engine.topk import largest
 from service.failpoints import failpoint
@@ -54,9 +54,7 @@ class Runner(Protocol):
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         """Learn the arrays that steps read and write."""
 
-    def prefill(
-        self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
-    ) -> list[State]:
+    def prefill(self, tokens: Sequence[Any], states: Sequence[State | None]) -> list[State]:
         """The state after reading each row of tokens from its state (None: the first one)."""
 
     def step(self, side: int, rows: int) -> None:
@@ -157,10 +155,10 @@ class RequestState(Generic[Stream, Request]):
 class StepSequence(ScheduledSequence):
     """A stream: one row of the batch while it runs.
 
-    sink: its request's. sampling: how its row draws. token: what its next step reads; in the
-    slots while it runs. made: tokens drawn. delivered: of them, how many the caller has got.
-    delivered_before: of these, by an earlier stream that this one goes on with.
-    is_fast: see DecodeSequence.
+    sink: its request's. sampling: how its row draws. token: what its next step reads, of a stream
+    of tokens; in the slots while it runs. made: tokens or values drawn. delivered: of them, how
+    many the caller has got. delivered_before: of these, by an earlier stream that this one goes on
+    with. is_fast: see DecodeSequence.
     """
 
     progress: RequestState[Self, Any]
@@ -186,24 +184,22 @@ class StepEngine(Generic[Stream, Request]):
     batching_delay = 0.0  # a step never waits: who comes later joins the next one
     waits_for = "a row"
 
+    slots: StepSlots
+
     def __init__(
         self,
-        model: GenerationModel,
+        slots: StepSlots,
+        prefill: PrefillPolicy,
         runner: Runner,
-        capacity: int,
         clock: Callable[[], float],
         observer: Observer,
         prefill_budget: PrefillBudget | None = None,
-        rows: StateStore | None = None,
     ) -> None:
-        self.model = model
+        self.slots = slots
         self.runner = runner
         self.clock = clock
         self.observer = observer
-        self.scheduler: Scheduler[Stream] = Scheduler(
-            capacity, PrefillPolicy(whole=model.reads_source)
-        )
-        self.slots = Slots(model.state, capacity, model.vocabulary, rows)
+        self.scheduler: Scheduler[Stream] = Scheduler(slots.capacity, prefill)
         self.prefill_budget = prefill_budget or PrefillBudget()
         self._last_step = 0.0
         self._step_seconds = 0.0  # of all steps before this one
@@ -213,7 +209,7 @@ class StepEngine(Generic[Stream, Request]):
         self._stops: list[tuple[Stopwatch, float | None]] = []
         # That got something in this step; after one that broke they are still to be delivered.
         self._sinks: list[Sink[Event]] = []
-        self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in model.state}
+        self._zeros: State = {s.name: np.zeros(s.shape, s.dtype) for s in slots.state}
         runner.attach(self.slots.sides())
 
     @property
@@ -234,8 +230,13 @@ class StepEngine(Generic[Stream, Request]):
         """Of a stream that gets its first row; None for zeros."""
         raise NotImplementedError
 
-    def _fill_controls(self, stream: Stream) -> None:
-        """What a row reads beside its state and its sampling parameters."""
+    def _load(self, stream: Stream) -> None:
+        """Set what a row that was just admitted reads beside its state."""
+        raise NotImplementedError
+
+    def _note_input(self, stream: Stream) -> None:
+        """Keep what a row that is about to be left would read next, beside its state."""
+        raise NotImplementedError
 
     def _commit(self, rows: int, joined: int) -> None:
         """After a step of ``rows`` rows, of which ``joined`` are new: hand out what it made, and
@@ -383,10 +384,8 @@ class StepEngine(Generic[Stream, Request]):
         if state is None:
             state = self._first_state(stream)
         self.slots.take(row, state)
-        sampling = stream.sampling
-        self.slots.control(row, stream.token, **sampling.values)
-        self._fill_controls(stream)
-        self.slots.seed(row, sampling.seed, stream.sample, stream.made)
+        self._load(stream)
+        self.slots.seed(row, stream.sampling.seed, stream.sample, stream.made)
 
     def _run(self, rows: int) -> None:
         used_up = self.slots.draw_uniforms(rows)
@@ -406,16 +405,14 @@ class StepEngine(Generic[Stream, Request]):
         self._last_step = now
         return now
 
-    def _find_broken(
-        self, log_probabilities: Sequence[float]
-    ) -> set[RequestState[Stream, Request]]:
-        """The requests for which this step computed NaN: nothing of them may go out."""
+    def _requests_of(self, broken: Sequence[int]) -> set[RequestState[Stream, Request]]:
+        """The requests of rows for which this step computed NaN: nothing of them may go out."""
         rows = self.scheduler.rows
-        broken = {rows[row].progress for row in broken_rows(log_probabilities)}
-        for progress in broken:
+        requests = {rows[row].progress for row in broken}
+        for progress in requests:
             for stream in progress.streams:
                 stream.is_fast = False
-        return broken
+        return requests
 
     def _fail_alone(self, broken: set[RequestState[Stream, Request]]) -> None:
         """Whoever shares the batch with them goes on."""
@@ -429,11 +426,6 @@ class StepEngine(Generic[Stream, Request]):
         if progress.first_token is None:
             progress.first_token = now
             self.observer.first_token(now - progress.arrived)
-
-    def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
-        known = self.slots.log_probabilities[row]
-        best = largest(known, count)
-        return tuple(zip(best.tolist(), known[best].tolist(), strict=True))
 
     def _finish(self, stream: Stream, reason: FinishReason) -> None:
         progress = stream.progress
@@ -503,7 +495,7 @@ class StepEngine(Generic[Stream, Request]):
         self.observer.preempted()
 
     def _save(self, stream: Stream) -> None:
-        stream.token = int(self.slots.controls["token"][stream.row])
+        self._note_input(stream)
         stream.saved = self.slots.save(stream.row)
 
     def _stop_if_paused(self, progress: RequestState[Stream, Request]) -> None:
@@ -526,3 +518,40 @@ class StepEngine(Generic[Stream, Request]):
         delivered = sum(stream.delivered_here for stream in progress.streams)
         made = max(progress.output_tokens, delivered)
         self.observer.finished(reason, self._input_tokens(progress), made)
+
+
+class TokenEngine(StepEngine[Stream, Request]):
+    """A step engine of tokens: each row reads one, and draws among the vocabulary."""
+
+    slots: Slots
+
+    def __init__(
+        self,
+        model: GenerationModel,
+        runner: Runner,
+        capacity: int,
+        clock: Callable[[], float],
+        observer: Observer,
+        prefill_budget: PrefillBudget | None = None,
+        rows: StateStore | None = None,
+    ) -> None:
+        self.model = model
+        super().__init__(
+            Slots(model.state, capacity, model.vocabulary, rows),
+            PrefillPolicy(whole=model.reads_source),
+            runner,
+            clock,
+            observer,
+            prefill_budget,
+        )
+
+    def _load(self, stream: Stream) -> None:
+        self.slots.control(stream.row, stream.token, **stream.sampling.values)
+
+    def _note_input(self, stream: Stream) -> None:
+        stream.token = int(self.slots.controls["token"][stream.row])
+
+    def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
+        known = self.slots.log_probabilities[row]
+        best = largest(known, count)
+        return tuple(zip(best.tolist(), known[best].tolist(), strict=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from service.engine.open_work import Ahead
 
 if TYPE_CHECKING:
-    from service.engine.decode import DecodeSequence
+    from service.engine.step_engine import StepSequence
 
 _STEP_SMOOTHING = 0.1
 _SHARE_SMOOTHING = 0.05
@@ -30,14 +30,14 @@ class Throughput:
         # that they have made together.
         self._running: Mapping[str, tuple[list[float], float]] = {}
 
-    def stepped(self, rows: Sequence[DecodeSequence], seconds: float) -> None:
+    def stepped(self, rows: Sequence[StepSequence], seconds: float) -> None:
         before = self._step_seconds or seconds
         self._step_seconds = before + _STEP_SMOOTHING * (seconds - before)
         self._steps += 1
         if self._steps % _LOOKED_EVERY == 0:
             self._look(rows)
 
-    def _look(self, rows: Sequence[DecodeSequence]) -> None:
+    def _look(self, rows: Sequence[StepSequence]) -> None:
         left: dict[str, list[float]] = {}
         made: dict[str, float] = {}
         for stream in rows:

@@ -28,7 +28,8 @@ class OutputNotFinite(Exception):
 # Batches that rows are compared in: beside the single row's kernel, each way of blocking.
 _BATCHES = (2, 5, 16)
 _TIME = 3
-_SEQUENCES = ("tokens", "targets")
+# Along time, with the free axis second.
+_SEQUENCES = ("tokens", "targets", "series", "features")
 _LOGARITHMS = ("log_probability", "log_probabilities")
 
 
@@ -104,7 +105,7 @@ def _cut_changes_nothing(session: onnxruntime.InferenceSession, vocabulary: int)
     state: Feed = {}
     for piece in (slice(0, 1), slice(1, _TIME)):
         part = {k: v[:, piece] if k in _SEQUENCES else v for k, v in feed.items()} | state
-        part["lengths"] = np.array([part["tokens"].shape[1]], np.int64)
+        part["lengths"] = np.array([piece.stop - piece.start], np.int64)
         after = session.run(carried, part)
         state = {n.removeprefix("next_"): a for n, a in zip(carried, after, strict=True)}
     return all(a.tobytes() == b.tobytes() for a, b in zip(whole, state.values(), strict=True))

@@ -134,6 +134,39 @@ class Prefiller:
         return [{name: rows[i].copy() for name, rows in after.items()} for i in range(len(tokens))]
 
 
+class SeriesPrefiller:
+    """Reads series: of each step the value before it, whether there is one, and its features."""
+
+    def __init__(
+        self, session: SessionPair | onnxruntime.InferenceSession, state: Sequence[StateTensor]
+    ) -> None:
+        self.sessions = session if isinstance(session, SessionPair) else SessionPair(session)
+        self.state = state
+        self.outputs = [port.name for port in self.sessions.narrow.get_outputs()]
+
+    def prefill(
+        self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
+    ) -> list[State]:
+        """The state after each row of steps, (time, 2 + features) each, from its state."""
+        lengths = np.array([len(row) for row in tokens], np.int64)
+        padded = np.zeros((len(tokens), int(lengths.max()), len(tokens[0][0])), np.float32)
+        for row, steps in zip(padded, tokens, strict=True):
+            row[: len(steps)] = steps
+        feed = {
+            "series": np.ascontiguousarray(padded[:, :, :2]),
+            "features": np.ascontiguousarray(padded[:, :, 2:]),
+            "lengths": lengths,
+            **_stacked(self.state, states),
+        }
+        session = self.sessions.of(len(tokens), WIDE_PROMPTS)
+        found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
+        after = {name.removeprefix("next_"): rows for name, rows in found.items()}
+        return [
+            {**(state or {}), **{name: rows[i].copy() for name, rows in after.items()}}
+            for i, state in enumerate(states)
+        ]
+
+
 class PromptReader(Protocol):
     def prefill(
         self, tokens: Sequence[Sequence[Any]], states: Sequence[State | None]
@@ -296,7 +329,9 @@ def generate_runner(
 
 def _prefiller(sessions: Mapping[str, SessionPair], state: Sequence[StateTensor]) -> PromptReader:
     if "prime" in sessions:
-        return Prefiller(sessions["prime"], state)
+        reads = {port.name for port in sessions["prime"].narrow.get_inputs()}
+        reader = SeriesPrefiller if "series" in reads else Prefiller
+        return reader(sessions["prime"], state)
     return SteppedPrefiller(sessions["step"], state) if state else UnreadPrompts()
 
 

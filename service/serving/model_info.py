@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bundle.manifest import DataSource, FigureSpec, StateTensor
+from bundle.series import SeriesSpec
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """What anyone may know of a served model.
 
-    task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq`` or ``vec2seq``.
+    task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq``, ``vec2seq`` or
+        ``forecast``.
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector_fields: the values of the vector that prefills it, with their units.
     streams_tags: whether it labels a token before the next one is there.
@@ -26,6 +28,7 @@ class ModelCard:
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
+    series: that a forecaster reads.
     """
 
     name: str
@@ -50,3 +53,4 @@ class ModelCard:
     fingerprint: str
     missing_parameters: tuple[str, ...] = ()
     bundle_bytes: int = 0
+    series: SeriesSpec | None = None

@@ -37,12 +37,13 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         fingerprint=probed.fingerprint,
         missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
+        series=manifest.series,
     )
 
 
 def _missing_parameters(manifest: Manifest) -> tuple[str, ...]:
-    """Of a model that draws for its callers; a tagger's step takes the likeliest label."""
-    if "step" not in spec_of(manifest.task).graphs:
+    """Of a model that draws tokens for its callers; a tagger's step takes the likeliest label."""
+    if manifest.series or "step" not in spec_of(manifest.task).graphs:
         return ()
     return missing_parameters(port.name for port in manifest.graphs["step"].inputs)
 

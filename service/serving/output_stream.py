@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from service.engine.dynamic_batcher import BatchEvent, BatchFailed
 from service.engine.errors import RequestError
-from service.engine.requests import Event, Failed, Finished, Sink, TokenMade
+from service.engine.requests import MADE, Event, Failed, Finished, Sink, TokenMade
 from service.serving.coalescing import Coalescer
 from service.serving.request_timing import ENGINE_TIMES, TIMELINE
 from service.serving.worker import EngineThread
@@ -109,7 +109,7 @@ class TokenStream(Sink[Event]):
 
     def put(self, event: Event) -> None:
         self._events.append(event)
-        if type(event) is not TokenMade:
+        if type(event) not in MADE:
             self._others_put += 1
 
     @property
@@ -204,7 +204,7 @@ class TokenStream(Sink[Event]):
             return events
         tokens, limit = 0, self._tokens_per_message or self._full
         while self._events:
-            if type(self._events[0]) is TokenMade:
+            if type(self._events[0]) in MADE:
                 if tokens == limit:
                     self._ready.set()
                     break

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from bundle.sampling import SAMPLING_PARAMETERS
+from service.engine.errors import WrongInput
 from service.engine.requests import (
     Beam,
     Checkpoint,
@@ -21,6 +22,12 @@ from service.engine.requests import (
 from service.refused_model import RefusedModel
 from service.serving.classifier import Classified
 from service.serving.fill_mask import FilledBlank
+from service.serving.forecaster import (
+    CovariateParams,
+    ForecastMessage,
+    ForecastParams,
+    SeriesParams,
+)
 from service.serving.generator import OpenStream, ScoredText, ScoredToken
 from service.serving.model_info import ModelCard
 from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
@@ -35,6 +42,7 @@ _TASKS = {
     "generate": pb.TASK_GENERATE,
     "seq2seq": pb.TASK_SEQ2SEQ,
     "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
+    "forecast": pb.TASK_FORECAST,
 }
 _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
@@ -264,6 +272,44 @@ def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
     )
 
 
+def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
+    """Raises WrongInput for a covariate that comes twice."""
+    return ForecastParams(
+        [_to_series(series, f"series[{n}]") for n, series in enumerate(request.series)],
+        request.horizon,
+        request.samples,
+        tuple(request.quantiles),
+        request.seed if request.HasField("seed") else None,
+        request.frequency,
+    )
+
+
+def _to_series(series: pb.Series, where: str) -> SeriesParams:
+    covariates = {one.name: CovariateParams(one.past, one.future) for one in series.covariates}
+    if len(covariates) < len(series.covariates):
+        raise WrongInput(f"{where}.covariates has a name twice; send each once")
+    return SeriesParams(series.values, series.start, covariates)
+
+
+def from_forecast(
+    message: ForecastMessage, quantiles: Sequence[float], seed: int | None
+) -> pb.ForecastResponse:
+    """quantiles: none for the samples themselves. seed: in the first response only."""
+    response = pb.ForecastResponse(seed=seed)
+    for step in message.steps:
+        response.steps.add(
+            series=step.series,
+            position=step.position,
+            time=step.time,
+            mean=step.mean,
+            quantiles=step.quantiles(quantiles),
+            samples=() if quantiles else step.samples.tolist(),
+        )
+    if message.finished:
+        response.usage.CopyFrom(_usage(message.finished, 0))
+    return response
+
+
 def to_score_params(request: pb.ScoreRequest) -> list[ScoreParams]:
     return [
         ScoreParams(
@@ -313,6 +359,18 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
     if card.vocabulary:  # it makes tokens
         for name, value in card.sampling.items():
             setattr(model.default_sampling, name, value)
+    if card.series:
+        model.forecaster.CopyFrom(
+            pb.Forecaster(
+                frequency=card.series.frequency,
+                distribution=card.series.distribution,
+                covariates=card.series.covariates,
+                calendar=card.series.calendar,
+                least_context=card.series.least_context,
+                context=card.limits["context"],
+                horizon=card.limits["horizon"],
+            )
+        )
     for figure in card.figures:
         model.figures.add(
             name=figure.name,

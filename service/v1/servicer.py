@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from service.access.identity import CALLER
@@ -17,6 +18,7 @@ from service.rpc.pipeline import CallRequests
 from service.rpc.writer import MessageWriter
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillModel
+from service.serving.forecaster import ForecasterModel, ForecastParams
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import off_loop
 from service.serving.online_tagger import TagStream
@@ -157,6 +159,30 @@ class UnrollServicer:
                 await writer.write(response)
         finally:
             stream.tokens.close()
+
+    async def Forecast(self, request: pb.ForecastRequest, context: ServerCall) -> None:
+        with self.registry.call(ForecasterModel, request.model, request.model_version) as call:
+            call.inferences = len(request.series)
+            params = converters.to_forecast_params(request)
+            with self.budget.reserve(ANSWERS, call.model.answer_bytes(params)):
+                await self._forecast(call.model, params, context)
+
+    async def _forecast(
+        self, model: ForecasterModel, params: ForecastParams, context: ServerCall
+    ) -> None:
+        writer = MessageWriter(context, self.stall_seconds)
+        forecast = await model.forecast(params)
+        try:
+            seed: int | None = forecast.seed
+            async for message in forecast:
+                size = sum(len(step.samples) for step in message.steps)
+                response = await off_loop(
+                    size, partial(converters.from_forecast, message, params.quantiles, seed)
+                )
+                seed = None
+                await writer.write(response)
+        finally:
+            forecast.close()
 
     async def Score(self, request: pb.ScoreRequest, context: ServerCall) -> pb.ScoreResponse:
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:

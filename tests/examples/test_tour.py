@@ -6,6 +6,7 @@ import pytest
 
 from examples import demonstrations, tour
 from examples.demonstrations import TourFailed
+from unroll.forecasts import ForecastChunk, ForecastStep
 from unroll.tag_streams import TagChunk
 from unroll.types import (
     Answer,
@@ -68,6 +69,10 @@ class RightClient:
         expected = SAMPLES["cloze"]["words"]
         return [FilledBlank([("way", 0.5), (words[0], 0.2)], 9, 0) for words in expected]
 
+    def forecast(self, model, series, *, horizon, **options):
+        steps = [ForecastStep(0, n, "", 9.0, (8.0, 9.0, 10.0), ()) for n in range(horizon)]
+        yield ForecastChunk(steps, 7, None)
+
     def get_model(self, model):
         return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
 
@@ -99,6 +104,13 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
 def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
     monkeypatch.setattr(RightClient, name, lambda *arguments, **options: iter(answers))
     with pytest.raises(TourFailed, match=message):
+        tour.tour(RightClient())
+
+
+def test_a_forecast_that_stops_early_fails_the_tour(monkeypatch):
+    monkeypatch.setattr(RightClient, "served", {"tenth": pb.TASK_FORECAST})
+    monkeypatch.setattr(RightClient, "forecast", lambda *arguments, **options: iter([]))
+    with pytest.raises(TourFailed, match="tenth forecast 0 of 6 steps"):
         tour.tour(RightClient())
 
 

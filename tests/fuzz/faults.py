@@ -54,6 +54,9 @@ def _missing(method: Method, sent: int, messages: Sequence[bytes]) -> str:
     if method.name == "Generate":
         last = pb.GenerateResponse.FromString(messages[-1]) if messages else pb.GenerateResponse()
         return "" if last.finish_reason else "OK without an end"
+    if method.name == "Forecast":
+        drawn = pb.ForecastResponse.FromString(messages[-1]) if messages else None
+        return "" if drawn and drawn.HasField("usage") else "OK without an end"
     if method.name == "StreamTag":
         tagged = pb.StreamTagResponse.FromString(messages[-1]) if messages else None
         return "" if tagged and tagged.HasField("usage") else "OK without an end"

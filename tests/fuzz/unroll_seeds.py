@@ -19,6 +19,7 @@ def unroll_seeds() -> list[Seed]:
         "Fill": _fill(),
         "Score": _score(),
         "Generate": [*_samples(), *_beams()],
+        "Forecast": _forecast(),
         "ListModels": [pb.ListModelsRequest()],
         "GetModel": _get_model(),
     }
@@ -49,6 +50,19 @@ def _classify() -> list[Message]:
         pb.ClassifyRequest(model="mood", texts=["the food was good"]),
         pb.ClassifyRequest(model="mood", model_version="1", texts=several),
     ]
+
+
+def _forecast() -> list[Message]:
+    hours = [3.0, 4.0, float("nan"), 6.0, 2.5]
+    beside = [pb.Covariate(name="temperature (°C)", past=[1, 2, 3, 4, 5], future=[6, 7, 8])]
+    series = pb.Series(values=hours, start="2024-03-01T05:00:00", covariates=beside)
+    return [
+        pb.ForecastRequest(model="rides", series=[series], horizon=3, samples=4, seed=5),
+        pb.ForecastRequest(
+            model="rides", series=[series, series], horizon=3, samples=3, quantiles=[0.1, 0.5],
+            seed=2, frequency="h",
+        ),
+    ]  # fmt: skip
 
 
 def _tag() -> list[Message]:

@@ -125,7 +125,14 @@ def _clear_times(response: Any) -> None:
         point.token = b""  # it says when it expires
 
 
+def _of_forecast(response: pb.ForecastResponse) -> None:
+    """Series run side by side, in an order of the moment."""
+    response.usage.queue_seconds = response.usage.time_to_first_token_seconds = 0
+    response.steps.sort(key=lambda step: (step.series, step.position))
+
+
 _WITHOUT_TIME: dict[type[Message], Callable[[Any], None]] = {
     pb.GenerateResponse: _of_generate,
     pb.StreamTagResponse: _clear_times,
+    pb.ForecastResponse: _of_forecast,
 }

@@ -32,7 +32,7 @@ def refusal(standing_service):
         with grpc.insecure_channel(standing_service.target) as channel:
             stub = unroll_pb2_grpc.UnrollServiceStub(channel)
             response = getattr(stub, method)(request, timeout=20)
-            return list(response) if method == "Generate" else response
+            return list(response) if method in ("Generate", "Forecast") else response
 
     def call(method, request):
         with pytest.raises(grpc.RpcError) as caught:

@@ -9,9 +9,11 @@ from training.bundled.nationality import NationalitySettings
 from training.bundled.pos import TaggingSettings
 from training.bundled.sentiment import SentimentSettings
 from training.config import RECIPES, CardSettings, RecipeInvalid, load_recipe, models
+from training.forecasting import ForecastSettings
 from training.loop import FitSettings
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
+from training.models.forecaster import ForecasterConfig
 from training.models.generator import GeneratorConfig
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
@@ -176,6 +178,7 @@ BUNDLED = {
     "cloze": (ClozeSettings, FillConfig, ("vocabulary_size", "candidates")),
     "g2p": (Seq2SeqSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
     "food": (FoodSettings, VectorToSequenceConfig, ("vector_size", "vocabulary_size", "examples")),
+    "monthly": (ForecastSettings, ForecasterConfig, ("features",)),
     "nationality": (NationalitySettings, ClassifierConfig, ("vocabulary_size", "labels")),
     "pos": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
     "pos-online": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),

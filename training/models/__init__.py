@@ -14,6 +14,7 @@ from typing import Any
 from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.fill import Fill, FillConfig
+from training.models.forecaster import Forecaster, ForecasterConfig
 from training.models.generator import Generator, GeneratorConfig
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -28,8 +29,9 @@ Config = (
     | GeneratorConfig
     | Seq2SeqConfig
     | VectorToSequenceConfig
+    | ForecasterConfig
 )
-Model = Classifier | Baseline | Tagger | Fill | Generator | Seq2Seq | VectorToSequence
+Model = Classifier | Baseline | Tagger | Fill | Generator | Seq2Seq | VectorToSequence | Forecaster
 
 _ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     config.architecture: (config, model)
@@ -41,6 +43,7 @@ _ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
         (GeneratorConfig, Generator),
         (Seq2SeqConfig, Seq2Seq),
         (VectorToSequenceConfig, VectorToSequence),
+        (ForecasterConfig, Forecaster),
     )
 }
 

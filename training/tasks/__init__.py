@@ -11,6 +11,7 @@ from training.config import TASK_RECIPES, Recipe, load_recipe
 from training.tasks.base import Task
 from training.tasks.classify import Classify
 from training.tasks.fill import FillIn
+from training.tasks.forecast import Forecast
 from training.tasks.generate import Generate
 from training.tasks.seq2seq import Seq2SeqOfFiles
 from training.tasks.tag import Tag
@@ -18,7 +19,15 @@ from training.tasks.vec2seq import Vec2Seq
 
 TASKS: dict[str, Task[Any]] = {
     task.name: task
-    for task in (Classify(), Tag(), FillIn(), Generate(), Seq2SeqOfFiles(), Vec2Seq())
+    for task in (
+        Classify(),
+        Tag(),
+        FillIn(),
+        Generate(),
+        Seq2SeqOfFiles(),
+        Vec2Seq(),
+        Forecast(),
+    )
 }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from bundle.series import SeriesSpec
 from bundle.tokenizer import Tokenizer
 from training.checkpoint import TrainedModel
 from training.config import Recipe
@@ -98,6 +99,7 @@ class Prepared:
     facts: Sequence[tuple[str, str]]
     labels: tuple[str, ...] = ()
     vector: tuple[str, ...] = ()
+    series: SeriesSpec | None = None
     fit: Callable[[Run, FitSettings], tuple[Any, History]] | None = None
     finish: Callable[[Any], None] = lambda model: None
 

@@ -24,6 +24,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_TAG: _ClassVar[Task]
     TASK_FILL: _ClassVar[Task]
     TASK_VECTOR_TO_SEQUENCE: _ClassVar[Task]
+    TASK_FORECAST: _ClassVar[Task]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END: FinishReason
 FINISH_REASON_STOP: FinishReason
@@ -36,6 +37,7 @@ TASK_SEQ2SEQ: Task
 TASK_TAG: Task
 TASK_FILL: Task
 TASK_VECTOR_TO_SEQUENCE: Task
+TASK_FORECAST: Task
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "model_version", "texts")
@@ -418,6 +420,72 @@ class Score(_message.Message):
     unknown_symbols: int
     def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
+class ForecastRequest(_message.Message):
+    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    series: _containers.RepeatedCompositeFieldContainer[Series]
+    horizon: int
+    samples: int
+    quantiles: _containers.RepeatedScalarFieldContainer[float]
+    seed: int
+    frequency: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ...) -> None: ...
+
+class Series(_message.Message):
+    __slots__ = ("values", "start", "covariates")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    COVARIATES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    start: str
+    covariates: _containers.RepeatedCompositeFieldContainer[Covariate]
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., start: _Optional[str] = ..., covariates: _Optional[_Iterable[_Union[Covariate, _Mapping]]] = ...) -> None: ...
+
+class Covariate(_message.Message):
+    __slots__ = ("name", "past", "future")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAST_FIELD_NUMBER: _ClassVar[int]
+    FUTURE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    past: _containers.RepeatedScalarFieldContainer[float]
+    future: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., past: _Optional[_Iterable[float]] = ..., future: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ForecastResponse(_message.Message):
+    __slots__ = ("steps", "seed", "usage")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[ForecastStep]
+    seed: int
+    usage: Usage
+    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+
+class ForecastStep(_message.Message):
+    __slots__ = ("series", "position", "time", "mean", "quantiles", "samples")
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    series: int
+    position: int
+    time: str
+    mean: float
+    quantiles: _containers.RepeatedScalarFieldContainer[float]
+    samples: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, series: _Optional[int] = ..., position: _Optional[int] = ..., time: _Optional[str] = ..., mean: _Optional[float] = ..., quantiles: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -447,7 +515,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -473,6 +541,7 @@ class Model(_message.Message):
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELDS_FIELD_NUMBER: _ClassVar[int]
     STREAMS_TAGS_FIELD_NUMBER: _ClassVar[int]
+    FORECASTER_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: Task
@@ -491,7 +560,26 @@ class Model(_message.Message):
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
     vector_fields: _containers.RepeatedScalarFieldContainer[str]
     streams_tags: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ...) -> None: ...
+    forecaster: Forecaster
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ...) -> None: ...
+
+class Forecaster(_message.Message):
+    __slots__ = ("frequency", "distribution", "covariates", "calendar", "least_context", "context", "horizon")
+    FREQUENCY_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    COVARIATES_FIELD_NUMBER: _ClassVar[int]
+    CALENDAR_FIELD_NUMBER: _ClassVar[int]
+    LEAST_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_FIELD_NUMBER: _ClassVar[int]
+    frequency: str
+    distribution: str
+    covariates: _containers.RepeatedScalarFieldContainer[str]
+    calendar: bool
+    least_context: int
+    context: int
+    horizon: int
+    def __init__(self, frequency: _Optional[str] = ..., distribution: _Optional[str] = ..., covariates: _Optional[_Iterable[str]] = ..., calendar: bool = ..., least_context: _Optional[int] = ..., context: _Optional[int] = ..., horizon: _Optional[int] = ...) -> None: ...
 
 class Figure(_message.Message):
     __slots__ = ("name", "value", "unit", "split", "examples")

@@ -66,6 +66,11 @@ class UnrollServiceStub(object):
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.FillRequest.SerializeToString,
                 response_deserializer=unroll_dot_v1_dot_unroll__pb2.FillResponse.FromString,
                 _registered_method=True)
+        self.Forecast = channel.unary_stream(
+                '/unroll.v1.UnrollService/Forecast',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.ForecastRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.ForecastResponse.FromString,
+                _registered_method=True)
         self.Score = channel.unary_unary(
                 '/unroll.v1.UnrollService/Score',
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.ScoreRequest.SerializeToString,
@@ -130,6 +135,14 @@ class UnrollServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forecast(self, request, context):
+        """Streams how series may go on, step by step as the values are drawn. The same series with the
+        same seed gives the same values, whatever else the request or the server holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Score(self, request, context):
         """The log-probability of each token of given texts.
         """
@@ -176,6 +189,11 @@ def add_UnrollServiceServicer_to_server(servicer, server):
                     servicer.Fill,
                     request_deserializer=unroll_dot_v1_dot_unroll__pb2.FillRequest.FromString,
                     response_serializer=unroll_dot_v1_dot_unroll__pb2.FillResponse.SerializeToString,
+            ),
+            'Forecast': grpc.unary_stream_rpc_method_handler(
+                    servicer.Forecast,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.ForecastRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.ForecastResponse.SerializeToString,
             ),
             'Score': grpc.unary_unary_rpc_method_handler(
                     servicer.Score,
@@ -335,6 +353,33 @@ class UnrollService(object):
             '/unroll.v1.UnrollService/Fill',
             unroll_dot_v1_dot_unroll__pb2.FillRequest.SerializeToString,
             unroll_dot_v1_dot_unroll__pb2.FillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forecast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/unroll.v1.UnrollService/Forecast',
+            unroll_dot_v1_dot_unroll__pb2.ForecastRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.ForecastResponse.FromString,
             options,
             channel_credentials,
             insecure,

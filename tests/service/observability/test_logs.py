@@ -568,5 +568,5 @@ def test_every_kind_of_request_is_watched_to_its_end(written, calling):
             continue
         assert line["input_tokens"] > 0
         assert 0 <= line["queue_seconds"] <= line["seconds"]
-        is_stream = line["method"] in ("Generate", "StreamTag")
+        is_stream = line["method"] in ("Generate", "StreamTag", "Forecast")
         assert is_stream == ("output_tokens" in line) == ("finish_reason" in line)
