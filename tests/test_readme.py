@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-CONSOLE, PYTHON, PRINTED = (dict(BLOCKS)[kind] for kind in ("console", "python", "text"))
+# The first block of each kind.
+CONSOLE, PYTHON, PRINTED = (
+    next(text for one, text in BLOCKS if one == kind) for kind in ("console", "python", "text")
+)
 TARGET = "127.0.0.1:50051"
 
 # Each command with the lines that are shown below it; what sets the shell up is left out.
@@ -79,5 +82,5 @@ def test_the_python_lines_print_what_is_shown(target):
 
 def test_the_first_screen_has_forty_lines_at_most():
     """What it is, what it looks like, the benchmark and the links."""
-    assert README.index("\n## ") == README.index("\n## From Python")
+    assert README.index("\n## ") == README.index("\n## Your own data")
     assert README[: README.index("\n## ")].count("\n") <= 40
