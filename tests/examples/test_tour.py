@@ -88,7 +88,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     assert printed.count("python -m unroll ") == len(NEW)
     assert "The/at man/nn went/vbd" in printed
     assert client.vectors == [[22.87, 404, 0.0]]
-    assert "Not here, so not shown: sentiment, g2p, translate, prose." in printed
+    assert "Not here, so not shown: sentiment, g2p, translate, prose, monthly." in printed
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_model_that_nobody_listed_is_shown_as_its_task_is(monkeypatch, capsys,
 def test_a_task_that_the_tour_does_not_know_is_named(monkeypatch, capsys):
     monkeypatch.setattr(RightClient, "served", {"tenth": pb.TASK_UNSPECIFIED})
     tour.tour(RightClient())
-    assert "prose, tenth.\n" in capsys.readouterr().out
+    assert "monthly, tenth.\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,9 @@ class Forecaster(nn.Module):
 
     def first_state(self, log_scale: Tensor) -> State:
         """log_scale (batch,) of the series → the state before a series' first step"""
-        history = log_scale.new_zeros((len(log_scale), self.config.history))
+        history = log_scale.new_zeros((log_scale.shape[0], self.config.history))
         moving = (history, history) if self.config.history else ()
-        return (log_scale, *moving, *self.stack.zero_state(len(log_scale), log_scale))
+        return (log_scale, *moving, *self.stack.zero_state(log_scale.shape[0], log_scale))
 
     def forward(
         self, series: Tensor, features: Tensor, lengths: Tensor | None, state: State

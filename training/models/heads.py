@@ -101,7 +101,7 @@ class GaussianHead(_Continuous):
         return _positive(parameters[:, 1])
 
     def weights(self, parameters: Tensor, log_scale: Tensor) -> Tensor:
-        return self.probability.unsqueeze(0).expand(len(parameters), -1)
+        return self.probability.unsqueeze(0).expand(parameters.shape[0], -1)
 
 
 class StudentTHead(_Continuous):
@@ -169,7 +169,7 @@ class NegativeBinomialHead(Head):
         log_mean, log_shape = self._logs(parameters, log_scale)
         shape = log_shape.unsqueeze(1)
         # log(k + r) - log(k + 1) of k = 1 …; of k = 0 it is log r.
-        grown = self.log_step - _log_share(self.log_count.expand(len(shape), -1), shape)
+        grown = self.log_step - _log_share(self.log_count, shape)
         ratios = torch.cat((shape, grown), dim=1) + _log_share(log_mean, log_shape).unsqueeze(1)
         first = torch.zeros_like(shape)
         return torch.softmax(torch.cat((first, ratios.cumsum(dim=1)), dim=1), dim=1)
