@@ -84,13 +84,16 @@ def tenth(tmp_path, monkeypatch):
     sys.modules.pop("training.bundled.tenth", None)
 
 
+_OF_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+
+
 @pytest.fixture
 def make(tmp_path, tenth):
     """What `make` prints in a folder with the recipe, where everything is installed."""
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "recipes").symlink_to(tenth.parent)
-    # Whoever runs the tests by make has flags of their own.
-    environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+    # Whoever runs the tests by make has flags and a level of their own.
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_MAKE}
 
     def run(*arguments):
         return subprocess.run(
