@@ -211,6 +211,3 @@ class ForecastEngine(StepEngine[ValueSequence, ForecastRequest]):
     def _input_tokens(self, progress: Forecast) -> int:
         """Values that were read."""
         return sum(len(series.context) for series in progress.request.series)
-
-
-__all__ = ["LOG_SCALE", "Forecast", "ForecastEngine", "ValueSequence"]
