@@ -9,7 +9,7 @@ PROMPT = "Before we proceed any further, h"  # 32 characters
 TEMPERATURE = 0.8
 TOP_P = 0.95
 
-PARTS = ("kernels", "streams", "joining", "predict", "doors", "memory", "start")
+PARTS = ("kernels", "streams", "joining", "predict", "doors", "workers", "memory", "start")
 
 # Rounds of this many streams and more take so long that three must do.
 MANY_STREAMS = 256
@@ -32,7 +32,8 @@ class Settings:
     idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
     starts: of the service with each front end.
     single_streams: numbers of streams that have one token a message, too.
-    door_callers: callers at once, or streams, of each front end. door_seconds: of one round.
+    door_callers: callers at once, or streams, of each front end, and of each worker.
+    door_seconds: of one round.
     front_end: of the service where only one is measured; None for its default.
     """
 

@@ -68,6 +68,7 @@ class Channel:
             pass
         finally:
             self.closed.set()
+            self._writer.close()
             for answered in self._asked.values():
                 if not answered.done():
                     answered.set_exception(ChannelClosed())

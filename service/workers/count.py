@@ -11,15 +11,16 @@ from service.process.memory import memory_limit
 
 AUTO = "auto"
 
-# Of a core, what Envoy and its relay take beside a worker that uses the rest of it.
-_FRONT_END_CORES = 0.2
+# Of a core, what Envoy and its relay take for a worker that uses one, as `make bench` measures it:
+# 0.25 for streams of one token a message, 0.4 for small calls.
+_FRONT_END_CORES = 0.3
 # Beside its models: Python, onnxruntime and the libraries of the service; and resident bytes of a
 # model for each of its bundle's, each of whose graphs packs the weights for itself.
 _WORKER_BYTES, _MODEL_FACTOR = 96 << 20, 8
 # Of the memory limit, what all workers may take when they have just started.
 _MEMORY_SHARE = 0.5
-# Workers that one Envoy hands calls to.
-_WORKERS_OF_ENVOY = 4
+# Workers that one Envoy hands calls to before its relay, one interpreter, is what all wait for.
+_WORKERS_OF_ENVOY = 3
 
 
 def worker_count(config: Config) -> int:

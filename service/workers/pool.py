@@ -17,9 +17,9 @@ from service.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-# Between two looks at each worker, and for its answer before it counts as hung: that comes from a
-# thread of its own, while the service's loop stands still.
-_LOOK_SECONDS, _HUNG_SECONDS = 1.0, 30.0
+# Between two looks at each worker. It answers on a thread of its own, while the service's loop
+# stands still, and hangs where it does not within the liveness limit.
+_LOOK_SECONDS = 1.0
 # Between two readings of what each has counted: that is what sums may lack of one that is killed.
 _READ_SECONDS = 5.0
 # For the metrics of a worker at a scrape; of one that is late, what it said last is shown.
@@ -216,7 +216,7 @@ class WorkerPool:
             if process is None or not slot.is_ready or slot.is_leaving:
                 continue
             try:
-                async with asyncio.timeout(max(_HUNG_SECONDS, self._config.liveness_seconds)):
+                async with asyncio.timeout(self._config.liveness_seconds):
                     slot.state = await process.channel.ask("state")
             except ChannelClosed:
                 continue
