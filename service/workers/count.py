@@ -13,14 +13,15 @@ AUTO = "auto"
 
 # Of a core, what Envoy and its relay take for a worker that uses one, as `make bench` measures it:
 # 0.25 for streams of one token a message, 0.4 for small calls.
-_FRONT_END_CORES = 0.3
+FRONT_END_CORES = 0.3
 # Beside its models: Python, onnxruntime and the libraries of the service; and resident bytes of a
-# model for each of its bundle's, each of whose graphs packs the weights for itself.
-_WORKER_BYTES, _MODEL_FACTOR = 96 << 20, 8
+# model for each of its bundle's, each of whose graphs packs the weights for itself: 3.5 were
+# measured with the bundled models.
+_WORKER_BYTES, _MODEL_FACTOR = 96 << 20, 4
 # Of the memory limit, what all workers may take when they have just started.
 _MEMORY_SHARE = 0.5
 # Workers that one Envoy hands calls to before its relay, one interpreter, is what all wait for.
-_WORKERS_OF_ENVOY = 3
+WORKERS_OF_ENVOY = 3
 
 
 def worker_count(config: Config) -> int:
@@ -33,14 +34,14 @@ def worker_count(config: Config) -> int:
 
 def count_for(cores: int, memory: int, bundle_bytes: int) -> int:
     """bundle_bytes: of all models that each worker serves."""
-    by_cores = int(cores / (1 + _FRONT_END_CORES))
+    by_cores = int(cores / (1 + FRONT_END_CORES))
     by_memory = int(_MEMORY_SHARE * memory / (_WORKER_BYTES + _MODEL_FACTOR * bundle_bytes))
     return max(1, min(by_cores, by_memory))
 
 
 def envoy_count(workers: int) -> int:
     """Envoys that share the port."""
-    return math.ceil(workers / _WORKERS_OF_ENVOY)
+    return math.ceil(workers / WORKERS_OF_ENVOY)
 
 
 def share_of(config: Config, workers: int) -> Config:

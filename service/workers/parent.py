@@ -9,12 +9,11 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
 from service.access.security import log_security, secure
 from service.config import Config, ConfigInvalid, split_address, usable_cores
@@ -33,65 +32,14 @@ from service.process.signals import end_after, on_hang_up
 from service.serving.resume_token import new_key
 from service.workers.count import envoy_count, share_of
 from service.workers.merging import MergedMetrics
+from service.workers.metrics import WorkerMetrics
 from service.workers.places import Envoys, SharedPort, WorkersBackend, reserve
-from service.workers.pool import Slot, WorkerPool
+from service.workers.pool import WorkerPool
 from service.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 _ENDS = {True: "every call finished or was handed over", False: "some calls were ended"}
-
-
-class WorkerMetrics:
-    """What the parent counts of its workers; a Watcher."""
-
-    def __init__(
-        self, metrics: Metrics, merged: MergedMetrics, registry: CollectorRegistry
-    ) -> None:
-        self._merged = merged
-        labels = ("worker",)
-        self.up = Gauge(
-            "unroll_worker_up", "1 while a worker takes calls, else 0.", labels, registry=registry
-        )
-        self.restarts = Counter(
-            "unroll_worker_restarts_total",
-            "Times that a worker ended by itself, or was replaced, and was started again.",
-            labels,
-            registry=registry,
-        )
-        self.requests = Gauge(
-            "unroll_worker_open_requests",
-            "Requests under way in a worker, of the last second.",
-            labels,
-            registry=registry,
-        )
-        self.memory = Gauge(
-            "unroll_worker_resident_memory_bytes",
-            "Resident memory of a worker; pages of files that several have count in each.",
-            labels,
-            registry=registry,
-        )
-
-    def watch(self, pool: WorkerPool) -> None:
-        for slot in pool.slots:
-            label = str(slot.number)
-            self.restarts.labels(label)
-            self.up.labels(label).set_function(partial(getattr, slot, "is_awake"))
-            self.requests.labels(label).set_function(partial(getattr, slot, "calls"))
-            self.memory.labels(label).set_function(partial(_memory_of, slot))
-
-    def report(self, worker: int, families: Sequence[Any]) -> None:
-        self._merged.report(worker, families)
-
-    def worker_ended(self, worker: int) -> None:
-        self._merged.worker_ended(worker)
-
-    def restarted(self, worker: int) -> None:
-        self.restarts.labels(str(worker)).inc()
-
-
-def _memory_of(slot: Slot) -> int:
-    return resident_bytes(slot.process.pid) if slot.process and slot.is_ready else 0
 
 
 class Parent:
@@ -105,7 +53,7 @@ class Parent:
         own = CollectorRegistry()
         self.metrics = Metrics(own)
         self.registry = CollectorRegistry()
-        self.watcher = WorkerMetrics(self.metrics, MergedMetrics(self.registry, own), own)
+        self.watcher = WorkerMetrics(MergedMetrics(self.registry, own), own)
         self.is_ready = False
         self._held: list[socket.socket] = []
         self._heap_bytes = 0  # of each Envoy

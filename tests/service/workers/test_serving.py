@@ -46,10 +46,8 @@ def has_envoy():
     return True
 
 
-FRONT_ENDS = [
-    pytest.param("envoy", marks=pytest.mark.skipif(not has_envoy(), reason="Envoy is missing")),
-    "grpcio",
-]
+needs_envoy = pytest.mark.skipif(not has_envoy(), reason="Envoy is missing")
+FRONT_ENDS = [pytest.param("envoy", marks=needs_envoy), "grpcio"]
 
 
 class Service:
@@ -368,6 +366,7 @@ def is_ready(service):
             return error.code != 503
 
 
+@needs_envoy
 def test_while_no_worker_serves_callers_are_told_and_it_is_not_ready(start, tiny_models):
     service = start(tiny_models)
     for pid in service.workers():
@@ -391,6 +390,7 @@ def test_while_no_worker_serves_callers_are_told_and_it_is_not_ready(start, tiny
     assert service.stop() == 0
 
 
+@needs_envoy
 def test_envoy_that_is_killed_gets_its_workers_again(start, tiny_models):
     service = start(tiny_models)
     (envoy,) = (pid for pid in children_of(service.pid) if not is_worker(pid))
@@ -402,6 +402,23 @@ def test_envoy_that_is_killed_gets_its_workers_again(start, tiny_models):
     assert service.stop() == 0
 
 
+@needs_envoy
+def test_more_workers_than_one_envoy_carries_have_several_on_one_port(run, tiny_models):
+    service = Service(run, tiny_models, "envoy", "--workers", "4")
+    envoys = [pid for pid in children_of(service.pid) if not is_worker(pid)]
+    assert len(envoys) == 2
+    assert len(service.workers()) == 4
+    clients = connections(service, 12)
+    assert len({tuple(letters(client)) for client in clients}) == 1
+    os.kill(envoys[0], signal.SIGKILL)
+    assert wait_until(lambda: service.sample("unroll_front_end_restarts_total") == 1, 20)
+    for client in clients:
+        assert letters(client)
+        client.close()
+    assert service.stop() == 0
+
+
+@needs_envoy
 def test_a_worker_that_stands_still_is_killed_and_started_again(start, tiny_models):
     service = start(tiny_models, "--liveness-seconds", "3")
     first = service.workers()[0]
@@ -415,6 +432,7 @@ def test_a_worker_that_stands_still_is_killed_and_started_again(start, tiny_mode
 # -- signals -----------------------------------------------------------------------------------
 
 
+@needs_envoy
 def test_a_stop_hands_streams_over_and_ends_with_zero(start, streamed):
     service = start(streamed, "--grace-seconds", "0")
     with service.client(retries=NO_RETRIES) as client:
@@ -432,6 +450,7 @@ def test_a_stop_hands_streams_over_and_ends_with_zero(start, streamed):
     assert "stopped, every call finished or was handed over" in service.process.output
 
 
+@needs_envoy
 def test_a_stop_lets_streams_finish(start, streamed):
     service = start(streamed)
     with service.client() as client, ThreadPoolExecutor(6) as pool:
@@ -446,6 +465,7 @@ def test_a_stop_lets_streams_finish(start, streamed):
     assert {re.search(r"worker=(\d)", line)[1] for line in served} == {"0", "1"}
 
 
+@needs_envoy
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_their_parent(start, tiny_models, number):
     """Killed, or by a second signal while it waits."""
@@ -462,6 +482,7 @@ def test_workers_end_with_their_parent(start, tiny_models, number):
     assert wait_until(lambda: not any(map(is_there, children)), 20)
 
 
+@needs_envoy
 def test_a_hang_up_reaches_every_worker(start, tiny_models, tmp_path):
     settings = tmp_path / "unroll.toml"
     settings.write_text('log_level = "info"\n')
