@@ -24,10 +24,11 @@ MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
 INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve perf-analyzer openai schemathesis node unroll-6 unroll-7 conformance
+CLIENTS := triton kserve mlserver perf-analyzer openai schemathesis node unroll-6 unroll-7 conformance
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
+installed_mlserver := .venv-clients/mlserver/.installed
 installed_openai := .venv-clients/openai/.installed
 installed_perf-analyzer := .venv-clients/perf-analyzer/.installed
 installed_schemathesis := .venv-clients/schemathesis/.installed
