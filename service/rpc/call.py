@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.text_format import MessageToString
 
@@ -39,6 +41,13 @@ class ServerCall(CallContext, Protocol):
         """Let the caller know that the call was taken; otherwise the first message does."""
 
 
+@cache
+def _fields_of_model(request: Descriptor) -> tuple[str, ...]:
+    """Those of its fields that may name a model."""
+    known = request.fields_by_name
+    return tuple(name for name in ("model", "model_name", "name") if name in known)
+
+
 class Incoming:
     """The requests of a call that sends several, as bytes; none is kept once it is handed out."""
 
@@ -66,8 +75,11 @@ class MessageRequest:
     @property
     def model(self) -> str:
         """The name in whichever field the message has it."""
-        fields = ("model", "model_name", "name")
-        return next((n for n in (getattr(self._message, f, "") for f in fields) if n), "")
+        for field in _fields_of_model(self._message.DESCRIPTOR):
+            if name := getattr(self._message, field):
+                found: str = name
+                return found
+        return ""
 
     @property
     def id(self) -> str:
