@@ -3,7 +3,7 @@ import { field, h } from './dom.js';
 import { answering } from './form.js';
 import { modelInput } from './input.js';
 import { example } from './examples.js';
-import { readTokens } from './generate.js';
+import { readTokens } from './reading.js';
 
 /** Nodes of { text, logProbability, end, next }: one where hypotheses part. */
 export function treeOf(hypotheses) {

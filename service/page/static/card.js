@@ -16,7 +16,7 @@ export function cardView(model) {
     ['Rows are independent', model.batchInvariant ? 'yes: the same bits alone and in any batch' : 'no: a row’s last bits follow its batch'],
     ['Limits', Object.entries(model.limits ?? {}).map(([name, most]) => `${name.replaceAll('_', ' ')} ${most.toLocaleString('en')}`).join(', ')],
     ['Labels', model.labels?.length ? `${model.labels.length}: ${model.labels.slice(0, 12).join(', ')}${model.labels.length > 12 ? ' …' : ''}` : ''],
-    ['State', (model.state ?? []).map(({ name, size }) => `${name} (${size})`).join(', ')],
+    ['State', (model.state ?? []).map(({ name, units }) => `${name} (${units})`).join(', ')],
     ['Digest', model.digest], ['Fingerprint', model.fingerprint],
   ].filter(([, value]) => value);
   return h('div', { class: 'card' },

@@ -86,6 +86,7 @@ const theme = document.getElementById('theme');
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
   theme.textContent = `Theme: ${name}`;
+  dispatchEvent(new Event('themechange'));
 }
 theme.addEventListener('click', () => {
   const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
