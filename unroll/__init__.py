@@ -34,9 +34,11 @@ if TYPE_CHECKING:
         ResumePoint,
         SampleEnd,
         ScoredText,
+        StateChange,
         TaggedText,
         TaggedToken,
         Token,
+        Watch,
     )
 
 __version__ = "0.2.0"
@@ -66,6 +68,7 @@ __all__ = [
     "SamplingKeywords",
     "ScoredText",
     "Series",
+    "StateChange",
     "TagChunk",
     "TagStreamEnd",
     "TagStreamOptions",
@@ -74,6 +77,7 @@ __all__ = [
     "TargetInvalid",
     "Tls",
     "Token",
+    "Watch",
 ]
 
 # Modules of all other names are unroll.types.

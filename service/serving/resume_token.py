@@ -228,7 +228,8 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
         "bias": sampling.bias,
         "allowed": sampling.allowed,
     }
-    facts["held"] = [asdict(made) for made in snapshot.held]
+    facts["held"] = [_describe_made(made) for made in snapshot.held]
+    facts["changed"] = snapshot.changed
     facts["counts"] = list(snapshot.counts.items())
     facts["state"] = [(name, str(a.dtype), a.shape) for name, a in snapshot.state.items()]
     return facts, b"".join(np.ascontiguousarray(a).tobytes() for a in snapshot.state.values())
@@ -249,6 +250,7 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         held=tuple(_restore_made(made) for made in facts["held"]),
         counts=dict(facts["counts"]),
         state=_restore_state(facts["state"], arrays),
+        changed=facts.get("changed", ""),  # a token of an earlier release has none
     )
 
 
@@ -261,6 +263,13 @@ def _restore_sampling(content: Mapping[str, Any]) -> Sampling:
         return Sampling.of(seed, tuple((t, v) for t, v in bias), tuple(allowed), **values)
     except TypeError as error:
         raise ResumeRefused(f"the resume token is of a newer release: {error}") from error
+
+
+def _describe_made(made: TokenMade) -> dict[str, Any]:
+    """Without what was watched beside it, which whoever goes on may not have asked for."""
+    content = asdict(made)
+    del content["state"]
+    return content
 
 
 def _restore_made(content: Mapping[str, Any]) -> TokenMade:

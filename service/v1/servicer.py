@@ -139,8 +139,7 @@ class UnrollServicer:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             params = converters.to_params(request, CALLER.get().name)
-            longest = call.model.card.limits["output_tokens"]
-            with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
+            with self.budget.reserve(ANSWERS, unread_bytes(params, call.model.card)):
                 await self._generate(call.model, params, context)
 
     async def _generate(
@@ -148,7 +147,7 @@ class UnrollServicer:
     ) -> None:
         writer = MessageWriter(context, self.stall_seconds)
         stream = await model.generate(params)
-        if not params.top:
+        if not (params.top or params.watch):
             encode = converters.TokenEncoder(params.log_probabilities)
             stream.tokens.write_through(DirectTokens(writer, encode))
         try:
