@@ -59,11 +59,8 @@ _ALL = (
     Datatype("BYTES", "O", "bytes_contents", config_pb.TYPE_STRING),
 )
 DATATYPES = {datatype.name: datatype for datatype in _ALL}
-_DATATYPE_OF_DTYPE = {
-    np.dtype(np.float32): DATATYPES["FP32"],
-    np.dtype(np.int64): DATATYPES["INT64"],
-    np.dtype(object): DATATYPES["BYTES"],
-}
+# BF16 is nobody's: numpy has no such type.
+_DATATYPE_OF_DTYPE = {np.dtype(t.dtype): t for t in _ALL if t.name != "BF16"}
 
 # Elements of one input, whatever its model: more than any message of the largest size holds.
 _MOST_ELEMENTS = 2**31
@@ -269,7 +266,11 @@ def _read_typed(
 def write_outputs(
     response: pb.ModelInferResponse, arrays: Mapping[str, Array], as_raw: bool
 ) -> None:
-    """Add ``arrays`` to the response's outputs, raw for all of them or for none."""
+    """Add ``arrays`` to the response's outputs, raw for all of them or for none.
+
+    as_raw: in any case where one is of a type that comes raw only.
+    """
+    as_raw = as_raw or any(not _DATATYPE_OF_DTYPE[a.dtype].contents for a in arrays.values())
     for name, array in arrays.items():
         datatype = _DATATYPE_OF_DTYPE[array.dtype]
         output = response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
