@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from service.engine.frame_stepping import Frame, FrameStream
@@ -29,36 +30,40 @@ class FrameGatherer:
         self._push = push
         self._frames: list[Pushed] = []
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._due = 0.0  # when the timer goes off, by the loop's clock
+        self._due = math.inf  # when the timer goes off, by the clock of the frames
 
     def add(self, stream: FrameStream, frame: Frame, gap: float) -> None:
         """gap: between two frames of the stream, in seconds; 0 where that is not known."""
-        self._frames.append((stream, frame))
-        count = len(self._frames)
-        if count >= self.open and count < _ENOUGH:
-            self.flush()  # nobody else is to be waited for
-            return
-        seconds = 0.0 if count >= _ENOUGH else min(_SHARE * gap, _MOST_SECONDS)
-        seconds = min(seconds, _SHARE * (frame.deadline - frame.arrived))
-        self._flush_within(seconds)
-
-    def _flush_within(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + max(0.0, seconds)
-        if self._timer is not None:
-            if self._due <= due:
+        frames = self._frames
+        frames.append((stream, frame))
+        count = len(frames)
+        if count < _ENOUGH:
+            if count >= self.open:
+                self.flush()  # nobody else is to be waited for
                 return
+            seconds = min(_SHARE * gap, _MOST_SECONDS, _SHARE * (frame.deadline - frame.arrived))
+        else:
+            seconds = 0.0
+        due = frame.arrived + seconds
+        if due < self._due:
+            self._flush_at(due, seconds)
+
+    def _flush_at(self, due: float, seconds: float) -> None:
+        if self._timer is not None:
             self._timer.cancel()
         self._due = due
-        # At once is after what the loop has to read now: it may be more frames.
-        self._timer = loop.call_later(seconds, self.flush) if seconds > 0 else (
-            loop.call_soon(self.flush)
-        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        if seconds > 0:
+            self._timer = loop.call_later(seconds, self.flush)
+        else:
+            # After what the loop has to read now: it may be more frames.
+            self._timer = loop.call_soon(self.flush)
 
     def flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._due = math.inf
         if self._frames:
             frames, self._frames = self._frames, []
             self._push(frames)

@@ -8,10 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from service.access.memory_budget import FRAMES, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
@@ -33,11 +29,13 @@ from service.serving.resume_token import STREAM_STEP, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints
 from service.serving.served_model import ServedModel
 from service.serving.worker import EngineThread
-from service.step_model import FramePort, StepperSpec
+from service.step_model import StepperSpec
 
 # Of one stream, frames that wait for their answers, or whose answers wait to be read, before no
 # more of its caller's are read; and their bytes, answers counted.
 MOST_WAITING_FRAMES, MOST_WAITING_BYTES = 64, 1 << 20
+# That a stream holds of the budget at least, once it has had a frame.
+_HELD_BYTES = 16_384
 # Of a frame beside its values and its answers.
 _FRAME_BYTES = 1024
 # The time between frames is that of so many of them, so that one that is early or late moves it
@@ -130,7 +128,7 @@ class StepStream:
         self._model = model
         self._params = params
         self._held = held
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._gap = 0.0
         self._last = -math.inf
         self._room: asyncio.Event | None = None  # set once there is room again
@@ -155,8 +153,7 @@ class StepStream:
         if deadline_seconds is not None:
             check_deadline(deadline_seconds)
             seconds = deadline_seconds
-        size = model.waiting_bytes(steps)
-        model.budget.check(FRAMES, size)
+        self._hold(model.waiting_bytes(steps))
         frame = Frame(
             values,
             steps,
@@ -170,13 +167,22 @@ class StepStream:
             self._gap += _SMOOTHING * (gap - self._gap)
         self._last = now
         self._waiting += 1
-        self._held.change(size)
         model.gatherer.add(self.work, frame, self._gap)
         return self.has_room
 
+    def _hold(self, size: int) -> None:
+        """So many bytes more wait. Raises Overloaded."""
+        missing = self._bytes + size - self._held.size
+        if missing > 0:
+            # Of streams in real time a frame or two wait: that is asked for once.
+            missing = max(missing, _HELD_BYTES)
+            self._model.budget.check(FRAMES, missing)
+            self._held.change(missing)
+        self._bytes += size
+
     @property
     def has_room(self) -> bool:
-        return self._waiting < MOST_WAITING_FRAMES and self._held.size < MOST_WAITING_BYTES
+        return self._waiting < MOST_WAITING_FRAMES and self._bytes < MOST_WAITING_BYTES
 
     async def wait_for_room(self) -> None:
         if not self.has_room:
@@ -204,7 +210,9 @@ class StepStream:
         """These leave for the caller."""
         self._waiting -= len(answers)
         for answer in answers:
-            self._held.change(-self._model.waiting_bytes(answer.steps))
+            self._bytes -= self._model.waiting_bytes(answer.steps)
+        if not self._waiting and self._held.size > 2 * _HELD_BYTES:
+            self._held.release()
         if self._room is not None and self.has_room:
             self._room.set()
 
@@ -316,11 +324,6 @@ class StepperModel(ServedModel):
                 f"the frame has {steps} steps; model {self.card.name!r} takes at most "
                 f"{self.most_steps} at once: send several frames"
             )
-
-    def check_finite(self, port: FramePort, values: NDArray[Any]) -> None:
-        """Raises WrongInput for NaN, of which the model would make NaN from here on."""
-        if values.dtype.kind == "f" and np.isnan(values).any():
-            raise WrongInput(f"input {port.name!r} holds NaN; send numbers")
 
     def choice_of(self, shared: Mapping[str, float]) -> int:
         """The place of these values among all choices. Raises WrongInput."""
