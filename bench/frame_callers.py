@@ -170,15 +170,11 @@ def send_frames(
         _message(pb.StreamStepRequest(frame=pb.StepFrame(inputs=[pb.Tensor(raw=frame)])))
         for frame in frames
     ]
-    connections = [
-        _Connection(target, path) for _ in range(-(-streams // _STREAMS_OF_CONNECTION))
-    ]
+    connections = [_Connection(target, path) for _ in range(-(-streams // _STREAMS_OF_CONNECTION))]
     chosen = selectors.DefaultSelector()
     for connection in connections:
         chosen.register(connection.socket, selectors.EVENT_READ, connection)
-    opened = [
-        (connections[n // _STREAMS_OF_CONNECTION], start) for n in range(streams)
-    ]
+    opened = [(connections[n // _STREAMS_OF_CONNECTION], start) for n in range(streams)]
     numbers = [(connection, connection.open(start)) for connection, start in opened]
     sent = Sent()
     _wait(chosen, connections, sent, time.perf_counter() + 0.5 + streams / 500)
