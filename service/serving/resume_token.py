@@ -24,6 +24,7 @@ from service.engine.requests import (
     Sampling,
     Snapshot,
     State,
+    StepSnapshot,
     TagSnapshot,
     TokenMade,
 )
@@ -35,7 +36,7 @@ _MAC_BYTES = 32
 _HEAD_BYTES = len(_MAGIC) + 1 + _KEY_ID_BYTES + 4  # magic, origin, key, length of the facts
 _LEAST_KEY_BYTES = 16
 # Whose streams a token goes on with.
-GENERATE, STREAM_TAG = "Generate", "StreamTag"
+GENERATE, STREAM_TAG, STREAM_STEP = "Generate", "StreamTag", "StreamStep"
 # Whose key signed it: one that replicas share, or one that a process made for itself.
 _SHARED, _OWN = b"s", b"p"
 
@@ -127,6 +128,13 @@ class ResumeTokens:
         snapshot = self.open(token, bundle, subject, allow_inexact)
         return TagSnapshot(snapshot.made, snapshot.state)
 
+    def open_steps(
+        self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
+    ) -> StepSnapshot:
+        """As open(), of a stream of frames."""
+        snapshot = self.open(token, bundle, subject, allow_inexact)
+        return StepSnapshot(snapshot.made, snapshot.state)
+
     def _verified(self, token: bytes) -> tuple[bytes, bytes]:
         """The facts and the arrays of a token that one of our keys signed."""
         if len(token) > self.largest_bytes:
@@ -192,8 +200,8 @@ def _check_bundle(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool)
 
 
 def _as_generation(snapshot: TagSnapshot) -> Snapshot:
-    """With the fields that every token has, though most say nothing of labels: replicas of an
-    earlier release take such a token, and this one takes theirs."""
+    """With the fields that every token has, though most say nothing of labels or frames: replicas
+    of an earlier release take such a token, and this one takes theirs."""
     made = snapshot.made
     return Snapshot(
         sampling=LIKELIEST,

@@ -35,6 +35,7 @@ from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
 from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
 from service.serving.state_access import StateChange, WatchParams, watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
+from service.v1.step_converters import from_stepper
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {
@@ -45,6 +46,7 @@ _TASKS = {
     "seq2seq": pb.TASK_SEQ2SEQ,
     "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
     "forecast": pb.TASK_FORECAST,
+    "step": pb.TASK_STEP,
 }
 _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
@@ -391,6 +393,9 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
                 horizon=card.limits["horizon"],
             )
         )
+    if card.stepper:
+        steps = card.limits["message_steps"]
+        model.stepper.CopyFrom(from_stepper(card.stepper, steps))
     for figure in card.figures:
         model.figures.add(
             name=figure.name,
