@@ -17,7 +17,7 @@ from typing import BinaryIO
 # Below the threshold by so much, speech is over: what lies between changes nothing.
 HYSTERESIS = 0.15
 _LEAST_THRESHOLD = 0.01
-_FULL_SCALE = 32_768.0
+FULL_SCALE = 32_768.0
 
 
 class AudioUnreadable(ValueError):
@@ -170,7 +170,7 @@ def _framed(
     for samples in parts:
         read += len(samples)
         note(read)
-        values = array("f", (sample / _FULL_SCALE for sample in samples))
+        values = array("f", (sample / FULL_SCALE for sample in samples))
         values.extend([0.0] * (frame - len(values)))
         if sys.byteorder == "big":
             values.byteswap()
