@@ -37,7 +37,8 @@ class FrameAdapter(ModelAdapter):
         self.outputs = tuple(map(self._port, self._answers))
 
     def _port(self, port: FramePort) -> TensorMetadata:
-        return TensorMetadata(port.name, datatype_of(port.dtype), (-1, *self.steps, *port.shape))
+        shape = (-1, *self.steps, *_shape_of(port))
+        return TensorMetadata(port.name, datatype_of(port.dtype), shape)
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         first = inputs[self._frames[0].name]
@@ -104,10 +105,15 @@ class FrameAdapter(ModelAdapter):
             {
                 port.name: np.frombuffer(
                     b"".join([answer.outputs[number] for answer in answers]), port.dtype
-                ).reshape(len(answers), *of_steps, *port.shape)
+                ).reshape(len(answers), *of_steps, *_shape_of(port))
                 for number, port in enumerate(self._answers)
             }
         )
+
+
+def _shape_of(port: FramePort) -> tuple[int, ...]:
+    """Of a step; of a number, one of one number: clients know no other."""
+    return port.shape or (1,)
 
 
 class FramesAdapter(FrameAdapter):

@@ -60,6 +60,9 @@ def _missing(method: Method, sent: int, messages: Sequence[bytes]) -> str:
     if method.name == "StreamTag":
         tagged = pb.StreamTagResponse.FromString(messages[-1]) if messages else None
         return "" if tagged and tagged.HasField("usage") else "OK without an end"
+    if method.name == "StreamStep":
+        stepped = pb.StreamStepResponse.FromString(messages[-1]) if messages else None
+        return "" if stepped and stepped.HasField("usage") else "OK without an end"
     return "" if len(messages) == 1 else f"OK with {len(messages)} answers"
 
 
