@@ -36,6 +36,8 @@ installed_unroll-6 := .venv-clients/unroll-6/.installed
 installed_unroll-7 := .venv-clients/unroll-7/.installed
 installed_conformance := .venv-clients/conformance/.installed
 installed_node := $(NODE_CLIENT)/node_modules/.installed
+PAGE_TESTS := tests/page
+installed_page := $(PAGE_TESTS)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
@@ -241,6 +243,22 @@ verify-ops: $(VENV)/.dev ops-tools client-kserve ## run the service beside real 
 test-clients: $(VENV)/.dev $(CLIENTS:%=client-%) ## existing clients, unmodified, and both wheels of this project, against the running service
 	$(PY) -m pytest -m clients -rPs --confcutdir=tests/clients tests/clients $(ARGS)
 
+.PHONY: test-page page-pictures browser
+test-page: $(VENV)/.dev browser ## the page in Chromium: every task, the state, accessibility, injected scripts
+	$(PY) -m pytest -m page -rPs tests/page $(ARGS)
+
+page-pictures: $(VENV)/.dev browser ## make the pictures of docs/page.md anew
+	$(PY) -m tests.page.pictures
+
+# Chromium from Debian, driven with playwright-core; axe-core has the rules of accessibility.
+browser: $(installed_page)
+	@$(call by_apt,chromium)
+
+$(installed_page): $(PAGE_TESTS)/package.json $(PAGE_TESTS)/package-lock.json
+	@rm -f $@
+	cd $(PAGE_TESTS) && npm ci --silent
+	@touch $@
+
 .PHONY: test-on-cuda
 test-on-cuda: $(VENV)/.test
 	@$(PY) -m tests.gpu.cuda
@@ -351,6 +369,6 @@ sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds t
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-bench-triton .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-bench-triton .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules $(PAGE_TESTS)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 
 const MODELS = {
   prose: { prompt: 'ROMEO:\n', maxTokens: 400 },
-  g2p: { source: 'unrolled', target: 'AH0 N R OW1 L D' },
+  g2p: { source: 'unrolled', target: 'AH N R OW L D' },
   translate: { source: 'In the beginning, God created the heavens and the earth.', target: 'En el principio creó Dios los cielos y la tierra.' },
   sentiment: { text: 'The food was not bad, great in fact' },
   nationality: { text: 'Sergei Ivanov' },

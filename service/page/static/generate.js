@@ -79,6 +79,7 @@ class Run {
     this.panel?.at();
     this.panel?.running(true);
     this.on.running(true);
+    this.on.told('');
     let why;
     try {
       const last = await readTokens(request, own.signal, {

@@ -4,6 +4,7 @@ import { choices, h, refusal, show } from './dom.js';
 import { UnitMap } from './map.js';
 import { Correlations, Properties } from './follow.js';
 import { halves } from './half.js';
+import { unitShade } from './tokens.js';
 import { Fork } from './fork.js';
 
 const RANK_MS = 500;
@@ -15,7 +16,7 @@ const KINDS = [
   ['cell_', 'Cells', (value) => Math.tanh(value / 3), 6],
 ];
 
-const labelOf = (name) => `${name.startsWith('cell_') ? 'cells' : 'hidden state'} of layer ${Number(name.split('_').at(-1)) + 1}`;
+const layerOf = (name) => `layer ${Number(name.split('_').at(-1)) + 1}`;
 
 /** text: the TokenText of the stream. stream: what goes on with it (see generate.js). */
 export class StatePanel {
@@ -29,6 +30,7 @@ export class StatePanel {
     this.followHint = h('p', { class: 'hint' });
     this.problem = h('div');
     this.unitName = h('strong', {});
+    this.scale = h('span', { class: 'scale', hidden: true }, 'low', [-10, -6, -3, 0, 3, 6, 10].map((step) => h('span', { class: unitShade(step / 10) })), 'high');
     this.back = h('button', { type: 'button', class: 'quiet', disabled: true, onclick: () => this.choose(null) }, 'Shade by probability');
     this.freeze = h('button', { type: 'button', onclick: () => stream.freeze() }, 'Freeze');
     this.stepping = h('button', { type: 'button', onclick: () => stream.goOn(1) }, 'Step one token');
@@ -38,7 +40,7 @@ export class StatePanel {
     this.element = h('section', { class: 'state' },
       h('div', { class: 'row' }, h('h3', {}, 'The state'), kinds.length > 1 ? picked : null, h('span', { class: 'grow' }), this.freeze, this.stepping, this.goingOn),
       this.problem, this.maps,
-      h('div', { class: 'unit row' }, this.unitName, h('span', { class: 'grow' }), this.back),
+      h('div', { class: 'unit row' }, this.unitName, this.scale, h('span', { class: 'grow' }), this.back),
       h('div', { class: 'follow' }, h('h4', {}, 'What units follow'), this.followHint, this.following),
       this.fork.element);
     this.clear();
@@ -55,7 +57,7 @@ export class StatePanel {
     this.most = most;
     let from = 0;
     this.pictures = this.tensors.map(({ name, units }) => {
-      const map = new UnitMap(name, labelOf(name), units, squash, (unit) => this.choose({ name, unit, at: map.from + unit }));
+      const map = new UnitMap(name, layerOf(name), units, squash, (unit) => this.choose({ name, unit, at: map.from + unit }));
       map.from = from;
       from += units;
       return map;
@@ -124,7 +126,8 @@ export class StatePanel {
     this.chosen = unit;
     this.pictures.forEach((map) => map.choose(unit?.name === map.name ? unit.unit : undefined));
     this.back.disabled = !unit;
-    this.unitName.textContent = unit ? `${labelOf(unit.name)}, unit ${unit.unit}` : 'Click a unit: the text takes its colour.';
+    this.scale.hidden = !unit;
+    this.unitName.textContent = unit ? `${layerOf(unit.name)}, unit ${unit.unit}` : 'Click a unit: the text takes its colour.';
     this.text.shadeBy(unit && ((position) => {
       const values = this.states?.[position + 1];
       return values && this.squash(values[unit.at]);
@@ -145,7 +148,7 @@ export class StatePanel {
       const map = this.pictures.findLast((one) => one.from <= unit);
       const place = unit - map.from;
       return h('li', {}, h('span', { class: 'name' }, property),
-        h('button', { type: 'button', class: 'link', onclick: () => this.choose({ name: map.name, unit: place, at: unit }) }, `${labelOf(map.name)}, unit ${place}`),
+        h('button', { type: 'button', class: 'link', onclick: () => this.choose({ name: map.name, unit: place, at: unit }) }, `${layerOf(map.name)}, unit ${place}`),
         h('span', { class: 'number' }, `r ${r < 0 ? '−' : ''}${Math.abs(r).toFixed(2)}`));
     }));
   }

@@ -45,12 +45,18 @@ export class TokenText {
     this.shaded = 0;
     this.follow = true;
     this.cursor = -1;
+    this.line = null;
     this.onpick = onpick;
     this.element = h('div', {
       class: 'tokens', tabindex: '0', role: 'group', 'aria-label': `${label}. Arrow keys show each token’s probability.`,
       onmouseover: (event) => this.#point(event.target), onmouseleave: () => { hideTip(); this.#mark(-1); },
       onblur: () => { hideTip(); this.#mark(-1); }, onkeydown: (event) => this.#key(event),
       onclick: (event) => { if (event.target.token) this.onpick?.(this.spans.indexOf(event.target)); },
+      // As it is, and not with a line's end for each box.
+      oncopy: (event) => {
+        event.clipboardData.setData('text/plain', getSelection().getRangeAt(0).cloneContents().textContent);
+        event.preventDefault();
+      },
       onscroll: () => {
         const box = this.element;
         this.follow = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
@@ -65,22 +71,31 @@ export class TokenText {
     this.spans = [];
     this.shaded = 0;
     this.follow = true;
-    this.element.replaceChildren(...(before ? [h('span', { class: 'before' }, before)] : []));
+    this.line = null;
+    this.element.replaceChildren();
+    if (!before) return;
+    this.#grow(h('span', { class: 'before' }, before), before);
+  }
+
+  /** A line of the text is a box of its own, so that what is long since there is not laid out again. */
+  #grow(span, text) {
+    if (!this.line) this.element.append(this.line = document.createElement('div'));
+    this.line.append(span);
+    if (text.endsWith('\n')) this.line = null;
   }
 
   /** Tokens of one frame; what is shown grows once. */
   append(tokens) {
-    const fragment = document.createDocumentFragment();
     for (const token of tokens) {
       const span = document.createElement('span');
       span.textContent = token.text ?? '';
       span.token = token;
+      if (token.text?.startsWith('\n')) span.dataset.end = '';
       span.className = this.shadeOf ? 'u0' : shade(token.logProbability);
       this.tokens.push(token);
       this.spans.push(span);
-      fragment.append(span);
+      this.#grow(span, span.textContent);
     }
-    this.element.append(fragment);
     this.shadeMore();
     if (this.follow) this.element.scrollTop = this.element.scrollHeight;
   }
