@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.manifest import STEP
+from bundle.manifest import CLASSIFY, GENERATE, STEP
 from export.foreign.errors import ImportRefused
 
-TASKS = (STEP,)
+TASKS = (STEP, GENERATE, CLASSIFY)
 
 Number = int | float
 # A number that fills it, or the .npy file that holds one row of it.
