@@ -227,7 +227,7 @@ class ForecastRequest:
     seed: int
     arrived: float
 
-    # A forecast is short: who loses one asks for it anew, with the same seed.
+    # It goes on by being drawn anew, which the engine does not notice (decision 0067).
     checkpoints: ClassVar[ResumePolicy] = NO_CHECKPOINTS
     resumed: ClassVar[None] = None
 

@@ -27,6 +27,7 @@ from service.serving.forecaster import (
     CovariateParams,
     ForecastMessage,
     ForecastParams,
+    ResumeParams,
     SeriesParams,
 )
 from service.serving.generator import OpenStream, ScoredText, ScoredToken
@@ -291,7 +292,7 @@ def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
     )
 
 
-def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
+def to_forecast_params(request: pb.ForecastRequest, subject: str) -> ForecastParams:
     """Raises WrongInput for a covariate that comes twice."""
     return ForecastParams(
         [_to_series(series, f"series[{n}]") for n, series in enumerate(request.series)],
@@ -300,6 +301,7 @@ def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
         tuple(request.quantiles),
         request.seed if request.HasField("seed") else None,
         request.frequency,
+        ResumeParams(request.resume_token, request.allow_inexact, request.resume_every, subject),
     )
 
 
@@ -314,7 +316,7 @@ def from_forecast(
     message: ForecastMessage, quantiles: Sequence[float], seed: int | None
 ) -> pb.ForecastResponse:
     """quantiles: none for the samples themselves. seed: in the first response only."""
-    response = pb.ForecastResponse(seed=seed)
+    response = pb.ForecastResponse(seed=seed, resume_token=message.resume_token)
     for step in message.steps:
         response.steps.add(
             series=step.series,

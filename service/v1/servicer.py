@@ -187,8 +187,9 @@ class UnrollServicer:
 
     async def Forecast(self, request: pb.ForecastRequest, context: ServerCall) -> None:
         with self.registry.call(ForecasterModel, request.model, request.model_version) as call:
-            call.inferences = len(request.series)
-            params = converters.to_forecast_params(request)
+            sent = converters.to_forecast_params(request, CALLER.get().name)
+            params = call.model.with_resumed(sent)
+            call.inferences = len(params.resumed.series if params.resumed else params.series)
             with self.budget.reserve(ANSWERS, call.model.answer_bytes(params)):
                 await self._forecast(call.model, params, context)
 

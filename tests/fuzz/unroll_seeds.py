@@ -69,7 +69,10 @@ def _forecast() -> list[Message]:
         pb.ForecastRequest(model="rides", series=[series], horizon=3, samples=4, seed=5),
         pb.ForecastRequest(
             model="rides", series=[series, series], horizon=3, samples=3, quantiles=[0.1, 0.5],
-            seed=2, frequency="h",
+            seed=2, frequency="h", resume_every=1,
+        ),
+        pb.ForecastRequest(
+            model="rides", resume_token=b"URT1s" + bytes(64), allow_inexact=True, quantiles=[0.5]
         ),
     ]  # fmt: skip
 

@@ -493,7 +493,7 @@ class Score(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
 class ForecastRequest(_message.Message):
-    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency")
+    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency", "resume_token", "allow_inexact", "resume_every")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
@@ -502,6 +502,9 @@ class ForecastRequest(_message.Message):
     QUANTILES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     FREQUENCY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_EVERY_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     series: _containers.RepeatedCompositeFieldContainer[Series]
@@ -510,7 +513,10 @@ class ForecastRequest(_message.Message):
     quantiles: _containers.RepeatedScalarFieldContainer[float]
     seed: int
     frequency: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ...) -> None: ...
+    resume_token: bytes
+    allow_inexact: bool
+    resume_every: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., resume_every: _Optional[int] = ...) -> None: ...
 
 class Series(_message.Message):
     __slots__ = ("values", "start", "covariates")
@@ -533,14 +539,16 @@ class Covariate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., past: _Optional[_Iterable[float]] = ..., future: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ForecastResponse(_message.Message):
-    __slots__ = ("steps", "seed", "usage")
+    __slots__ = ("steps", "seed", "usage", "resume_token")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     steps: _containers.RepeatedCompositeFieldContainer[ForecastStep]
     seed: int
     usage: Usage
-    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    resume_token: bytes
+    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
 
 class ForecastStep(_message.Message):
     __slots__ = ("series", "position", "time", "mean", "quantiles", "samples")
