@@ -80,7 +80,7 @@ class Vocabulary:
     def end_id(self) -> int:
         return self._marker(2)
 
-    @property
+    @cached_property
     def unknown_id(self) -> int:
         return len(self.symbols) + (2 if self.has_markers else 0) + 1
 
@@ -97,6 +97,10 @@ class Vocabulary:
 
     def id_of(self, symbol: str) -> int:
         return self._ids.get(symbol, self.unknown_id)
+
+    def ids_of(self, symbols: Iterable[str]) -> list[int]:
+        find, unknown = self._ids.get, self.unknown_id
+        return [find(symbol, unknown) for symbol in symbols]
 
     def symbol_of(self, token: int) -> str:
         """The symbol behind an id; empty for padding and markers, � for the catch-all."""
