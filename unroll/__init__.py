@@ -20,6 +20,13 @@ if TYPE_CHECKING:
         Series,
     )
     from unroll.sampling import Sampling, SamplingKeywords
+    from unroll.step_streams import (
+        Frame,
+        StepChunk,
+        StepOptions,
+        StepResult,
+        StepStreamEnd,
+    )
     from unroll.tag_streams import TagChunk, TagStreamEnd, TagStreamOptions
     from unroll.types import (
         Answer,
@@ -57,6 +64,7 @@ __all__ = [
     "ForecastEnd",
     "ForecastOptions",
     "ForecastStep",
+    "Frame",
     "GenerateOptions",
     "ModelState",
     "OptionInvalid",
@@ -69,6 +77,10 @@ __all__ = [
     "ScoredText",
     "Series",
     "StateChange",
+    "StepChunk",
+    "StepOptions",
+    "StepResult",
+    "StepStreamEnd",
     "TagChunk",
     "TagStreamEnd",
     "TagStreamOptions",
@@ -88,6 +100,9 @@ _HOMES = {
         ("ForecastChunk", "ForecastEnd", "ForecastOptions", "ForecastStep", "Series"), "forecasts"
     ),
     **dict.fromkeys(("Sampling", "SamplingKeywords"), "sampling"),
+    **dict.fromkeys(
+        ("Frame", "StepChunk", "StepOptions", "StepResult", "StepStreamEnd"), "step_streams"
+    ),
     **dict.fromkeys(("TagChunk", "TagStreamEnd", "TagStreamOptions"), "tag_streams"),
 }
 

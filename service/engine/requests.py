@@ -200,6 +200,20 @@ class TagRequest:
 
 
 @dataclass(frozen=True)
+class StepRequest:
+    """StreamStep: a stream whose frames its caller pushes, each answered with what a step gives.
+
+    shared: the place of its choice of what steps share, among all of the model's. arrived, resumed:
+    as TagRequest has them.
+    """
+
+    arrived: float
+    shared: int = 0
+    checkpoints: ResumePolicy = NO_CHECKPOINTS
+    resumed: StepSnapshot | None = None
+
+
+@dataclass(frozen=True)
 class ForecastRequest:
     """Forecast: ``samples`` ways in which each of some series may go on for ``horizon`` steps.
 
@@ -213,7 +227,7 @@ class ForecastRequest:
     seed: int
     arrived: float
 
-    # A forecast is short: who loses one asks for it anew, with the same seed.
+    # It goes on by being drawn anew, which the engine does not notice (decision 0067).
     checkpoints: ClassVar[ResumePolicy] = NO_CHECKPOINTS
     resumed: ClassVar[None] = None
 
@@ -226,6 +240,19 @@ class ForecastRequest:
     def max_tokens(self) -> int:
         """Values of each of its streams."""
         return self.horizon
+
+
+@dataclass(slots=True)
+class FrameAnswered:
+    """outputs: the bytes of each of the model's, of all steps one after the other; none where the
+    frame was skipped. bytes_in: of the frame."""
+
+    position: int
+    steps: int
+    outputs: tuple[bytes, ...]
+    bytes_in: int
+    is_late: bool = False
+    is_skipped: bool = False
 
 
 @dataclass(slots=True)
@@ -305,6 +332,11 @@ class TagSnapshot:
 
 
 @dataclass(frozen=True)
+class StepSnapshot(TagSnapshot):
+    """Where a stream of frames is between two frames, of which ``made`` are answered."""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """The caller has got every token up to here, and could go on from it."""
 
@@ -373,6 +405,7 @@ class Failed:
 Event = (
     TokenMade
     | ValueMade
+    | FrameAnswered
     | Checkpoint
     | NextTokenDistribution
     | Drained
@@ -382,7 +415,7 @@ Event = (
 )
 
 # What a step makes of a stream: much of it goes into one message, and all else is said at once.
-MADE = frozenset((TokenMade, ValueMade))
+MADE = frozenset((TokenMade, ValueMade, FrameAnswered))
 
 
 EventT = TypeVar("EventT")

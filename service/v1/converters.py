@@ -27,6 +27,7 @@ from service.serving.forecaster import (
     CovariateParams,
     ForecastMessage,
     ForecastParams,
+    ResumeParams,
     SeriesParams,
 )
 from service.serving.generator import OpenStream, ScoredText, ScoredToken
@@ -35,6 +36,7 @@ from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
 from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
 from service.serving.state_access import StateChange, WatchParams, watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
+from service.v1.step_converters import from_stepper
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {
@@ -45,6 +47,7 @@ _TASKS = {
     "seq2seq": pb.TASK_SEQ2SEQ,
     "vec2seq": pb.TASK_VECTOR_TO_SEQUENCE,
     "forecast": pb.TASK_FORECAST,
+    "step": pb.TASK_STEP,
 }
 _REASONS = {
     FinishReason.END: pb.FINISH_REASON_END,
@@ -289,7 +292,7 @@ def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
     )
 
 
-def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
+def to_forecast_params(request: pb.ForecastRequest, subject: str) -> ForecastParams:
     """Raises WrongInput for a covariate that comes twice."""
     return ForecastParams(
         [_to_series(series, f"series[{n}]") for n, series in enumerate(request.series)],
@@ -298,6 +301,7 @@ def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
         tuple(request.quantiles),
         request.seed if request.HasField("seed") else None,
         request.frequency,
+        ResumeParams(request.resume_token, request.allow_inexact, request.resume_every, subject),
     )
 
 
@@ -312,7 +316,7 @@ def from_forecast(
     message: ForecastMessage, quantiles: Sequence[float], seed: int | None
 ) -> pb.ForecastResponse:
     """quantiles: none for the samples themselves. seed: in the first response only."""
-    response = pb.ForecastResponse(seed=seed)
+    response = pb.ForecastResponse(seed=seed, resume_token=message.resume_token)
     for step in message.steps:
         response.steps.add(
             series=step.series,
@@ -391,6 +395,9 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
                 horizon=card.limits["horizon"],
             )
         )
+    if card.stepper:
+        steps = card.limits["message_steps"]
+        model.stepper.CopyFrom(from_stepper(card.stepper, steps))
     for figure in card.figures:
         model.figures.add(
             name=figure.name,

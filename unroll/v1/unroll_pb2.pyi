@@ -15,6 +15,22 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_HANDED_OVER: _ClassVar[FinishReason]
 
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
+    DATA_TYPE_BOOL: _ClassVar[DataType]
+    DATA_TYPE_INT8: _ClassVar[DataType]
+    DATA_TYPE_INT16: _ClassVar[DataType]
+    DATA_TYPE_INT32: _ClassVar[DataType]
+    DATA_TYPE_INT64: _ClassVar[DataType]
+    DATA_TYPE_UINT8: _ClassVar[DataType]
+    DATA_TYPE_UINT16: _ClassVar[DataType]
+    DATA_TYPE_UINT32: _ClassVar[DataType]
+    DATA_TYPE_UINT64: _ClassVar[DataType]
+    DATA_TYPE_FLOAT16: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+    DATA_TYPE_FLOAT64: _ClassVar[DataType]
+
 class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TASK_UNSPECIFIED: _ClassVar[Task]
@@ -25,11 +41,32 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_FILL: _ClassVar[Task]
     TASK_VECTOR_TO_SEQUENCE: _ClassVar[Task]
     TASK_FORECAST: _ClassVar[Task]
+    TASK_STEP: _ClassVar[Task]
+
+class Batching(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BATCHING_UNSPECIFIED: _ClassVar[Batching]
+    BATCHING_EXACT: _ClassVar[Batching]
+    BATCHING_INEXACT: _ClassVar[Batching]
+    BATCHING_NONE: _ClassVar[Batching]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_HANDED_OVER: FinishReason
+DATA_TYPE_UNSPECIFIED: DataType
+DATA_TYPE_BOOL: DataType
+DATA_TYPE_INT8: DataType
+DATA_TYPE_INT16: DataType
+DATA_TYPE_INT32: DataType
+DATA_TYPE_INT64: DataType
+DATA_TYPE_UINT8: DataType
+DATA_TYPE_UINT16: DataType
+DATA_TYPE_UINT32: DataType
+DATA_TYPE_UINT64: DataType
+DATA_TYPE_FLOAT16: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_FLOAT64: DataType
 TASK_UNSPECIFIED: Task
 TASK_CLASSIFY: Task
 TASK_GENERATE: Task
@@ -38,6 +75,11 @@ TASK_TAG: Task
 TASK_FILL: Task
 TASK_VECTOR_TO_SEQUENCE: Task
 TASK_FORECAST: Task
+TASK_STEP: Task
+BATCHING_UNSPECIFIED: Batching
+BATCHING_EXACT: Batching
+BATCHING_INEXACT: Batching
+BATCHING_NONE: Batching
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "model_version", "texts")
@@ -451,7 +493,7 @@ class Score(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
 class ForecastRequest(_message.Message):
-    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency")
+    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency", "resume_token", "allow_inexact", "resume_every")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +502,9 @@ class ForecastRequest(_message.Message):
     QUANTILES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     FREQUENCY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_EVERY_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     series: _containers.RepeatedCompositeFieldContainer[Series]
@@ -468,7 +513,10 @@ class ForecastRequest(_message.Message):
     quantiles: _containers.RepeatedScalarFieldContainer[float]
     seed: int
     frequency: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ...) -> None: ...
+    resume_token: bytes
+    allow_inexact: bool
+    resume_every: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., resume_every: _Optional[int] = ...) -> None: ...
 
 class Series(_message.Message):
     __slots__ = ("values", "start", "covariates")
@@ -491,14 +539,16 @@ class Covariate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., past: _Optional[_Iterable[float]] = ..., future: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ForecastResponse(_message.Message):
-    __slots__ = ("steps", "seed", "usage")
+    __slots__ = ("steps", "seed", "usage", "resume_token")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     steps: _containers.RepeatedCompositeFieldContainer[ForecastStep]
     seed: int
     usage: Usage
-    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    resume_token: bytes
+    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
 
 class ForecastStep(_message.Message):
     __slots__ = ("series", "position", "time", "mean", "quantiles", "samples")
@@ -515,6 +565,121 @@ class ForecastStep(_message.Message):
     quantiles: _containers.RepeatedScalarFieldContainer[float]
     samples: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, series: _Optional[int] = ..., position: _Optional[int] = ..., time: _Optional[str] = ..., mean: _Optional[float] = ..., quantiles: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class StreamStepRequest(_message.Message):
+    __slots__ = ("start", "frame")
+    START_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    start: StreamStepStart
+    frame: StepFrame
+    def __init__(self, start: _Optional[_Union[StreamStepStart, _Mapping]] = ..., frame: _Optional[_Union[StepFrame, _Mapping]] = ...) -> None: ...
+
+class StreamStepStart(_message.Message):
+    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed")
+    class SharedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SKIP_LATE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_EVERY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_AT_END_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    TYPED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    shared: _containers.ScalarMap[str, float]
+    outputs: _containers.RepeatedScalarFieldContainer[str]
+    deadline_seconds: float
+    skip_late: bool
+    resume_every: int
+    resume_at_end: bool
+    resume_token: bytes
+    allow_inexact: bool
+    typed: bool
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ...) -> None: ...
+
+class StepFrame(_message.Message):
+    __slots__ = ("inputs", "reset", "deadline_seconds")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    reset: bool
+    deadline_seconds: float
+    def __init__(self, inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., reset: bool = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "data_type", "shape", "raw", "floats", "doubles", "integers", "unsigned_integers", "booleans")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    FLOATS_FIELD_NUMBER: _ClassVar[int]
+    DOUBLES_FIELD_NUMBER: _ClassVar[int]
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    UNSIGNED_INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    BOOLEANS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data_type: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    raw: bytes
+    floats: _containers.RepeatedScalarFieldContainer[float]
+    doubles: _containers.RepeatedScalarFieldContainer[float]
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    unsigned_integers: _containers.RepeatedScalarFieldContainer[int]
+    booleans: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ..., floats: _Optional[_Iterable[float]] = ..., doubles: _Optional[_Iterable[float]] = ..., integers: _Optional[_Iterable[int]] = ..., unsigned_integers: _Optional[_Iterable[int]] = ..., booleans: _Optional[_Iterable[bool]] = ...) -> None: ...
+
+class StreamStepResponse(_message.Message):
+    __slots__ = ("results", "resume_points", "usage", "handed_over")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_POINTS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[StepResult]
+    resume_points: _containers.RepeatedCompositeFieldContainer[ResumePoint]
+    usage: StepUsage
+    handed_over: bool
+    def __init__(self, results: _Optional[_Iterable[_Union[StepResult, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[StepUsage, _Mapping]] = ..., handed_over: bool = ...) -> None: ...
+
+class StepResult(_message.Message):
+    __slots__ = ("position", "steps", "outputs", "late", "skipped")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    steps: int
+    outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    late: bool
+    skipped: bool
+    def __init__(self, position: _Optional[int] = ..., steps: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., late: bool = ..., skipped: bool = ...) -> None: ...
+
+class StepUsage(_message.Message):
+    __slots__ = ("frames", "steps", "late_frames", "skipped_frames", "queue_seconds", "time_to_first_answer_seconds")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_ANSWER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    steps: int
+    late_frames: int
+    skipped_frames: int
+    queue_seconds: float
+    time_to_first_answer_seconds: float
+    def __init__(self, frames: _Optional[int] = ..., steps: _Optional[int] = ..., late_frames: _Optional[int] = ..., skipped_frames: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., time_to_first_answer_seconds: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -545,7 +710,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "state")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -572,6 +737,7 @@ class Model(_message.Message):
     VECTOR_FIELDS_FIELD_NUMBER: _ClassVar[int]
     STREAMS_TAGS_FIELD_NUMBER: _ClassVar[int]
     FORECASTER_FIELD_NUMBER: _ClassVar[int]
+    STEPPER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
@@ -592,8 +758,9 @@ class Model(_message.Message):
     vector_fields: _containers.RepeatedScalarFieldContainer[str]
     streams_tags: bool
     forecaster: Forecaster
+    stepper: Stepper
     state: _containers.RepeatedCompositeFieldContainer[StateTensor]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ...) -> None: ...
 
 class StateTensor(_message.Message):
     __slots__ = ("name", "units")
@@ -602,6 +769,51 @@ class StateTensor(_message.Message):
     name: str
     units: int
     def __init__(self, name: _Optional[str] = ..., units: _Optional[int] = ...) -> None: ...
+
+class Stepper(_message.Message):
+    __slots__ = ("inputs", "outputs", "shared", "batching", "reason", "frame_seconds", "attributes", "message_steps")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    BATCHING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FRAME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    shared: _containers.RepeatedCompositeFieldContainer[SharedInput]
+    batching: Batching
+    reason: str
+    frame_seconds: float
+    attributes: _containers.ScalarMap[str, str]
+    message_steps: int
+    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., shared: _Optional[_Iterable[_Union[SharedInput, _Mapping]]] = ..., batching: _Optional[_Union[Batching, str]] = ..., reason: _Optional[str] = ..., frame_seconds: _Optional[float] = ..., attributes: _Optional[_Mapping[str, str]] = ..., message_steps: _Optional[int] = ...) -> None: ...
+
+class TensorInfo(_message.Message):
+    __slots__ = ("name", "data_type", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data_type: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SharedInput(_message.Message):
+    __slots__ = ("name", "choices")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    choices: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., choices: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Forecaster(_message.Message):
     __slots__ = ("frequency", "distribution", "covariates", "calendar", "least_context", "context", "horizon")
