@@ -141,6 +141,10 @@ BARS = (
             partial(_workers_gain, unit=unit))
         for unit in (STREAMED, CALLED)
     ),
+    Bar("streams of frames a core, p99 at most 32 ms / one session a stream", 4, None,
+        lambda f: f.frames.gain() if f.frames else None),
+    Bar("server CPU a frame at 64 streams / bare step's of 64 rows", 2.5, None,
+        lambda f: f.frames.overhead() if f.frames else None, at_most=True),
     Bar("int8 step / fp32 step, worst of batch 16, 64, 128", 1.8, 2,
         lambda f: f.int8_gain(16, 64, 128), is_int8=True),
     Bar("int8 step / fp32 step, batch 1", 2, 2.5,

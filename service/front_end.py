@@ -27,6 +27,7 @@ class FrontEndSettings:
     idle_connection_seconds: float
     stall_seconds: float
     cors_origins: str = ""
+    page: bool = True
 
 
 def front_end_settings(config: object) -> FrontEndSettings:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from service.envoy.frames import (
     CREDIT_BYTES,
     CREDIT_SHARE,
+    PART_BYTES,
     REQUEST_WINDOW,
     RESPONSE_WINDOW,
     FrameReader,
@@ -26,14 +27,17 @@ from service.envoy.frames import (
     frame,
     headers_of,
     lines_of,
+    parts_of_answer,
 )
 
 # The descriptor of the socket, in the environment; and, where several workers are behind it, that
 # it brings sockets to them instead of calls' frames (service/envoy/balancer.py).
 SOCKET_VARIABLE, WORKERS_VARIABLE = "UNROLL_RELAY_SOCKET", "UNROLL_RELAY_WORKERS"
 # Between looks whether the callers of calls that send nothing have left, and how many calls are
-# looked at each time: those that wait take turns, and any number of them costs no more.
-_LOOK_SECONDS, _LOOKS_AT_ONCE = 0.02, 32
+# looked at each time: those that wait take turns, and any number of them costs no more. Most calls
+# are soon over, and a look costs a tenth of one: those that came since the look before the last are
+# left out.
+_LOOK_SECONDS, _LOOKS_AT_ONCE = 0.05, 64
 # From the last frame to Envoy's end: what it was handed is written meanwhile.
 LINGER_SECONDS = 0.2
 # Envoy begins to listen once the application has started.
@@ -133,32 +137,44 @@ class _Call:
         self._has_trailers = event["trailers"]
         self._put(event)
 
-    def write(self, body: bytes, has_more: bool) -> None:
-        self._put({"type": "http.response.body", "body": body, "more_body": has_more}, len(body))
-        if not (has_more or self._has_trailers):
+    def write(self, body: bytes) -> None:
+        """A part, with more to come."""
+        self._has_sent = True
+        sent = self._send({"type": "http.response.body", "body": body, "more_body": True})
+        size = len(body) + PART_BYTES
+        if isinstance(sent, asyncio.Future):
+            sent.add_done_callback(lambda sent: self._sent(sent, size))
+        else:
+            self._take(size)
+
+    def write_last(self, body: bytes) -> None:
+        self._put({"type": "http.response.body", "body": body, "more_body": False})
+        if not self._has_trailers:
             self.end()
+
+    def answer(self, payload: bytes) -> None:
+        """All of it; what ends a body is taken at once."""
+        start, body, trailers = parts_of_answer(payload)
+        self._put(_start(start))
+        self._put({"type": "http.response.body", "body": body, "more_body": False})
+        self.end_with_trailers(trailers)
 
     def end_with_trailers(self, payload: bytes) -> None:
         self._put(_trailers(payload))
         self.end()
 
-    def _put(self, event: dict[str, Any], size: int = 0) -> None:
-        """size: of what the service may send as much again of, once it was taken."""
+    def _put(self, event: dict[str, Any]) -> None:
+        """What is taken at once: all but parts with more to come."""
         self._has_sent = True
-        sent = self._send(event)
-        if isinstance(sent, asyncio.Future):
-            sent.add_done_callback(lambda sent: self._sent(sent, size))
-        elif size:
-            self._take(size)
+        self._send(event)
 
     def _sent(self, sent: asyncio.Future[None], size: int) -> None:
         if sent.cancelled():
             return
-        if sent.exception() is not None:
-            if not self.ended.done():
-                self._leave()
-        elif size:
+        if sent.exception() is None:
             self._take(size)
+        elif not self.ended.done():
+            self._leave()
 
     def _take(self, size: int) -> None:
         """The caller, or Envoy for it, has taken so much."""
@@ -215,10 +231,16 @@ class Relay(asyncio.Protocol):
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
         self._turns: deque[_Call] = deque()  # to be looked at
+        # Since the last look, and between that and the one before.
+        self._new: list[_Call] = []
+        self._young: list[_Call] = []
+        self._is_looking = False
 
     def _look(self) -> None:
         """For the callers of calls, again and again while there are any."""
         looked = 0
+        self._turns.extend(self._young)
+        self._young, self._new = self._new, []
         for _ in range(len(self._turns)):
             call = self._turns.popleft()
             if call.ended.done():
@@ -228,8 +250,10 @@ class Relay(asyncio.Protocol):
             looked += 1
             if looked == _LOOKS_AT_ONCE:
                 break
-        if self._turns:
+        if self._turns or self._young:
             self.loop.call_later(_LOOK_SECONDS, self._look)
+        else:
+            self._is_looking = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._writer.connect(transport)
@@ -248,11 +272,13 @@ class Relay(asyncio.Protocol):
         if call.ended.done():
             return
         if kind == Kind.DATA:
-            call.write(payload, True)
+            call.write(payload)
+        elif kind == Kind.ANSWER:
+            call.answer(payload)
         elif kind == Kind.START:
             call.start(payload)
         elif kind == Kind.DATA_END:
-            call.write(payload, False)
+            call.write_last(payload)
         elif kind == Kind.TRAILERS:
             call.end_with_trailers(payload)
         elif kind == Kind.CREDIT:
@@ -265,9 +291,10 @@ class Relay(asyncio.Protocol):
         call = self.calls[number] = _Call(self, number, receive, send)
         self.post(frame(number, Kind.OPEN, _opening(scope)))
         call.listen()
-        if not self._turns:
+        if not self._is_looking:
+            self._is_looking = True
             self.loop.call_later(_LOOK_SECONDS, self._look)
-        self._turns.append(call)
+        self._new.append(call)
         try:
             await call.ended
         finally:

@@ -44,7 +44,7 @@ class Relay:
             data = self._ours.recv(1 << 20)
         except BlockingIOError:
             return
-        self.answers += [(call, Kind(kind)) for call, kind, _ in self._reader.feed(data)]
+        self.answers += [(call, kind) for call, kind, _ in self._reader.feed(data)]
 
 
 def body(call, size):
