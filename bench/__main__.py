@@ -26,6 +26,7 @@ import grpc
 from bench.bars import evaluate
 from bench.doors import measure_doors
 from bench.findings import Findings
+from bench.frames import measure_frames
 from bench.front_ends import FRONT_ENDS, front_end_arguments
 from bench.joining import measure_joining
 from bench.kernels import measure_kernels
@@ -107,6 +108,10 @@ class Run:
     def doors(self) -> Any:
         classifier = read_bundle(self.settings.classifier)
         return measure_doors(self.bundle, classifier, self.graphs[-1].precision, self.settings)
+
+    def frames(self) -> Any:
+        name = self.settings.front_end
+        return measure_frames(self.settings, tuple(front_end_arguments(name)) if name else ())
 
     def memory(self) -> Any:
         with self._start(self.models) as fresh:

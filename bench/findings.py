@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.doors import Doors
+from bench.frames import Frames
 from bench.joining import Joining
 from bench.kernels import Kernels
 from bench.memory import Memory
@@ -25,6 +26,7 @@ class Findings:
     joining: tuple[Joining, ...] = ()
     predict: tuple[PredictRow, ...] = ()
     doors: Doors | None = None
+    frames: Frames | None = None
     memory: Memory | None = None
     start: Starts | None = None
 

@@ -18,6 +18,7 @@ from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
 from bundle.sampling import GRAPH_PARAMETERS, problem_of_defaults
 from bundle.series import DISTRIBUTIONS, SeriesSpec
+from bundle.stepping import DTYPES, SteppingSpec, problem_of, problem_of_choice
 from bundle.tasks import TaskSpec, register_spec, spec_of
 from bundle.time_features import FrequencyInvalid
 
@@ -30,6 +31,7 @@ TAG = "tag"
 FILL = "fill"
 VEC2SEQ = "vec2seq"
 FORECAST = "forecast"
+STEP = "step"
 
 
 # What a model runs in: as it was trained, or as a precision of its manifest.
@@ -221,6 +223,10 @@ class ExportFacts:
     tolerance: float
 
 
+# Fields of the manifest that models of one task have and all others lack.
+_OF_ONE_TASK = ("series", "stepping")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """task: one that ``bundle/tasks.py`` knows.
@@ -232,7 +238,8 @@ class Manifest:
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
-    series: that a forecaster reads; left out of the JSON of every other model.
+    series: that a forecaster reads, stepping: how a model of the task ``step`` is stepped; each
+    left out of the JSON of every other model.
     """
 
     schema_version: int
@@ -257,11 +264,13 @@ class Manifest:
     export: ExportFacts
     files: dict[str, FileSpec] = field(default_factory=dict)
     series: SeriesSpec | None = None
+    stepping: SteppingSpec | None = None
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
-        if self.series is None:
-            del content["series"]
+        for name in _OF_ONE_TASK:
+            if content[name] is None:
+                del content[name]
         return content
 
     @classmethod
@@ -277,7 +286,8 @@ class Manifest:
                 f"it has schema version {found!r}, this release reads {schema_3.VERSION} "
                 f"and {SCHEMA_VERSION}"
             )
-        manifest: Manifest = _decode(cls, {"series": None, **content}, "manifest")
+        absent = dict.fromkeys(_OF_ONE_TASK)
+        manifest: Manifest = _decode(cls, {**absent, **content}, "manifest")
         _check(manifest)
         return manifest
 
@@ -401,6 +411,43 @@ def _check_forecaster(manifest: Manifest) -> None:
     _expect("carried state", _ports(carried, "next_"), step.outputs[outputs:])
 
 
+def _check_stepping(manifest: Manifest) -> None:
+    """The graph reads the frames, what is shared and the state; it writes the answers and what is
+    carried. Rows are the first axis of all but what is shared."""
+    spec = manifest.stepping
+    if spec is None:
+        raise ManifestInvalid("a model that is stepped needs the field 'stepping'")
+    if problem := problem_of(spec):
+        raise ManifestInvalid(f"stepping: {problem}")
+    if manifest.limits.get("message_steps", 0) < 1:
+        raise ManifestInvalid("task 'step' needs the limit 'message_steps', at least 1")
+    step = manifest.graphs["step"]
+    names = [port.name for port in step.inputs]
+    given = [*spec.frames, *(shared.name for shared in spec.shared)]
+    _expect("frames and shared inputs", given, names[: len(given)])
+    _expect("state", _ports(manifest.state, ""), step.inputs[len(given) :])
+    answers = tuple(port.name for port in step.outputs[: len(spec.answers)])
+    _expect("answers", spec.answers, answers)
+    _expect("carried state", _ports(manifest.state, "next_"), step.outputs[len(answers) :])
+    _check_ports_of_step(step, spec)
+
+
+def _check_ports_of_step(step: GraphSpec, spec: SteppingSpec) -> None:
+    choices = {shared.name: shared.choices for shared in spec.shared}
+    for port in (*step.inputs, *step.outputs):
+        rows = () if port.name in choices else (BATCH,)
+        if port.dtype not in DTYPES:
+            raise ManifestInvalid(f"{port.name!r} is of type {port.dtype!r}, not a number")
+        of_row = port.shape[len(rows) :]
+        if port.shape[: len(rows)] != rows or not all(
+            type(size) is int and size > 0 for size in of_row
+        ):
+            raise ManifestInvalid(f"{port.name!r} has the shape {list(port.shape)}")
+        for value in choices.get(port.name, ()):
+            if problem := problem_of_choice(port.dtype, value):
+                raise ManifestInvalid(f"a choice of {port.name!r}: {problem}")
+
+
 def _ports(state: tuple[StateTensor, ...], prefix: str) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(f"{prefix}{t.name}", t.dtype, (BATCH, *t.shape)) for t in state)
 
@@ -438,6 +485,7 @@ for _spec in (
     TaskSpec(SEQ2SEQ, ("prime", "step", "score"), (), _BOTH, _check_seq2seq),
     TaskSpec(VEC2SEQ, ("prime", "step", "score"), (), ("output",), _check_vec2seq),
     TaskSpec(FORECAST, ("prime", "step"), (), (), _check_forecaster),
+    TaskSpec(STEP, ("step",), (), (), _check_stepping),
 ):
     register_spec(_spec)
 

@@ -1,6 +1,6 @@
 """The tasks that bundles may have: which graphs and tokenizers each needs, and what it checks.
 
-``manifest.py`` registers the seven that this project trains; whoever serves another one registers
+``manifest.py`` registers the eight that this project serves; whoever serves another one registers
 it before such a bundle is read.
 """
 

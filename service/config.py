@@ -58,6 +58,9 @@ class Config:
     metrics_on_port: bool = _setting(
         False, "metrics and probes on the gRPC address as well (front end envoy)"
     )
+    page: bool = _setting(
+        True, "page at / of the gRPC address that shows and tries the models (front end envoy)"
+    )
     allow_insecure: bool = _setting(False, "gRPC without TLS on addresses beyond this machine")
     tls_certificate: Path | None = _setting(
         None, "certificate chain, PEM file, reloaded when it changes"

@@ -24,6 +24,7 @@ class FrontEndSettings:
     idle_connection_seconds: float
     stall_seconds: float
     cors_origins: str = ""
+    page: bool = True
 
 
 class FrontEnd(Protocol):

@@ -15,6 +15,7 @@ from service.connect.websocket import WebSocketProtocol
 from service.front_end import FrontEndSettings
 from service.observability.pages import PATHS, Pages
 from service.openai.protocol import OpenAiProtocol
+from service.page.protocol import PageProtocol
 from service.rest.protocol import RestProtocol
 from service.services import Services
 
@@ -25,6 +26,8 @@ def application_of(
     """Everything that the port speaks. pages: of metrics and probes, None where they have a port
     of their own alone."""
     protocols = protocols_of(services, settings)
+    if settings.page:
+        protocols.append(PageProtocol())
     if pages:
         protocols.append(PagesProtocol(pages, PATHS))
     app = Application(services, settings, protocols)

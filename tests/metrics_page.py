@@ -18,6 +18,7 @@ from service.access.memory_budget import MemoryBudget
 from service.engine.errors import QueueFull
 from service.engine.requests import FinishReason
 from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
+from service.observability.frame_metrics import FrameMetrics
 from service.observability.metrics import Metrics
 from service.process.overload import OverloadManager
 from service.refused_model import RefusedModel
@@ -92,6 +93,7 @@ UNITS = {
     "unroll_row_capacity": "rows",
     "unroll_batch_capacity": "rows",
     "unroll_open_sequences": "sequences",
+    "unroll_late_frames_total": "frames",
     "unroll_usable_cores": "cores",
     "unroll_reload_failures_total": "changes",
     "unroll_log_lines_dropped_total": "lines",
@@ -153,6 +155,9 @@ def reported_everything() -> Metrics:
     steps.answered(0.0, 0.0)
     steps.finished(FinishReason.END, 1, 1)
     steps.idle()
+    frames = FrameMetrics(metrics, "letters", statistics, 8)
+    frames.framed([0.0], 1, 1)
+    frames.idle()
     BatchMetrics(metrics, "letters", "score", statistics, 8).batch_ran(1, 1, 0.0)
     metrics.request_ended("letters", "Generate", "RESOURCE_EXHAUSTED", 0.0, QueueFull("", 0.5))
     metrics.request_ended("letters", "Generate", "CANCELLED", 0.0, None)

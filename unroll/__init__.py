@@ -20,6 +20,13 @@ if TYPE_CHECKING:
         Series,
     )
     from unroll.sampling import Sampling, SamplingKeywords
+    from unroll.step_streams import (
+        Frame,
+        StepChunk,
+        StepOptions,
+        StepResult,
+        StepStreamEnd,
+    )
     from unroll.tag_streams import TagChunk, TagStreamEnd, TagStreamOptions
     from unroll.types import (
         Answer,
@@ -34,9 +41,11 @@ if TYPE_CHECKING:
         ResumePoint,
         SampleEnd,
         ScoredText,
+        StateChange,
         TaggedText,
         TaggedToken,
         Token,
+        Watch,
     )
 
 __version__ = "0.2.0"
@@ -55,6 +64,7 @@ __all__ = [
     "ForecastEnd",
     "ForecastOptions",
     "ForecastStep",
+    "Frame",
     "GenerateOptions",
     "ModelState",
     "OptionInvalid",
@@ -66,6 +76,11 @@ __all__ = [
     "SamplingKeywords",
     "ScoredText",
     "Series",
+    "StateChange",
+    "StepChunk",
+    "StepOptions",
+    "StepResult",
+    "StepStreamEnd",
     "TagChunk",
     "TagStreamEnd",
     "TagStreamOptions",
@@ -74,6 +89,7 @@ __all__ = [
     "TargetInvalid",
     "Tls",
     "Token",
+    "Watch",
 ]
 
 # Modules of all other names are unroll.types.
@@ -84,6 +100,9 @@ _HOMES = {
         ("ForecastChunk", "ForecastEnd", "ForecastOptions", "ForecastStep", "Series"), "forecasts"
     ),
     **dict.fromkeys(("Sampling", "SamplingKeywords"), "sampling"),
+    **dict.fromkeys(
+        ("Frame", "StepChunk", "StepOptions", "StepResult", "StepStreamEnd"), "step_streams"
+    ),
     **dict.fromkeys(("TagChunk", "TagStreamEnd", "TagStreamOptions"), "tag_streams"),
 }
 

@@ -27,6 +27,7 @@ from unroll.forecasts import (
     forecast_request,
 )
 from unroll.repository import IndexRequest, LoadRequest, RepositoryStub, UnloadRequest
+from unroll.step_streams import Frame, StepChunk, StepOptions
 from unroll.tag_streams import Part, TagChunk, TagStreamOptions
 from unroll.types import (
     Chunk,
@@ -136,6 +137,15 @@ class Calls:
     ) -> Stream[TagChunk]:
         raise NotImplementedError
 
+    def _steps(
+        self,
+        model: str,
+        frames: Iterable[Any] | AsyncIterable[Any],
+        options: StepOptions,
+        failover: bool,
+    ) -> Stream[StepChunk]:
+        raise NotImplementedError
+
     def _forecasts(self, forecast: ResumableForecast) -> Stream[ForecastChunk]:
         raise NotImplementedError
 
@@ -187,6 +197,24 @@ class Calls:
         limits. options: those of TagStreamOptions.
         """
         return self._tags(model, parts, options, failover)
+
+    @streamed
+    def stream_step(
+        self,
+        model: str,
+        frames: Iterable[Frame | Any] | AsyncIterable[Frame | Any],
+        *,
+        failover: bool = True,
+        **options: Unpack[StepOptions],
+    ) -> Stream[StepChunk]:
+        """What a model makes of frames of numbers, as they come.
+
+        frames: each a NumPy array, of one step or with an axis more in front of several; a mapping
+        of such by the names of the model's inputs; or a Frame. They are read as parts of stream_tag
+        are, and what was read may be changed. failover: resume on another server where one breaks
+        or stops; docs/client.md has the limits. options: those of StepOptions.
+        """
+        return self._steps(model, frames, options, failover)
 
     @unary
     def fill(

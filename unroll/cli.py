@@ -8,6 +8,7 @@
     unroll generate --model g2p --source unrolled
     unroll generate --model g2p --lines words.txt --json
     unroll forecast --model monthly sales.csv --time month --horizon 12
+    unroll vad speech.wav --model vad
     unroll score --model g2p --source unrolled "AH N R OW L D"
     unroll models [NAME]
     unroll load NAME
@@ -31,6 +32,7 @@ from unroll.channel import DEFAULT_TARGET, TargetInvalid, Tls, default_target
 from unroll.clients import Client
 from unroll.lines import LinesUnreadable
 from unroll.sampling import FLAGS
+from unroll.speech import HYSTERESIS, AudioUnreadable, SpeechOptions
 from unroll.tables import TableUnreadable
 from unroll.types import OptionInvalid, RequestFailed
 
@@ -55,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except RequestFailed as error:
         return _fail(str(error), _FAILED)
-    except (TargetInvalid, OptionInvalid, LinesUnreadable, TableUnreadable) as error:
+    except (
+        TargetInvalid, OptionInvalid, LinesUnreadable, TableUnreadable, AudioUnreadable,
+    ) as error:  # fmt: skip
         return _fail(str(error), _UNUSABLE)
     except ValueError as error:
         return _fail(f"a number is out of range: {error}", _UNUSABLE)
@@ -140,6 +144,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "stream-tag", commands.stream_tag, "labels of tokens, as standard input brings them"
     )
     _add_model(command, "pos-online")
+
+    _add_vad(add("vad", commands.vad, "start and end of speech in audio, in seconds"))
 
     command = add("fill", commands.fill, "words for the blank in texts, ___")
     _add_model(command, "cloze")
@@ -287,6 +293,34 @@ def _add_forecast(command: argparse.ArgumentParser) -> None:
         help="chart of each series (default: where standard output is a terminal)",
     )
     _add_failover(command)
+
+
+def _add_vad(command: argparse.ArgumentParser) -> None:
+    _add_model(command, "vad")
+    command.add_argument(
+        "audio",
+        metavar="WAV",
+        help="file of 16-bit samples at the model's rate; - = raw samples from standard input",
+    )
+    usual = SpeechOptions()
+    command.add_argument(
+        "--threshold",
+        type=float,
+        help=f"probability from which a frame is speech; speech ends {HYSTERESIS:g} below it "
+        f"(default the model's, else {usual.threshold:g})",
+    )
+    for name, seconds, text in (
+        ("--min-speech", usual.least_speech, "shortest speech, in milliseconds"),
+        ("--min-silence", usual.least_silence, "silence that ends speech, in milliseconds"),
+        ("--padding", usual.padding, "audio added before and after each segment, in milliseconds"),
+    ):
+        command.add_argument(
+            name,
+            type=float,
+            default=1e3 * seconds,
+            metavar="MS",
+            help=f"{text} (default %(default)g)",
+        )
 
 
 def _add_failover(command: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -23,9 +24,11 @@ from unroll.calls import Calls
 from unroll.channel import DEFAULT_TARGET, RETRIES, Retries, Tls
 from unroll.failover import REASON_LOST, Attempt, ResumableStream, has_lost_its_reason
 from unroll.forecasts import ForecastChunk, ResumableForecast
-from unroll.replay_buffer import AwaitedParts, ReadParts
-from unroll.tag_failover import ResumableTagStream, TagAttempt
-from unroll.tag_streams import Part, TagChunk, TagStreamOptions, to_start, to_tag_chunk
+from unroll.replay_buffer import FRAMES, WORDS, AwaitedParts, PartKind, Parts, ReadParts
+from unroll.step_failover import ResumableStepStream
+from unroll.step_streams import StepOptions, to_step_chunk, to_step_start
+from unroll.tag_failover import ResumableTagStream
+from unroll.tag_streams import Part, TagStreamOptions, to_start, to_tag_chunk
 from unroll.types import Chunk, RequestFailed
 from unroll.v1 import unroll_pb2 as pb
 
@@ -55,6 +58,36 @@ class _Deadlines(Calls):
     def _deadline(self) -> float | None:
         return None if self.timeout is None else time.monotonic() + self.timeout
 
+    def _pushing_tags(self, model: str, options: TagStreamOptions) -> _Pushing:
+        return _Pushing(
+            self._stubs.unroll.StreamTag,
+            lambda: to_start(model, options),
+            to_tag_chunk,
+            lambda parts: ResumableTagStream(model, options, self.retries, parts),
+        )
+
+    def _pushing_frames(self, model: str, options: StepOptions) -> _Pushing:
+        return _Pushing(
+            self._stubs.unroll.StreamStep,
+            lambda: to_step_start(model, options),
+            to_step_chunk,
+            lambda parts: ResumableStepStream(model, options, self.retries, parts),
+        )
+
+
+@dataclass(frozen=True)
+class _Pushing:
+    """A call into which its caller sends, and how it is made again elsewhere.
+
+    method: of the stub. start: its first message, convert: of an answer; resumable: over several
+    calls.
+    """
+
+    method: Any
+    start: Callable[[], Any]
+    convert: Callable[[Any], Any]
+    resumable: Callable[[Parts], Any]
+
 
 def _each(call: Any, convert: Callable[[Any], Converted]) -> Generator[Converted, None, None]:
     """Its responses; the call is cancelled when they are not read any more."""
@@ -77,7 +110,7 @@ async def _each_of(
         call.cancel()
 
 
-async def _tags_of(call: Any) -> AsyncGenerator[TagChunk, None]:
+async def _answers_of(call: Any, convert: Callable[[Any], Any]) -> AsyncGenerator[Any, None]:
     """As _each_of, for a call into which is still sent.
 
     gRPC ends such a call by an error of its own where the server ends it while a message is sent,
@@ -86,7 +119,7 @@ async def _tags_of(call: Any) -> AsyncGenerator[TagChunk, None]:
     """
     chunk = None
     try:
-        async with aclosing(_each_of(call, to_tag_chunk)) as chunks:
+        async with aclosing(_each_of(call, convert)) as chunks:
             async for chunk in chunks:
                 yield chunk
     except RequestFailed as failure:
@@ -209,40 +242,48 @@ class Client(_Deadlines):
         options: TagStreamOptions,
         failover: bool,
     ) -> Any:
-        if not isinstance(parts, Iterable):
-            raise TypeError("parts of an asynchronous iterable need AsyncClient")
-        return self._tags_of_parts(model, ReadParts(parts, failover), options, failover)
+        return self._pushed(self._pushing_tags(model, options), _read(parts, failover), failover)
 
-    def _tags_of_parts(
-        self, model: str, parts: ReadParts, options: TagStreamOptions, failover: bool
-    ) -> Generator[TagChunk, None, None]:
+    def _steps(
+        self,
+        model: str,
+        frames: Iterable[Any] | AsyncIterable[Any],
+        options: StepOptions,
+        failover: bool,
+    ) -> Any:
+        parts = _read(frames, failover, FRAMES)
+        return self._pushed(self._pushing_frames(model, options), parts, failover)
+
+    def _pushed(
+        self, pushing: _Pushing, parts: ReadParts, failover: bool
+    ) -> Generator[Any, None, None]:
         if failover:
-            stream = ResumableTagStream(model, options, self.retries, parts)
-            yield from self._resumed_tags(stream, parts)
+            yield from self._resumed_pushes(pushing, pushing.resumable(parts), parts)
         else:
-            requests = parts.requests(to_start(model, options), 0, 0, lambda: True)
-            yield from _each(self._stubs.unroll.StreamTag(requests, **self._how()), to_tag_chunk)
+            requests = parts.requests(pushing.start(), 0, 0, lambda: True)
+            yield from _each(pushing.method(requests, **self._how()), pushing.convert)
         parts.check()
 
-    def _resumed_tags(
-        self, stream: ResumableTagStream, parts: ReadParts
-    ) -> Generator[TagChunk, None, None]:
+    def _resumed_pushes(
+        self, pushing: _Pushing, stream: Any, parts: ReadParts
+    ) -> Generator[Any, None, None]:
         deadline = self._deadline()
         while not stream.is_over:
             time.sleep(_shorter(stream.attempt.wait_seconds, deadline))
-            yield from self._tag_attempt(stream, stream.attempt, parts, deadline)
+            yield from self._attempt(pushing, stream, stream.attempt, parts, deadline)
 
-    def _tag_attempt(
+    def _attempt(
         self,
-        stream: ResumableTagStream,
-        attempt: TagAttempt,
+        pushing: _Pushing,
+        stream: Any,
+        attempt: Any,
         parts: ReadParts,
         deadline: float | None,
-    ) -> Generator[TagChunk, None, None]:
+    ) -> Generator[Any, None, None]:
         requests = parts.requests(
             attempt.start, attempt.first, attempt.skip, lambda: stream.attempt is attempt
         )
-        call = self._stubs.unroll.StreamTag(requests, **self._until(deadline))
+        call = pushing.method(requests, **self._until(deadline))
         try:
             for response in call:
                 if chunk := stream.take(response):
@@ -254,6 +295,14 @@ class Client(_Deadlines):
             stream.fail(types.to_failure(error))
         finally:
             call.cancel()
+
+
+def _read(
+    parts: Iterable[Any] | AsyncIterable[Any], failover: bool, kind: PartKind = WORDS
+) -> ReadParts:
+    if not isinstance(parts, Iterable):
+        raise TypeError("an asynchronous iterable needs AsyncClient")
+    return ReadParts(parts, failover, kind)
 
 
 class AsyncClient(_Deadlines):
@@ -353,23 +402,31 @@ class AsyncClient(_Deadlines):
         options: TagStreamOptions,
         failover: bool,
     ) -> Any:
-        read = parts if isinstance(parts, AsyncIterable) else _asynchronous(parts)
-        return self._tags_of_parts(model, AwaitedParts(read, failover), options, failover)
+        awaited = AwaitedParts(_asynchronous(parts), failover)
+        return self._pushed(self._pushing_tags(model, options), awaited, failover)
 
-    async def _tags_of_parts(
-        self, model: str, parts: AwaitedParts, options: TagStreamOptions, failover: bool
-    ) -> AsyncGenerator[TagChunk, None]:
+    def _steps(
+        self,
+        model: str,
+        frames: Iterable[Any] | AsyncIterable[Any],
+        options: StepOptions,
+        failover: bool,
+    ) -> Any:
+        awaited = AwaitedParts(_asynchronous(frames), failover, FRAMES)
+        return self._pushed(self._pushing_frames(model, options), awaited, failover)
+
+    async def _pushed(
+        self, pushing: _Pushing, parts: AwaitedParts, failover: bool
+    ) -> AsyncGenerator[Any, None]:
         try:
             if failover:
-                stream = ResumableTagStream(model, options, self.retries, parts)
-                chunks = self._resumed_tags(stream, parts)
+                chunks = self._resumed_pushes(pushing, pushing.resumable(parts), parts)
             else:
-                start = to_start(model, options)
                 requests = parts.requests(
-                    start, 0, 0, lambda: True, lambda: call.initial_metadata()
+                    pushing.start(), 0, 0, lambda: True, lambda: call.initial_metadata()
                 )
-                call: Any = self._stubs.unroll.StreamTag(requests, **self._how())
-                chunks = _tags_of(call)
+                call: Any = pushing.method(requests, **self._how())
+                chunks = _answers_of(call, pushing.convert)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
@@ -377,24 +434,25 @@ class AsyncClient(_Deadlines):
         finally:
             parts.close()
 
-    async def _resumed_tags(
-        self, stream: ResumableTagStream, parts: AwaitedParts
-    ) -> AsyncGenerator[TagChunk, None]:
+    async def _resumed_pushes(
+        self, pushing: _Pushing, stream: Any, parts: AwaitedParts
+    ) -> AsyncGenerator[Any, None]:
         deadline = self._deadline()
         while not stream.is_over:
             await asyncio.sleep(_shorter(stream.attempt.wait_seconds, deadline))
-            chunks = self._tag_attempt(stream, stream.attempt, parts, deadline)
+            chunks = self._attempt(pushing, stream, stream.attempt, parts, deadline)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
 
-    async def _tag_attempt(
+    async def _attempt(
         self,
-        stream: ResumableTagStream,
-        attempt: TagAttempt,
+        pushing: _Pushing,
+        stream: Any,
+        attempt: Any,
         parts: AwaitedParts,
         deadline: float | None,
-    ) -> AsyncGenerator[TagChunk, None]:
+    ) -> AsyncGenerator[Any, None]:
         requests = parts.requests(
             attempt.start,
             attempt.first,
@@ -402,7 +460,7 @@ class AsyncClient(_Deadlines):
             lambda: stream.attempt is attempt,
             lambda: call.initial_metadata(),
         )
-        call = self._stubs.unroll.StreamTag(requests, **self._until(deadline))
+        call = pushing.method(requests, **self._until(deadline))
         try:
             async for response in call:
                 if chunk := stream.take(response):
@@ -416,6 +474,10 @@ class AsyncClient(_Deadlines):
             call.cancel()
 
 
-async def _asynchronous(parts: Iterable[Part]) -> AsyncIterator[Part]:
-    for part in parts:
-        yield part
+async def _asynchronous(parts: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(parts, AsyncIterable):
+        async for part in parts:
+            yield part
+    else:
+        for part in parts:
+            yield part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from unroll import output
@@ -13,8 +14,9 @@ from unroll.forecasts import ForecastOptions, ForecastStep, Series
 from unroll.lines import Line, Texts
 from unroll.output import Gathered, emit, emit_object
 from unroll.sampling import FLAGS
+from unroll.speech import Segment, Segmenter, SpeechOptions, read_frames
 from unroll.tables import Table, read_table
-from unroll.types import Beam, GenerateOptions
+from unroll.types import Beam, GenerateOptions, OptionInvalid
 from unroll.v1 import unroll_pb2 as pb
 
 # Which input the lines of `generate --lines` are, by the model's task.
@@ -75,6 +77,37 @@ def stream_tag(client: Client, chosen: argparse.Namespace) -> int:
                 emit_object(output.tagged_token_object(token))
             else:
                 emit(f"{token.text}\t{token.label} {token.probability:.3f}")
+    return 0
+
+
+def vad(client: Client, chosen: argparse.Namespace) -> int:
+    """Speech segments of a file, or of what standard input brings, each as soon as it is known."""
+    stepper = client.get_model(chosen.model).stepper
+    if len(stepper.inputs) != 1 or len(stepper.inputs[0].shape) != 1:
+        raise OptionInvalid(f"model {chosen.model!r} does not read frames of one channel of audio")
+    frame, rate = stepper.inputs[0].shape[0], int(stepper.attributes.get("sample_rate", 16_000))
+    threshold = chosen.threshold
+    if threshold is None:
+        threshold = float(stepper.attributes.get("threshold", SpeechOptions.threshold))
+    options = SpeechOptions(
+        threshold, chosen.min_speech / 1e3, chosen.min_silence / 1e3, chosen.padding / 1e3
+    )
+    segmenter, read = Segmenter(options, frame, rate), [0]
+    frames = read_frames(chosen.audio, frame, rate, lambda count: read.__setitem__(0, count))
+
+    def show(segments: Iterable[Segment]) -> None:
+        for segment in segments:
+            begin, end = segment.start / rate, segment.end / rate
+            if chosen.json:
+                emit_object({"start": round(begin, 3), "end": round(end, 3)})
+            else:
+                emit(f"{begin:9.3f} {end:9.3f}")
+
+    answer = stepper.outputs[0].name
+    for chunk in client.stream_step(chosen.model, frames, outputs=[answer]):
+        for result in chunk.results:
+            show(segmenter.push(memoryview(result.outputs[answer]).cast("B").cast("f")[0]))
+    show(segmenter.end(read[0]))
     return 0
 
 

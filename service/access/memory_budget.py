@@ -2,8 +2,8 @@
 
 What is small and bounded by counts (rows, queued prompts) is not charged; what a caller can make
 large for little is: requests while they are answered, answers until they are read, states that
-are kept between requests, words that wait for their labels, models that are loaded anew beside
-those that calls still use.
+are kept between requests, words and frames that wait for their answers, models that are loaded
+anew beside those that calls still use.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Self
 from service.engine.errors import Overloaded
 from service.engine.shares import SHARE
 
-KINDS = ("requests", "answers", "sequences", "words", "models")
-REQUESTS, ANSWERS, SEQUENCES, WORDS, MODELS = KINDS
+KINDS = ("requests", "answers", "sequences", "words", "models", "frames")
+REQUESTS, ANSWERS, SEQUENCES, WORDS, MODELS, FRAMES = KINDS
 
 RETRY_AFTER_SECONDS = 1.0
 # A caller may hold at most so many times what is left: alone three quarters of all, beside

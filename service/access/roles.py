@@ -14,7 +14,7 @@ NEEDED: dict[str, frozenset[str]] = {
     **dict.fromkeys(("ServerLive", "ServerReady", "ModelReady"), _ANYBODY),
     **dict.fromkeys(
         (
-            "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "Score",
+            "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "StreamStep", "Score",
             "ModelInfer", "ModelStreamInfer",
         ),
         frozenset((INFER,)),

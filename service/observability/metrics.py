@@ -209,6 +209,17 @@ class Metrics:
             "Streams that left the batch until their readers catch up or their callers send more.",
             "model",
         )
+        self.frame_seconds = self._counted(
+            "unroll_frame_seconds",
+            "Time from a frame of numbers coming in to its answer, while it is stepped.",
+            "model",
+        )
+        self.late_frames = self._counter(
+            "unroll_late_frames_total",
+            "Frames whose deadline had passed: answered late, or skipped.",
+            "model",
+            "outcome",
+        )
         self.sequences = self._gauge(
             "unroll_open_sequences", "Sequences whose state is kept between requests."
         )

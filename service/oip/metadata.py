@@ -125,6 +125,15 @@ def _facts(card: ModelCard, adapter: ModelAdapter) -> dict[str, str]:
         "limits": json.dumps(dict(card.limits)),
         "parameters": adapter.settings_help,
     }
+    if card.stepper:
+        spec = card.stepper.spec
+        facts |= {
+            "batching": card.stepper.batching,
+            "batching_reason": card.stepper.reason,
+            "frame_seconds": json.dumps(spec.frame_seconds),
+            "shared": json.dumps(card.stepper.shared),
+            "attributes": json.dumps(dict(spec.attributes), ensure_ascii=False),
+        }
     for name, values in (
         ("labels", card.labels),
         ("vocabulary", card.vocabulary),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
-from service.oip.tensors import Array, InputSpec, add_outputs, add_typed, raw_of
+from service.oip.tensors import (
+    Array,
+    InputSpec,
+    add_outputs,
+    add_typed,
+    come_raw_only,
+    raw_of,
+)
 from unroll.inference import grpc_service_pb2 as pb
 
 # Of one version: plans, and layouts of the responses of each.
@@ -55,7 +62,10 @@ class Plan:
     def response(
         self, request: pb.ModelInferRequest, version: str, arrays: Mapping[str, Array]
     ) -> pb.ModelInferResponse:
-        """With ``arrays``, raw where the request's are. version: that the model has."""
+        """With ``arrays``, raw where the request's are or where one of them comes raw only.
+
+        version: that the model has.
+        """
         layout = tuple([(array.dtype.char, array.shape) for array in arrays.values()])
         head = self._heads.get(layout)
         if head is None:
@@ -65,7 +75,7 @@ class Plan:
         response: pb.ModelInferResponse = pb.ModelInferResponse.FromString(head)
         if request.id:
             response.id = request.id
-        if request.raw_input_contents:
+        if request.raw_input_contents or come_raw_only(arrays.values()):
             response.raw_output_contents.extend([raw_of(array) for array in arrays.values()])
         else:
             add_typed(response, arrays.values())

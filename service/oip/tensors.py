@@ -59,11 +59,8 @@ _ALL = (
     Datatype("BYTES", "O", "bytes_contents", config_pb.TYPE_STRING),
 )
 DATATYPES = {datatype.name: datatype for datatype in _ALL}
-_DATATYPE_OF_DTYPE = {
-    np.dtype(np.float32): DATATYPES["FP32"],
-    np.dtype(np.int64): DATATYPES["INT64"],
-    np.dtype(object): DATATYPES["BYTES"],
-}
+# BF16 is nobody's: numpy has no such type.
+_DATATYPE_OF_DTYPE = {np.dtype(t.dtype): t for t in _ALL if t.name != "BF16"}
 
 # Elements of one input, whatever its model: more than any message of the largest size holds.
 _MOST_ELEMENTS = 2**31
@@ -296,6 +293,11 @@ def add_outputs(response: pb.ModelInferResponse, arrays: Mapping[str, Array]) ->
     for name, array in arrays.items():
         datatype = _DATATYPE_OF_DTYPE[array.dtype]
         response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
+
+
+def come_raw_only(arrays: Iterable[Array]) -> bool:
+    """Whether one of them is of a type that has no contents in the protocol."""
+    return not all(_DATATYPE_OF_DTYPE[array.dtype].contents for array in arrays)
 
 
 def add_typed(response: pb.ModelInferResponse, arrays: Iterable[Array]) -> None:

@@ -24,7 +24,9 @@ _FIRST_SECONDS, _LONGEST_SECONDS = 1.0, 60.0
 _HYSTERESIS = 0.02
 _RETRY_AFTER_SECONDS = 2.0
 # What takes memory for long, or much of it: refused first.
-_LASTING = frozenset(("Generate", "StreamTag", "ModelStreamInfer", "RepositoryModelLoad"))
+_LASTING = frozenset(
+    ("Generate", "StreamTag", "StreamStep", "ModelStreamInfer", "RepositoryModelLoad")
+)
 # What answers probes and operators, and takes nothing to speak of.
 _ALWAYS = frozenset(("ServerLive", "ServerReady", "ModelReady", "RepositoryModelUnload"))
 

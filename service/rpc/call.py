@@ -14,6 +14,8 @@ from unroll.v1 import unroll_pb2
 
 # Of a request whose text is logged; a longer one is not worth the event loop's time.
 _MOST_TEXT_BYTES = 16_384
+# Requests that may have a resume token.
+_RESUMABLE = (unroll_pb2.GenerateRequest, unroll_pb2.ForecastRequest)
 
 
 class ServerCall(CallContext, Protocol):
@@ -90,8 +92,8 @@ class MessageRequest:
     def text(self) -> str:
         """Without a resume token: whoever reads it could go on with the stream."""
         message = self._message
-        if isinstance(message, unroll_pb2.GenerateRequest) and message.resume_token:
-            sent, message = message, unroll_pb2.GenerateRequest()
+        if isinstance(message, _RESUMABLE) and message.resume_token:
+            sent, message = message, type(message)()
             message.CopyFrom(sent)
             message.resume_token = b"..."
         if (size := message.ByteSize()) > _MOST_TEXT_BYTES:

@@ -10,13 +10,17 @@ import onnxruntime
 
 from bundle.errors import ManifestInvalid
 from bundle.manifest import GraphSpec, TensorSpec
+from bundle.stepping import DTYPES
 from bundle.store import Bundle
 from service.failpoints import failpoint
 from service.runtime.devices import check_provider, provider_options
 
 # The free axis of texts, by the name that export gives it.
 _TIME = "time"
-_ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
+_ONNX_TYPES = {name: f"tensor({name})" for name in DTYPES} | {
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+}
 NUMPY_TYPES = {onnx: np.dtype(name).type for name, onnx in _ONNX_TYPES.items()}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
+from bundle.errors import SymbolUnknown
 from service.engine.errors import WrongInput
 from service.serving.served_model import ServedModel
 
@@ -44,11 +45,15 @@ class ReadingModel(ServedModel):
     def read(self, codec: Tokenizer, text: str, what: str, limit: int | None = None) -> Encoded:
         """limit: in tokens; the model's own of its input unless said otherwise.
 
-        Raises WrongInput for a text without tokens or above the limit.
+        Raises WrongInput for a text without tokens or above the limit, and for a symbol without
+        an id.
         """
         limit = self.card.limits["input_tokens"] if limit is None else limit
         self.check_unread(codec, text, what, limit)
-        encoded = codec.encode(text)
+        try:
+            encoded = codec.encode(text)
+        except SymbolUnknown as error:
+            raise WrongInput(f"{what}: {error}; leave it out") from error
         self.check_tokens(len(encoded.ids), what, limit)
         return encoded
 

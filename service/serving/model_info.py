@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from bundle.manifest import DataSource, FigureSpec, StateTensor
 from bundle.series import SeriesSpec
+from service.step_model import StepperSpec
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """What anyone may know of a served model.
 
-    task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq``, ``vec2seq`` or
-        ``forecast``.
+    task: ``classify``, ``tag``, ``fill``, ``generate``, ``seq2seq``, ``vec2seq``, ``forecast`` or
+        ``step``.
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector_fields: the values of the vector that prefills it, with their units.
     streams_tags: whether it labels a token before the next one is there.
@@ -28,7 +29,7 @@ class ModelCard:
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
-    series: that a forecaster reads.
+    series: that a forecaster reads. stepper: how a model of StreamStep is stepped.
     """
 
     name: str
@@ -54,3 +55,4 @@ class ModelCard:
     missing_parameters: tuple[str, ...] = ()
     bundle_bytes: int = 0
     series: SeriesSpec | None = None
+    stepper: StepperSpec | None = None

@@ -24,6 +24,7 @@ from service.engine.requests import (
     Sampling,
     Snapshot,
     State,
+    StepSnapshot,
     TagSnapshot,
     TokenMade,
 )
@@ -36,6 +37,7 @@ _HEAD_BYTES = len(_MAGIC) + 1 + _KEY_ID_BYTES + 4  # magic, origin, key, length 
 _LEAST_KEY_BYTES = 16
 # Whose streams a token goes on with.
 GENERATE, STREAM_TAG = "Generate", "StreamTag"
+STREAM_STEP, FORECAST = "StreamStep", "Forecast"
 # Whose key signed it: one that replicas share, or one that a process made for itself.
 _SHARED, _OWN = b"s", b"p"
 
@@ -88,15 +90,20 @@ class ResumeTokens:
 
     def sign(self, snapshot: Snapshot | TagSnapshot, bundle: ServedBundle, subject: str) -> bytes:
         """subject: whom the token is issued to; empty for callers without a name."""
-        failpoint("resume.sign")
         full = _as_generation(snapshot) if isinstance(snapshot, TagSnapshot) else snapshot
-        facts, arrays = _describe(full)
-        facts |= {
+        return self.sign_facts(*_describe(full), bundle, subject)
+
+    def sign_facts(
+        self, facts: Mapping[str, Any], arrays: bytes, bundle: ServedBundle, subject: str
+    ) -> bytes:
+        """facts: of what is gone on with, as JSON has them; arrays: the numbers beside."""
+        failpoint("resume.sign")
+        issued = {
             "bundle": asdict(bundle),
             "subject": subject,
             "expires": self.clock() + self.lifetime_seconds,
         }
-        text = json.dumps(facts, separators=(",", ":")).encode()
+        text = json.dumps({**facts, **issued}, separators=(",", ":")).encode()
         signed = b"".join(
             (_MAGIC, self._origin, self._signing, len(text).to_bytes(4, "little"), text, arrays)
         )
@@ -110,6 +117,12 @@ class ResumeTokens:
         Raises ResumeInvalid for what is no token as it was issued, and ResumeRefused for one
         that is good elsewhere, for someone else, or was good earlier.
         """
+        return _restore(*self.open_facts(token, bundle, subject, allow_inexact))
+
+    def open_facts(
+        self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """As open(), what sign_facts() was given."""
         failpoint("resume.open")
         text, arrays = self._verified(token)
         facts = json.loads(text)
@@ -118,7 +131,7 @@ class ResumeTokens:
         if facts["subject"] != subject:
             raise ResumeRefused("the resume token was issued to another caller")
         _check_bundle(ServedBundle(**facts["bundle"]), bundle, allow_inexact)
-        return _restore(facts, arrays)
+        return facts, arrays
 
     def open_tags(
         self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
@@ -126,6 +139,13 @@ class ResumeTokens:
         """As open(), of a stream of labels."""
         snapshot = self.open(token, bundle, subject, allow_inexact)
         return TagSnapshot(snapshot.made, snapshot.state)
+
+    def open_steps(
+        self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
+    ) -> StepSnapshot:
+        """As open(), of a stream of frames."""
+        snapshot = self.open(token, bundle, subject, allow_inexact)
+        return StepSnapshot(snapshot.made, snapshot.state)
 
     def _verified(self, token: bytes) -> tuple[bytes, bytes]:
         """The facts and the arrays of a token that one of our keys signed."""
@@ -192,8 +212,8 @@ def _check_bundle(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool)
 
 
 def _as_generation(snapshot: TagSnapshot) -> Snapshot:
-    """With the fields that every token has, though most say nothing of labels: replicas of an
-    earlier release take such a token, and this one takes theirs."""
+    """With the fields that every token has, though most say nothing of labels or frames: replicas
+    of an earlier release take such a token, and this one takes theirs."""
     made = snapshot.made
     return Snapshot(
         sampling=LIKELIEST,
@@ -228,7 +248,8 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
         "bias": sampling.bias,
         "allowed": sampling.allowed,
     }
-    facts["held"] = [asdict(made) for made in snapshot.held]
+    facts["held"] = [_describe_made(made) for made in snapshot.held]
+    facts["changed"] = snapshot.changed
     facts["counts"] = list(snapshot.counts.items())
     facts["state"] = [(name, str(a.dtype), a.shape) for name, a in snapshot.state.items()]
     return facts, b"".join(np.ascontiguousarray(a).tobytes() for a in snapshot.state.values())
@@ -249,6 +270,7 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         held=tuple(_restore_made(made) for made in facts["held"]),
         counts=dict(facts["counts"]),
         state=_restore_state(facts["state"], arrays),
+        changed=facts.get("changed", ""),  # a token of an earlier release has none
     )
 
 
@@ -261,6 +283,13 @@ def _restore_sampling(content: Mapping[str, Any]) -> Sampling:
         return Sampling.of(seed, tuple((t, v) for t, v in bias), tuple(allowed), **values)
     except TypeError as error:
         raise ResumeRefused(f"the resume token is of a newer release: {error}") from error
+
+
+def _describe_made(made: TokenMade) -> dict[str, Any]:
+    """Without what was watched beside it, which whoever goes on may not have asked for."""
+    content = asdict(made)
+    del content["state"]
+    return content
 
 
 def _restore_made(content: Mapping[str, Any]) -> TokenMade:

@@ -9,7 +9,7 @@ from service.config import ConfigInvalid
 from service.oip.adapters import ModelAdapter
 from service.serving.model_factory import ModelBuilder
 from service.serving.served_model import ServedModel
-from service.tasks import classify, fill, forecast, generate, seq2seq, tag, vec2seq
+from service.tasks import classify, fill, forecast, generate, seq2seq, step, tag, vec2seq
 from service.tasks.task import Task
 
 _TASKS: dict[str, Task] = {}
@@ -28,6 +28,7 @@ def register(task: Task) -> None:
 
 for _task in (
     classify.TASK, tag.TASK, fill.TASK, generate.TASK, seq2seq.TASK, vec2seq.TASK, forecast.TASK,
+    step.TASK,
 ):  # fmt: skip
     register(_task)
 

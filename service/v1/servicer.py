@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
+
+from google.protobuf.message import Message
 
 from service.access.identity import CALLER
 from service.access.inflight import InflightTracker
@@ -24,8 +26,9 @@ from service.serving.inputs import off_loop
 from service.serving.online_tagger import TagStream
 from service.serving.registry import ModelRegistry
 from service.serving.sampling_params import GenerateParams, unread_bytes
+from service.serving.stepper import StepperModel, StepStream
 from service.serving.tagger import TaggerModel
-from service.v1 import converters
+from service.v1 import converters, step_converters
 from unroll.v1 import unroll_pb2 as pb
 
 
@@ -78,18 +81,38 @@ class UnrollServicer:
                 size = (1 + request.top_labels) * sum(len(text.tokens) for text in texts)
                 return await off_loop(size, lambda: converters.from_tagged(texts))
 
+    async def StreamStep(self, requests: CallRequests, context: ServerCall) -> None:
+        start: pb.StreamStepStart = await self._start_of(requests, "frames")
+        writer = MessageWriter(context, self.stall_seconds)
+        with self.registry.call(StepperModel, start.model, start.model_version) as call:
+            params = step_converters.to_step_params(start, CALLER.get().name)
+            stream = call.model.open(params)
+            outputs = call.model.stepper.model.outputs
+            encoder = step_converters.AnswerEncoder(outputs, stream.outputs, start.typed)
+            stream.events.write_through(
+                step_converters.DirectAnswers(writer.has_room, writer.write_now, stream, encoder)
+            )
+            feeding = asyncio.ensure_future(_feed_frames(stream, requests, call.model))
+            await self._send_all(stream, feeding, context, writer, partial(
+                step_converters.from_step_message, stream=stream, encoder=encoder
+            ))  # fmt: skip
+
     async def StreamTag(self, requests: CallRequests, context: ServerCall) -> None:
-        start = await self._start_of(requests)
+        start: pb.StreamTagStart = await self._start_of(requests, "texts or words")
         writer = MessageWriter(context, self.stall_seconds)
         with self.registry.call_of_part(
             TaggerModel, lambda tagger: tagger.streams, start.model, start.model_version
         ) as call:
             stream = call.model.open(converters.to_tag_stream_params(start, CALLER.get().name))
-            await self._send_tags(stream, requests, context, writer)
+            feeding = asyncio.ensure_future(_feed(stream, requests))
+            convert = partial(converters.from_tag_message, stream=stream)
+            await self._send_all(stream, feeding, context, writer, convert)
 
-    async def _start_of(self, requests: CallRequests) -> pb.StreamTagStart:
-        """Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
-        reading = asyncio.ensure_future(_start_of(requests))
+    async def _start_of(self, requests: CallRequests, then: str) -> Any:
+        """then: what comes after it.
+
+        Raises WrongInput, or ServiceStopping for a caller that has sent nothing by then."""
+        reading = asyncio.ensure_future(_start_of(requests, then))
         moving = asyncio.ensure_future(self.inflight.handing_over.wait())
         try:
             await asyncio.wait((reading, moving), return_when=asyncio.FIRST_COMPLETED)
@@ -100,20 +123,21 @@ class UnrollServicer:
             moving.cancel()
         raise ServiceStopping("the server is stopping; send the request to another one")
 
-    async def _send_tags(
+    async def _send_all(
         self,
-        stream: TagStream,
-        requests: CallRequests,
+        stream: TagStream | StepStream,
+        feeding: asyncio.Future[RequestError | None],
         context: ServerCall,
         writer: MessageWriter,
+        convert: Callable[[Any], Message],
     ) -> None:
-        feeding = asyncio.ensure_future(_feed(stream, requests))
+        """What the stream answers, while ``feeding`` brings it what its caller sends."""
         moving = asyncio.ensure_future(self._hand_over(stream, feeding))
         try:
             # So that a caller can wait for a refusal before it sends more.
             await context.send_headers()
             async for message in stream:
-                await writer.write(converters.from_tag_message(message, stream))
+                await writer.write(convert(message))
             if not feeding.cancelled() and (error := await feeding):
                 raise error
         finally:
@@ -121,7 +145,9 @@ class UnrollServicer:
             moving.cancel()
             stream.close()
 
-    async def _hand_over(self, stream: TagStream, feeding: asyncio.Future[Any]) -> None:
+    async def _hand_over(
+        self, stream: TagStream | StepStream, feeding: asyncio.Future[Any]
+    ) -> None:
         """Once it is time: read no further requests, and have the stream end where it is."""
         await self.inflight.handing_over.wait()
         feeding.cancel()
@@ -139,8 +165,7 @@ class UnrollServicer:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             params = converters.to_params(request, CALLER.get().name)
-            longest = call.model.card.limits["output_tokens"]
-            with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
+            with self.budget.reserve(ANSWERS, unread_bytes(params, call.model.card)):
                 await self._generate(call.model, params, context)
 
     async def _generate(
@@ -148,7 +173,7 @@ class UnrollServicer:
     ) -> None:
         writer = MessageWriter(context, self.stall_seconds)
         stream = await model.generate(params)
-        if not params.top:
+        if not (params.top or params.watch):
             encode = converters.TokenEncoder(params.log_probabilities)
             stream.tokens.write_through(DirectTokens(writer, encode))
         try:
@@ -162,8 +187,9 @@ class UnrollServicer:
 
     async def Forecast(self, request: pb.ForecastRequest, context: ServerCall) -> None:
         with self.registry.call(ForecasterModel, request.model, request.model_version) as call:
-            call.inferences = len(request.series)
-            params = converters.to_forecast_params(request)
+            sent = converters.to_forecast_params(request, CALLER.get().name)
+            params = call.model.with_resumed(sent)
+            call.inferences = len(params.resumed.series if params.resumed else params.series)
             with self.budget.reserve(ANSWERS, call.model.answer_bytes(params)):
                 await self._forecast(call.model, params, context)
 
@@ -209,12 +235,11 @@ class UnrollServicer:
         return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))
 
 
-async def _start_of(requests: CallRequests) -> pb.StreamTagStart:
+async def _start_of(requests: CallRequests, then: str) -> Any:
     first = await anext(requests, None)
     if first is None or not first.HasField("start"):
-        raise WrongInput("the first request has no start; send one, then texts or words")
-    start: pb.StreamTagStart = first.start
-    return start
+        raise WrongInput(f"the first request has no start; send one, then {then}")
+    return first.start
 
 
 async def _feed(stream: TagStream, requests: CallRequests) -> RequestError | None:
@@ -222,10 +247,37 @@ async def _feed(stream: TagStream, requests: CallRequests) -> RequestError | Non
 
     Returns why it was refused: by then the caller is still owed the labels of what it sent before.
     """
-    failure: RequestError | None = None
-    try:
+
+    async def push() -> None:
         async for request in requests:
             await _push(stream, request)
+
+    return await _fed(stream, requests, push())
+
+
+async def _feed_frames(
+    stream: StepStream, requests: CallRequests, model: StepperModel
+) -> RequestError | None:
+    """As _feed(), of frames."""
+    reader = step_converters.FrameReader(model)
+
+    async def push() -> None:
+        async for request in requests:
+            if not request.HasField("frame"):
+                has = "another start" if request.HasField("start") else "no frame"
+                raise WrongInput(f"a later request has {has}; send frames")
+            if not reader.push(stream, request.frame):
+                await stream.wait_for_room()
+
+    return await _fed(stream, requests, push())
+
+
+async def _fed(
+    stream: TagStream | StepStream, requests: CallRequests, pushing: Coroutine[Any, Any, None]
+) -> RequestError | None:
+    failure: RequestError | None = None
+    try:
+        await pushing
     except RequestError as error:
         failure = without_frames(error)
         requests.release()

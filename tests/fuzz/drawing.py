@@ -24,6 +24,7 @@ _WEIGHTS = {
     **dict.fromkeys(_NOT_OFFERED, 0.1),
     "Generate": 4.0,
     "StreamTag": 3.0,
+    "StreamStep": 3.0,
     "ModelInfer": 8.0,
     "ModelStreamInfer": 4.0,
     "RepositoryModelLoad": 0.1,

@@ -26,18 +26,21 @@ NUMBERS: dict[int, tuple[Any, ...]] = {
     FieldDescriptor.CPPTYPE_FLOAT: _FLOATS,
     FieldDescriptor.CPPTYPE_DOUBLE: (*_FLOATS, 1e308, -1e308, 5e-324),
     FieldDescriptor.CPPTYPE_BOOL: (False, True),
+    FieldDescriptor.CPPTYPE_ENUM: (*range(14), -1, 77, 2**31 - 1),
 }
 
 _MODELS = (
     *tiny.NAMES,
     *(f"{name}.tensors" for name in tiny.NAMES),
+    "gained", "gained.tensors",
     "", "nobody", ".tensors", "../letters", "letters/1", "LETTERS", "letters\0",
 )  # fmt: skip
 _VERSIONS = ("", "1", "01", "2", "0", "-1", "latest", "9" * 400)
 _TENSORS = (
     "text", "prompt", "source", "vector", "tokens", "token", "lengths", "source_lengths", "right",
     "right_lengths", "state", "next_state", "label", "labels", "probability", "probabilities",
-    "words", "logits", "log_probabilities", "finish_reason", "nothing", "",
+    "words", "logits", "log_probabilities", "finish_reason", "frame", "level", "gain", "nothing",
+    "",
 )  # fmt: skip
 _DATATYPES = (
     "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16",

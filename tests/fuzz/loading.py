@@ -12,6 +12,9 @@ from tests.fuzz.faults import CANCELLED_BY_US, Answer
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.inference import grpc_service_pb2_grpc
 
+# Of numbers that are stepped over; beside the tiny models.
+STEPPER = "gained"
+NAMES = (*tiny.NAMES, STEPPER)
 # As a service begins: a mutated load may have chosen other versions.
 _NEWEST = pb.ModelRepositoryParameter(string_param='{"version_policy": {"latest": {}}}')
 
@@ -32,6 +35,6 @@ async def load_all(target: str) -> None:
 
 async def _load_all(channel: grpc.aio.Channel) -> None:
     stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    for name in tiny.NAMES:
+    for name in NAMES:
         request = pb.RepositoryModelLoadRequest(model_name=name, parameters={"config": _NEWEST})
         await stub.RepositoryModelLoad(request, timeout=60)

@@ -9,8 +9,8 @@ from tests.fuzz.methods import INFERENCE, UNROLL
 from unroll.inference import grpc_service_pb2 as inference_pb
 from unroll.v1 import unroll_pb2 as pb
 
-TAG, GENERATE, STREAM_TAG, FORECAST = (
-    UNROLL[name] for name in ("Tag", "Generate", "StreamTag", "Forecast")
+TAG, GENERATE, STREAM_TAG, FORECAST, STREAM_STEP = (
+    UNROLL[name] for name in ("Tag", "Generate", "StreamTag", "Forecast", "StreamStep")
 )
 STREAM_INFER = INFERENCE["ModelStreamInfer"]
 
@@ -39,6 +39,7 @@ def test_a_stream_that_goes_well_has_an_end() -> None:
         GENERATE: pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP),
         STREAM_TAG: pb.StreamTagResponse(usage=pb.Usage()),
         FORECAST: pb.ForecastResponse(usage=pb.Usage()),
+        STREAM_STEP: pb.StreamStepResponse(usage=pb.StepUsage()),
     }
     for method, last in ended.items():
         begun = method.response().SerializeToString()

@@ -91,13 +91,13 @@ def _counts_by_status(statuses: Counter[tuple[str, str]]) -> str:
 
 
 @pytest.mark.timeout(3600)
-def test_mutated_messages_break_nothing(tiny_models: Path, tmp_path: Path, fuzz: Any) -> None:
+def test_mutated_messages_break_nothing(fuzzed_models: Path, tmp_path: Path, fuzz: Any) -> None:
     """Every call ends in time with a status that says what to do, and leaves nothing behind."""
     keys, log = tmp_path / "keys", tmp_path / "log"
     keys.write_text("00112233445566778899aabbccddeeff\n")
     with (
         asyncio.Runner() as loop,
-        Watched(log, models=tiny_models, resume_keys=keys, **SETTINGS) as watched,
+        Watched(log, models=fuzzed_models, resume_keys=keys, **SETTINGS) as watched,
     ):
         fuzzing = Fuzzing(loop, watched, log, fuzz.name)
         for _ in range(ROUNDS):

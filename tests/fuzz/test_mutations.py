@@ -95,6 +95,6 @@ class _Always:
 def test_both_services_are_whole() -> None:
     """The methods are those of the descriptors, streams among them."""
     streams = {m.name for m in (*UNROLL.values(), *INFERENCE.values()) if m.takes_stream}
-    assert streams == {"StreamTag", "ModelStreamInfer"}
+    assert streams == {"StreamTag", "StreamStep", "ModelStreamInfer"}
     assert UNROLL["Generate"].gives_stream
     assert not UNROLL["Generate"].takes_stream

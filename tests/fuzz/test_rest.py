@@ -107,14 +107,14 @@ def send_all(target: str, requests: Iterator[Request]) -> tuple[Counter[int], li
 
 
 @pytest.mark.timeout(3600)
-def test_mutated_requests_break_nothing(tiny_models: Path, tmp_path: Path, fuzz: Any) -> None:
+def test_mutated_requests_break_nothing(fuzzed_models: Path, tmp_path: Path, fuzz: Any) -> None:
     """Every request gets an answer that blames it or serves it, and leaves nothing behind."""
     log, keys = tmp_path / "log", tmp_path / "keys"
     keys.write_text("00112233445566778899aabbccddeeff\n")
     statuses: Counter[int] = Counter()
     resident = []
     requests = mutated(fuzz.name, fuzz.messages)
-    settings = {"models": tiny_models, "resume_keys": keys, "front_end": "envoy", **SETTINGS}
+    settings = {"models": fuzzed_models, "resume_keys": keys, "front_end": "envoy", **SETTINGS}
     with Watched(log, **settings) as watched:
         expected = answers_of(watched.target)
         for _ in range(ROUNDS):

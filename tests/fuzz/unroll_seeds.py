@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 
 from tests.fuzz.drawing import Seed
+from tests.fuzz.loading import STEPPER
 from tests.fuzz.methods import UNROLL
 from unroll.v1 import unroll_pb2 as pb
 
@@ -28,14 +31,20 @@ def unroll_seeds() -> list[Seed]:
         for method, messages in unary.items()
         for message in messages
     ]
-    return seeds + [Seed(UNROLL["StreamTag"], tuple(sent)) for sent in _stream_tag()]
+    seeds += [Seed(UNROLL["StreamTag"], tuple(sent)) for sent in _stream_tag()]
+    return seeds + [Seed(UNROLL["StreamStep"], tuple(sent)) for sent in _stream_step()]
 
 
 def resuming_seeds(generate: Sequence[bytes], stream_tag: Sequence[bytes]) -> list[Seed]:
     """Calls that go on with streams: resume tokens of letters' and of tags-online's."""
+    change = pb.StateChange(tensor="hidden_0", units=[1, 2], values=[0.5, -1.0])
     seeds = [
-        Seed(UNROLL["Generate"], (pb.GenerateRequest(model="letters", resume_token=token),))
+        Seed(UNROLL["Generate"], (request,))
         for token in generate
+        for request in (
+            pb.GenerateRequest(model="letters", resume_token=token),
+            pb.GenerateRequest(model="letters", resume_token=token, set_state=[change]),
+        )
     ]
     for token in stream_tag:
         start = pb.StreamTagStart(model="tags-online", resume_token=token)
@@ -60,7 +69,10 @@ def _forecast() -> list[Message]:
         pb.ForecastRequest(model="rides", series=[series], horizon=3, samples=4, seed=5),
         pb.ForecastRequest(
             model="rides", series=[series, series], horizon=3, samples=3, quantiles=[0.1, 0.5],
-            seed=2, frequency="h",
+            seed=2, frequency="h", resume_every=1,
+        ),
+        pb.ForecastRequest(
+            model="rides", resume_token=b"URT1s" + bytes(64), allow_inexact=True, quantiles=[0.5]
         ),
     ]  # fmt: skip
 
@@ -85,6 +97,29 @@ def _stream_tag() -> list[list[Message]]:
         [pb.StreamTagRequest(start=plain), *texts],
         [pb.StreamTagRequest(start=detailed), words, *texts, words],
     ]
+
+
+def _stream_step() -> list[list[Message]]:
+    def frame(*values: float, **fields: Any) -> Message:
+        raw = struct.pack(f"<{len(values)}f", *values)
+        tensor = pb.Tensor(name="frame", data_type=pb.DATA_TYPE_FLOAT32, raw=raw)
+        return pb.StreamStepRequest(frame=pb.StepFrame(inputs=[tensor], **fields))
+
+    plain = pb.StreamStepStart(model=STEPPER)
+    detailed = pb.StreamStepStart(
+        model=STEPPER, model_version="1", shared={"gain": 3.0}, outputs=["level"],
+        deadline_seconds=3600.0, skip_late=True, resume_every=16, resume_at_end=True, typed=True,
+    )  # fmt: skip
+    typed = pb.Tensor(shape=[2, 4], floats=[1.0, -2.0, 0.5, 4.0, 0.0, 1.0, 2.0, 3.0])
+    frames = [frame(*range(4)), frame(*range(8)), frame(1, 2, 3, 4, reset=True)]
+    late = frame(4, 3, 2, 1, deadline_seconds=3600.0)
+    return [
+        [pb.StreamStepRequest(start=plain), *frames],
+        [
+            pb.StreamStepRequest(start=detailed), late, *frames * 6,
+            pb.StreamStepRequest(frame=pb.StepFrame(inputs=[typed])),
+        ],
+    ]  # fmt: skip
 
 
 def _fill() -> list[Message]:
@@ -127,6 +162,10 @@ def _samples() -> list[Message]:
             sampling=pb.Sampling(seed=1, allowed_tokens=[2, 3, 5]),
         ),
         pb.GenerateRequest(model="speller", source="abc", sampling=drawn, log_probabilities=True),
+        pb.GenerateRequest(
+            model="letters", prompt="abc", max_tokens=20,
+            watch=pb.Watch(tensors=["hidden_0", "cell_0"], units=[3, 1]),
+        ),
         pb.GenerateRequest(
             model="foods", vector=pb.Vector(values=[1.0, 2.0, 0.0]), sampling=drawn, samples=2,
         ),

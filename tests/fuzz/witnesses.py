@@ -131,8 +131,15 @@ def _of_forecast(response: pb.ForecastResponse) -> None:
     response.steps.sort(key=lambda step: (step.series, step.position))
 
 
+def _of_frames(response: pb.StreamStepResponse) -> None:
+    response.usage.queue_seconds = response.usage.time_to_first_answer_seconds = 0
+    for point in response.resume_points:
+        point.token = b""
+
+
 _WITHOUT_TIME: dict[type[Message], Callable[[Any], None]] = {
     pb.GenerateResponse: _of_generate,
     pb.StreamTagResponse: _clear_times,
     pb.ForecastResponse: _of_forecast,
+    pb.StreamStepResponse: _of_frames,
 }

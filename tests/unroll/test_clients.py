@@ -176,7 +176,7 @@ def test_a_last_message_stands_for_a_status_that_was_lost(ended, code, details, 
     call, chunks = Ended(), []
 
     async def read():
-        async for chunk in clients._tags_of(call):
+        async for chunk in clients._answers_of(call, clients.to_tag_chunk):
             chunks.append(chunk)
 
     with pytest.raises(RequestFailed, match=expected) if expected else contextlib.nullcontext():

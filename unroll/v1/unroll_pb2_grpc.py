@@ -71,6 +71,11 @@ class UnrollServiceStub(object):
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.ForecastRequest.SerializeToString,
                 response_deserializer=unroll_dot_v1_dot_unroll__pb2.ForecastResponse.FromString,
                 _registered_method=True)
+        self.StreamStep = channel.stream_stream(
+                '/unroll.v1.UnrollService/StreamStep',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.StreamStepRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.StreamStepResponse.FromString,
+                _registered_method=True)
         self.Score = channel.unary_unary(
                 '/unroll.v1.UnrollService/Score',
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.ScoreRequest.SerializeToString,
@@ -143,6 +148,15 @@ class UnrollServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamStep(self, request_iterator, context):
+        """Steps a model over numbers as they arrive, such as frames of audio: the first request says how,
+        every later one brings a frame, and each frame is answered once, in order. What the model
+        carries from step to step is kept for as long as the call lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Score(self, request, context):
         """The log-probability of each token of given texts.
         """
@@ -194,6 +208,11 @@ def add_UnrollServiceServicer_to_server(servicer, server):
                     servicer.Forecast,
                     request_deserializer=unroll_dot_v1_dot_unroll__pb2.ForecastRequest.FromString,
                     response_serializer=unroll_dot_v1_dot_unroll__pb2.ForecastResponse.SerializeToString,
+            ),
+            'StreamStep': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamStep,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.StreamStepRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.StreamStepResponse.SerializeToString,
             ),
             'Score': grpc.unary_unary_rpc_method_handler(
                     servicer.Score,
@@ -380,6 +399,33 @@ class UnrollService(object):
             '/unroll.v1.UnrollService/Forecast',
             unroll_dot_v1_dot_unroll__pb2.ForecastRequest.SerializeToString,
             unroll_dot_v1_dot_unroll__pb2.ForecastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamStep(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/unroll.v1.UnrollService/StreamStep',
+            unroll_dot_v1_dot_unroll__pb2.StreamStepRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.StreamStepResponse.FromString,
             options,
             channel_credentials,
             insecure,

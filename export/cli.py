@@ -1,0 +1,80 @@
+"""Export a trained model, or the model inside a bundle, as a bundle.
+
+python -m export MODEL [--run FOLDER | --bundle FOLDER] [--int8] [--models FOLDER] [--version N]
+
+--int8 adds a step graph in int8 beside the fp32 one, and measures on held-out data what it costs
+and how much faster it is here. Without it a bundle's precisions and their figures stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from bundle.errors import BundleError
+from bundle.manifest import INT8
+from bundle.store import Bundle, read_bundle
+from export.bundles import export_bundle, trained_from_bundle
+from export.onnx_files import ExportRefused
+from export.parity import ParityMissed
+from export.quality import int8_figures, step_speedups
+from training.checkpoint import MODEL_FILE, TrainedModel
+from training.data.packages import DataUnavailable
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m export")
+    parser.add_argument("model", help="name of the model")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--run", type=Path, help="folder of the training run (default: runs/MODEL)")
+    source.add_argument("--bundle", type=Path, help="bundle that the model is rebuilt from")
+    parser.add_argument("--int8", action="store_true", help="int8 step graph, measured")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
+    )
+    parser.add_argument(
+        "--version", type=int, default=1, help="version that is written (default: 1)"
+    )
+    chosen = parser.parse_args()
+    target = chosen.models / chosen.model / str(chosen.version)
+    try:
+        trained = _source(chosen.model, chosen.run, chosen.bundle)
+        bundle = _export(trained, target, chosen.int8, chosen.run)
+    except (
+        BundleError, DataUnavailable, ExportRefused, ParityMissed, FileNotFoundError,
+    ) as error:  # fmt: skip
+        print(f"{chosen.model}: {error}", file=sys.stderr)
+        return 1
+    size = sum(file.bytes for file in bundle.manifest.files.values())
+    print(f"{target}: {size / 1e6:.1f} MB, digest {bundle.digest[:12]}")
+    for graph, deviation in bundle.manifest.export.parity.items():
+        print(f"  {graph}: deviates from PyTorch by at most {deviation:.1e}")
+    for precision in bundle.manifest.precisions.values():
+        for figure in precision.figures:
+            print(f"  {figure.name}: {figure.value:.4f} {figure.unit} ({figure.split})")
+    if chosen.int8:
+        for batch, speedup in step_speedups(bundle).items():
+            print(f"  int8 step: {speedup:.2f} times as fast as fp32 at batch {batch}")
+    return 0
+
+
+def _export(trained: TrainedModel, target: Path, int8: bool, run: Path | None) -> Bundle:
+    if not int8:
+        return export_bundle(trained, target)
+    trained = replace(trained, precisions={INT8: ()})
+    return export_bundle(trained, target, partial(int8_figures, trained, run=run))
+
+
+def _source(model: str, run: Path | None, bundle: Path | None) -> TrainedModel:
+    if bundle is not None:
+        return trained_from_bundle(read_bundle(bundle))
+    folder = run or Path("runs") / model
+    if not (folder / MODEL_FILE).exists():
+        raise FileNotFoundError(
+            f"{folder / MODEL_FILE} is not there; train it first: `make train MODEL={model}` if it "
+            f"is bundled, else `python -m training TASK --name {model} --data FILE`"
+        )
+    return TrainedModel.load(folder)
