@@ -26,6 +26,7 @@ import grpc
 from bench.bars import evaluate
 from bench.doors import measure_doors
 from bench.findings import Findings
+from bench.frames import measure_frames
 from bench.front_ends import FRONT_ENDS, front_end_arguments
 from bench.joining import measure_joining
 from bench.kernels import measure_kernels
@@ -38,6 +39,7 @@ from bench.servers import Missing, Server, start_peer, start_service
 from bench.settings import PARTS, PEER_STREAMS, Settings, quick
 from bench.starting import measure_starts
 from bench.streams import compare_streams
+from bench.workers import measure_workers
 from bundle.manifest import FP32
 from bundle.store import Bundle, read_bundle
 
@@ -107,6 +109,14 @@ class Run:
     def doors(self) -> Any:
         classifier = read_bundle(self.settings.classifier)
         return measure_doors(self.bundle, classifier, self.graphs[-1].precision, self.settings)
+
+    def workers(self) -> Any:
+        classifier = read_bundle(self.settings.classifier)
+        return measure_workers(self.bundle, classifier, self.graphs[-1].precision, self.settings)
+
+    def frames(self) -> Any:
+        name = self.settings.front_end
+        return measure_frames(self.settings, tuple(front_end_arguments(name)) if name else ())
 
     def memory(self) -> Any:
         with self._start(self.models) as fresh:

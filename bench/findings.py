@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.doors import Doors
+from bench.frames import Frames
 from bench.joining import Joining
 from bench.kernels import Kernels
 from bench.memory import Memory
 from bench.predicting import PredictRow
 from bench.starting import Starts
 from bench.streams import StreamRow, single
+from bench.workers import Workers
 
 PEER = "one loop a request"
 
@@ -25,6 +27,8 @@ class Findings:
     joining: tuple[Joining, ...] = ()
     predict: tuple[PredictRow, ...] = ()
     doors: Doors | None = None
+    workers: Workers | None = None
+    frames: Frames | None = None
     memory: Memory | None = None
     start: Starts | None = None
 

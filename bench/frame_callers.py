@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.frame_model import NAME
@@ -33,7 +33,8 @@ class Sent:
     """What became of the frames: seconds from each one's due time to its answer.
 
     late: frames that were sent more than a millisecond after they were due, because the caller
-    itself could not keep up. failed: streams that the server ended. cpu_seconds: of the caller.
+    itself could not keep up. failed: streams that the server ended. cpu_seconds: of the caller;
+    server_cpu_seconds: of the server, from the first frame to the last answer.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Sent:
     late: int = 0
     failed: int = 0
     cpu_seconds: float = 0.0
+    server_cpu_seconds: float = 0.0
 
 
 @dataclass
@@ -158,11 +160,16 @@ class _Connection:
 
 
 def send_frames(
-    target: str, streams: int, seconds: float, period: float, frames: Sequence[bytes]
+    target: str,
+    streams: int,
+    seconds: float,
+    period: float,
+    frames: Sequence[bytes],
+    server_cpu_seconds: Callable[[], float] = lambda: 0.0,
 ) -> Sent:
     """``streams`` streams that send a frame each ``period``, out of step with one another.
 
-    frames: the values, taken in turn.
+    frames: the values, taken in turn. server_cpu_seconds: of the server so far.
     """
     path = f"/{pb.DESCRIPTOR.services_by_name['UnrollService'].full_name}/StreamStep"
     start = _message(pb.StreamStepRequest(start=pb.StreamStepStart(model=NAME)))
@@ -174,10 +181,13 @@ def send_frames(
     chosen = selectors.DefaultSelector()
     for connection in connections:
         chosen.register(connection.socket, selectors.EVENT_READ, connection)
-    opened = [(connections[n // _STREAMS_OF_CONNECTION], start) for n in range(streams)]
-    numbers = [(connection, connection.open(start)) for connection, start in opened]
+    numbers: list[tuple[_Connection, int]] = []
+    for number in range(streams):
+        connection = connections[number // _STREAMS_OF_CONNECTION]
+        numbers.append((connection, connection.open(start)))
     sent = Sent()
     _wait(chosen, connections, sent, time.perf_counter() + 0.5 + streams / 500)
+    server_cpu = server_cpu_seconds()
     began, cpu = time.perf_counter(), time.process_time()
     due = [(began + period * n / streams, n) for n in range(streams)]
     end = began + seconds
@@ -196,6 +206,7 @@ def send_frames(
     last = time.perf_counter() + 2.0
     while sent.answered < sent.sent and time.perf_counter() < last:
         _wait(chosen, connections, sent, time.perf_counter() + 0.05, once=True)
+    sent.server_cpu_seconds = server_cpu_seconds() - server_cpu
     for connection, stream in numbers:
         connection.close(stream)
     _wait(chosen, connections, sent, time.perf_counter() + 0.2)

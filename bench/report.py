@@ -8,6 +8,7 @@ from bench.bars import NO_INT8, Verdict
 from bench.door_loads import CLASSIFY_CALLERS, CLASSIFY_TEXTS
 from bench.doors import Doors
 from bench.findings import Findings
+from bench.frames import LATEST_MS, Frames
 from bench.joining import Joining
 from bench.kernels import Kernels
 from bench.loads import CONNECTIONS
@@ -19,6 +20,7 @@ from bench.predicting import SENTENCE_WORDS, PredictRow
 from bench.settings import PEER_STREAMS, Settings
 from bench.starting import Starts
 from bench.streams import StreamRow
+from bench.workers import Workers
 
 
 def write_report(
@@ -37,6 +39,10 @@ def write_report(
         parts.append(_predict(findings.predict, settings))
     if findings.doors:
         parts.append(_doors(findings.doors, settings))
+    if findings.workers:
+        parts.append(_workers(findings.workers, settings))
+    if findings.frames:
+        parts.append(_frames(findings.frames, settings))
     return "\n\n".join(parts) + "\n"
 
 
@@ -243,6 +249,65 @@ def _doors(doors: Doors, settings: Settings) -> str:
         "HTTP/1.1, a connection a stream."
     )
     return f"## Front door\n\n{_table(header, rows)}\n\n{note}{_skipped(doors.skipped)}"
+
+
+def _workers(found: Workers, settings: Settings) -> str:
+    header = (
+        "of", "workers", "a second", "server CPU of each, µs", "of it Envoy and parent, µs",
+        "busiest worker's share", "client CPU of each, µs",
+    )  # fmt: skip
+    rows = (
+        (
+            row.unit,
+            str(row.workers),
+            _spread(row.figures, lambda r: r.per_second),
+            _spread(row.figures, lambda r: r.server_cpu_us, ".1f"),
+            f"{row.figures.median.front_end_cpu_us:.1f}",
+            f"{row.figures.median.busiest_share:.2f}",
+            f"{row.figures.median.client_cpu_us:.0f}",
+        )
+        for row in found.rows
+    )
+    sizes = "; ".join(
+        f"{count}: {found.resident_bytes[count] / 1e6:.0f} MB resident, "
+        f"{found.proportional_bytes[count] / 1e6:.0f} MB proportional"
+        for count in found.resident_bytes
+    )
+    note = (
+        f"{found.callers} streams or callers a worker, one token a message. What so many cores "
+        "carry, for the bars, is cores / server CPU of each: the client's processor time is "
+        f"counted out, since it shares the cores. Memory when ready, by workers: {sizes}."
+    )
+    return f"## Workers\n\n{_table(header, rows)}\n\n{note}"
+
+
+def _frames(frames: Frames, settings: Settings) -> str:
+    header = (
+        "what", "streams", "p50 ms", "p99 ms", "answered", "server CPU µs a frame",
+        "streams a core", "client CPU µs a frame",
+    )  # fmt: skip
+    rows = (
+        (
+            row.what,
+            f"{row.streams:,}",
+            _spread(row.figures, lambda r: r.p50_ms, ".1f"),
+            _spread(row.figures, lambda r: r.p99_ms, ".1f"),
+            f"{row.figures.median.answered:.0%}",
+            _spread(row.figures, lambda r: r.server_cpu_us),
+            f"{row.figures.median.streams_a_core:.0f}",
+            _spread(row.figures, lambda r: r.client_cpu_us),
+        )
+        for row in frames.rows
+    )
+    bare = ", ".join(f"{us:.0f} µs a row of {rows}" for rows, us in frames.bare_us.items())
+    note = (
+        f"A model of voice activity with random weights; each stream sends a frame of "
+        f"{LATEST_MS:.0f} ms every {LATEST_MS:.0f} ms, out of step with the others, for "
+        f"{settings.frame_seconds:g} s. Latency is from when a frame was due to its answer; "
+        "streams a core are those whose frames take one core's time. The bare step takes "
+        f"{bare} of processor time."
+    )
+    return f"## Frames\n\n{_table(header, rows)}\n\n{note}"
 
 
 def _skipped(reasons: Mapping[str, str]) -> str:

@@ -9,7 +9,9 @@ PROMPT = "Before we proceed any further, h"  # 32 characters
 TEMPERATURE = 0.8
 TOP_P = 0.95
 
-PARTS = ("kernels", "streams", "joining", "predict", "doors", "memory", "start")
+PARTS = (
+    "kernels", "streams", "joining", "predict", "doors", "workers", "frames", "memory", "start",
+)  # fmt: skip
 
 # Rounds of this many streams and more take so long that three must do.
 MANY_STREAMS = 256
@@ -32,7 +34,10 @@ class Settings:
     idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
     starts: of the service with each front end.
     single_streams: numbers of streams that have one token a message, too.
-    door_callers: callers at once, or streams, of each front end. door_seconds: of one round.
+    door_callers: callers at once, or streams, of each front end, and of each worker.
+    door_seconds: of one round.
+    frame_streams: numbers of streams of frames. frame_seconds, frame_rounds: of one round of each,
+    and how many at most.
     front_end: of the service where only one is measured; None for its default.
     """
 
@@ -60,6 +65,9 @@ class Settings:
     single_streams: tuple[int, ...] = (16, 64)
     door_callers: int = 64
     door_seconds: float = 1.5
+    frame_streams: tuple[int, ...] = (16, 64, 256, 1000)
+    frame_seconds: float = 4.0
+    frame_rounds: int = 3
     front_end: str | None = None
 
     def rounds_of(self, streams: int) -> int:
@@ -89,4 +97,6 @@ def quick(settings: Settings) -> Settings:
         single_streams=(3,),
         door_callers=3,
         door_seconds=0.1,
+        frame_streams=(3,),
+        frame_seconds=0.3,
     )

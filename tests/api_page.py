@@ -23,7 +23,7 @@ GROUPS = {
     "Clients": ("Client", "AsyncClient"),
     "Options": (
         "GenerateOptions", "SamplingKeywords", "Sampling", "Beam", "Watch", "StateChange",
-        "TagStreamOptions", "Series", "ForecastOptions",
+        "TagStreamOptions", "Series", "ForecastOptions", "StepOptions", "Frame",
     ),
     "Connections": ("Tls", "Retries", "RETRIES", "NO_RETRIES"),
     "Answers": (
@@ -31,7 +31,7 @@ GROUPS = {
     ),
     "Streams": (
         "Chunk", "Token", "Answer", "SampleEnd", "ResumePoint", "TagChunk", "TagStreamEnd",
-        "ForecastChunk", "ForecastStep", "ForecastEnd",
+        "ForecastChunk", "ForecastStep", "ForecastEnd", "StepChunk", "StepResult", "StepStreamEnd",
     ),
     "Models": ("ModelState",),
     "Errors": ("RequestFailed", "OptionInvalid", "TargetInvalid"),

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from service.envoy.frames import (
     CREDIT_BYTES,
@@ -30,15 +30,16 @@ from service.envoy.frames import (
     parts_of_answer,
 )
 
-# The descriptor of the socket, in the environment.
-SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
+# The descriptor of the socket, in the environment; and, where several workers are behind it, that
+# it brings sockets to them instead of calls' frames (service/envoy/balancer.py).
+SOCKET_VARIABLE, WORKERS_VARIABLE = "UNROLL_RELAY_SOCKET", "UNROLL_RELAY_WORKERS"
 # Between looks whether the callers of calls that send nothing have left, and how many calls are
 # looked at each time: those that wait take turns, and any number of them costs no more. Most calls
 # are soon over, and a look costs a tenth of one: those that came since the look before the last are
 # left out.
 _LOOK_SECONDS, _LOOKS_AT_ONCE = 0.05, 64
 # From the last frame to Envoy's end: what it was handed is written meanwhile.
-_LINGER_SECONDS = 0.2
+LINGER_SECONDS = 0.2
 # Envoy begins to listen once the application has started.
 _LISTEN_POLL_SECONDS = 0.01
 
@@ -47,6 +48,19 @@ RESET = "the response cannot be finished"
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+Scope = dict[str, Any]
+
+
+class ServiceLost(ConnectionAbortedError):
+    """What served a call ended before the call did.
+
+    has_trailers: whether the response that has started ends with trailers; None for one that has
+    not.
+    """
+
+    def __init__(self, has_trailers: bool | None) -> None:
+        super().__init__(RESET)
+        self.has_trailers = has_trailers
 
 
 class _Call:
@@ -60,7 +74,8 @@ class _Call:
     def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
         self._relay, self._number = relay, number
         self._receive, self._send = receive, send
-        self._credit, self._taken, self._has_trailers = REQUEST_WINDOW, 0, False
+        self._credit, self._taken = REQUEST_WINDOW, 0
+        self._has_trailers: bool | None = None  # until the response starts
         self.ended: asyncio.Future[None] = relay.loop.create_future()
         self._is_listening = False  # not while the service must take what it has first
         self._is_read = False  # the whole request
@@ -176,6 +191,11 @@ class _Call:
         if not self.ended.done():
             self.ended.set_exception(ConnectionAbortedError(RESET))
 
+    def lose(self) -> None:
+        """Nobody serves it any more."""
+        if not self.ended.done():
+            self.ended.set_exception(ServiceLost(self._has_trailers))
+
 
 # Most responses begin and end alike.
 
@@ -198,11 +218,15 @@ def _trailers(payload: bytes) -> dict[str, Any]:
 
 
 class Relay(asyncio.Protocol):
-    """All calls of this process, over one socket."""
+    """All calls of one service, over one socket.
 
-    def __init__(self) -> None:
+    ended: called once the service has ended, or is about to.
+    """
+
+    def __init__(self, ended: Callable[[], object]) -> None:
         self.loop = asyncio.get_running_loop()
-        self._calls: dict[int, _Call] = {}
+        self.calls: dict[int, _Call] = {}
+        self._ended = ended
         self._last = 0
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
@@ -235,14 +259,14 @@ class Relay(asyncio.Protocol):
         self._writer.connect(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        _end_envoy()
+        self._ended()
 
     def data_received(self, data: bytes) -> None:
         for number, kind, payload in self._reader.feed(data):
-            if (call := self._calls.get(number)) is not None:
+            if (call := self.calls.get(number)) is not None:
                 self._hand(call, kind, payload)
             elif kind == Kind.STOP:
-                self.loop.call_later(_LINGER_SECONDS, _end_envoy)
+                self.loop.call_later(LINGER_SECONDS, self._ended)
 
     def _hand(self, call: _Call, kind: int, payload: bytes) -> None:
         if call.ended.done():
@@ -262,9 +286,9 @@ class Relay(asyncio.Protocol):
         else:
             call.reset()
 
-    async def serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._last = number = (self._last + 1) & 0xFFFF_FFFF
-        call = self._calls[number] = _Call(self, number, receive, send)
+        call = self.calls[number] = _Call(self, number, receive, send)
         self.post(frame(number, Kind.OPEN, _opening(scope)))
         call.listen()
         if not self._is_looking:
@@ -274,12 +298,9 @@ class Relay(asyncio.Protocol):
         try:
             await call.ended
         finally:
-            del self._calls[number]
+            del self.calls[number]
 
-    async def tell_port(self) -> None:
-        """Once Envoy listens."""
-        while (port := _listening_port()) is None:
-            await asyncio.sleep(_LISTEN_POLL_SECONDS)
+    def tell_port(self, port: int) -> None:
         self.post(frame(0, Kind.LISTENING, b"%d" % port))
 
 
@@ -312,29 +333,55 @@ def _listening_port() -> int | None:
     return None
 
 
-def _end_envoy() -> None:
+def end_envoy() -> None:
     """Signals are blocked here, so that those meant for the service, which drains first, do not
     end Envoy."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-_relay: Relay | None = None
+class Server(Protocol):
+    """What serves the calls that Envoy hands over, as ASGI has it."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def tell_port(self, port: int) -> None:
+        """That Envoy listens, and where."""
 
 
-async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+async def _tell_port(server: Server) -> None:
+    """Once Envoy listens."""
+    while (port := _listening_port()) is None:
+        await asyncio.sleep(_LISTEN_POLL_SECONDS)
+    server.tell_port(port)
+
+
+_server: Server | None = None
+
+
+async def _begin() -> Server:
+    connection = socket.socket(fileno=int(os.environ[SOCKET_VARIABLE]))
+    if WORKERS_VARIABLE in os.environ:
+        # Imported late: with one service there is nothing to choose.
+        from service.envoy.balancer import Balancer
+
+        return Balancer(connection)
+    loop = asyncio.get_running_loop()
+    _, relay = await loop.create_connection(lambda: Relay(end_envoy), sock=connection)
+    return relay
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """What Envoy calls."""
-    global _relay
+    global _server
     if scope["type"] == "lifespan":
         await receive()
-        connection = socket.socket(fileno=int(os.environ[SOCKET_VARIABLE]))
-        loop = asyncio.get_running_loop()
-        _, _relay = await loop.create_connection(Relay, sock=connection)
-        telling = loop.create_task(_relay.tell_port())
+        _server = server = await _begin()
+        telling = asyncio.get_running_loop().create_task(_tell_port(server))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         telling.cancel()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    assert _relay is not None, "the application has started"
-    await _relay.serve(scope, receive, send)
+    assert _server is not None, "the application has started"
+    await _server.serve(scope, receive, send)

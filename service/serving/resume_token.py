@@ -42,6 +42,11 @@ STREAM_STEP, FORECAST = "StreamStep", "Forecast"
 _SHARED, _OWN = b"s", b"p"
 
 
+def new_key() -> bytes:
+    """For a service that shares its tokens with no other one."""
+    return secrets.token_bytes(32)
+
+
 class KeyInvalid(ValueError):
     """A key that cannot sign."""
 
@@ -66,7 +71,8 @@ class ResumeTokens:
 
     keys: at least 16 bytes each; the first one signs, all of them verify, so a new key is
     put first and an old one dropped once its tokens have expired. Without any, the process
-    signs with a key of its own, and no other process takes its tokens.
+    signs with a key of its own, and no other process takes its tokens. own_key: that key, where
+    several processes are one service; None for a new one.
     clock: seconds since 1970.
 
     Raises KeyInvalid for a short key.
@@ -78,11 +84,12 @@ class ResumeTokens:
         lifetime_seconds: float = 3600.0,
         largest_bytes: int = 1024 * 1024,
         clock: Callable[[], float] = time.time,
+        own_key: bytes | None = None,
     ) -> None:
         if any(len(key) < _LEAST_KEY_BYTES for key in keys):
             raise KeyInvalid(f"a resume key has fewer than {_LEAST_KEY_BYTES} bytes")
         self._origin = _SHARED if keys else _OWN
-        self._keys = {_key_id(key): key for key in (keys or [secrets.token_bytes(32)])}
+        self._keys = {_key_id(key): key for key in (keys or [own_key or new_key()])}
         self._signing = next(iter(self._keys))
         self.lifetime_seconds = lifetime_seconds
         self.largest_bytes = largest_bytes

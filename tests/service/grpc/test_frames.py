@@ -1,5 +1,6 @@
 """StreamStep over real channels: the same numbers whatever else runs, on either front end."""
 
+import asyncio
 import queue
 import re
 import threading
@@ -14,7 +15,7 @@ from service.config import Config
 from tests.conftest import RunningService
 from tests.service.grpc.test_tag_streams import SMALL_WINDOW
 from tests.step_models import FRAME, expected_levels, write_step_bundle
-from unroll import Client, Frame, RequestFailed, ResumePoint
+from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint
 from unroll.channel import NO_RETRIES
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -534,3 +535,18 @@ def test_requests_are_counted_by_their_end(shared, client):
     assert shared.metric("unroll_requests_total", code="OK", **labels) - before == 1
     assert shared.metric("unroll_tokens_total", model="leaky", direction="in") - steps == 7
     assert shared.metric("unroll_frame_seconds_count", model="leaky") >= 7
+
+
+@pytest.mark.parametrize("failover", [True, False])
+def test_an_asynchronous_client_streams_and_sees_refusals(shared, failover):
+    async def run():
+        async with AsyncClient(shared.target, timeout=30, retries=NO_RETRIES) as client:
+            chunks = client.stream_step("leaky", FRAMES, failover=failover)
+            found = Reported([chunk async for chunk in chunks])
+            wrong = [FRAMES[0], FRAMES[0][:3], *FRAMES]
+            with pytest.raises(RequestFailed):
+                _ = [chunk async for chunk in client.stream_step("leaky", wrong, failover=failover)]
+            return found
+
+    assert bits(asyncio.run(run()).levels) == bits(expected_levels(FRAMES))
+    nothing_is_left(shared)

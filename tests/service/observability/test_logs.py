@@ -19,9 +19,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from service.access.identity import AllowAll
 from service.engine.errors import Unauthenticated
 from service.observability.logs import IDS, LEVELS, Ids, dropped_lines, set_up, watch_loop
+from tests.fuzz.loading import STEPPER
 from tests.fuzz.methods import INFERENCE, UNROLL
 from tests.fuzz.unroll_seeds import unroll_seeds
 from tests.service.oip.calls import ask
+from tests.step_models import write_step_bundle
 from unroll.inference import grpc_service_pb2 as oip
 from unroll.inference import grpc_service_pb2_grpc
 from unroll.v1 import unroll_pb2 as pb
@@ -557,9 +559,10 @@ def test_a_resume_token_is_no_text(written, calling):
     assert "URT1" not in stream.getvalue()
 
 
-def test_every_kind_of_request_is_watched_to_its_end(written, calling):
+def test_every_kind_of_request_is_watched_to_its_end(written, calling, models_copy):
+    write_step_bundle(models_copy, STEPPER, gains=(1.0, 3.0))
     stream = written()
-    service, caller = calling(log_requests=True)
+    service, caller = calling(log_requests=True, models=models_copy)
     seeds = unroll_seeds()
     codes = {caller.call(seed.method, seed.messages) for seed in seeds}
     service.stop()
@@ -572,5 +575,5 @@ def test_every_kind_of_request_is_watched_to_its_end(written, calling):
             continue
         assert line["input_tokens"] > 0
         assert 0 <= line["queue_seconds"] <= line["seconds"]
-        is_stream = line["method"] in ("Generate", "StreamTag", "Forecast")
+        is_stream = line["method"] in ("Generate", "StreamTag", "StreamStep", "Forecast")
         assert is_stream == ("output_tokens" in line) == ("finish_reason" in line)

@@ -64,16 +64,17 @@ def test_a_stage_ends_only_when_it_is_clear_of_where_it_began(memory):
 
 
 def test_streams_are_refused_first_then_all_but_probes(memory):
-    methods = ("Generate", "StreamTag", "ModelStreamInfer", "Classify", "ModelInfer", "ServerLive")
+    lasting = ("Generate", "StreamTag", "StreamStep", "ModelStreamInfer")
+    methods = (*lasting, "Classify", "ModelInfer", "ServerLive")
 
     def refused():
         return [refuses(memory.manager, method) for method in methods]
 
     assert not any(refused())
     memory.at(860)
-    assert refused() == [True, True, True, False, False, False]
+    assert refused() == [True] * len(lasting) + [False] * 3
     memory.at(990)
-    assert refused() == [True, True, True, True, True, False]
+    assert refused() == [True] * (len(lasting) + 2) + [False]
 
 
 def test_buffers_are_small_from_the_second_stage_on(memory):
