@@ -123,7 +123,7 @@ NO_CHECKPOINTS = ResumePolicy()
 class Watch:
     """What of a row's state comes beside each token.
 
-    tensors: names of carried tensors of one axis. units: indices into each, or all of them.
+    tensors: names of carried tensors. units: indices into each as one row, or all of them.
     """
 
     tensors: tuple[str, ...]
@@ -203,14 +203,15 @@ class TagRequest:
 class StepRequest:
     """StreamStep: a stream whose frames its caller pushes, each answered with what a step gives.
 
-    shared: the place of its choice of what steps share, among all of the model's. arrived, resumed:
-    as TagRequest has them.
+    shared: the place of its choice of what steps share, among all of the model's. arrived, resumed,
+    watch: as TagRequest has them.
     """
 
     arrived: float
     shared: int = 0
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: StepSnapshot | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ class ForecastRequest:
 @dataclass(slots=True)
 class FrameAnswered:
     """outputs: the bytes of each of the model's, of all steps one after the other; none where the
-    frame was skipped. bytes_in: of the frame."""
+    frame was skipped. bytes_in: of the frame. state: what was watched after it, as TokenMade."""
 
     position: int
     steps: int
@@ -253,6 +254,7 @@ class FrameAnswered:
     bytes_in: int
     is_late: bool = False
     is_skipped: bool = False
+    state: bytes = b""
 
 
 @dataclass(slots=True)

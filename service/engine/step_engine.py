@@ -42,6 +42,7 @@ from service.engine.shares import NOBODY, Share
 from service.engine.slots import Slots, StateStore, StepSlots
 from service.engine.stopwatch import Stopwatch
 from service.engine.topk import largest
+from service.engine.watching import packed
 from service.failpoints import failpoint
 from service.step_buffers import StepBuffers
 
@@ -554,11 +555,7 @@ class TokenEngine(StepEngine[Stream, Request]):
 
     def _watched(self, row: int, watch: Watch) -> bytes:
         """What the step that was just run left of a row's state, as TokenMade has it."""
-        state = self.slots.save_carried(row)
-        values = np.concatenate([state[name][watch.units] for name in watch.tensors])
-        with np.errstate(over="ignore"):  # beyond float16 it is infinite
-            packed: bytes = values.astype("<f2").tobytes()
-        return packed
+        return packed(self.slots.save_carried(row), watch)
 
     def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
         known = self.slots.log_probabilities[row]

@@ -28,6 +28,7 @@ from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_STEP, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints
 from service.serving.served_model import ServedModel
+from service.serving.state_access import WatchParams, watch_of
 from service.serving.worker import EngineThread
 from service.step_model import StepperSpec
 
@@ -61,6 +62,7 @@ class StepStreamParams:
     resume_token: bytes | None = None
     allow_inexact: bool = False
     subject: str = ""
+    watch: WatchParams | None = None
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,8 @@ class StepperModel(ServedModel):
         shared: int,
         resumed: StepSnapshot | None,
     ) -> StepStream:
-        request = StepRequest(self.clock(), shared, params.checkpoints, resumed)
+        watch = watch_of(params.watch, self.card)
+        request = StepRequest(self.clock(), shared, params.checkpoints, resumed, watch)
         # First: a stream that was opened and then refused would keep its place for good.
         held = self.budget.reserve(FRAMES, 0)
         events = AnswerStream.open(self.thread, request)

@@ -15,7 +15,7 @@ from service.config import Config
 from tests.conftest import RunningService
 from tests.service.grpc.test_tag_streams import SMALL_WINDOW
 from tests.step_models import FRAME, expected_levels, write_step_bundle
-from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint
+from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint, Watch
 from unroll.channel import NO_RETRIES
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -550,3 +550,19 @@ def test_an_asynchronous_client_streams_and_sees_refusals(shared, failover):
 
     assert bits(asyncio.run(run()).levels) == bits(expected_levels(FRAMES))
     nothing_is_left(shared)
+
+
+def test_the_state_comes_beside_answers_where_it_is_watched(client):
+    """Of a leaky integrator the answer ``level`` is the state itself."""
+    frames = [FRAMES[:1], FRAMES[1:4], FRAMES[4:5]]
+    assert [(t.name, t.units) for t in client.get_model("leaky").state] == [("total", FRAME)]
+    plain = Reported(client.stream_step("leaky", frames))
+    watched = Reported(client.stream_step("leaky", frames, watch=Watch()))
+    assert plain.levels.tobytes() == watched.levels.tobytes()
+    assert all(result.state == b"" for result in plain.results)
+    for result in watched.results:
+        assert result.state == result.outputs["level"][-1].astype("<f2").tobytes()
+    some = Reported(client.stream_step("leaky", frames, watch=Watch(["total"], [2])))
+    assert [r.state for r in some.results] == [r.state[4:6] for r in watched.results]
+    with pytest.raises(RequestFailed, match="no state 'count'; it has total"):
+        list(client.stream_step("leaky", frames, watch=Watch(["count"])))
