@@ -24,10 +24,11 @@ MODELS := $(sort $(basename $(notdir $(wildcard training/recipes/*.toml))))
 INT8 := $(basename $(notdir $(shell grep -lE '^int8 *= *true' training/recipes/*.toml)))
 SERVE_GROUP := $(if $(filter gpu,$(RUNTIME)),serve-gpu,serve)
 # Clients that tests/clients/ calls with, and what is there once one is installed.
-CLIENTS := triton kserve perf-analyzer openai schemathesis node unroll-6 unroll-7 conformance
+CLIENTS := triton kserve mlserver perf-analyzer openai schemathesis node unroll-6 unroll-7 conformance
 NODE_CLIENT := tests/clients/node
 installed_triton := .venv-clients/triton/.installed
 installed_kserve := .venv-clients/kserve/.installed
+installed_mlserver := .venv-clients/mlserver/.installed
 installed_openai := .venv-clients/openai/.installed
 installed_perf-analyzer := .venv-clients/perf-analyzer/.installed
 installed_schemathesis := .venv-clients/schemathesis/.installed
@@ -35,6 +36,8 @@ installed_unroll-6 := .venv-clients/unroll-6/.installed
 installed_unroll-7 := .venv-clients/unroll-7/.installed
 installed_conformance := .venv-clients/conformance/.installed
 installed_node := $(NODE_CLIENT)/node_modules/.installed
+PAGE_TESTS := tests/page
+installed_page := $(PAGE_TESTS)/node_modules/.installed
 PROTOS := $(shell find proto -name '*.proto' | sort)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
@@ -71,6 +74,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.serve
 	@test "$(RUNTIME)" = cpu || { echo "training and tests use RUNTIME=cpu"; exit 1; }
 	@echo "installing what training and tests need (group dev)"
 	$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+# Forecasts are compared with those of statsmodels.
+$(VENV)/.evaluate: pyproject.toml $(VENV)/.dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check --group evaluate
 	@touch $@
 
 # Nothing here needs torch: what is compared with is onnxruntime's CPU.
@@ -153,11 +161,13 @@ $(RUNS): runs/%/model.pt: training/recipes/%.toml | $(VENV)/.dev
 	$(PY) -m training $* $(if $(shell find runs/$* -maxdepth 2 -name checkpoint.pt -newer $< 2>/dev/null),--resume)
 
 # A file of one's own, from rows to a bundle that can be served (docs/own-data.md).
-model: $(VENV)/.dev ## train TASK=… on DATA=… as NAME=…, export and verify it: ready to be served; ARGS="--minutes 10 …"
+model: $(VENV)/.dev ## train TASK=… on DATA=… as NAME=…, export, verify, load into a service that runs; ARGS="--minutes 10 …"
 	@test -n "$(TASK)" -a -n "$(NAME)" -a -n "$(DATA)" || { echo "say which: TASK=classify NAME=tickets DATA=tickets.csv"; exit 2; }
 	$(PY) -m training $(TASK) --name $(NAME) --data '$(DATA)' $(ARGS)
 	$(PY) -m export $(NAME)
 	$(PY) -m service check
+	@$(PY) -m unroll load $(NAME) >/dev/null 2>&1 && echo "the running service serves $(NAME) now" || \
+		echo "no service runs at $${UNROLL_TARGET:-the usual address}: make serve"
 
 export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle
 	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),$(call precision_of,$(MODEL)),--bundle models/$(MODEL)/1)
@@ -165,7 +175,7 @@ export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew fro
 $(BUNDLES): models/%/1/manifest.json: runs/%/model.pt
 	$(PY) -m export $* $(call precision_of,$*)
 
-evaluate: $(VENV)/.dev ## measure what every bundle says of itself through the service; write docs/models.md and cards
+evaluate: $(VENV)/.evaluate ## measure what every bundle says of itself through the service; write docs/models.md and cards
 	$(PY) -m evaluation $(ARGS)
 
 models: $(BUNDLES) ## train what has no run in runs/, export what changed: all models, from data to bundle
@@ -239,6 +249,22 @@ verify-ops: $(VENV)/.dev ops-tools client-kserve ## run the service beside real 
 
 test-clients: $(VENV)/.dev $(CLIENTS:%=client-%) ## existing clients, unmodified, and both wheels of this project, against the running service
 	$(PY) -m pytest -m clients -rPs --confcutdir=tests/clients tests/clients $(ARGS)
+
+.PHONY: test-page page-pictures browser
+test-page: $(VENV)/.dev browser ## the page in Chromium: every task, the state, accessibility, injected scripts
+	$(PY) -m pytest -m page -rPs tests/page $(ARGS)
+
+page-pictures: $(VENV)/.dev browser ## make the pictures of docs/page.md anew
+	$(PY) -m tests.page.pictures
+
+# Chromium from Debian, driven with playwright-core; axe-core has the rules of accessibility.
+browser: $(installed_page)
+	@$(call by_apt,chromium)
+
+$(installed_page): $(PAGE_TESTS)/package.json $(PAGE_TESTS)/package-lock.json
+	@rm -f $@
+	cd $(PAGE_TESTS) && npm ci --silent
+	@touch $@
 
 .PHONY: test-on-cuda
 test-on-cuda: $(VENV)/.test
@@ -350,6 +376,6 @@ sbom: $(SBOM_VENV)/.installed .venv-ops/.installed ## list what the image adds t
 	@echo ".out/sbom.json: $$(grep -c '"bom-ref"' .out/sbom.json) entries"
 
 clean: ## remove the environment, training runs and caches (data and models stay)
-	rm -rf .venv .venv-gpu .venv-bench-triton .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules
+	rm -rf .venv .venv-gpu .venv-bench-triton .venv-clients .venv-ops .venv-locks .venv-stubs .venv-sbom-cpu .venv-sbom-gpu $(NODE_CLIENT)/node_modules $(PAGE_TESTS)/node_modules
 	rm -rf runs .out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

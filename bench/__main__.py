@@ -39,6 +39,7 @@ from bench.servers import Missing, Server, start_peer, start_service
 from bench.settings import PARTS, PEER_STREAMS, Settings, quick
 from bench.starting import measure_starts
 from bench.streams import compare_streams
+from bench.workers import measure_workers
 from bundle.manifest import FP32
 from bundle.store import Bundle, read_bundle
 
@@ -108,6 +109,10 @@ class Run:
     def doors(self) -> Any:
         classifier = read_bundle(self.settings.classifier)
         return measure_doors(self.bundle, classifier, self.graphs[-1].precision, self.settings)
+
+    def workers(self) -> Any:
+        classifier = read_bundle(self.settings.classifier)
+        return measure_workers(self.bundle, classifier, self.graphs[-1].precision, self.settings)
 
     def frames(self) -> Any:
         name = self.settings.front_end

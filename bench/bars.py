@@ -9,6 +9,7 @@ from functools import partial
 from bench.doors import INFER
 from bench.findings import Findings
 from bench.loads import LoadRound
+from bench.workers import CALLED, STREAMED
 
 NO_INT8 = "no int8 in this bundle"
 NOT_MEASURED = "not measured"
@@ -95,6 +96,10 @@ def _infer_per_second(findings: Findings) -> float | None:
     return found.per_second if found else None
 
 
+def _workers_gain(findings: Findings, unit: str) -> float | None:
+    return findings.workers.gain(unit) if findings.workers else None
+
+
 # Of ModelInfer, Classify and the start: with Envoy, where that can run. All else is of the front
 # end that the run was given, or of the service's default.
 BARS = (
@@ -131,6 +136,11 @@ BARS = (
         lambda f: f.doors.envoy_gain() if f.doors else None),
     Bar("server CPU a token at 64, one a message: server-sent events / gRPC", 1.3, 1.1,
         lambda f: f.doors.events_overhead() if f.doors else None, at_most=True),
+    *(
+        Bar(f"two workers on two cores / one on one, {unit}", 1.85, 1.95,
+            partial(_workers_gain, unit=unit))
+        for unit in (STREAMED, CALLED)
+    ),
     Bar("streams of frames a core, p99 at most 32 ms / one session a stream", 4, None,
         lambda f: f.frames.gain() if f.frames else None),
     Bar("server CPU a frame at 64 streams / bare step's of 64 rows", 2.5, None,

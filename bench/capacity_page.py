@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.machine import Machine
+from service.workers.count import FRONT_END_CORES, WORKERS_OF_ENVOY, envoy_count
 
 # Tokens a second that a stream makes on the average; prose makes characters, and a person reads
 # some twenty of them a second.
@@ -15,6 +16,11 @@ FLEETS = (1_000, 10_000, 100_000, 1_000_000)
 # Of a core, beyond which queues grow faster than they empty when load comes in bursts.
 BUSY = 0.6
 _CORES_OF_A_MACHINE = 16
+# One machine's, in the model of several workers; what a core carries beside others, of what it
+# carries alone; and an Envoy with the relay.
+MACHINES = (2, 4, 8, 16, 32)
+EFFICIENCY = 0.97
+_ENVOY_BYTES = 100e6
 _WIDTH = 140
 
 Costs = Mapping[str, Mapping[str, float]]
@@ -80,6 +86,24 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         f"buffers and a task), beside {found.process_bytes / 1e6:.0f} MB for a process with "
         "every bundled model. Rows are set aside at start: `--max-streams` decode at once, "
         "further streams wait their turn; a stream whose reader is behind gives its row up.",
+        "",
+        "## One machine with many cores",
+        "",
+        "**A model, not a measurement**: no machine with more than two cores was at hand. "
+        f"`--workers auto` starts a worker for each {1 + FRONT_END_CORES:g} cores, of which the "
+        f"worker uses one and Envoy the rest, and an Envoy for each {WORKERS_OF_ENVOY} workers, "
+        "beyond which its relay, one interpreter, would be what all wait for. A core is taken to "
+        f"carry {EFFICIENCY:g} of what it carries alone, as two workers on two cores do (`make "
+        "bench`, part workers); caches and memory that 32 cores share may take more.",
+        "",
+        "    workers  = cores / " + f"{1 + FRONT_END_CORES:g}",
+        "    tokens/s = cores in use / CPU seconds a token × " + f"{EFFICIENCY:g}",
+        "    memory   = workers × a process with every model + Envoys × 100 MB",
+        "",
+        *_many_cores(found, best),
+        "",
+        "The client of a load test needs cores of its own, about a third as many. `max_streams` is "
+        "each worker's, so rows grow with the workers.",
         "",
         "## Up to a million streams",
         "",
@@ -150,6 +174,24 @@ def _fleets(found: Findings, best: Mapping[str, float]) -> Iterable[str]:
     for fleet in FLEETS:
         cores = [f"{_cores(fleet, rate, best[p]):,.1f}" for p in best for rate in RATES]
         yield _row(f"{fleet:,}", *cores, f"{fleet * found.stream_bytes / 1e9:,.2f} GB")
+
+
+def _many_cores(found: Findings, best: Mapping[str, float]) -> Iterable[str]:
+    yield from _head("cores", "workers", "Envoys", *(f"{p} tokens/s" for p in best), "memory")
+    for cores in MACHINES:
+        workers = int(cores / (1 + FRONT_END_CORES)) or 1
+        in_use = min(cores, workers * (1 + FRONT_END_CORES))
+        share = EFFICIENCY if workers > 1 else 1.0
+        # Of one process Envoy is a part already.
+        envoys = envoy_count(workers)
+        memory = workers * found.process_bytes + (envoys if workers > 1 else 0) * _ENVOY_BYTES
+        yield _row(
+            str(cores),
+            str(workers),
+            str(envoys),
+            *(f"{in_use * share * 1e6 / cpu_us:,.0f}" for cpu_us in best.values()),
+            f"{memory / 1e9:.1f} GB",
+        )
 
 
 def _cores(streams: int, rate: float, cpu_us: float) -> float:

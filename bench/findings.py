@@ -12,6 +12,7 @@ from bench.memory import Memory
 from bench.predicting import PredictRow
 from bench.starting import Starts
 from bench.streams import StreamRow, single
+from bench.workers import Workers
 
 PEER = "one loop a request"
 
@@ -26,6 +27,7 @@ class Findings:
     joining: tuple[Joining, ...] = ()
     predict: tuple[PredictRow, ...] = ()
     doors: Doors | None = None
+    workers: Workers | None = None
     frames: Frames | None = None
     memory: Memory | None = None
     start: Starts | None = None

@@ -20,6 +20,7 @@ from bench.predicting import SENTENCE_WORDS, PredictRow
 from bench.settings import PEER_STREAMS, Settings
 from bench.starting import Starts
 from bench.streams import StreamRow
+from bench.workers import Workers
 
 
 def write_report(
@@ -38,6 +39,8 @@ def write_report(
         parts.append(_predict(findings.predict, settings))
     if findings.doors:
         parts.append(_doors(findings.doors, settings))
+    if findings.workers:
+        parts.append(_workers(findings.workers, settings))
     if findings.frames:
         parts.append(_frames(findings.frames, settings))
     return "\n\n".join(parts) + "\n"
@@ -246,6 +249,36 @@ def _doors(doors: Doors, settings: Settings) -> str:
         "HTTP/1.1, a connection a stream."
     )
     return f"## Front door\n\n{_table(header, rows)}\n\n{note}{_skipped(doors.skipped)}"
+
+
+def _workers(found: Workers, settings: Settings) -> str:
+    header = (
+        "of", "workers", "a second", "server CPU of each, µs", "of it Envoy and parent, µs",
+        "busiest worker's share", "client CPU of each, µs",
+    )  # fmt: skip
+    rows = (
+        (
+            row.unit,
+            str(row.workers),
+            _spread(row.figures, lambda r: r.per_second),
+            _spread(row.figures, lambda r: r.server_cpu_us, ".1f"),
+            f"{row.figures.median.front_end_cpu_us:.1f}",
+            f"{row.figures.median.busiest_share:.2f}",
+            f"{row.figures.median.client_cpu_us:.0f}",
+        )
+        for row in found.rows
+    )
+    sizes = "; ".join(
+        f"{count}: {found.resident_bytes[count] / 1e6:.0f} MB resident, "
+        f"{found.proportional_bytes[count] / 1e6:.0f} MB proportional"
+        for count in found.resident_bytes
+    )
+    note = (
+        f"{found.callers} streams or callers a worker, one token a message. What so many cores "
+        "carry, for the bars, is cores / server CPU of each: the client's processor time is "
+        f"counted out, since it shares the cores. Memory when ready, by workers: {sizes}."
+    )
+    return f"## Workers\n\n{_table(header, rows)}\n\n{note}"
 
 
 def _frames(frames: Frames, settings: Settings) -> str:

@@ -9,7 +9,9 @@ PROMPT = "Before we proceed any further, h"  # 32 characters
 TEMPERATURE = 0.8
 TOP_P = 0.95
 
-PARTS = ("kernels", "streams", "joining", "predict", "doors", "frames", "memory", "start")
+PARTS = (
+    "kernels", "streams", "joining", "predict", "doors", "workers", "frames", "memory", "start",
+)  # fmt: skip
 
 # Rounds of this many streams and more take so long that three must do.
 MANY_STREAMS = 256
@@ -32,7 +34,8 @@ class Settings:
     idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
     starts: of the service with each front end.
     single_streams: numbers of streams that have one token a message, too.
-    door_callers: callers at once, or streams, of each front end. door_seconds: of one round.
+    door_callers: callers at once, or streams, of each front end, and of each worker.
+    door_seconds: of one round.
     frame_streams: numbers of streams of frames. frame_seconds, frame_rounds: of one round of each,
     and how many at most.
     front_end: of the service where only one is measured; None for its default.

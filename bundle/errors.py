@@ -8,6 +8,8 @@ BundleError
 ├── ManifestInvalid    the manifest can be read but contradicts itself or its graphs
 ├── WeightsNotFinite   a weight is NaN or infinite
 └── VocabularyInvalid  a vocabulary that cannot number symbols
+
+SymbolUnknown is of a text, not of a bundle.
 """
 
 
@@ -41,3 +43,7 @@ class WeightsNotFinite(BundleError):
 
 class VocabularyInvalid(BundleError):
     pass
+
+
+class SymbolUnknown(ValueError):
+    """A text holds a symbol that its reader has no id for, not even one for the unknown."""

@@ -82,7 +82,7 @@ class Tokenizer:
     def _numbered(self, symbols: Iterable[str]) -> Encoded:
         if self.kind == "endings":
             return self._with_endings(symbols)
-        ids = [self.vocabulary.id_of(symbol) for symbol in symbols]
+        ids = self.vocabulary.ids_of(symbols)
         return Encoded(ids, ids.count(self.vocabulary.unknown_id))
 
     def _with_endings(self, words: Iterable[str]) -> Encoded:

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bundle.errors import VocabularyInvalid
+from bundle.errors import SymbolUnknown, VocabularyInvalid
 
 PADDING_ID = 0
+
+# What symbols of a listed vocabulary may be there for.
+PAD, UNKNOWN, BEGIN, END = "pad", "unk", "bos", "eos"
+ROLES = (PAD, UNKNOWN, BEGIN, END)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,14 @@ class Vocabulary:
         return max(map(len, self.symbols), default=0)
 
     @property
+    def has_begin(self) -> bool:
+        return self.has_markers
+
+    @property
+    def has_end(self) -> bool:
+        return self.has_markers
+
+    @property
     def begin_id(self) -> int:
         return self._marker(1)
 
@@ -68,7 +80,7 @@ class Vocabulary:
     def end_id(self) -> int:
         return self._marker(2)
 
-    @property
+    @cached_property
     def unknown_id(self) -> int:
         return len(self.symbols) + (2 if self.has_markers else 0) + 1
 
@@ -86,6 +98,10 @@ class Vocabulary:
     def id_of(self, symbol: str) -> int:
         return self._ids.get(symbol, self.unknown_id)
 
+    def ids_of(self, symbols: Iterable[str]) -> list[int]:
+        find, unknown = self._ids.get, self.unknown_id
+        return [find(symbol, unknown) for symbol in symbols]
+
     def symbol_of(self, token: int) -> str:
         """The symbol behind an id; empty for padding and markers, � for the catch-all."""
         if 1 <= token <= len(self.symbols):
@@ -97,4 +113,97 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Vocabulary:
+        if "special" in content:
+            roles = content["special"]
+            if not isinstance(roles, Mapping):
+                raise VocabularyInvalid(f"its special symbols are {roles!r}, not ids by role")
+            special = tuple((role, int(place)) for role, place in roles.items())
+            return ListedVocabulary(tuple(content["symbols"]), special=special)
         return cls(tuple(content["symbols"]), bool(content["has_markers"]))
+
+
+@dataclass(frozen=True)
+class ListedVocabulary(Vocabulary):
+    """Symbols whose ids are their places, from 0 on: as a model from elsewhere was trained.
+
+    special: (role of ROLES, id) of symbols that stand for no text. Where none is there for what is
+    unknown, a symbol that is not listed cannot be read.
+
+    Raises VocabularyInvalid when a symbol occurs twice, or a role or its id is none.
+    """
+
+    special: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ids = {symbol: number for number, symbol in enumerate(self.symbols)}
+        for role, place in self.special:
+            if role not in ROLES or not 0 <= place < len(self.symbols):
+                raise VocabularyInvalid(
+                    f"special symbol {role!r} has the id {place}; roles are {', '.join(ROLES)}, "
+                    f"ids 0 to {len(self.symbols) - 1}"
+                )
+            ids.pop(self.symbols[place], None)
+        places = [place for _, place in self.special]
+        if len({role for role, _ in self.special}) != len(self.special):
+            raise VocabularyInvalid(f"a role of {self.special} is given twice")
+        if len(set(places)) != len(places):
+            raise VocabularyInvalid(f"an id of {self.special} is given twice")
+        object.__setattr__(self, "_ids", ids)
+        object.__setattr__(self, "has_markers", self.has_begin and self.has_end)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def _place(self, role: str) -> int | None:
+        return dict(self.special).get(role)
+
+    @property
+    def has_begin(self) -> bool:
+        return self._place(BEGIN) is not None
+
+    @property
+    def has_end(self) -> bool:
+        return self._place(END) is not None
+
+    @property
+    def begin_id(self) -> int:
+        return self._needed(BEGIN)
+
+    @property
+    def end_id(self) -> int:
+        return self._needed(END)
+
+    def _needed(self, role: str) -> int:
+        place = self._place(role)
+        if place is None:
+            raise VocabularyInvalid(f"this vocabulary has no symbol for {role!r}")
+        return place
+
+    @property
+    def unknown_id(self) -> int:
+        """-1 where no symbol is there for it."""
+        place = self._place(UNKNOWN)
+        return -1 if place is None else place
+
+    @property
+    def never_sampled_ids(self) -> tuple[int, ...]:
+        return tuple(place for role, place in self.special if role != END)
+
+    def id_of(self, symbol: str) -> int:
+        """Raises SymbolUnknown for one that is not listed, where none is there for the unknown."""
+        found = self._ids.get(symbol, self.unknown_id)
+        if found < 0:
+            raise SymbolUnknown(
+                f"{symbol!r} is not in the vocabulary, which has no symbol for what it lacks"
+            )
+        return found
+
+    def symbol_of(self, token: int) -> str:
+        if token >= 0 and token == self.unknown_id:
+            return "\N{REPLACEMENT CHARACTER}"
+        is_text = 0 <= token < len(self.symbols) and token not in dict(self.special).values()
+        return self.symbols[token] if is_text else ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"symbols": list(self.symbols), "special": dict(self.special)}

@@ -19,9 +19,16 @@ from bundle.errors import BundleError
 from bundle.manifest import FP32, INT8, FigureSpec
 from bundle.store import read_bundle
 from evaluation import goals
-from evaluation.evaluators import EVALUATORS, claims_of, evaluate, evaluate_graphs, held_out_of
+from evaluation.evaluators import (
+    EVALUATORS,
+    claims_of,
+    evaluate,
+    evaluate_graphs,
+    held_out_of,
+    measure_floors,
+)
 from evaluation.pages import Evaluated, write_pages
-from evaluation.results import Result
+from evaluation.results import Floor, Result
 from evaluation.serving import serving
 from training.config import CardSettings, RecipeInvalid, models, recipe_of
 from training.data.packages import DATA_FOLDER, DataUnavailable
@@ -82,7 +89,9 @@ def _newest(folder: Path, name: str, data: Path) -> Evaluated:
             if name not in models():
                 return Evaluated(bundle, held_out, (), CardSettings())
             recipe = recipe_of(name)
-            return Evaluated(bundle, held_out, recipe.goals, recipe.card)
+            return Evaluated(
+                bundle, held_out, recipe.goals, recipe.card, published=recipe.published
+            )
     raise UnknownModel(
         f"{folder / name} is no bundle with a known held-out split (of: {', '.join(models())})"
     )
@@ -90,7 +99,7 @@ def _newest(folder: Path, name: str, data: Path) -> Evaluated:
 
 def _evaluate(evaluated: Mapping[str, Evaluated], models: Path) -> None:
     """Measure every claim: through a service in fp32, then through one in int8 where such a
-    step is served.
+    step is served; then what they are without a network, where that is measured here.
     """
     in_int8 = {}
     with serving(models, _CALL_SECONDS) as client:
@@ -115,6 +124,10 @@ def _evaluate(evaluated: Mapping[str, Evaluated], models: Path) -> None:
             for name, model in in_int8.items():
                 with _timed(name, model):
                     _through_the_service(client, model, claims_of(model.bundle, INT8))
+    for name, model in evaluated.items():
+        model.floors = measure_floors(model.bundle, model.held_out)
+        for floor in model.floors:
+            _print_floor(name, floor)
 
 
 def _through_the_service(client: Client, model: Evaluated, claims: Sequence[FigureSpec]) -> None:
@@ -143,6 +156,14 @@ def _print(result: Result) -> None:
     print(
         f"  {claim.name}: {measured.value:.4f} ({measured.low:.4f} to {measured.high:.4f}), "
         f"manifest {claim.value:.4f} {claim.unit}{verdict}",
+        flush=True,
+    )
+
+
+def _print_floor(name: str, floor: Floor) -> None:
+    figure, value = floor.figure, floor.measured.value
+    print(
+        f"{name}, floor: {figure.name} {value:.4f} {figure.unit} by {floor.by}, {figure.split}",
         flush=True,
     )
 

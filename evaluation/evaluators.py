@@ -30,11 +30,12 @@ from bundle.manifest import (
     FigureSpec,
 )
 from bundle.store import Bundle
+from bundle.time_features import Frequency
 from evaluation.calls import in_calls, written
-from evaluation.results import Result, check
+from evaluation.results import Floor, Result, check
 from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
-from training.forecasting import SAMPLES
+from training.forecasting import SAMPLES, floor_forecasts
 from training.held_out import BEST, Confusion, HeldOut, SeriesQuestion
 from training.likelihood import nats_of
 from training.task_run import held_out_examples
@@ -51,10 +52,13 @@ class Evaluator:
 
     ask_graph: the same of a step graph in a bundle, in this process; of a task whose questions no
     call of the service answers with its step graphs.
+    floors: what answers the questions without a network and without what was trained on, by name;
+    of other tasks the training measured it.
     """
 
     ask: Callable[[Client, str, Sequence[Any], int], list[Any]]
     ask_graph: Callable[[Bundle, str, Sequence[Any]], list[Any]] | None = None
+    floors: Callable[[Bundle, Sequence[Any]], dict[str, list[Any]]] | None = None
 
 
 def held_out_of(bundle: Bundle, data: Path) -> HeldOut[Any, Any] | None:
@@ -100,6 +104,19 @@ def evaluate_graphs(
         answers = ask(bundle, instead.get("step", "step"), held_out.questions)
         results += check(figures, held_out.measure(answers))
     return results
+
+
+def measure_floors(bundle: Bundle, held_out: HeldOut[Any, Any]) -> list[Floor]:
+    """What the figures are by other means, measured here and now; nothing of a task whose floors
+    need what was trained on."""
+    floors = EVALUATORS[bundle.manifest.task].floors
+    if floors is None:
+        return []
+    return [
+        Floor(figure, by, measurement)
+        for by, answers in floors(bundle, held_out.questions).items()
+        for figure, measurement in zip(held_out.figures, held_out.measure(answers), strict=True)
+    ]
 
 
 def _grouped(
@@ -183,6 +200,14 @@ def _forecast(
         return list(pool.map(ask, questions))
 
 
+def _forecast_floors(
+    bundle: Bundle, questions: Sequence[SeriesQuestion]
+) -> dict[str, list[NDArray[Any]]]:
+    series = bundle.manifest.series
+    assert series is not None, "a forecaster has one"
+    return floor_forecasts(questions, Frequency(series.frequency).season)
+
+
 EVALUATORS: dict[str, Evaluator] = {
     CLASSIFY: Evaluator(_classify),
     TAG: Evaluator(_tag),
@@ -190,5 +215,5 @@ EVALUATORS: dict[str, Evaluator] = {
     GENERATE: Evaluator(_score, _score_graph),
     SEQ2SEQ: Evaluator(_write_of_source),
     VEC2SEQ: Evaluator(_write_of_vector),
-    FORECAST: Evaluator(_forecast),
+    FORECAST: Evaluator(_forecast, floors=_forecast_floors),
 }

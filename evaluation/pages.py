@@ -12,9 +12,9 @@ from bundle.store import Bundle
 from evaluation.goals import goals_table
 from evaluation.losses import CURVES, EARLIER
 from evaluation.plots import Plot, draw_plots
-from evaluation.results import Result, digits_of
+from evaluation.results import Floor, Result, digits_of
 from evaluation.text import plural, table
-from training.config import CardSettings, Goal
+from training.config import CardSettings, Goal, Published
 from training.held_out import Confusion, HeldOut
 
 PAGE, CARDS = "models.md", "models"
@@ -26,6 +26,7 @@ class Evaluated:
     """A bundle, what its recipe says of it, and what was measured.
 
     confusion: which labels it took for which; empty for a model that gives none.
+    published: what others report. floors: measured beside the model, empty where training's stand.
     """
 
     bundle: Bundle
@@ -34,6 +35,8 @@ class Evaluated:
     card: CardSettings
     results: list[Result] = field(default_factory=list)
     confusion: Confusion = field(default_factory=Confusion)
+    published: Sequence[Published] = ()
+    floors: list[Floor] = field(default_factory=list)
 
 
 SEARCH = """\
@@ -126,24 +129,26 @@ def size_of(manifest: Manifest) -> int:
     return sum(file.bytes for file in manifest.files.values())
 
 
-def card_of(
-    manifest: Manifest, card: CardSettings, results: Sequence[Result], plots: Sequence[Plot] = ()
-) -> str:
+def card_of(model: Evaluated, plots: Sequence[Plot] = ()) -> str:
     """A model card (Mitchell et al. 2019, arXiv:1810.03993), in brief."""
+    manifest, card = model.bundle.manifest, model.card
     data = "\n".join(
         f"- {source.package} {source.version} (sha256 {source.sha256[:12]}…): {source.licence}"
         for source in manifest.data
     )
     measured = table(
-        ("figure", "served", "95 %", "manifest", "examples, split"), [_row(f) for f in results]
+        ("figure", "served", "95 %", "manifest", "examples, split"),
+        [_row(result) for result in model.results],
     )
+    floors = _measured_floors(model.floors) or _floors(manifest)
     drawn = [f"![{p.title}]({p.file})\n\n{p.caption}" for p in plots]
     parts = [
         f"# {manifest.name}",
         manifest.description,
         f"Architecture: {_architecture(manifest.model)}. {training_minutes(manifest)}",
         f"## Figures\n\n{measured}",
-        *([f"## Without a network\n\n{_floors(manifest)}"] if FLOORS in manifest.training else []),
+        *([f"## Without a network\n\n{floors}"] if floors else []),
+        *([f"## Published\n\n{_published(model)}"] if model.published else []),
         *(["## Pictures", *drawn] if drawn else []),
         *([f"## Known weaknesses\n\n{card.weaknesses}"] if card.weaknesses else []),
         f"## Data\n\n{data}",
@@ -153,14 +158,48 @@ def card_of(
 
 
 def _floors(manifest: Manifest) -> str:
-    """What the figures are by other means, as training measured them."""
+    """What the figures are by other means, as training measured them; empty where it did not."""
     units = {figure.name: figure.unit for figure in manifest.figures}
     rows = []
-    for floor in manifest.training[FLOORS]:
+    for floor in manifest.training.get(FLOORS, ()):
         unit = units[floor["figure"]]
         value = f"{floor['value']:.{digits_of(unit)}f}"
         rows.append((f"{floor['figure']}{_unit(unit)}", value, floor["floor"], floor["split"]))
-    return table(("figure", "value", "by", "split"), rows)
+    return table(("figure", "value", "by", "split"), rows) if rows else ""
+
+
+def _measured_floors(floors: Sequence[Floor]) -> str:
+    rows = []
+    for floor in floors:
+        (name, unit, split), measured = floor.figure, floor.measured
+        digits = digits_of(unit)
+        interval = f"{measured.low:.{digits}f} to {measured.high:.{digits}f}"
+        rows.append(
+            (f"{name}{_unit(unit)}", f"{measured.value:.{digits}f}", interval, floor.by, split)
+        )
+    return table(("figure", "value", "95 %", "by", "split"), rows) if rows else ""
+
+
+def _published(model: Evaluated) -> str:
+    """Beside what was served of the same figure."""
+    rows = []
+    for one in model.published:
+        own = next(
+            (
+                result
+                for result in model.results
+                if result.claimed.name == one.figure and result.claimed.split.startswith(one.split)
+            ),
+            None,
+        )
+        unit, split = (own.claimed.unit, own.claimed.split) if own else ("", one.split)
+        served = "not measured"
+        if own and own.measured:
+            served = f"{own.measured.value:.{digits_of(unit)}f}"
+        rows.append(
+            (f"{one.figure}{_unit(unit)}", f"{one.value:g}", one.by, served, split, one.source)
+        )
+    return table(("figure", "published", "by", "served here", "split", "source"), rows)
 
 
 def _settings(training: Mapping[str, Any]) -> str:
@@ -204,6 +243,5 @@ def write_pages(output: Path, evaluated: Mapping[str, Evaluated]) -> list[Path]:
         plots = draw_plots(model.bundle, model.card, model.confusion, model.held_out, cards)
         written += [cards / plot.file for plot in plots]
         written.append(cards / f"{name}.md")
-        card = card_of(model.bundle.manifest, model.card, model.results, plots)
-        written[-1].write_text(card, encoding="utf8")
+        written[-1].write_text(card_of(model, plots), encoding="utf8")
     return written

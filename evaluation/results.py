@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from bundle.manifest import FigureSpec
+from training.held_out import FigureName
 from training.measurements import Measurement
 
 # How far a figure may lie from the manifest's: of percent and points, and of everything else.
@@ -25,6 +26,15 @@ class Result:
         if self.measured is None or self.measured.examples != self.claimed.examples:
             return False
         return abs(self.measured.value - self.claimed.value) <= tolerance_of(self.claimed.unit)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A figure of the model as something else reaches it. by: what."""
+
+    figure: FigureName
+    by: str
+    measured: Measurement
 
 
 def tolerance_of(unit: str) -> float:

@@ -33,6 +33,23 @@ def show_over_http(target: str, model: str, text: str, label: str) -> bool:
     return True
 
 
+def show_page(target: str) -> bool:
+    """Print where the server's page is; False where it has none."""
+    if not _ADDRESS.fullmatch(target):
+        return False
+    connection = http.client.HTTPConnection(target, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/")
+        if connection.getresponse().status != http.client.OK:
+            return False
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    print(f"A page to look inside: http://{target}/", flush=True)
+    return True
+
+
 def _post(target: str, asked: str) -> str | None:
     """The answer; None for a server that has none over HTTP/1.1, or another status."""
     connection = http.client.HTTPConnection(target, timeout=_SECONDS)

@@ -18,14 +18,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 from examples.demonstrations import SAMPLES, TourFailed, demonstrate
-from examples.over_http import show_over_http
+from examples.over_http import show_over_http, show_page
 from unroll.channel import DEFAULT_TARGET, target_of
 from unroll.clients import Client
 from unroll.types import RequestFailed
 
 START_SECONDS = 60
 # Nobody else sends calls that would have to learn first that it stops.
-_SERVE = (sys.executable, "-m", "service", "serve", "--propagation-seconds", "0")
+_SERVE = (
+    *(sys.executable, "-m", "service", "serve", "--propagation-seconds", "0"),
+    "--metrics-on-port",  # the page shows them beside many streams
+)
 STOPPED_BY_USER = 130
 
 
@@ -123,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 refuse_another_server(client, target)
                 server = subprocess.Popen([*_SERVE, "--address", address])
             wait_until_ready(client, server)
+            show_page(target)
             tour(client, target)
         if server is not None:
             if chosen.stay:

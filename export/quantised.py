@@ -44,19 +44,22 @@ def quantised(exported: nn.Module) -> nn.Module:
     and for a vocabulary whose table would be too large.
     """
     if isinstance(exported, Generator):
-        return QuantisedGenerator(exported)
+        return QuantisedGenerator(exported.stack, exported.embedding, exported.output)
     if isinstance(exported, Seq2Seq) and exported.config.attention:
         return QuantisedSeq2Seq(exported)
     if isinstance(exported, Seq2Seq):
-        raise NoInt8Step("int8 covers sequence to sequence with attention; export this in fp32")
+        # All that it knows of the source is its first state, of one tanh layer each.
+        return QuantisedGenerator(exported.decoder, exported.target_embedding, exported.output)
     raise NoInt8Step(f"a {type(exported).__name__.lower()} has no step, so it has no int8")
 
 
 class QuantisedGenerator(nn.Module):
-    def __init__(self, exported: Any) -> None:
+    """Of a generator, or of a decoder that looks back at nothing."""
+
+    def __init__(self, stack: Any, embedding: Any, output: Any) -> None:
         super().__init__()
-        self.stack = QuantisedStack(exported.stack, exported.embedding)
-        self.output = QuantisedLinear.of(exported.output)
+        self.stack = QuantisedStack(stack, embedding)
+        self.output = QuantisedLinear.of(output)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         features, after = self.stack(token, state)

@@ -74,6 +74,11 @@ def _serve(config: Config, read_again: Callable[[], Config]) -> int:
     # grpc's core writes lines of its own, of each failed handshake one, which no collector of
     # JSON can read. It looks when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Imported late: where there is one, it needs what a worker needs, and else nothing of that.
+    from service.workers.count import worker_count
+
+    if (count := worker_count(config)) > 1:
+        return _serve_workers(config, read_again, count)
     # Imported late: checking bundles needs neither grpc nor onnxruntime.
     from service.app import NothingToServe, loop_factory, serve
     from service.front_end import AddressInUse
@@ -90,6 +95,28 @@ def _serve(config: Config, read_again: Callable[[], Config]) -> int:
     except (
         NoModels, NothingToServe, DeviceUnavailable, AddressInUse, HttpAddressInUse,
     ) as error:  # fmt: skip
+        log.error("cannot start: %s", error)
+    except KeyboardInterrupt:  # before it was ready
+        return 130
+    return 1
+
+
+def _serve_workers(config: Config, read_again: Callable[[], Config], count: int) -> int:
+    from service.front_end import AddressInUse
+    from service.observability.http import HttpAddressInUse
+    from service.workers.parent import serve
+    from service.workers.pool import WorkersFailed
+
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(serve(config, read_again, count))
+    except ConfigInvalid as error:
+        log.error("configuration: %s", error)
+        return 2
+    except WorkersFailed as error:
+        log.error("cannot start: %s", error)
+        return error.code if error.code > 0 else 1
+    except (AddressInUse, HttpAddressInUse) as error:
         log.error("cannot start: %s", error)
     except KeyboardInterrupt:  # before it was ready
         return 130

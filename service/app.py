@@ -7,7 +7,6 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import fields
 
 from prometheus_client import CollectorRegistry
 
@@ -26,15 +25,17 @@ from service.config import (
     usable_cores,
 )
 from service.envoy.installation import EnvoyMissing
-from service.envoy.server import EnvoyServer
-from service.front_end import FrontEnd, FrontEndSettings
+from service.envoy.process import AppBackend
+from service.envoy.server import UNREAD_SHARE, EnvoyServer
+from service.front_end import FRONT_END_SHARE, FrontEnd, front_end_settings
 from service.observability.http import HttpServer
 from service.observability.logs import flush, watch_loop
 from service.observability.metrics import Metrics
-from service.observability.pages import Pages
+from service.observability.pages import Pages, PageServer, PageSource
 from service.observability.prom_types import LoopLag
 from service.observability.request_log import RequestObserver
 from service.oip.adapters import base_name
+from service.oip.sharing import Everywhere
 from service.process.gc_tuning import settle
 from service.process.liveness import Liveness
 from service.process.memory import held_bytes, memory_limit, resident_bytes, trim_memory
@@ -58,12 +59,10 @@ from service.tasks.registry import adapters_of, build_model, load_modules
 
 log = logging.getLogger(__name__)
 
-# Of the memory limit, near which the front end's own process sheds load.
-_FRONT_END_SHARE = 0.25
 # For the spans of the last requests to be sent.
 _TRACE_SECONDS = 2.0
 
-_ENDS = {True: "every call finished or was handed over", False: "some calls were ended"}
+ENDS = {True: "every call finished or was handed over", False: "some calls were ended"}
 
 
 class NothingToServe(Exception):
@@ -102,7 +101,7 @@ class App:
         self.lost: asyncio.Future[None] = self._loop.create_future()
         load_modules(config.task_modules)
         self.security = self._secure()
-        self._observer = observer_of(config)
+        self._observer = self._make_observer()
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
         self._update_metrics()
@@ -110,16 +109,8 @@ class App:
             reasons = "; ".join(bundle.reason for bundle in self.registry.refused)
             raise NothingToServe(f"no bundle under {config.models} can be served: {reasons}")
         self.inflight = InflightTracker(config.max_calls_per_caller)
-        self.sequences = Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
-        self.services = Services(
-            self.registry,
-            self.control,
-            self._make_admission(),
-            self.sequences,
-            adapters_of,
-            self._answers_ready,
-            config.stall_seconds,
-        )
+        self.sequences = self._make_sequences()
+        self.services = self._make_services()
         self.liveness = Liveness(config.liveness_seconds, self._engine_threads)
         self.front_end = self._make_front_end()
         self._front_end_pid = lambda: self.front_end.pid
@@ -127,10 +118,7 @@ class App:
         self.metrics.sequences.set_function(lambda: len(self.sequences))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
-        host, port = split_address(config.http_address, "http_address")
-        self.http = HttpServer(
-            host, port, self.metrics.registry, self.liveness.why_dead, self._why_not_ready
-        )
+        self.http = self._make_http()
         for assembled in begun:
             assembled.start()
         self.http.start()
@@ -176,6 +164,43 @@ class App:
         log_security(self.config, security)
         return security
 
+    # What another kind of process makes otherwise.
+
+    def _make_observer(self) -> RequestObserver:
+        """Raises ConfigInvalid."""
+        return observer_of(self.config)
+
+    def _make_sequences(self) -> Sequences:
+        config = self.config
+        return Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
+
+    def _make_services(self, everywhere: Everywhere | None = None) -> Services:
+        return Services(
+            self.registry,
+            self.control,
+            self._make_admission(),
+            self.sequences,
+            adapters_of,
+            self._answers_ready,
+            self.config.stall_seconds,
+            everywhere,
+        )
+
+    def _make_http(self) -> PageServer:
+        """Raises HttpAddressInUse."""
+        host, port = split_address(self.config.http_address, "http_address")
+        return HttpServer(host, port, self._own_pages())
+
+    def _make_tokens(self, own_key: bytes | None = None) -> ResumeTokens:
+        """Raises ConfigInvalid."""
+        config = self.config
+        return ResumeTokens(
+            read_keys(config.resume_keys),
+            config.resume_seconds,
+            config.max_message_bytes,
+            own_key=own_key,
+        )
+
     def _make_admission(self) -> AdmissionControl:
         return AdmissionControl(
             self.inflight,
@@ -190,15 +215,16 @@ class App:
     def _make_front_end(self) -> FrontEnd:
         """Raises AddressInUse or ConfigInvalid."""
         config, credentials = self.config, self.security.credentials
-        settings = FrontEndSettings(
-            **{f.name: getattr(config, f.name) for f in fields(FrontEndSettings)}
-        )
+        settings = front_end_settings(config)
         if config.front_end != "grpcio":
             try:
                 app = application_of(self.services, settings, self._pages())
                 restarted = self.metrics.front_end_restarts.inc
-                heap_bytes = int(_FRONT_END_SHARE * self.overload.limit)
-                return EnvoyServer(app, settings, credentials, heap_bytes, restarted, self._cut_off)
+                heap_bytes = int(FRONT_END_SHARE * self.overload.limit)
+                backend = AppBackend(app, int(UNREAD_SHARE * heap_bytes))
+                return EnvoyServer(
+                    backend, settings, credentials, heap_bytes, restarted, self._cut_off
+                )
             except EnvoyMissing as error:
                 if config.front_end == "envoy":
                     raise ConfigInvalid(f"front_end is 'envoy': {error}") from error
@@ -210,10 +236,11 @@ class App:
         made = server_credentials(credentials) if credentials else None
         return GrpcServer(self.services, settings, made)
 
-    def _pages(self) -> Pages | None:
+    def _pages(self) -> PageSource | None:
         """Those that the port of calls has too."""
-        if not self.config.metrics_on_port:
-            return None
+        return self._own_pages() if self.config.metrics_on_port else None
+
+    def _own_pages(self) -> Pages:
         return Pages(self.metrics.registry, self.liveness.why_dead, self._why_not_ready)
 
     def _cut_off(self) -> None:
@@ -236,9 +263,7 @@ class App:
             self.metrics,
             Dispatcher(self._loop),
             clock_of_this_thread(),
-            ResumeTokens(
-                read_keys(config.resume_keys), config.resume_seconds, config.max_message_bytes
-            ),
+            self._make_tokens(),
             self._failed,
             self.budget,
             build_model,
@@ -314,14 +339,17 @@ class App:
         asyncio.run_coroutine_threadsafe(self._changed(name), self._loop)
 
 
-def observer_of(config: Config) -> RequestObserver:
-    """Raises ConfigInvalid for an endpoint that is none."""
+def observer_of(config: Config, worker: int | None = None) -> RequestObserver:
+    """worker: of which processes this one is; None for the only one.
+
+    Raises ConfigInvalid for an endpoint that is none.
+    """
     tracing = None
     if config.trace_endpoint:
         # Imported late: without tracing nothing of OpenTelemetry is.
         from service.observability.tracing import Tracing
 
-        tracing = Tracing(config.trace_endpoint, config.trace_share)
+        tracing = Tracing(config.trace_endpoint, config.trace_share, worker)
     return RequestObserver(tracing, config.log_requests, config.log_texts)
 
 
@@ -380,4 +408,4 @@ async def _stop(app: App, number: int) -> None:
         await asyncio.sleep(config.propagation_seconds)
     log.info("stopping: %d calls under way, grace %.0f s", app.inflight.calls, config.grace_seconds)
     finished = await app.stop()
-    log.info("stopped, %s", _ENDS[finished])
+    log.info("stopped, %s", ENDS[finished])

@@ -47,6 +47,11 @@ class Config:
         "is installed)",
         among=("auto", "envoy", "grpcio"),
     )
+    workers: str = _setting(
+        "1",
+        "worker processes behind the port, each with all models: a number, or auto (by cores and "
+        "memory of the cgroup)",
+    )
     cors_origins: str = _setting(
         "",
         "origins of pages whose scripts may call, SCHEME://HOST[:PORT], separated by commas (* = "
@@ -57,6 +62,9 @@ class Config:
     )
     metrics_on_port: bool = _setting(
         False, "metrics and probes on the gRPC address as well (front end envoy)"
+    )
+    page: bool = _setting(
+        True, "page at / of the gRPC address that shows and tries the models (front end envoy)"
     )
     allow_insecure: bool = _setting(False, "gRPC without TLS on addresses beyond this machine")
     tls_certificate: Path | None = _setting(
@@ -209,6 +217,8 @@ class Config:
         if self.log_texts and not self.log_requests:
             raise ConfigInvalid("log_texts is on and log_requests is not; turn both on, or none")
         split_address(self.http_address, "http_address")
+        if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers)):
+            raise ConfigInvalid(f"workers is {self.workers!r}; write a number above 0, or auto")
         _check_origins(self.cors_origins)
         split_precision(self.precision)
         self._check_security()

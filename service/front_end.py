@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
+
+# Of the memory limit, near which a front end's own process sheds load.
+FRONT_END_SHARE = 0.25
 
 
 class AddressInUse(Exception):
@@ -24,6 +27,12 @@ class FrontEndSettings:
     idle_connection_seconds: float
     stall_seconds: float
     cors_origins: str = ""
+    page: bool = True
+
+
+def front_end_settings(config: object) -> FrontEndSettings:
+    """Those of ``config``'s settings that have these names."""
+    return FrontEndSettings(**{f.name: getattr(config, f.name) for f in fields(FrontEndSettings)})
 
 
 class FrontEnd(Protocol):

@@ -13,18 +13,21 @@ from service.connect.grpc_web import GrpcWebProtocol
 from service.connect.protocol import ConnectProtocol
 from service.connect.websocket import WebSocketProtocol
 from service.front_end import FrontEndSettings
-from service.observability.pages import PATHS, Pages
+from service.observability.pages import PATHS, PageSource
 from service.openai.protocol import OpenAiProtocol
+from service.page.protocol import PageProtocol
 from service.rest.protocol import RestProtocol
 from service.services import Services
 
 
 def application_of(
-    services: Services, settings: FrontEndSettings, pages: Pages | None = None
+    services: Services, settings: FrontEndSettings, pages: PageSource | None = None
 ) -> Asgi:
     """Everything that the port speaks. pages: of metrics and probes, None where they have a port
     of their own alone."""
     protocols = protocols_of(services, settings)
+    if settings.page:
+        protocols.append(PageProtocol())
     if pages:
         protocols.append(PagesProtocol(pages, PATHS))
     app = Application(services, settings, protocols)

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from service.access.admission import AdmissionControl
 from service.oip.infer import Adapters, InferHandler
 from service.oip.servicer import InferenceServicer
+from service.oip.sharing import Everywhere, SharedInferenceServicer
 from service.oip.streaming import METHOD as STREAM_INFER
 from service.rpc.call import ServerCall
 from service.rpc.health import NOT_SERVING, SERVING, HealthServicer
@@ -62,6 +63,7 @@ class Services:
     control: loads and unloads models. admission: what every request passes. sequences: states
     between requests. adapters: of a model, for the inference protocol. is_ready: whether all that
     is served answers. stall_seconds: how long one message may wait for its caller to read.
+    everywhere: of the processes that share the port; None for this one alone.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Services:
         adapters: Callable[[ServedModel], Adapters],
         is_ready: Callable[[], bool],
         stall_seconds: float,
+        everywhere: Everywhere | None = None,
     ) -> None:
         self.registry = registry
         self.is_leaving = False
@@ -82,13 +85,13 @@ class Services:
         self.health = HealthServicer()
         unroll = UnrollServicer(registry, self._inflight, budget, stall_seconds)
         self.infer_handler = InferHandler(registry, sequences, budget, adapters)
-        inference = InferenceServicer(
-            self.infer_handler,
-            control,
-            is_ready,
-            admission,
-            stall_seconds,
+        of_inference = (self.infer_handler, control, is_ready, admission, stall_seconds)
+        inference = (
+            SharedInferenceServicer(everywhere, *of_inference)
+            if everywhere
+            else InferenceServicer(*of_inference)
         )
+        self.inference = inference
         every = _methods(unroll, inference, self.health)
         # By path.
         self.methods: dict[str, Method] = {method.path: method for method in every}

@@ -22,8 +22,8 @@ PAGE = Path("docs/api.md")
 GROUPS = {
     "Clients": ("Client", "AsyncClient"),
     "Options": (
-        "GenerateOptions", "SamplingKeywords", "Sampling", "Beam", "TagStreamOptions", "Series",
-        "ForecastOptions", "StepOptions", "Frame",
+        "GenerateOptions", "SamplingKeywords", "Sampling", "Beam", "Watch", "StateChange",
+        "TagStreamOptions", "Series", "ForecastOptions", "StepOptions", "Frame",
     ),
     "Connections": ("Tls", "Retries", "RETRIES", "NO_RETRIES"),
     "Answers": (

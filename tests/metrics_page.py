@@ -25,6 +25,8 @@ from service.refused_model import RefusedModel
 from service.serving.model_version import ServedVersion
 from service.serving.statistics import ModelStatistics
 from service.serving.worker import EngineThread
+from service.workers.merging import MergedMetrics
+from service.workers.metrics import WorkerMetrics
 from tests.service.engine.fakes import HIDDEN, card
 
 PAGE = Path("docs/metrics.md")
@@ -79,6 +81,8 @@ UNITS = {
     "unroll_overload_stage": "stage",
     "unroll_front_end_restarts_total": "restarts",
     "unroll_waiting_requests": "requests",
+    "unroll_worker_restarts_total": "restarts",
+    "unroll_worker_open_requests": "requests",
     "unroll_engine_work": "requests",
     "unroll_engine_work_limit": "requests",
     "unroll_engine_tokens_per_message": "tokens",
@@ -110,7 +114,7 @@ UNITS = {
 # Gauges that are 1 or 0.
 FACTS = (
     "unroll_model_loaded", "unroll_model_state", "unroll_batch_invariant", "unroll_model_refused",
-    "unroll_ready", "unroll_build_info", "python_info",
+    "unroll_ready", "unroll_build_info", "unroll_worker_up", "python_info",
 )  # fmt: skip
 SUFFIXES = {
     "_timestamp_seconds": "seconds since 1970",
@@ -132,6 +136,12 @@ Labels have few values: models and versions that are or were served, methods, an
 here. A model that is not known counts as `model=""`. Engines report up to 16 steps at once, and of
 the last ones when nothing runs. Counts of a version (`unroll_model_…_total`,
 `unroll_message_tokens`) begin anew when that version is replaced, and end with it.
+
+With several workers (`--workers`) the page is one of all: counters and histograms are sums, which
+keep what a worker had counted that ended; so are gauges of what is under way or held, `process_…`
+too. Facts that all share (`unroll_model_loaded`, `unroll_build_info`, `unroll_usable_cores`, …)
+stand once. `unroll_worker_…` are there with several workers alone, and only they have the label
+`worker`.
 
 | name | type | labels | unit | meaning | compare |
 |---|---|---|---|---|---|
@@ -170,6 +180,10 @@ def reported_everything() -> Metrics:
     served = type("Model", (), {"card": model})()
     metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, bool, int, float))
     metrics.served.show([ServedVersion(served, statistics, [thread])])
+    workers = WorkerMetrics(MergedMetrics(CollectorRegistry(), metrics.registry), metrics.registry)
+    for gauge in (workers.up, workers.requests, workers.memory):
+        gauge.labels("0").set(0)
+    workers.restarted(0)
     return metrics
 
 

@@ -107,7 +107,9 @@ def memoryless(name: str = "bigrams") -> TrainedModel:
     return trained(name, config, {"input": LETTER_READER, "output": LETTER_READER})
 
 
-def seq2seq(name: str = "speller", cell: str = "lstm", scaled: bool = False) -> TrainedModel:
+def seq2seq(
+    name: str = "speller", cell: str = "lstm", scaled: bool = False, attention: bool = True
+) -> TrainedModel:
     config = Seq2SeqConfig(
         source_vocabulary_size=len(LETTER_READER.vocabulary),
         target_vocabulary_size=len(PHONE_WRITER.vocabulary),
@@ -115,6 +117,7 @@ def seq2seq(name: str = "speller", cell: str = "lstm", scaled: bool = False) -> 
         recurrent=RecurrentOptions(cell, 11),
         source_limit=SOURCE_LIMIT,
         scaled=scaled,
+        attention=attention,
     )
     limits = {"input_tokens": SOURCE_LIMIT, "output_tokens": 60}
     return trained(name, config, {"input": LETTER_READER, "output": PHONE_WRITER}, limits=limits)

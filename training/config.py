@@ -32,7 +32,7 @@ TASK_RECIPES = RECIPES / "tasks"
 TABLES = ("data", "task", "model", "fit")
 AUTO = "auto"  # a value that the data decide
 # Of the model that comes of a recipe, whatever the profile.
-TABLES_OF_MODEL = ("sampling", "export", "goals", "card")
+TABLES_OF_MODEL = ("sampling", "export", "goals", "published", "card")
 
 TaskSettings = TypeVar("TaskSettings")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -70,6 +70,21 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A figure that others report on the same held-out split.
+
+    figure, split: the name of a figure of the model, and how its split begins. by: what reached it.
+    source: where that is reported.
+    """
+
+    figure: str
+    split: str
+    value: float
+    by: str
+    source: str
+
+
+@dataclass(frozen=True)
 class CardSettings:
     """weaknesses: what the model is known to do badly, nothing is said where that is empty.
     alignment: a source, over which it is drawn what each token looks back at.
@@ -97,6 +112,7 @@ class Recipe:
     sampling: SamplingDefaults | None = None
     export: ExportSettings = ExportSettings()
     goals: tuple[Goal, ...] = ()
+    published: tuple[Published, ...] = ()
     card: CardSettings = CardSettings()
 
     def data_settings(self, kind: type[TaskSettings]) -> TaskSettings:
@@ -225,6 +241,9 @@ def load_recipe(path: Path, quick: bool = False) -> Recipe:
         sampling=_sampling(content["sampling"], where) if "sampling" in content else None,
         export=_filled(ExportSettings, content.get("export", {}), f"{where}[export]"),
         goals=tuple(_filled(Goal, goal, f"{where}[[goals]]") for goal in content.get("goals", ())),
+        published=tuple(
+            _filled(Published, one, f"{where}[[published]]") for one in content.get("published", ())
+        ),
         card=_filled(CardSettings, content.get("card", {}), f"{where}[card]"),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -65,40 +63,18 @@ def is_covered(samples: Array, values: Array) -> Array:
 
 
 def seasonal_naive(past: Array, horizon: int, season: int) -> Array:
-    """The last season again: (horizon,). A missing value is the one a season before it, and in a
-    past shorter than a season the last one."""
+    """The last season again: (horizon,). In a past shorter than a season it is the last value."""
     if len(past) < season:
         season = 1
+    last = fill_missing(past, season)[-season:]
+    return np.array([last[step % season] for step in range(horizon)])
+
+
+def fill_missing(past: Array, season: int) -> Array:
+    """past (time,) with a missing value as the one a season before it, or as their mean where there
+    is none."""
     filled = past.copy()
     for place in range(len(filled)):
         if np.isnan(filled[place]):
             filled[place] = filled[place - season] if place >= season else np.nanmean(past)
-    last = filled[-season:]
-    return np.array([last[step % season] for step in range(horizon)])
-
-
-def has_ets() -> bool:
-    return find_spec("statsmodels") is not None
-
-
-def ets(past: Array, horizon: int, season: int) -> Array:
-    """Exponential smoothing with a damped trend and a season, by statsmodels, whose package must
-    be installed; the form with the least AICc of those with and without each of the two."""
-    smoothing = import_module("statsmodels.tsa.holtwinters").ExponentialSmoothing
-    is_positive = bool((past > 0).all())
-    has_season = season > 1 and len(past) >= 2 * season + 3
-    fits = [
-        smoothing(
-            past,
-            trend=trend,
-            damped_trend=trend is not None,
-            seasonal=seasonal,
-            seasonal_periods=season if seasonal else None,
-            initialization_method="estimated",
-        ).fit()
-        for trend in (None, "add")
-        for seasonal in ((None, "mul" if is_positive else "add") if has_season else (None,))
-    ]
-    best = min(fits, key=lambda fit: fit.aicc)
-    forecast: Array = np.asarray(best.forecast(horizon))
-    return forecast
+    return filled

@@ -25,9 +25,10 @@ from training.data.series import (
     encode_window,
     stack_windows,
 )
+from training.floors.ets import Smoothing, has_ets
 from training.forecast_metrics import (
     crps,
-    ets,
+    fill_missing,
     is_covered,
     naive_error,
     seasonal_naive,
@@ -298,13 +299,31 @@ def window_of(question: SeriesQuestion) -> Window:
 
 
 def naive_forecasts(windows: Sequence[Window], horizon: int, season: int) -> Array:
-    """The floor: (windows, horizon) of each series' last season."""
+    """(windows, horizon) of each series' last season."""
     return np.stack([seasonal_naive(w.series.values[: w.origin], horizon, season) for w in windows])
 
 
-def ets_forecasts(windows: Sequence[Window], horizon: int, season: int) -> Array:
-    """The second floor, where statsmodels is installed: (windows, horizon)."""
-    return np.stack([ets(w.series.values[: w.origin], horizon, season) for w in windows])
+def floor_forecasts(
+    questions: Sequence[SeriesQuestion], season: int, samples: int = SAMPLES
+) -> dict[str, list[Array]]:
+    """What is forecast without a network: by name (samples, horizon) of each question, of a point
+    one sample. ETS is there where statsmodels is installed.
+    """
+    pasts = [np.array(question.values) for question in questions]
+    naive = [
+        seasonal_naive(past, question.horizon, season)[None]
+        for past, question in zip(pasts, questions, strict=True)
+    ]
+    found = {"the last season again": naive}
+    if has_ets():
+        fitted: dict[tuple[float, ...], Smoothing] = {}  # several horizons of one past
+        smoothed = []
+        for past, question in zip(pasts, questions, strict=True):
+            if question.values not in fitted:
+                fitted[question.values] = Smoothing(fill_missing(past, season), season)
+            smoothed.append(fitted[question.values].samples(samples, question.horizon))
+        found["ETS"] = smoothed
+    return found
 
 
 def _parts(windows: Sequence[Window], size: int) -> Iterator[Sequence[Window]]:

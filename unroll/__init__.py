@@ -41,9 +41,11 @@ if TYPE_CHECKING:
         ResumePoint,
         SampleEnd,
         ScoredText,
+        StateChange,
         TaggedText,
         TaggedToken,
         Token,
+        Watch,
     )
 
 __version__ = "0.2.0"
@@ -74,6 +76,7 @@ __all__ = [
     "SamplingKeywords",
     "ScoredText",
     "Series",
+    "StateChange",
     "StepChunk",
     "StepOptions",
     "StepResult",
@@ -86,6 +89,7 @@ __all__ = [
     "TargetInvalid",
     "Tls",
     "Token",
+    "Watch",
 ]
 
 # Modules of all other names are unroll.types.

@@ -49,7 +49,7 @@ _CLOSED = "Channel closed"  # by our own caller
 # Options of the request that a resumed stream repeats; all others are in its token.
 _RESUME_OPTIONS = (
     "allow_inexact", "top_log_probabilities", "tokens_per_message", "resume_every",
-    "resume_at_end", "version",
+    "resume_at_end", "version", "watch",
 )  # fmt: skip
 
 NO_LAST_MESSAGE = RequestFailed("UNAVAILABLE", "the stream ended without its last message")

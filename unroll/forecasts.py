@@ -16,6 +16,11 @@ from unroll.types import RequestFailed
 from unroll.v1 import unroll_pb2 as pb
 
 _SEEDS = 2**64
+UNLIKE = RequestFailed(
+    "FAILED_PRECONDITION",
+    "the server makes other steps than those that came before: it has another bundle, or kernels "
+    "that round otherwise; send the request again",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class ForecastOptions(TypedDict, total=False):
     for 100. quantiles: of them that are answered, none for the samples themselves. seed: None for
     one that is chosen. frequency: refused where the model's is another. version: of the model,
     empty for the one that is served.
+
+    resume_token: of an earlier forecast, to go on with it; series, horizon, samples and seed are in
+    it. allow_inexact: go on even where other kernels may round otherwise. resume_every: steps
+    between two resume tokens, 0 for none but when the server stops.
     """
 
     horizon: int
@@ -46,6 +55,9 @@ class ForecastOptions(TypedDict, total=False):
     seed: int | None
     frequency: str
     version: str
+    resume_token: bytes
+    allow_inexact: bool
+    resume_every: int
 
 
 @dataclass(frozen=True)
@@ -76,11 +88,16 @@ class ForecastEnd:
 
 @dataclass(frozen=True)
 class ForecastChunk:
-    """One message: its new steps, the seed in the first one, the end in the last."""
+    """One message: its new steps, the seed in the first one, the end in the last.
+
+    resume_token: goes on with the steps that have not come, empty in most; in the last message,
+    which then has no end, where the server stops and the caller goes on by itself.
+    """
 
     steps: list[ForecastStep]
     seed: int | None
     end: ForecastEnd | None
+    resume_token: bytes = b""
 
 
 def forecast_request(
@@ -118,6 +135,7 @@ def to_forecast_chunk(response: pb.ForecastResponse) -> ForecastChunk:
         [_to_step(step) for step in response.steps],
         response.seed if response.HasField("seed") else None,
         _to_end(response.usage) if response.HasField("usage") else None,
+        response.resume_token,
     )
 
 
@@ -139,8 +157,10 @@ def _to_end(usage: pb.Usage) -> ForecastEnd:
 class ResumableForecast:
     """One forecast over several calls, since servers stop and connections break.
 
-    A forecast is short, and its seed says what it is: one whose call broke is made anew, and the
-    steps that the caller has are left out. It knows no channel and no clock.
+    A server that stops gives a resume token, and another one goes on with it. A forecast whose call
+    broke goes on with the last token; without one, or where that is refused, it is made anew by its
+    seed. The steps that the caller has are left out, and the last of each series is compared, so
+    that two forecasts are never joined. It knows no channel and no clock.
 
     wait_seconds: before the next call. draw: uniform in 0 … 1. choose_seed: for requests without
     one, so that it is known before a server reports it.
@@ -159,33 +179,59 @@ class ResumableForecast:
         self._retries = retries
         self._draw = draw
         self._failures = 0
-        self._has_seed = self._brought = False
-        self._seen: dict[int, int] = {}  # of each series, how many steps were passed on
-        if not request.HasField("seed"):
+        self._has_seed = self._brought = self._is_handed_over = False
+        self._seen: dict[int, ForecastStep] = {}  # of each series, the last that was passed on
+        if not request.HasField("seed") and not request.resume_token:
             request.seed = choose_seed()
+        self._whole = request
 
     def take(self, response: pb.ForecastResponse) -> ForecastChunk | None:
-        """What is new in a message; None for nothing."""
+        """What is new in a message; None for nothing.
+
+        Raises RequestFailed where a server makes other steps than those that the caller has.
+        """
         chunk = to_forecast_chunk(response)
         fresh = [step for step in chunk.steps if self._is_new(step)]
         seed = None if self._has_seed else chunk.seed
         self._has_seed |= seed is not None
         self._brought |= bool(fresh)
         self.is_over = chunk.end is not None
-        if not fresh and seed is None and chunk.end is None:
+        # One that comes with steps says where they end; alone, that the server stops.
+        self._is_handed_over = bool(chunk.resume_token) and not chunk.steps
+        if chunk.resume_token:
+            self.request = self._resumed(chunk.resume_token)
+        if self._is_handed_over and self._retries.attempts > 1:
             return None
-        return ForecastChunk(fresh, seed, chunk.end)
+        if not (fresh or chunk.resume_token or chunk.end) and seed is None:
+            return None
+        return ForecastChunk(fresh, seed, chunk.end, chunk.resume_token)
+
+    def _resumed(self, token: bytes) -> pb.ForecastRequest:
+        """What the token does not hold is asked for anew."""
+        asked = self.request
+        return pb.ForecastRequest(
+            model=asked.model,
+            model_version=asked.model_version,
+            quantiles=asked.quantiles,
+            resume_token=token,
+            allow_inexact=asked.allow_inexact,
+            resume_every=asked.resume_every,
+        )
 
     def _is_new(self, step: ForecastStep) -> bool:
         """The steps of a series come in order."""
-        seen = self._seen.get(step.series, 0)
-        if step.position < seen:
+        last = self._seen.get(step.series)
+        if last is not None and step.position <= last.position:
+            if step.position == last.position and step != last:
+                raise UNLIKE
             return False
-        self._seen[step.series] = step.position + 1
+        self._seen[step.series] = step
         return True
 
     def end(self) -> None:
         """The call ended with status OK. Raises as fail()."""
+        if self._is_handed_over:
+            self.is_over = self._retries.attempts == 1  # the caller has the token
         if not self.is_over:
             self.fail(NO_LAST_MESSAGE)
 
@@ -199,6 +245,8 @@ class ResumableForecast:
         may_go_on |= self._has_seed and failure.code in REFUSALS
         if not may_go_on or self._failures >= self._retries.attempts:
             raise failure
+        if failure.code in REFUSALS:
+            self.request = self._whole  # its token is good elsewhere, or nowhere any more
         self._brought = False
         wait = self._retries.wait(self._failures, self._draw)
         self.wait_seconds = max(wait, failure.retry_after_seconds or 0.0)

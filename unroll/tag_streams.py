@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from unroll.types import ResumePoint, TaggedToken, to_resume_point, to_tagged_token
+from unroll.types import ResumePoint, TaggedToken, Watch, to_resume_point, to_tagged_token
 from unroll.v1 import unroll_pb2 as pb
 
 # A text, which the server splits into tokens, or tokens already.
@@ -16,8 +16,9 @@ Part = str | Sequence[str]
 class TagStreamOptions(TypedDict, total=False):
     """Options of stream_tag.
 
-    top: number of the most probable labels beside each token, 0 to 20. All others are as those of
-    generate; resume_at_end: once the caller has sent its last token and has got every answer.
+    top: number of the most probable labels beside each token, 0 to 20. All others, watch too, are
+    as those of generate; resume_at_end: once the caller has sent its last token and has got every
+    answer.
     """
 
     top: int
@@ -27,6 +28,7 @@ class TagStreamOptions(TypedDict, total=False):
     resume_token: bytes | None
     allow_inexact: bool
     version: str
+    watch: Watch | None
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class TagChunk:
 def to_start(model: str, options: TagStreamOptions) -> pb.StreamTagStart:
     """Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
+    watch = rest.pop("watch", None)
     return pb.StreamTagStart(
         model=model,
         model_version=rest.pop("version", ""),
         top_labels=rest.pop("top", 0),
+        watch=None if watch is None else pb.Watch(**vars(watch)),
         **rest,
     )
 

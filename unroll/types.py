@@ -52,13 +52,16 @@ class Classification:
 
 @dataclass(frozen=True)
 class TaggedToken:
-    """text: as it was sent. top: the likeliest labels, as (label, probability)."""
+    """text: as it was sent. top: the likeliest labels, as (label, probability). state: what was
+    watched of the state after it was read, as in Token.
+    """
 
     text: str
     label: str
     probability: float
     position: int
     top: tuple[tuple[str, float], ...] = ()
+    state: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,27 @@ class Beam:
     early_stop: bool = False
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What of the state comes beside each token.
+
+    tensors: names in Model.state, none for the hidden state of each layer. units: of each of them,
+    from 0; none for all.
+    """
+
+    tensors: Sequence[str] = ()
+    units: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """values: one for each of the units, from 0, of a tensor named in Model.state."""
+
+    tensor: str
+    units: Sequence[int]
+    values: Sequence[float]
+
+
 class GenerateOptions(SamplingKeywords, total=False):
     """Options of generate beside those of sampling; proto/unroll/v1/unroll.proto has each in full.
 
@@ -113,6 +137,9 @@ class GenerateOptions(SamplingKeywords, total=False):
 
     Resume points: resume_every so many tokens, at least 16; resume_at_end, where max_tokens or a
     stop text ended the output. version: of the model, empty for the one that is served.
+
+    State: watch, for values of it beside each token; set_state, with a resume_token, for values to
+    change before the stream goes on.
     """
 
     prompt: str | None
@@ -133,6 +160,8 @@ class GenerateOptions(SamplingKeywords, total=False):
     resume_every: int
     resume_at_end: bool
     version: str
+    watch: Watch | None
+    set_state: Sequence[StateChange]
 
 
 @dataclass(frozen=True)
@@ -140,7 +169,8 @@ class Token:
     """log_probability: natural logarithm; None where it was not requested or there is none.
 
     sample: number of the request's stream it belongs to. top: the most probable tokens at this
-    position, as (id, text, log-probability).
+    position, as (id, text, log-probability). state: what was watched of the state that it was drawn
+    from, as numpy.frombuffer(state, "<f2") reads it; empty where nothing was.
     """
 
     id: int
@@ -149,6 +179,7 @@ class Token:
     log_probability: float | None
     sample: int = 0
     top: tuple[tuple[int, str, float], ...] = ()
+    state: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -181,11 +212,15 @@ class SampleEnd:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """token: resumes the sample at ``next_position``, as resume_token of generate or stream_tag."""
+    """token: resumes the sample at ``next_position``, as resume_token of generate or stream_tag.
+
+    changed: digest of all that set_state changed on the way here; empty where nothing was.
+    """
 
     sample: int
     token: bytes
     next_position: int
+    changed: str = ""
 
 
 @dataclass(frozen=True)
@@ -256,6 +291,7 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
     """options: normalised. Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
     sampling, beam, vector = (rest.pop(name, None) for name in ("sampling", "beam", "vector"))
+    watch, changes = rest.pop("watch", None), rest.pop("set_state", ())
     request = pb.GenerateRequest(model=model, model_version=rest.pop("version", ""), **rest)
     if sampling is not None:
         request.sampling.MergeFrom(sampling.to_message())
@@ -263,6 +299,9 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
         request.beam.MergeFrom(pb.Beam(**vars(beam)))
     if vector is not None:
         request.vector.CopyFrom(pb.Vector(values=vector))
+    if watch is not None:
+        request.watch.CopyFrom(pb.Watch(**vars(watch)))
+    request.set_state.extend(pb.StateChange(**vars(change)) for change in changes)
     return request
 
 
@@ -318,7 +357,7 @@ def to_tagged(response: pb.TagResponse) -> list[TaggedText]:
 
 def to_tagged_token(token: pb.TaggedToken) -> TaggedToken:
     top = tuple((label.label, label.probability) for label in token.top)
-    return TaggedToken(token.text, token.label, token.probability, token.position, top)
+    return TaggedToken(token.text, token.label, token.probability, token.position, top, token.state)
 
 
 def to_filled(response: pb.FillResponse) -> list[FilledBlank]:
@@ -349,7 +388,7 @@ def to_reason(value: pb.FinishReason) -> str:
 
 
 def to_resume_point(point: pb.ResumePoint) -> ResumePoint:
-    return ResumePoint(point.sample, point.token, point.next_position)
+    return ResumePoint(point.sample, point.token, point.next_position, point.changed)
 
 
 def to_end(end: pb.SampleEnd) -> SampleEnd:
@@ -387,6 +426,7 @@ def to_token(token: pb.Token, with_log_probability: bool = True) -> Token:
         token.log_probability if has else None,
         token.sample,
         tuple((top.id, top.text, top.log_probability) for top in token.top),
+        token.state,
     )
 
 

@@ -195,7 +195,7 @@ def _graph(chosen: argparse.Namespace) -> GraphMapping:
             for name, text in pairs_of(chosen.constant, "--constant", "=").items()
         },
         inputs=pairs_of(chosen.input, "--input", ":"),
-        outputs=pairs_of(chosen.output, "--output", ":"),
+        outputs=pairs_of(chosen.output, "--output", ":") if chosen.output else None,
         contexts=_whole(chosen.context, "--context", ":"),
         axes=_whole(chosen.batch_axis, "--batch-axis", "="),
         shapes={

@@ -137,13 +137,15 @@ def check(
     rewritten: Rewritten,
     original: Original,
     chosen: Mapping[tuple[str, str], float],
+    ids: int = 2,
     seed: int = 0,
 ) -> Verdict:
-    """session: of the rewritten graph, from its file. chosen: as Original.step has it.
+    """session: of the rewritten graph, from its file. chosen: as Original.step has it. ids: whole
+    numbers below it are fed.
 
     Raises ImportRefused where ordinary frames give NaN, or it does not run.
     """
-    return _Check(session, rewritten, original, chosen, seed).verdict()
+    return _Check(session, rewritten, original, chosen, ids, seed).verdict()
 
 
 class _Check:
@@ -153,8 +155,10 @@ class _Check:
         rewritten: Rewritten,
         original: Original,
         chosen: Mapping[tuple[str, str], float],
+        ids: int,
         seed: int,
     ) -> None:
+        self.ids = ids
         names = names_of(original.stages).shared
         self.shared = {names[place]: value for place, value in chosen.items()}
         self.session = session
@@ -230,7 +234,7 @@ class _Check:
         for name in self.rewritten.frames:
             spec = self.specs[name]
             shape = tuple(size for size in spec.shape[1:] if isinstance(size, int))
-            found[name] = random_of(Port(name, spec.dtype, shape), shape, self.random)
+            found[name] = random_of(Port(name, spec.dtype, shape), shape, self.random, self.ids)
         return found
 
     def _run(self, frames: Sequence[Arrays], states: Sequence[Arrays]) -> Arrays:

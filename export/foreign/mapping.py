@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.manifest import STEP
+from bundle.manifest import CLASSIFY, GENERATE, STEP
 from export.foreign.errors import ImportRefused
 
-TASKS = (STEP,)
+TASKS = (STEP, GENERATE, CLASSIFY)
 
 Number = int | float
 # A number that fills it, or the .npy file that holds one row of it.
@@ -30,7 +30,7 @@ class GraphMapping:
     file: of the graph. name: by which other graphs of a pipeline name its outputs. states: input →
     output. constants: input → its value, or the values that a stream may choose among, the default
     first. inputs: graph's input → the frame's name, or ``GRAPH.output`` of an earlier graph; empty
-    for all that is left. outputs: graph's output → the answer's name; empty for all that is left.
+    for all that is left. outputs: graph's output → the answer's name; None for all that is left.
     contexts: input → how many of its last values, along its last axis, the service keeps for the
     next step. axes: batch axis of an input, where trying would not find it. shapes: of an input for
     one row, batch axis and context included. initial: of a state, where it is not zero.
@@ -41,7 +41,7 @@ class GraphMapping:
     states: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
-    outputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] | None = None
     contexts: Mapping[str, int] = field(default_factory=dict)
     axes: Mapping[str, int] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -156,7 +156,7 @@ def _graph(folder: Path, content: Mapping[str, Any], number: int) -> GraphMappin
             for name, value in _entries(content, "constant", (int, float, list)).items()
         },
         inputs=_entries(content, "input", (str,)),
-        outputs=_entries(content, "output", (str,)),
+        outputs=_entries(content, "output", (str,)) if "output" in content else None,
         contexts=_entries(content, "context", (int,)),
         axes=_entries(content, "batch_axis", (int,)),
         shapes={k: tuple(v) for k, v in _entries(content, "shape", (list,)).items()},

@@ -66,7 +66,7 @@ def _check_there(mapping: GraphMapping, inputs: Iterable[str], outputs: Iterable
     ]  # fmt: skip
     for what, names, there in (
         ("input", given, list(inputs)),
-        ("output", [*mapping.states.values(), *mapping.outputs], list(outputs)),
+        ("output", [*mapping.states.values(), *(mapping.outputs or ())], list(outputs)),
     ):
         for name in names:
             if name not in there:
@@ -80,9 +80,8 @@ def prepared(mapping: GraphMapping, model: ModelProto, found: Found) -> Prepared
     frames = dict(mapping.inputs) or {
         name: name for name in found.inputs if name not in mapping.states
     }
-    answers = dict(mapping.outputs) or {
-        name: name for name in found.outputs if name not in mapping.states.values()
-    }
+    left = [name for name in found.outputs if name not in mapping.states.values()]
+    answers = dict(zip(left, left, strict=True)) if mapping.outputs is None else mapping.outputs
     left = [name for name in found.inputs if name not in frames and name not in mapping.states]
     if left:
         raise ImportRefused(

@@ -372,7 +372,8 @@ class _Inner:
         if self.together:
             shape = self.builder.constant([-1, *(1 for _ in initial.shape)], np.int64)
             flag = self.builder.node("Reshape", [flag, shape])
-        return self.builder.node("Where", [flag, value, self.builder.constant(initial)])
+        given = self.builder.constant(initial)
+        return self.builder.choose(flag, value, given, str(initial.dtype))
 
     def _enter(self, value: str, port: Port, target: str) -> str:
         """A row, or rows, as the graph has them."""

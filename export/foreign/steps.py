@@ -33,6 +33,30 @@ MESSAGE_STEPS = 64
 
 
 @dataclass(frozen=True)
+class Form:
+    """How graphs are served. batching: of ``bundle.stepping``. reason: why it is not exact."""
+
+    batching: str
+    rewritten: Rewritten
+    verdict: Verdict
+    reason: str = ""
+
+    def lines(self) -> list[str]:
+        batching = {
+            EXACT: "exact, a row has the bits in every batch that it has alone",
+            INEXACT: f"inexact, {self.reason}",
+            NONE: f"none, rows run one after the other: {self.reason}",
+        }[self.batching]
+        by = max(self.verdict.original.values(), default=0.0)
+        gate = "equal to" if by == 0 else f"within {by:.2g} of"
+        exactly = ", bit for bit" if by == 0 else ""
+        return [
+            f"batching: {batching}",
+            f"gate: {gate} onnxruntime on the original{exactly}",
+        ]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What was found, for people. lines: each a sentence."""
 
@@ -43,34 +67,19 @@ def import_step(mapping: ModelMapping, folder: Path) -> Outcome:
     """Write the bundle's files into ``folder``. Raises ImportRefused."""
     sources, stages = explored(mapping.graphs)
     guesses = [line for stage in stages for line in stage.found.said]
-    tried: list[tuple[str, Rewritten, Verdict]] = []
-    problem = next((f"{s.name}: {s.found.problem}" for s in stages if s.found.problem), "")
-    if not problem:
-        rewritten, verdict, problem = _together(stages, folder, mapping.allow_inexact)
-        if rewritten is not None and verdict is not None:
-            batching = EXACT if verdict.is_exact else INEXACT
-            tried.append((batching, rewritten, verdict))
-    if not tried:
-        rewritten = rewrite(stages, together=False)
-        verdict = _gated(rewritten, stages, folder)
-        if not (verdict.is_exact and verdict.is_the_original):
-            name, by = verdict.worst(verdict.relative_original)
-            raise ImportRefused(
-                f"even one row at a time it is not the original: {name!r} differs by {by:.2g} of "
-                "its largest number"
-            )
-        tried.append((NONE, rewritten, verdict))
-    batching, rewritten, verdict = tried[0]
-    reason = "" if batching == EXACT else problem
-    difference = verdict.difference
-    model = open_parts(rewritten, folder)
+    form = gated_form(stages, folder, mapping.allow_inexact)
+    rewritten = form.rewritten
+    graph, weights = open_parts(rewritten, folder)
+    graphs = {"step": graph}
+    if rewritten.state:
+        graphs[ROWS] = write_rows_graph(rewritten.state, folder)
     spec = SteppingSpec(
         frames=rewritten.frames,
         answers=rewritten.answers,
         shared=rewritten.shared,
-        batching=batching,
-        difference=difference,
-        reason=reason,
+        batching=form.batching,
+        difference=form.verdict.difference,
+        reason=form.reason,
         frame_seconds=mapping.frame_seconds,
         attributes=dict(mapping.attributes),
     )
@@ -81,10 +90,8 @@ def import_step(mapping: ModelMapping, folder: Path) -> Outcome:
         task=STEP,
         description=mapping.description,
         model={},
-        graphs={"step": model[0], ROWS: write_rows_graph(rewritten.state, folder)}
-        if rewritten.state
-        else {"step": model[0]},
-        weights=model[1],
+        graphs=graphs,
+        weights=weights,
         state=rewritten.state,
         tokenizers=write_vocabularies(folder, {}),
         vocabulary_file="vocabulary.json",
@@ -96,39 +103,62 @@ def import_step(mapping: ModelMapping, folder: Path) -> Outcome:
         precisions={},
         data=(),
         training=provenance(sources, stages),
-        export=facts(opset_of(rewritten.model), verdict.original),
+        export=facts(opset_of(rewritten.model), form.verdict.original),
         stepping=spec,
     )
     write_manifest(folder, manifest)
-    return Outcome((*guesses, *_said(rewritten, spec, verdict)))
+    return Outcome((*guesses, *_said(rewritten, spec), *form.lines()))
+
+
+def gated_form(stages: Sequence[Prepared], folder: Path, allow_inexact: bool, ids: int = 2) -> Form:
+    """The form that ``stages`` are served in: rows together where they may, else one by one.
+
+    Writes ``step.onnx`` and the weights file on the way. ids: as ``explore``. Raises ImportRefused
+    where neither is the original.
+    """
+    problem = next((f"{s.name}: {s.found.problem}" for s in stages if s.found.problem), "")
+    if not problem:
+        form = _together(stages, folder, allow_inexact, ids)
+        if isinstance(form, Form):
+            return form
+        problem = form
+    rewritten = rewrite(stages, together=False)
+    verdict = _gated(rewritten, stages, folder, ids)
+    if not (verdict.is_exact and verdict.is_the_original):
+        name, by = verdict.worst(verdict.relative_original)
+        raise ImportRefused(
+            f"even one row at a time it is not the original: {name!r} differs by {by:.2g} of its "
+            "largest number"
+        )
+    return Form(NONE, rewritten, verdict, problem)
 
 
 def _together(
-    stages: Sequence[Prepared], folder: Path, allow_inexact: bool
-) -> tuple[Rewritten | None, Verdict | None, str]:
-    """The graph whose rows run side by side, if it may; and why not, or why it is not exact."""
+    stages: Sequence[Prepared], folder: Path, allow_inexact: bool, ids: int
+) -> Form | str:
+    """With rows side by side; or why they may not be."""
     try:
         rewritten = rewrite(stages, together=True)
-        verdict = _gated(rewritten, stages, folder)
+        verdict = _gated(rewritten, stages, folder, ids)
     except ImportRefused:
         raise
     except Exception as error:  # onnxruntime raises classes of its own
-        return None, None, f"rows do not run together: {' '.join(str(error).split())[:300]}"
+        return f"rows do not run together: {' '.join(str(error).split())[:300]}"
     if not verdict.is_the_original:
         name, by = verdict.worst(verdict.relative_original)
-        return None, None, f"{name!r} is not the original's: {by:.2g} of its largest number"
+        return f"{name!r} is not the original's: {by:.2g} of its largest number"
     if verdict.is_exact:
-        return rewritten, verdict, ""
+        return Form(EXACT, rewritten, verdict)
     name, by = verdict.worst(verdict.rows)
     reason = f"{name!r} of a row differs by up to {by:.2g} in a batch"
     if not verdict.is_close:
-        return None, None, reason
+        return reason
     if not allow_inexact:
-        return None, None, f"{reason}; --allow-inexact runs rows together all the same"
-    return rewritten, verdict, reason
+        return f"{reason}; --allow-inexact runs rows together all the same"
+    return Form(INEXACT, rewritten, verdict, reason)
 
 
-def _gated(rewritten: Rewritten, stages: Sequence[Prepared], folder: Path) -> Verdict:
+def _gated(rewritten: Rewritten, stages: Sequence[Prepared], folder: Path, ids: int) -> Verdict:
     """The worst of every choice of what rows share."""
     open_parts(rewritten, folder)
     session = open_model(str(folder / "step.onnx"))
@@ -142,7 +172,7 @@ def _gated(rewritten: Rewritten, stages: Sequence[Prepared], folder: Path) -> Ve
     worst = Verdict()
     for chosen in itertools.product(*(values for *_, values in places)):
         choice = {(g, n): v for (g, n, _), v in zip(places, chosen, strict=True)}
-        found = check(session, rewritten, original, choice)
+        found = check(session, rewritten, original, choice, ids)
         for name in ("rows", "relative", "original", "relative_original"):
             figures, more = getattr(worst, name), getattr(found, name)
             for output, value in more.items():
@@ -197,28 +227,15 @@ def facts(opset: int, parity: Mapping[str, float]) -> ExportFacts:
     )
 
 
-def _said(rewritten: Rewritten, spec: SteppingSpec, verdict: Verdict) -> list[str]:
+def _said(rewritten: Rewritten, spec: SteppingSpec) -> list[str]:
     ports = {port.name: port for port in (*rewritten.inputs, *rewritten.outputs)}
 
     def shown(name: str) -> str:
         return f"{name} {ports[name].dtype} {list(ports[name].shape[1:])}"
 
-    lines = [
+    return [
         f"frame: {', '.join(map(shown, spec.frames))}",
         f"answer: {', '.join(map(shown, spec.answers))}",
         f"state: {', '.join(f'{s.name} {s.dtype} {list(s.shape)}' for s in rewritten.state)}",
+        *(f"shared: {s.name}, one of {list(s.choices)}" for s in spec.shared),
     ]
-    lines += [f"shared: {s.name}, one of {list(s.choices)}" for s in spec.shared]
-    if spec.batching == EXACT:
-        lines.append("batching: exact, a row has the bits in every batch that it has alone")
-    elif spec.batching == INEXACT:
-        lines.append(f"batching: inexact, {spec.reason}")
-    else:
-        lines.append(f"batching: none, rows run one after the other: {spec.reason}")
-    by = max(verdict.original.values(), default=0.0)
-    lines.append(
-        "gate: equal to onnxruntime on the original, bit for bit"
-        if by == 0
-        else f"gate: within {by:.2g} of onnxruntime on the original"
-    )
-    return lines

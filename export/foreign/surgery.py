@@ -37,6 +37,13 @@ _MOST_FOLDED = 256
 _SHAPE_ONLY = frozenset(("Shape", "Size"))
 
 
+# onnxruntime chooses between tensors of a few types; others go there and back without a loss.
+_CHOSEN_AS = {
+    "float16": "float32", "bool": "uint8", "int8": "int32", "int16": "int32", "uint16": "int32",
+    "uint32": "int64", "uint64": "int64",
+}  # fmt: skip
+
+
 class Builder:
     """Nodes and initializers of a graph in the making; its own names begin with a tilde."""
 
@@ -55,6 +62,18 @@ class Builder:
         output = output or self.name()
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
+
+    def choose(self, flag: str, one: str, other: str, dtype: str, output: str = "") -> str:
+        """``one`` where ``flag``, else ``other``, both of ``dtype``, bit for bit."""
+        wide = _CHOSEN_AS.get(dtype)
+        if wide is None:
+            return self.node("Where", [flag, one, other], output)
+        one, other = (self.cast(value, wide) for value in (one, other))
+        return self.cast(self.node("Where", [flag, one, other]), dtype, output)
+
+    def cast(self, value: str, dtype: str, output: str = "") -> str:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.node("Cast", [value], output, to=kind)
 
     def constant(self, value: Any, dtype: Any = None) -> str:
         name = self.name()

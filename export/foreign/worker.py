@@ -75,9 +75,15 @@ def _inspect(argument: Any) -> dict[str, Any]:
 
 def _import(argument: Any) -> dict[str, Any]:
     mapping, folder = argument
-    from export.foreign.steps import import_step
+    if mapping.task == "step":
+        from export.foreign import steps
 
-    return {"lines": list(import_step(mapping, folder).lines)}
+        return {"lines": list(steps.import_step(mapping, folder).lines)}
+    if mapping.task == "generate":
+        from export.foreign import generators
+
+        return {"lines": list(generators.import_generator(mapping, folder).lines)}
+    raise ImportRefused(f"{mapping.task!r} is not imported yet")
 
 
 JOBS: Mapping[str, Any] = {"inspect": _inspect, "import": _import}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from service.asgi.calls import CallServer
-from service.asgi.events import Receive, Scope, Send, header
-from service.asgi.grpc import CONTENT_TYPE as GRPC
+from service.asgi.events import NOTES, Asgi, Receive, Scope, Send
 from service.asgi.grpc import GrpcProtocol
 from service.front_end import FrontEndSettings
 from service.services import Services
@@ -17,7 +16,7 @@ class Protocol(typing.Protocol):
     """One way to call over HTTP."""
 
     def speaks(self, scope: Scope) -> bool:
-        """Whether a request is of this protocol, by its path, method and headers."""
+        """Whether a request is of this protocol, by its head alone: path, method, headers."""
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers it, whatever it is."""
@@ -35,22 +34,25 @@ class Application:
     def __init__(
         self, services: Services, settings: FrontEndSettings, others: Sequence[Protocol] = ()
     ) -> None:
-        self._grpc = GrpcProtocol(services.methods, CallServer(services.pipeline, settings))
-        self._others = tuple(others)
+        grpc = GrpcProtocol(services.methods, CallServer(services.pipeline, settings))
+        self._protocols = (grpc, *others)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        content_type = header(scope, b"content-type")
-        if content_type == GRPC or content_type.startswith((GRPC + b"+proto", GRPC + b";")):
-            await self._grpc(scope, receive, send)
-            return
-        for protocol in self._others:
-            if protocol.speaks(scope):
-                await protocol.serve(scope, receive, send)
-                return
-        await _answer_not_found(send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._server_of(scope)(scope, receive, send)
+
+    def _server_of(self, scope: Scope) -> Asgi:
+        notes = scope["extensions"].get(NOTES)
+        if notes is not None and Application in notes:
+            known: Asgi = notes[Application]
+            return known
+        speaking = (protocol.serve for protocol in self._protocols if protocol.speaks(scope))
+        found = next(speaking, _answer_not_found)
+        if notes is not None:
+            notes[Application] = found
+        return found
 
 
-async def _answer_not_found(send: Send) -> None:
+async def _answer_not_found(_: Scope, __: Receive, send: Send) -> None:
     headers = [
         (b"content-type", b"text/plain"),
         (b"content-length", b"%d" % len(_NOT_FOUND)),

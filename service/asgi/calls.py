@@ -9,8 +9,6 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from service.access.codes import Code
-from service.asgi.events import Headers
-from service.asgi.metadata import header_bytes
 from service.asgi.request import Bodies
 from service.engine.errors import RequestError
 from service.front_end import FrontEndSettings
@@ -47,10 +45,10 @@ class CallServer:
         self.settings = settings
         self.bodies = Bodies(settings, pipeline.admission.budget)
 
-    async def serve(self, method: Method, call: OpenCall, headers: Headers) -> None:
-        """headers: as the call brought them."""
+    async def serve(self, method: Method, call: OpenCall, metadata_bytes: int) -> None:
+        """metadata_bytes: of the headers that the call brought, as header_bytes() has it."""
         most = self.settings.max_metadata_bytes
-        if header_bytes(headers) > most:
+        if metadata_bytes > most:
             message = f"metadata size exceeds limit ({most} bytes)"
             await call.end(Status(Code.RESOURCE_EXHAUSTED, message))
             return

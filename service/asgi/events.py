@@ -13,15 +13,24 @@ Headers = list[tuple[bytes, bytes]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-# Of a server that can say whether it has room: an object with has_room() and send_now(body), which
-# sends a part of the response's body where there is.
+# Of a server that can do without waiting: a Direct.
 DIRECT = "http.response.direct"
+# Of a server that knows equal heads of requests (method, path, headers, client): a dict that all
+# requests with this one share, for what the application finds out about it.
+NOTES = "http.request.notes"
 
 
 class Direct(Protocol):
-    def has_room(self) -> bool: ...
+    """Responses without a task that waits."""
 
-    def send_now(self, body: bytes) -> None: ...
+    def has_room(self) -> bool:
+        """Whether send_now() may be called: the response has started, and is read."""
+
+    def send_now(self, body: bytes) -> None:
+        """A part of the response's body."""
+
+    def answer_now(self, start: Event, body: bytes, trailers: Headers) -> bool:
+        """All of a response that has not started; False, and nothing of it, where it must wait."""
 
 
 def header(scope: Scope, name: bytes) -> bytes:

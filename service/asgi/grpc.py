@@ -15,10 +15,21 @@ from google.protobuf.message import Message
 
 from service.access.identity import Metadata
 from service.asgi.calls import CallServer
-from service.asgi.events import DIRECT, Direct, Event, Headers, Receive, Scope, Send, peer_of
-from service.asgi.metadata import binary_values
+from service.asgi.events import (
+    DIRECT,
+    NOTES,
+    Direct,
+    Event,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    header,
+    peer_of,
+)
+from service.asgi.metadata import binary_values, header_bytes
 from service.asgi.request import ENCODINGS, Body
-from service.engine.errors import NotOffered, WrongInput
+from service.engine.errors import NotOffered, RequestError, WrongInput
 from service.rpc.methods import Method
 from service.rpc.status import OK, Status, status_of
 
@@ -33,6 +44,32 @@ def framed(message: Message) -> bytes:
     """With what gRPC puts before it: that it is not compressed, and its length."""
     data: bytes = message.SerializeToString()
     return b"\0" + len(data).to_bytes(4) + data
+
+
+class GrpcHead:
+    """What the head of a call says; of equal heads one serves all calls.
+
+    size: of its headers, as header_bytes() has it. encoding: of its messages. timeout: in seconds,
+    None for none. Raises WrongInput for a head that cannot be read.
+    """
+
+    __slots__ = ("encoding", "metadata", "method", "peer", "size", "timeout")
+
+    def __init__(self, scope: Scope, method: Method) -> None:
+        self.method, self.peer = method, peer_of(scope)
+        self.size = header_bytes(scope["headers"])
+        self.encoding, self.timeout = b"", None  # type: bytes, float | None
+        metadata: list[tuple[str, str | bytes]] = []
+        for name, value in scope["headers"]:
+            if name == b"grpc-timeout":
+                self.timeout = _timeout(value)
+            elif name == b"grpc-encoding":
+                self.encoding = value
+            elif name.endswith(b"-bin"):
+                metadata += ((name.decode("latin-1"), part) for part in binary_values(value))
+            else:
+                metadata.append((name.decode("latin-1"), value.decode("latin-1")))
+        self.metadata: Metadata = tuple(metadata)
 
 
 class GrpcCall:
@@ -51,33 +88,24 @@ class GrpcCall:
         "trailers": True,
     }
 
-    def __init__(self, scope: Scope, method: Method, body: Body, send: Send) -> None:
+    def __init__(self, head: GrpcHead, body: Body, send: Send, direct: Direct | None) -> None:
+        method = head.method
         self.service, self.method = method.service, method.name
         self.is_multiplexed = method.is_multiplexed
-        self.peer = peer_of(scope)
-        self._body, self._send = body, send
-        self._direct: Direct | None = scope["extensions"].get(DIRECT)
+        self.peer, self.metadata = head.peer, head.metadata
+        self._body, self._send, self._direct = body, send, direct
         self._trailers: Headers = []
         self._has_started = False
-        self._encoding, self._until = b"", None  # type: bytes, float | None
-        metadata: list[tuple[str, str | bytes]] = []
-        for name, value in scope["headers"]:
-            if name == b"grpc-timeout":
-                self._until = time.monotonic() + _timeout(value)
-            elif name == b"grpc-encoding":
-                self._encoding = value
-            elif name.endswith(b"-bin"):
-                metadata += ((name.decode("latin-1"), part) for part in binary_values(value))
-            else:
-                metadata.append((name.decode("latin-1"), value.decode("latin-1")))
-        self.metadata: Metadata = metadata
+        self._encoding = head.encoding
+        self._until = None if head.timeout is None else time.monotonic() + head.timeout
 
     def seconds_left(self) -> float | None:
         return None if self._until is None else self._until - time.monotonic()
 
     def set_trailer(self, name: str, value: str) -> None:
         key = name.encode()
-        self._trailers = [pair for pair in self._trailers if pair[0] != key]
+        if self._trailers:
+            self._trailers = [pair for pair in self._trailers if pair[0] != key]
         self._trailers.append((key, value.encode()))
 
     async def read(self) -> bytes | None:
@@ -117,14 +145,20 @@ class GrpcCall:
 
     async def end(self, status: Status, message: Message | None = None) -> None:
         """With the last message, where the call has one."""
-        await self._start()
         body = b"" if message is None else framed(message)
+        trailers = self.end_of(status)
+        if not self._has_started and self._direct is not None:
+            self._has_started = self._direct.answer_now(self.START, body, trailers)
+            if self._has_started:
+                return
+        await self._start()
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        trailers = _OK_TRAILERS if status is OK and not self._trailers else self.end_of(status)
         await self._send({"type": "http.response.trailers", "headers": trailers})
 
     def end_of(self, status: Status) -> Headers:
         """The trailers."""
+        if status is OK:
+            return _OK_TRAILERS + self._trailers
         trailers: Headers = [(b"grpc-status", b"%d" % status.code)]
         if status.message:
             trailers.append((b"grpc-message", quote(status.message, safe=_PLAIN).encode()))
@@ -141,18 +175,36 @@ class GrpcProtocol:
         self._methods = methods
         self._server = server
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = self._server.bodies.of(scope, receive)
-        method = self._methods.get(scope["path"])
-        if method is None:
-            await _refuse_unknown(scope, send)
-            return
+    def speaks(self, scope: Scope) -> bool:
+        content_type = header(scope, b"content-type")
+        return content_type == CONTENT_TYPE or content_type.startswith(
+            (CONTENT_TYPE + b"+proto", CONTENT_TYPE + b";")
+        )
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            call = GrpcCall(scope, method, body, send)
-        except WrongInput as error:
+            head = self._head(scope)
+        except RequestError as error:
             await _end_at_once(send, status_of(error))
             return
-        await self._server.serve(method, call, scope["headers"])
+        body = self._server.bodies.of(head.peer, receive)
+        call = GrpcCall(head, body, send, scope["extensions"].get(DIRECT))
+        await self._server.serve(head.method, call, head.size)
+
+    def _head(self, scope: Scope) -> GrpcHead:
+        """Raises NotOffered or WrongInput."""
+        notes = scope["extensions"].get(NOTES)
+        if notes is not None and GrpcHead in notes:
+            known: GrpcHead = notes[GrpcHead]
+            return known
+        method = self._methods.get(scope["path"])
+        if method is None:
+            path = scope["path"][:200]
+            raise NotOffered(f"there is no method {path}; ask reflection for those there are")
+        head = GrpcHead(scope, method)
+        if notes is not None:
+            notes[GrpcHead] = head
+        return head
 
 
 def _timeout(value: bytes) -> float:
@@ -163,13 +215,7 @@ def _timeout(value: bytes) -> float:
     return int(digits) * _SECONDS[unit]
 
 
-async def _refuse_unknown(scope: Scope, send: Send) -> None:
-    path = scope["path"][:200]
-    error = NotOffered(f"there is no method {path}; ask reflection for those there are")
-    await _end_at_once(send, status_of(error))
-
-
 async def _end_at_once(send: Send, status: Status) -> None:
     call = GrpcCall.__new__(GrpcCall)
-    call._send, call._trailers, call._has_started = send, [], False
+    call._send, call._direct, call._trailers, call._has_started = send, None, [], False
     await call.end(status)

@@ -160,7 +160,7 @@ class HttpCalls:
         except RequestError as error:
             self._pipeline.refuse(call, error)
             return None, status_of(error)
-        body = self._bodies.of(scope, receive)
+        body = self._bodies.of(call.peer, receive)
 
         async def request() -> bytes:
             data: bytes = (await read(body)).SerializeToString()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from service.access.memory_budget import REQUESTS, MemoryBudget, Reservation
-from service.asgi.events import Receive, Scope, peer_of
+from service.asgi.events import Receive
 from service.engine.errors import MessageTooLarge, NotOffered, TimedOut, WrongInput
 from service.front_end import FrontEndSettings
 
@@ -41,8 +41,9 @@ class Bodies:
         self._turns = asyncio.Semaphore(self._at_once)
         self._of_peer: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    def of(self, scope: Scope, receive: Receive) -> Body:
-        return Body(self, peer_of(scope), receive)
+    def of(self, peer: str, receive: Receive) -> Body:
+        """peer: the address of the request's connection."""
+        return Body(self, peer, receive)
 
     @asynccontextmanager
     async def turn(self, peer: str) -> AsyncIterator[None]:

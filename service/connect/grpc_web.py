@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from google.protobuf.message import Message
 
 from service.asgi.calls import CallServer
-from service.asgi.events import Event, Receive, Scope, Send, header
-from service.asgi.grpc import GrpcCall
+from service.asgi.events import DIRECT, Direct, Event, Receive, Scope, Send, header
+from service.asgi.grpc import GrpcCall, GrpcHead
 from service.asgi.request import ENCODINGS, Body
 from service.engine.errors import NotOffered, WrongInput
 from service.rpc.methods import Method
@@ -29,9 +29,11 @@ class GrpcWebCall(GrpcCall):
 
     protocol = "grpc-web"
 
-    def __init__(self, scope: Scope, method: Method, body: Body, send: Send, kind: bytes) -> None:
+    def __init__(
+        self, head: GrpcHead, body: Body, send: Send, direct: Direct | None, kind: bytes
+    ) -> None:
         self._kind = kind
-        super().__init__(scope, method, body, send)
+        super().__init__(head, body, send, direct)
 
     async def _start(self) -> None:
         if not self._has_started:
@@ -61,15 +63,15 @@ class GrpcWebProtocol:
             receive, send = _from_text(receive), _to_text(send)
             scope = {**scope, "extensions": {}}  # nothing passes by ``send``
         answered = kind if kind.endswith(b"+proto") else kind + b"+proto"
-        body = self._server.bodies.of(scope, receive)
         try:
-            method = self._method(scope, kind)
-            call = GrpcWebCall(scope, method, body, send, answered)
+            head = GrpcHead(scope, self._method(scope, kind))
         except (NotOffered, WrongInput) as error:
             await send(_start_of(answered))
             await send({"type": "http.response.body", "body": _end_of(status_of(error))})
             return
-        await self._server.serve(method, call, scope["headers"])
+        body, direct = self._server.bodies.of(head.peer, receive), scope["extensions"].get(DIRECT)
+        call = GrpcWebCall(head, body, send, direct, answered)
+        await self._server.serve(head.method, call, head.size)
 
     def _method(self, scope: Scope, kind: bytes) -> Method:
         """Raises NotOffered or WrongInput."""

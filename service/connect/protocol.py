@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 
 from service.access.codes import Code
 from service.asgi.calls import CallServer
-from service.asgi.events import Receive, Scope, Send, header
+from service.asgi.events import Receive, Scope, Send, header, peer_of
+from service.asgi.metadata import header_bytes
 from service.connect.calls import (
     JSON,
     StreamCall,
@@ -65,7 +66,7 @@ class ConnectProtocol:
                 await answer_whole(send, 400, JSON, error_json(status))
             return
         if call is not None:
-            await self._server.serve(method, call, scope["headers"])
+            await self._server.serve(method, call, header_bytes(scope["headers"]))
 
     async def _call(
         self, scope: Scope, receive: Receive, send: Send, method: Method
@@ -84,7 +85,7 @@ class ConnectProtocol:
         if found is None:
             await _refuse_type(send, is_stream, method)
             return None
-        whole = self._server.bodies.of(scope, receive)
+        whole = self._server.bodies.of(peer_of(scope), receive)
         if is_stream:
             return StreamCall(scope, method, send, found, whole)
         encoding = encoding_of(header(scope, b"content-encoding"))

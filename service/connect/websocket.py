@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from service.asgi.calls import CallServer
 from service.asgi.cors import Origins
 from service.asgi.events import Receive, Scope, Send, header
+from service.asgi.metadata import header_bytes
 from service.asgi.websocket import (
     NORMAL_CLOSE,
     VERSION,
@@ -157,7 +158,7 @@ class WebSocketProtocol:
             await _refuse(send, error)
             return
         try:
-            await self._server.serve(method, call, scope["headers"])
+            await self._server.serve(method, call, header_bytes(scope["headers"]))
             await call.wait_closed()
         finally:
             call.stop_reading()

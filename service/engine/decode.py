@@ -183,7 +183,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
                 self.model.end_id,
                 request.min_tokens,
             )
-        stream.is_plain = not (stream.stops or stream.adjustments or request.top)
+        stream.is_plain = not (stream.stops or stream.adjustments or request.top or request.watch)
         return stream
 
     def _search(self, request: GenerateRequest, beam: Beam) -> BeamSearch:
@@ -336,6 +336,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
             log_probability,
             stream.sample,
             self._likeliest(stream.row, request.top) if request.top else (),
+            self._watched(stream.row, request.watch) if request.watch else b"",
         )
         if stream.adjustments:
             stream.adjustments.follow(token, *self._rows(stream), stream.made)
@@ -385,6 +386,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
             held=stream.stops.held if stream.stops else (),
             counts=dict(stream.adjustments.counts) if stream.adjustments else {},
             state=state,
+            changed=resumed.changed if resumed else "",
         )
 
     def _where(self, stream: DecodeSequence, request: GenerateRequest) -> tuple[int, State] | None:

@@ -221,7 +221,8 @@ class OnlineTagEngine(TokenEngine[PushedSequence, TagRequest]):
         stream.log_probability += log_probability
         top = self._likeliest(stream.row, request.top) if request.top else ()
         text = self.model.pieces[0][label]
-        stream.sink.put(TokenMade(label, text, position, log_probability, 0, top))
+        state = self._watched(stream.row, request.watch) if request.watch else b""
+        stream.sink.put(TokenMade(label, text, position, log_probability, 0, top, state))
         every = request.checkpoints.every
         if every and stream.made % every == 0:
             stream.sink.put(self._checkpoint(stream))

@@ -119,6 +119,17 @@ class ResumePolicy:
 NO_CHECKPOINTS = ResumePolicy()
 
 
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What of a row's state comes beside each token.
+
+    tensors: names of carried tensors of one axis. units: indices into each, or all of them.
+    """
+
+    tensors: tuple[str, ...]
+    units: NDArray[Any] | slice
+
+
 @dataclass(frozen=True)
 class GenerateRequest:
     """Generate: a stream of tokens, or ``samples`` of them that share what prefills them.
@@ -128,7 +139,7 @@ class GenerateRequest:
     first_sample: the number of the first sample. top: how many of the likeliest tokens
     come beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
-    arrived: when it came, on the engine's clock in seconds.
+    arrived: when it came, on the engine's clock in seconds. watch: of the state, beside each token.
     """
 
     tokens: tuple[Any, ...]
@@ -143,6 +154,7 @@ class GenerateRequest:
     beam: Beam | None = None
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: Snapshot | None = None
+    watch: Watch | None = None
 
     @property
     def streams(self) -> int:
@@ -176,13 +188,15 @@ class TagRequest:
     """StreamTag: a stream whose tokens its caller pushes, each answered with its label.
 
     arrived: when it came, on the engine's clock in seconds. top: how many of the
-    likeliest labels are reported beside each. resumed: where an earlier stream was.
+    likeliest labels are reported beside each. resumed: where an earlier stream was. watch: of the
+    state, beside each token.
     """
 
     arrived: float
     top: int = 0
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: TagSnapshot | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +227,7 @@ class ForecastRequest:
     seed: int
     arrived: float
 
-    # A forecast is short: who loses one asks for it anew, with the same seed.
+    # It goes on by being drawn anew, which the engine does not notice (decision 0067).
     checkpoints: ClassVar[ResumePolicy] = NO_CHECKPOINTS
     resumed: ClassVar[None] = None
 
@@ -255,7 +269,9 @@ class ValueMade:
 class TokenMade:
     """text: what the token adds; the part before a stop text where one follows.
 
-    top: the likeliest tokens with their log-probabilities, the likeliest first.
+    top: the likeliest tokens with their log-probabilities, the likeliest first. state: what was
+    watched of the state that it was drawn from, or of a label's after its token was read: float16,
+    little-endian.
     """
 
     token: int
@@ -264,6 +280,7 @@ class TokenMade:
     log_probability: float
     sample: int = 0
     top: tuple[tuple[int, float], ...] = ()
+    state: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -275,6 +292,7 @@ class Snapshot:
     delivered: of them, how many the caller has got. held: drawn, and held back since they
     may become a stop text. counts: how often each token was made, where a penalty asks.
     tokens: of the request, where prefill must be done again or a penalty asks; else empty.
+    changed: digest of all changes that callers made to its state; empty for none.
     """
 
     sampling: Sampling
@@ -290,6 +308,7 @@ class Snapshot:
     held: tuple[TokenMade, ...]
     counts: Mapping[int, int]
     state: State
+    changed: str = ""
 
     @property
     def next_position(self) -> int:

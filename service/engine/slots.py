@@ -6,6 +6,8 @@ writes beside it is always here.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +21,9 @@ from service.engine.rng import BLOCK, uniform_block
 from service.step_buffers import StepBuffers
 
 Array = NDArray[Any]
+
+# Arrays of rows from which on they are mapped.
+_MAPPED_BYTES = 1 << 20
 
 
 class StateStore(Protocol):
@@ -34,7 +39,7 @@ class StateStore(Protocol):
         """After a step: what it wrote is what the next one reads."""
 
     def clear(self) -> None:
-        """Zero every row."""
+        """Zero every row that a step has written."""
 
     def current(self) -> Mapping[str, Array]:
         """The state the next step reads, (capacity, …) by name."""
@@ -55,6 +60,17 @@ class StateStore(Protocol):
         """Row ``last`` moves into ``row``; its old place reads as zeros."""
 
 
+def _unwritten_zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """Large ones take no memory before they are written: the sources of most rows never are.
+
+    The C library's zeros would where it has memory to use again, which it must clear.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _MAPPED_BYTES:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+
+
 class HostStateStore:
     """State in host memory, which a step on the CPU reads and writes in place.
 
@@ -63,7 +79,7 @@ class HostStateStore:
 
     def __init__(self, state: Sequence[StateTensor], capacity: int) -> None:
         def rows_of(spec: StateTensor) -> Array:
-            return np.zeros((capacity, *spec.shape), spec.dtype)
+            return _unwritten_zeros((capacity, *spec.shape), spec.dtype)
 
         self._fixed = {s.name: rows_of(s) for s in state if not s.carried}
         self._carried = tuple({s.name: rows_of(s) for s in state if s.carried} for _ in range(2))
@@ -77,8 +93,9 @@ class HostStateStore:
         self.side = 1 - self.side
 
     def clear(self) -> None:
-        for rows in self._everything():
-            rows[:] = 0
+        for side in self._carried:
+            for rows in side.values():
+                rows[:] = 0
 
     def _everything(self) -> tuple[Array, ...]:
         return (*self._fixed.values(), *(r for side in self._carried for r in side.values()))
@@ -155,10 +172,9 @@ class StepSlots:
         return StepBuffers({**self.controls, **read}, {**self.outputs, **written})
 
     def clear(self) -> None:
-        """Zero every row of every array."""
-        for side in self.sides():
-            for rows in (*side.inputs.values(), *side.outputs.values()):
-                rows[:] = 0
+        """Zero every row of what a step has read or written."""
+        for rows in (*self.controls.values(), *self.outputs.values()):
+            rows[:] = 0
         self.rows.clear()
 
     def seed(self, row: int, seed: int, sample: int, position: int) -> None:

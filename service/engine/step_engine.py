@@ -28,6 +28,7 @@ from service.engine.requests import (
     Sampling,
     Sink,
     State,
+    Watch,
 )
 from service.engine.scheduler import (
     Phase,
@@ -550,6 +551,14 @@ class TokenEngine(StepEngine[Stream, Request]):
 
     def _note_input(self, stream: Stream) -> None:
         stream.token = int(self.slots.controls["token"][stream.row])
+
+    def _watched(self, row: int, watch: Watch) -> bytes:
+        """What the step that was just run left of a row's state, as TokenMade has it."""
+        state = self.slots.save_carried(row)
+        values = np.concatenate([state[name][watch.units] for name in watch.tensors])
+        with np.errstate(over="ignore"):  # beyond float16 it is infinite
+            packed: bytes = values.astype("<f2").tobytes()
+        return packed
 
     def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
         known = self.slots.log_probabilities[row]

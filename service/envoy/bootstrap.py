@@ -77,9 +77,10 @@ def bootstrap(
     module: str,
     heap_bytes: int,
     tls: Any | None = None,
+    shares_port: bool = False,
 ) -> dict[str, Any]:
     """host: an IP address. module: pyvoy's, a shared library. heap_bytes: near which load is shed.
-    tls: of the listener."""
+    tls: of the listener. shares_port: with other Envoys of the same service."""
     chain: dict[str, Any] = {
         "filters": [
             {
@@ -111,7 +112,7 @@ def bootstrap(
             }
         ],
         # Two servers on one port would split the calls between them in silence.
-        "enable_reuse_port": False,
+        "enable_reuse_port": shares_port,
     }
     return {
         # Whoever gets secrets has to have a name.

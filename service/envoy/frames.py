@@ -12,17 +12,20 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from enum import IntEnum
 from typing import Any
 
 HEAD = struct.Struct("<IIB")
 CREDIT_BYTES = struct.Struct("<I")
+_ANSWER_HEAD = struct.Struct("<II")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Kind(IntEnum):
-    """Those of the relay first, then those of the service, then those of both."""
+class Kind:
+    """Those of the relay first, then those of the service, then those of both.
+
+    No enum: each frame is compared with several, and a member of one is ten times as slow to find.
+    """
 
     LISTENING = 0  # its port, as lines
     OPEN = 1  # a call, as opening() writes it
@@ -36,17 +39,37 @@ class Kind(IntEnum):
     RESET = 9  # the response cannot be finished
     STOP = 10  # Envoy ends
     CREDIT = 11  # CREDIT_BYTES of a call's body were taken
+    ANSWER = 12  # a whole response with trailers, as answer() writes it
 
 
 # Of a response's body, and of a request's: what may be under way. A response's counts against what
 # a reader that has stopped leaves unread.
 RESPONSE_WINDOW, REQUEST_WINDOW = 16_384, 65_536
+# What each part of a response counts for beside its bytes: until it is taken, the objects around it
+# take more memory than a token does.
+PART_BYTES = 256
 # Share of a window from which on taken bytes are credited.
 CREDIT_SHARE = 0.5
 
 
-def frame(call: int, kind: Kind, payload: bytes = b"") -> bytes:
+def frame(call: int, kind: int, payload: bytes = b"") -> bytes:
     return HEAD.pack(len(payload), call, kind) + payload
+
+
+def answer(call: int, start: bytes, body: bytes, trailers: bytes) -> bytes:
+    """start, trailers: as the payloads of START and TRAILERS."""
+    first, last = len(start), len(trailers)
+    size = _ANSWER_HEAD.size + first + last + len(body)
+    head = HEAD.pack(size, call, Kind.ANSWER) + _ANSWER_HEAD.pack(first, last)
+    return b"".join((head, start, trailers, body))
+
+
+def parts_of_answer(payload: bytes) -> tuple[bytes, bytes, bytes]:
+    """(start, body, trailers)"""
+    first, last = _ANSWER_HEAD.unpack_from(payload)
+    start, trailers = _ANSWER_HEAD.size, _ANSWER_HEAD.size + first
+    body = trailers + last
+    return payload[start:trailers], payload[body:], payload[trailers:body]
 
 
 def lines_of(*fields: bytes, headers: Headers = ()) -> bytes:

@@ -6,17 +6,20 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
-from service.asgi.events import DIRECT, Asgi, Event, Scope
+from service.asgi.events import DIRECT, NOTES, Asgi, Event, Headers, Scope
 from service.envoy.frames import (
     CREDIT_BYTES,
     CREDIT_SHARE,
+    PART_BYTES,
     REQUEST_WINDOW,
     RESPONSE_WINDOW,
     FrameReader,
     FrameWriter,
     Kind,
+    answer,
     frame,
     headers_of,
     lines_of,
@@ -29,6 +32,8 @@ _LEAST_UNREAD_BYTES = 16_384
 # For HTTP's callers, whatever they speak: 503, once more and elsewhere if need be.
 _NO_ROOM = lines_of(b"503", b"0", headers=[(b"retry-after", b"1")])
 _DISCONNECT: Event = {"type": "http.disconnect"}
+# Of heads of requests that are known again when they come once more, and the longest of them.
+_KNOWN_HEADS, _MOST_HEAD_BYTES = 256, 1024
 
 
 class _Call:
@@ -106,8 +111,17 @@ class _Call:
         return self._credit > 0
 
     def send_now(self, body: bytes) -> None:
-        self._credit -= len(body)
+        self._credit -= len(body) + PART_BYTES
         self._link.post(frame(self._number, Kind.DATA, body))
+
+    def answer_now(self, start: Event, body: bytes, trailers: Headers) -> bool:
+        if self.has_started or len(body) > RESPONSE_WINDOW:
+            return False
+        self.has_started = True
+        payload = lines_of(headers=trailers)
+        self._link.post(answer(self._number, _start_of(start), body, payload))
+        self._link.forget(self._number)
+        return True
 
     async def send(self, event: Event) -> None:
         """Waits while the caller has not taken what was sent before."""
@@ -117,12 +131,7 @@ class _Call:
         elif kind == "http.response.start":
             self._has_trailers = event.get("trailers", False)
             self.has_started = True
-            payload = lines_of(
-                b"%d" % event["status"],
-                b"1" if self._has_trailers else b"0",
-                headers=event["headers"],
-            )
-            self._link.post(frame(self._number, Kind.START, payload))
+            self._link.post(frame(self._number, Kind.START, _start_of(event)))
         elif kind == "http.response.trailers":
             payload = lines_of(headers=event["headers"])
             self._end(Kind.TRAILERS, payload)
@@ -146,15 +155,14 @@ class _Call:
 
     async def _send_part(self, body: bytes) -> None:
         await self._wait_for_room()
-        self._credit -= len(body)
-        self._link.post(frame(self._number, Kind.DATA, body))
+        self.send_now(body)
 
     async def _wait_for_room(self) -> None:
         while self._credit <= 0:
             self._room = self._link.loop.create_future()
             await self._room
 
-    def _end(self, kind: Kind, payload: bytes) -> None:
+    def _end(self, kind: int, payload: bytes) -> None:
         self._link.post(frame(self._number, kind, payload))
         self._link.forget(self._number)
 
@@ -173,6 +181,8 @@ class Link(asyncio.Protocol):
         self._most_unread = most_unread
         self.unread = 0
         self._calls: dict[int, _Call] = {}
+        # Calls of one connection mostly begin alike.
+        self._known_head = lru_cache(_KNOWN_HEADS)(_head)
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
 
@@ -195,8 +205,9 @@ class Link(asyncio.Protocol):
 
     def _open(self, number: int, payload: bytes) -> None:
         call = self._calls[number] = _Call(self, number)
-        scope = _scope(payload)
-        scope["extensions"][DIRECT] = call
+        head = _head if len(payload) > _MOST_HEAD_BYTES else self._known_head
+        scope, extensions = head(payload)
+        scope = {**scope, "extensions": {**extensions, DIRECT: call}}
         call.task = self.loop.create_task(self._serve(call, number, scope))
 
     def _hand(self, call: _Call, number: int, kind: int, payload: bytes) -> None:
@@ -250,11 +261,17 @@ class Link(asyncio.Protocol):
         self.post(frame(0, Kind.STOP))
 
 
-def _scope(payload: bytes) -> Scope:
+def _start_of(event: Event) -> bytes:
+    status, trailers = b"%d" % event["status"], b"1" if event.get("trailers") else b"0"
+    return lines_of(status, trailers, headers=event["headers"])
+
+
+def _head(payload: bytes) -> tuple[Scope, dict[str, dict[object, object]]]:
+    """A request's scope without its extensions, and those that requests with this head share."""
     parts = payload.split(b"\n")
     method, raw_path, query, version, scheme, host, port = parts[:7]
     path = raw_path.decode("latin-1")
-    return {
+    scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.5"},
         "http_version": version.decode(),
@@ -267,5 +284,5 @@ def _scope(payload: bytes) -> Scope:
         "headers": headers_of(parts, 7),
         "client": (host.decode(), int(port)) if host else None,
         "server": None,
-        "extensions": {"http.response.trailers": {}},
     }
+    return scope, {"http.response.trailers": {}, NOTES: {}}

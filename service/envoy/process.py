@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import threading
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from service.asgi.events import Asgi
 from service.envoy.installation import Installation
@@ -22,8 +23,42 @@ _STOP_SECONDS = 5.0
 _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+class Backend(Protocol):
+    """Serves the calls of one Envoy at a time, over a socket to the relay within it.
+
+    kind: of the socket. variables: of the relay's environment.
+    """
+
+    kind: socket.SocketKind
+    variables: Mapping[str, str]
+
+    async def attach(self, relay: socket.socket, listening: Callable[[int], None]) -> None:
+        """A new Envoy. listening: to be called with its port once it takes connections."""
+
+    async def end_all(self, seconds: float) -> None:
+        """End every call within so many seconds, then Envoy."""
+
+
+class AppBackend:
+    """A Backend of one application in this process. most_unread: as Link has it."""
+
+    kind = socket.SOCK_STREAM
+    variables: Mapping[str, str] = {}
+
+    def __init__(self, app: Asgi, most_unread: int) -> None:
+        self._app, self._most_unread = app, most_unread
+
+    async def attach(self, relay: socket.socket, listening: Callable[[int], None]) -> None:
+        _, self._link = await asyncio.get_running_loop().create_connection(
+            lambda: Link(self._app, listening, self._most_unread), sock=relay
+        )
+
+    async def end_all(self, seconds: float) -> None:
+        await self._link.end_all(seconds)
+
+
 class EnvoyProcess:
-    """app: serves its calls. config: as bootstrap() makes it. most_unread: as Link has it.
+    """backend: serves its calls. config: as bootstrap() makes it.
 
     ended: its exit code, once it has ended; below 0 for a signal.
     """
@@ -32,12 +67,11 @@ class EnvoyProcess:
         self,
         installation: Installation,
         config: dict[str, Any],
-        app: Asgi,
-        most_unread: int,
+        backend: Backend,
         log: EnvoyLog,
     ) -> None:
         self._installation, self._config = installation, config
-        self._app, self._most_unread, self._log = app, most_unread, log
+        self._backend, self._log = backend, log
         self._loop = asyncio.get_running_loop()
         self._listening: asyncio.Future[int] = self._loop.create_future()
         self.ended: asyncio.Future[int] = self._loop.create_future()
@@ -46,13 +80,11 @@ class EnvoyProcess:
     async def start(self, seconds: float) -> int | None:
         """The port that it listens on; None where it does not within ``seconds``: it is killed
         then, if it still runs."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, self._backend.kind)
         with theirs:
             self._child = self._spawn(theirs)
         self._has_begun = True
-        _, self._link = await self._loop.create_connection(
-            lambda: Link(self._app, self._set_port, self._most_unread), sock=ours
-        )
+        await self._backend.attach(ours, self._set_port)
         self._threads = [
             threading.Thread(target=work, name="envoy", daemon=True)
             for work in (self._watch, self._read_log)
@@ -77,7 +109,7 @@ class EnvoyProcess:
 
     async def stop(self, seconds: float) -> None:
         """End every call within so many seconds, and Envoy once what was written has left."""
-        await self._link.end_all(seconds)
+        await self._backend.end_all(seconds)
         await asyncio.wait((self.ended,), timeout=_STOP_SECONDS)
         if self.is_running:
             self._child.kill()
@@ -89,7 +121,7 @@ class EnvoyProcess:
             thread.join(1.0)
 
     def _spawn(self, relay: socket.socket) -> subprocess.Popen[bytes]:
-        environment = self._installation.environment()
+        environment = self._installation.environment() | dict(self._backend.variables)
         environment[SOCKET_VARIABLE] = str(relay.fileno())
         command = [
             self._installation.program,

@@ -13,11 +13,12 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from service.envoy.frames import (
     CREDIT_BYTES,
     CREDIT_SHARE,
+    PART_BYTES,
     REQUEST_WINDOW,
     RESPONSE_WINDOW,
     FrameReader,
@@ -26,15 +27,19 @@ from service.envoy.frames import (
     frame,
     headers_of,
     lines_of,
+    parts_of_answer,
 )
 
-# The descriptor of the socket, in the environment.
-SOCKET_VARIABLE = "UNROLL_RELAY_SOCKET"
+# The descriptor of the socket, in the environment; and, where several workers are behind it, that
+# it brings sockets to them instead of calls' frames (service/envoy/balancer.py).
+SOCKET_VARIABLE, WORKERS_VARIABLE = "UNROLL_RELAY_SOCKET", "UNROLL_RELAY_WORKERS"
 # Between looks whether the callers of calls that send nothing have left, and how many calls are
-# looked at each time: those that wait take turns, and any number of them costs no more.
-_LOOK_SECONDS, _LOOKS_AT_ONCE = 0.02, 32
+# looked at each time: those that wait take turns, and any number of them costs no more. Most calls
+# are soon over, and a look costs a tenth of one: those that came since the look before the last are
+# left out.
+_LOOK_SECONDS, _LOOKS_AT_ONCE = 0.05, 64
 # From the last frame to Envoy's end: what it was handed is written meanwhile.
-_LINGER_SECONDS = 0.2
+LINGER_SECONDS = 0.2
 # Envoy begins to listen once the application has started.
 _LISTEN_POLL_SECONDS = 0.01
 
@@ -43,6 +48,19 @@ RESET = "the response cannot be finished"
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+Scope = dict[str, Any]
+
+
+class ServiceLost(ConnectionAbortedError):
+    """What served a call ended before the call did.
+
+    has_trailers: whether the response that has started ends with trailers; None for one that has
+    not.
+    """
+
+    def __init__(self, has_trailers: bool | None) -> None:
+        super().__init__(RESET)
+        self.has_trailers = has_trailers
 
 
 class _Call:
@@ -56,7 +74,8 @@ class _Call:
     def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
         self._relay, self._number = relay, number
         self._receive, self._send = receive, send
-        self._credit, self._taken, self._has_trailers = REQUEST_WINDOW, 0, False
+        self._credit, self._taken = REQUEST_WINDOW, 0
+        self._has_trailers: bool | None = None  # until the response starts
         self.ended: asyncio.Future[None] = relay.loop.create_future()
         self._is_listening = False  # not while the service must take what it has first
         self._is_read = False  # the whole request
@@ -118,32 +137,44 @@ class _Call:
         self._has_trailers = event["trailers"]
         self._put(event)
 
-    def write(self, body: bytes, has_more: bool) -> None:
-        self._put({"type": "http.response.body", "body": body, "more_body": has_more}, len(body))
-        if not (has_more or self._has_trailers):
+    def write(self, body: bytes) -> None:
+        """A part, with more to come."""
+        self._has_sent = True
+        sent = self._send({"type": "http.response.body", "body": body, "more_body": True})
+        size = len(body) + PART_BYTES
+        if isinstance(sent, asyncio.Future):
+            sent.add_done_callback(lambda sent: self._sent(sent, size))
+        else:
+            self._take(size)
+
+    def write_last(self, body: bytes) -> None:
+        self._put({"type": "http.response.body", "body": body, "more_body": False})
+        if not self._has_trailers:
             self.end()
+
+    def answer(self, payload: bytes) -> None:
+        """All of it; what ends a body is taken at once."""
+        start, body, trailers = parts_of_answer(payload)
+        self._put(_start(start))
+        self._put({"type": "http.response.body", "body": body, "more_body": False})
+        self.end_with_trailers(trailers)
 
     def end_with_trailers(self, payload: bytes) -> None:
         self._put(_trailers(payload))
         self.end()
 
-    def _put(self, event: dict[str, Any], size: int = 0) -> None:
-        """size: of what the service may send as much again of, once it was taken."""
+    def _put(self, event: dict[str, Any]) -> None:
+        """What is taken at once: all but parts with more to come."""
         self._has_sent = True
-        sent = self._send(event)
-        if isinstance(sent, asyncio.Future):
-            sent.add_done_callback(lambda sent: self._sent(sent, size))
-        elif size:
-            self._take(size)
+        self._send(event)
 
     def _sent(self, sent: asyncio.Future[None], size: int) -> None:
         if sent.cancelled():
             return
-        if sent.exception() is not None:
-            if not self.ended.done():
-                self._leave()
-        elif size:
+        if sent.exception() is None:
             self._take(size)
+        elif not self.ended.done():
+            self._leave()
 
     def _take(self, size: int) -> None:
         """The caller, or Envoy for it, has taken so much."""
@@ -159,6 +190,11 @@ class _Call:
     def reset(self) -> None:
         if not self.ended.done():
             self.ended.set_exception(ConnectionAbortedError(RESET))
+
+    def lose(self) -> None:
+        """Nobody serves it any more."""
+        if not self.ended.done():
+            self.ended.set_exception(ServiceLost(self._has_trailers))
 
 
 # Most responses begin and end alike.
@@ -182,19 +218,29 @@ def _trailers(payload: bytes) -> dict[str, Any]:
 
 
 class Relay(asyncio.Protocol):
-    """All calls of this process, over one socket."""
+    """All calls of one service, over one socket.
 
-    def __init__(self) -> None:
+    ended: called once the service has ended, or is about to.
+    """
+
+    def __init__(self, ended: Callable[[], object]) -> None:
         self.loop = asyncio.get_running_loop()
-        self._calls: dict[int, _Call] = {}
+        self.calls: dict[int, _Call] = {}
+        self._ended = ended
         self._last = 0
         self._reader, self._writer = FrameReader(), FrameWriter(self.loop)
         self.post = self._writer.post
         self._turns: deque[_Call] = deque()  # to be looked at
+        # Since the last look, and between that and the one before.
+        self._new: list[_Call] = []
+        self._young: list[_Call] = []
+        self._is_looking = False
 
     def _look(self) -> None:
         """For the callers of calls, again and again while there are any."""
         looked = 0
+        self._turns.extend(self._young)
+        self._young, self._new = self._new, []
         for _ in range(len(self._turns)):
             call = self._turns.popleft()
             if call.ended.done():
@@ -204,31 +250,35 @@ class Relay(asyncio.Protocol):
             looked += 1
             if looked == _LOOKS_AT_ONCE:
                 break
-        if self._turns:
+        if self._turns or self._young:
             self.loop.call_later(_LOOK_SECONDS, self._look)
+        else:
+            self._is_looking = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._writer.connect(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        _end_envoy()
+        self._ended()
 
     def data_received(self, data: bytes) -> None:
         for number, kind, payload in self._reader.feed(data):
-            if (call := self._calls.get(number)) is not None:
+            if (call := self.calls.get(number)) is not None:
                 self._hand(call, kind, payload)
             elif kind == Kind.STOP:
-                self.loop.call_later(_LINGER_SECONDS, _end_envoy)
+                self.loop.call_later(LINGER_SECONDS, self._ended)
 
     def _hand(self, call: _Call, kind: int, payload: bytes) -> None:
         if call.ended.done():
             return
         if kind == Kind.DATA:
-            call.write(payload, True)
+            call.write(payload)
+        elif kind == Kind.ANSWER:
+            call.answer(payload)
         elif kind == Kind.START:
             call.start(payload)
         elif kind == Kind.DATA_END:
-            call.write(payload, False)
+            call.write_last(payload)
         elif kind == Kind.TRAILERS:
             call.end_with_trailers(payload)
         elif kind == Kind.CREDIT:
@@ -236,23 +286,21 @@ class Relay(asyncio.Protocol):
         else:
             call.reset()
 
-    async def serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._last = number = (self._last + 1) & 0xFFFF_FFFF
-        call = self._calls[number] = _Call(self, number, receive, send)
+        call = self.calls[number] = _Call(self, number, receive, send)
         self.post(frame(number, Kind.OPEN, _opening(scope)))
         call.listen()
-        if not self._turns:
+        if not self._is_looking:
+            self._is_looking = True
             self.loop.call_later(_LOOK_SECONDS, self._look)
-        self._turns.append(call)
+        self._new.append(call)
         try:
             await call.ended
         finally:
-            del self._calls[number]
+            del self.calls[number]
 
-    async def tell_port(self) -> None:
-        """Once Envoy listens."""
-        while (port := _listening_port()) is None:
-            await asyncio.sleep(_LISTEN_POLL_SECONDS)
+    def tell_port(self, port: int) -> None:
         self.post(frame(0, Kind.LISTENING, b"%d" % port))
 
 
@@ -285,29 +333,55 @@ def _listening_port() -> int | None:
     return None
 
 
-def _end_envoy() -> None:
+def end_envoy() -> None:
     """Signals are blocked here, so that those meant for the service, which drains first, do not
     end Envoy."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-_relay: Relay | None = None
+class Server(Protocol):
+    """What serves the calls that Envoy hands over, as ASGI has it."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def tell_port(self, port: int) -> None:
+        """That Envoy listens, and where."""
 
 
-async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+async def _tell_port(server: Server) -> None:
+    """Once Envoy listens."""
+    while (port := _listening_port()) is None:
+        await asyncio.sleep(_LISTEN_POLL_SECONDS)
+    server.tell_port(port)
+
+
+_server: Server | None = None
+
+
+async def _begin() -> Server:
+    connection = socket.socket(fileno=int(os.environ[SOCKET_VARIABLE]))
+    if WORKERS_VARIABLE in os.environ:
+        # Imported late: with one service there is nothing to choose.
+        from service.envoy.balancer import Balancer
+
+        return Balancer(connection)
+    loop = asyncio.get_running_loop()
+    _, relay = await loop.create_connection(lambda: Relay(end_envoy), sock=connection)
+    return relay
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """What Envoy calls."""
-    global _relay
+    global _server
     if scope["type"] == "lifespan":
         await receive()
-        connection = socket.socket(fileno=int(os.environ[SOCKET_VARIABLE]))
-        loop = asyncio.get_running_loop()
-        _, _relay = await loop.create_connection(Relay, sock=connection)
-        telling = loop.create_task(_relay.tell_port())
+        _server = server = await _begin()
+        telling = asyncio.get_running_loop().create_task(_tell_port(server))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         telling.cancel()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    assert _relay is not None, "the application has started"
-    await _relay.serve(scope, receive, send)
+    assert _server is not None, "the application has started"
+    await _server.serve(scope, receive, send)

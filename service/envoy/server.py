@@ -11,11 +11,10 @@ from contextlib import suppress
 from typing import Any
 
 from service.access.tls import Credentials
-from service.asgi.events import Asgi
 from service.envoy.bootstrap import bootstrap, tls_socket
 from service.envoy.installation import find
 from service.envoy.log_lines import EnvoyLog
-from service.envoy.process import EnvoyProcess
+from service.envoy.process import Backend, EnvoyProcess
 from service.envoy.secrets import SecretFiles
 from service.front_end import AddressInUse, FrontEndSettings
 
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 # Until Envoy listens.
 _START_SECONDS = 20.0
 # Of Envoy's memory, what of requests may wait unread in this process; as much may wait in Envoy.
-_UNREAD_SHARE = 0.25
+UNREAD_SHARE = 0.25
 # For calls that hold no request any more, such as a watcher's, to end by themselves.
 _LAST_SECONDS = 0.2
 # Where it ends by itself it is started again at once, then after a pause that doubles. After so
@@ -36,29 +35,31 @@ _FIRST_PAUSE_SECONDS, _MOST_ENDS, _LASTING_SECONDS = 0.1, 6, 60.0
 class EnvoyServer:
     """A FrontEnd.
 
-    credentials: None for no TLS. heap_bytes: near which Envoy sheds load. restarted: called for
-    each time that it is started again. lost: called once it is given up; the service cannot be
-    reached then.
+    backend: serves its calls. credentials: None for no TLS. heap_bytes: near which Envoy sheds
+    load. restarted: called for each time that it is started again. lost: called once it is given
+    up; the service cannot be reached then. shares_port: with others of its kind.
 
     Raises EnvoyMissing.
     """
 
     def __init__(
         self,
-        app: Asgi,
+        backend: Backend,
         settings: FrontEndSettings,
         credentials: Credentials | None,
         heap_bytes: int,
         restarted: Callable[[], object],
         lost: Callable[[], object],
+        shares_port: bool = False,
     ) -> None:
         self.port = 0
         self.is_listening = False
-        self._app = app
+        self._backend = backend
         self._settings = settings
         self._credentials = credentials
         self._heap_bytes = heap_bytes
         self._restarted, self._lost = restarted, lost
+        self._shares_port = shares_port
         self._installation = find()
         self._log = EnvoyLog()
         self._secrets: SecretFiles | None = None
@@ -67,7 +68,7 @@ class EnvoyServer:
 
     async def start(self) -> None:
         """Raises AddressInUse."""
-        self._host, self.port = _address(self._settings.address)
+        self._host, self.port = _address(self._settings.address, self._shares_port)
         try:
             if self._credentials:
                 self._secrets = _secret_files(self._credentials)
@@ -97,10 +98,15 @@ class EnvoyServer:
         """Raises AddressInUse."""
         module = self._installation.module
         config = bootstrap(
-            self._settings, self._host, self.port, module, self._heap_bytes, self._tls()
+            self._settings,
+            self._host,
+            self.port,
+            module,
+            self._heap_bytes,
+            self._tls(),
+            self._shares_port,
         )
-        most_unread = int(_UNREAD_SHARE * self._heap_bytes)
-        process = EnvoyProcess(self._installation, config, self._app, most_unread, self._log)
+        process = EnvoyProcess(self._installation, config, self._backend, self._log)
         self._process = process
         port = await process.start(_START_SECONDS)
         if port is None:
@@ -165,8 +171,11 @@ def _secret_files(credentials: Credentials) -> SecretFiles:
         ) from error
 
 
-def _address(address: str) -> tuple[str, int]:
-    """An IP address and a port that can be listened on. Raises AddressInUse."""
+def _address(address: str, is_shared: bool) -> tuple[str, int]:
+    """An IP address and a port that can be listened on. is_shared: by others of this service.
+
+    Raises AddressInUse.
+    """
     name, _, number = address.rpartition(":")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
@@ -177,6 +186,8 @@ def _address(address: str) -> tuple[str, int]:
         )[0]
         with socket.socket(family, kind, protocol) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_shared:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             tried.bind(place)
     except OSError as error:
         raise AddressInUse(

@@ -28,7 +28,7 @@ _BODIES_SHARE = 0.5
 
 
 class GrpcServer:
-    """credentials: None for no TLS.
+    """credentials: None for no TLS. shares_port: with other processes of the same service.
 
     Raises AddressInUse.
     """
@@ -38,12 +38,13 @@ class GrpcServer:
         services: Services,
         settings: FrontEndSettings,
         credentials: grpc.ServerCredentials | None = None,
+        shares_port: bool = False,
     ) -> None:
         pipeline = services.pipeline
         budget = pipeline.admission.budget
         most_bodies = max(1, int(_BODIES_SHARE * budget.limit) // settings.max_message_bytes)
         bodies = Bodies(most_bodies, settings.body_seconds)
-        self._server = grpc.aio.server(options=_options(settings))
+        self._server = grpc.aio.server(options=_options(settings, shares_port))
         self._server.add_generic_rpc_handlers(
             (MethodHandlers(services.methods, pipeline, bodies, settings.stall_seconds),)
         )
@@ -76,7 +77,7 @@ class GrpcServer:
                 await self._server.stop(0.2 if is_drained else None)
 
 
-def _options(settings: FrontEndSettings) -> list[tuple[str, int]]:
+def _options(settings: FrontEndSettings, shares_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # The limit and where grpc begins to refuse by chance are one, so that none is by chance.
@@ -101,5 +102,5 @@ def _options(settings: FrontEndSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", round(_LEAST_PING_SECONDS * 1000)),
         # Two servers on one port would split the calls between them in silence.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
     ]

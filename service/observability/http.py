@@ -15,9 +15,7 @@ import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry
-
-from service.observability.pages import Page, Pages, Probe
+from service.observability.pages import Page, Pages
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +34,13 @@ class HttpAddressInUse(Exception):
 
 
 class HttpServer:
-    """Pages, to whoever asks.
-
-    why_dead, why_not_ready: asked on the server's own thread.
+    """Pages, to whoever asks; they are made on the server's own thread.
 
     Raises HttpAddressInUse.
     """
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        registry: CollectorRegistry,
-        why_dead: Probe,
-        why_not_ready: Probe,
-    ) -> None:
-        self._pages = Pages(registry, why_dead, why_not_ready)
+    def __init__(self, host: str, port: int, pages: Pages) -> None:
+        self._pages = pages
         try:
             self._socket = _listen(host, port)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
@@ -115,6 +116,22 @@ class LogQueue:
         except OSError:
             return False
         return True
+
+
+def alone(write: Callable[[bytes], object], lock: int) -> Callable[[bytes], None]:
+    """``write``, one process at a time: a pipe takes no long line in one piece.
+
+    lock: descriptor of a file that these processes share; one that ends gives it up.
+    """
+
+    def write_alone(content: bytes) -> None:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        try:
+            write(content)
+        finally:
+            fcntl.lockf(lock, fcntl.LOCK_UN)
+
+    return write_alone
 
 
 def writer_to(descriptor: int) -> Callable[[bytes], None]:

@@ -85,15 +85,17 @@ def set_up(
     shows_texts: bool = False,
     limit_bytes: int = 1024 * 1024,
     write: Callable[[bytes], object] | None = None,
+    worker: int | None = None,
 ) -> QueuedHandler:
     """Write what is as grave as ``level`` with ``write`` (to standard error), and nowhere else.
 
     form: console or json. shows_texts: whether messages of errors may hold what callers sent.
     limit_bytes: of lines that may wait for ``write``, which is called on a thread of its own.
+    worker: of which processes this one is, in each line; None for the only one.
     """
-    handler = QueuedHandler(write or writer_to(_standard_error()), limit_bytes)
+    handler = QueuedHandler(write or writer_to(standard_error()), limit_bytes)
     handler.addFilter(_with_ids)
-    handler.setFormatter((JsonLines if form == "json" else ConsoleLines)(shows_texts))
+    handler.setFormatter((JsonLines if form == "json" else ConsoleLines)(shows_texts, worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
@@ -144,7 +146,7 @@ def log_uncaught() -> None:
         faulthandler.enable()
 
 
-def _standard_error() -> int:
+def standard_error() -> int:
     """Nowhere, for a process that was started without one."""
     return sys.stderr.fileno() if sys.stderr else os.open(os.devnull, os.O_WRONLY)
 
@@ -185,9 +187,10 @@ def bounded(text: str) -> str:
 
 
 class _Lines(logging.Formatter):
-    def __init__(self, shows_texts: bool) -> None:
+    def __init__(self, shows_texts: bool, worker: int | None = None) -> None:
         super().__init__()
         self.shows_texts = shows_texts
+        self.of_process = {} if worker is None else {"worker": worker}
 
     def exception_text(self, record: logging.LogRecord) -> str:
         """The error of ``record`` as a traceback, empty without one."""
@@ -203,7 +206,7 @@ class ConsoleLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        known = fields_of(record)
+        known = fields_of(record) | self.of_process
         if ids := ids_of(record):
             known |= {"request_id": ids.request} | ({"trace_id": ids.trace} if ids.trace else {})
         parts = [bounded(record.getMessage()), *(f"{name}={_shown(known[name])}" for name in known)]
@@ -223,6 +226,7 @@ class JsonLines(_Lines):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": bounded(record.getMessage()),
+            **self.of_process,
         }
         if ids := ids_of(record):
             line |= {"request_id": ids.request} | ({"trace_id": ids.trace} if ids.trace else {})

@@ -57,12 +57,13 @@ _MOMENTS = {
 
 
 class Tracing:
-    """endpoint: HOST:PORT without TLS, or a URL. share: of the traces that begin here.
+    """endpoint: HOST:PORT without TLS, or a URL. share: of the traces that begin here. worker: of
+    which processes this one is; None for the only one.
 
     Raises ConfigInvalid.
     """
 
-    def __init__(self, endpoint: str, share: float) -> None:
+    def __init__(self, endpoint: str, share: float, worker: int | None = None) -> None:
         if not _ENDPOINT.fullmatch(endpoint):
             raise ConfigInvalid(
                 f"trace_endpoint is {endpoint!r}; write HOST:PORT, http://HOST:PORT or "
@@ -70,6 +71,7 @@ class Tracing:
             )
         self._endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
         self._share = share
+        self._worker = worker
         self._context = TraceContextTextMapPropagator()
 
     def start(self) -> None:
@@ -79,7 +81,9 @@ class Tracing:
             self._exporter, _MOST_WAITING, _PAUSE_SECONDS * 1e3, _BATCH
         )
         provider = TracerProvider(
-            ParentBased(TraceIdRatioBased(self._share)), _resource(), shutdown_on_exit=False
+            ParentBased(TraceIdRatioBased(self._share)),
+            _resource(self._worker),
+            shutdown_on_exit=False,
         )
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("unroll", service.__version__)
@@ -150,12 +154,14 @@ def _attributes(outcome: Outcome) -> dict[str, str | int | float]:
     return {**attributes, **{name: value for name, value in optional.items() if value}, **figures}
 
 
-def _resource() -> Resource:
+def _resource(worker: int | None) -> Resource:
+    of_process = {} if worker is None else {"unroll.worker": worker}
     return Resource.create(
         {
             "service.name": os.environ.get("OTEL_SERVICE_NAME", "unroll"),
             "service.version": service.__version__,
             "service.instance.id": str(uuid.uuid4()),
+            **of_process,
         }
     )
 

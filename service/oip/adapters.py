@@ -6,8 +6,7 @@ and keeps state is the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,13 +104,20 @@ class ModelAdapter:
         return sizes[first]
 
 
-@contextmanager
-def about(name: str) -> Iterator[None]:
-    """Refusals of the model name the tensor that they are about."""
-    try:
-        yield
-    except WrongInput as error:
-        raise WrongInput(f"input {name!r}: {error}") from error
+class about:
+    """Within it, refusals of the model name the tensor that they are about."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Nothing is needed."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, WrongInput):
+            raise WrongInput(f"input {self._name!r}: {error}") from error
 
 
 def base_name(name: str) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     aclosing,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
     suppress,
 )
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,13 +24,14 @@ from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
 from service.oip.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
 from service.oip.parameters import InferParameters
+from service.oip.plans import Plan, Plans, signature_of
 from service.oip.tensors import (
     Array,
     TensorMetadata,
     bytes_array,
+    input_specs,
     read_inputs,
     refuse_parameter,
-    write_outputs,
 )
 from service.serving.inputs import off_loop
 from service.serving.model_version import Call, ServedVersion
@@ -73,25 +73,34 @@ class InferOptions:
     wants_empty_final: bool
 
 
-@dataclass(frozen=True)
-class InferContext:
-    """A request, read.
+# Of a request that says nothing of them.
+_NO_OPTIONS = InferOptions(InferParameters({}), None, None, False)
 
-    outputs: what is wanted, by name, and of how many labels each as texts (0: the numbers).
-    """
+
+@dataclass(frozen=True, slots=True)
+class InferContext:
+    """A request, read. plan: how it is answered."""
 
     inputs: Mapping[str, Array]
-    outputs: Mapping[str, int]
+    plan: Plan
     settings: Any
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class _Target:
-    """What a request is answered with."""
+    """What a request is answered with.
 
+    signature: None for one that has none. plan: None until it was read, where none is kept.
+    call: once it has begun.
+    """
+
+    options: InferOptions
     served: ServedVersion
     adapter: ModelAdapter
-    call: Call[ServedModel]
+    plans: Plans
+    signature: Hashable | None = None
+    plan: Plan | None = None
+    call: Call[ServedModel] = field(init=False)
 
 
 class InferHandler:
@@ -112,18 +121,20 @@ class InferHandler:
         self.sequences = sequences
         self.budget = budget
         self.adapters = adapters
-        self._adapters: WeakKeyDictionary[ServedVersion, Adapters] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[ServedVersion, tuple[Adapters, Plans]] = WeakKeyDictionary()
 
     def find(self, name: str, version: str = "") -> tuple[ServedVersion, ModelAdapter]:
         """Raises ModelNotFound or ModelRefused."""
         served = self.registry.find(base_name(name), version)
-        return served, self.adapter_of(served, name)
+        return served, self._parts(served, name)[0]
 
-    def adapter_of(self, served: ServedVersion, name: str) -> ModelAdapter:
-        """The one that ``name`` asks for."""
-        if served not in self._adapters:
-            self._adapters[served] = self.adapters(served.model)
-        return self._adapters[served][name.endswith(TENSORS)]
+    def _parts(self, served: ServedVersion, name: str) -> tuple[ModelAdapter, Plans]:
+        """The adapter that ``name`` asks for, and the version's plans."""
+        known = self._known.get(served)
+        if known is None:
+            known = self._known[served] = self.adapters(served.model), Plans()
+        adapters, plans = known
+        return adapters[name.endswith(TENSORS)], plans
 
     async def answer(
         self, request: pb.ModelInferRequest, owner: Hashable = None
@@ -132,36 +143,49 @@ class InferHandler:
 
         Raises RequestError's kinds.
         """
-        with self._begin(request, owner) as (options, target):
-            return await self._whole(request, options, target)
+        target = self._target(request, owner)
+        with target.served.call() as target.call:
+            return await self._whole(request, target)
 
     async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
         """Send each response as it is made; the last one says so. Raises as answer()."""
-        with self._begin(request, owner) as (options, target):
+        target = self._target(request, owner)
+        with target.served.call() as target.call:
             if target.adapter.is_decoupled:
-                await self._stream_all(request, options, target, send)
+                await self._stream_all(request, target, send)
             else:
-                await send(_marked(await self._whole(request, options, target), True))
+                await send(_marked(await self._whole(request, target), True))
 
-    async def _whole(
-        self, request: pb.ModelInferRequest, options: InferOptions, target: _Target
-    ) -> pb.ModelInferResponse:
-        async with _Limit(options.timeout_seconds).watch():
-            context, result = await self._read_and_run(request, options, target)
-            if result is None:
-                with self.budget.reserve(ANSWERS, target.adapter.answer_bytes(context.inputs)):
-                    result = await target.adapter.infer(context.inputs, context.settings)
+    async def _whole(self, request: pb.ModelInferRequest, target: _Target) -> pb.ModelInferResponse:
+        seconds = target.options.timeout_seconds
+        if seconds is None:
+            context, result = await self._run(request, target)
+        else:
+            async with _Limit(seconds).watch():
+                context, result = await self._run(request, target)
         # Outside: whoever learns that time was up finds the sequence as it was.
         return await _respond(request, context, result, target)
 
-    async def _stream_all(
-        self, request: pb.ModelInferRequest, options: InferOptions, target: _Target, send: Send
-    ) -> None:
+    async def _run(
+        self, request: pb.ModelInferRequest, target: _Target
+    ) -> tuple[InferContext, InferResult]:
+        context, result = await self._read_and_run(request, target)
+        if result is None:
+            adapter = target.adapter
+            if size := adapter.answer_bytes(context.inputs):
+                with self.budget.reserve(ANSWERS, size):
+                    result = await adapter.infer(context.inputs, context.settings)
+            else:
+                result = await adapter.infer(context.inputs, context.settings)
+        return context, result
+
+    async def _stream_all(self, request: pb.ModelInferRequest, target: _Target, send: Send) -> None:
+        options = target.options
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
         # nothing follows the final response.
         limit = _Limit(options.timeout_seconds)
         async with limit.watch():
-            context, result = await self._read_and_run(request, options, target)
+            context, result = await self._read_and_run(request, target)
         async with aclosing(target.adapter.stream(context.inputs, context.settings)) as answers:
             while result is None or not result.is_last:
                 async with limit.watch():
@@ -169,12 +193,13 @@ class InferHandler:
                 is_final = result.is_last and not options.wants_empty_final
                 await send(_marked(await _respond(request, context, result, target), is_final))
         if options.wants_empty_final:
-            await send(_marked(_headed(request, target), True))
+            await send(_marked(_empty(request, target), True))
 
-    @contextmanager
-    def _begin(
-        self, request: pb.ModelInferRequest, owner: Hashable
-    ) -> Iterator[tuple[InferOptions, _Target]]:
+    def _target(self, request: pb.ModelInferRequest, owner: Hashable) -> _Target:
+        """Raises RequestError's kinds."""
+        signature = signature_of(request)
+        if signature is not None and (known := self._planned(request, signature)):
+            return known
         try:
             _check_counts(request)
             options = _options_of(request, owner)
@@ -183,8 +208,20 @@ class InferHandler:
             with suppress(RequestError):
                 self.find(request.model_name)[0].statistics.failed(0.0)
             raise
-        with served.call() as call:
-            yield options, _Target(served, self.adapter_of(served, request.model_name), call)
+        return _Target(options, served, *self._parts(served, request.model_name), signature)
+
+    def _planned(self, request: pb.ModelInferRequest, signature: Hashable) -> _Target | None:
+        """Of a request such as was answered before: it says nothing that was not checked then but
+        its id."""
+        try:
+            served = self.registry.find(base_name(request.model_name), request.model_version)
+        except RequestError:
+            return None
+        adapter, plans = self._parts(served, request.model_name)
+        plan = plans.get(signature)
+        if plan is None or len(request.id) > MOST_ID_CHARACTERS:
+            return None
+        return _Target(_NO_OPTIONS, served, adapter, plans, signature, plan)
 
     def _version_for(self, request: pb.ModelInferRequest, options: InferOptions) -> ServedVersion:
         """A sequence stays on the one that it began with."""
@@ -202,11 +239,12 @@ class InferHandler:
         return begun
 
     async def _read_and_run(
-        self, request: pb.ModelInferRequest, options: InferOptions, target: _Target
+        self, request: pb.ModelInferRequest, target: _Target
     ) -> tuple[InferContext, InferResult | None]:
         """The request, and the state from which it goes on where it is one of a sequence."""
-        if options.sequence is None:
-            return await _read(request, options, target), None
+        sequence = target.options.sequence
+        if sequence is None:
+            return await _read(request, target), None
         adapter = target.adapter
         if not adapter.keeps_sequences:
             raise WrongInput(
@@ -214,55 +252,57 @@ class InferHandler:
                 "between requests; leave it out"
             )
         # Its turn is taken before anything is waited for: so they come in the order of requests.
-        async with self.sequences.turn(*options.sequence, target.served) as turn:
-            context = await _read(request, options, target)
+        async with self.sequences.turn(*sequence, target.served) as turn:
+            context = await _read(request, target)
             if (rows := target.call.inferences) != 1:
                 raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
             result, turn.state = await adapter.go_on(context.inputs, context.settings, turn.state)
         return context, result
 
 
-async def _read(
-    request: pb.ModelInferRequest, options: InferOptions, target: _Target
-) -> InferContext:
-    started, adapter = time.monotonic(), target.adapter
-    settings = adapter.settings(options.parameters)
-    options.parameters.refuse_rest(adapter.settings_help)
-    outputs = _wanted(request, adapter)
-    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, adapter.inputs))
+async def _read(request: pb.ModelInferRequest, target: _Target) -> InferContext:
+    started, adapter, parameters = time.monotonic(), target.adapter, target.options.parameters
+    settings = adapter.settings(parameters)
+    parameters.refuse_rest(adapter.settings_help)
+    plan = target.plan or _new_plan(request, target)
+    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, plan.inputs))
     target.call.inferences = adapter.batch(inputs)
     target.call.input_seconds = time.monotonic() - started
-    return InferContext(inputs, outputs, settings)
+    return InferContext(inputs, plan, settings)
+
+
+def _new_plan(request: pb.ModelInferRequest, target: _Target) -> Plan:
+    """Raises WrongInput or NotOffered."""
+    outputs = _wanted(request, target.adapter)
+    plan = Plan(input_specs(request, target.adapter.inputs), outputs)
+    if target.signature is not None:
+        target.plans.keep(target.signature, plan)
+    return plan
 
 
 async def _respond(
     request: pb.ModelInferRequest, context: InferContext, result: InferResult, target: _Target
 ) -> pb.ModelInferResponse:
     started = time.monotonic()
-    response = _headed(request, target)
-    size = sum(result.outputs[name].size for name in context.outputs)
-    await off_loop(size, lambda: _write(response, request, context, result, target.adapter))
+    size = sum([result.outputs[name].size for name in context.plan.outputs])
+    response = await off_loop(size, lambda: _response(request, context.plan, result, target))
     for name, value in result.parameters.items():
         _set(response.parameters[name], value)
     target.call.output_seconds += time.monotonic() - started
     return response
 
 
-def _write(
-    response: pb.ModelInferResponse,
-    request: pb.ModelInferRequest,
-    context: InferContext,
-    result: InferResult,
-    adapter: ModelAdapter,
-) -> None:
-    outputs = {
-        name: _labelled(result.outputs[name], count, adapter.outputs, name)
-        for name, count in context.outputs.items()
+def _response(
+    request: pb.ModelInferRequest, plan: Plan, result: InferResult, target: _Target
+) -> pb.ModelInferResponse:
+    arrays = {
+        name: _labelled(result.outputs[name], count, target.adapter.outputs, name)
+        for name, count in plan.outputs.items()
     }
-    write_outputs(response, outputs, as_raw=bool(request.raw_input_contents))
+    return plan.response(request, target.served.version, arrays)
 
 
-def _headed(request: pb.ModelInferRequest, target: _Target) -> pb.ModelInferResponse:
+def _empty(request: pb.ModelInferRequest, target: _Target) -> pb.ModelInferResponse:
     return pb.ModelInferResponse(
         model_name=request.model_name, model_version=target.served.version, id=request.id
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -88,13 +88,31 @@ class TensorMetadata:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """A tensor of a request as its port takes it, without contents.
+
+    what: it, in a refusal. count: of its elements. claimed: of raw contents the bytes that the
+    request itself says they have, None where it does not.
+    """
+
+    name: str
+    what: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    count: int
+    claimed: int | None
+
+
 def datatype_of(dtype: str) -> str:
     """The name of numpy's ``dtype`` in the protocol."""
     return _DATATYPE_OF_DTYPE[np.dtype(dtype)].name
 
 
-def read_inputs(request: pb.ModelInferRequest, ports: Sequence[TensorMetadata]) -> dict[str, Array]:
-    """The request's tensors by name, each of its port's datatype and of a shape that fits it.
+def input_specs(
+    request: pb.ModelInferRequest, ports: Sequence[TensorMetadata]
+) -> tuple[InputSpec, ...]:
+    """The request's tensors, each of its port's datatype and of a shape that fits it.
 
     A tensor of shape [n, 1] may come as [n]. Raises WrongInput with the tensor's name, and
     NotOffered for one that lies in shared memory.
@@ -102,10 +120,19 @@ def read_inputs(request: pb.ModelInferRequest, ports: Sequence[TensorMetadata]) 
     known = {port.name: port for port in ports}
     _check_names(request, known)
     _check_contents(request)
-    raw = request.raw_input_contents
+    is_raw = bool(request.raw_input_contents)
+    return tuple(_spec(tensor, known[tensor.name], is_raw) for tensor in request.inputs)
+
+
+def read_inputs(request: pb.ModelInferRequest, specs: Sequence[InputSpec]) -> dict[str, Array]:
+    """The request's tensors by name. specs: of its inputs. Raises WrongInput as input_specs()."""
+    if raw := request.raw_input_contents:
+        return {
+            spec.name: _from_raw(content, spec) for spec, content in zip(specs, raw, strict=True)
+        }
     return {
-        tensor.name: _read(tensor, known[tensor.name], raw[number] if raw else None)
-        for number, tensor in enumerate(request.inputs)
+        spec.name: _from_typed(tensor.contents, spec)
+        for spec, tensor in zip(specs, request.inputs, strict=True)
     }
 
 
@@ -158,25 +185,24 @@ def refuse_parameter(what: str, name: str) -> NoReturn:
     raise WrongInput(f"{what} has the unknown parameter {name!r}; leave it out")
 
 
-def _read(
-    tensor: pb.ModelInferRequest.InferInputTensor, port: TensorMetadata, raw: bytes | None
-) -> Array:
+def _spec(
+    tensor: pb.ModelInferRequest.InferInputTensor, port: TensorMetadata, is_raw: bool
+) -> InputSpec:
     what = f"input {tensor.name!r}"
     datatype = _checked_datatype(tensor.datatype, port, what)
     shape = _checked_shape(tuple(tensor.shape), port, what)
-    count = math.prod(shape)
-    if raw is not None:
-        _check_answer_size(tensor, len(raw), what)
-        flat = read_raw(raw, datatype, count, what)
-    else:
-        flat = _read_typed(tensor.contents, datatype, count, what)
-    return flat.reshape(shape)
+    claimed: int | None = None
+    if is_raw:
+        claimed = InferParameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
+    return InputSpec(tensor.name, what, datatype, shape, math.prod(shape), claimed)
 
 
-def _check_answer_size(tensor: pb.ModelInferRequest.InferInputTensor, size: int, what: str) -> None:
-    claimed = InferParameters(tensor.parameters).whole(BINARY_SIZE, _MOST_ELEMENTS)
-    if claimed not in (None, size):
-        raise WrongInput(f"{what} has {size} raw bytes, and its {BINARY_SIZE} says {claimed}")
+def _from_raw(raw: bytes, spec: InputSpec) -> Array:
+    if spec.claimed is not None and spec.claimed != len(raw):
+        raise WrongInput(
+            f"{spec.what} has {len(raw)} raw bytes, and its {BINARY_SIZE} says {spec.claimed}"
+        )
+    return read_raw(raw, spec.datatype, spec.count, spec.what).reshape(spec.shape)
 
 
 def _checked_datatype(name: str, port: TensorMetadata, what: str) -> Datatype:
@@ -243,9 +269,8 @@ def _read_bytes(raw: bytes, count: int, what: str) -> Array:
     return elements
 
 
-def _read_typed(
-    contents: pb.InferTensorContents, datatype: Datatype, count: int, what: str
-) -> Array:
+def _from_typed(contents: pb.InferTensorContents, spec: InputSpec) -> Array:
+    datatype, count, what = spec.datatype, spec.count, spec.what
     if not datatype.contents:
         raise WrongInput(f"{what} is {datatype.name}, which comes in raw_input_contents only")
     for field, _ in contents.ListFields():
@@ -257,32 +282,36 @@ def _read_typed(
     if len(elements) != count:
         raise WrongInput(f"{what} has {len(elements)} {datatype.contents}; its shape takes {count}")
     if datatype.name != "BYTES":
-        return np.array(elements, datatype.dtype)
+        return np.array(elements, datatype.dtype).reshape(spec.shape)
     read = np.empty(count, object)
     read[:] = elements
-    return read
+    return read.reshape(spec.shape)
 
 
-def write_outputs(
-    response: pb.ModelInferResponse, arrays: Mapping[str, Array], as_raw: bool
-) -> None:
-    """Add ``arrays`` to the response's outputs, raw for all of them or for none.
-
-    as_raw: in any case where one is of a type that comes raw only.
-    """
-    as_raw = as_raw or any(not _DATATYPE_OF_DTYPE[a.dtype].contents for a in arrays.values())
+def add_outputs(response: pb.ModelInferResponse, arrays: Mapping[str, Array]) -> None:
+    """Their names, datatypes and shapes."""
     for name, array in arrays.items():
         datatype = _DATATYPE_OF_DTYPE[array.dtype]
-        output = response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
-        if as_raw:
-            response.raw_output_contents.append(raw_of(array, datatype))
-        else:
-            getattr(output.contents, datatype.contents).extend(array.reshape(-1).tolist())
+        response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
 
 
-def raw_of(array: Array, datatype: Datatype) -> bytes:
-    if datatype.name != "BYTES":
-        return array.tobytes() if _IS_LITTLE_ENDIAN else array.astype(datatype.dtype).tobytes()
+def come_raw_only(arrays: Iterable[Array]) -> bool:
+    """Whether one of them is of a type that has no contents in the protocol."""
+    return not all(_DATATYPE_OF_DTYPE[array.dtype].contents for array in arrays)
+
+
+def add_typed(response: pb.ModelInferResponse, arrays: Iterable[Array]) -> None:
+    """The contents of the response's outputs, in each of them."""
+    for output, array in zip(response.outputs, arrays, strict=True):
+        field = _DATATYPE_OF_DTYPE[array.dtype].contents
+        getattr(output.contents, field).extend(array.reshape(-1).tolist())
+
+
+def raw_of(array: Array) -> bytes:
+    if not array.dtype.hasobject:
+        return (
+            array if _IS_LITTLE_ENDIAN else array.astype(array.dtype.newbyteorder("<"))
+        ).tobytes()
     return b"".join(_LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
 
 

@@ -21,7 +21,8 @@ class Reloading:
     """Reads again what can change while the service runs; what cannot be used changes nothing.
 
     running: the configuration that the service was started with. read: it, as its sources have it
-    now; raises ConfigInvalid. failed: called where it does.
+    now; raises ConfigInvalid. failed: called where it does. spread: has the other processes of
+    this service reload, with the new level of the log, None for the one it has.
     """
 
     def __init__(
@@ -30,9 +31,10 @@ class Reloading:
         read: Callable[[], Config],
         security: Security,
         failed: Callable[[], None],
+        spread: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._running, self._read = running, read
-        self._security, self._failed = security, failed
+        self._security, self._failed, self._spread = security, failed, spread
         self._one_at_a_time = threading.Lock()
 
     def begin(self) -> None:
@@ -43,15 +45,20 @@ class Reloading:
         with self._one_at_a_time:
             log.info("SIGHUP: reading certificates, tokens and settings again")
             self._security.reload()
-            try:
-                config = self._read()
-            except ConfigInvalid as error:
-                log.error("%s; the settings stay as they are", error)
-                self._failed()
-                return
-            set_level(config.log_level)
-            if differing := _differing(self._running, config):
-                log.warning("changed, and needs a restart: %s", ", ".join(differing))
+            self._spread(self._reload_settings())
+
+    def _reload_settings(self) -> str | None:
+        """The level of the log; None where the settings cannot be used."""
+        try:
+            config = self._read()
+        except ConfigInvalid as error:
+            log.error("%s; the settings stay as they are", error)
+            self._failed()
+            return None
+        set_level(config.log_level)
+        if differing := _differing(self._running, config):
+            log.warning("changed, and needs a restart: %s", ", ".join(differing))
+        return config.log_level
 
 
 def _differing(running: Config, read: Config) -> list[str]:

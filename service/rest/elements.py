@@ -90,8 +90,8 @@ def raw_elements(datatype: Datatype, elements: list[Any]) -> bytes:
     if datatype.name == "BYTES":
         array = np.empty(len(elements), object)
         array[:] = elements
-        return raw_of(array, datatype)
-    return raw_of(np.array(elements, datatype.dtype), datatype)
+        return raw_of(array)
+    return raw_of(np.array(elements, datatype.dtype))
 
 
 def texts(elements: Sequence[bytes]) -> list[str]:

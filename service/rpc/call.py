@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.text_format import MessageToString
 
@@ -12,6 +14,8 @@ from unroll.v1 import unroll_pb2
 
 # Of a request whose text is logged; a longer one is not worth the event loop's time.
 _MOST_TEXT_BYTES = 16_384
+# Requests that may have a resume token.
+_RESUMABLE = (unroll_pb2.GenerateRequest, unroll_pb2.ForecastRequest)
 
 
 class ServerCall(CallContext, Protocol):
@@ -37,6 +41,13 @@ class ServerCall(CallContext, Protocol):
 
     async def send_headers(self) -> None:
         """Let the caller know that the call was taken; otherwise the first message does."""
+
+
+@cache
+def _fields_of_model(request: Descriptor) -> tuple[str, ...]:
+    """Those of its fields that may name a model."""
+    known = request.fields_by_name
+    return tuple(name for name in ("model", "model_name", "name") if name in known)
 
 
 class Incoming:
@@ -66,8 +77,11 @@ class MessageRequest:
     @property
     def model(self) -> str:
         """The name in whichever field the message has it."""
-        fields = ("model", "model_name", "name")
-        return next((n for n in (getattr(self._message, f, "") for f in fields) if n), "")
+        for field in _fields_of_model(self._message.DESCRIPTOR):
+            if name := getattr(self._message, field):
+                found: str = name
+                return found
+        return ""
 
     @property
     def id(self) -> str:
@@ -78,8 +92,8 @@ class MessageRequest:
     def text(self) -> str:
         """Without a resume token: whoever reads it could go on with the stream."""
         message = self._message
-        if isinstance(message, unroll_pb2.GenerateRequest) and message.resume_token:
-            sent, message = message, unroll_pb2.GenerateRequest()
+        if isinstance(message, _RESUMABLE) and message.resume_token:
+            sent, message = message, type(message)()
             message.CopyFrom(sent)
             message.resume_token = b"..."
         if (size := message.ByteSize()) > _MOST_TEXT_BYTES:

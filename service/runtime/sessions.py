@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnxruntime
@@ -77,8 +78,23 @@ def _options(settings: SessionSettings, spec: GraphSpec) -> onnxruntime.SessionO
         # session; without one, such runs are as fast (steps, which are short, would be slower).
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = False
+    else:
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # Weights are never given back; the arena rounds what it takes up.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     options.log_severity_level = 3
     return options
+
+
+@cache
+def _share_arena() -> None:
+    """One arena for the steps of all models, instead of one for each of their sessions: it holds
+    what the largest step takes, not what each of them does."""
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(0, -1, -1, -1))
 
 
 def _check_ports(

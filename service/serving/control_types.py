@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from service.engine.errors import WrongInput
 
@@ -37,6 +37,13 @@ class VersionPolicy:
         if self.specific:
             return [version for version in ascending if version in self.specific]
         return ascending if self.all else ascending[-self.latest :]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"latest": self.latest, "all": self.all, "specific": list(self.specific)}
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> Self:
+        return cls(found["latest"], found["all"], tuple(found["specific"]))
 
     def __str__(self) -> str:
         if self.specific:

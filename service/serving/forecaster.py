@@ -6,18 +6,21 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.series import EncodedSeries, SeriesSpec, encode_series
 from bundle.time_features import Frequency, TimeInvalid, parse_time
-from service.engine.errors import WrongInput
+from service.engine.errors import ServiceStopping, WrongInput
 from service.engine.requests import Event, Finished, ForecastRequest, ValueMade
+from service.serving.forecast_resume import ForecastSnapshot, describe, restore
 from service.serving.inputs import MOST_NUMBER, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream
+from service.serving.resume_token import FORECAST, ResumeTokens, ServedBundle
 from service.serving.served_model import ServedModel
 from service.serving.worker import EngineThread
 
@@ -54,7 +57,11 @@ class SeriesParams:
 @dataclass(frozen=True)
 class ForecastParams:
     """horizon, samples: 0 for the usual ones. quantiles: none for the samples themselves. seed:
-    None for one of the server's. frequency: empty for the model's."""
+    None for one of the server's. frequency: empty for the model's.
+
+    resume: None where the caller takes no resume tokens. resumed: where an earlier forecast was,
+    whose series, horizon, samples and seed are taken.
+    """
 
     series: Sequence[SeriesParams]
     horizon: int = 0
@@ -62,6 +69,19 @@ class ForecastParams:
     quantiles: Sequence[float] = ()
     seed: int | None = None
     frequency: str = ""
+    resume: ResumeParams | None = None
+    resumed: ForecastSnapshot | None = None
+
+
+@dataclass(frozen=True)
+class ResumeParams:
+    """token: of an earlier forecast, empty for a new one. every: steps between two tokens, 0 for
+    none but at a stop. subject: whom they are issued to."""
+
+    token: bytes = b""
+    allow_inexact: bool = False
+    every: int = 0
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,57 +109,94 @@ class ForecastStep:
 
 @dataclass(frozen=True)
 class ForecastMessage:
-    """What is complete since the last one. finished: in the last one only."""
+    """What is complete since the last one. finished: in the last one only, but not where the
+    server stops before: then that has a resume_token.
+    """
 
     steps: Sequence[ForecastStep]
     finished: Finished | None
+    resume_token: bytes = b""
 
 
 class OpenForecast:
-    """A forecast under way: read its messages; close() it in any case."""
+    """A forecast under way: read its messages; close() it in any case.
+
+    snapshot: where it begins. every: steps between two resume tokens. sign: makes one; None where
+    the caller takes none.
+    """
 
     def __init__(
-        self, events: TokenStream, request: ForecastRequest, spec: SeriesSpec,
-        times: Sequence[Sequence[str]],
-    ) -> None:  # fmt: skip
-        self.seed = request.seed
+        self,
+        events: TokenStream,
+        snapshot: ForecastSnapshot,
+        spec: SeriesSpec,
+        every: int,
+        sign: Callable[[ForecastSnapshot], bytes] | None,
+    ) -> None:
+        self.seed = snapshot.seed
         self._events = events
-        self._request = request
+        self._snapshot = snapshot
         self._is_count = spec.is_count
-        self._times = times
+        self._every = every
+        self._sign = sign
+        self._delivered = list(snapshot.delivered)
+        self._signed_at = min(self._delivered)
         # Of each step under way: its samples, and how many of them are there.
         self._open: dict[tuple[int, int], tuple[Array, list[int]]] = {}
 
     async def __aiter__(self) -> AsyncIterator[ForecastMessage]:
-        """Raises EngineFailed or ServiceStopping when the engine gives the forecast up."""
-        async for events in self._events:
-            message = self._message(events)
-            if message.steps or message.finished:
-                yield message
+        """Raises EngineFailed when the engine gives the forecast up, and ServiceStopping when the
+        service stops and no resume token says so."""
+        try:
+            async for events in self._events:
+                message = self._message(events)
+                if message.steps or message.finished:
+                    yield message
+        except ServiceStopping:
+            token = self._token()
+            if not token:
+                raise
+            yield ForecastMessage((), None, token)
 
     def close(self) -> None:
         self._events.close()
 
     def _message(self, events: Sequence[Event]) -> ForecastMessage:
         whole = [self._add(event) for event in events if type(event) is ValueMade]
-        last = events[-1]
-        return ForecastMessage(
-            [step for step in whole if step], last if isinstance(last, Finished) else None
-        )
+        steps, last = [step for step in whole if step], events[-1]
+        if isinstance(last, Finished):
+            return ForecastMessage(steps, last)
+        return ForecastMessage(steps, None, self._token() if self._is_due() else b"")
+
+    def _is_due(self) -> bool:
+        """Whether so many steps of every series have come since the last resume token."""
+        made = min(self._delivered)
+        is_due = 0 < self._every <= made - self._signed_at
+        if is_due:
+            self._signed_at = made
+        return is_due
+
+    def _token(self) -> bytes:
+        """Empty where the caller takes none, or it would be larger than servers read."""
+        here = replace(self._snapshot, delivered=tuple(self._delivered))
+        return self._sign(here) if self._sign else b""
 
     def _add(self, made: ValueMade) -> ForecastStep | None:
-        """The step that is complete with this value, if it is."""
-        key = made.series, made.position
+        """The step that is complete with this value, if it is and the caller does not have it."""
+        snapshot, key = self._snapshot, (made.series, made.position)
+        if made.position < snapshot.delivered[made.series]:
+            return None
         if key not in self._open:
-            self._open[key] = np.zeros(self._request.samples), [self._request.samples]
+            self._open[key] = np.zeros(snapshot.samples), [snapshot.samples]
         samples, left = self._open[key]
         samples[made.sample] = made.value
         left[0] -= 1
         if left[0]:
             return None
         del self._open[key]
-        samples *= self._request.series[made.series].scale
-        times = self._times[made.series]
+        self._delivered[made.series] = made.position + 1
+        samples *= snapshot.series[made.series].scale
+        times = snapshot.times[made.series]
         return ForecastStep(
             made.series,
             made.position,
@@ -158,12 +215,14 @@ class ForecasterModel(ServedModel):
         card: ModelCard,
         spec: SeriesSpec,
         thread: EngineThread,
+        resume_tokens: ResumeTokens,
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
     ) -> None:
         super().__init__(card)
         self.spec = spec
         self.thread = thread
+        self.resume_tokens = resume_tokens
         self.clock = clock
         self.choose_seed = choose_seed
         self._frequency = Frequency(spec.frequency)
@@ -174,25 +233,70 @@ class ForecasterModel(ServedModel):
 
     def answer_bytes(self, params: ForecastParams) -> int:
         """What the answer takes at most while it is made."""
+        if params.resumed:
+            request = params.resumed
+            return len(request.series) * request.samples * request.horizon * _VALUE_BYTES
         streams = len(params.series) * (params.samples or USUAL_SAMPLES)
         return streams * min(params.horizon or self._most_steps, self._most_steps) * _VALUE_BYTES
 
+    def with_resumed(self, params: ForecastParams) -> ForecastParams:
+        """``params`` with what its resume token says, where it has one.
+
+        Raises WrongInput, ResumeInvalid or ResumeRefused.
+        """
+        resume = params.resume
+        if not (resume and resume.token):
+            return params
+        if params.series or params.horizon or params.samples or params.seed is not None:
+            raise WrongInput(
+                "a resume token has the series, horizon, samples and seed of its forecast; leave "
+                "them out beside it"
+            )
+        facts = self.resume_tokens.open_facts(
+            resume.token, self._bundle, resume.subject, resume.allow_inexact
+        )
+        snapshot = restore(*facts)
+        self._check_streams(len(snapshot.series), snapshot.samples)
+        return replace(params, resumed=snapshot)
+
     async def forecast(self, params: ForecastParams) -> OpenForecast:
         """Raises WrongInput, QueueFull or EngineFailed."""
-        horizon, samples = self._check(params)
-        numbers = sum(map(_numbers_of, params.series))
-        read = await off_loop(numbers, lambda: self._read_all(params.series, horizon))
+        snapshot = params.resumed or await self._begin(params)
+        _check_quantiles(params.quantiles)
         request = ForecastRequest(
-            tuple(series for series, _ in read),
-            horizon,
-            samples,
-            self.choose_seed() if params.seed is None else params.seed,
-            self.clock(),
+            snapshot.series, snapshot.horizon, snapshot.samples, snapshot.seed, self.clock()
         )
         # A message a step: of all series, which run side by side.
         each = request.streams
         events = TokenStream.open(self.thread, request, each, request.streams)
-        return OpenForecast(events, request, self.spec, [times for _, times in read])
+        resume = params.resume
+        if resume is None:
+            return OpenForecast(events, snapshot, self.spec, 0, None)
+        sign = partial(self._sign, resume.subject)
+        return OpenForecast(events, snapshot, self.spec, resume.every, sign)
+
+    async def _begin(self, params: ForecastParams) -> ForecastSnapshot:
+        horizon, samples = self._check(params)
+        numbers = sum(map(_numbers_of, params.series))
+        read = await off_loop(numbers, lambda: self._read_all(params.series, horizon))
+        return ForecastSnapshot(
+            tuple(series for series, _ in read),
+            tuple(tuple(times) for _, times in read),
+            horizon,
+            samples,
+            self.choose_seed() if params.seed is None else params.seed,
+            (0,) * len(read),
+        )
+
+    def _sign(self, subject: str, snapshot: ForecastSnapshot) -> bytes:
+        """Empty for a token that would be larger than servers read."""
+        token = self.resume_tokens.sign_facts(*describe(snapshot), self._bundle, subject)
+        return token if len(token) <= self.resume_tokens.largest_bytes else b""
+
+    @property
+    def _bundle(self) -> ServedBundle:
+        card = self.card
+        return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, FORECAST)
 
     @property
     def _most_steps(self) -> int:
@@ -218,18 +322,20 @@ class ForecasterModel(ServedModel):
         samples = params.samples or USUAL_SAMPLES
         if not LEAST_SAMPLES <= samples <= MAX_SAMPLES:
             raise WrongInput(f"samples is {samples}; choose {LEAST_SAMPLES} to {MAX_SAMPLES}")
-        if count * samples > self.thread.limit:
-            raise WrongInput(
-                f"{count} series of {samples} samples are {count * samples} streams, and this "
-                f"server takes {self.thread.limit} at once; send fewer series or samples"
-            )
-        _check_quantiles(params.quantiles)
+        self._check_streams(count, samples)
         numbers = sum(map(_numbers_of, params.series))
         if numbers > MAX_NUMBERS:
             raise WrongInput(
                 f"series hold {numbers} numbers together; send at most {MAX_NUMBERS} a request"
             )
         return horizon, samples
+
+    def _check_streams(self, series: int, samples: int) -> None:
+        if series * samples > self.thread.limit:
+            raise WrongInput(
+                f"{series} series of {samples} samples are {series * samples} streams, and this "
+                f"server takes {self.thread.limit} at once; send fewer series or samples"
+            )
 
     def _read_all(
         self, series: Sequence[SeriesParams], horizon: int

@@ -163,6 +163,7 @@ class ModelBuilder:
             context.dispatcher.deliver,
             lambda: context.on_failure(name),
             Coalescer(self.config.engine_share, loop_cpu=context.loop_cpu),
+            call_soon=context.dispatcher.loop.call_soon,
         )
         self.threads.append(thread)
         return thread

@@ -15,6 +15,7 @@ from service.engine.errors import (
     ModelNotFound,
     ModelRefused,
     Overloaded,
+    RequestError,
     ServiceStopping,
     WrongInput,
 )
@@ -136,6 +137,33 @@ class ModelControl:
             if late:
                 log.error("%d loads or ends of versions hang and are left behind", len(late))
         return left_over
+
+    # -- as another process has it -------------------------------------------------------------
+
+    def served(self) -> dict[str, dict[str, Any]]:
+        """By name: the versions that are served, and the policy that the last load gave."""
+        names = {served.name for served in self.registry.served}
+        return {
+            name: {
+                "versions": sorted(self._served(name)),
+                "policy": self._policies.get(name, VersionPolicy()).as_json(),
+            }
+            for name in names
+        }
+
+    async def serve_as(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Serve what ``served()`` of another process said; what cannot be is logged and left."""
+        for name in self.served().keys() - wanted.keys():
+            await self._unload(name)
+        for name, facts in wanted.items():
+            versions = facts["versions"]
+            try:
+                if sorted(self._served(name)) != versions:
+                    await self._load(name, VersionPolicy(specific=tuple(versions)))
+            except RequestError as error:
+                log.error("versions %s of model %s are not served here: %s", versions, name, error)
+            else:
+                self._policies[name] = VersionPolicy.of_json(facts["policy"])
 
     # -- what callers ask for ------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def generation_model(bundle: Bundle, is_conditioned: bool) -> GenerationModel:
     return GenerationModel(
         state=bundle.manifest.state,
         begin_id=vocabulary.begin_id if is_conditioned else None,
-        end_id=vocabulary.end_id if vocabulary.has_markers else None,
+        end_id=vocabulary.end_id if vocabulary.has_end else None,
         pieces=(
             [output.piece(token, first=True) for token in ids],
             [output.piece(token, first=False) for token in ids],

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.serving.request_timing import ENGINE_TIMES, EngineTimes
 from service.serving.served_model import ServedModel
@@ -16,7 +16,7 @@ from service.serving.worker import EngineThread
 Model = TypeVar("Model")
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Call(Generic[Model]):
     """One request of a caller, filled in by whoever serves it.
 
@@ -36,6 +36,34 @@ class Call(Generic[Model]):
         return CallTimes(
             engines.queue_seconds, self.input_seconds, engines.compute_seconds, self.output_seconds
         )
+
+
+class _Lease(Generic[Model]):
+    """ServedVersion.call_of(). A class: each request enters one, and a generator costs twice as
+    much."""
+
+    __slots__ = ("_began", "_call", "_clock", "_version")
+
+    def __init__(
+        self, version: ServedVersion, call: Call[Model], clock: Callable[[], float]
+    ) -> None:
+        self._version, self._call, self._clock = version, call, clock
+
+    def __enter__(self) -> Call[Model]:
+        ENGINE_TIMES.set(self._call.engines)
+        self._version.take()
+        self._began = self._clock()
+        return self._call
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        call, version, seconds = self._call, self._version, self._clock() - self._began
+        if error is None:
+            version.statistics.succeeded(seconds, call.inferences, call.times)
+        else:
+            version.statistics.failed(seconds)
+        # Not reset(): what is torn down with its loop ends in another context.
+        ENGINE_TIMES.set(None)
+        version.give()
 
 
 def _nothing(*_: object) -> None:
@@ -126,24 +154,9 @@ class ServedVersion:
         """One request: taken, its outcome and duration recorded, given."""
         return self.call_of(self.model)
 
-    @contextmanager
-    def call_of(self, model: Model) -> Iterator[Call[Model]]:
+    def call_of(self, model: Model) -> AbstractContextManager[Call[Model]]:
         """As call(), of ``model``: this version's own, or the part of it that is asked."""
-        call = Call(model)
-        ENGINE_TIMES.set(call.engines)
-        self.take()
-        started = self._clock()
-        try:
-            yield call
-        except BaseException:
-            self.statistics.failed(self._clock() - started)
-            raise
-        else:
-            self.statistics.succeeded(self._clock() - started, call.inferences, call.times)
-        finally:
-            # Not reset(): what is torn down with its loop ends in another context.
-            ENGINE_TIMES.set(None)
-            self.give()
+        return _Lease(self, Call(model), self._clock)
 
     def _forget(self, key: object) -> None:
         self._callbacks.pop(key, None)

@@ -29,6 +29,7 @@ from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints, check_tokens_per_message
+from service.serving.state_access import WatchParams, watch_of
 from service.serving.tagger import TaggedToken, check_top_labels
 from service.serving.worker import EngineThread
 
@@ -55,6 +56,7 @@ class TagStreamParams:
     resume_token: bytes | None = None
     allow_inexact: bool = False
     subject: str = ""
+    watch: WatchParams | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,9 @@ class TagStream:
         top = tuple((labels[label], math.exp(value)) for label, value in made.top)
         probability = math.exp(made.log_probability)
         self._held.change(-_WORD_BYTES)
-        return TaggedToken(self._words.popleft(), made.text, probability, made.position, top)
+        return TaggedToken(
+            self._words.popleft(), made.text, probability, made.position, top, made.state
+        )
 
     def close(self) -> None:
         self._events.close()
@@ -271,7 +275,8 @@ class TagStreams:
         return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
 
     def _open(self, params: TagStreamParams, resumed: TagSnapshot | None) -> TagStream:
-        request = TagRequest(self.clock(), params.top, params.checkpoints, resumed)
+        watch = watch_of(params.watch, self.card)
+        request = TagRequest(self.clock(), params.top, params.checkpoints, resumed, watch)
         each = params.tokens_per_message or self.tokens_per_message
         # First: a stream that was opened and then refused would keep its place for good.
         held = self.budget.reserve(WORDS, 0)

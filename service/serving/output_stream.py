@@ -271,10 +271,11 @@ async def run_batch(thread: EngineThread, items: Sequence[Any]) -> list[Any]:
     """The results of ``items`` in order. Raises QueueFull, EngineFailed or ServiceStopping."""
     answer = _Answer()
     work = thread.submit(items, answer, len(items))
+    event: BatchEvent | None = None
     try:
         event = await answer.future
     finally:
-        thread.release(work)
+        thread.release(work, has_ended=event is not None)
         if timeline := TIMELINE.get():
             timeline.note_batch(work)
     if isinstance(event, BatchFailed):

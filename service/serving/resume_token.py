@@ -36,9 +36,15 @@ _MAC_BYTES = 32
 _HEAD_BYTES = len(_MAGIC) + 1 + _KEY_ID_BYTES + 4  # magic, origin, key, length of the facts
 _LEAST_KEY_BYTES = 16
 # Whose streams a token goes on with.
-GENERATE, STREAM_TAG, STREAM_STEP = "Generate", "StreamTag", "StreamStep"
+GENERATE, STREAM_TAG = "Generate", "StreamTag"
+STREAM_STEP, FORECAST = "StreamStep", "Forecast"
 # Whose key signed it: one that replicas share, or one that a process made for itself.
 _SHARED, _OWN = b"s", b"p"
+
+
+def new_key() -> bytes:
+    """For a service that shares its tokens with no other one."""
+    return secrets.token_bytes(32)
 
 
 class KeyInvalid(ValueError):
@@ -65,7 +71,8 @@ class ResumeTokens:
 
     keys: at least 16 bytes each; the first one signs, all of them verify, so a new key is
     put first and an old one dropped once its tokens have expired. Without any, the process
-    signs with a key of its own, and no other process takes its tokens.
+    signs with a key of its own, and no other process takes its tokens. own_key: that key, where
+    several processes are one service; None for a new one.
     clock: seconds since 1970.
 
     Raises KeyInvalid for a short key.
@@ -77,11 +84,12 @@ class ResumeTokens:
         lifetime_seconds: float = 3600.0,
         largest_bytes: int = 1024 * 1024,
         clock: Callable[[], float] = time.time,
+        own_key: bytes | None = None,
     ) -> None:
         if any(len(key) < _LEAST_KEY_BYTES for key in keys):
             raise KeyInvalid(f"a resume key has fewer than {_LEAST_KEY_BYTES} bytes")
         self._origin = _SHARED if keys else _OWN
-        self._keys = {_key_id(key): key for key in (keys or [secrets.token_bytes(32)])}
+        self._keys = {_key_id(key): key for key in (keys or [own_key or new_key()])}
         self._signing = next(iter(self._keys))
         self.lifetime_seconds = lifetime_seconds
         self.largest_bytes = largest_bytes
@@ -89,15 +97,20 @@ class ResumeTokens:
 
     def sign(self, snapshot: Snapshot | TagSnapshot, bundle: ServedBundle, subject: str) -> bytes:
         """subject: whom the token is issued to; empty for callers without a name."""
-        failpoint("resume.sign")
         full = _as_generation(snapshot) if isinstance(snapshot, TagSnapshot) else snapshot
-        facts, arrays = _describe(full)
-        facts |= {
+        return self.sign_facts(*_describe(full), bundle, subject)
+
+    def sign_facts(
+        self, facts: Mapping[str, Any], arrays: bytes, bundle: ServedBundle, subject: str
+    ) -> bytes:
+        """facts: of what is gone on with, as JSON has them; arrays: the numbers beside."""
+        failpoint("resume.sign")
+        issued = {
             "bundle": asdict(bundle),
             "subject": subject,
             "expires": self.clock() + self.lifetime_seconds,
         }
-        text = json.dumps(facts, separators=(",", ":")).encode()
+        text = json.dumps({**facts, **issued}, separators=(",", ":")).encode()
         signed = b"".join(
             (_MAGIC, self._origin, self._signing, len(text).to_bytes(4, "little"), text, arrays)
         )
@@ -111,6 +124,12 @@ class ResumeTokens:
         Raises ResumeInvalid for what is no token as it was issued, and ResumeRefused for one
         that is good elsewhere, for someone else, or was good earlier.
         """
+        return _restore(*self.open_facts(token, bundle, subject, allow_inexact))
+
+    def open_facts(
+        self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """As open(), what sign_facts() was given."""
         failpoint("resume.open")
         text, arrays = self._verified(token)
         facts = json.loads(text)
@@ -119,7 +138,7 @@ class ResumeTokens:
         if facts["subject"] != subject:
             raise ResumeRefused("the resume token was issued to another caller")
         _check_bundle(ServedBundle(**facts["bundle"]), bundle, allow_inexact)
-        return _restore(facts, arrays)
+        return facts, arrays
 
     def open_tags(
         self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
@@ -236,7 +255,8 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
         "bias": sampling.bias,
         "allowed": sampling.allowed,
     }
-    facts["held"] = [asdict(made) for made in snapshot.held]
+    facts["held"] = [_describe_made(made) for made in snapshot.held]
+    facts["changed"] = snapshot.changed
     facts["counts"] = list(snapshot.counts.items())
     facts["state"] = [(name, str(a.dtype), a.shape) for name, a in snapshot.state.items()]
     return facts, b"".join(np.ascontiguousarray(a).tobytes() for a in snapshot.state.values())
@@ -257,6 +277,7 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         held=tuple(_restore_made(made) for made in facts["held"]),
         counts=dict(facts["counts"]),
         state=_restore_state(facts["state"], arrays),
+        changed=facts.get("changed", ""),  # a token of an earlier release has none
     )
 
 
@@ -269,6 +290,13 @@ def _restore_sampling(content: Mapping[str, Any]) -> Sampling:
         return Sampling.of(seed, tuple((t, v) for t, v in bias), tuple(allowed), **values)
     except TypeError as error:
         raise ResumeRefused(f"the resume token is of a newer release: {error}") from error
+
+
+def _describe_made(made: TokenMade) -> dict[str, Any]:
+    """Without what was watched beside it, which whoever goes on may not have asked for."""
+    content = asdict(made)
+    del content["state"]
+    return content
 
 
 def _restore_made(content: Mapping[str, Any]) -> TokenMade:

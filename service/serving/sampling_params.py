@@ -18,6 +18,13 @@ from service.engine.requests import (
 )
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import FULL
+from service.serving.state_access import (
+    StateChange,
+    WatchParams,
+    watch_bytes,
+    watch_of,
+    with_changes,
+)
 
 # Of a token that waits to be read, and of each likelier one that is sent beside it.
 _TOKEN_BYTES, _TOP_BYTES = 256, 160
@@ -62,6 +69,7 @@ class GenerateParams:
     """One of prompt, source, vector, resume_token prefills the model; the others are None.
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
+    watch: None for nothing of the state. set_state: of a resumed stream.
     """
 
     prompt: str | None
@@ -81,6 +89,8 @@ class GenerateParams:
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     tokens_per_message: int = 0
     subject: str = ""
+    watch: WatchParams | None = None
+    set_state: tuple[StateChange, ...] = ()
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -88,17 +98,19 @@ class GenerateParams:
         return {"prompt": self.prompt, "source": self.source, "vector": self.vector}
 
 
-def unread_bytes(params: GenerateParams, longest: int) -> int:
+def unread_bytes(params: GenerateParams, card: ModelCard) -> int:
     """What the answer takes at most while nobody reads it.
 
-    longest: tokens that the model makes at most. A beam's tokens come all at once; of a stream
-    only so many wait, and as many may be in the message that is being sent.
+    A beam's tokens come all at once; of a stream only so many wait, and as many may be in the
+    message that is being sent. Raises WrongInput for a watch of what there is not.
     """
+    longest = card.limits["output_tokens"]
     if params.beam:
         waiting = params.beam.best * min(params.max_tokens or longest, longest)
     else:
         waiting = max(FULL * min(params.samples, 4), 2 * params.tokens_per_message)
-    return waiting * (_TOKEN_BYTES + _TOP_BYTES * min(params.top, MAX_TOP))
+    beside = _TOP_BYTES * min(params.top, MAX_TOP)
+    return waiting * (_TOKEN_BYTES + beside + watch_bytes(watch_of(params.watch, card), card))
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,8 @@ class GenerateValidator:
             raise WrongInput(f"min_tokens is {params.min_tokens}, max_tokens {max_tokens}")
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
+        if params.set_state:
+            raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
         return GenerateRequest(
             tokens=tuple(tokens),
             sampling=self._sampling(params.sampling, seed, params.min_tokens),
@@ -164,6 +178,7 @@ class GenerateValidator:
             top=_checked_top(params),
             beam=params.beam,
             checkpoints=params.checkpoints,
+            watch=watch_of(params.watch, self.card),
         )
 
     def resumed(
@@ -200,7 +215,8 @@ class GenerateValidator:
             first_sample=snapshot.sample,
             top=_checked_top(params),
             checkpoints=params.checkpoints,
-            resumed=snapshot,
+            resumed=with_changes(snapshot, params.set_state, self.card),
+            watch=watch_of(params.watch, self.card),
         )
 
     def _further(self, params: int | None, snapshot: Snapshot) -> int:
@@ -285,6 +301,7 @@ class GenerateValidator:
             *(["stop"] if params.stop else []),
             *(["samples"] if params.samples != 1 else []),
             *(["top_log_probabilities"] if params.top else []),
+            *(["watch"] if params.watch else []),
             *(["resume tokens"] if params.checkpoints.is_asked_for else []),
         )
         if others:

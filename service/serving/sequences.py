@@ -76,15 +76,19 @@ class _Sequence:
 
 class Sequences:
     """most: sequences of one model at once. idle_seconds: without a request, then one ends.
-    budget: of the bytes that their states take.
+    budget: of the bytes that their states take. advice: what else a request may lack whose
+    sequence is not here; added to its refusal.
 
     Used from the event loop alone.
     """
 
-    def __init__(self, most: int, idle_seconds: float, budget: MemoryBudget) -> None:
+    def __init__(
+        self, most: int, idle_seconds: float, budget: MemoryBudget, advice: str = ""
+    ) -> None:
         self.most = most
         self.idle_seconds = idle_seconds
         self.budget = budget
+        self.advice = advice
         self._open: dict[SequenceKey, _Sequence] = {}
         self._counts: Counter[str] = Counter()
 
@@ -113,7 +117,9 @@ class Sequences:
         self._stop_waiting(sequence)
         try:
             async with sequence.turn:
-                turn = SequenceLease(None if flags.start else _state_for(sequence, key, version))
+                turn = SequenceLease(
+                    None if flags.start else self._state_for(sequence, key, version)
+                )
                 yield turn
                 self._keep(key, sequence, version, None if flags.end else turn.state)
         finally:
@@ -132,7 +138,7 @@ class Sequences:
         sequence = self._open.get(key)
         if not flags.start:
             if sequence is None:
-                raise _not_under_way(key)
+                raise self._not_under_way(key)
             return sequence
         if sequence is None:
             if self._counts[version.name] >= self.most:
@@ -192,19 +198,18 @@ class Sequences:
             if sequence.held:
                 sequence.held.release()
 
+    def _state_for(self, sequence: _Sequence, key: SequenceKey, version: ServedVersion) -> Any:
+        if sequence.state is None:
+            raise self._not_under_way(key)
+        if sequence.version is not version:  # a start, of another version, came between and failed
+            raise WrongInput(
+                f"sequence_id {key.number!r} is of another version; send the request again"
+            )
+        return sequence.state
 
-def _state_for(sequence: _Sequence, key: SequenceKey, version: ServedVersion) -> Any:
-    if sequence.state is None:
-        raise _not_under_way(key)
-    if sequence.version is not version:  # a start, of another version, came in between and failed
-        raise WrongInput(
-            f"sequence_id {key.number!r} is of another version; send the request again"
+    def _not_under_way(self, key: SequenceKey) -> WrongInput:
+        return WrongInput(
+            f"sequence_id {key.number!r} of model {key.model!r} is not under way: it was not "
+            "begun, has ended, or was idle for too long; send sequence_start with its first "
+            f"request{self.advice}"
         )
-    return sequence.state
-
-
-def _not_under_way(key: SequenceKey) -> WrongInput:
-    return WrongInput(
-        f"sequence_id {key.number!r} of model {key.model!r} is not under way: it was not begun, "
-        "has ended, or was idle for too long; send sequence_start with its first request"
-    )

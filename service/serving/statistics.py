@@ -19,7 +19,7 @@ class Duration:
     nanoseconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallTimes:
     """Where the time of one call went, in seconds.
 
@@ -32,13 +32,11 @@ class CallTimes:
     compute_infer: float = 0.0
     compute_output: float = 0.0
 
-    def __add__(self, other: CallTimes) -> CallTimes:
-        return CallTimes(
-            self.queue + other.queue,
-            self.compute_input + other.compute_input,
-            self.compute_infer + other.compute_infer,
-            self.compute_output + other.compute_output,
-        )
+    def add(self, other: CallTimes) -> None:
+        self.queue += other.queue
+        self.compute_input += other.compute_input
+        self.compute_infer += other.compute_infer
+        self.compute_output += other.compute_output
 
 
 _NO_TIMES = CallTimes()
@@ -89,7 +87,7 @@ class _Sum:
 class _Sums:
     success: _Sum = field(default_factory=_Sum)
     fail: _Sum = field(default_factory=_Sum)
-    times: CallTimes = _NO_TIMES
+    times: CallTimes = field(default_factory=CallTimes)
     batches: dict[int, _Sum] = field(default_factory=dict)
     inferences: int = 0
     last_seconds: float = 0.0
@@ -111,7 +109,7 @@ class ModelStatistics:
         with self._lock:
             sums = self._sums
             sums.success.add(seconds)
-            sums.times = sums.times + times
+            sums.times.add(times)
             sums.inferences += inferences
             sums.last_seconds = self._wall_clock()
 

@@ -46,7 +46,7 @@ class TagParams:
 class TaggedToken:
     """text: as it was sent. position: in the text or the stream, from 0.
 
-    top: the likeliest labels with their probabilities, the likeliest first.
+    top: the likeliest labels with their probabilities, the likeliest first. state: as TokenMade.
     """
 
     text: str
@@ -54,6 +54,7 @@ class TaggedToken:
     probability: float
     position: int
     top: tuple[tuple[str, float], ...] = ()
+    state: bytes = b""
 
 
 @dataclass(frozen=True)

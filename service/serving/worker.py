@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 # What a caller should wait when the queue is full, in seconds.
 RETRY_AFTER_SECONDS = 0.5
+
+
+# What the engine is to do, and with what.
+Message = tuple[Callable[[Any], None], Any]
 
 
 class Engine(Protocol):
@@ -86,6 +91,8 @@ class EngineThread:
     on_failure: called on this thread when the engine breaks; it takes no work from then on.
     coalescer: learns from each step how much the engine is held up.
     clock: the engines', in seconds.
+    call_soon: the event loop's. What one turn of it has for the engine reaches it together then, so
+    that it wakes once, and finds a batch. None: at once.
 
     submit(), resume(), release(), count_message() and close() are called from one other thread,
     the event loop's.
@@ -101,6 +108,7 @@ class EngineThread:
         on_failure: Callable[[], None],
         coalescer: Coalescer | None = None,
         clock: Clock = time.monotonic,
+        call_soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -116,7 +124,12 @@ class EngineThread:
         self._deliver = deliver
         self._on_failure = on_failure
         self.coalescer = coalescer or Coalescer(0.0)
-        self._inbox: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
+        self._call_soon = call_soon
+        self._posted: list[Message] = []  # and not put into the inbox yet
+        self._inbox: queue.SimpleQueue[list[Message]] = queue.SimpleQueue()
+        # Messages, ever: each number has one writer.
+        self._sent = self._handled = 0
+        self._taken: deque[Message] = deque()  # out of the inbox
         # Sinks that got events in a step and were not delivered yet.
         self._undelivered: Sequence[Sink[Any]] = ()
         # Requests that were still open when it was to end.
@@ -138,19 +151,21 @@ class EngineThread:
 
     def do(self, action: Callable[[Any], None], subject: Any) -> None:
         """Call ``action(subject)`` on the engine's thread, between two steps."""
-        self._inbox.put((action, subject))
+        self._send(action, subject)
 
     def hand_over(self) -> None:
         """Have what still runs end with what others go on from, and take no more work."""
         self._has_handed_over = True
         error = ServiceStopping("the server is stopping; send the request to another one")
-        self._inbox.put((self._hand_over, error))
+        self._send(self._hand_over, error)
+        self._put_posted()
 
     def close(self) -> None:
         """Take no more work, let the step under way end and give up what is left."""
         if not self._is_closed:
             self._is_closed = True
-            self._inbox.put((self._stop, None))
+            self._send(self._stop, None)
+            self._put_posted()
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait for the thread, once it is closed; one that was never started has ended.
@@ -181,7 +196,7 @@ class EngineThread:
         self._make_room(share, size)
         work = self.engine.open(request, sink, share)
         self._open_work.open(work, sink, share, size, self.engine.cost(request))
-        self._inbox.put((self._arrive, work))
+        self._send(self._arrive, work)
         return work
 
     @property
@@ -201,7 +216,8 @@ class EngineThread:
     def _check_deadline(self, share: Share) -> None:
         if share.deadline is None:
             return
-        wait = self.engine.wait_seconds(self._open_work.ahead(share), self._inbox.qsize())
+        coming = self._sent - self._handled
+        wait = self.engine.wait_seconds(self._open_work.ahead(share), coming)
         left = max(0.0, share.deadline - self.clock())
         if wait > left:
             self.too_late += 1
@@ -242,17 +258,35 @@ class EngineThread:
 
     def resume(self, work: Any) -> None:
         """The reader of ``work`` has caught up."""
-        self._inbox.put((self.engine.resume, work))
+        self._send(self.engine.resume, work)
 
-    def release(self, work: Any) -> None:
-        """The caller is done with ``work``, finished or not; what still runs is cancelled."""
+    def release(self, work: Any, has_ended: bool = False) -> None:
+        """The caller is done with ``work``, finished or not; what still runs is cancelled.
+
+        has_ended: where nothing of it does, since the engine has put its last event.
+        """
         self._open_work.close(work)
-        self._inbox.put((self.engine.cancel, work))
+        if not has_ended:
+            self._send(self.engine.cancel, work)
 
     def count_message(self, tokens: int) -> None:
         """A message of so many tokens leaves one of its streams."""
         self.messages += 1
         self.message_tokens += tokens
+
+    def _send(self, action: Callable[[Any], None], subject: Any) -> None:
+        """From the event loop to the engine."""
+        self._sent += 1
+        self._posted.append((action, subject))
+        if self._call_soon is None:
+            self._put_posted()
+        elif len(self._posted) == 1:
+            self._call_soon(self._put_posted)
+
+    def _put_posted(self) -> None:
+        posted, self._posted = self._posted, []
+        if posted:
+            self._inbox.put(posted)
 
     def _run(self) -> None:
         try:
@@ -285,7 +319,9 @@ class EngineThread:
         self._deliver([*self._undelivered, *left])
         self.busy_since = None
         while not self._stopping:
-            self._handle(self._inbox.get())
+            if not self._taken:
+                self._taken.extend(self._inbox.get())
+            self._handle(self._taken.popleft())
             self._deliver(self.engine.fail(error))
 
     def _take_messages(self) -> None:
@@ -294,20 +330,23 @@ class EngineThread:
         if self.engine.is_idle:
             self.coalescer.rest()
             self.busy_since = None
-            message = self._inbox.get()
+            self._taken.extend(self._inbox.get())
             self.busy_since = time.monotonic()
-            self._handle(message)
         elif batching_delay := self.engine.batching_delay:
             self._wait(batching_delay)
-        while not self._inbox.empty():
-            self._handle(self._inbox.get())
+        while self._taken or not self._inbox.empty():
+            if not self._taken:
+                self._taken.extend(self._inbox.get())
+            self._handle(self._taken.popleft())
 
     def _wait(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):
-            self._handle(self._inbox.get(timeout=seconds))
+            self._taken.extend(self._inbox.get(timeout=seconds))
 
-    def _handle(self, message: tuple[Callable[[Any], None], Any]) -> None:
+    def _handle(self, message: Message) -> None:
+        """What it raises is the engine's end: the messages behind it are not lost then."""
         action, work = message
+        self._handled += 1
         action(work)
 
     def _arrive(self, work: Any) -> None:

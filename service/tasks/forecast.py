@@ -37,7 +37,7 @@ def build(builder: ModelBuilder) -> ForecasterModel:
     thread = builder.stream_thread("forecast", engine)
     length = min(_WARM_VALUES, manifest.limits["context"])
     builder.warm_later(thread, engine.warm_prefill, [(rows, length) for rows in _WARM_SERIES])
-    return ForecasterModel(card, spec, thread)
+    return ForecasterModel(card, spec, thread, builder.context.resume_tokens)
 
 
 TASK = Task(spec_of(FORECAST), build, ForecastAdapter)

@@ -17,7 +17,7 @@ def build(builder: ModelBuilder) -> GeneratorModel:
     """A model whose texts were marked where they begin may begin from nothing."""
     reader = builder.tokenizers["input"]
     vocabulary = reader.vocabulary
-    begin_id = vocabulary.begin_id if vocabulary.has_markers else None
+    begin_id = vocabulary.begin_id if vocabulary.has_begin else None
     prompt = TextInput("prompt", reader, begin_id)
     return build_generator(builder, prompt, warm_tokens(builder), is_conditioned=False)
 

@@ -17,6 +17,7 @@ from service.engine.requests import (
     FinishReason,
     ResumePolicy,
     SampleFinished,
+    Snapshot,
     TokenMade,
 )
 from service.refused_model import RefusedModel
@@ -26,12 +27,14 @@ from service.serving.forecaster import (
     CovariateParams,
     ForecastMessage,
     ForecastParams,
+    ResumeParams,
     SeriesParams,
 )
 from service.serving.generator import OpenStream, ScoredText, ScoredToken
 from service.serving.model_info import ModelCard
 from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
 from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
+from service.serving.state_access import StateChange, WatchParams, watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
 from service.v1.step_converters import from_stepper
 from unroll.v1 import unroll_pb2 as pb
@@ -78,7 +81,16 @@ def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
         checkpoints=ResumePolicy(request.resume_every, request.resume_at_end, on_stop=True),
         tokens_per_message=request.tokens_per_message,
         subject=subject,
+        watch=_to_watch(request.watch) if request.HasField("watch") else None,
+        set_state=tuple(
+            StateChange(change.tensor, tuple(change.units), tuple(change.values))
+            for change in request.set_state
+        ),
     )
+
+
+def _to_watch(watch: pb.Watch) -> WatchParams:
+    return WatchParams(tuple(watch.tensors), tuple(watch.units))
 
 
 def _to_beam(beam: pb.Beam) -> Beam:
@@ -116,6 +128,8 @@ def from_events(
                 token.sample = event.sample
             if event.top:
                 _add_top(token, event, stream)
+            if event.state:
+                token.state = event.state
         else:
             _add_other(response, event, stream)
     return response
@@ -181,6 +195,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
             sample=event.sample,
             token=stream.sign(event.snapshot),
             next_position=event.snapshot.next_position,
+            changed=event.snapshot.changed if isinstance(event.snapshot, Snapshot) else "",
         )
     elif isinstance(event, Finished):
         response.finish_reason = _REASONS[event.reason]
@@ -232,6 +247,8 @@ def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
     )
     for label, probability in tagged.top:
         token.top.add(label=label, probability=probability)
+    if tagged.state:
+        token.state = tagged.state
 
 
 def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamParams:
@@ -242,6 +259,7 @@ def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamPar
         resume_token=start.resume_token or None,
         allow_inexact=start.allow_inexact,
         subject=subject,
+        watch=_to_watch(start.watch) if start.HasField("watch") else None,
     )
 
 
@@ -274,7 +292,7 @@ def from_filled(blanks: Sequence[FilledBlank]) -> pb.FillResponse:
     )
 
 
-def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
+def to_forecast_params(request: pb.ForecastRequest, subject: str) -> ForecastParams:
     """Raises WrongInput for a covariate that comes twice."""
     return ForecastParams(
         [_to_series(series, f"series[{n}]") for n, series in enumerate(request.series)],
@@ -283,6 +301,7 @@ def to_forecast_params(request: pb.ForecastRequest) -> ForecastParams:
         tuple(request.quantiles),
         request.seed if request.HasField("seed") else None,
         request.frequency,
+        ResumeParams(request.resume_token, request.allow_inexact, request.resume_every, subject),
     )
 
 
@@ -297,7 +316,7 @@ def from_forecast(
     message: ForecastMessage, quantiles: Sequence[float], seed: int | None
 ) -> pb.ForecastResponse:
     """quantiles: none for the samples themselves. seed: in the first response only."""
-    response = pb.ForecastResponse(seed=seed)
+    response = pb.ForecastResponse(seed=seed, resume_token=message.resume_token)
     for step in message.steps:
         response.steps.add(
             series=step.series,
@@ -358,6 +377,9 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         fingerprint=card.fingerprint,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
+    if card.vocabulary or card.streams_tags:
+        for name, units in watchable(card).items():
+            model.state.add(name=name, units=units)
     if card.vocabulary:  # it makes tokens
         for name, value in card.sampling.items():
             setattr(model.default_sampling, name, value)

@@ -165,8 +165,7 @@ class UnrollServicer:
         # A coroutine that writes, not a generator: a fifth less server time a message.
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             params = converters.to_params(request, CALLER.get().name)
-            longest = call.model.card.limits["output_tokens"]
-            with self.budget.reserve(ANSWERS, unread_bytes(params, longest)):
+            with self.budget.reserve(ANSWERS, unread_bytes(params, call.model.card)):
                 await self._generate(call.model, params, context)
 
     async def _generate(
@@ -174,7 +173,7 @@ class UnrollServicer:
     ) -> None:
         writer = MessageWriter(context, self.stall_seconds)
         stream = await model.generate(params)
-        if not params.top:
+        if not (params.top or params.watch):
             encode = converters.TokenEncoder(params.log_probabilities)
             stream.tokens.write_through(DirectTokens(writer, encode))
         try:
@@ -188,8 +187,9 @@ class UnrollServicer:
 
     async def Forecast(self, request: pb.ForecastRequest, context: ServerCall) -> None:
         with self.registry.call(ForecasterModel, request.model, request.model_version) as call:
-            call.inferences = len(request.series)
-            params = converters.to_forecast_params(request)
+            sent = converters.to_forecast_params(request, CALLER.get().name)
+            params = call.model.with_resumed(sent)
+            call.inferences = len(params.resumed.series if params.resumed else params.series)
             with self.budget.reserve(ANSWERS, call.model.answer_bytes(params)):
                 await self._forecast(call.model, params, context)
 

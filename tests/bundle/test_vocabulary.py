@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
-from bundle.errors import VocabularyInvalid
-from bundle.vocabulary import PADDING_ID, Vocabulary
+from bundle.errors import SymbolUnknown, VocabularyInvalid
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import PADDING_ID, ListedVocabulary, Vocabulary
 
 
 def test_symbols_are_numbered_from_one_by_falling_frequency():
@@ -65,3 +68,53 @@ def test_a_symbol_twice_is_refused():
 def test_json_keeps_everything():
     vocabulary = Vocabulary(("ä", "\n", " "), has_markers=True)
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+
+
+LISTED = ListedVocabulary(
+    ("<s>", "b", "a", "<unk>", "</s>", "<pad>"),
+    special=(("bos", 0), ("unk", 3), ("eos", 4), ("pad", 5)),
+)
+
+
+def test_a_listed_vocabulary_keeps_its_order():
+    assert len(LISTED) == 6
+    assert [LISTED.id_of(symbol) for symbol in "ba"] == [1, 2]
+    assert [LISTED.symbol_of(token) for token in range(-1, 7)] == [
+        "", "", "b", "a", "\N{REPLACEMENT CHARACTER}", "", "", "",
+    ]  # fmt: skip
+    assert (LISTED.begin_id, LISTED.end_id, LISTED.has_markers) == (0, 4, True)
+    assert sorted(LISTED.never_sampled_ids) == [0, 3, 5]
+
+
+def test_what_stands_for_no_text_is_not_read_from_text():
+    assert LISTED.id_of("</s>") == LISTED.unknown_id
+
+
+def test_without_a_symbol_for_the_unknown_a_text_must_be_known():
+    vocabulary = ListedVocabulary(("a", "b"))
+    assert vocabulary.id_of("b") == 1
+    assert (vocabulary.has_begin, vocabulary.has_end, vocabulary.never_sampled_ids) == (
+        False, False, (),
+    )  # fmt: skip
+    with pytest.raises(SymbolUnknown, match="'c' is not in the vocabulary"):
+        Tokenizer("characters", vocabulary).encode("abc")
+    with pytest.raises(VocabularyInvalid, match="no symbol for 'eos'"):
+        _ = vocabulary.end_id
+
+
+def test_a_listed_vocabulary_survives_json():
+    content = json.loads(json.dumps(LISTED.to_json()))
+    assert Vocabulary.from_json(content) == LISTED
+    assert hash(Vocabulary.from_json(content)) == hash(LISTED)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "special"),
+    [
+        (("a", "a"), ()), (("a",), (("pad", 1),)), (("a",), (("other", 0),)),
+        (("a", "b"), (("pad", 0), ("pad", 1))), (("a", "b"), (("pad", 0), ("unk", 0))),
+    ],
+)  # fmt: skip
+def test_a_listed_vocabulary_that_contradicts_itself_is_refused(symbols, special):
+    with pytest.raises(VocabularyInvalid):
+        ListedVocabulary(symbols, special=special)

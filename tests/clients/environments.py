@@ -46,6 +46,7 @@ def python(name: str) -> Environment:
 
 TRITON = python("triton")
 KSERVE = python("kserve")
+MLSERVER = python("mlserver")
 OPENAI = python("openai")
 # The wheel of unroll/: beside tritonclient with protobuf 6.33, and with protobuf 7.
 UNROLL_6 = python("unroll-6")

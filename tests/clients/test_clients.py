@@ -15,6 +15,7 @@ from tests.clients.conftest import Service
 from tests.clients.environments import (
     CONFORMANCE,
     KSERVE,
+    MLSERVER,
     NODE,
     OPENAI,
     ROOT,
@@ -50,6 +51,7 @@ OPENAIS = {"scripts/openai_completions.py": OPENAI, "node/complete.js": NODE}
 # Those that call over HTTP, with the environment of each.
 WEB_SCRIPTS = {
     "scripts/buf_curl_web.sh": SHELL,
+    "scripts/mlserver_infer.py": MLSERVER,
     "scripts/schemathesis_run.sh": SCHEMATHESIS,
     "node/connect.mjs": NODE,
     "node/browser.mjs": NODE,

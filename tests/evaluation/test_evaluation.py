@@ -1,15 +1,19 @@
 """The whole command, on tiny bundles and held-out splits written by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from bundle.series import STUDENT_T, SeriesSpec
+from bundle.store import read_bundle
 from evaluation import __main__ as evaluation
 from evaluation import evaluators
 from evaluation.calls import in_calls, written
-from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs
+from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs, measure_floors
 from evaluation.serving import serving
 from export.bundles import export_bundle, trained_from_bundle
 from tests import tiny
@@ -18,8 +22,10 @@ from training.alignment import alignment, draw_alignment
 from training.beam import BeamSettings, beam_search
 from training.bundled import bundled_task
 from training.checkpoint import Figure
+from training.data.series import Series, Window
 from training.held_out import HeldOut
 from training.measurements import ratio, share
+from training.tasks.forecast import held_out_forecasts
 
 FACTS = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
 TEXTS = ["good food", "bad food", "the food is great", "not good"]
@@ -227,6 +233,37 @@ def test_every_model_with_a_recipe_can_be_evaluated(model):
     """Its recipe names what reads its packages, and has goals."""
     assert bundled_task(model) is not None
     assert config.recipe_of(model).goals
+
+
+@pytest.mark.parametrize("model", config.models())
+def test_what_others_report_is_of_a_figure_that_the_bundle_claims(model):
+    (folder,) = (Path(__file__).parents[2] / "models" / model).iterdir()
+    claims = read_bundle(folder).manifest.figures
+    for one in config.recipe_of(model).published:
+        assert any(c.name == one.figure and c.split.startswith(one.split) for c in claims)
+
+
+def test_a_forecasters_floors_are_measured_beside_it(tmp_path, declare, capsys):
+    """Of other tasks those stand that the training measured with what it was trained on."""
+    season = np.tile(10.0 + np.arange(12), 4)
+    windows = [Window(Series("a year again", season), 36)]
+
+    def held_out(trained):
+        return held_out_forecasts([("one year", windows, 6)], trained)
+
+    declare("rises", held_out)
+    model = tiny.forecaster("rises", spec=SeriesSpec("M", STUDENT_T, (), False, 4))
+    trained = replace(model, training=FACTS, figures=())
+    export_bundle(trained, tmp_path / "models" / "rises" / "1")
+    arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
+    assert evaluation.main(arguments) == 0
+    assert (
+        "rises, floor: sMAPE 0.0000 % by the last season again, one year" in capsys.readouterr().out
+    )
+    card = (tmp_path / "models" / "rises.md").read_text()
+    assert "| MASE | 0.0000 | 0.0000 to 0.0000 | the last season again | one year |" in card
+    bundle = export_bundle(tiny.classifier("mood"), tmp_path / "mood" / "1")
+    assert measure_floors(bundle, mood_held_out(None)) == []
 
 
 def test_a_call_holds_what_a_request_may():

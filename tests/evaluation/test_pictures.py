@@ -16,8 +16,9 @@ from evaluation.confusion import (
     side_by_side,
 )
 from evaluation.losses import draw_losses, has_losses
-from evaluation.pages import card_of
+from evaluation.pages import Evaluated, card_of
 from evaluation.plots import Plot, draw_plots
+from evaluation.results import Floor, Result
 from evaluation.unit_picture import (
     UnitActivity,
     activity_over,
@@ -34,8 +35,10 @@ from evaluation.units import (
 )
 from export.bundles import export_bundle
 from tests import tiny
-from training.config import CardSettings
-from training.held_out import HeldOut
+from training.checkpoint import Figure
+from training.config import CardSettings, Published
+from training.held_out import FigureName, HeldOut
+from training.measurements import Measurement
 
 LOSSES = {"train_loss": [3.0, 2.0, 1.5], "validation_loss": [2.5, 2.25, 2.375], "best_epoch": 2}
 FACTS = {"seed": 1, "command": "none", "seconds": 90, "threads": 1, "parameters": 1_000}
@@ -62,6 +65,10 @@ def feature(name):
 def mood(tmp_path_factory):
     trained = replace(tiny.classifier("mood"), training=FACTS)
     return export_bundle(trained, tmp_path_factory.mktemp("models") / "mood" / "1")
+
+
+def card_with(bundle, pictures=(), card=NO_CARD, **fields):
+    return card_of(Evaluated(bundle, NOTHING, (), card, **fields), pictures)
 
 
 def having(bundle, **changes):
@@ -91,7 +98,7 @@ def test_a_card_shows_the_losses_and_does_not_print_them(mood, tmp_path):
     pictures = draw_plots(bundle, NO_CARD, Counter(), NOTHING, tmp_path)
     assert [picture.file for picture in pictures] == ["mood-loss.png"]
     assert min(size_of(tmp_path / "mood-loss.png")) > 100
-    card = card_of(bundle.manifest, NO_CARD, [], pictures)
+    card = card_with(bundle, pictures)
     assert "](mood-loss.png)\n\nThe mean loss of each epoch" in card
     assert "parameters 1000, best_epoch 2" in card
     assert "train_loss" not in card
@@ -101,24 +108,47 @@ def test_a_card_shows_the_losses_and_does_not_print_them(mood, tmp_path):
 def test_a_card_says_what_an_earlier_stage_did_otherwise(mood):
     before = LOSSES | {"epochs": 5, "learning_rate": 0.003, "seed": 1}
     last = {"epochs": 2, "learning_rate": 0.001, "seed": 1, "earlier_stages": {"capped": before}}
-    card = card_of(having(mood, training=FACTS | LOSSES | last).manifest, NO_CARD, [])
+    card = card_with(having(mood, training=FACTS | LOSSES | last))
     assert "Stage capped, before that: epochs 5, learning_rate 0.003\n" in card
     older = last | {"earlier_stages": {"capped": LOSSES}}
-    assert "Stage" not in card_of(
-        having(mood, training=FACTS | LOSSES | older).manifest, NO_CARD, []
-    )
+    assert "Stage" not in card_with(having(mood, training=FACTS | LOSSES | older))
 
 
 def test_without_losses_there_is_nothing_to_draw(mood, tmp_path):
     assert not has_losses(FACTS | {"train_loss": [1.0]})
     assert draw_plots(mood, NO_CARD, Counter(), NOTHING, tmp_path) == []
-    assert "## Pictures" not in card_of(mood.manifest, NO_CARD, [])
+    assert "## Pictures" not in card_with(mood)
+
+
+def test_a_card_has_what_others_report_beside_what_was_served(mood):
+    claim = Figure("MASE", 0.95, "", "M3: the 18 values", 9, "none")
+    published = [
+        Published("MASE", "M3", 0.863, "AutoETS", "somewhere"),
+        Published("sMAPE", "M3", 13.85, "Theta", "elsewhere"),
+    ]
+    card = card_with(
+        mood, results=[Result(claim, Measurement(0.949, 9, 0.9, 1.0, "bootstrap"))],
+        published=published,
+    )  # fmt: skip
+    assert "| MASE | 0.863 | AutoETS | 0.9490 | M3: the 18 values | somewhere |" in card
+    assert "| sMAPE | 13.85 | Theta | not measured | M3 | elsewhere |" in card
+
+
+def test_floors_that_were_measured_now_stand_for_those_of_the_training(mood):
+    kept = {"figure": "accuracy", "value": 1.0, "floor": "a guess", "split": "all"}
+    known = having(mood, training=FACTS | {"floors": [kept]},
+                   figures=(Figure("accuracy", 2.0, "%", "all", 9, "none"),))  # fmt: skip
+    assert "| accuracy (%) | 1.00 | a guess | all |" in card_with(known)
+    floor = Floor(FigureName("accuracy", "%", "all"), "ETS", Measurement(3.0, 9, 2.0, 4.0, "m"))
+    card = card_with(known, floors=[floor])
+    assert "| accuracy (%) | 3.00 | 2.00 to 4.00 | ETS | all |" in card
+    assert "a guess" not in card
 
 
 def test_a_card_goes_from_figures_to_pictures_weaknesses_data_and_training(mood):
     weak = CardSettings(weaknesses="It knows four words.")
     pictures = [Plot("One", "one.png", "First."), Plot("Two", "two.png", "Second.")]
-    card = card_of(mood.manifest, weak, [], pictures)
+    card = card_with(mood, pictures, weak)
     parts = (
         "## Figures", "## Pictures", "![One](one.png)\n\nFirst.", "![Two](two.png)\n\nSecond.",
         "## Known weaknesses", "## Data", "## Training",
@@ -174,9 +204,7 @@ def test_a_card_shows_a_confusion_where_one_was_counted(mood, tmp_path):
     (picture,) = draw_plots(mood, NO_CARD, CONFUSION, NOTHING, tmp_path)
     assert picture.file == "mood-confusion.png"
     assert min(size_of(tmp_path / picture.file)) >= 900
-    assert f"](mood-confusion.png)\n\n{picture.caption}" in card_of(
-        mood.manifest, NO_CARD, [], [picture]
-    )
+    assert f"](mood-confusion.png)\n\n{picture.caption}" in card_with(mood, [picture])
 
 
 def test_no_more_than_the_ten_most_frequent_confusions_are_listed():

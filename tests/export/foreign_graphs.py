@@ -132,3 +132,55 @@ def lstm(path: Path, inputs: int = 5, hidden: int = 6) -> Path:
     opset = [helper.make_opsetid("", 17)]
     path.write_bytes(helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
     return path
+
+
+def language_model(
+    path: Path, vocabulary: int, hidden: int = 6, ends_in: str = "logits", is_free: bool = True
+) -> Path:
+    """An LSTM's step over a token: time first inside, its state (1, batch, hidden), its logits
+    (batch, 1, vocabulary). is_free: with a batch of any size; else of one, in a Reshape too."""
+    random = np.random.default_rng(1)
+    tensors = {
+        "table": random.normal(0, 1, (vocabulary, 5)),
+        "w": random.normal(0, 0.5, (1, 4 * hidden, 5)),
+        "r": random.normal(0, 0.5, (1, 4 * hidden, hidden)),
+        "b": random.normal(0, 0.5, (1, 8 * hidden)),
+        "head": random.normal(0, 1, (hidden, vocabulary)),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Transpose", ["embedded"], ["first"], perm=[1, 0, 2]),
+        helper.make_node(
+            "LSTM", ["first", "w", "r", "b", "", "h", "c"], ["", "h_out", "c_out"],
+            hidden_size=hidden,
+        ),
+        helper.make_node("Transpose", ["h_out"], ["rows"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["rows", "head"], ["scores"]),
+        helper.make_node("Identity", ["scores"], ["logits"])
+        if ends_in == "logits"
+        else helper.make_node("Softmax", ["scores"], [ends_in], axis=-1),
+    ]  # fmt: skip
+    constants = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in tensors.items()]
+    batch: int | str = "N" if is_free else 1
+    if not is_free:
+        constants.append(numpy_helper.from_array(np.array([1, 1, hidden], np.int64), "one"))
+        nodes[3] = helper.make_node("Reshape", ["h_out", "one"], ["rows"], allowzero=1)
+
+    def port(name: str, *shape: int | str, kind: int = onnx.TensorProto.FLOAT) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    made = helper.make_graph(
+        nodes,
+        "language_model",
+        [
+            port("input_ids", batch, 1, kind=onnx.TensorProto.INT64),
+            port("h", 1, batch, hidden),
+            port("c", 1, batch, hidden),
+        ],
+        [port(ends_in, batch, 1, vocabulary), port("h_out", 1, batch, hidden),
+         port("c_out", 1, batch, hidden)],
+        constants,
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
+    return path

@@ -31,6 +31,7 @@ MODELS = {
     "letters of rnn": tiny.generator(cell="rnn"),
     "speller of lstm": replace(tiny.seq2seq(), precisions=tiny.INT8),
     "scaled speller": replace(tiny.seq2seq(scaled=True), precisions=tiny.INT8),
+    "speller without attention": replace(tiny.seq2seq(attention=False), precisions=tiny.INT8),
 }
 
 

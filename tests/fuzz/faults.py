@@ -56,7 +56,8 @@ def _missing(method: Method, sent: int, messages: Sequence[bytes]) -> str:
         return "" if last.finish_reason else "OK without an end"
     if method.name == "Forecast":
         drawn = pb.ForecastResponse.FromString(messages[-1]) if messages else None
-        return "" if drawn and drawn.HasField("usage") else "OK without an end"
+        has_end = drawn and (drawn.HasField("usage") or drawn.resume_token)
+        return "" if has_end else "OK without an end"
     if method.name == "StreamTag":
         tagged = pb.StreamTagResponse.FromString(messages[-1]) if messages else None
         return "" if tagged and tagged.HasField("usage") else "OK without an end"

@@ -37,9 +37,14 @@ def unroll_seeds() -> list[Seed]:
 
 def resuming_seeds(generate: Sequence[bytes], stream_tag: Sequence[bytes]) -> list[Seed]:
     """Calls that go on with streams: resume tokens of letters' and of tags-online's."""
+    change = pb.StateChange(tensor="hidden_0", units=[1, 2], values=[0.5, -1.0])
     seeds = [
-        Seed(UNROLL["Generate"], (pb.GenerateRequest(model="letters", resume_token=token),))
+        Seed(UNROLL["Generate"], (request,))
         for token in generate
+        for request in (
+            pb.GenerateRequest(model="letters", resume_token=token),
+            pb.GenerateRequest(model="letters", resume_token=token, set_state=[change]),
+        )
     ]
     for token in stream_tag:
         start = pb.StreamTagStart(model="tags-online", resume_token=token)
@@ -64,7 +69,10 @@ def _forecast() -> list[Message]:
         pb.ForecastRequest(model="rides", series=[series], horizon=3, samples=4, seed=5),
         pb.ForecastRequest(
             model="rides", series=[series, series], horizon=3, samples=3, quantiles=[0.1, 0.5],
-            seed=2, frequency="h",
+            seed=2, frequency="h", resume_every=1,
+        ),
+        pb.ForecastRequest(
+            model="rides", resume_token=b"URT1s" + bytes(64), allow_inexact=True, quantiles=[0.5]
         ),
     ]  # fmt: skip
 
@@ -154,6 +162,10 @@ def _samples() -> list[Message]:
             sampling=pb.Sampling(seed=1, allowed_tokens=[2, 3, 5]),
         ),
         pb.GenerateRequest(model="speller", source="abc", sampling=drawn, log_probabilities=True),
+        pb.GenerateRequest(
+            model="letters", prompt="abc", max_tokens=20,
+            watch=pb.Watch(tensors=["hidden_0", "cell_0"], units=[3, 1]),
+        ),
         pb.GenerateRequest(
             model="foods", vector=pb.Vector(values=[1.0, 2.0, 0.0]), sampling=drawn, samples=2,
         ),

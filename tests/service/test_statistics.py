@@ -141,8 +141,8 @@ def _held(service):
         assert released.wait(10)
         return step()
 
-    def release(work):
-        cancel(work)
+    def release(work, has_ended=False):
+        cancel(work, has_ended)
         released.set()
 
     thread.engine.step, thread.release = held_step, release

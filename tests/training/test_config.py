@@ -8,7 +8,14 @@ from training.bundled.food import FoodSettings
 from training.bundled.nationality import NationalitySettings
 from training.bundled.pos import TaggingSettings
 from training.bundled.sentiment import SentimentSettings
-from training.config import RECIPES, CardSettings, RecipeInvalid, load_recipe, models
+from training.config import (
+    RECIPES,
+    CardSettings,
+    Published,
+    RecipeInvalid,
+    load_recipe,
+    models,
+)
 from training.forecasting import ForecastSettings
 from training.loop import FitSettings
 from training.models.classifier import ClassifierConfig
@@ -124,6 +131,12 @@ figure = "loss"
 split = "the last"
 bar = 1.5
 is_error = true
+[[published]]
+figure = "loss"
+split = "the last"
+value = 1.47
+by = "another"
+source = "a paper"
 [card]
 weaknesses = "Irony."
 """
@@ -134,6 +147,7 @@ def test_a_recipe_says_what_the_model_is_exported_and_measured_as(written):
     assert recipe.sampling == {"temperature": 1, "top_k": 40, "top_p": 0.9}
     assert recipe.export.int8
     assert recipe.card == CardSettings(weaknesses="Irony.")
+    assert recipe.published == (Published("loss", "the last", 1.47, "another", "a paper"),)
     accuracy, loss = recipe.goals
     assert [accuracy.is_met(90.0), accuracy.is_met(89.9)] == [True, False]
     assert [loss.is_met(1.5), loss.is_met(1.6)] == [True, False]
@@ -141,7 +155,8 @@ def test_a_recipe_says_what_the_model_is_exported_and_measured_as(written):
 
 def test_what_a_recipe_does_not_say_of_the_model_is_left_to_its_task(written):
     recipe = load_recipe(written(TEXT))
-    assert (recipe.sampling, recipe.goals, recipe.export.int8) == (None, (), False)
+    assert (recipe.sampling, recipe.goals, recipe.published) == (None, (), ())
+    assert not recipe.export.int8
     assert recipe.card == CardSettings()
 
 
@@ -157,6 +172,7 @@ def test_what_a_recipe_does_not_say_of_the_model_is_left_to_its_task(written):
         ),
         ("int8 = true", "int8 = 8", r"\[export\]: int8 is 8, not of type bool"),
         ("bar = 90", "", r"\[\[goals\]\]: 'bar' is missing"),
+        ('source = "a paper"', "", r"\[\[published\]\]: 'source' is missing"),
         ("weaknesses", "weakness", r"\[card\]: 'weakness' is not one of weaknesses"),
         ("[card]", "[cards]", r"\[cards\] is not one of .*\[card\]"),
         ("[card]", "[quick.card]", r"\[quick.card\] is not one of"),

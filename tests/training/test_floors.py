@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from training.floors.ets import Smoothing, has_ets
 from training.floors.naive_bayes import NaiveBayes, character_features, word_features
 from training.floors.nearest import NearestText, nearest_vectors
 from training.floors.ngram import NGram
@@ -50,3 +52,26 @@ def test_the_nearest_text_shares_rare_runs():
 def test_vectors_are_compared_in_deviations():
     vectors = [(0.0, 1_000.0), (1.0, 1_200.0), (0.0, 2_000.0)]
     assert nearest_vectors(vectors, [(0.9, 1_100.0), (0.1, 1_900.0)]) == [1, 2]
+
+
+needs_ets = pytest.mark.skipif(not has_ets(), reason="statsmodels is not installed")
+
+
+@needs_ets
+def test_smoothing_goes_on_with_a_season_and_says_how_sure_it_is():
+    random = np.random.default_rng(0)
+    time = np.arange(96)
+    values = 100 + 20 * np.sin(2 * np.pi * time / 12) + random.normal(0, 2, 96)
+    samples = Smoothing(values[:84], 12).samples(200, 12)
+    assert samples.shape == (200, 12)
+    assert np.abs(np.median(samples, axis=0) - values[84:]).mean() < 4
+    spread = np.diff(np.quantile(samples, (0.1, 0.9), axis=0), axis=0)
+    assert (spread > 2).all()
+    assert (spread < 20).all()
+    assert np.array_equal(samples, Smoothing(values[:84], 12).samples(200, 12)), "by a seed"
+
+
+@needs_ets
+@pytest.mark.parametrize("past", [[5.0] * 30, [3.0], [1.0, 2.0, 4.0], [0.0, -1.0] * 20])
+def test_smoothing_of_what_is_short_or_flat_or_below_zero_is_finite(past):
+    assert np.isfinite(Smoothing(np.array(past), 12).samples(9, 4)).all()

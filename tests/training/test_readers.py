@@ -1,8 +1,5 @@
 """Rows of files as users have them."""
 
-import sys
-from types import ModuleType, SimpleNamespace
-
 import pytest
 
 from training.readers import (
@@ -108,22 +105,25 @@ def test_files_of_a_pattern_come_in_the_order_of_their_names(tmp_path):
     assert digest_of(str(tmp_path / "*.txt")) != digest_of(str(tmp_path / "a.txt"))
 
 
-def test_parquet_is_read_where_pyarrow_is_installed(read, monkeypatch):
-    """A stand-in for pyarrow, which nothing else here needs."""
-    arrow, parquet = ModuleType("pyarrow"), ModuleType("pyarrow.parquet")
-    arrow.ArrowException = ValueError
-    rows = [{"text": "a", "label": 1}, {"text": "b", "label": 2}]
-    parquet.read_table = lambda path: SimpleNamespace(
-        column_names=["text", "label"], to_pylist=lambda: rows
-    )
-    monkeypatch.setitem(sys.modules, "pyarrow", arrow)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
-    table = read("a.parquet", b"PAR1")
-    assert [row.label("label") for row in table.rows] == ["1", "2"]
-
-    def broken(path):
-        raise ValueError("truncated")
-
-    parquet.read_table = broken
-    with pytest.raises(DataInvalid, match="no Parquet file that pyarrow reads: truncated"):
-        read("a.parquet", b"PAR1")
+def test_parquet_is_read_as_pyarrow_writes_it(tmp_path):
+    """Whatever its columns' types; an empty cell is none."""
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    columns = {
+        "text": arrow.array(["wäre", "a, b", None]).dictionary_encode(),
+        "label": arrow.array([1, 2, 2], arrow.int8()),
+        "share": arrow.array([0.5, 1.25, None], arrow.float32()),
+    }
+    path = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table(columns), path, compression="zstd")
+    table = read_files(str(path), "", EVERY, True, BadRows())
+    assert table.columns == ("text", "label", "share")
+    first, second, third = table.rows
+    assert (first.text("text"), first.label("label"), first.number("share")) == ("wäre", "1", 0.5)
+    assert second.text("text") == "a, b"
+    for read in (third.text, third.number):
+        with pytest.raises(DataInvalid, match=r"a\.parquet, line 3"):
+            read("text" if read == third.text else "share")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataInvalid, match="no Parquet file that pyarrow reads"):
+        read_files(str(path), "", EVERY, True, BadRows())

@@ -96,3 +96,67 @@ def test_missing_values_and_covariates_go_into_their_fields():
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="no option 'steps'"):
         forecast_request("m", [[1.0]], {"steps": 3})
+
+
+def handed_over(token=b"t"):
+    return pb.ForecastResponse(resume_token=token)
+
+
+def test_a_forecast_that_was_handed_over_goes_on_with_its_token():
+    """What the token does not hold is asked for anew."""
+    forecast = make(series=[pb.Series(values=[1.0])], quantiles=[0.5], horizon=9, resume_every=4)
+    forecast.take(message((0, 0), seed=77))
+    assert forecast.take(handed_over()) is None
+    forecast.end()
+    assert not forecast.is_over
+    assert forecast.request == pb.ForecastRequest(
+        model="rides", quantiles=[0.5], resume_token=b"t", resume_every=4
+    )
+    end = forecast.take(message((0, 1), seed=77, last=True))
+    assert places(end) == [(0, 1)]
+    assert end.seed is None
+
+
+def test_a_call_that_broke_goes_on_with_the_last_token_and_brings_no_step_twice():
+    forecast = make(resume_every=1)
+    first = message((0, 0), seed=77)
+    first.resume_token = b"one"
+    assert forecast.take(first).resume_token == b"one"
+    forecast.take(message((0, 1)))
+    forecast.fail(BROKEN)
+    assert forecast.request.resume_token == b"one"
+    assert places(forecast.take(message((0, 1), (0, 2), last=True))) == [(0, 2)]
+
+
+def test_without_failover_the_caller_has_the_token():
+    forecast = make(attempts=1)
+    forecast.take(message((0, 0), seed=77))
+    chunk = forecast.take(handed_over(b"mine"))
+    assert (chunk.steps, chunk.end, chunk.resume_token) == ([], None, b"mine")
+    forecast.end()
+    assert forecast.is_over
+
+
+def test_a_token_of_an_earlier_call_needs_no_seed():
+    assert not make(resume_token=b"t").request.HasField("seed")
+
+
+def test_where_a_token_is_refused_the_forecast_is_made_anew():
+    """As it is where servers share no keys."""
+    forecast = make(horizon=3)
+    forecast.take(message((0, 0), seed=77))
+    forecast.take(handed_over())
+    forecast.end()
+    forecast.fail(RequestFailed("FAILED_PRECONDITION", "only that very process takes it"))
+    assert (forecast.request.seed, forecast.request.horizon) == (77, 3)
+    assert places(forecast.take(message((0, 0), (0, 1), last=True))) == [(0, 1)]
+
+
+def test_two_forecasts_are_never_joined():
+    forecast = make()
+    forecast.take(message((0, 0), (0, 1), seed=77))
+    forecast.fail(BROKEN)
+    other = message((0, 0), (0, 1))
+    other.steps[1].mean += 1
+    with pytest.raises(RequestFailed, match="other steps than those that came before"):
+        forecast.take(other)

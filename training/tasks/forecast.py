@@ -22,14 +22,12 @@ from bundle.time_features import Frequency, FrequencyInvalid, TimeInvalid, parse
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.series import Series, Window, rolling_windows
-from training.forecast_metrics import has_ets
 from training.forecasting import (
     MEASURES,
     SAMPLES,
     ForecastSettings,
     ForecastTask,
-    ets_forecasts,
-    naive_forecasts,
+    floor_forecasts,
     question_of,
     sample_paths,
     score_measurements,
@@ -209,14 +207,7 @@ class Forecast(Task[Example]):
     def floors(
         self, splits: Splits[Example], trained: TrainedModel, questions: Sequence[SeriesQuestion]
     ) -> dict[str, list[Any]]:
-        season = Frequency(splits.held_out[0].frequency).season
-        ways = {"the last season again": naive_forecasts}
-        if has_ets():
-            ways["ETS"] = ets_forecasts
-        return {
-            name: [forecasts([window_of(q)], q.horizon, season) for q in questions]
-            for name, forecasts in ways.items()
-        }
+        return {**floor_forecasts(questions, Frequency(splits.held_out[0].frequency).season)}
 
     def example_to_json(self, example: Example) -> Any:
         series = example.series

@@ -150,18 +150,20 @@ class TaggedText(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[TaggedToken, _Mapping]]] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
 class TaggedToken(_message.Message):
-    __slots__ = ("text", "label", "probability", "position", "top")
+    __slots__ = ("text", "label", "probability", "position", "top", "state")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     text: str
     label: str
     probability: float
     position: int
     top: _containers.RepeatedCompositeFieldContainer[LabelProbability]
-    def __init__(self, text: _Optional[str] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., position: _Optional[int] = ..., top: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ...) -> None: ...
+    state: bytes
+    def __init__(self, text: _Optional[str] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., position: _Optional[int] = ..., top: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class StreamTagRequest(_message.Message):
     __slots__ = ("start", "text", "words")
@@ -174,7 +176,7 @@ class StreamTagRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamTagStart, _Mapping]] = ..., text: _Optional[str] = ..., words: _Optional[_Union[Words, _Mapping]] = ...) -> None: ...
 
 class StreamTagStart(_message.Message):
-    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact")
+    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +185,7 @@ class StreamTagStart(_message.Message):
     RESUME_AT_END_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     top_labels: int
@@ -191,7 +194,8 @@ class StreamTagStart(_message.Message):
     resume_at_end: bool
     resume_token: bytes
     allow_inexact: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ...) -> None: ...
+    watch: Watch
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ...) -> None: ...
 
 class Words(_message.Message):
     __slots__ = ("words",)
@@ -250,7 +254,7 @@ class WordProbability(_message.Message):
     def __init__(self, word: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact")
+    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +274,8 @@ class GenerateRequest(_message.Message):
     RESUME_EVERY_FIELD_NUMBER: _ClassVar[int]
     RESUME_AT_END_FIELD_NUMBER: _ClassVar[int]
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
+    SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     prompt: str
@@ -289,7 +295,27 @@ class GenerateRequest(_message.Message):
     resume_every: int
     resume_at_end: bool
     allow_inexact: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ...) -> None: ...
+    watch: Watch
+    set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
+
+class Watch(_message.Message):
+    __slots__ = ("tensors", "units")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedScalarFieldContainer[str]
+    units: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, tensors: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StateChange(_message.Message):
+    __slots__ = ("tensor", "units", "values")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    tensor: str
+    units: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, tensor: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Beam(_message.Message):
     __slots__ = ("width", "best", "length_penalty", "early_stop")
@@ -377,30 +403,34 @@ class SampleEnd(_message.Message):
     def __init__(self, sample: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., output_tokens: _Optional[int] = ..., log_probability: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ResumePoint(_message.Message):
-    __slots__ = ("sample", "token", "next_position")
+    __slots__ = ("sample", "token", "next_position", "changed")
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_POSITION_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
     sample: int
     token: bytes
     next_position: int
-    def __init__(self, sample: _Optional[int] = ..., token: _Optional[bytes] = ..., next_position: _Optional[int] = ...) -> None: ...
+    changed: str
+    def __init__(self, sample: _Optional[int] = ..., token: _Optional[bytes] = ..., next_position: _Optional[int] = ..., changed: _Optional[str] = ...) -> None: ...
 
 class Token(_message.Message):
-    __slots__ = ("id", "text", "position", "log_probability", "sample", "top")
+    __slots__ = ("id", "text", "position", "log_probability", "sample", "top", "state")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     id: int
     text: str
     position: int
     log_probability: float
     sample: int
     top: _containers.RepeatedCompositeFieldContainer[TopToken]
-    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., position: _Optional[int] = ..., log_probability: _Optional[float] = ..., sample: _Optional[int] = ..., top: _Optional[_Iterable[_Union[TopToken, _Mapping]]] = ...) -> None: ...
+    state: bytes
+    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., position: _Optional[int] = ..., log_probability: _Optional[float] = ..., sample: _Optional[int] = ..., top: _Optional[_Iterable[_Union[TopToken, _Mapping]]] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class TopToken(_message.Message):
     __slots__ = ("id", "text", "log_probability")
@@ -463,7 +493,7 @@ class Score(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
 class ForecastRequest(_message.Message):
-    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency")
+    __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency", "resume_token", "allow_inexact", "resume_every")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
@@ -472,6 +502,9 @@ class ForecastRequest(_message.Message):
     QUANTILES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     FREQUENCY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_EVERY_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     series: _containers.RepeatedCompositeFieldContainer[Series]
@@ -480,7 +513,10 @@ class ForecastRequest(_message.Message):
     quantiles: _containers.RepeatedScalarFieldContainer[float]
     seed: int
     frequency: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ...) -> None: ...
+    resume_token: bytes
+    allow_inexact: bool
+    resume_every: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., horizon: _Optional[int] = ..., samples: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., seed: _Optional[int] = ..., frequency: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., resume_every: _Optional[int] = ...) -> None: ...
 
 class Series(_message.Message):
     __slots__ = ("values", "start", "covariates")
@@ -503,14 +539,16 @@ class Covariate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., past: _Optional[_Iterable[float]] = ..., future: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ForecastResponse(_message.Message):
-    __slots__ = ("steps", "seed", "usage")
+    __slots__ = ("steps", "seed", "usage", "resume_token")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     steps: _containers.RepeatedCompositeFieldContainer[ForecastStep]
     seed: int
     usage: Usage
-    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    resume_token: bytes
+    def __init__(self, steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., seed: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
 
 class ForecastStep(_message.Message):
     __slots__ = ("series", "position", "time", "mean", "quantiles", "samples")
@@ -672,7 +710,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -700,6 +738,7 @@ class Model(_message.Message):
     STREAMS_TAGS_FIELD_NUMBER: _ClassVar[int]
     FORECASTER_FIELD_NUMBER: _ClassVar[int]
     STEPPER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: Task
@@ -720,7 +759,16 @@ class Model(_message.Message):
     streams_tags: bool
     forecaster: Forecaster
     stepper: Stepper
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ...) -> None: ...
+    state: _containers.RepeatedCompositeFieldContainer[StateTensor]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ...) -> None: ...
+
+class StateTensor(_message.Message):
+    __slots__ = ("name", "units")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    units: int
+    def __init__(self, name: _Optional[str] = ..., units: _Optional[int] = ...) -> None: ...
 
 class Stepper(_message.Message):
     __slots__ = ("inputs", "outputs", "shared", "batching", "reason", "frame_seconds", "attributes", "message_steps")

@@ -28,7 +28,7 @@ class Caller:
     def __init__(self, made, peer="ann", first=b""):
         self._parts = asyncio.Queue()
         self.taken = 0
-        self.body = made.of({"client": (peer, 1), "headers": []}, self._receive)
+        self.body = made.of(peer, self._receive)
         if first:
             self.send(first)
 

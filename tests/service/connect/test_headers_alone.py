@@ -43,7 +43,7 @@ def test_a_call_without_a_body_is_relayed_and_watched_until_its_caller_leaves():
             raise AssertionError(f"nothing is answered: {event}")
 
         serving = asyncio.create_task(relay.serve(SCOPE, receive, send))
-        await asyncio.sleep(0.1)  # several looks whether the caller is there
+        await asyncio.sleep(0.3)  # several looks whether the caller is there
         assert not serving.done()
         has_left = True
         await asyncio.wait_for(serving, 10)

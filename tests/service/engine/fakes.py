@@ -197,7 +197,7 @@ class FakeThread:
         sink.put(BatchDone([self.predict(item) for item in items]))
         sink.wake()
 
-    def release(self, work):
+    def release(self, work, has_ended=False):
         self.released += 1
 
 

@@ -47,7 +47,8 @@ def submit(thread, share=NOBODY, size=1, sink=None, **options):
 def step(thread):
     """What the thread does before and in a step."""
     while not thread._inbox.empty():
-        thread._handle(thread._inbox.get())
+        for message in thread._inbox.get():
+            thread._handle(message)
     return thread.engine.step()
 
 

@@ -3,12 +3,14 @@
 import math
 import re
 
+import grpc
 import numpy as np
 import pytest
 
 from tests.tiny import names_without
 from unroll import RequestFailed, Series
 from unroll.v1 import unroll_pb2 as pb
+from unroll.v1 import unroll_pb2_grpc
 
 TEMPERATURE = "temperature (°C)"
 START = "2024-03-01T05:00:00"
@@ -182,3 +184,57 @@ def test_a_caller_that_leaves_frees_its_rows(caller):
 def test_an_unknown_model_is_not_found(caller):
     with pytest.raises(RequestFailed, match="NOT_FOUND"):
         list(caller.forecast("tides", [[1.0]]))
+
+
+@pytest.fixture
+def stub(standing_service):
+    with grpc.insecure_channel(standing_service.target) as channel:
+        yield unroll_pb2_grpc.UnrollServiceStub(channel)
+
+
+def test_a_forecast_goes_on_from_any_of_its_resume_tokens(stub):
+    asked = {"model": "rides", "series": [message()], "horizon": 6, "samples": 4, "seed": 3}
+    responses = list(stub.Forecast(pb.ForecastRequest(**asked, resume_every=2)))
+    steps = [step for response in responses for step in response.steps]
+    tokens = [response.resume_token for response in responses if response.resume_token]
+    assert 1 <= len(tokens) <= 3
+    for token in tokens:
+        rest = [
+            step
+            for response in stub.Forecast(pb.ForecastRequest(model="rides", resume_token=token))
+            for step in response.steps
+        ]
+        assert 0 < len(rest) <= 4
+        assert rest == steps[-len(rest) :]
+
+
+@pytest.fixture
+def token(stub):
+    asked = {"model": "rides", "series": [message()], "horizon": 6, "samples": 4, "seed": 3}
+    request = pb.ForecastRequest(**asked, resume_every=1)
+    return next(r.resume_token for r in stub.Forecast(request) if r.resume_token)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"series": [message()]}, "has the series, horizon, samples and seed of its forecast"),
+        ({"horizon": 3}, "leave them out beside it"),
+        ({"samples": 3}, "leave them out beside it"),
+        ({"seed": 3}, "leave them out beside it"),
+        ({"quantiles": [2.0]}, r"quantiles\[0\] is 2"),
+    ],
+)
+def test_what_a_resume_token_has_is_refused_beside_it(refusal, token, changes, said):
+    request = pb.ForecastRequest(model="rides", resume_token=token, **changes)
+    assert re.search(said, refusal("Forecast", request))
+
+
+def test_a_resume_token_is_taken_as_it_came_and_by_its_method_alone(stub, refusal, token):
+    changed = token[:-1] + bytes([token[-1] ^ 1])
+    request = pb.ForecastRequest(model="rides", resume_token=changed)
+    assert "was changed on its way" in refusal("Forecast", request)
+    request = pb.GenerateRequest(model="letters", resume_token=token)
+    with pytest.raises(grpc.RpcError, match="with a call of Forecast, not of Generate") as caught:
+        list(stub.Generate(request, timeout=20))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -9,9 +9,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.engine.decode import GenerateEngine
+from service.engine.forecasting import ForecastEngine
 from service.engine.online_tagging import OnlineTagEngine
 from tests import tiny
 from tests.service.oip.calls import Inference, ask
+from unroll import Client, Series
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -22,7 +24,7 @@ STEP_SECONDS = 0.004
 @pytest.fixture(scope="module")
 def models(tiny_models, tmp_path_factory):
     root = tmp_path_factory.mktemp("moving")
-    for name in ("letters", "speller", "tags-online"):
+    for name in ("letters", "speller", "tags-online", "rides"):
         shutil.copytree(tiny_models / name, root / name)
     return root
 
@@ -49,7 +51,7 @@ def stubs(replicas):
 @pytest.fixture
 def slowly(monkeypatch):
     """Steps that take so long that a stream is still under way when its service stops."""
-    for kind in (GenerateEngine, OnlineTagEngine):
+    for kind in (GenerateEngine, OnlineTagEngine, ForecastEngine):
         step = kind.step
 
         def slow(self, step=step):
@@ -178,6 +180,63 @@ def test_a_stream_of_tags_reports_which_requests_are_answered(replicas, stubs, s
     assert point.next_position == len(first_half)
     rest = tags(stubs[1], parts[last.requests_read :], point.token)
     assert first_half + rest == whole
+
+
+def forecast_request(**changes):
+    def series(first):
+        beside = [pb.Covariate(name="temperature (°C)", past=range(9), future=range(30))]
+        return pb.Series(
+            values=range(first, first + 9), start="2024-03-01T05:00", covariates=beside
+        )
+
+    fields = {"series": [series(1), series(50)], "samples": 3, "horizon": 30, "seed": 5}
+    return pb.ForecastRequest(**{"model": "rides", **fields, **changes})
+
+
+def drawn(responses):
+    return [
+        (s.series, s.position, s.time, s.mean, *s.samples, *s.quantiles)
+        for response in responses
+        for s in response.steps
+    ]
+
+
+@pytest.mark.parametrize("quantiles", [(), (0.1, 0.9)], ids=["samples", "quantiles"])
+def test_forecasts_go_on_elsewhere_with_the_same_bits(replicas, stubs, slowly, quantiles):
+    request = forecast_request(quantiles=quantiles)
+    undisturbed = drawn(stubs[1].Forecast(request, timeout=60))
+    call = stubs[0].Forecast(request, timeout=60)
+    responses = [next(call)]
+    assert replicas[0].stop()
+    responses += call
+    assert call.code() is grpc.StatusCode.OK
+    last = responses[-1]
+    assert last.resume_token
+    assert not last.HasField("usage")
+    assert 0 < len(drawn(responses)) < len(undisturbed)
+    rest = list(
+        stubs[1].Forecast(
+            pb.ForecastRequest(model="rides", resume_token=last.resume_token, quantiles=quantiles),
+            timeout=60,
+        )
+    )
+    assert rest[0].seed == 5
+    assert rest[-1].HasField("usage")
+    assert sorted(drawn(responses) + drawn(rest)) == sorted(undisturbed)
+
+
+def test_a_client_goes_on_with_a_forecast_by_itself(replicas, slowly):
+    targets = ",".join(service.target for service in replicas)
+    series = Series(range(1, 10), "2024-03-01T05:00", {"temperature (°C)": range(39)})
+    with Client(replicas[1].target, timeout=60) as client:
+        whole = list(client.forecast("rides", [series], samples=3, seed=5))
+    with Client(targets, timeout=60) as client:
+        chunks = client.forecast("rides", [series], samples=3, seed=5)
+        seen = [next(chunks)]
+        assert replicas[0].stop()
+        seen += chunks
+    assert [s for c in seen for s in c.steps] == [s for c in whole for s in c.steps]
+    assert seen[-1].end
 
 
 def test_a_stream_of_tags_that_has_not_begun_holds_up_no_stop(replicas, stubs):

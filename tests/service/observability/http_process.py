@@ -16,6 +16,7 @@ import time
 from prometheus_client import CollectorRegistry
 
 from service.observability.http import HttpServer
+from service.observability.pages import Pages
 
 _MOST_FILES = 64
 
@@ -59,7 +60,8 @@ def has_spare(server: HttpServer) -> bool:
 
 def main() -> None:
     before, holes = descriptors(), []
-    server = CountingServer("127.0.0.1", 0, CollectorRegistry(), lambda: "", lambda: "")
+    pages = Pages(CollectorRegistry(), lambda: "", lambda: "")
+    server = CountingServer("127.0.0.1", 0, pages)
     server.start()
     assert has_spare(server)  # from here on it opens nothing but connections
     print(server.port, flush=True)

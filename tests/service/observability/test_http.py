@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from service.observability import http, pages
 from service.observability.http import HttpAddressInUse, HttpServer
+from service.observability.pages import Pages
 
 WELL = "alive\n"
 IS_ALIVE = b"GET /livez HTTP/1.1\r\n\r\n"
@@ -30,6 +31,9 @@ class Probes:
 
     def why_not_ready(self):
         return self.not_ready[0]
+
+    def pages(self, registry):
+        return Pages(registry, self.why_dead, self.why_not_ready)
 
 
 class Caller:
@@ -68,7 +72,7 @@ def registry():
 
 @pytest.fixture
 def server(probes, registry):
-    made = HttpServer("127.0.0.1", 0, registry, probes.why_dead, probes.why_not_ready)
+    made = HttpServer("127.0.0.1", 0, probes.pages(registry))
     made.start()
     yield made
     made.stop()
@@ -295,11 +299,11 @@ def test_a_stop_ends_connections_and_leaves_nothing(apart, call_port):
 
 def test_a_port_that_is_taken_is_named(server, probes, registry):
     with pytest.raises(HttpAddressInUse, match=f"cannot listen on 127.0.0.1:{server.port}"):
-        HttpServer("127.0.0.1", server.port, registry, probes.why_dead, probes.why_not_ready)
+        HttpServer("127.0.0.1", server.port, probes.pages(registry))
 
 
 def test_it_listens_on_both_families_where_it_listens_on_any(probes, registry):
-    server = HttpServer("::", 0, registry, probes.why_dead, probes.why_not_ready)
+    server = HttpServer("::", 0, probes.pages(registry))
     server.start()
     caller = Caller(server.port)
     assert asked(caller).endswith(WELL)

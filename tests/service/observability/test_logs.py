@@ -550,8 +550,12 @@ def test_a_resume_token_is_no_text(written, calling):
     token = list(caller.unroll.Generate(begun))[-1].resume_points[0].token
     resumed = pb.GenerateRequest(model="letters", resume_token=token, max_tokens=2)
     list(caller.unroll.Generate(resumed))
+    forecast = pb.ForecastRequest(model="rides", resume_token=token)
+    with pytest.raises(grpc.RpcError):  # it is of another method
+        list(caller.unroll.Forecast(forecast))
     service.stop()
-    assert 'resume_token: "..."' in request_lines(stream)[1]["text"]
+    for line in request_lines(stream)[1:]:
+        assert 'resume_token: "..."' in line["text"]
     assert "URT1" not in stream.getvalue()
 
 

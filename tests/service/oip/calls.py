@@ -78,8 +78,8 @@ def from_raw(raw, datatype):
 class Inference:
     """The protocol's calls on one channel."""
 
-    def __init__(self, target):
-        self.channel = grpc.insecure_channel(target)
+    def __init__(self, target, options=()):
+        self.channel = grpc.insecure_channel(target, options)
         self.stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def __enter__(self):

@@ -39,7 +39,7 @@ class Thread:
     def clock(self):
         return 0.0
 
-    def release(self, work):
+    def release(self, work, has_ended=False):
         self.released += 1
         self.engine.cancel(work)
 

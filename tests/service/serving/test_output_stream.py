@@ -34,7 +34,7 @@ class Thread:
     def resume(self, work):
         self.resumed.append(work)
 
-    def release(self, work):
+    def release(self, work, has_ended=False):
         self.released.append(work)
 
     def count_message(self, tokens):

@@ -32,6 +32,7 @@ SNAPSHOT = Snapshot(
         "hidden": np.arange(5, dtype=np.float32) / 7,
         "cell": np.full((2, 3), np.float32(1e-30)),
     },
+    changed="c" * 64,
 )
 
 

@@ -1,0 +1,1 @@
+"""The page at ``/``: files of this package that call the public methods from a browser."""

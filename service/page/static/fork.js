@@ -1,0 +1,106 @@
+// Two ways on from one place: as it would, and from a state in which a unit was changed.
+import { field, h, refusal, show } from './dom.js';
+import { readTokens } from './reading.js';
+import { TokenText } from './tokens.js';
+
+export class Fork {
+  constructor(model, stream, signal) {
+    this.model = model;
+    this.stream = stream;
+    this.signal = signal;
+    this.value = h('input', { type: 'range', min: -1, max: 1, step: 0.05, value: 1 });
+    this.shown = h('output', {}, '1');
+    this.value.addEventListener('input', () => { this.shown.value = this.value.value; });
+    this.hold = h('input', { type: 'number', min: 1, max: 200, value: 60 });
+    this.length = h('input', { type: 'number', min: 1, max: 1000, value: 160 });
+    this.button = h('button', { type: 'submit', class: 'main' }, 'Go on both ways');
+    this.where = h('p', { class: 'hint' });
+    this.problem = h('div');
+    this.plain = new TokenText('The stream as it is');
+    this.changed = new TokenText('The stream from the changed state');
+    this.plainSaid = h('p', { class: 'status', role: 'status' });
+    this.changedSaid = h('p', { class: 'status', role: 'status' });
+    const value = field('Value', this.value);
+    value.querySelector('label').append(this.shown);
+    this.form = h('form', { class: 'forking', onsubmit: (event) => { event.preventDefault(); this.run(); } },
+      value, field('Hold it for tokens', this.hold), field('Tokens each way', this.length), this.button);
+    this.ways = h('div', { class: 'ways', hidden: true },
+      h('section', {}, h('h4', {}, 'As it is'), this.plain.element, this.plainSaid),
+      h('section', {}, this.heading = h('h4', {}, 'Changed'), this.changed.element, this.changedSaid));
+    this.element = h('section', { class: 'fork' }, h('h4', {}, 'Change a unit and go on'), this.where, this.form, this.problem, this.ways);
+    this.enable(false);
+  }
+
+  clear() { this.place = undefined; this.ways.hidden = true; show(this.problem); this.#tell(); }
+
+  enable(isPossible) { this.isPossible = isPossible; this.#tell(); }
+
+  at(position) { this.place = position; this.#tell(); }
+
+  choose(unit, most) {
+    this.unit = unit;
+    if (most && Number(this.value.max) !== most) {
+      this.value.min = -most;
+      this.value.max = most;
+      this.value.value = most;
+      this.shown.value = String(most);
+    }
+    this.#tell();
+  }
+
+  #tell() {
+    this.button.disabled = !(this.isPossible && this.unit);
+    if (!this.unit) this.where.textContent = 'Choose a unit above, and a token in the text where the ways part; without one they part at its end.';
+    else this.where.textContent = `From ${this.place === undefined ? 'the end of the text' : `after token ${this.place + 1}`}: unit ${this.unit.unit} of ${this.unit.name} is set to this value.`;
+  }
+
+  async run() {
+    const change = { tensor: this.unit.name, units: [this.unit.unit], values: [Number(this.value.value)] };
+    const { model } = this;
+    const count = Number(this.length.value);
+    show(this.problem);
+    this.ways.hidden = false;
+    this.plain.clear();
+    this.changed.clear();
+    this.plainSaid.textContent = this.changedSaid.textContent = '';
+    this.heading.textContent = `${change.tensor}, unit ${change.units[0]} = ${change.values[0]}`;
+    this.button.disabled = true;
+    try {
+      const point = await this.stream.pointAt(this.place === undefined ? undefined : this.place + 1);
+      const held = Math.min(count, Number(this.hold.value));
+      const request = (token, most) => ({ model: model.name, resumeToken: token, maxTokens: most, resumeAtEnd: true, logProbabilities: true });
+      await Promise.all([
+        this.#read(this.plain, request(point.token, count)),
+        (async () => {
+          let from = point;
+          // Held: it is set before each of so many tokens, a resumed stream each.
+          for (let n = 0; n < held && from; n += 1) {
+            from = await this.#read(this.changed, { ...request(from.token, 1), setState: [change] }) ?? null;
+          }
+          if (from && held < count) from = await this.#read(this.changed, request(from.token, count - held));
+          this.digest = from?.changed ?? '';
+        })(),
+      ]);
+      this.#compare();
+    } catch (error) {
+      if (error.name !== 'AbortError') show(this.problem, refusal(error));
+    }
+    this.#tell();
+  }
+
+  /** The resume point after it. */
+  async #read(text, request) {
+    let point;
+    await readTokens(request, this.signal, { tokens: (tokens) => text.append(tokens), point: (one) => { point = one; } });
+    return point;
+  }
+
+  #compare() {
+    const [one, other] = [this.plain, this.changed].map((text) => text.tokens.map((token) => token.text ?? ''));
+    const first = other.findIndex((token, n) => token !== one[n]);
+    this.changed.spans.forEach((span, n) => span.classList.toggle('differs', first >= 0 && n >= first));
+    this.plainSaid.textContent = `${one.length} tokens.`;
+    this.changedSaid.textContent = `${other.length} tokens, ${first < 0 ? 'all the same' : `another text from token ${first + 1} on`}`
+      + `${this.digest ? `; changed ${this.digest.slice(0, 12)}` : ''}.`;
+  }
+}

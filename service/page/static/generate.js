@@ -1,0 +1,154 @@
+// Generate: text streams in, as it is made; the state is watched, frozen and gone on from.
+import { field, h, plural, refusal, show } from './dom.js';
+import { readTokens } from './reading.js';
+import { callBox } from './code.js';
+import { samplingControls } from './sampling.js';
+import { modelInput } from './input.js';
+import { example } from './examples.js';
+import { TokenText, probabilityLegend } from './tokens.js';
+import { StatePanel } from './state.js';
+
+const ENDS = {
+  FINISH_REASON_END: 'the model ended it', FINISH_REASON_STOP: 'a stop text came up',
+  FINISH_REASON_LENGTH: 'as long as asked for', FINISH_REASON_HANDED_OVER: 'the server stops',
+};
+const TOP = 5;
+
+/** One stream of the page: what was asked, what came, and where it can go on from. */
+class Run {
+  constructor(model, text, signal, on) {
+    this.model = model;
+    this.text = text;
+    this.signal = signal;
+    this.on = on;
+    this.running = null;
+    this.points = new Map();
+  }
+
+  start(request, shown) {
+    this.asked = request;
+    this.points.clear();
+    this.speed = { count: 0, seed: request.sampling?.seed };
+    this.text.clear(shown);
+    this.panel?.clear();
+    this.ended = false;
+    return this.#read({ ...request, ...this.panel?.watch() });
+  }
+
+  freeze() { this.running?.abort(); }
+
+  /** So many tokens more; all that are left without. */
+  async goOn(count) {
+    try {
+      const point = await this.pointAt();
+      const left = this.asked.maxTokens - this.text.tokens.length;
+      const most = count ?? (left > 0 ? left : this.asked.maxTokens);
+      this.speed.count = 0;
+      await this.#read({
+        model: this.model.name, resumeToken: point.token, maxTokens: most, resumeAtEnd: true, ...beside(), ...this.panel?.watch(),
+      });
+    } catch (error) {
+      if (error.name !== 'AbortError') this.on.failed(error);
+    }
+  }
+
+  /** The resume point at a place in the text, its end without. The same request and seed make the
+   *  same tokens, so where there is none it is made on the way from the last one before. */
+  async pointAt(position = this.text.tokens.length) {
+    const known = this.points.get(position);
+    if (known) return known;
+    const before = Math.max(0, ...[...this.points.keys()].filter((place) => place < position));
+    const from = this.points.get(before);
+    const request = from ? { model: this.model.name, resumeToken: from.token }
+      : { ...this.asked, sampling: { ...this.asked.sampling, seed: this.speed.seed } };
+    await readTokens({ ...request, maxTokens: position - before, resumeAtEnd: true }, this.signal, {
+      tokens: () => {}, point: (point) => this.points.set(point.nextPosition ?? 0, point),
+    });
+    const found = this.points.get(position);
+    if (!found) throw Object.assign(new Error('The stream cannot go on from here: the model ended it.'), { title: 'Nothing to go on from' });
+    return found;
+  }
+
+  async #read(request) {
+    this.running?.abort();
+    const own = this.running = new AbortController();
+    this.signal.addEventListener('abort', () => own.abort(), { signal: own.signal });
+    const { speed } = this;
+    speed.began = performance.now();
+    speed.first = speed.last = 0;
+    this.panel?.at();
+    this.panel?.running(true);
+    this.on.running(true);
+    this.on.told('');
+    let why;
+    try {
+      const last = await readTokens(request, own.signal, {
+        seed: (value) => { speed.seed = value; },
+        point: (point) => this.points.set(point.nextPosition ?? 0, point),
+        tokens: (tokens) => {
+          speed.last = performance.now();
+          speed.first ||= speed.last;
+          speed.count += tokens.length;
+          this.panel?.read(tokens, this.text.tokens.length);
+          this.text.append(tokens);
+          this.on.told('');
+        },
+      });
+      why = `. Ended: ${ENDS[last.finishReason] ?? 'done'}.`;
+    } catch (error) {
+      why = '. Stopped.';
+      if (error.name !== 'AbortError') this.on.failed(error);
+    }
+    if (this.running !== own) return;
+    this.running = null;
+    this.panel?.running(false);
+    this.on.running(false);
+    this.on.told(why);
+  }
+}
+
+const beside = () => ({ logProbabilities: true, topLogProbabilities: TOP });
+
+export function generateView(model, signal) {
+  const sample = example(model);
+  const input = modelInput(model);
+  const sampling = samplingControls(model);
+  const most = model.limits?.output_tokens;
+  const length = h('input', { type: 'number', min: 1, max: most, value: Math.min(sample.maxTokens ?? most, most) });
+  const stop = h('input', { type: 'text', autocomplete: 'off', placeholder: 'none' });
+  const start = h('button', { type: 'submit', class: 'main' }, 'Generate');
+  const end = h('button', { type: 'button', onclick: () => run.freeze() }, 'Stop');
+  const said = h('p', { class: 'status', role: 'status' }, 'Nothing made yet.');
+  const problem = h('div');
+  const text = new TokenText('Generated text', (position) => run.panel?.at(position));
+  const run = new Run(model, text, signal, {
+    running: (isRunning) => { end.disabled = !isRunning; },
+    failed: (error) => show(problem, refusal(error)),
+    told: (why) => { said.textContent = told(run.speed, text.tokens.length) + why; },
+  });
+  if (model.state?.length) run.panel = new StatePanel(model, text, run, signal);
+
+  const request = () => ({
+    model: model.name, ...input.input(), maxTokens: Number(length.value), ...sampling.sampling(),
+    ...(stop.value ? { stop: [stop.value] } : {}), ...beside(),
+  });
+  const call = callBox(() => ['Generate', request()]);
+  end.disabled = true;
+  const form = h('form', {
+    class: 'form', oninput: call.update, onchange: call.update,
+    onsubmit: (event) => { event.preventDefault(); show(problem); run.start(request(), input.shown()); output.scrollIntoView({ block: 'nearest' }); },
+  }, input.element,
+  h('div', { class: 'buttons' }, start, end),
+  h('div', { class: 'pair' }, field('Tokens at most', length), field('Stop at', stop)), sampling.element);
+  input.area?.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  const output = h('section', { class: 'output' }, problem, text.element, said, probabilityLegend());
+  return h('div', { class: 'task' }, form, h('div', { class: 'answers' }, output, run.panel?.element, call.element));
+}
+
+function told({ began, first, last, count, seed }, total) {
+  const rate = count > 1 && last > first ? `, ${Math.round(((count - 1) * 1000) / (last - first)).toLocaleString('en')} a second` : '';
+  const wait = first ? `, the first after ${Math.round(first - began)} ms` : '';
+  return `${plural(total, 'token')}${rate}${wait}${seed ? `, seed ${seed}` : ''}`;
+}

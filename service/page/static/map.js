@@ -1,0 +1,111 @@
+// The units of one tensor as cells of a picture: warm above zero, cold below.
+import { h } from './dom.js';
+
+const SHADES = 255;
+
+/** Columns of a picture of so many units: about twice as wide as high, and a power of two. */
+export const columnsOf = (units) => 2 ** Math.round(Math.log2(Math.sqrt(2 * units)));
+
+let palette = null;
+const forget = () => { palette = null; };
+addEventListener('themechange', forget);
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', forget);
+
+/** Of a colour of style.css: red, green, blue, alpha, 0 to 255 each. */
+export function rgb(name) {
+  const probe = h('span', { style: { color: `var(${name})` } });
+  document.body.append(probe);
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext('2d');
+  context.fillStyle = getComputedStyle(probe).color;
+  context.fillRect(0, 0, 1, 1);
+  probe.remove();
+  return context.getImageData(0, 0, 1, 1).data;
+}
+
+function colours() {
+  if (palette) return palette;
+  const [cold, none, warm] = ['--cold', '--blank', '--warm'].map(rgb);
+  palette = new Uint32Array(SHADES);
+  const view = new DataView(palette.buffer);
+  for (let n = 0; n < SHADES; n += 1) {
+    const share = (2 * n) / (SHADES - 1) - 1;
+    const to = share < 0 ? cold : warm;
+    for (let channel = 0; channel < 3; channel += 1) {
+      view.setUint8(4 * n + channel, none[channel] + (to[channel] - none[channel]) * Math.abs(share));
+    }
+    view.setUint8(4 * n + 3, 255);
+  }
+  return palette;
+}
+
+/** name: of the tensor. squash: of a value into -1 … 1. onpick(unit). */
+export class UnitMap {
+  constructor(name, label, units, squash, onpick) {
+    this.name = name;
+    this.units = units;
+    this.squash = squash;
+    const columns = this.columns = columnsOf(units);
+    const rows = Math.ceil(units / columns);
+    this.canvas = h('canvas', {
+      width: columns, height: rows, tabindex: '0', role: 'img', 'data-tensor': name,
+      'aria-label': `${label}: ${units} units. Arrow keys choose one.`,
+      onclick: (event) => onpick(this.#at(event)),
+      onpointermove: (event) => this.#say(this.#at(event)), onpointerleave: () => this.#say(this.chosen),
+      onkeydown: (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+        if (step === undefined) return;
+        event.preventDefault();
+        onpick(Math.max(0, Math.min(units - 1, (this.chosen ?? -step) + step)));
+      },
+    });
+    this.canvas.style.aspectRatio = `${columns} / ${rows}`;
+    this.marker = h('span', { class: 'marker', hidden: true, 'aria-hidden': 'true' });
+    this.marker.style.width = `${100 / columns}%`;
+    this.marker.style.height = `${100 / rows}%`;
+    this.rows = rows;
+    this.caption = h('span', { class: 'value' });
+    this.element = h('figure', { class: 'map' },
+      h('figcaption', {}, h('span', {}, label), this.caption), h('div', { class: 'cells' }, this.canvas, this.marker));
+    this.context = this.canvas.getContext('2d');
+    this.image = this.context.createImageData(columns, rows);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+    this.values = null;
+    this.draw(new Float32Array(units));
+    this.values = null;
+  }
+
+  draw(values) {
+    this.values = values;
+    const shades = colours();
+    for (let unit = 0; unit < this.units; unit += 1) {
+      this.pixels[unit] = shades[Math.round(((this.squash(values[unit]) + 1) * (SHADES - 1)) / 2)];
+    }
+    this.context.putImageData(this.image, 0, 0);
+    if (this.chosen !== undefined) this.#say(this.chosen);
+  }
+
+  /** unit: undefined for none. */
+  choose(unit) {
+    this.chosen = unit;
+    this.marker.hidden = unit === undefined;
+    if (unit !== undefined) {
+      this.marker.style.left = `${(100 * (unit % this.columns)) / this.columns}%`;
+      this.marker.style.top = `${(100 * Math.floor(unit / this.columns)) / this.rows}%`;
+    }
+    this.#say(unit);
+  }
+
+  #say(unit) {
+    if (unit === undefined || unit >= this.units) this.caption.textContent = '';
+    else this.caption.textContent = `unit ${unit}${this.values ? `: ${this.values[unit].toFixed(3)}` : ''}`;
+  }
+
+  #at(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const column = Math.min(this.columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * this.columns)));
+    const row = Math.min(this.rows - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * this.rows)));
+    return Math.min(this.units - 1, row * this.columns + column);
+  }
+}

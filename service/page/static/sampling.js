@@ -1,0 +1,43 @@
+// The controls of sampling, with what each means. Only what differs from the model's own is sent.
+import { field, h } from './dom.js';
+
+const RANGES = [
+  // name, label, least, most, step, meaning; the first four are always in sight.
+  ['temperature', 'Temperature', 0, 2, 0.05, 'Divides the logits: below 1 the likely becomes likelier. 0 takes the likeliest token every time.'],
+  ['topP', 'Top p', 0.05, 1, 0.05, 'Draws among the likeliest tokens that together reach this probability. 1: all.'],
+  ['topK', 'Top k', 0, 100, 1, 'Draws among so many of the likeliest tokens. 0: all.'],
+  ['minP', 'Min p', 0, 0.95, 0.05, 'Leaves out tokens less than this many times as probable as the likeliest. 0: none.'],
+  ['typicalP', 'Typical p', 0.05, 1, 0.05, 'Draws among tokens whose surprise is near the expected one. 1: all.'],
+  ['repetitionPenalty', 'Repetition penalty', 0.5, 2, 0.05, 'Above 1, what prompt or stream holds already becomes less likely.'],
+  ['frequencyPenalty', 'Frequency penalty', -2, 2, 0.1, 'Taken from a token’s logit for each time the stream made it.'],
+  ['presencePenalty', 'Presence penalty', -2, 2, 0.1, 'Taken once from the logit of a token that the stream made.'],
+];
+const IN_SIGHT = 3;
+const NEUTRAL = { temperature: 1, topP: 1, topK: 0, minP: 0, typicalP: 1, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 };
+const tidy = (value) => Number(Number(value).toFixed(4));
+
+/** element; sampling(): what differs from the model's defaults; draw(): a seed where none is set. */
+export function samplingControls(model) {
+  const controls = RANGES.map((range) => control(range, model.defaultSampling ?? {}));
+  const seed = h('input', { type: 'number', min: 0, step: 1, placeholder: 'drawn by the server', autocomplete: 'off' });
+  const element = h('div', { class: 'sampling' },
+    controls.slice(0, IN_SIGHT).map((one) => one.element),
+    field('Seed', seed, 'The same request with the same seed gives the same text, whatever else the server does.'),
+    h('details', {}, h('summary', {}, 'More ways to draw'), controls.slice(IN_SIGHT).map((one) => one.element)));
+  const sampling = () => {
+    const chosen = Object.fromEntries(controls.filter((one) => one.isChosen()).map((one) => [one.name, one.value()]));
+    if (seed.value !== '') chosen.seed = seed.value;
+    return Object.keys(chosen).length ? { sampling: chosen } : {};
+  };
+  return { element, sampling, seed };
+}
+
+function control([name, label, least, most, step, meaning], defaults) {
+  const own = tidy(defaults[name] ?? NEUTRAL[name]);
+  const input = h('input', { type: 'range', min: Math.min(least, own), max: Math.max(most, own), step, value: own });
+  const output = h('output', {}, String(own));
+  input.addEventListener('input', () => { output.value = String(tidy(input.value)); });
+  const element = field(label, input, meaning);
+  element.querySelector('label').append(output);
+  return { name, element, value: () => tidy(input.value), isChosen: () => tidy(input.value) !== own };
+}

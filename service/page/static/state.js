@@ -1,0 +1,155 @@
+// The state of a stream: every unit while text comes, one unit over the text, units by what they
+// follow; and other ways to go on, from a changed unit.
+import { choices, h, refusal, show } from './dom.js';
+import { UnitMap } from './map.js';
+import { Correlations, Properties } from './follow.js';
+import { halves } from './half.js';
+import { unitShade } from './tokens.js';
+import { Fork } from './fork.js';
+
+const RANK_MS = 500;
+// With fewer tokens some unit of a thousand follows anything.
+const LEAST_TOKENS = 80;
+
+const KINDS = [
+  ['hidden_', 'Hidden states', (value) => Math.max(-1, Math.min(1, value)), 1],
+  ['cell_', 'Cells', (value) => Math.tanh(value / 3), 6],
+];
+
+const layerOf = (name) => `layer ${Number(name.split('_').at(-1)) + 1}`;
+
+/** text: the TokenText of the stream. stream: what goes on with it (see generate.js). */
+export class StatePanel {
+  constructor(model, text, stream, signal) {
+    this.model = model;
+    this.text = text;
+    this.stream = stream;
+    const kinds = KINDS.filter(([prefix]) => model.state.some(({ name }) => name.startsWith(prefix)));
+    this.maps = h('div', { class: 'maps' });
+    this.following = h('ol', { class: 'following' });
+    this.followHint = h('p', { class: 'hint' });
+    this.problem = h('div');
+    this.unitName = h('strong', {});
+    this.scale = h('span', { class: 'scale', hidden: true }, 'low', [-10, -6, -3, 0, 3, 6, 10].map((step) => h('span', { class: unitShade(step / 10) })), 'high');
+    this.back = h('button', { type: 'button', class: 'quiet', disabled: true, onclick: () => this.choose(null) }, 'Shade by probability');
+    this.freeze = h('button', { type: 'button', onclick: () => stream.freeze() }, 'Freeze');
+    this.stepping = h('button', { type: 'button', onclick: () => stream.goOn(1) }, 'Step one token');
+    this.goingOn = h('button', { type: 'button', onclick: () => stream.goOn() }, 'Go on');
+    this.fork = new Fork(model, stream, signal);
+    const picked = choices('What of the state', kinds.map(([prefix, name]) => [prefix, name]), (prefix) => this.#watch(kinds.find(([one]) => one === prefix)));
+    this.element = h('section', { class: 'state' },
+      h('div', { class: 'row' }, h('h3', {}, 'The state'), kinds.length > 1 ? picked : null, h('span', { class: 'grow' }), this.freeze, this.stepping, this.goingOn),
+      this.problem, this.maps,
+      h('div', { class: 'unit row' }, this.unitName, this.scale, h('span', { class: 'grow' }), this.back),
+      h('div', { class: 'follow' }, h('h4', {}, 'What units follow'), this.followHint, this.following),
+      this.fork.element);
+    this.clear();
+    this.running(false);
+    addEventListener('themechange', () => this.#draw(), { signal });
+  }
+
+  /** The part of a request that has it watched. */
+  watch() { return { watch: { tensors: this.tensors.map(({ name }) => name) }, resumeEvery: 16 }; }
+
+  #watch([prefix, , squash, most]) {
+    this.tensors = this.model.state.filter(({ name }) => name.startsWith(prefix));
+    this.squash = squash;
+    this.most = most;
+    let from = 0;
+    this.pictures = this.tensors.map(({ name, units }) => {
+      const map = new UnitMap(name, layerOf(name), units, squash, (unit) => this.choose({ name, unit, at: map.from + unit }));
+      map.from = from;
+      from += units;
+      return map;
+    });
+    this.units = from;
+    show(this.maps, this.pictures.map((map) => map.element));
+    // What was watched of another kind says nothing of this one.
+    if (this.states) this.clear();
+    this.choose(null);
+  }
+
+  /** A new stream. */
+  clear() {
+    this.states = [];
+    this.correlations = new Correlations(this.units);
+    this.properties = new Properties();
+    this.rankedAt = 0;
+    this.pictures.forEach((map) => map.draw(new Float32Array(map.units)));
+    show(this.problem);
+    this.#rank();
+    this.fork.clear();
+  }
+
+  /** Tokens that came, before they are shown; each with the state that it was drawn from. */
+  read(tokens, position) {
+    tokens.forEach((token, n) => {
+      if (!token.state) return;
+      const values = halves(token.state);
+      delete token.state;
+      if (values.length !== this.units) return; // another kind is watched by now
+      const at = position + n;
+      this.states[at] = values;
+      // That is the state after the token before it.
+      const before = at > 0 && (n > 0 ? tokens[n - 1] : this.text.tokens[at - 1]);
+      if (before) this.correlations.add(values, this.properties.of(before.text ?? '', token.text ?? ''));
+    });
+    this.#draw();
+    if (performance.now() - this.rankedAt > RANK_MS) this.#rank();
+  }
+
+  running(isRunning) {
+    const has = this.text.tokens.length > 0;
+    this.freeze.disabled = !isRunning;
+    this.stepping.disabled = this.goingOn.disabled = isRunning || !has;
+    this.fork.enable(!isRunning && has);
+    if (!isRunning) this.#rank();
+  }
+
+  /** Show the state after the token at a place; the last one known without. */
+  at(position) {
+    this.place = position;
+    this.fork.at(position);
+    this.#draw();
+  }
+
+  fail(error) { show(this.problem, refusal(error)); }
+
+  #draw() {
+    const values = (this.place !== undefined && this.states[this.place + 1]) || this.states.at(-1);
+    if (!values) return;
+    this.pictures.forEach((map) => map.draw(values.subarray(map.from, map.from + map.units)));
+  }
+
+  /** unit: { name, unit, at }, or null. */
+  choose(unit) {
+    this.chosen = unit;
+    this.pictures.forEach((map) => map.choose(unit?.name === map.name ? unit.unit : undefined));
+    this.back.disabled = !unit;
+    this.scale.hidden = !unit;
+    this.unitName.textContent = unit ? `${layerOf(unit.name)}, unit ${unit.unit}` : 'Click a unit: the text takes its colour.';
+    this.text.shadeBy(unit && ((position) => {
+      const values = this.states?.[position + 1];
+      return values && this.squash(values[unit.at]);
+    }));
+    this.fork?.choose(unit, this.most);
+  }
+
+  #rank() {
+    this.rankedAt = performance.now();
+    const { count } = this.correlations;
+    if (count < LEAST_TOKENS) {
+      this.followHint.textContent = `After ${LEAST_TOKENS} tokens: which unit goes along with which property of the text.`;
+      show(this.following);
+      return;
+    }
+    this.followHint.textContent = `The unit of all ${this.units} that correlates best with each, over ${count} tokens. Chance alone reaches about ${(4 / Math.sqrt(count)).toFixed(2)}.`;
+    show(this.following, this.correlations.best().map(({ property, unit, r }) => {
+      const map = this.pictures.findLast((one) => one.from <= unit);
+      const place = unit - map.from;
+      return h('li', {}, h('span', { class: 'name' }, property),
+        h('button', { type: 'button', class: 'link', onclick: () => this.choose({ name: map.name, unit: place, at: unit }) }, `${layerOf(map.name)}, unit ${place}`),
+        h('span', { class: 'number' }, `r ${r < 0 ? '−' : ''}${Math.abs(r).toFixed(2)}`));
+    }));
+  }
+}

@@ -1,0 +1,124 @@
+"""What callers may read of a stream's state, and change when they go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from service.engine.errors import WrongInput
+from service.engine.requests import Snapshot, State, Watch
+from service.serving.model_info import ModelCard
+
+HIDDEN = "hidden_"
+
+
+@dataclass(frozen=True)
+class WatchParams:
+    """tensors: none for the hidden state of each layer. units: of each, none for all."""
+
+    tensors: tuple[str, ...] = ()
+    units: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """One value for each unit of a tensor."""
+
+    tensor: str
+    units: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def watchable(card: ModelCard) -> dict[str, int]:
+    """The carried tensors that have one axis of numbers, and how many units each has."""
+    return {
+        spec.name: spec.shape[0]
+        for spec in card.state
+        if spec.carried and len(spec.shape) == 1 and np.issubdtype(spec.dtype, np.floating)
+    }
+
+
+def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
+    """Raises WrongInput for a tensor or a unit that there is not."""
+    if params is None:
+        return None
+    sizes = watchable(card)
+    hidden = tuple(name for name in sizes if name.startswith(HIDDEN))
+    tensors = params.tensors or hidden
+    if not tensors:
+        raise WrongInput(f"model {card.name!r} has no hidden state to watch; leave watch")
+    if len(set(tensors)) < len(tensors):
+        raise WrongInput("watch.tensors has a name twice; send each once")
+    _check_units("watch.units", params.units, min(_size(sizes, name, card) for name in tensors))
+    units = np.array(params.units, np.int64) if params.units else slice(None)
+    return Watch(tensors, units)
+
+
+def watch_bytes(watch: Watch | None, card: ModelCard) -> int:
+    """Of what comes beside a token."""
+    if watch is None:
+        return 0
+    sizes = watchable(card)
+    units = watch.units
+    return 2 * sum(
+        sizes[name] if isinstance(units, slice) else len(units) for name in watch.tensors
+    )
+
+
+def with_changes(snapshot: Snapshot, changes: Sequence[StateChange], card: ModelCard) -> Snapshot:
+    """``snapshot`` with other values in its state, and with the digest of what it is now.
+
+    The digest follows from the one before, the place in the stream and the changes, whatever their
+    order. Raises WrongInput.
+    """
+    if not changes:
+        return snapshot
+    values = _checked(changes, card)
+    state: State = {
+        name: array.copy() if name in values else array for name, array in snapshot.state.items()
+    }
+    digest = hashlib.sha256(f"{snapshot.changed} {snapshot.made}".encode())
+    for name in sorted(values):
+        for unit, value in sorted(values[name].items()):
+            state[name][unit] = value
+            digest.update(f" {name} {unit} ".encode() + np.float32(value).tobytes())
+    return replace(snapshot, state=state, changed=digest.hexdigest())
+
+
+def _checked(changes: Sequence[StateChange], card: ModelCard) -> Mapping[str, Mapping[int, float]]:
+    """Raises WrongInput."""
+    sizes = watchable(card)
+    values: dict[str, dict[int, float]] = {}
+    for number, change in enumerate(changes):
+        where = f"set_state[{number}]"
+        size = _size(sizes, change.tensor, card)
+        if not change.units or len(change.units) != len(change.values):
+            raise WrongInput(
+                f"{where} has {len(change.units)} units and {len(change.values)} values; send one "
+                "value for each unit"
+            )
+        _check_units(f"{where}.units", change.units, size)
+        if not np.isfinite(change.values).all():
+            raise WrongInput(f"{where}.values has one that is not finite; send numbers")
+        known = values.setdefault(change.tensor, {})
+        if known.keys() & set(change.units):
+            raise WrongInput(f"{where} sets a unit that was set before; send each once")
+        known.update(zip(change.units, change.values, strict=True))
+    return values
+
+
+def _size(sizes: Mapping[str, int], name: str, card: ModelCard) -> int:
+    if name not in sizes:
+        known = ", ".join(sizes) or "none"
+        raise WrongInput(f"model {card.name!r} has no state {name[:64]!r}; it has {known}")
+    return sizes[name]
+
+
+def _check_units(where: str, units: Sequence[int], size: int) -> None:
+    if len(set(units)) < len(units):
+        raise WrongInput(f"{where} has a unit twice; send each once")
+    if units and max(units) >= size:
+        raise WrongInput(f"{where} has {max(units)}; choose 0 to {size - 1}")

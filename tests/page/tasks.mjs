@@ -1,0 +1,111 @@
+// Every task once, as a visitor does it.
+import assert from 'node:assert';
+import { call, generate, inBrowser, made, origin, press, stream } from './browser.mjs';
+
+await inBrowser(async (open) => {
+  const page = await open('prose');
+  const text = await generate(page, { tokens: 120 });
+  const asked = { model: 'prose', prompt: 'ROMEO:\n', maxTokens: 120, sampling: { seed: '7' } };
+  const expected = (await stream(asked)).tokens.map((token) => token.text).join('');
+  assert.strictEqual(text, expected, 'the page shows what the call answers');
+  assert.match(await page.locator('.output .status').textContent(), /^120 tokens, .* a second, the first after \d+ ms, seed 7/);
+
+  // The likeliest tokens beside one, by mouse and by keyboard.
+  await page.locator('.output .tokens span:not(.before)').last().hover();
+  assert.strictEqual(await page.locator('.tip li').count(), 5);
+  await page.locator('.output .tokens').focus();
+  await page.keyboard.press('Home');
+  assert.match(await page.locator('.tip').textContent(), /%/);
+  await page.keyboard.press('Escape');
+  assert(!(await page.locator('.tip').isVisible()));
+
+  // Sampling that is not the model's own is sent, and shown in the call.
+  await page.getByLabel('Temperature').fill('0');
+  assert.match(await page.locator('pre').textContent(), /temperature=0/);
+  assert.strictEqual(await generate(page, { seed: '1', tokens: 60 }), await generate(page, { seed: '2', tokens: 60 }));
+  for (const [way, says] of [['curl', /printf '\\000\\000.*application\/connect\+json/s], ['grpcurl', /^grpcurl -plaintext -d '.*' .* unroll\.v1\.UnrollService\/Generate$/]]) {
+    await press(page, way);
+    assert.match(await page.locator('pre').textContent(), says);
+  }
+  console.log(`generate: ${JSON.stringify(text.slice(0, 40))}`);
+
+  const go = async (path) => { await page.goto(`${origin}/#/${path}`); await page.locator('h1').waitFor(); };
+
+  await go('sentiment');
+  await press(page, 'Classify');
+  await page.locator('.parts').waitFor();
+  const { classifications } = await call('Classify', { model: 'sentiment', texts: ['The food was not bad, great in fact'] });
+  assert.strictEqual(await page.locator('.bars .name').first().textContent(), classifications[0].labels[0].label);
+  const moved = await page.locator('.parts span').evaluateAll((spans) => spans.filter((span) => /^[un][5-9]|^[un]10/.test(span.className)).map((span) => span.textContent.trim()));
+  assert(moved.includes('not') || moved.includes('bad,'), `what moved it: ${moved}`);
+  console.log(`classify: moved by ${moved}`);
+
+  await go('pos-online');
+  await press(page, 'Tag');
+  await page.locator('.answer .tag').first().waitFor();
+  assert.strictEqual(await page.locator('.answer .tag').count(), 6);
+  await page.locator('.online textarea').pressSequentially('They can fish ');
+  await page.locator('.online .tag').nth(2).waitFor();
+  const online = await page.locator('.online .tag').allTextContents();
+  assert.deepStrictEqual(online, ['Theyppss', 'canmd', 'fishvb']);
+  // Another beginning is another stream.
+  await page.locator('.online textarea').fill('The can ');
+  await page.locator('.online .tag', { hasText: 'The' }).waitFor();
+  await page.locator('.online .tag').nth(1).waitFor();
+  assert.strictEqual(await page.locator('.online .tag').count(), 2);
+  console.log(`tag: ${online}`);
+
+  await go('cloze');
+  await press(page, 'Fill in');
+  await page.locator('.bars button').nth(1).click();
+  assert.strictEqual(await page.locator('mark').textContent(), await page.locator('.bars button').nth(1).textContent());
+  console.log(`fill: ${await page.locator('.parts').textContent()}`);
+
+  await go('g2p/generate');
+  const phones = await generate(page, { seed: '7' });
+  assert.match(phones, /R OW L D$/);
+  console.log(`seq2seq: ${phones}`);
+
+  await go('translate/score');
+  await press(page, 'Score');
+  await page.locator('.alignment tbody tr').first().waitFor();
+  assert.strictEqual(await page.locator('.alignment tbody tr').count(), 10);
+  const row = page.locator('.alignment tbody tr', { hasText: 'heavens' }).locator('td');
+  const heavens = await row.evaluateAll((cells) => cells.findIndex((cell) => cell.className === 'u10'));
+  assert.match(await page.locator('.alignment thead th').nth(heavens).textContent(), /cielos/);
+  console.log('score: heavens is cielos');
+
+  await go('translate/beam');
+  await press(page, 'Search');
+  await page.locator('.tree .rank').nth(4).waitFor();
+  const ranks = await page.locator('.tree .rank').allTextContents();
+  assert.deepStrictEqual(ranks.map((rank) => rank[0]).sort(), ['1', '2', '3', '4', '5']);
+  console.log(`beams: ${ranks.length}`);
+
+  await go('food/generate');
+  assert.match(await generate(page, { seed: '7' }), /^Cheese, /);
+  console.log(`vec2seq: ${await made(page)}`);
+
+  await go('monthly');
+  await press(page, 'Forecast');
+  await page.locator('.fan .status', { hasText: '24 of 24 steps' }).waitFor();
+  assert.strictEqual(await page.locator('.fan path').count(), 4);
+  console.log(`forecast: ${await page.locator('.fan .status').textContent()}`);
+
+  await go('prose/many');
+  await page.getByLabel('Streams', { exact: true }).fill('16');
+  await page.getByLabel('Tokens each').fill('60');
+  await press(page, 'Start');
+  await page.locator('.status', { hasText: '16 streams of 16 done, 960 tokens' }).waitFor();
+  await page.locator('.answers > .hint', { hasText: 'By the server’s own metrics: 960 tokens' }).waitFor();
+  console.log(`many: ${await page.locator('.answers > .status').textContent()}`);
+
+  await go('prose/card');
+  const card = await page.locator('.card').textContent();
+  const { model } = await call('GetModel', { name: 'prose' });
+  for (const said of [model.figures[0].name, model.data[0].licence, model.digest, 'hidden_1 (512)']) assert(card.includes(said), said);
+  console.log('card: figures, licence, digest, state');
+
+  await page.goto(`${origin}/#/nothing`);
+  await page.locator('.refusal', { hasText: 'No model nothing' }).waitFor();
+});

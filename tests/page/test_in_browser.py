@@ -1,0 +1,77 @@
+"""The page as a visitor sees it, in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.clients.conftest import Service, serving
+from tests.page.conftest import Visit
+from tests.step_models import FRAME, write_step_bundle
+
+pytestmark = pytest.mark.page
+MARKUP = '<img src=x onerror="globalThis.ran=1"><script>globalThis.ran=1</script>'
+
+
+def test_every_task_is_done_once(bundled: Service, visit: Visit) -> None:
+    visit("tasks.mjs", bundled.target)
+
+
+def test_the_state_is_shown_and_changed(bundled: Service, visit: Visit) -> None:
+    visit("state.mjs", bundled.target)
+
+
+def test_it_is_legible_light_dark_and_on_a_phone(bundled: Service, visit: Visit) -> None:
+    visit("appearance.mjs", bundled.target)
+
+
+def test_it_draws_500_tokens_a_second(bundled: Service, visit: Visit) -> None:
+    said = visit("frames.mjs", bundled.target)
+    assert json.loads(said.splitlines()[-1])["tokens"] >= 3000
+
+
+def test_audio_is_stepped_over(tmp_path: Path, visit: Visit) -> None:
+    write_step_bundle(tmp_path / "models", attributes={"sample_rate": 8000, "threshold": 0.1})
+    audio = tmp_path / "tone.wav"
+    with wave.open(str(audio), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        tone = 0.5 * np.sin(np.arange(8000) / 40)
+        file.writeframes((32767 * tone).astype("<i2").tobytes())
+    with serving("--models", str(tmp_path / "models")) as running:
+        visit("step.mjs", running.target, "leaky", str(audio), f"{8000 // FRAME:,}")
+
+
+@pytest.fixture
+def marked(models_copy: Path) -> Iterator[Service]:
+    """Tiny models, of which a classifier says markup wherever a bundle can say anything."""
+
+    def change(manifest: dict[str, object]) -> None:
+        manifest["description"] = MARKUP
+        manifest["labels"] = [f"{label} {MARKUP}" for label in manifest["labels"]]
+        for figure in manifest["figures"]:
+            figure["name"] = figure["split"] = MARKUP
+        manifest["data"] = [
+            {"package": MARKUP, "version": "1", "sha256": "0" * 64, "licence": MARKUP}
+        ]
+
+    tiny.edit_manifest(models_copy / "mood" / "1", change)
+    with serving("--models", os.fspath(models_copy)) as running:
+        yield running
+
+
+def test_what_models_say_stays_text(marked: Service, visit: Visit) -> None:
+    visit("safety.mjs", marked.target, "mood", "tags")
+
+
+def test_a_service_with_tokens_is_used_with_one(secured: tuple[Service, str], visit: Visit) -> None:
+    service, token = secured
+    visit("token.mjs", service.target, token)
