@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from service.access.memory_budget import FRAMES, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
@@ -33,8 +34,11 @@ from service.serving.worker import EngineThread
 from service.step_model import StepperSpec
 
 # Of one stream, frames that wait for their answers, or whose answers wait to be read, before no
-# more of its caller's are read; and their bytes, answers counted.
-MOST_WAITING_FRAMES, MOST_WAITING_BYTES = 64, 1 << 20
+# more of its caller's are read; and their bytes, answers counted. A caller in real time has a frame
+# or two; more than a few would only make a server that is behind answer everybody later.
+MOST_WAITING_FRAMES, MOST_WAITING_BYTES = 16, 1 << 20
+# Answers that may wait for their reader before its stream takes part in no further step.
+_FULL = MOST_WAITING_FRAMES // 2
 # That a stream holds of the budget at least, once it has had a frame.
 _HELD_BYTES = 16_384
 # Of a frame beside its values and its answers.
@@ -93,6 +97,10 @@ class FrameTurn:
 
 class AnswerStream(TokenStream):
     """As TokenStream, of frames: each answer is worth a message, since its caller waits for it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._full = _FULL
 
     @property
     def is_due(self) -> bool:

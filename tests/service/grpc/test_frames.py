@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from service.config import Config
+from service.serving.stepper import MOST_WAITING_FRAMES
 from tests.conftest import RunningService
 from tests.service.grpc.test_tag_streams import SMALL_WINDOW
 from tests.step_models import FRAME, expected_levels, write_step_bundle
@@ -500,7 +501,7 @@ def test_a_caller_that_leaves_frees_its_row(shared, client):
 
 def test_a_caller_that_does_not_read_is_bounded(shared):
     """It is slowed down: what waits for it stays small, and it gets all once it reads."""
-    count, sent = 6000, [0]
+    count, sent = 1500, [0]
     data = np.repeat(FRAMES[:1], 64, axis=0)
 
     def requests():
@@ -519,7 +520,7 @@ def test_a_caller_that_does_not_read_is_bounded(shared):
             time.sleep(0.5)
         assert sent[0] < count, "the sender is slowed down"
         (stream,) = engine_of(shared)._open
-        assert len(stream.inbox) + len(stream.sink._events) <= 64 + 2
+        assert len(stream.inbox) + len(stream.sink._events) <= MOST_WAITING_FRAMES + 1
         assert shared.app.budget.used_of("frames") < 4e6
         results = [result for response in call for result in response.results]
     assert [result.position for result in results] == list(range(count))
