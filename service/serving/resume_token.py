@@ -218,7 +218,7 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
         name: getattr(snapshot, name)
         for name in (
             "sample", "max_tokens", "min_tokens", "stop", "input_tokens", "tokens", "token",
-            "made", "delivered",
+            "made", "delivered", "digest",
         )
     }  # fmt: skip
     sampling = snapshot.sampling
@@ -249,6 +249,7 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         held=tuple(_restore_made(made) for made in facts["held"]),
         counts=dict(facts["counts"]),
         state=_restore_state(facts["state"], arrays),
+        digest=facts["digest"],
     )
 
 
