@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from bundle.sampling import NEUTRAL
 from bundle.series import EncodedSeries
 from service.engine.errors import RequestError
+from service.engine.rng import digest_of
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
 State = Mapping[str, NDArray[Any]]
@@ -161,6 +163,11 @@ class GenerateRequest:
         """Rows that it decodes in."""
         return self.beam.width if self.beam else self.samples
 
+    @functools.cached_property
+    def digest(self) -> int:
+        """Of what it reads, or the stream did that it goes on with."""
+        return self.resumed.digest if self.resumed else digest_of(self.tokens)
+
 
 @dataclass(frozen=True)
 class NextTokenRequest:
@@ -290,6 +297,7 @@ class Snapshot:
     """Where a stream is between two tokens: all it takes to go on elsewhere, bit for bit.
 
     state: what the next step reads of the carried tensors; token: the id it reads.
+    digest: of what the stream began with reading, for its random numbers.
     made: tokens drawn so far, which is the place in the stream's random numbers too.
     delivered: of them, how many the caller has got. held: drawn, and held back since they
     may become a stop text. counts: how often each token was made, where a penalty asks.
@@ -311,6 +319,7 @@ class Snapshot:
     counts: Mapping[int, int]
     state: State
     changed: str = ""
+    digest: int = 0
 
     @property
     def next_position(self) -> int:

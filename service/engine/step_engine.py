@@ -157,15 +157,16 @@ class RequestState(Generic[Stream, Request]):
 class StepSequence(ScheduledSequence):
     """A stream: one row of the batch while it runs.
 
-    sink: its request's. sampling: how its row draws. token: what its next step reads, of a stream
-    of tokens; in the slots while it runs. made: tokens or values drawn. delivered: of them, how
-    many the caller has got. delivered_before: of these, by an earlier stream that this one goes on
-    with. is_fast: see DecodeSequence.
+    sink: its request's. sampling: how its row draws. key: of its random numbers. token: what its
+    next step reads, of a stream of tokens; in the slots while it runs. made: tokens or values
+    drawn. delivered: of them, how many the caller has got. delivered_before: of these, by an
+    earlier stream that this one goes on with. is_fast: see DecodeSequence.
     """
 
     progress: RequestState[Self, Any]
     sink: Sink[Event]
     sampling: Sampling
+    key: int = 0
     sample: int = 0
     token: int = 0
     made: int = 0
@@ -387,7 +388,7 @@ class StepEngine(Generic[Stream, Request]):
             state = self._first_state(stream)
         self.slots.take(row, state)
         self._load(stream)
-        self.slots.seed(row, stream.sampling.seed, stream.sample, stream.made)
+        self.slots.seed(row, stream.key, stream.sample, stream.made)
 
     def _run(self, rows: int) -> None:
         used_up = self.slots.draw_uniforms(rows)
@@ -398,7 +399,7 @@ class StepEngine(Generic[Stream, Request]):
         self.slots.swap()
         for row in used_up:
             stream = self.scheduler.rows[row]
-            self.slots.seed(row, stream.sampling.seed, stream.sample, stream.made + 1)
+            self.slots.seed(row, stream.key, stream.sample, stream.made + 1)
 
     def _advance(self, rows: int, joined: int) -> float:
         """Report a step to the observer; returns the time."""
@@ -548,7 +549,12 @@ class TokenEngine(StepEngine[Stream, Request]):
         )
 
     def _load(self, stream: Stream) -> None:
-        self.slots.control(stream.row, stream.token, **stream.sampling.values)
+        values = stream.sampling.values
+        self.slots.control(stream.row, stream.token, self._reports(stream), **values)
+
+    def _reports(self, stream: Stream) -> bool:
+        """Whether log-probabilities of more than its own tokens are read of it."""
+        raise NotImplementedError
 
     def _note_input(self, stream: Stream) -> None:
         stream.token = int(self.slots.controls["token"][stream.row])
