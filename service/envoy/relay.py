@@ -241,6 +241,8 @@ class Relay(asyncio.Protocol):
         for number, kind, payload in self._reader.feed(data):
             if (call := self._calls.get(number)) is not None:
                 self._hand(call, kind, payload)
+            elif kind == Kind.PING:
+                self.post(frame(0, Kind.PING))
             elif kind == Kind.STOP:
                 self.loop.call_later(_LINGER_SECONDS, _end_envoy)
 
