@@ -40,6 +40,7 @@ class Kind:
     STOP = 10  # Envoy ends
     CREDIT = 11  # CREDIT_BYTES of a call's body were taken
     ANSWER = 12  # a whole response with trailers, as answer() writes it
+    PING = 13  # of the service; the relay sends one back
 
 
 # Of a response's body, and of a request's: what may be under way. A response's counts against what

@@ -180,6 +180,7 @@ class Link(asyncio.Protocol):
         self._listening = listening
         self._most_unread = most_unread
         self.unread = 0
+        self.has_answered = True  # the last ping()
         self._calls: dict[int, _Call] = {}
         # Calls of one connection mostly begin alike.
         self._known_head = lru_cache(_KNOWN_HEADS)(_head)
@@ -200,6 +201,8 @@ class Link(asyncio.Protocol):
                 self._open(number, payload)
             elif kind == Kind.LISTENING:
                 self._listening(int(payload))
+            elif kind == Kind.PING:
+                self.has_answered = True
             elif (call := self._calls.get(number)) is not None:
                 self._hand(call, number, kind, payload)
 
@@ -244,6 +247,11 @@ class Link(asyncio.Protocol):
             # One that has not been answered whole.
             if self._calls.pop(number, None) is not None:
                 self.post(frame(number, Kind.RESET))
+
+    def ping(self) -> None:
+        """Have the relay answer: whether Envoy's process goes on."""
+        self.has_answered = False
+        self.post(frame(0, Kind.PING))
 
     def forget(self, number: int) -> None:
         self._calls.pop(number, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -17,8 +18,13 @@ from service.envoy.link import Link
 from service.envoy.log_lines import FORMAT, EnvoyLog
 from service.envoy.relay import SOCKET_VARIABLE
 
+log = logging.getLogger(__name__)
+
 # From its end on until it has left.
 _STOP_SECONDS = 5.0
+# It is asked so often whether it goes on. One that has not answered so many times in a row, on a
+# machine however full, will not any more.
+_PING_SECONDS, _MOST_UNANSWERED = 5.0, 6
 # Signals that are the service's to handle, in whichever process of the group they arrive.
 _OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -106,6 +112,19 @@ class EnvoyProcess:
     @property
     def is_running(self) -> bool:
         return self._has_begun and not self.ended.done()
+
+    async def keep_alive(self) -> None:
+        """Until it has ended; kills one that is there and does nothing."""
+        unanswered = 0
+        while self.is_running:
+            self._link.ping()
+            # Turns are counted, not time: what stops both processes for a while ends neither.
+            await asyncio.sleep(_PING_SECONDS)
+            unanswered = 0 if self._link.has_answered else unanswered + 1
+            if unanswered >= _MOST_UNANSWERED:
+                log.error("Envoy has hung for %g s: it is killed", unanswered * _PING_SECONDS)
+                self._child.kill()
+                return
 
     async def stop(self, seconds: float) -> None:
         """End every call within so many seconds, and Envoy once what was written has left."""

@@ -265,6 +265,8 @@ class Relay(asyncio.Protocol):
         for number, kind, payload in self._reader.feed(data):
             if (call := self.calls.get(number)) is not None:
                 self._hand(call, kind, payload)
+            elif kind == Kind.PING:
+                self.post(frame(0, Kind.PING))
             elif kind == Kind.STOP:
                 self.loop.call_later(LINGER_SECONDS, self._ended)
 

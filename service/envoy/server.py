@@ -132,7 +132,11 @@ class EnvoyServer:
         while True:
             assert self._process is not None, "it was started"
             began = loop.time()
-            await asyncio.wait((self._process.ended,))
+            living = asyncio.create_task(self._process.keep_alive())
+            try:
+                await asyncio.wait((self._process.ended,))
+            finally:
+                living.cancel()
             self.is_listening = False
             if loop.time() - began >= _LASTING_SECONDS:
                 ends, pause = 0, _FIRST_PAUSE_SECONDS

@@ -185,6 +185,17 @@ def test_it_is_started_again_and_its_calls_are_ended(start_service, caplog):
     assert "Envoy ended by itself, by SIGKILL" in caplog.text
 
 
+def test_one_that_hangs_is_killed_and_started_again(start_service, monkeypatch, caplog):
+    monkeypatch.setattr("service.envoy.process._PING_SECONDS", 0.2)
+    service = start_service(front_end="envoy")
+    port = service.app.front_end.port
+    assert is_served(port)
+    os.kill(service.app.front_end.pid, signal.SIGSTOP)
+    assert wait_until(lambda: service.metric("unroll_front_end_restarts_total") == 1, 20)
+    assert wait_until(lambda: is_served(port), 20)
+    assert "Envoy has hung" in caplog.text
+
+
 def test_while_it_cannot_be_started_the_service_is_not_ready_and_then_ends(serving):
     process, port, http, envoy = serving
     assert probe(http)[0] == 200
