@@ -93,9 +93,8 @@ class UnrollServicer:
                 step_converters.DirectAnswers(writer.has_room, writer.write_now, stream, encoder)
             )
             feeding = asyncio.ensure_future(_feed_frames(stream, requests, call.model))
-            await self._send_all(stream, feeding, context, writer, partial(
-                step_converters.from_step_message, stream=stream, encoder=encoder
-            ))  # fmt: skip
+            convert = partial(step_converters.from_step_message, stream=stream, encoder=encoder)
+            await self._send_all(stream, feeding, context, writer, convert)
 
     async def StreamTag(self, requests: CallRequests, context: ServerCall) -> None:
         start: pb.StreamTagStart = await self._start_of(requests, "texts or words")
