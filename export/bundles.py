@@ -106,8 +106,15 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
 
 
 def trained_from_bundle(bundle: Bundle) -> TrainedModel:
-    """The trained model as it was before its export: a change of graph needs no retraining."""
+    """The trained model as it was before its export: a change of graph needs no retraining.
+
+    Raises ExportRefused for a graph of another exporter, of which no model is known here.
+    """
     manifest = bundle.manifest
+    if not manifest.model:
+        raise ExportRefused(
+            f"{bundle.folder} was imported as a graph; import it again: python -m export import"
+        )
     model = build(config_from_json(manifest.model))
     tensors = {
         name: torch.from_numpy(np.array(array)) for name, array in read_weights(bundle).items()

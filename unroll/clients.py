@@ -26,7 +26,7 @@ from unroll.failover import REASON_LOST, Attempt, ResumableStream, has_lost_its_
 from unroll.forecasts import ForecastChunk, ResumableForecast
 from unroll.replay_buffer import FRAMES, WORDS, AwaitedParts, PartKind, Parts, ReadParts
 from unroll.step_failover import ResumableStepStream
-from unroll.step_streams import StepOptions, to_step_chunk, to_step_start
+from unroll.step_streams import StepChunk, StepOptions, to_step_chunk, to_step_start
 from unroll.tag_failover import ResumableTagStream
 from unroll.tag_streams import Part, TagStreamOptions, to_start, to_tag_chunk
 from unroll.types import Chunk, RequestFailed
@@ -64,6 +64,7 @@ class _Deadlines(Calls):
             lambda: to_start(model, options),
             to_tag_chunk,
             lambda parts: ResumableTagStream(model, options, self.retries, parts),
+            lambda chunk, parts: chunk.end is not None,
         )
 
     def _pushing_frames(self, model: str, options: StepOptions) -> _Pushing:
@@ -72,6 +73,7 @@ class _Deadlines(Calls):
             lambda: to_step_start(model, options),
             to_step_chunk,
             lambda parts: ResumableStepStream(model, options, self.retries, parts),
+            _is_end_of_frames,
         )
 
 
@@ -80,13 +82,14 @@ class _Pushing:
     """A call into which its caller sends, and how it is made again elsewhere.
 
     method: of the stub. start: its first message, convert: of an answer; resumable: over several
-    calls.
+    calls. is_last: whether a chunk of the answers is the last one of a call that ended well.
     """
 
     method: Any
     start: Callable[[], Any]
     convert: Callable[[Any], Any]
     resumable: Callable[[Parts], Any]
+    is_last: Callable[[Any, Parts], bool]
 
 
 def _each(call: Any, convert: Callable[[Any], Converted]) -> Generator[Converted, None, None]:
@@ -110,8 +113,11 @@ async def _each_of(
         call.cancel()
 
 
-async def _answers_of(call: Any, convert: Callable[[Any], Any]) -> AsyncGenerator[Any, None]:
-    """As _each_of, for a call into which is still sent.
+async def _answers_of(
+    call: Any, convert: Callable[[Any], Any], is_last: Callable[[Any], bool]
+) -> AsyncGenerator[Any, None]:
+    """As _each_of, for a call into which is still sent. is_last: whether a chunk says that the call
+    ended well.
 
     gRPC ends such a call by an error of its own where the server ends it while a message is sent,
     and drops the server's status (grpc#36066). All messages arrive all the same, so the last one
@@ -125,8 +131,14 @@ async def _answers_of(call: Any, convert: Callable[[Any], Any]) -> AsyncGenerato
     except RequestFailed as failure:
         if not has_lost_its_reason(failure):
             raise
-        if chunk is None or chunk.end is None:
+        if chunk is None or not is_last(chunk):
             raise RequestFailed("UNAVAILABLE", REASON_LOST) from failure
+
+
+def _is_end_of_frames(chunk: StepChunk, parts: Parts) -> bool:
+    """A frame that is refused ends the call, too, after the answers to those before it."""
+    end = chunk.end
+    return end is not None and (end.handed_over or parts.are_answered(end.frames))
 
 
 def _shorter(seconds: float, deadline: float | None) -> float:
@@ -426,7 +438,9 @@ class AsyncClient(_Deadlines):
                     pushing.start(), 0, 0, lambda: True, lambda: call.initial_metadata()
                 )
                 call: Any = pushing.method(requests, **self._how())
-                chunks = _answers_of(call, pushing.convert)
+                chunks = _answers_of(
+                    call, pushing.convert, lambda chunk: pushing.is_last(chunk, parts)
+                )
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk

@@ -7,6 +7,7 @@ never comes back takes nothing with it but this.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import resource
 import signal
@@ -37,11 +38,22 @@ def run_apart(
     with tempfile.TemporaryDirectory(prefix="unroll-import-") as folder:
         answer = Path(folder) / "answer.json"
         most = _BASE_BYTES + _TIMES_THE_FILES * file_bytes
-        command = [sys.executable, "-m", __name__, str(answer), str(most), str(int(seconds) + 1)]
+        # This very package, and no module that lies where the command is given.
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            __name__,
+            str(answer),
+            str(most),
+            str(int(seconds) + 1),
+        ]
         try:
             ended = subprocess.run(
                 command,
                 input=pickle.dumps((job, argument)),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 capture_output=True,
                 timeout=seconds,
                 check=False,
@@ -83,7 +95,9 @@ def _import(argument: Any) -> dict[str, Any]:
         from export.foreign import generators
 
         return {"lines": list(generators.import_generator(mapping, folder).lines)}
-    raise ImportRefused(f"{mapping.task!r} is not imported yet")
+    from export.foreign import classifiers
+
+    return {"lines": list(classifiers.import_classifier(mapping, folder).lines)}
 
 
 JOBS: Mapping[str, Any] = {"inspect": _inspect, "import": _import}

@@ -378,7 +378,8 @@ class Metrics:
     def _add_memory(self) -> None:
         self.budget_bytes = self._gauge(
             "unroll_memory_budget_used_bytes",
-            "Bytes that callers' data takes, by kind: requests, answers, sequences, words, models.",
+            "Bytes that callers' data takes, by kind: requests, answers, sequences, words, frames, "
+            "models.",
             "kind",
         )
         self.budget_limit = self._gauge(

@@ -153,7 +153,8 @@ class GeneratorModel(ReadingModel):
                     f"model {self.card.name!r} reads a {self.input.name} and has no prompt to "
                     "echo; leave echo"
                 )
-            given = self._read_input(params)
+            size = sum(len(value) for value in params.inputs.values() if value)
+            given = await off_loop(size, lambda: self._read_input(params))
             unknown = given.unknown
             request = self._request(params, given)
             echo = await self._echo(params, given) if params.echo else []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 from bundle.errors import SymbolUnknown
 from service.engine.errors import WrongInput
@@ -21,6 +22,8 @@ MAX_TEXTS = 1024
 MAX_REQUEST_CHARACTERS = 131_072
 # Reading or telling more than this at once would hold up every stream's messages.
 _INLINE_SIZE = 8_192
+# So little may be done at any time.
+_FREE_SIZE = 1_024
 
 Answer = TypeVar("Answer")
 
@@ -108,11 +111,48 @@ def checked_size(what: str, lengths: Sequence[int]) -> int:
 
 
 async def off_loop(size: int, work: Callable[[], Answer]) -> Answer:
-    """``work`` on much, on a thread of its own; on little, here.
+    """``work`` on much, on a thread of its own; on little, here, in this turn of the event loop or
+    in a later one where this one has had enough.
 
     size: characters to read, or parts of an answer.
     """
-    return work() if size <= _INLINE_SIZE else await asyncio.to_thread(work)
+    if size > _INLINE_SIZE:
+        return await asyncio.to_thread(work)
+    if size > _FREE_SIZE:
+        turn = _turn_of(asyncio.get_running_loop())
+        while not turn.has_room(size):
+            await asyncio.sleep(0)
+    return work()
+
+
+class _LoopTurn:
+    """What one turn of an event loop has read and told so far: requests that come together are
+    many small pieces, and streams' messages wait for all of a turn's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._used = loop, 0
+
+    def has_room(self, size: int) -> bool:
+        """Whether so much more may be done in this turn, which counts then."""
+        if self._used and self._used + size > _INLINE_SIZE:
+            return False
+        if not self._used:
+            self._loop.call_soon(self._end)
+        self._used += size
+        return True
+
+    def _end(self) -> None:
+        self._used = 0
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopTurn] = WeakKeyDictionary()
+
+
+def _turn_of(loop: asyncio.AbstractEventLoop) -> _LoopTurn:
+    turn = _turns.get(loop)
+    if turn is None:
+        turn = _turns[loop] = _LoopTurn(loop)
+    return turn
 
 
 def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) -> tuple[float, ...]:

@@ -184,3 +184,44 @@ def language_model(
     opset = [helper.make_opsetid("", 17)]
     path.write_bytes(helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
     return path
+
+
+def classifier(path: Path, vocabulary: int, labels: int, told: str = "", hidden: int = 5) -> Path:
+    """An LSTM over texts, its last state to logits. told: ``lengths`` or ``mask`` says where texts
+    end; empty where nothing does."""
+    random = np.random.default_rng(2)
+    tensors = {
+        "table": random.normal(0, 1, (vocabulary, 4)),
+        "w": random.normal(0, 0.5, (1, 4 * hidden, 4)),
+        "r": random.normal(0, 0.5, (1, 4 * hidden, hidden)),
+        "b": random.normal(0, 0.5, (1, 8 * hidden)),
+        "head": random.normal(0, 2, (hidden, labels)),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Transpose", ["embedded"], ["first"], perm=[1, 0, 2]),
+        helper.make_node(
+            "LSTM", ["first", "w", "r", "b", "ends" if told else ""], ["", "last"],
+            hidden_size=hidden,
+        ),
+        helper.make_node("Squeeze", ["last", "zero"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "head"], ["logits"]),
+    ]  # fmt: skip
+    inputs = [helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["b", "t"])]
+    if told == "lengths":
+        nodes.insert(0, helper.make_node("Identity", ["lengths"], ["ends"]))
+        inputs.append(helper.make_tensor_value_info("lengths", onnx.TensorProto.INT32, ["b"]))
+    elif told == "mask":
+        nodes.insert(0, helper.make_node("Cast", ["summed"], ["ends"], to=onnx.TensorProto.INT32))
+        nodes.insert(0, helper.make_node("ReduceSum", ["mask", "one"], ["summed"], keepdims=0))
+        inputs.append(helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, ["b", "t"]))
+    constants = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in tensors.items()]
+    constants += [
+        numpy_helper.from_array(np.array([value], np.int64), name)
+        for name, value in (("zero", 0), ("one", 1))
+    ]
+    output = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["b", labels])
+    made = helper.make_graph(nodes, "classifier", inputs, [output], constants)
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
+    return path

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from bundle.manifest import Manifest
 from bundle.store import read_bundle
+from export.bundles import trained_from_bundle
 from export.foreign import gate
 from export.foreign.bundles import import_model
 from export.foreign.cli import main
@@ -20,6 +21,7 @@ from export.foreign.errors import ImportRefused
 from export.foreign.mapping import GraphMapping, ModelMapping, read_mapping
 from export.foreign.steps import import_step
 from export.foreign.surgery import open_model
+from export.onnx_files import ExportRefused
 from service.runtime.sessions import SessionSettings, open_session
 from tests.export import foreign_graphs as graphs
 
@@ -367,3 +369,10 @@ def test_the_gate_sees_a_graph_that_is_another(tmp_path):
     verdict = check(session, rewritten, Original(stages, [file]), {})
     assert verdict.is_exact
     assert not verdict.is_the_original
+
+
+def test_an_imported_bundle_is_not_exported_anew(tmp_path):
+    file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    imported(tmp_path, GraphMapping(file, states=STATE))
+    with pytest.raises(ExportRefused, match="import it again"):
+        trained_from_bundle(read_bundle(tmp_path / "models" / "m" / "1"))

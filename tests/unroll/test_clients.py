@@ -15,6 +15,7 @@ import pytest
 
 from tests.unroll.fakes import Act, FakeServer, label
 from unroll import AsyncClient, Client, RequestFailed, Retries, Sampling, clients
+from unroll.tag_streams import to_tag_chunk
 from unroll.v1 import unroll_pb2 as pb
 
 RETRIES = Retries(attempts=4, first_seconds=0.01, longest_seconds=0.05)
@@ -176,7 +177,8 @@ def test_a_last_message_stands_for_a_status_that_was_lost(ended, code, details, 
     call, chunks = Ended(), []
 
     async def read():
-        async for chunk in clients._answers_of(call, clients.to_tag_chunk):
+        read = clients._answers_of(call, to_tag_chunk, lambda chunk: chunk.end is not None)
+        async for chunk in read:
             chunks.append(chunk)
 
     with pytest.raises(RequestFailed, match=expected) if expected else contextlib.nullcontext():

@@ -4,7 +4,7 @@ import { h } from './dom.js';
 const KINDS = {
   TASK_CLASSIFY: 'classifies texts', TASK_GENERATE: 'goes on from a prompt', TASK_SEQ2SEQ: 'writes from a source',
   TASK_TAG: 'labels each token', TASK_FILL: 'fills in blanks', TASK_VECTOR_TO_SEQUENCE: 'writes from a vector',
-  TASK_FORECAST: 'forecasts series',
+  TASK_FORECAST: 'forecasts series', TASK_STEP: 'answers numbers as they come',
 };
 export const kindOf = (model) => KINDS[model.task] ?? 'of another task';
 
@@ -16,6 +16,8 @@ export function cardView(model) {
     ['Rows are independent', model.batchInvariant ? 'yes: the same bits alone and in any batch' : 'no: a row’s last bits follow its batch'],
     ['Limits', Object.entries(model.limits ?? {}).map(([name, most]) => `${name.replaceAll('_', ' ')} ${most.toLocaleString('en')}`).join(', ')],
     ['Labels', model.labels?.length ? `${model.labels.length}: ${model.labels.slice(0, 12).join(', ')}${model.labels.length > 12 ? ' …' : ''}` : ''],
+    ['Inputs', (model.stepper?.inputs ?? []).map(({ name, shape }) => `${name} [${(shape ?? []).join(', ')}]`).join(', ')],
+    ['Outputs', (model.stepper?.outputs ?? []).map(({ name, shape }) => `${name} [${(shape ?? []).join(', ')}]`).join(', ')],
     ['State', (model.state ?? []).map(({ name, units }) => `${name} (${units})`).join(', ')],
     ['Digest', model.digest], ['Fingerprint', model.fingerprint],
   ].filter(([, value]) => value);

@@ -70,16 +70,21 @@ function asGrpcurl(method, message) {
   return `grpcurl ${plain}-d ${shell(JSON.stringify(message))} ${location.host} ${SERVICE}/${method}`;
 }
 
-const WAYS = { python: asPython, curl: asCurl, grpcurl: asGrpcurl };
-
 /** `call`: [method, message] as the form has it now. update() shows it anew. */
 export function callBox(call) {
+  return codeBox([
+    ['Python', () => asPython(...call())], ['curl', () => asCurl(...call())], ['grpcurl', () => asGrpcurl(...call())],
+  ]);
+}
+
+/** `ways`: [name, text()] each. */
+export function codeBox(ways) {
   const code = h('code');
   const pre = h('pre', { tabindex: '0', 'aria-label': 'The call' }, code);
   const said = h('span', { class: 'hint', role: 'status' });
-  let way = 'python';
-  const update = () => { code.textContent = WAYS[way](...call()); said.textContent = ''; };
-  const tabs = choices('Language', [['python', 'Python'], ['curl', 'curl'], ['grpcurl', 'grpcurl']], (name) => { way = name; update(); });
+  let way = ways[0][0];
+  const update = () => { code.textContent = ways.find(([name]) => name === way)[1](); said.textContent = ''; };
+  const tabs = choices('Language', ways.map(([name]) => [name, name]), (name) => { way = name; update(); });
   const copy = h('button', { type: 'button', class: 'quiet', onclick: async () => {
     try {
       await navigator.clipboard.writeText(code.textContent);

@@ -10,6 +10,7 @@ import { scoreView } from './score.js';
 import { beamView } from './beam.js';
 import { forecastView } from './forecast.js';
 import { manyView } from './many.js';
+import { stepView } from './step.js';
 import { hideTip } from './tokens.js';
 
 const CARD = ['card', 'Card', cardView];
@@ -22,8 +23,9 @@ const VIEWS = {
   TASK_TAG: [['tag', 'Tag', tagView], CARD],
   TASK_FILL: [['fill', 'Fill in', fillView], CARD],
   TASK_FORECAST: [['forecast', 'Forecast', forecastView], CARD],
+  TASK_STEP: [['step', 'Step', stepView], CARD],
 };
-const ORDER = ['TASK_GENERATE', 'TASK_SEQ2SEQ', 'TASK_VECTOR_TO_SEQUENCE', 'TASK_CLASSIFY', 'TASK_TAG', 'TASK_FILL', 'TASK_FORECAST'];
+const ORDER = ['TASK_GENERATE', 'TASK_SEQ2SEQ', 'TASK_VECTOR_TO_SEQUENCE', 'TASK_CLASSIFY', 'TASK_TAG', 'TASK_FILL', 'TASK_FORECAST', 'TASK_STEP'];
 
 const main = document.getElementById('main');
 const nav = document.getElementById('models');

@@ -11,7 +11,8 @@ const forget = () => { palette = null; };
 addEventListener('themechange', forget);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', forget);
 
-function rgb(name) {
+/** Of a colour of style.css: red, green, blue, alpha, 0 to 255 each. */
+export function rgb(name) {
   const probe = h('span', { style: { color: `var(${name})` } });
   document.body.append(probe);
   const canvas = document.createElement('canvas');

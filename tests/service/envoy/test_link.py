@@ -3,7 +3,16 @@
 import asyncio
 import socket
 
-from service.envoy.frames import FrameReader, Kind, frame, lines_of
+from service.asgi.events import DIRECT, NOTES
+from service.envoy.frames import (
+    PART_BYTES,
+    RESPONSE_WINDOW,
+    FrameReader,
+    Kind,
+    frame,
+    lines_of,
+    parts_of_answer,
+)
 from service.envoy.link import Link
 
 _LEAST = 16_384
@@ -15,10 +24,10 @@ def opening(path=b"/x"):
 
 
 class Relay:
-    """The other end, by hand. answers: (call, kind) of each frame that came."""
+    """The other end, by hand. answers: (call, kind) of each frame that came; payloads: theirs."""
 
     def __init__(self, app, most_unread):
-        self.answers = []
+        self.answers, self.payloads = [], []
         self._ours, theirs = socket.socketpair()
         self._theirs, self._app, self._most = theirs, app, most_unread
         self._ours.setblocking(False)
@@ -44,7 +53,9 @@ class Relay:
             data = self._ours.recv(1 << 20)
         except BlockingIOError:
             return
-        self.answers += [(call, kind) for call, kind, _ in self._reader.feed(data)]
+        frames = list(self._reader.feed(data))
+        self.payloads += [payload for _, _, payload in frames]
+        self.answers += [(call, kind) for call, kind, _ in frames]
 
 
 def body(call, size):
@@ -117,5 +128,62 @@ def test_a_call_that_is_left_before_it_was_looked_at_holds_nothing():
                 )
                 assert relay.link.unread == 0
             assert called == []
+
+    asyncio.run(run())
+
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")], "trailers": True}
+
+
+def test_a_response_that_ends_at_once_is_one_frame():
+    async def answers(scope, receive, send):
+        direct = scope["extensions"][DIRECT]
+        assert not direct.answer_now(START, bytes(RESPONSE_WINDOW + 1), []), "it must wait"
+        assert direct.answer_now(START, b"body", [(b"grpc-status", b"0")])
+        assert not direct.answer_now(START, b"again", [])
+
+    async def run():
+        async with Relay(answers, 1000) as relay:
+            await relay.send(frame(1, Kind.OPEN, opening()), frame(1, Kind.BODY_END))
+            await relay.send()
+            assert relay.answers == [(1, Kind.ANSWER)]
+            start, body, trailers = parts_of_answer(relay.payloads[0])
+            assert start == lines_of(b"200", b"1", headers=START["headers"])
+            assert (body, trailers) == (b"body", b"grpc-status\n0")
+
+    asyncio.run(run())
+
+
+def test_calls_with_equal_heads_share_notes_and_nothing_else():
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+
+    async def run():
+        async with Relay(app, 1000) as relay:
+            for call, path in enumerate((b"/x", b"/x", b"/y"), 1):
+                await relay.send(frame(call, Kind.OPEN, opening(path)))
+
+    asyncio.run(run())
+    notes = [scope["extensions"][NOTES] for scope in scopes]
+    assert notes[0] is notes[1] is not notes[2]
+    assert scopes[0]["extensions"] is not scopes[1]["extensions"]
+    assert scopes[0]["extensions"][DIRECT] is not scopes[1]["extensions"][DIRECT]
+
+
+def test_small_parts_of_a_response_take_more_of_its_window_than_their_bytes():
+    sent = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        while True:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            sent.append(1)
+
+    async def run():
+        async with Relay(app, 1000) as relay:
+            await relay.send(frame(1, Kind.OPEN, opening()))
+            assert len(sent) == -(-RESPONSE_WINDOW // (PART_BYTES + 1))
 
     asyncio.run(run())

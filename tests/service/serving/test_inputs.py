@@ -17,6 +17,25 @@ def test_little_is_read_here_and_much_elsewhere():
     assert asyncio.run(where(100_000)) != threading.get_ident()
 
 
+def test_what_comes_together_is_read_in_turns_of_the_loop():
+    """Streams' messages leave between two of them."""
+    turns, read = 0, []
+
+    async def count():
+        nonlocal turns
+        while len(read) < 20:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def run():
+        reading = (off_loop(8_000, lambda n=n: read.append((n, turns))) for n in range(20))
+        await asyncio.gather(count(), *reading)
+
+    asyncio.run(run())
+    assert [number for number, _ in read] == list(range(20))
+    assert len({turn for _, turn in read}) == 20
+
+
 def test_a_request_holds_so_many_texts_and_so_much_of_them():
     assert checked_size("texts", [3, 4]) == 7
     with pytest.raises(WrongInput, match=f"texts holds 0 entries; send 1 to {MAX_TEXTS}"):

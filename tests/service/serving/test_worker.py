@@ -66,6 +66,30 @@ def test_work_is_done_and_released(start, recorded, to):
     thread.release(work)
 
 
+def test_what_a_turn_of_the_loop_has_reaches_the_engine_together(recorded, to):
+    """In its order, and at once where the thread is to end."""
+    engine, due = make_engine(), []
+    thread = EngineThread("toy", "test", engine, 4, lambda _: None, lambda: None, None,
+                          call_soon=due.append)  # fmt: skip
+    works = [thread.submit(request(), to(name)) for name in "abc"]
+    thread.release(works[0])
+    assert (thread._inbox.qsize(), len(due)) == (0, 1)
+    due.pop()()
+    arrive, cancel = thread._arrive, engine.cancel
+    assert thread._inbox.get() == [*((arrive, work) for work in works), (cancel, works[0])]
+    thread.submit(request(), to("late"))
+    thread.close()
+    assert [len(thread._inbox.get()), thread._inbox.qsize()] == [2, 0]
+
+
+def test_work_that_has_ended_is_not_cancelled(recorded, to):
+    thread = EngineThread("toy", "test", make_engine(), 4, lambda _: None, lambda: None)
+    work = thread.submit(request(), to("a"))
+    thread._inbox.get()
+    thread.release(work, has_ended=True)
+    assert (thread._inbox.qsize(), thread.open_work) == (0, 0)
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_back(start, recorded, to):
     """As many as the limit are open at once; each one that ends makes room."""
     thread = start(make_engine(), limit=2)
