@@ -19,7 +19,7 @@ _CORES_OF_A_MACHINE = 16
 # One machine's, in the model of several workers; what a core carries beside others, of what it
 # carries alone; and an Envoy with the relay.
 MACHINES = (2, 4, 8, 16, 32)
-EFFICIENCY = 0.97
+EFFICIENCY = 0.9
 _ENVOY_BYTES = 100e6
 _WIDTH = 140
 
@@ -93,8 +93,8 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         f"`--workers auto` starts a worker for each {1 + FRONT_END_CORES:g} cores, of which the "
         f"worker uses one and Envoy the rest, and an Envoy for each {WORKERS_OF_ENVOY} workers, "
         "beyond which its relay, one interpreter, would be what all wait for. A core is taken to "
-        f"carry {EFFICIENCY:g} of what it carries alone, as two workers on two cores do (`make "
-        "bench`, part workers); caches and memory that 32 cores share may take more.",
+        f"carry {EFFICIENCY:g} of what it carries alone: two workers on two cores carried 0.89 to "
+        "0.98 (`make bench`, part workers); caches and memory that 32 cores share may take more.",
         "",
         "    workers  = cores / " + f"{1 + FRONT_END_CORES:g}",
         "    tokens/s = cores in use / CPU seconds a token × " + f"{EFFICIENCY:g}",
