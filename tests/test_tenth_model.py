@@ -120,9 +120,10 @@ def test_an_edited_recipe_trains_anew_and_a_stopped_run_goes_on(tmp_path, tenth,
     assert [line.strip() for line in make("-n", "runs/tenth/model.pt")] == [python]
 
 
-def test_a_file_of_ones_own_is_trained_exported_and_checked(make):
+def test_a_file_of_ones_own_is_trained_exported_checked_and_loaded(make):
     shown = make("-n", "model", "TASK=classify", "NAME=mine", "DATA=a b.csv", "ARGS=--minutes 5")
     commands = [line for line in shown if " -m " in line]
+    assert commands.pop().startswith(".venv/bin/python -m unroll load mine ")
     assert commands == [
         ".venv/bin/python -m training classify --name mine --data 'a b.csv' --minutes 5",
         ".venv/bin/python -m export mine",
