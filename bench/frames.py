@@ -84,9 +84,11 @@ class Frames:
         return ours / peers if ours and peers else None
 
     def overhead(self, streams: int = 64) -> float | None:
-        """Processor time of the server a frame against the bare step's."""
+        """Processor time of the server a frame against the bare step's; None where some frames were
+        not answered: the server had too little of the machine."""
         ours, bare = self.row(OURS, streams), self.bare_us.get(BARE_ROWS)
-        return ours.server_cpu_us / bare if ours and bare else None
+        is_whole = ours is not None and ours.answered == 1.0
+        return ours.server_cpu_us / bare if ours and is_whole and bare else None
 
 
 def measure_frames(settings: Settings, front_end: tuple[str, ...] = ()) -> Frames:

@@ -47,9 +47,18 @@ QUICK = "quick"
 BATCH = "batch"
 TIME = "time"
 
+# The free axis of a step graph's rows with penalties or a bias: which rows of the batch they are
+# (``adjusted``), and the rows of the vocabulary that they alone need.
+ADJUSTED = "adjusted"
+ADJUSTED_INPUTS = ("adjusted", "seen", "bias")
+# Uniform numbers a token, beside the first one.
+RETRIES = 2
+
 # What a step graph reads before the state, and writes before the carried state. One that was
-# exported before a sampling parameter was there lacks that input alone.
-STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "seen", "bias")
+# exported before a sampling parameter was there lacks that input alone. One of 0.2 and before has
+# a row of ``seen`` and of ``bias`` for each row of the batch: it can be exported anew, not served.
+STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "retries", "adjusted", "seen", "bias")
+DENSE_STEP_INPUTS = tuple(name for name in STEP_INPUTS if name not in ("retries", "adjusted"))
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
 
 # The same of a forecaster, whose step draws a value.
@@ -102,8 +111,10 @@ def step_inputs(vocabulary: int) -> tuple[TensorSpec, ...]:
         TensorSpec("token", "int64", (BATCH,)),
         *columns,
         TensorSpec("uniform", "float32", (BATCH,)),
-        TensorSpec("seen", "bool", (BATCH, vocabulary)),
-        TensorSpec("bias", "float32", (BATCH, vocabulary)),
+        TensorSpec("retries", "float32", (BATCH, RETRIES)),
+        TensorSpec("adjusted", "int64", (ADJUSTED,)),
+        TensorSpec("seen", "bool", (ADJUSTED, vocabulary)),
+        TensorSpec("bias", "float32", (ADJUSTED, vocabulary)),
     )
 
 
@@ -342,7 +353,8 @@ def _check_state(manifest: Manifest) -> None:
     count = len(controls)
     needed = [name for name in STEP_INPUTS if name not in GRAPH_PARAMETERS]
     given = [name for name in controls if name not in GRAPH_PARAMETERS]
-    _expect("step's controls", needed, given)
+    if given != [name for name in DENSE_STEP_INPUTS if name not in GRAPH_PARAMETERS]:
+        _expect("step's controls", needed, given)
     _expect("state", tuple(state), step.inputs[count:])
     _expect("carried state", tuple(carried), step.outputs[len(STEP_OUTPUTS) :])
     if ROWS in manifest.graphs:

@@ -1,10 +1,16 @@
-"""Counter-based random numbers: a stream's draws depend on its seed and position alone.
+"""Counter-based random numbers: a stream's draws depend on its key and position alone.
 
 The generator is Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
-3"): the number at a position is a function of (seed, sample, position).
+3"): the numbers at a position are a function of (key, sample, position). The key is the request's
+seed mixed with a digest of what it reads, so that equal seeds give other numbers after another
+input.
 """
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +22,26 @@ _TO_UNIT = np.float32(2.0**-24)
 Uniforms = NDArray[np.float32]
 
 
-def uniform_block(seed: int, sample: int, block: int) -> Uniforms:
-    """(BLOCK,) numbers in [0, 1) for the positions from ``block * BLOCK`` on.
+def uniform_block(key: int, sample: int, block: int, numbers: int = 1) -> Uniforms:
+    """(BLOCK, numbers) numbers in [0, 1) for the positions from ``block * BLOCK`` on.
 
-    seed: 0 … 2⁶⁴-1. sample: which of several continuations of one request.
+    key: 0 … 2⁶⁴-1, see key_of(). sample: which of several continuations of one request. numbers:
+    of each position, at most 4; those of one and of several have nothing to do with each other.
     """
-    counter = block * (BLOCK // _NUMBERS_PER_COUNTER)
-    generator = np.random.Philox(key=np.array([seed, sample], np.uint64), counter=counter)
-    top_bits = generator.random_raw(BLOCK) >> np.uint64(40)
-    return top_bits.astype(np.float32) * _TO_UNIT
+    words = 1 if numbers == 1 else _NUMBERS_PER_COUNTER
+    counter = block * (BLOCK * words // _NUMBERS_PER_COUNTER)
+    generator = np.random.Philox(key=np.array([key, sample], np.uint64), counter=counter)
+    top_bits = generator.random_raw(BLOCK * words) >> np.uint64(40)
+    return top_bits.reshape(BLOCK, words)[:, :numbers].astype(np.float32) * _TO_UNIT
+
+
+def digest_of(values: Sequence[Any] | NDArray[Any]) -> int:
+    """0 … 2⁶⁴-1, of token ids, or of numbers (…), that a request reads."""
+    array = np.asarray(values)
+    array = array.astype("<i8" if np.issubdtype(array.dtype, np.integer) else "<f4")
+    return int.from_bytes(hashlib.blake2b(array.tobytes(), digest_size=8).digest(), "little")
+
+
+def key_of(seed: int, digest: int) -> int:
+    """seed, digest: 0 … 2⁶⁴-1, of a request and of what it reads."""
+    return seed ^ digest

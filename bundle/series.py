@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.rng import digest_of
 from bundle.time_features import Frequency, parse_time
 
 Array = NDArray[Any]
@@ -70,6 +71,12 @@ class EncodedSeries:
     last: float
     observed: bool
     future: Array
+
+    @property
+    def digest(self) -> int:
+        """Of all that is read of its past, for the random numbers of its forecast."""
+        past = (self.context.ravel(), (self.last, self.observed, self.scale))
+        return digest_of(np.concatenate(past))
 
 
 def scale_of(values: Array) -> float:

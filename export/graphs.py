@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from onnx import FunctionProto
 from torch import Tensor, nn
 
-from bundle.manifest import BATCH, STEP_INPUTS, TIME, StateTensor, step_inputs
-from export.sampler import draw
+from bundle.manifest import ADJUSTED, BATCH, STEP_INPUTS, TIME, StateTensor, step_inputs
+from export.sampler import draw, draw_functions
 from training.models.cells import State
 from training.models.options import RecurrentOptions
 
@@ -22,7 +23,7 @@ from training.models.options import RecurrentOptions
 RIGHT_TIME = "right_time"
 
 # Sizes of free axes other than 1, which a tracer would take for a constant, and different.
-EXAMPLE_SIZES = {BATCH: 3, TIME: 5, RIGHT_TIME: 4}
+EXAMPLE_SIZES = {BATCH: 3, TIME: 5, RIGHT_TIME: 4, ADJUSTED: 2}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Graph:
     """A module to trace. Its last argument, where it has a state, is the tuple ``state``.
 
     weights_prefix: what the weights file's names of its model's tensors begin with.
+    functions: that its operators of this project's own call.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Graph:
     state: tuple[GraphTensor, ...]
     outputs: tuple[GraphTensor, ...]
     weights_prefix: str = ""
+    functions: tuple[FunctionProto, ...] = ()
 
 
 class _Step(nn.Module):
@@ -142,7 +145,15 @@ def step_of(
         GraphTensor("logits", torch.float32, (BATCH, vocabulary)),
     )
     module = _Step(model, suppressed, len(state) - len(carried))
-    return Graph(name, module, controls, state, (*drawn, *carried), weights_prefix)
+    return Graph(
+        name,
+        module,
+        controls,
+        state,
+        (*drawn, *carried),
+        weights_prefix,
+        draw_functions(vocabulary),
+    )
 
 
 def state_ports(

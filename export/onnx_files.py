@@ -19,7 +19,7 @@ from export.graphs import EXAMPLE_SIZES, Graph, GraphTensor
 from export.operators import OPSET, TRANSLATION_TABLE
 
 # Constants below this many bytes stay inside a graph: shapes, axes, ids. So does one row of the
-# vocabulary that a step draws among, be it large: its ranks, and which ids are suppressed.
+# vocabulary that a step draws among, be it large: which ids are suppressed.
 _INLINE_LIMIT = 64 * 1024
 
 
@@ -48,6 +48,7 @@ def write_graph(graph: Graph, weights: Weights, folder: Path) -> GraphSpec:
         )
     assert program is not None, "the dynamo exporter returns a program"
     model = program.model_proto
+    _bring(graph, model)
     _refer_to_weights(model, weights, folder, graph)
     _drop_traces(model)
     file = f"{graph.name}.onnx"
@@ -59,6 +60,14 @@ def write_graph(graph: Graph, weights: Weights, folder: Path) -> GraphSpec:
     (folder / file).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(folder / file))
     return spec
+
+
+def _bring(graph: Graph, model: onnx.ModelProto) -> None:
+    """Put the functions that the graph calls into the model."""
+    model.functions.extend(graph.functions)
+    known = {opset.domain for opset in model.opset_import}
+    for domain in dict.fromkeys(f.domain for f in graph.functions if f.domain not in known):
+        model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
 
 
 def _examples(graph: Graph) -> tuple[object, ...]:

@@ -90,6 +90,26 @@ def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[1]))
 
 
+# The draw of a token (export/sampler.py): a function that a step graph brings with it.
+DRAW_DOMAIN, DRAW = "unroll", "Draw"
+
+
+@torch.library.custom_op("unroll::draw_token", mutates_args=())
+def draw_token(
+    logits: Tensor, suppressed: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor,
+    min_p: Tensor, typical_p: Tensor, repetition: Tensor, uniform: Tensor, retries: Tensor,
+    adjusted: Tensor, seen: Tensor, bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What export/sampler.py registers for it: its twin in NumPy."""
+    raise NotImplementedError("unroll::draw_token is computed by export.sampler")
+
+
+@draw_token.register_fake
+def _(logits: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows = logits.shape[:1]
+    return logits.new_empty(rows, dtype=torch.int64), logits.new_empty(rows), logits.clone()
+
+
 def _onnx_lstm(x: Any, lengths: Any, h: Any, c: Any, w: Any, r: Any, b: Any) -> Any:
     return op.LSTM(x, w, r, b, lengths, h, c, **_sizes(r))
 
@@ -97,6 +117,23 @@ def _onnx_lstm(x: Any, lengths: Any, h: Any, c: Any, w: Any, r: Any, b: Any) -> 
 def _onnx_gru(x: Any, lengths: Any, h: Any, w: Any, r: Any, b: Any) -> Any:
     # PyTorch applies the reset gate after the recurrent product.
     return op.GRU(x, w, r, b, lengths, h, linear_before_reset=1, **_sizes(r))
+
+
+def _draw_operator() -> values.Op:
+    """The function as the exporter knows it, by the names of the operator in PyTorch."""
+    kinds = {"top_k": "int64", "adjusted": "int64", "seen": "bool"}
+    given = [parameter.name for parameter in _DRAW_SCHEMA.arguments]
+    schema = OpSchema(
+        DRAW,
+        DRAW_DOMAIN,
+        1,
+        inputs=[OpSchema.FormalParameter(n, f"tensor({kinds.get(n, 'float')})") for n in given],
+        outputs=[
+            OpSchema.FormalParameter(f"drawn_{place}", f"tensor({kind})")
+            for place, kind in enumerate(("int64", "float", "float"))
+        ],
+    )
+    return values.Op(values.Opset(DRAW_DOMAIN, 1), DRAW, schema)
 
 
 def _microsoft_operator(name: str, inputs: Sequence[tuple[str, str]]) -> values.Op:
@@ -140,12 +177,24 @@ def _onnx_quantized_product(x: Any, weight: Any, scale: Any, bias: Any = None) -
     return _product_to_float(whole, weight, step, scale, zero, None, bias)
 
 
+_DRAW_SCHEMA = torch.ops.unroll.draw_token.default._schema
+_draw = _draw_operator()
+
+
+def _onnx_draw(*inputs: Any) -> Any:
+    return _draw(*inputs)
+
+
 TRANSLATION_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.unroll.lstm.default: _onnx_lstm,
     torch.ops.unroll.gru.default: _onnx_gru,
     torch.ops.unroll.quantized_product.default: _onnx_quantized_product,
+    torch.ops.unroll.draw_token.default: _onnx_draw,
 }
 
 OPSET = 18
 
-__all__ = ["OPSET", "TRANSLATION_TABLE", "gru", "lstm", "quantized_product"]
+__all__ = [
+    "DRAW", "DRAW_DOMAIN", "OPSET", "TRANSLATION_TABLE", "draw_token", "gru", "lstm",
+    "quantized_product",
+]  # fmt: skip

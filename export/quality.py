@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from bundle.manifest import BATCH, FP32, FULL, INT8, STEP_INPUTS, GraphSpec
+from bundle.manifest import ADJUSTED, BATCH, FP32, FULL, INT8, STEP_INPUTS, GraphSpec
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
@@ -141,8 +141,10 @@ def _seconds(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBindi
 
 
 def _filled(port: onnxruntime.NodeArg, batch: int) -> np.ndarray[Any, Any]:
-    """An input that any step accepts: token 1, neutral parameters, the rest of a half."""
-    kind, sizes = port.type, [batch if axis == BATCH else axis for axis in port.shape]
+    """An input that any step accepts: token 1, neutral parameters, no adjusted rows, the rest of a
+    half."""
+    free = {BATCH: batch, ADJUSTED: 0}
+    kind, sizes = port.type, [free.get(axis, axis) for axis in port.shape]
     if port.name in GRAPH_PARAMETERS:
         parameter = GRAPH_PARAMETERS[port.name]
         return np.full(sizes, parameter.neutral, parameter.dtype)

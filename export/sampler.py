@@ -1,9 +1,17 @@
-"""The draw of the next token, as nodes at the end of a step graph and as NumPy.
+"""The draw of the next token: what it is, an operator for tracing, and its twin in NumPy.
 
-Draws are by inverse transform: the tokens that may be drawn, from the most to the least
-probable, share the interval [0, 1) by their weight, and a uniform number picks one. Nucleus
-(top-p) sampling is Holtzman et al. 2020, arXiv:1904.09751. The cuts follow one another:
-temperature, top-k, top-p, min-p, typical-p, each over what the one before has left.
+Draws are by inverse transform: the tokens that may be drawn share the interval [0, 1) by their
+weight, and a uniform number picks one. The cuts follow one another: temperature, top-k, top-p
+(nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751), min-p, typical-p, each over what the
+one before has left. Of equally probable tokens top-k and typical-p take those of the lower ids
+first; top-p keeps or cuts them together.
+
+A row without top-k and typical-p is drawn by rejection, as sorting-free samplers on GPUs do
+(FlashInfer, 2025): a token among all, in the order of their ids, by ``uniform``; where the cuts do
+not keep it, a second one among those that are more probable, by the first of ``retries``; where
+they do not keep that one either, and in rows with top-k or typical-p, one among the kept, from the
+most to the least probable, by the last of ``retries`` or by ``uniform``. Each of these has the same
+distribution. The graph computes it by export/draw_nodes.py.
 """
 
 from __future__ import annotations
@@ -15,7 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import FunctionProto
 from torch import Tensor
+
+from export.draw_nodes import DRAW_INPUTS, draw_function
+from export.operators import DRAW, DRAW_DOMAIN, OPSET, draw_token
 
 Array = NDArray[Any]
 
@@ -25,80 +37,33 @@ def draw(logits: Tensor, suppressed: Tensor, controls: Mapping[str, Tensor]) -> 
 
     logits: (batch, vocabulary). suppressed: (vocabulary,) 0, or -inf for ids never drawn.
     controls: a step graph's inputs by name, the parameters of bundle/sampling.py as columns of
-    (batch,) among them. Beside these: uniform (batch,) in [0, 1); seen (batch, vocabulary)
-    bool, the tokens that ``repetition`` makes less likely; bias (batch, vocabulary), added to
-    the logits, -inf bans a token. Temperature 0 takes the lowest id among the most probable.
+    (batch,) among them. Beside these: uniform (batch,) and retries (batch, 2) in [0, 1); and of
+    the rows whose logits are adjusted, adjusted (n,) which they are, seen (n, vocabulary) bool,
+    the tokens that ``repetition`` makes less likely, and bias (n, vocabulary), added to the logits,
+    -inf bans a token. Temperature 0 takes the lowest id among the most probable.
 
     Returns token (batch,) int64, its log-probability (batch,) and all log-probabilities
     (batch, vocabulary), all before penalties, bias, temperature and cuts.
     """
-    temperature, top_k, top_p, min_p, uniform = (
-        controls[name] for name in ("temperature", "top_k", "top_p", "min_p", "uniform")
+    known: tuple[Tensor, ...] = draw_token(
+        logits, suppressed, *(controls[name] for name in DRAW_INPUTS[2:])
     )
-    greedy = temperature <= 0
-    adjusted = _adjusted(logits, controls) + suppressed
-    scaled = adjusted / torch.where(greedy, 1.0, temperature).unsqueeze(1)
-    vocabulary = logits.shape[1]
-    ranked, tokens = torch.topk(scaled, vocabulary, dim=1)
-    limit = torch.where(top_k > 0, top_k, vocabulary)
-    limit = torch.where(greedy, 1, limit).unsqueeze(1)
-    rank = torch.arange(vocabulary)
-    weights = torch.softmax(ranked.masked_fill(rank >= limit, float("-inf")), dim=1)
-    before = weights.cumsum(dim=1) - weights
-    within = (before < top_p.unsqueeze(1)) | (top_p >= 1).unsqueeze(1)
-    within = within & (weights >= min_p.unsqueeze(1) * weights[:, :1])
-    kept = (within | (rank == 0)).to(weights.dtype) * weights
-    kept = _typical(kept, ranked, controls["typical_p"])
-    edges = kept.cumsum(dim=1)
-    # A uniform is at most 1 - 2**-24, so its product with the sum rounds to less than the sum:
-    # an edge lies above it, and the first one that does ends a token that has a weight.
-    chosen = (edges <= uniform.unsqueeze(1) * edges[:, -1:]).sum(dim=1, keepdim=True)
-    token = tokens.gather(1, chosen)
-    log_probabilities = torch.log_softmax(logits, dim=1)
-    log_probability = log_probabilities.gather(1, token)
-    return token.squeeze(1), log_probability.squeeze(1), log_probabilities
+    return known
 
 
-def _typical(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
-    """``kept`` with zeros for what locally typical sampling cuts.
-
-    kept, ranked: (batch, vocabulary), the weights and the scaled logits by rank. typical_p:
-    (batch,), off at 1; at 0 as well, which is what a row without a stream holds.
-
-    It takes a second sort, so a graph computes it in a branch, for steps with a row that asks:
-    the other rows' weights are the same bits on either side.
-    """
-    is_asked = (typical_p * (1 - typical_p)).amax(dim=0) > 0
-    operands = (kept, ranked, typical_p)
-    if torch.compiler.is_exporting():
-        return torch.cond(is_asked, _typical_weights, _all_weights, operands)
-    return _typical_weights(*operands) if is_asked else kept
+def draw_functions(vocabulary: int) -> tuple[FunctionProto, ...]:
+    """What a graph with a draw among so many tokens calls."""
+    return (draw_function(DRAW_DOMAIN, DRAW, vocabulary, OPSET),)
 
 
-def _all_weights(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
-    return kept.clone()  # a branch may not give back what it was given
+def _draw_eagerly(logits: Tensor, suppressed: Tensor, *controls: Tensor) -> tuple[Tensor, ...]:
+    arrays = dict(zip(DRAW_INPUTS[2:], (part.numpy() for part in controls), strict=True))
+    twin = draw_numpy(logits.numpy(), suppressed.numpy(), arrays)
+    log_probability = torch.from_numpy(twin.log_probability).to(logits.dtype)
+    return torch.from_numpy(twin.token), log_probability, torch.log_softmax(logits, dim=1)
 
 
-def _typical_weights(kept: Tensor, ranked: Tensor, typical_p: Tensor) -> Tensor:
-    # A row's sums are running ones: onnxruntime's plain sums round by where a row lies.
-    left = ranked.masked_fill(kept <= 0, float("-inf"))
-    probability, surprise = torch.softmax(left, dim=1), -torch.log_softmax(left, dim=1)
-    terms = torch.where(probability > 0, probability * surprise, 0.0)
-    entropy = terms.cumsum(dim=1)[:, -1:]
-    # Of equally distant tokens the more probable one is first, then the one of the lower id.
-    _, order = torch.topk((surprise - entropy).abs(), kept.shape[1], dim=1, largest=False)
-    ordered = probability.gather(1, order)
-    before = ordered.cumsum(dim=1) - ordered
-    inside = before < typical_p.unsqueeze(1)
-    inside = torch.zeros_like(inside).scatter(1, order, inside)
-    is_off = (typical_p <= 0) | (typical_p >= 1)
-    return torch.where(inside | is_off.unsqueeze(1), kept, 0.0)
-
-
-def _adjusted(logits: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
-    repetition = controls["repetition"].unsqueeze(1)
-    repeated = torch.where(logits > 0, logits / repetition, logits * repetition)
-    return torch.where(controls["seen"], repeated, logits) + controls["bias"]
+draw_token.register_kernel("cpu")(_draw_eagerly)
 
 
 @dataclass(frozen=True)
@@ -116,43 +81,98 @@ class Draw:
 
 def draw_numpy(logits: Array, suppressed: Array, controls: Mapping[str, Array]) -> Draw:
     """The same draw in float64, row by row: what the graph is checked against."""
+    places = {int(row): place for place, row in enumerate(controls["adjusted"])}
     rows = [
-        _draw_row(logits[i].astype(np.float64), suppressed, controls, i) for i in range(len(logits))
+        _draw_row(logits[i].astype(np.float64), suppressed, controls, i, places.get(i))
+        for i in range(len(logits))
     ]
     token, log_probability, margin = (np.array(column) for column in zip(*rows, strict=True))
     return Draw(token, log_probability, margin)
 
 
 def _draw_row(
-    logits: Array, suppressed: Array, controls: Mapping[str, Array], row: int
+    logits: Array, suppressed: Array, controls: Mapping[str, Array], row: int, place: int | None
 ) -> tuple[int, float, float]:
     own = logits - np.logaddexp.reduce(logits)
-    allowed = _adjusted_row(logits, controls, row) + suppressed
-    temperature, top_p = float(controls["temperature"][row]), float(controls["top_p"][row])
+    adjusted = logits if place is None else _adjusted_row(logits, controls, row, place)
+    allowed = adjusted + suppressed
+    temperature = float(controls["temperature"][row])
     if temperature <= 0:
         token = int(allowed.argmax())
         ordered = np.sort(allowed)[::-1]
         return token, float(own[token]), float(ordered[0] - ordered[1])
-    order = np.argsort(-allowed, kind="stable")[: int(controls["top_k"][row]) or len(allowed)]
-    weights = np.exp((allowed[order] - allowed[order[0]]) / temperature)
+    scaled = (allowed - allowed.max()) / temperature
+    weights = np.exp(scaled)
     weights /= weights.sum()
-    least = float(controls["min_p"][row]) * weights[0]
-    before = weights.cumsum() - weights
-    margins = [np.abs(before - top_p).min() if top_p < 1 else 1.0]
-    margins.append(np.abs(weights[1:] - least).min(initial=1.0) if least else 1.0)
-    inside = ((before < top_p) | (top_p >= 1)) & (weights >= least)
-    order, weights = order[inside], weights[inside]
-    typical_p = float(controls["typical_p"][row])
-    if 0 < typical_p < 1:
-        inside, margin = _typical_row(weights, typical_p)
-        order, weights = order[inside], weights[inside]
-        margins.append(margin)
+    cuts = _Cuts(
+        int(controls["top_k"][row]), *(
+            float(controls[name][row]) for name in ("top_p", "min_p", "typical_p")
+        ),
+    )  # fmt: skip
+    uniforms = [float(controls["uniform"][row]), *(float(u) for u in controls["retries"][row])]
+    token, margin = cuts.draw(weights, scaled, uniforms)
+    return token, float(own[token]), margin
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+
+    def draw(self, weights: Array, scaled: Array, uniforms: list[float]) -> tuple[int, float]:
+        """A token by ``weights`` (vocabulary,), which add up to 1, and how clearly it is that."""
+        if 0 < self.top_k < len(weights) or 0 < self.typical_p < 1:
+            return self._draw_ranked(weights, scaled, uniforms[0])
+        candidates, margins = weights, []
+        for uniform in uniforms[:2]:
+            token, edge = _pick(candidates, uniform)
+            more = np.where(scaled > scaled[token], weights, 0.0)
+            kept, clear = self._keeps(float(weights[token]), weights, float(more.sum()))
+            margins += [edge, clear]
+            if kept:
+                return token, min(margins)
+            candidates = more
+        token, margin = self._draw_ranked(weights, scaled, uniforms[2])
+        return token, min(margin, *margins)
+
+    def _keeps(self, own: float, weights: Array, above: float) -> tuple[bool, float]:
+        """Whether top-p and min-p keep a token of weight ``own``, and how clearly.
+
+        above: what the more probable ones weigh.
+        """
+        least = self.min_p * float(weights.max())
+        margins = [abs(above - self.top_p)] if self.top_p < 1 else []
+        margins += [abs(own - least)] if self.min_p > 0 else []
+        kept = (above < self.top_p or self.top_p >= 1) and own >= least
+        return kept, min(margins, default=1.0)
+
+    def _draw_ranked(self, weights: Array, scaled: Array, uniform: float) -> tuple[int, float]:
+        order = np.argsort(-scaled, kind="stable")[: self.top_k or len(scaled)]
+        ranked, scaled = weights[order] / weights[order].sum(), scaled[order]
+        before = ranked.cumsum() - ranked
+        margins = [np.abs(before - self.top_p).min() if self.top_p < 1 else 1.0]
+        inside = (before < self.top_p) | (self.top_p >= 1)
+        inside = scaled >= scaled[inside].min()
+        least = self.min_p * ranked[0]
+        margins.append(np.abs(ranked[1:] - least).min(initial=1.0) if least else 1.0)
+        inside &= ranked >= least
+        order, ranked = order[inside], ranked[inside]
+        if 0 < self.typical_p < 1:
+            inside, margin = _typical_row(ranked, self.typical_p)
+            order, ranked = order[inside], ranked[inside]
+            margins.append(margin)
+        place, edge = _pick(ranked / ranked.sum(), uniform)
+        # Two equal logits at the edge of top-k may be distinguished by rounding alone.
+        return int(order[place]), float(min(edge, *margins))
+
+
+def _pick(weights: Array, uniform: float) -> tuple[int, float]:
+    """The place that ``uniform`` picks by ``weights``, and how far it lies from the next edge."""
     edges = weights.cumsum() / weights.sum()
-    uniform = float(controls["uniform"][row])
-    chosen = min(int((edges <= uniform).sum()), len(order) - 1)
-    # Two equal logits at the edge of top-k may be distinguished by rounding alone.
-    token = int(order[chosen])
-    return token, float(own[token]), float(min(np.abs(edges - uniform).min(), *margins))
+    place = min(int((edges <= uniform).sum()), int(np.flatnonzero(weights)[-1]))
+    return place, float(np.abs(edges - uniform).min())
 
 
 def _typical_row(weights: Array, typical_p: float) -> tuple[Array, float]:
@@ -171,8 +191,9 @@ def _typical_row(weights: Array, typical_p: float) -> tuple[Array, float]:
     return inside, float(min(np.abs(before - typical_p).min(), gap))
 
 
-def _adjusted_row(logits: Array, controls: Mapping[str, Array], row: int) -> Array:
+def _adjusted_row(logits: Array, controls: Mapping[str, Array], row: int, place: int) -> Array:
     repetition = float(controls["repetition"][row])
     repeated = np.where(logits > 0, logits / repetition, logits * repetition)
-    adjusted: Array = np.where(controls["seen"][row], repeated, logits) + controls["bias"][row]
+    seen, bias = controls["seen"][place], controls["bias"][place]
+    adjusted: Array = np.where(seen, repeated, logits) + bias
     return adjusted

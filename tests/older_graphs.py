@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import MANIFEST_FILE, read_bundle, write_manifest
@@ -27,7 +27,12 @@ def without_input(folder: Path, name: str) -> None:
         (port,) = (port for port in model.graph.input if port.name == name)
         model.graph.input.remove(port)
         neutral = np.array([parameter.neutral], parameter.dtype)
-        model.graph.initializer.append(numpy_helper.from_array(neutral, name))
+        model.graph.initializer.append(numpy_helper.from_array(neutral, f"{name}_neutral"))
+        shape = helper.make_node("Shape", ["token"], [f"{name}_shape"])
+        rows = helper.make_node("Expand", [f"{name}_neutral", f"{name}_shape"], [name])
+        nodes = [shape, rows, *model.graph.node]
+        model.graph.ClearField("node")
+        model.graph.node.extend(nodes)
         (folder / spec.file).write_bytes(model.SerializeToString())
         left = tuple(port for port in spec.inputs if port.name != name)
         graphs[role] = replace(spec, inputs=left)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bundle.rng import BLOCK, uniform_block
+from bundle.rng import BLOCK, key_of, uniform_block
 from bundle.series import SeriesSpec
 from bundle.time_features import parse_time
 from training.data.series import (
@@ -149,20 +149,20 @@ def sample_paths(
 ) -> Array:
     """Ancestral samples (windows, samples, horizon) of what follows, in the series' own units.
 
-    By the random numbers of a served model, which are those of (seed, sample, step).
+    By the random numbers of a served model, which are those of (seed, series, sample, step).
     """
-    uniforms = _uniforms(seed, settings.samples, settings.horizon)
     each = max(1, _ROWS // settings.samples)
     return np.concatenate(
-        [_paths(model, part, spec, settings, uniforms) for part in _parts(windows, each)]
+        [_paths(model, part, spec, settings, seed) for part in _parts(windows, each)]
     )
 
 
-def _uniforms(seed: int, samples: int, horizon: int) -> Tensor:
-    """(samples, horizon)"""
+def _uniforms(keys: Sequence[int], samples: int, horizon: int) -> Tensor:
+    """(keys * samples, horizon)"""
     blocks = range(-(-horizon // BLOCK))
     rows = [
-        np.concatenate([uniform_block(seed, sample, block) for block in blocks])[:horizon]
+        np.concatenate([uniform_block(key, sample, block)[:, 0] for block in blocks])[:horizon]
+        for key in keys
         for sample in range(samples)
     ]
     return torch.from_numpy(np.stack(rows))
@@ -173,10 +173,12 @@ def _paths(
     windows: Sequence[Window],
     spec: SeriesSpec,
     settings: ForecastSettings,
-    uniforms: Tensor,
+    seed: int,
 ) -> Array:
     encoded = [encode_window(w, spec, settings.context, settings.horizon)[0] for w in windows]
     batch = stack_windows(windows, spec, settings.context, settings.horizon, True)
+    keys = [key_of(seed, series.digest) for series in encoded]
+    uniforms = _uniforms(keys, settings.samples, settings.horizon)
     state = model.first_state(batch.log_scale)
     past = batch.lengths - settings.horizon
     longest = int(past.max())
@@ -192,8 +194,8 @@ def _paths(
     drawn = []
     for step in range(settings.horizon):
         parameters, state = model.step(value, observed, future[:, step], state)
-        uniform = uniforms[:, step].repeat(len(windows))
-        value, observed = model.draw(parameters, uniform, state[0]), torch.ones_like(value)
+        value = model.draw(parameters, uniforms[:, step], state[0])
+        observed = torch.ones_like(value)
         drawn.append(value)
     paths = torch.stack(drawn, dim=1).double().numpy()
     paths = paths.reshape(len(windows), settings.samples, settings.horizon)

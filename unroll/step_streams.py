@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from unroll.types import ResumePoint, to_resume_point
+from unroll.types import ResumePoint, Watch, to_resume_point
 from unroll.v1 import unroll_pb2 as pb
 
 # A NumPy array, or whatever else has its dtype, shape and tobytes(); bytes, little-endian; numbers.
@@ -51,6 +51,7 @@ class StepOptions(TypedDict, total=False):
     resume_token: bytes | None
     allow_inexact: bool
     version: str
+    watch: Watch | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class StepResult:
     """The answer to a frame. position: its place in the stream, from 0.
 
     outputs: by name, each (steps, …) as a NumPy array; without NumPy as a memoryview. late: its
-    deadline had passed when it was answered; skipped: and the model did not step over it.
+    deadline had passed when it was answered; skipped: and the model did not step over it. state:
+    what was watched of the state after it, as in Token.
     """
 
     position: int
@@ -66,6 +68,7 @@ class StepResult:
     outputs: dict[str, Any]
     late: bool = False
     skipped: bool = False
+    state: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,13 @@ class StepChunk:
 def to_step_start(model: str, options: StepOptions) -> pb.StreamStepStart:
     """Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
-    return pb.StreamStepStart(model=model, model_version=rest.pop("version", ""), **rest)
+    watch = rest.pop("watch", None)
+    return pb.StreamStepStart(
+        model=model,
+        model_version=rest.pop("version", ""),
+        watch=None if watch is None else pb.Watch(**vars(watch)),
+        **rest,
+    )
 
 
 def to_frame(frame: Frame | Mapping[str, Values] | Values) -> pb.StepFrame:
@@ -145,6 +154,7 @@ def to_result(message: pb.StepResult) -> StepResult:
         {tensor.name: _to_array(tensor) for tensor in message.outputs},
         message.late,
         message.skipped,
+        message.state,
     )
 
 

@@ -19,9 +19,10 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.manifest import RETRIES
 from bundle.sampling import GRAPH_PARAMETERS, SamplingParameter
 from bundle.store import Bundle, read_bundle
-from service.engine.rng import BLOCK, uniform_block
+from service.engine.rng import BLOCK, digest_of, key_of, uniform_block
 from service.runtime.runners import Prefiller
 from service.runtime.sessions import SessionSettings, open_session
 from unroll.v1 import unroll_pb2 as pb
@@ -39,6 +40,12 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         carried = [f"next_{tensor.name}" for tensor in self.state if tensor.carried]
         wanted = ("next_token", "log_probability", *carried)
         self.outputs = [port.name for port in self.step.get_outputs() if port.name in wanted]
+        vocabulary = len(bundle.tokenizers["output"].vocabulary)
+        self.unadjusted = {
+            "adjusted": np.zeros(0, np.int64),
+            "seen": np.zeros((0, vocabulary), np.bool_),
+            "bias": np.zeros((0, vocabulary), np.float32),
+        }
         self.reader, self.writer = bundle.tokenizers["input"], bundle.tokenizers["output"]
 
     def Generate(
@@ -49,14 +56,15 @@ class LoopServicer(unroll_pb2_grpc.UnrollServiceServicer):
         feed = {name: part[None] for name, part in state.items()}
         for name in self.parameters:
             feed[name] = _column(GRAPH_PARAMETERS[name], request.sampling)
-        feed["seen"] = np.zeros((1, len(self.writer.vocabulary)), np.bool_)
-        feed["bias"] = np.zeros((1, len(self.writer.vocabulary)), np.float32)
+        feed |= self.unadjusted
+        key = key_of(request.sampling.seed, digest_of(ids))
         feed["token"] = np.array([ids[-1]], np.int64)
         for position in range(request.max_tokens):
             block, place = divmod(position, BLOCK)
             if place == 0:
-                uniforms = uniform_block(request.sampling.seed, 0, block)
-            feed["uniform"] = uniforms[place : place + 1]
+                uniforms = uniform_block(key, 0, block, 1 + RETRIES)
+            feed["uniform"] = uniforms[place : place + 1, 0]
+            feed["retries"] = uniforms[place : place + 1, 1:]
             token, _, *after = self.step.run(self.outputs, feed)
             feed["token"] = token
             feed |= dict(zip((t.name for t in self.state if t.carried), after, strict=True))

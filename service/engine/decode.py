@@ -31,6 +31,7 @@ from service.engine.requests import (
     State,
     TokenMade,
 )
+from service.engine.rng import key_of
 from service.engine.scheduler import Phase, Prompt
 from service.engine.shares import NOBODY, Share
 from service.engine.slots import StateStore
@@ -164,6 +165,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
             progress=progress,
             sink=progress.sink,
             sampling=request.sampling,
+            key=key_of(request.sampling.seed, request.digest),
             sample=request.first_sample + number,
             token=resumed.token if resumed else self._first_token(request.tokens),
             made=resumed.made if resumed else 0,
@@ -261,8 +263,11 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         self._throughput.stepped(self.scheduler.rows, seconds)
 
     def _rows(self, stream: DecodeSequence) -> tuple[NDArray[Any], NDArray[Any]]:
-        controls = self.slots.controls
-        return controls["bias"][stream.row], controls["seen"][stream.row]
+        return self.slots.adjust(stream.row)
+
+    def _reports(self, stream: DecodeSequence) -> bool:
+        request = stream.progress.request
+        return isinstance(request, NextTokenRequest) or bool(request.top or request.beam)
 
     def _commit(self, rows: int, joined: int) -> None:
         """Hand out the tokens of this step; then streams that are done or held up leave."""
@@ -374,6 +379,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         resumed = request.resumed
         return Snapshot(
             sampling=request.sampling,
+            digest=request.digest,
             sample=stream.sample,
             max_tokens=request.max_tokens,
             min_tokens=request.min_tokens,

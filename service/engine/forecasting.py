@@ -24,6 +24,7 @@ from service.engine.requests import (
     State,
     ValueMade,
 )
+from service.engine.rng import key_of
 from service.engine.scheduler import PrefillPolicy, Prompt
 from service.engine.shares import NOBODY, Share
 from service.engine.slots import SeriesSlots, StateStore
@@ -119,6 +120,7 @@ class ForecastEngine(StepEngine[ValueSequence, ForecastRequest]):
     ) -> list[ValueSequence]:
         request = progress.request
         log_scale = np.float32(np.log(series.scale))
+        key = key_of(request.seed, series.digest)
         prompt = Prompt(
             series.context,
             request.samples,
@@ -131,6 +133,7 @@ class ForecastEngine(StepEngine[ValueSequence, ForecastRequest]):
                 progress=progress,
                 sink=progress.sink,
                 sampling=Sampling.of(request.seed),
+                key=key,
                 sample=sample,
                 series=number,
                 value=series.last,

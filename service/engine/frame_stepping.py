@@ -33,6 +33,7 @@ from service.engine.requests import (
 )
 from service.engine.shares import NOBODY, Share
 from service.engine.state_rows import StateRows, broken_rows_of
+from service.engine.watching import packed
 from service.step_model import StepModel
 
 Array = NDArray[Any]
@@ -435,7 +436,11 @@ class FrameEngine:
         stream.position = position + 1
         stream.answered += 1
         sink = stream.sink
-        sink.put(FrameAnswered(position, frame.steps, outputs, frame.size, is_late, is_skipped))
+        watch = stream.request.watch
+        state = packed(self.rows.save(stream.row), watch) if watch else b""
+        sink.put(
+            FrameAnswered(position, frame.steps, outputs, frame.size, is_late, is_skipped, state)
+        )
         every = stream.request.checkpoints.every
         if every and stream.position % every == 0:
             sink.put(self._checkpoint(stream))

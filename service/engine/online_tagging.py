@@ -228,6 +228,9 @@ class OnlineTagEngine(TokenEngine[PushedSequence, TagRequest]):
             stream.sink.put(self._checkpoint(stream))
         self._sinks.append(stream.sink)
 
+    def _reports(self, stream: PushedSequence) -> bool:
+        return bool(stream.progress.request.top)
+
     def _stays(self, stream: PushedSequence, others_wait: bool) -> bool:
         # Asked each time: a sink that said so wakes the engine once it has room again.
         stream.is_held_up = stream.sink.mark_if_full()

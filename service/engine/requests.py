@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from bundle.sampling import NEUTRAL
 from bundle.series import EncodedSeries
 from service.engine.errors import RequestError
+from service.engine.rng import digest_of
 
 # One row's state: the tensors of the step graph by name, without the batch axis.
 State = Mapping[str, NDArray[Any]]
@@ -123,7 +125,7 @@ NO_CHECKPOINTS = ResumePolicy()
 class Watch:
     """What of a row's state comes beside each token.
 
-    tensors: names of carried tensors of one axis. units: indices into each, or all of them.
+    tensors: names of carried tensors. units: indices into each as one row, or all of them.
     """
 
     tensors: tuple[str, ...]
@@ -160,6 +162,11 @@ class GenerateRequest:
     def streams(self) -> int:
         """Rows that it decodes in."""
         return self.beam.width if self.beam else self.samples
+
+    @functools.cached_property
+    def digest(self) -> int:
+        """Of what it reads, or the stream did that it goes on with."""
+        return self.resumed.digest if self.resumed else digest_of(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -203,14 +210,15 @@ class TagRequest:
 class StepRequest:
     """StreamStep: a stream whose frames its caller pushes, each answered with what a step gives.
 
-    shared: the place of its choice of what steps share, among all of the model's. arrived, resumed:
-    as TagRequest has them.
+    shared: the place of its choice of what steps share, among all of the model's. arrived, resumed,
+    watch: as TagRequest has them.
     """
 
     arrived: float
     shared: int = 0
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: StepSnapshot | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,7 @@ class ForecastRequest:
 @dataclass(slots=True)
 class FrameAnswered:
     """outputs: the bytes of each of the model's, of all steps one after the other; none where the
-    frame was skipped. bytes_in: of the frame."""
+    frame was skipped. bytes_in: of the frame. state: what was watched after it, as TokenMade."""
 
     position: int
     steps: int
@@ -253,6 +261,7 @@ class FrameAnswered:
     bytes_in: int
     is_late: bool = False
     is_skipped: bool = False
+    state: bytes = b""
 
 
 @dataclass(slots=True)
@@ -288,6 +297,7 @@ class Snapshot:
     """Where a stream is between two tokens: all it takes to go on elsewhere, bit for bit.
 
     state: what the next step reads of the carried tensors; token: the id it reads.
+    digest: of what the stream began with reading, for its random numbers.
     made: tokens drawn so far, which is the place in the stream's random numbers too.
     delivered: of them, how many the caller has got. held: drawn, and held back since they
     may become a stop text. counts: how often each token was made, where a penalty asks.
@@ -309,6 +319,7 @@ class Snapshot:
     counts: Mapping[int, int]
     state: State
     changed: str = ""
+    digest: int = 0
 
     @property
     def next_position(self) -> int:

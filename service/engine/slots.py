@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import StateTensor
+from bundle.manifest import RETRIES, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from service.engine.requests import State
 from service.engine.rng import BLOCK, uniform_block
-from service.step_buffers import StepBuffers
+from service.step_buffers import StepBuffers, StepUse
 
 Array = NDArray[Any]
 
@@ -130,7 +131,7 @@ class StepSlots:
 
     controls: what a step reads beside its state, (capacity, …) by the graph's names; ``uniform`` is
     added. outputs: what it writes beside it. rows: where the streams' state lives; in host memory
-    unless said otherwise.
+    unless said otherwise. numbers: uniform ones that a step reads of each row.
     """
 
     def __init__(
@@ -140,15 +141,18 @@ class StepSlots:
         controls: Mapping[str, Array],
         outputs: Mapping[str, Array],
         rows: StateStore | None = None,
+        numbers: int = 1,
     ) -> None:
         self.state = tuple(state)
         self.capacity = capacity
         self.rows = HostStateStore(state, capacity) if rows is None else rows
         self.controls = {**controls, "uniform": np.zeros(capacity, np.float32)}
         self.outputs = dict(outputs)
-        # Of each row, the numbers of the block under way, and where in all of them its next is.
-        self._blocks = np.zeros((capacity, BLOCK), np.float32)
-        self._numbers = self._blocks.reshape(-1)
+        self.use = StepUse()
+        self.numbers = numbers
+        # Of each row, the numbers of the block under way, and where in all of them its next are.
+        self._blocks = np.zeros((capacity, BLOCK, numbers), np.float32)
+        self._numbers = self._blocks.reshape(-1, numbers)
         self._next = np.zeros(capacity, np.int64)
         self._draws_left = BLOCK  # before any row's block may be used up
         # Bound once: these are called each step, or for each row that moves.
@@ -169,7 +173,7 @@ class StepSlots:
 
     def _side(self, side: int) -> StepBuffers:
         read, written = self.rows.on_host(side)
-        return StepBuffers({**self.controls, **read}, {**self.outputs, **written})
+        return StepBuffers({**self.controls, **read}, {**self.outputs, **written}, use=self.use)
 
     def clear(self) -> None:
         """Zero every row of what a step has read or written."""
@@ -178,19 +182,19 @@ class StepSlots:
         self.rows.clear()
 
     def seed(self, row: int, seed: int, sample: int, position: int) -> None:
-        """The row's next number is the one at ``position`` of its stream's."""
+        """The row's next numbers are those at ``position`` of its stream's."""
         block, place = divmod(position, BLOCK)
-        self._blocks[row] = uniform_block(seed, sample, block)
+        self._blocks[row] = uniform_block(seed, sample, block, self.numbers)
         self._next[row] = row * BLOCK + place
         self._draws_left = min(self._draws_left, BLOCK - place)
 
     def draw_uniforms(self, rows: int) -> list[int]:
-        """Set the next uniform of rows 0 … rows-1.
+        """Set the next uniform numbers of rows 0 … rows-1.
 
         Returns the rows whose block is used up: seed() them before the next draw.
         """
         following = self._next[:rows]
-        self._numbers.take(following, out=self.controls["uniform"][:rows], mode="clip")
+        self._draw(rows, self._numbers.take(following, axis=0, mode="clip"))
         following += 1
         self._draws_left -= 1
         if self._draws_left:
@@ -198,6 +202,10 @@ class StepSlots:
         places = following - np.arange(rows) * BLOCK
         self._draws_left = int((BLOCK - places % BLOCK).min())
         return np.flatnonzero(places == BLOCK).tolist()
+
+    def _draw(self, rows: int, numbers: Array) -> None:
+        """numbers: (rows, numbers) the next ones."""
+        self.controls["uniform"][:rows] = numbers[:, 0]
 
     def give(self, row: int, last: int) -> None:
         """Take ``row`` back; the stream of row ``last`` moves into it.
@@ -214,7 +222,12 @@ class StepSlots:
 
 
 class Slots(StepSlots):
-    """Of streams of tokens, each drawn among ``vocabulary``."""
+    """Of streams of tokens, each drawn among ``vocabulary``.
+
+    What a row of the vocabulary long is there for few streams: those that adjust their logits have
+    rows of ``bias`` and ``seen``, which lie one after the other in the order they came, and all
+    log-probabilities are written in steps with a stream that reports some.
+    """
 
     def __init__(
         self,
@@ -233,28 +246,98 @@ class Slots(StepSlots):
             {
                 "token": np.zeros(capacity, np.int64),
                 **columns,
-                "seen": np.zeros((capacity, vocabulary), np.bool_),
-                "bias": np.zeros((capacity, vocabulary), np.float32),
+                "retries": np.zeros((capacity, RETRIES), np.float32),
             },
-            {
-                "next_token": self.next_token,
-                "log_probability": self.log_probability,
-                "log_probabilities": self.log_probabilities,
-            },
+            {"next_token": self.next_token, "log_probability": self.log_probability},
             rows,
+            1 + RETRIES,
         )
+        self.adjusted = {
+            "adjusted": np.zeros(capacity, np.int64),
+            "seen": np.zeros((capacity, vocabulary), np.bool_),
+            "bias": np.zeros((capacity, vocabulary), np.float32),
+        }
+        # Of each row, its place among the adjusted ones, None for none; and whether it reports.
+        self._places: list[int | None] = [None] * capacity
+        self._reports = [False] * capacity
+        self._reporting = 0
+        self._has_reported = False
         # Of each sampling parameter: its name, its column, and what changes no draw.
         self._columns = tuple(
             (p.name, columns[name], p.neutral) for name, p in GRAPH_PARAMETERS.items()
         )
 
-    def control(self, row: int, token: int = 0, **values: float) -> None:
-        """Set a row's token and its sampling parameters by name; what is left out is neutral."""
+    def _side(self, side: int) -> StepBuffers:
+        reports = {"log_probabilities": self.log_probabilities}
+        return replace(super()._side(side), adjusted=self.adjusted, reports=reports)
+
+    def _draw(self, rows: int, numbers: Array) -> None:
+        super()._draw(rows, numbers)
+        self.controls["retries"][:rows] = numbers[:, 1:]
+
+    def clear(self) -> None:
+        super().clear()
+        for row in range(self.capacity):
+            self._release(row)
+        if self._has_reported:
+            self.log_probabilities[:] = 0
+
+    def control(self, row: int, token: int = 0, reports: bool = False, **values: float) -> None:
+        """Set a row's token and its sampling parameters by name; what is left out is neutral.
+
+        reports: whether its stream looks at the log-probabilities of all tokens.
+        """
         self.controls["token"][row] = token
         for name, column, neutral in self._columns:
             column[row] = values.get(name, neutral)
-        self.controls["seen"][row] = False
-        self.controls["bias"][row] = 0
+        self._release(row)
+        if reports:
+            self._reports[row] = True
+            self._count_reports(1)
+
+    def adjust(self, row: int) -> tuple[Array, Array]:
+        """The row's own bias and seen, (vocabulary,) each; zeros where it had none yet."""
+        place = self._places[row]
+        if place is None:
+            place = self._places[row] = self.use.adjusted
+            self.use.adjusted += 1
+            self.adjusted["adjusted"][place] = row
+        return self.adjusted["bias"][place], self.adjusted["seen"][place]
+
+    def give(self, row: int, last: int) -> None:
+        self._release(row)
+        super().give(row, last)
+        if self._has_reported:
+            self.log_probabilities[last] = 0
+        if row == last:
+            return
+        place = self._places[row] = self._places[last]
+        self._reports[row] = self._reports[last]
+        self._places[last], self._reports[last] = None, False
+        if place is not None:
+            self.adjusted["adjusted"][place] = row
+
+    def _release(self, row: int) -> None:
+        """The row adjusts and reports nothing any more."""
+        if self._reports[row]:
+            self._reports[row] = False
+            self._count_reports(-1)
+        place = self._places[row]
+        if place is None:
+            return
+        self._places[row] = None
+        self.use.adjusted -= 1
+        last = self.use.adjusted
+        for rows in self.adjusted.values():
+            rows[place] = rows[last]
+            rows[last] = 0
+        if place != last:
+            self._places[int(self.adjusted["adjusted"][place])] = place
+
+    def _count_reports(self, more: int) -> None:
+        self._reporting += more
+        self.use.reports = self._reporting > 0
+        self._has_reported |= self.use.reports
 
 
 class SeriesSlots(StepSlots):

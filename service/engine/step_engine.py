@@ -42,6 +42,7 @@ from service.engine.shares import NOBODY, Share
 from service.engine.slots import Slots, StateStore, StepSlots
 from service.engine.stopwatch import Stopwatch
 from service.engine.topk import largest
+from service.engine.watching import packed
 from service.failpoints import failpoint
 from service.step_buffers import StepBuffers
 
@@ -156,15 +157,16 @@ class RequestState(Generic[Stream, Request]):
 class StepSequence(ScheduledSequence):
     """A stream: one row of the batch while it runs.
 
-    sink: its request's. sampling: how its row draws. token: what its next step reads, of a stream
-    of tokens; in the slots while it runs. made: tokens or values drawn. delivered: of them, how
-    many the caller has got. delivered_before: of these, by an earlier stream that this one goes on
-    with. is_fast: see DecodeSequence.
+    sink: its request's. sampling: how its row draws. key: of its random numbers. token: what its
+    next step reads, of a stream of tokens; in the slots while it runs. made: tokens or values
+    drawn. delivered: of them, how many the caller has got. delivered_before: of these, by an
+    earlier stream that this one goes on with. is_fast: see DecodeSequence.
     """
 
     progress: RequestState[Self, Any]
     sink: Sink[Event]
     sampling: Sampling
+    key: int = 0
     sample: int = 0
     token: int = 0
     made: int = 0
@@ -386,7 +388,7 @@ class StepEngine(Generic[Stream, Request]):
             state = self._first_state(stream)
         self.slots.take(row, state)
         self._load(stream)
-        self.slots.seed(row, stream.sampling.seed, stream.sample, stream.made)
+        self.slots.seed(row, stream.key, stream.sample, stream.made)
 
     def _run(self, rows: int) -> None:
         used_up = self.slots.draw_uniforms(rows)
@@ -397,7 +399,7 @@ class StepEngine(Generic[Stream, Request]):
         self.slots.swap()
         for row in used_up:
             stream = self.scheduler.rows[row]
-            self.slots.seed(row, stream.sampling.seed, stream.sample, stream.made + 1)
+            self.slots.seed(row, stream.key, stream.sample, stream.made + 1)
 
     def _advance(self, rows: int, joined: int) -> float:
         """Report a step to the observer; returns the time."""
@@ -547,18 +549,19 @@ class TokenEngine(StepEngine[Stream, Request]):
         )
 
     def _load(self, stream: Stream) -> None:
-        self.slots.control(stream.row, stream.token, **stream.sampling.values)
+        values = stream.sampling.values
+        self.slots.control(stream.row, stream.token, self._reports(stream), **values)
+
+    def _reports(self, stream: Stream) -> bool:
+        """Whether log-probabilities of more than its own tokens are read of it."""
+        raise NotImplementedError
 
     def _note_input(self, stream: Stream) -> None:
         stream.token = int(self.slots.controls["token"][stream.row])
 
     def _watched(self, row: int, watch: Watch) -> bytes:
         """What the step that was just run left of a row's state, as TokenMade has it."""
-        state = self.slots.save_carried(row)
-        values = np.concatenate([state[name][watch.units] for name in watch.tensors])
-        with np.errstate(over="ignore"):  # beyond float16 it is infinite
-            packed: bytes = values.astype("<f2").tobytes()
-        return packed
+        return packed(self.slots.save_carried(row), watch)
 
     def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
         known = self.slots.log_probabilities[row]

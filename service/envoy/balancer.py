@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any
@@ -67,6 +67,8 @@ class Balancer:
         self._awake: dict[int, Relay] = {}
         self._bound: OrderedDict[Peer, int] = OrderedDict()
         self._turn = 0
+        # Calls whose first bytes have not come, by when they are waited for no more.
+        self._unbegun: deque[tuple[float, asyncio.Future[None]]] = deque()
 
     def tell_port(self, port: int) -> None:
         self._orders.send(json.dumps({"listening": port}).encode())
@@ -123,7 +125,8 @@ class Balancer:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _TAKES_SEQUENCES in scope["raw_path"]:
             first = _future(receive())
-            await asyncio.wait((first,), timeout=_FIRST_SECONDS)
+            if not first.done():
+                await self._begun(first)
             may_be_bound = _may_be_of_sequence(scope, first)
             relay = self._of_connection(scope["client"]) if may_be_bound else self._least()
             receive = _again(first, receive)
@@ -136,6 +139,22 @@ class Balancer:
             await relay.serve(scope, receive, send)
         except ServiceLost as lost:
             await _answer_unavailable(scope, send, lost.has_trailers, _LOST)
+
+    def _begun(self, first: asyncio.Future[Event]) -> asyncio.Future[None]:
+        """Done once ``first`` is, or has taken too long. One timer for all: calls are many."""
+        begun = self._loop.create_future()
+        first.add_done_callback(partial(_settle, begun))
+        if not self._unbegun:
+            self._loop.call_later(_FIRST_SECONDS, self._give_up)
+        self._unbegun.append((self._loop.time() + _FIRST_SECONDS, begun))
+        return begun
+
+    def _give_up(self) -> None:
+        now = self._loop.time()
+        while self._unbegun and (self._unbegun[0][1].done() or self._unbegun[0][0] <= now):
+            _settle(self._unbegun.popleft()[1])
+        if self._unbegun:
+            self._loop.call_at(self._unbegun[0][0], self._give_up)
 
     def _least(self) -> Relay | None:
         """With the fewest open calls; among equals, each in its turn."""
@@ -181,6 +200,11 @@ def _may_be_of_sequence(scope: Scope, first: asyncio.Future[Event]) -> bool:
         (name in _ENCODINGS and value not in _PLAIN) or name == b"sec-websocket-key"
         for name, value in scope["headers"]
     )
+
+
+def _settle(begun: asyncio.Future[None], _: object = None) -> None:
+    if not begun.done():
+        begun.set_result(None)
 
 
 def _future(event: Awaitable[Event]) -> asyncio.Future[Event]:

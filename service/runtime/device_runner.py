@@ -38,14 +38,14 @@ class DeviceRunner:
         self.buckets = buckets_of(rows.capacity)
         self._rows = rows
         self._controls: Mapping[str, Array] = {}
-        self._outputs: Mapping[str, Array] = {}
-        self._bindings: dict[tuple[int, int, int], onnxruntime.IOBinding] = {}
+        self._buffers = StepBuffers({}, {})
+        self._bindings: dict[tuple[int, int, int, bool], onnxruntime.IOBinding] = {}
         _check_state_inputs(step, rows)
 
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         """Both sides hold the same arrays: the state, which is what they differ in, is not here."""
         self._controls = inputs_read(self.session, sides[0].inputs)
-        self._outputs = sides[0].outputs
+        self._buffers = sides[0]
         self._bindings.clear()
 
     def prefill(
@@ -62,17 +62,21 @@ class DeviceRunner:
         # runs: what was bound for the step before would be read again (onnxruntime#5857).
         for name, array in self._controls.items():
             binding.bind_cpu_input(name, array[:bucket])
+        for name, array in self._buffers.adjusted.items():
+            binding.bind_cpu_input(name, array[: self._buffers.use.adjusted])
         binding.synchronize_inputs()
         self.session.run_with_iobinding(binding)
 
     def _binding(self, bucket: int) -> onnxruntime.IOBinding:
         """Made once for each bucket and direction; the controls are bound anew each step."""
-        key = (self._rows.side, self._rows.fixed_side, bucket)
+        buffers = self._buffers
+        key = (self._rows.side, self._rows.fixed_side, bucket, buffers.use.reports)
         binding = self._bindings.get(key)
         if binding is None:
             binding = self._bindings[key] = self.session.io_binding()
             self._rows.bind_step(binding, bucket)
-            for name, array in self._outputs.items():
+            reports = buffers.reports if buffers.use.reports else {}
+            for name, array in {**buffers.outputs, **reports}.items():
                 part = array[:bucket]
                 binding.bind_output(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
         return binding

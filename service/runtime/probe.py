@@ -7,7 +7,7 @@ what was found on this machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from bundle.manifest import ADJUSTED_INPUTS
 from bundle.sampling import GRAPH_PARAMETERS
 from service.runtime.sessions import NUMPY_TYPES
 
@@ -31,11 +32,21 @@ _TIME = 3
 # Along time, with the free axis second.
 _SEQUENCES = ("tokens", "targets", "series", "features")
 _LOGARITHMS = ("log_probability", "log_probabilities")
+# How the first rows of a step that draws are drawn, beside what the table says of the probe: each
+# goes another way through the sampler. One of them has a bias and penalties.
+_WAYS: tuple[Mapping[str, float], ...] = (
+    {},
+    {"typical_p": 1.0, "top_p": 0.9, "temperature": 0.8},
+    {"typical_p": 1.0, "repetition_penalty": 1.3},
+    {"typical_p": 1.0, "top_k": 3, "min_p": 0.01},
+    {"typical_p": 1.0, "temperature": 0.0},
+)
+_ADJUSTED_ROW = 2
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """fingerprint: sha256 of what every graph computed for one row."""
+    """fingerprint: sha256 of what every graph computed for rows alone."""
 
     batch_invariant: bool
     fingerprint: str
@@ -46,7 +57,7 @@ def probe(
     vocabulary: int,
     wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
 ) -> ProbeResult:
-    """Run each graph on made-up rows, one alone and several together, whole and cut in two.
+    """Run each graph on made-up rows, alone and several together, whole and cut in two.
 
     Raises OutputNotFinite: such a model would answer with NaN.
 
@@ -56,32 +67,58 @@ def probe(
     wide = wide or {}
     hashed, invariant = hashlib.sha256(), True
     for name in sorted(sessions):
-        outputs = list(_outputs(name, sessions[name], vocabulary))
-        alone, *batched = outputs
-        batched += _outputs(name, wide[name], vocabulary) if name in wide else []
-        for part in alone:
-            hashed.update(part.tobytes())
-        invariant &= all(
-            a.tobytes() == b.tobytes()
-            for together in batched
-            for a, b in zip(alone, together, strict=True)
-        )
+        feed = _feed(sessions[name], max(_BATCHES), vocabulary)
+        alone = _alone(name, sessions[name], feed)
+        for row in alone:
+            for part in row:
+                hashed.update(part.tobytes())
+        sides = [sessions[name], *([wide[name]] if name in wide else [])]
+        invariant &= all(_together_is_alone(name, side, feed, alone) for side in sides)
         invariant &= _cut_changes_nothing(sessions[name], vocabulary)
     return ProbeResult(invariant, hashed.hexdigest())
 
 
-def _outputs(
-    graph: str, session: onnxruntime.InferenceSession, vocabulary: int
-) -> Iterator[Sequence[NDArray[Any]]]:
-    """What row 0 gives alone, then in each batch."""
-    feed = _feed(session, max(_BATCHES), vocabulary)
-    names = [port.name for port in session.get_outputs()]
-    for rows in (1, *_BATCHES):
-        outputs = session.run(None, {name: array[:rows] for name, array in feed.items()})
-        for name, output in zip(names, outputs, strict=True):
-            if not _is_finite(name, output):
-                raise OutputNotFinite(f"graph {graph!r} computes NaN or infinity as {name!r}")
-        yield [output[0] for output in outputs]
+def _alone(
+    graph: str, session: onnxruntime.InferenceSession, feed: Feed
+) -> list[Sequence[NDArray[Any]]]:
+    """What the first row gives alone; of a step that draws, each of the first rows."""
+    rows = len(_WAYS) if ADJUSTED_INPUTS[0] in feed else 1
+    found = [_run(graph, session, _rows(feed, row, row + 1)) for row in range(rows)]
+    return [[output[0] for output in outputs] for outputs in found]
+
+
+def _together_is_alone(
+    graph: str,
+    session: onnxruntime.InferenceSession,
+    feed: Feed,
+    alone: Sequence[Sequence[NDArray[Any]]],
+) -> bool:
+    for size in (1, *_BATCHES):
+        outputs = _run(graph, session, _rows(feed, 0, size))
+        for row, expected in enumerate(alone[:size]):
+            for one, output in zip(expected, outputs, strict=True):
+                if one.tobytes() != output[row].tobytes():
+                    return False
+    return True
+
+
+def _run(graph: str, session: onnxruntime.InferenceSession, feed: Feed) -> list[NDArray[Any]]:
+    """Raises OutputNotFinite."""
+    outputs: list[NDArray[Any]] = session.run(None, feed)
+    for port, output in zip(session.get_outputs(), outputs, strict=True):
+        if not _is_finite(port.name, output):
+            raise OutputNotFinite(f"graph {graph!r} computes NaN or infinity as {port.name!r}")
+    return outputs
+
+
+def _rows(feed: Feed, start: int, end: int) -> Feed:
+    """The rows from ``start`` on, those below ``end``."""
+    part = {name: array[start:end] for name, array in feed.items()}
+    if ADJUSTED_INPUTS[0] in feed:
+        count = int(start <= _ADJUSTED_ROW < end)
+        part |= {name: feed[name][:count] for name in ADJUSTED_INPUTS}
+        part[ADJUSTED_INPUTS[0]] = part[ADJUSTED_INPUTS[0]] - start
+    return part
 
 
 def _is_finite(name: str, output: NDArray[Any]) -> bool:
@@ -121,15 +158,26 @@ def _input(
 ) -> NDArray[Any]:
     shape = [rows, *(_TIME if isinstance(axis, str) else axis for axis in port.shape[1:])]
     dtype = NUMPY_TYPES[port.type]
+    if port.name in ADJUSTED_INPUTS:
+        return _adjusted(port.name, shape[1:], random)
     if port.name.endswith("lengths"):
         return np.full(shape, _TIME, dtype)
     if port.name in GRAPH_PARAMETERS:
-        return np.full(shape, GRAPH_PARAMETERS[port.name].probe, dtype)
+        parameter = GRAPH_PARAMETERS[port.name]
+        column = np.full(shape, parameter.probe, dtype)
+        ways = [way.get(parameter.name, parameter.probe) for way in _WAYS]
+        column[: len(_WAYS)] = ways[:rows]
+        return column
     if dtype is np.int64:
         return random.integers(1, vocabulary, shape)
-    if dtype is np.bool_ or port.name == "bias":
-        return np.zeros(shape, dtype)
     if port.name == "memory_mask":
         return np.ones(shape, dtype)
-    least = -1 if len(shape) > 1 and port.name != "vector" else 0
+    least = -1 if len(shape) > 1 and port.name not in ("vector", "retries") else 0
     return random.uniform(least, 1, shape).astype(dtype)
+
+
+def _adjusted(name: str, shape: Sequence[int], random: np.random.Generator) -> NDArray[Any]:
+    """Of one row, _ADJUSTED_ROW."""
+    if name == "bias":
+        return random.normal(0, 1, (1, *shape)).astype(np.float32)
+    return random.random((1, *shape)) < 0.3 if name == "seen" else np.array([_ADJUSTED_ROW])

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime
 
 from bundle.errors import BundleError, ManifestInvalid
-from bundle.manifest import FP32, ROWS, Manifest
+from bundle.manifest import DENSE_STEP_INPUTS, FP32, ROWS, STEP_INPUTS, Manifest
 from bundle.store import MOST_BUNDLE_BYTES, Bundle, digest_of, read_bundle
 from bundle.tasks import spec_of
 from service.failpoints import failpoint
@@ -199,6 +199,7 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
     Raises BundleError's kinds, and DeviceUnavailable.
     """
     manifest = bundle.manifest
+    _check_step(bundle)
     precision = precisions.choose(manifest)
     if precision != FP32 and settings.provider != CPU_PROVIDER:
         raise ManifestInvalid(
@@ -216,6 +217,21 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
     }
     loaded = _with_rows(LoadedModel(bundle, precision, sessions, wide), settings)
     return replace(loaded, bundle=bundle.without_contents())
+
+
+def _check_step(bundle: Bundle) -> None:
+    """Raises ManifestInvalid for a step graph of a release before the present inputs."""
+    graph = bundle.manifest.graphs.get("step")
+    inputs = {port.name for port in graph.inputs} if graph else set()
+    changed = set(STEP_INPUTS) - set(DENSE_STEP_INPUTS)
+    if "seen" in inputs and not changed <= inputs:
+        name = bundle.manifest.name
+        raise ManifestInvalid(
+            f"{bundle.folder}: its step graph is of an earlier release and lacks the inputs "
+            f"{', '.join(sorted(changed - inputs))}; nothing need be trained again: "
+            f"`python -m export {name} --bundle {bundle.folder} --models FOLDER` makes the graphs "
+            "anew of its own weights"
+        )
 
 
 def _roles(manifest: Manifest, step_reads_prompts: bool) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bundle.manifest import StateTensor
+from bundle.manifest import ADJUSTED_INPUTS, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.vocabulary import PADDING_ID
 from service.runtime.sessions import NUMPY_TYPES
@@ -28,6 +28,9 @@ WIDE_PROMPTS = 8
 # Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
 # what a score graph holds features and logits for.
 _SCORE_PIECE = 4096
+
+# Bindings that are kept: one of each size, which with rows that adjust their logits are many.
+_MOST_STEPS = 8192
 
 # Attention takes another kernel for a single query, which rounds otherwise: no piece is shorter.
 _LEAST_SCORED = 2
@@ -192,7 +195,7 @@ class GenerateRunner:
         self.prefiller = prefiller
         self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.sides: tuple[StepBuffers, ...] = ()
-        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, int, int, bool], Callable[[], None]] = {}
 
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         self.sides = sides
@@ -204,24 +207,29 @@ class GenerateRunner:
         return self.prefiller.prefill(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
-        step = self._steps.get((side, rows))
+        use = self.sides[side].use
+        size = (side, rows, use.adjusted, use.reports)
+        step = self._steps.get(size)
         if step is None:
-            arrays = self.sides[side]
-            step = bound_step(self.sessions, arrays.inputs, arrays.outputs, rows)
-            self._steps[side, rows] = step
+            if len(self._steps) == _MOST_STEPS:
+                self._steps.clear()
+            step = self._steps[size] = bound_step(self.sessions, self.sides[side], rows)
         step()
 
 
-def bound_step(
-    sessions: SessionPair, inputs: Mapping[str, Array], outputs: Mapping[str, Array], rows: int
-) -> Callable[[], None]:
-    """A run of the first ``rows`` rows of these arrays, which are read and written in place."""
-    session = sessions.of(rows, WIDE_ROWS)
+def bound_step(sessions: SessionPair, buffers: StepBuffers, rows: int) -> Callable[[], None]:
+    """A run of the first ``rows`` rows of these arrays, which are read and written in place, and
+    of as much of the others as their use says now."""
+    session, use = sessions.of(rows, WIDE_ROWS), buffers.use
     binding = session.io_binding()
-    read = inputs_read(session, inputs)
-    for arrays, bind in ((read, binding.bind_input), (outputs, binding.bind_output)):
+    written = {**buffers.outputs, **buffers.reports} if use.reports else buffers.outputs
+    for arrays, count, bind in (
+        (inputs_read(session, buffers.inputs), rows, binding.bind_input),
+        (buffers.adjusted, use.adjusted, binding.bind_input),
+        (written, rows, binding.bind_output),
+    ):
         for name, array in arrays.items():
-            part = array[:rows]
+            part = array[:count]
             bind(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
     return partial(session.run_with_iobinding, binding)
 
@@ -253,11 +261,13 @@ class SteppedPrefiller:
         self.rows = rows
         carried = [tensor.name for tensor in state if tensor.carried]
         shapes = {port.name: port for port in self.sessions.narrow.get_inputs()}
-        self._controls = {
+        made = {
             name: np.zeros((rows, *port.shape[1:]), NUMPY_TYPES[port.type])
             for name, port in shapes.items()
             if name not in carried
         }
+        self._adjusted = {name: made.pop(name) for name in ADJUSTED_INPUTS if name in made}
+        self._controls = made
         for name, parameter in GRAPH_PARAMETERS.items():
             if name in shapes:
                 self._controls[name][:] = parameter.neutral
@@ -306,7 +316,8 @@ class SteppedPrefiller:
         if step is None:
             written = {f"next_{name}": array for name, array in self._sets[1 - side].items()}
             read = {**self._controls, **self._sets[side]}
-            step = self._steps[side, rows] = bound_step(self.sessions, read, written, rows)
+            buffers = StepBuffers(read, written, self._adjusted)
+            step = self._steps[side, rows] = bound_step(self.sessions, buffers, rows)
         return step
 
 

@@ -245,7 +245,7 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
         name: getattr(snapshot, name)
         for name in (
             "sample", "max_tokens", "min_tokens", "stop", "input_tokens", "tokens", "token",
-            "made", "delivered",
+            "made", "delivered", "digest",
         )
     }  # fmt: skip
     sampling = snapshot.sampling
@@ -278,6 +278,7 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         counts=dict(facts["counts"]),
         state=_restore_state(facts["state"], arrays),
         changed=facts.get("changed", ""),  # a token of an earlier release has none
+        digest=facts["digest"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,8 @@ HIDDEN = "hidden_"
 
 @dataclass(frozen=True)
 class WatchParams:
-    """tensors: none for the hidden state of each layer. units: of each, none for all."""
+    """tensors: none for the hidden state of each layer, or for all of a model whose tensors are not
+    named so. units: of each, none for all."""
 
     tensors: tuple[str, ...] = ()
     units: tuple[int, ...] = ()
@@ -33,11 +35,12 @@ class StateChange:
 
 
 def watchable(card: ModelCard) -> dict[str, int]:
-    """The carried tensors that have one axis of numbers, and how many units each has."""
+    """The carried tensors of real numbers, and how many units each has: several axes are read as
+    one row, the last one first."""
     return {
-        spec.name: spec.shape[0]
+        spec.name: math.prod(spec.shape)
         for spec in card.state
-        if spec.carried and len(spec.shape) == 1 and np.issubdtype(spec.dtype, np.floating)
+        if spec.carried and spec.shape and np.issubdtype(spec.dtype, np.floating)
     }
 
 
@@ -47,9 +50,9 @@ def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
         return None
     sizes = watchable(card)
     hidden = tuple(name for name in sizes if name.startswith(HIDDEN))
-    tensors = params.tensors or hidden
+    tensors = params.tensors or hidden or tuple(sizes)
     if not tensors:
-        raise WrongInput(f"model {card.name!r} has no hidden state to watch; leave watch")
+        raise WrongInput(f"model {card.name!r} has no state to watch; leave watch")
     if len(set(tensors)) < len(tensors):
         raise WrongInput("watch.tensors has a name twice; send each once")
     _check_units("watch.units", params.units, min(_size(sizes, name, card) for name in tensors))
@@ -83,7 +86,7 @@ def with_changes(snapshot: Snapshot, changes: Sequence[StateChange], card: Model
     digest = hashlib.sha256(f"{snapshot.changed} {snapshot.made}".encode())
     for name in sorted(values):
         for unit, value in sorted(values[name].items()):
-            state[name][unit] = value
+            state[name].reshape(-1)[unit] = value
             digest.update(f" {name} {unit} ".encode() + np.float32(value).tobytes())
     return replace(snapshot, state=state, changed=digest.hexdigest())
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from service.access.memory_budget import FRAMES, MemoryBudget, Reservation
 from service.engine.errors import WrongInput
@@ -28,12 +29,16 @@ from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_STEP, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints
 from service.serving.served_model import ServedModel
+from service.serving.state_access import WatchParams, watch_of
 from service.serving.worker import EngineThread
 from service.step_model import StepperSpec
 
 # Of one stream, frames that wait for their answers, or whose answers wait to be read, before no
-# more of its caller's are read; and their bytes, answers counted.
-MOST_WAITING_FRAMES, MOST_WAITING_BYTES = 64, 1 << 20
+# more of its caller's are read; and their bytes, answers counted. A caller in real time has a frame
+# or two; more than a few would only make a server that is behind answer everybody later.
+MOST_WAITING_FRAMES, MOST_WAITING_BYTES = 16, 1 << 20
+# Answers that may wait for their reader before its stream takes part in no further step.
+_FULL = MOST_WAITING_FRAMES // 2
 # That a stream holds of the budget at least, once it has had a frame.
 _HELD_BYTES = 16_384
 # Of a frame beside its values and its answers.
@@ -61,6 +66,7 @@ class StepStreamParams:
     resume_token: bytes | None = None
     allow_inexact: bool = False
     subject: str = ""
+    watch: WatchParams | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,10 @@ class FrameTurn:
 
 class AnswerStream(TokenStream):
     """As TokenStream, of frames: each answer is worth a message, since its caller waits for it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._full = _FULL
 
     @property
     def is_due(self) -> bool:
@@ -363,7 +373,8 @@ class StepperModel(ServedModel):
         shared: int,
         resumed: StepSnapshot | None,
     ) -> StepStream:
-        request = StepRequest(self.clock(), shared, params.checkpoints, resumed)
+        watch = watch_of(params.watch, self.card)
+        request = StepRequest(self.clock(), shared, params.checkpoints, resumed, watch)
         # First: a stream that was opened and then refused would keep its place for good.
         held = self.budget.reserve(FRAMES, 0)
         events = AnswerStream.open(self.thread, request)

@@ -34,8 +34,9 @@ from service.serving.generator import OpenStream, ScoredText, ScoredToken
 from service.serving.model_info import ModelCard
 from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
 from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
-from service.serving.state_access import StateChange, WatchParams, watchable
+from service.serving.state_access import watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
+from service.v1.state_converters import to_changes, to_watch
 from service.v1.step_converters import from_stepper
 from unroll.v1 import unroll_pb2 as pb
 
@@ -81,16 +82,9 @@ def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
         checkpoints=ResumePolicy(request.resume_every, request.resume_at_end, on_stop=True),
         tokens_per_message=request.tokens_per_message,
         subject=subject,
-        watch=_to_watch(request.watch) if request.HasField("watch") else None,
-        set_state=tuple(
-            StateChange(change.tensor, tuple(change.units), tuple(change.values))
-            for change in request.set_state
-        ),
+        watch=to_watch(request),
+        set_state=to_changes(request.set_state),
     )
-
-
-def _to_watch(watch: pb.Watch) -> WatchParams:
-    return WatchParams(tuple(watch.tensors), tuple(watch.units))
 
 
 def _to_beam(beam: pb.Beam) -> Beam:
@@ -259,7 +253,7 @@ def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamPar
         resume_token=start.resume_token or None,
         allow_inexact=start.allow_inexact,
         subject=subject,
-        watch=_to_watch(start.watch) if start.HasField("watch") else None,
+        watch=to_watch(start),
     )
 
 
@@ -377,7 +371,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         fingerprint=card.fingerprint,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
-    if card.vocabulary or card.streams_tags:
+    if card.vocabulary or card.streams_tags or card.stepper:
         for name, units in watchable(card).items():
             model.state.add(name=name, units=units)
     if card.vocabulary:  # it makes tokens

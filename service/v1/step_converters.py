@@ -13,6 +13,7 @@ from service.engine.errors import WrongInput
 from service.engine.requests import FinishReason, FrameAnswered, ResumePolicy
 from service.serving.stepper import StepMessage, StepperModel, StepStream, StepStreamParams
 from service.step_model import FramePort, StepperSpec
+from service.v1.state_converters import to_watch
 from unroll.v1 import unroll_pb2 as pb
 
 _TYPES = {
@@ -53,6 +54,7 @@ def to_step_params(start: pb.StreamStepStart, subject: str) -> StepStreamParams:
         resume_token=start.resume_token or None,
         allow_inexact=start.allow_inexact,
         subject=subject,
+        watch=to_watch(start),
     )
 
 
@@ -210,7 +212,7 @@ class AnswerEncoder:
         The usual one by hand: a message for each tensor takes longer than all else that is done
         with a frame on the event loop.
         """
-        if answer.steps != 1 or answer.is_late:
+        if answer.steps != 1 or answer.is_late or answer.state:
             return None
         parts = [_HEAD + _varint(answer.position) + _ONE_STEP] if answer.position else [_ONE_STEP]
         for place, tail in self._tails:
@@ -227,6 +229,8 @@ class AnswerEncoder:
             if answer.is_late:
                 result.late = True
                 result.skipped = answer.is_skipped
+            if answer.state:
+                result.state = answer.state
             if not answer.is_skipped:
                 self._add_outputs(result.outputs, answer)
         return response

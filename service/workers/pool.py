@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # stands still, and hangs where it does not within the liveness limit.
 _LOOK_SECONDS = 1.0
 # Between two readings of what each has counted: that is what sums may lack of one that is killed.
-_READ_SECONDS = 5.0
+_READ_SECONDS = 10.0
 # For the metrics of a worker at a scrape; of one that is late, what it said last is shown.
 _SCRAPE_SECONDS = 3.0
 # Before one that ended is started again: at once, then after a pause that doubles.

@@ -18,6 +18,7 @@ from bench.doors import (
 )
 from bench.servers import Server, start_peer
 from bench.settings import PROMPT
+from bench.workers import CALLED, STREAMED
 from unroll import Client, Sampling
 
 
@@ -62,6 +63,10 @@ def test_every_part_is_measured(whole_run):
     # What cannot run here is named, and nothing is missing unsaid.
     measured = {what for _, what in doors} | found["doors"]["skipped"].keys()
     assert measured == {"grpc.aio", "pyvoy", "envoy", "grpcio", "Triton", BARE_GRAPH}
+    workers = {(row["unit"], row["workers"]): row["figures"] for row in found["workers"]["rows"]}
+    assert workers.keys() == {(unit, count) for unit in (STREAMED, CALLED) for count in (1, 2)}
+    assert all(figures["median"]["per_second"] > 0 for figures in workers.values())
+    assert found["workers"]["resident_bytes"]["2"] > found["workers"]["resident_bytes"]["1"]
     (resident,) = [row["figures"]["median"]["resident_bytes"] for row in found["start"]["rows"]
                    if row["what"] == "grpcio"]  # fmt: skip
     assert resident > 1e6

@@ -1,65 +1,14 @@
 """Locally typical sampling: the graph, its twin, and the definition, written out once more."""
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-import torch
-from torch import nn
 
-from bundle.manifest import BATCH, STEP_INPUTS, Weights, step_inputs
-from bundle.sampling import GRAPH_PARAMETERS
-from export import onnx_files
-from export.graphs import Graph, GraphTensor
-from export.onnx_files import write_graph
-from export.sampler import draw, draw_numpy
+from export.sampler import draw_numpy
+from tests.export.drawing import draw, feed_of, model_of, rows_of
 
 ROWS = 24
 SIZES = (66, 1_000, 10_000)
 SHAPES = ("flat", "peaked", "banned")
-
-
-class DrawAlone(nn.Module):
-    """A step graph's end without its model: logits, then STEP_INPUTS but for the token."""
-
-    def __init__(self, vocabulary):
-        super().__init__()
-        self.register_buffer("suppressed", torch.zeros(vocabulary))
-
-    def forward(self, *inputs):
-        logits, *controls = inputs
-        return draw(logits, self.suppressed, dict(zip(STEP_INPUTS[1:], controls, strict=True)))
-
-
-@pytest.fixture(scope="module")
-def sessions(tmp_path_factory):
-    """The draw as a graph of its own, by the size of its vocabulary."""
-    folder = tmp_path_factory.mktemp("draw")
-    (folder / "none.bin").write_bytes(b"")
-    found = {}
-    monkeypatch = pytest.MonkeyPatch()
-    # The ranks of 10,000 tokens are a constant larger than any of the bundled models'.
-    monkeypatch.setattr(onnx_files, "_INLINE_LIMIT", 128 * 1024)
-    for vocabulary in SIZES:
-        ports = [GraphTensor("logits", torch.float32, (BATCH, vocabulary))] + [
-            GraphTensor(spec.name, getattr(torch, spec.dtype), spec.shape)
-            for spec in step_inputs(vocabulary)[1:]
-        ]
-        outputs = (
-            GraphTensor("next_token", torch.int64, (BATCH,)),
-            GraphTensor("log_probability", torch.float32, (BATCH,)),
-            GraphTensor("log_probabilities", torch.float32, (BATCH, vocabulary)),
-        )
-        name = f"draw_{vocabulary}"
-        graph = Graph(name, DrawAlone(vocabulary), tuple(ports), (), outputs)
-        write_graph(graph, Weights("none.bin", {}), folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        found[vocabulary] = onnxruntime.InferenceSession(
-            folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
-        )
-    monkeypatch.undo()
-    return found
 
 
 def logits_of(shape, vocabulary, rows=ROWS):
@@ -71,18 +20,6 @@ def logits_of(shape, vocabulary, rows=ROWS):
     if shape == "banned":
         logits[:, 1::2] = -np.inf
     return logits.astype(np.float32)
-
-
-def feed_of(logits, **chosen):
-    """What is not chosen is neutral."""
-    rows, vocabulary = logits.shape
-    feed = {"logits": logits, "seen": np.zeros((rows, vocabulary), bool)}
-    feed["bias"] = np.zeros((rows, vocabulary), np.float32)
-    feed["uniform"] = np.random.default_rng(7).random(rows, dtype=np.float32)
-    for name, parameter in GRAPH_PARAMETERS.items():
-        value = np.asarray(chosen.get(name, parameter.neutral), parameter.dtype)
-        feed[name] = np.broadcast_to(value, (rows,)).copy()
-    return feed
 
 
 def surprises(logits):
@@ -116,11 +53,11 @@ EACH = pytest.mark.parametrize("typical_p", [0.05, 0.5, 0.95])
 @pytest.mark.parametrize("vocabulary", SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
 @EACH
-def test_what_is_drawn_is_typical(sessions, vocabulary, shape, typical_p):
+def test_what_is_drawn_is_typical(vocabulary, shape, typical_p):
     """Whatever is nearer to the entropy than a drawn token has less than the mass asked for."""
     logits = logits_of(shape, vocabulary)
     feed = feed_of(logits, typical_p=typical_p)
-    token, log_probability, _ = sessions[vocabulary].run(None, feed)
+    token, log_probability, _ = draw(feed)
     twin = draw_numpy(logits, np.zeros(vocabulary, np.float32), feed)
     for drawn in (token, twin.token):
         for row, number in zip(logits, drawn, strict=True):
@@ -136,11 +73,11 @@ def test_what_is_drawn_is_typical(sessions, vocabulary, shape, typical_p):
     ("vocabulary", "shape"), [(66, "flat"), *((n, s) for n in SIZES for s in SHAPES[1:])]
 )
 @EACH
-def test_graph_twin_and_definition_draw_the_same(sessions, vocabulary, shape, typical_p):
+def test_graph_twin_and_definition_draw_the_same(vocabulary, shape, typical_p):
     """Where float32 can tell the surprises apart, and no sum ends at an edge."""
     logits = logits_of(shape, vocabulary, rows=100)
     feed = feed_of(logits, typical_p=typical_p)
-    token, _, _ = sessions[vocabulary].run(None, feed)
+    token, _, _ = draw(feed)
     twin = draw_numpy(logits, np.zeros(vocabulary, np.float32), feed)
     drawn = [reference(*row, typical_p) for row in zip(logits, feed["uniform"], strict=True)]
     wanted, margin = (np.array(column) for column in zip(*drawn, strict=True))
@@ -152,16 +89,15 @@ def test_graph_twin_and_definition_draw_the_same(sessions, vocabulary, shape, ty
 
 @pytest.mark.parametrize("vocabulary", SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_row_alone_gets_the_bits_that_it_gets_in_a_batch(sessions, vocabulary, shape):
+def test_a_row_alone_gets_the_bits_that_it_gets_in_a_batch(vocabulary, shape):
     """Rows that ask stand beside rows that do not, and beside nobody who does."""
     logits = logits_of(shape, vocabulary)
     asked = np.resize(np.float32([1.0, 0.3, 0.9, 0.0, 0.6]), ROWS)
     feed = feed_of(logits, typical_p=asked, temperature=np.resize([1.0, 0.7, 0.0], ROWS))
-    together = sessions[vocabulary].run(None, feed)
-    nobody = sessions[vocabulary].run(None, feed | {"typical_p": np.ones_like(asked)})
+    together = draw(feed)
+    nobody = draw(feed | {"typical_p": np.ones_like(asked)})
     for row in range(ROWS):
-        single = {name: array[row : row + 1].copy() for name, array in feed.items()}
-        alone = sessions[vocabulary].run(None, single)
+        alone = draw(rows_of(feed, [row]))
         for one, many, plain in zip(alone, together, nobody, strict=True):
             assert one[0].tobytes() == many[row].tobytes()
             if not 0 < asked[row] < 1:
@@ -171,11 +107,11 @@ def test_a_row_alone_gets_the_bits_that_it_gets_in_a_batch(sessions, vocabulary,
 @pytest.mark.parametrize(
     "cut", [{"top_k": 20}, {"top_p": 0.6}, {"min_p": 0.05}, {"temperature": 0.6}], ids=str
 )
-def test_it_is_taken_of_what_the_other_cuts_leave(sessions, cut):
+def test_it_is_taken_of_what_the_other_cuts_leave(cut):
     """The entropy is that of the tokens that are left, renormalised."""
     logits = logits_of("peaked", 66, rows=200) / 3
     feed = feed_of(logits, typical_p=0.5, **cut)
-    token, _, _ = sessions[66].run(None, feed)
+    token, _, _ = draw(feed)
     left = logits / cut.get("temperature", 1.0)
     p = np.exp(left.astype(np.float64) - np.logaddexp.reduce(left, 1, keepdims=True))
     order = np.argsort(-p, axis=1, kind="stable")
@@ -189,38 +125,35 @@ def test_it_is_taken_of_what_the_other_cuts_leave(sessions, cut):
     clear = margin > 1e-4
     assert clear.mean() > 0.8
     np.testing.assert_array_equal(token[clear], wanted[clear])
-    assert (token != sessions[66].run(None, feed_of(logits, **cut))[0]).any()
+    assert (token != draw(feed_of(logits, **cut))[0]).any()
 
 
-def test_of_equally_typical_tokens_the_lower_ids_are_kept(sessions):
+def test_of_equally_typical_tokens_the_lower_ids_are_kept():
     logits = np.zeros((500, 66), np.float32)
     feed = feed_of(logits, typical_p=0.49)
     feed["uniform"] = np.linspace(0, 1 - 1e-6, 500, dtype=np.float32)
-    token, _, _ = sessions[66].run(None, feed)
+    token, _, _ = draw(feed)
     assert sorted(set(token.tolist())) == list(range(33)), "33 of 66 are the first to reach 0.49"
 
 
-def test_at_least_one_token_is_kept(sessions):
+def test_at_least_one_token_is_kept():
     """The nearest to the entropy, which need not be the most probable one."""
     logits = np.log(np.float32([[0.4, 0.3, 0.2, *[0.1 / 63] * 63]]))
-    token, _, _ = sessions[66].run(None, feed_of(logits, typical_p=1e-6))
+    token, _, _ = draw(feed_of(logits, typical_p=1e-6))
     entropy = -(np.exp(logits) * logits).sum()
     assert token[0] == np.abs(-logits[0] - entropy).argmin()
     assert token[0] != 0
 
 
-def test_temperature_zero_stays_the_most_probable_token(sessions):
+def test_temperature_zero_stays_the_most_probable_token():
     logits = logits_of("peaked", 1_000)
-    token, _, _ = sessions[1_000].run(None, feed_of(logits, typical_p=0.1, temperature=0.0))
+    token, _, _ = draw(feed_of(logits, typical_p=0.1, temperature=0.0))
     np.testing.assert_array_equal(token, logits.argmax(axis=1))
 
 
-def test_the_second_sort_is_in_a_branch(sessions):
-    """A step that nobody asks runs none of it."""
-    path = sessions[66]._model_path
-    nodes = onnx.load(path).graph.node
-    assert [node.op_type for node in nodes].count("TopK") == 1
-    (branch,) = (node for node in nodes if node.op_type == "If")
-    inside = {a.name: [node.op_type for node in a.g.node] for a in branch.attribute}
-    assert inside["else_branch"] == ["Identity"]
-    assert inside["then_branch"].count("TopK") == 1
+def test_sorts_are_in_branches():
+    """A step that nobody asks runs none of them."""
+    for vocabulary in (66, 1_000):
+        (function,) = model_of(vocabulary).functions
+        assert "TopK" not in [node.op_type for node in function.node]
+        assert "TopK" in str(function)

@@ -39,7 +39,7 @@ def feed(spec, batch, time, vocabulary, state, random):
 
 
 def _made(port, batch, time, vocabulary, random):
-    sizes = {"batch": batch, "time": time, "rows": batch, "incoming": batch}
+    sizes = {"batch": batch, "time": time, "rows": batch, "incoming": batch, "adjusted": batch}
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
     choices = {
         "lengths": np.arange(1, time + 1),
@@ -54,6 +54,10 @@ def _made(port, batch, time, vocabulary, random):
     }
     if port.name == "memory_mask":
         return (np.arange(shape[1]) < random.integers(1, shape[1] + 1, (shape[0], 1))).astype("f4")
+    if port.name == "adjusted":
+        return np.arange(batch)
+    if port.name == "retries":
+        return random.random(shape, dtype=np.float32)
     if port.name in choices:
         return random.choice(np.asarray(choices[port.name]), shape).astype(port.dtype)
     return random.uniform(-1, 1, shape).astype(port.dtype)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from tests import tiny
 from tests.clients.conftest import Service, serving
-from tests.page.conftest import Visit
+from tests.page.conftest import ROOT, Visit
 from tests.step_models import FRAME, write_step_bundle
+from unroll.v1 import unroll_pb2
 
 pytestmark = pytest.mark.page
 MARKUP = '<img src=x onerror="globalThis.ran=1"><script>globalThis.ran=1</script>'
@@ -75,3 +83,23 @@ def test_what_models_say_stays_text(marked: Service, visit: Visit) -> None:
 def test_a_service_with_tokens_is_used_with_one(secured: tuple[Service, str], visit: Visit) -> None:
     service, token = secured
     visit("token.mjs", service.target, token)
+
+
+def test_calls_that_are_shown_can_be_copied(bundled: Service, visit: Visit) -> None:
+    """Python and curl run as they stand; grpcurl's message is that of the method."""
+    for line in visit("calls.mjs", bundled.target).splitlines():
+        said = json.loads(line)
+        for command in ([sys.executable, "-c", said["Python"]], ["bash", "-c", said["curl"]]):
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+            assert done.returncode == 0, f"{said['path']}: {command[-1]}\n{done.stderr.decode()}"
+            assert done.stdout, f"{said['path']}: {command[-1]}"
+            assert b'"error"' not in done.stdout, done.stdout
+            assert b'"code"' not in done.stdout, done.stdout
+        words = shlex.split(said["grpcurl"])
+        service, _, method = words[-1].rpartition("/")
+        request = unroll_pb2.DESCRIPTOR.services_by_name[service.split(".")[-1]].methods_by_name
+        ParseDict(json.loads(words[words.index("-d") + 1]), _message(request[method].input_type))
+
+
+def _message(descriptor: Descriptor) -> Message:
+    return GetMessageClass(descriptor)()

@@ -575,7 +575,7 @@ class StreamStepRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamStepStart, _Mapping]] = ..., frame: _Optional[_Union[StepFrame, _Mapping]] = ...) -> None: ...
 
 class StreamStepStart(_message.Message):
-    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed")
+    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch")
     class SharedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -594,6 +594,7 @@ class StreamStepStart(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     TYPED_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     shared: _containers.ScalarMap[str, float]
@@ -605,7 +606,8 @@ class StreamStepStart(_message.Message):
     resume_token: bytes
     allow_inexact: bool
     typed: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ...) -> None: ...
+    watch: Watch
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ...) -> None: ...
 
 class StepFrame(_message.Message):
     __slots__ = ("inputs", "reset", "deadline_seconds")
@@ -652,18 +654,20 @@ class StreamStepResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[StepResult, _Mapping]]] = ..., resume_points: _Optional[_Iterable[_Union[ResumePoint, _Mapping]]] = ..., usage: _Optional[_Union[StepUsage, _Mapping]] = ..., handed_over: bool = ...) -> None: ...
 
 class StepResult(_message.Message):
-    __slots__ = ("position", "steps", "outputs", "late", "skipped")
+    __slots__ = ("position", "steps", "outputs", "late", "skipped", "state")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     position: int
     steps: int
     outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
     late: bool
     skipped: bool
-    def __init__(self, position: _Optional[int] = ..., steps: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., late: bool = ..., skipped: bool = ...) -> None: ...
+    state: bytes
+    def __init__(self, position: _Optional[int] = ..., steps: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., late: bool = ..., skipped: bool = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class StepUsage(_message.Message):
     __slots__ = ("frames", "steps", "late_frames", "skipped_frames", "queue_seconds", "time_to_first_answer_seconds")

@@ -58,7 +58,8 @@ class FakeRunner:
         if self.fail_next:
             raise RuntimeError("the kernel broke")
         self.step_rows.append(rows)
-        inputs, outputs = self.sides[side].inputs, self.sides[side].outputs
+        buffers = self.sides[side]
+        inputs, outputs, adjusted = buffers.inputs, buffers.outputs, buffers.use.adjusted
         for array in inputs.values():
             assert not np.isnan(array[:rows]).any()
         hidden = after(inputs["hidden"][:rows], inputs["token"][:rows, None])
@@ -68,10 +69,15 @@ class FakeRunner:
         scores = -((np.arange(VOCABULARY) - goal.astype(np.int64)[:, None] % END) % VOCABULARY)
         scores = scores.astype(np.float32)
         known = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        seen = np.where(inputs["seen"][:rows], inputs["repetition"][:rows, None], 1)
-        drawn = (scores * seen + inputs["bias"][:rows]).argmax(axis=1)
+        which, seen, bias = (rows[:adjusted] for rows in buffers.adjusted.values())
+        assert len(set(which.tolist())) == adjusted
+        penalty = np.where(seen, inputs["repetition"][which, None], 1)
+        adjusted_scores = scores.copy()
+        adjusted_scores[which] = scores[which] * penalty + bias
+        drawn = adjusted_scores.argmax(axis=1)
         outputs["next_token"][:rows] = drawn
-        outputs["log_probabilities"][:rows] = known
+        if buffers.use.reports:
+            buffers.reports["log_probabilities"][:rows] = known
         outputs["log_probability"][:rows] = known[np.arange(rows), drawn]
 
 

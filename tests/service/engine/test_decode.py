@@ -150,7 +150,7 @@ def test_a_source_is_not_what_a_repetition_penalty_looks_at():
     engine.arrive(engine.open(beyond, reader))
     engine.step()
     first = reader.tokens[0].token
-    seen = engine.slots.controls["seen"][0]
+    _, seen = engine.slots.adjust(0)
     assert np.flatnonzero(seen).tolist() == [first]
 
 
@@ -420,3 +420,18 @@ def test_a_request_is_opened_without_an_engine_and_streams_once_it_arrives():
     assert [stream.sample for stream in work.streams] == [0, 1, 2]
     run(engine)
     assert len(reader.tokens) == 6
+
+
+def test_equal_seeds_draw_other_numbers_after_another_prompt():
+    """Both prompts leave the model in the same state."""
+    engines = []
+    for tokens in ((1, 2, 3), (1 + 101, 2, 3)):
+        engine, reader = make_engine(), Reader()
+        engine.arrive(engine.open(request(tokens, seed=4), reader))
+        engine.step()
+        engines.append(engine.slots.controls["uniform"][0])
+    assert engines[0] != engines[1]
+    again, reader = make_engine(), Reader()
+    again.arrive(again.open(request((1, 2, 3), seed=4), reader))
+    again.step()
+    assert again.slots.controls["uniform"][0] == engines[0]

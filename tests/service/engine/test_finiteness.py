@@ -25,12 +25,13 @@ def poison(engine, from_token=0, temperature=POISON):
     def step(side, rows):
         real(side, rows)
         inputs, outputs = runner.sides[side].inputs, runner.sides[side].outputs
+        known = runner.sides[side].reports["log_probabilities"]
         for row in np.flatnonzero(inputs["temperature"][:rows] == temperature):
             made[row] = made.get(row, -1) + 1
             if made[row] >= from_token:
                 outputs["next_token"][row] = 10**6
                 outputs["log_probability"][row] = NAN
-                outputs["log_probabilities"][row] = NAN
+                known[row] = NAN
 
     runner.step = step
     return engine

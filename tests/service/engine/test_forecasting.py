@@ -15,7 +15,7 @@ from service.engine.requests import (
     SampleFinished,
     ValueMade,
 )
-from service.engine.rng import uniform_block
+from service.engine.rng import key_of, uniform_block
 from service.engine.shares import Share
 from tests.service.engine.fakes import Clock, Reader, Recorder, run
 
@@ -116,11 +116,11 @@ def test_other_seeds_samples_and_scales_give_other_values():
     assert one != values(forecast(request(7, seed=10)))
 
 
-def test_the_numbers_that_draw_are_those_of_seed_sample_and_position():
+def test_the_numbers_that_draw_are_those_of_seed_series_sample_and_position():
     """As of a token."""
     found = values(forecast(request(7)))
     state = make_engine().runner.prefill([series(7).context], [{"hidden": np.zeros(2, np.float32)}])
-    uniform = uniform_block(9, 2, 0)[0]
+    (uniform,) = uniform_block(key_of(9, series(7).digest), 2, 0)[0]
     hidden = (state[0]["hidden"] * 3 + np.float32(1.5) + series(7).future[0].sum()) % 7
     wanted = hidden[0] + uniform + np.log(2.0)
     assert found[2, 0] == pytest.approx(float(wanted), abs=1e-5)

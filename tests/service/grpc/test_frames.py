@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from service.config import Config
+from service.serving.stepper import MOST_WAITING_FRAMES
 from tests.conftest import RunningService
 from tests.service.grpc.test_tag_streams import SMALL_WINDOW
 from tests.step_models import FRAME, expected_levels, write_step_bundle
-from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint
+from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint, Watch
 from unroll.channel import NO_RETRIES
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -500,7 +501,7 @@ def test_a_caller_that_leaves_frees_its_row(shared, client):
 
 def test_a_caller_that_does_not_read_is_bounded(shared):
     """It is slowed down: what waits for it stays small, and it gets all once it reads."""
-    count, sent = 6000, [0]
+    count, sent = 1500, [0]
     data = np.repeat(FRAMES[:1], 64, axis=0)
 
     def requests():
@@ -519,7 +520,7 @@ def test_a_caller_that_does_not_read_is_bounded(shared):
             time.sleep(0.5)
         assert sent[0] < count, "the sender is slowed down"
         (stream,) = engine_of(shared)._open
-        assert len(stream.inbox) + len(stream.sink._events) <= 64 + 2
+        assert len(stream.inbox) + len(stream.sink._events) <= MOST_WAITING_FRAMES + 1
         assert shared.app.budget.used_of("frames") < 4e6
         results = [result for response in call for result in response.results]
     assert [result.position for result in results] == list(range(count))
@@ -550,3 +551,19 @@ def test_an_asynchronous_client_streams_and_sees_refusals(shared, failover):
 
     assert bits(asyncio.run(run()).levels) == bits(expected_levels(FRAMES))
     nothing_is_left(shared)
+
+
+def test_the_state_comes_beside_answers_where_it_is_watched(client):
+    """Of a leaky integrator the answer ``level`` is the state itself."""
+    frames = [FRAMES[:1], FRAMES[1:4], FRAMES[4:5]]
+    assert [(t.name, t.units) for t in client.get_model("leaky").state] == [("total", FRAME)]
+    plain = Reported(client.stream_step("leaky", frames))
+    watched = Reported(client.stream_step("leaky", frames, watch=Watch()))
+    assert plain.levels.tobytes() == watched.levels.tobytes()
+    assert all(result.state == b"" for result in plain.results)
+    for result in watched.results:
+        assert result.state == result.outputs["level"][-1].astype("<f2").tobytes()
+    some = Reported(client.stream_step("leaky", frames, watch=Watch(["total"], [2])))
+    assert [r.state for r in some.results] == [r.state[4:6] for r in watched.results]
+    with pytest.raises(RequestFailed, match="no state 'count'; it has total"):
+        list(client.stream_step("leaky", frames, watch=Watch(["count"])))

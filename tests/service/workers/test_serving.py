@@ -395,10 +395,10 @@ def test_envoy_that_is_killed_gets_its_workers_again(start, tiny_models):
     service = start(tiny_models)
     (envoy,) = (pid for pid in children_of(service.pid) if not is_worker(pid))
     os.kill(envoy, signal.SIGKILL)
+    assert wait_until(lambda: service.sample("unroll_front_end_restarts_total") == 1, 20)
+    assert wait_until(lambda: is_ready(service), 60)
     with service.client(retries=PATIENT) as client:
-        assert wait_until(lambda: client.list_models().models, 20)
         assert len({len(letters(client)) for _ in range(4)}) == 1
-    assert service.sample("unroll_front_end_restarts_total") == 1
     assert service.stop() == 0
 
 
