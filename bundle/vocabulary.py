@@ -199,6 +199,14 @@ class ListedVocabulary(Vocabulary):
             )
         return found
 
+    def ids_of(self, symbols: Iterable[str]) -> list[int]:
+        """As id_of, for each of them."""
+        listed = list(symbols)
+        ids = super().ids_of(listed)
+        if self.unknown_id < 0 and -1 in ids:
+            self.id_of(listed[ids.index(-1)])
+        return ids
+
     def symbol_of(self, token: int) -> str:
         if token >= 0 and token == self.unknown_id:
             return "\N{REPLACEMENT CHARACTER}"

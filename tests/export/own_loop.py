@@ -14,6 +14,7 @@ SETTINGS = SessionSettings("cpu", "CPUExecutionProvider", 1)
 
 
 def controls(uniform: float, count: int) -> dict[str, Any]:
+    """A step's of one row, whose logits nothing adjusts. count: of the vocabulary."""
     columns: dict[str, Any] = {
         "temperature": 0.9, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0,
         "repetition": 1.0, "uniform": uniform,
@@ -23,8 +24,10 @@ def controls(uniform: float, count: int) -> dict[str, Any]:
             name: np.array([value], np.int64 if name == "top_k" else np.float32)
             for name, value in columns.items()
         },
-        "seen": np.zeros((1, count), bool),
-        "bias": np.zeros((1, count), np.float32),
+        "retries": np.array([[0.3, 0.7]], np.float32),
+        "adjusted": np.zeros(0, np.int64),
+        "seen": np.zeros((0, count), bool),
+        "bias": np.zeros((0, count), np.float32),
     }
 
 

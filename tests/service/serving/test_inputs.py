@@ -1,10 +1,19 @@
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import ListedVocabulary
 from service.engine.errors import WrongInput
-from service.serving.inputs import MAX_TEXTS, checked_size, checked_vector, off_loop
+from service.serving.inputs import (
+    MAX_TEXTS,
+    ReadingModel,
+    checked_size,
+    checked_vector,
+    off_loop,
+)
 
 FIELDS = ("Water (g)", "Energy (kcal)")
 
@@ -64,3 +73,12 @@ def test_a_vector_is_taken_as_it_is():
 def test_a_vector_that_cannot_prefill_is_refused(values, message):
     with pytest.raises(WrongInput, match=message):
         checked_vector(values, FIELDS, "vector")
+
+
+def test_a_symbol_without_an_id_is_refused_by_name():
+    """A vocabulary from elsewhere may have nothing for the unknown."""
+    model = ReadingModel(SimpleNamespace(name="m", limits={"input_tokens": 10}))
+    reader = Tokenizer("characters", ListedVocabulary(("a", "b")))
+    assert model.read(reader, "ab", "prompt").ids == [0, 1]
+    with pytest.raises(WrongInput, match="prompt: 'c' is not in the vocabulary"):
+        model.read(reader, "abc", "prompt")
