@@ -38,6 +38,7 @@ from bench.servers import Missing, Server, start_peer, start_service
 from bench.settings import PARTS, PEER_STREAMS, Settings, quick
 from bench.starting import measure_starts
 from bench.streams import compare_streams
+from bench.words import measure_words
 from bundle.manifest import FP32
 from bundle.store import Bundle, read_bundle
 
@@ -87,6 +88,9 @@ class Run:
 
     def kernels(self) -> Any:
         return measure_kernels(self.graphs, self.settings)
+
+    def words(self) -> Any:
+        return measure_words(self.settings)
 
     def streams(self) -> Any:
         with start_peer(self.settings.bundle, PEER_STREAMS) as peer:

@@ -9,6 +9,7 @@ from functools import partial
 from bench.doors import INFER
 from bench.findings import Findings
 from bench.loads import LoadRound
+from bench.words import GREEDY, NUCLEUS, TEMPERATURE_ALONE
 
 NO_INT8 = "no int8 in this bundle"
 NOT_MEASURED = "not measured"
@@ -137,6 +138,19 @@ BARS = (
         lambda f: f.int8_gain(1), is_int8=True),
     Bar("fp32 step's matrix products / machine's rate, batch 64", 0.85, 0.95,
         lambda f: f.product_share(64)),
+    *(
+        Bar(f"step at {words:,} words, 64 rows, top-p / its products", bound, aim,
+            partial(Findings.word_ratio, words=words, ways=(NUCLEUS,)), at_most=True)
+        for words, bound, aim in ((10_000, 2.5, 1.7), (50_000, 3, 2))
+    ),
+    *(
+        Bar(f"step at {words:,} words, 64 rows, greedy or temperature / its products", 1.8, 1.4,
+            partial(Findings.word_ratio, words=words, ways=(GREEDY, TEMPERATURE_ALONE)),
+            at_most=True)
+        for words in (10_000, 50_000)
+    ),
+    Bar("step of 4,801 foods / of prose, fp32, 64 rows", 1, 0.5,
+        lambda f: f.words.food_share if f.words else None, at_most=True),
     Bar("time to first token beside 63 streams, in decode steps", 4, 2,
         _first_token_steps, at_most=True),
     Bar("p99 inter-token time while 8,000 characters join / without", 2, 1.3,

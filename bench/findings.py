@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.doors import Doors
@@ -11,6 +12,7 @@ from bench.memory import Memory
 from bench.predicting import PredictRow
 from bench.starting import Starts
 from bench.streams import StreamRow, single
+from bench.words import Words
 
 PEER = "one loop a request"
 
@@ -21,6 +23,7 @@ class Findings:
 
     has_int8: bool
     kernels: Kernels | None = None
+    words: Words | None = None
     streams: tuple[StreamRow, ...] = ()
     joining: tuple[Joining, ...] = ()
     predict: tuple[PredictRow, ...] = ()
@@ -80,6 +83,10 @@ class Findings:
         what = f"unroll {precision}"
         rates = [row.tokens_per_second for row in self.streams if row.what == what]
         return ratio(self.rate(what, streams), max(rates, default=None))
+
+    def word_ratio(self, words: int, ways: Sequence[str]) -> float | None:
+        """A step's time against its products' at so many words, the worst of these ways."""
+        return self.words.worst(words, *ways) if self.words else None
 
     def joined(self, precision: str) -> Joining | None:
         return next((j for j in self.joining if j.what == f"unroll {precision}"), None)

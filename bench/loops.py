@@ -122,16 +122,22 @@ class EngineLoop:
 class BareStep:
     """The step graph alone in a loop, with the engine's own arrays and I/O binding."""
 
-    def __init__(self, graph: StepGraph, rows: int) -> None:
+    def __init__(
+        self, graph: StepGraph, rows: int, sampling: Mapping[str, float] | None = None
+    ) -> None:
+        """sampling: parameters by name; those of the streams over gRPC unless it is given."""
         self.rows = rows
+        sampling = {"temperature": TEMPERATURE, "top_p": TOP_P} if sampling is None else sampling
         self._runner, state_rows = graph.runner(rows)
         vocabulary = len(graph.bundle.tokenizers["output"].vocabulary)
         self._slots = Slots(graph.bundle.manifest.state, rows, vocabulary, state_rows)
         self._runner.attach(self._slots.sides())
         for row in range(rows):
-            self._slots.control(row, token=1, temperature=TEMPERATURE, top_p=TOP_P)
-        uniforms = np.random.default_rng(0).random(rows, dtype=np.float32)
-        self._slots.controls["uniform"][:] = uniforms
+            self._slots.control(row, 1, False, **sampling)
+        random = np.random.default_rng(0)
+        for name in ("uniform", "retries"):
+            numbers = self._slots.controls[name]
+            numbers[:] = random.random(numbers.shape, dtype=np.float32)
 
     def run(self, seconds: float) -> LoopRound:
         return _timed(self._step, self.rows, seconds)

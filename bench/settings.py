@@ -9,7 +9,7 @@ PROMPT = "Before we proceed any further, h"  # 32 characters
 TEMPERATURE = 0.8
 TOP_P = 0.95
 
-PARTS = ("kernels", "streams", "joining", "predict", "doors", "memory", "start")
+PARTS = ("kernels", "words", "streams", "joining", "predict", "doors", "memory", "start")
 
 # Rounds of this many streams and more take so long that three must do.
 MANY_STREAMS = 256
@@ -21,11 +21,13 @@ PEER_STREAMS = 64
 @dataclass(frozen=True)
 class Settings:
     """device: what the service and the loops compute on; one loop a request is the CPU's.
-    bundle: the generator; classifier: what predict calls; both in one folder of models.
+    bundle: the generator; classifier: what predict calls; both in one folder of models. vectors: a
+    model with a vocabulary of thousands.
     parts: which of PARTS run. streams: at once, each count a comparison of its own.
     tokens: made by each stream. round_tokens: the least of a round; few streams run repeatedly.
     loop_seconds: of one round of a loop without network.
     loop_rows: batch sizes of the loops; product_rows: of the matrix product.
+    word_sizes: words and units of generators with random weights.
     running: streams that run while another joins. joins, long_joins: of a short and a long prompt.
     steady_seconds: between two joins of a long prompt.
     clients, texts: callers at once, and texts a request. predict_seconds: of one round.
@@ -39,6 +41,7 @@ class Settings:
     device: str = "cpu"
     bundle: Path = Path("models/prose/1")
     classifier: Path = Path("models/sentiment/1")
+    vectors: Path = Path("models/food/1")
     parts: tuple[str, ...] = PARTS
     rounds: int = 5
     streams: tuple[int, ...] = (1, 16, 64, 256, 1024)
@@ -47,6 +50,7 @@ class Settings:
     loop_seconds: float = 0.5
     loop_rows: tuple[int, ...] = (1, 16, 64, 128)
     product_rows: tuple[int, ...] = (16, 32, 64, 128, 256)
+    word_sizes: tuple[tuple[int, int], ...] = ((10_000, 256), (10_000, 512), (50_000, 256))
     running: int = 63
     joins: int = 21
     long_joins: int = 2
@@ -77,6 +81,7 @@ def quick(settings: Settings) -> Settings:
         loop_seconds=0.02,
         loop_rows=(1, 16),
         product_rows=(16,),
+        word_sizes=((300, 8),),
         running=3,
         joins=2,
         long_joins=1,

@@ -97,6 +97,14 @@ def generator(name: str = "letters", cell: str = "lstm", hidden_size: int = 13) 
     return trained(name, config, tokenizers, precisions=INT8)
 
 
+def words(name: str = "words", size: int = 10_000) -> TrainedModel:
+    """A large vocabulary of the letters and of words, and a step in int8 as well."""
+    symbols = (*LETTERS, *(f"w{number}" for number in range(size - len(LETTERS) - 2)))
+    reader = Tokenizer("characters", Vocabulary(symbols), lowercase=True)
+    config = GeneratorConfig(size, 6, RecurrentOptions("lstm", 13))
+    return trained(name, config, {"input": reader, "output": reader}, precisions=INT8, largest=2.5)
+
+
 def memoryless(name: str = "bigrams") -> TrainedModel:
     """Carries no state: what comes next depends on the token before it alone."""
     config = GeneratorConfig(

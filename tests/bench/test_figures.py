@@ -33,6 +33,7 @@ from bench.report import bars_table, write_report
 from bench.settings import Settings
 from bench.starting import StartRound, StartRow, Starts
 from bench.streams import StreamRound, StreamRow, single
+from bench.words import GREEDY, NUCLEUS, TEMPERATURE_ALONE, WordRow, Words
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,19 @@ FINDINGS = Findings(
         flops_per_token=8_000_000,
         product_gflops={16: 60.0, 64: 80.0},
     ),
+    words=Words(
+        (
+            WordRow(10_000, 256, NUCLEUS, 160.0, 80.0),
+            WordRow(10_000, 512, NUCLEUS, 240.0, 160.0),
+            WordRow(10_000, 256, GREEDY, 104.0, 80.0),
+            WordRow(10_000, 256, TEMPERATURE_ALONE, 120.0, 80.0),
+            WordRow(50_000, 256, NUCLEUS, 1280.0, 400.0),
+            WordRow(50_000, 256, GREEDY, 480.0, 400.0),
+            WordRow(50_000, 256, TEMPERATURE_ALONE, 520.0, 400.0),
+        ),
+        food_us=40.0,
+        prose_us=80.0,
+    ),
     streams=(
         streamed("unroll fp32", 64, 6500, 180),
         streamed("unroll int8", 64, 9000, 90),
@@ -196,6 +210,11 @@ EXPECTED = {
     "int8 step / fp32 step, worst of batch 16, 64, 128": (1.9, "met"),
     "int8 step / fp32 step, batch 1": (2.6, "met, aim too"),
     "fp32 step's matrix products / machine's rate, batch 64": (0.8, "MISSED"),
+    "step at 10,000 words, 64 rows, top-p / its products": (2.0, "met"),
+    "step at 50,000 words, 64 rows, top-p / its products": (3.2, "MISSED"),
+    "step at 10,000 words, 64 rows, greedy or temperature / its products": (1.5, "met"),
+    "step at 50,000 words, 64 rows, greedy or temperature / its products": (1.3, "met, aim too"),
+    "step of 4,801 foods / of prose, fp32, 64 rows": (0.5, "met, aim too"),
     "time to first token beside 63 streams, in decode steps": (2.5, "met"),
     "p99 inter-token time while 8,000 characters join / without": (3.0, "MISSED"),
     "tokens/s at 1,024 streams / at the best number, fp32": (0.8, "MISSED"),
@@ -217,7 +236,7 @@ def test_every_bar_has_its_own_ratio():
 def test_a_missed_bar_is_shown_as_missed():
     table = bars_table(evaluate(FINDINGS))
     assert "| resident when ready, all models | ≤ 400 MB | 450.00 MB | MISSED |" in table
-    assert table.endswith("18 met, 9 missed, 0 not measured.")
+    assert table.endswith("22 met, 10 missed, 0 not measured.")
 
 
 def test_bars_are_of_grpcio_where_envoy_is_missing():
@@ -245,6 +264,7 @@ def test_the_page_shows_spreads_and_what_could_not_run():
     assert f"| request of ModelInfer | grpcio | {figures} |" in page
     assert "Not measured: pyvoy (this Python has no shared libpython)." in page
     assert "| envoy | 2.00 (2.00 – 2.00) | 450 (450 – 450) |" in page
+    assert "| 10,000 | 256 | top-p | 160 | 80 | 2.00 |" in page
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed():

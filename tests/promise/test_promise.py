@@ -41,14 +41,14 @@ SIZES = {"prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": 
 
 @pytest.fixture(scope="session")
 def models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundled models, and tiny ones whose sizes no kernel likes: 13 and 11."""
+    """Bundled models, and tiny ones whose sizes no kernel likes: 13 and 11; one of 10,000 words."""
     root = tmp_path_factory.mktemp("promise") / "models"
     for source, names in ((BUNDLED, ("prose", "g2p")), (tiny_models, ("letters", "speller"))):
         for name in names:
             shutil.copytree(source / name, root / name)
-    for model in (tiny.generator("gru", "gru", 11), tiny.generator("rnn", "rnn", 13)):
+    for model in (tiny.generator("gru", "gru", 11), tiny.generator("rnn", "rnn", 13), tiny.words()):
         export_bundle(model, root / model.name / "1")
-    for name in ("letters", "gru", "rnn"):
+    for name in ("letters", "gru", "rnn", "words"):
         tiny.edit_manifest(root / name / "1", lambda m: m["limits"].update(input_tokens=600))
     return root
 

@@ -68,3 +68,62 @@ def test_a_row_without_a_state_starts_from_zeros(slots):
     slots.current()["hidden"][1] = np.nan
     slots.take(1, None)
     assert not slots.current()["hidden"].any()
+
+
+def adjusted(slots):
+    """The rows that adjust their logits, with the first number of the bias of each."""
+    count = slots.use.adjusted
+    return dict(
+        zip(
+            slots.adjusted["adjusted"][:count].tolist(),
+            slots.adjusted["bias"][:count, 0].tolist(),
+            strict=True,
+        )
+    )
+
+
+def test_only_rows_that_adjust_have_a_bias(slots):
+    """Whichever of them are given back, each keeps its own."""
+    for row in range(5):
+        slots.control(row)
+        if row != 2:
+            bias, seen = slots.adjust(row)
+            bias[:], seen[:] = row + 1, True
+    assert adjusted(slots) == {0: 1, 1: 2, 3: 4, 4: 5}
+    slots.give(1, last=4)
+    assert adjusted(slots) == {0: 1, 1: 5, 3: 4}
+    slots.give(2, last=3)
+    assert adjusted(slots) == {0: 1, 1: 5, 2: 4}
+    slots.give(2, last=2)
+    assert adjusted(slots) == {0: 1, 1: 5}
+    slots.adjust(1)[0][0] += 1
+    assert adjusted(slots) == {0: 1, 1: 6}
+    for row in (1, 0):
+        slots.give(row, last=row)
+    assert slots.use.adjusted == 0
+    assert not any(rows.any() for rows in slots.adjusted.values())
+
+
+def test_a_row_that_is_controlled_anew_adjusts_nothing(slots):
+    slots.control(3)
+    slots.adjust(3)[0][:] = 7
+    slots.control(3)
+    assert slots.use.adjusted == 0
+    assert not slots.adjust(3)[0].any()
+
+
+def test_all_log_probabilities_are_written_while_a_row_reports(slots):
+    slots.control(0)
+    slots.control(1, reports=True)
+    slots.control(2, reports=True)
+    assert slots.use.reports
+    slots.log_probabilities[:3] = -1
+    slots.give(1, last=2)
+    assert slots.use.reports
+    assert not slots.log_probabilities[2].any(), "nothing of a stream outlives its row"
+    slots.give(1, last=1)
+    assert not slots.use.reports
+    slots.control(0, reports=True)
+    slots.clear()
+    assert not slots.use.reports
+    assert not slots.log_probabilities.any()

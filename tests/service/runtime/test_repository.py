@@ -5,6 +5,7 @@ import pytest
 
 from bundle.errors import BundleCorrupt, ManifestInvalid
 from bundle.store import read_bundle
+from export.bundles import export_bundle, trained_from_bundle
 from service.runtime import devices, repository
 from service.runtime.devices import DeviceUnavailable, choose_provider
 from service.runtime.repository import (
@@ -170,3 +171,29 @@ def test_only_the_graphs_of_the_chosen_precision_are_opened(
         "score",
         "step",
     ]
+
+
+def as_of_an_earlier_release(content):
+    """Steps that read a row of bias and of seen for each row of the batch."""
+    for name in ("step", "step_int8"):
+        inputs = [p for p in content["graphs"][name]["inputs"] if p["name"] not in ADDED]
+        for port in inputs:
+            port["shape"] = ["batch" if axis == "adjusted" else axis for axis in port["shape"]]
+        content["graphs"][name]["inputs"] = inputs
+
+
+ADDED = ("retries", "adjusted")
+
+
+def test_a_step_graph_of_an_earlier_release_is_refused_and_exported_anew(models_copy, tmp_path):
+    """The message has the command; the others are served meanwhile."""
+    folder = models_copy / "letters" / "1"
+    edit_manifest(folder, as_of_an_earlier_release)
+    loaded, (refused,) = load_models(models_copy, CPU)
+    assert sorted(m.bundle.manifest.name for m in loaded) == names_without("letters")
+    assert f"python -m export letters --bundle {folder} --models FOLDER" in refused.reason
+    assert "adjusted, retries" in refused.reason
+    export_bundle(trained_from_bundle(read_bundle(folder)), tmp_path / "letters" / "1")
+    loaded, refused = load_models(tmp_path, CPU)
+    assert [m.bundle.manifest.name for m in loaded] == ["letters"]
+    assert refused == []
