@@ -34,6 +34,8 @@ from bench.report import bars_table, write_report
 from bench.settings import Settings
 from bench.starting import StartRound, StartRow, Starts
 from bench.streams import StreamRound, StreamRow, single
+from bench.words import GREEDY, NUCLEUS, TEMPERATURE_ALONE, WordRow, Words
+from bench.workers import CALLED, STREAMED, Workers, WorkersRound, WorkersRow
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,10 @@ def frames(what: str, streams: int, cpu_us: float, p99_ms: float) -> FrameRow:
     return FrameRow(what, streams, spread([FrameRound(cpu_us, 15, 5.0, p99_ms, 1.0, 0.0)]))
 
 
+def workers(unit: str, count: int, server_cpu_us: float) -> WorkersRow:
+    return WorkersRow(unit, count, spread([WorkersRound(2000, server_cpu_us, 20.0, 15.0, 0.5)]))
+
+
 def start(what: str, seconds: float, resident_bytes: float) -> StartRow:
     return StartRow(what, spread([StartRound(seconds, resident_bytes)]))
 
@@ -141,6 +147,19 @@ FINDINGS = Findings(
         outer=2048,
         flops_per_token=8_000_000,
         product_gflops={16: 60.0, 64: 80.0},
+    ),
+    words=Words(
+        (
+            WordRow(10_000, 256, NUCLEUS, 160.0, 80.0),
+            WordRow(10_000, 512, NUCLEUS, 240.0, 160.0),
+            WordRow(10_000, 256, GREEDY, 104.0, 80.0),
+            WordRow(10_000, 256, TEMPERATURE_ALONE, 120.0, 80.0),
+            WordRow(50_000, 256, NUCLEUS, 1280.0, 400.0),
+            WordRow(50_000, 256, GREEDY, 480.0, 400.0),
+            WordRow(50_000, 256, TEMPERATURE_ALONE, 520.0, 400.0),
+        ),
+        food_us=40.0,
+        prose_us=80.0,
     ),
     streams=(
         streamed("unroll fp32", 64, 6500, 180),
@@ -178,6 +197,17 @@ FINDINGS = Findings(
         callers=64,
         precision="int8",
     ),
+    workers=Workers(
+        rows=(
+            workers(STREAMED, 1, 50.0),
+            workers(STREAMED, 2, 50.0),
+            workers(CALLED, 1, 400.0),
+            workers(CALLED, 2, 500.0),
+        ),
+        callers=64,
+        resident_bytes={1: 400_000_000, 2: 700_000_000},
+        proportional_bytes={1: 400_000_000, 2: 700_000_000},
+    ),
     frames=Frames(
         rows=(
             frames(OURS, 64, 150, 12.0),
@@ -210,9 +240,16 @@ EXPECTED = {
     "server CPU a token at 64, one a message: server-sent events / gRPC": (1.25, "met"),
     "streams of frames a core, p99 at most 32 ms / one session a stream": (6.4, "met"),
     "server CPU a frame at 64 streams / bare step's of 64 rows": (2.5, "met"),
+    "two workers on two cores / one on one, token of Generate": (2.0, "met, aim too"),
+    "two workers on two cores / one on one, request of ModelInfer": (1.6, "MISSED"),
     "int8 step / fp32 step, worst of batch 16, 64, 128": (1.9, "met"),
     "int8 step / fp32 step, batch 1": (2.6, "met, aim too"),
     "fp32 step's matrix products / machine's rate, batch 64": (0.8, "MISSED"),
+    "step at 10,000 words, 64 rows, top-p / its products": (2.0, "met"),
+    "step at 50,000 words, 64 rows, top-p / its products": (3.2, "MISSED"),
+    "step at 10,000 words, 64 rows, greedy or temperature / its products": (1.5, "met"),
+    "step at 50,000 words, 64 rows, greedy or temperature / its products": (1.3, "met, aim too"),
+    "step of 4,801 foods / of prose, fp32, 64 rows": (0.5, "met, aim too"),
     "time to first token beside 63 streams, in decode steps": (2.5, "met"),
     "p99 inter-token time while 8,000 characters join / without": (3.0, "MISSED"),
     "tokens/s at 1,024 streams / at the best number, fp32": (0.8, "MISSED"),
@@ -234,7 +271,7 @@ def test_every_bar_has_its_own_ratio():
 def test_a_missed_bar_is_shown_as_missed():
     table = bars_table(evaluate(FINDINGS))
     assert "| resident when ready, all models | ≤ 400 MB | 450.00 MB | MISSED |" in table
-    assert table.endswith("20 met, 9 missed, 0 not measured.")
+    assert table.endswith("25 met, 11 missed, 0 not measured.")
 
 
 def test_bars_are_of_grpcio_where_envoy_is_missing():
@@ -262,6 +299,7 @@ def test_the_page_shows_spreads_and_what_could_not_run():
     assert f"| request of ModelInfer | grpcio | {figures} |" in page
     assert "Not measured: pyvoy (this Python has no shared libpython)." in page
     assert "| envoy | 2.00 (2.00 – 2.00) | 450 (450 – 450) |" in page
+    assert "| 10,000 | 256 | top-p | 160 | 80 | 2.00 |" in page
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed():
