@@ -1,7 +1,8 @@
 """Within Envoy: several workers behind one port, and which of them a call goes to.
 
 The process that started Envoy sends a socket to each worker over one of its own, with orders as
-JSON, a datagram each: add (with the socket), rest and wake (no calls for now, and again), stop.
+JSON, a datagram each: add (with the socket), rest and wake (no calls for now, and again), ping
+(which is answered), stop.
 
 A call goes to the worker with the fewest open calls, so that one connection with many calls uses
 all of them. Requests that may belong to a sequence of the Open Inference Protocol are bound to
@@ -90,6 +91,8 @@ class Balancer:
             order = json.loads(data)
             if order["do"] == "add":
                 self._loop.create_task(self._add(order["worker"], descriptors[0]))
+            elif order["do"] == "ping":
+                self._orders.send(b"{}")
             elif order["do"] == "stop":
                 self._loop.call_later(LINGER_SECONDS, end_envoy)
             else:

@@ -41,6 +41,13 @@ class Backend(Protocol):
     async def attach(self, relay: socket.socket, listening: Callable[[int], None]) -> None:
         """A new Envoy. listening: to be called with its port once it takes connections."""
 
+    def ping(self) -> None:
+        """Ask the relay whether Envoy's process goes on."""
+
+    @property
+    def has_answered(self) -> bool:
+        """The last ping()."""
+
     async def end_all(self, seconds: float) -> None:
         """End every call within so many seconds, then Envoy."""
 
@@ -58,6 +65,13 @@ class AppBackend:
         _, self._link = await asyncio.get_running_loop().create_connection(
             lambda: Link(self._app, listening, self._most_unread), sock=relay
         )
+
+    def ping(self) -> None:
+        self._link.ping()
+
+    @property
+    def has_answered(self) -> bool:
+        return self._link.has_answered
 
     async def end_all(self, seconds: float) -> None:
         await self._link.end_all(seconds)
@@ -117,10 +131,10 @@ class EnvoyProcess:
         """Until it has ended; kills one that is there and does nothing."""
         unanswered = 0
         while self.is_running:
-            self._link.ping()
+            self._backend.ping()
             # Turns are counted, not time: what stops both processes for a while ends neither.
             await asyncio.sleep(_PING_SECONDS)
-            unanswered = 0 if self._link.has_answered else unanswered + 1
+            unanswered = 0 if self._backend.has_answered else unanswered + 1
             if unanswered >= _MOST_UNANSWERED:
                 log.error("Envoy has hung for %g s: it is killed", unanswered * _PING_SECONDS)
                 self._child.kill()

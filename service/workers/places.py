@@ -22,6 +22,7 @@ class WorkersBackend:
     variables: Mapping[str, str] = {WORKERS_VARIABLE: "1"}
 
     def __init__(self) -> None:
+        self.has_answered = True  # the last ping()
         self._orders: socket.socket | None = None
         self._workers: dict[int, WorkerProcess] = {}
         self._asleep: set[int] = set()
@@ -33,6 +34,10 @@ class WorkersBackend:
         asyncio.get_running_loop().add_reader(relay, self._read, listening)
         for worker in list(self._workers.values()):
             self.add(worker)
+
+    def ping(self) -> None:
+        self.has_answered = False
+        self._order({"do": "ping"})
 
     async def end_all(self, seconds: float) -> None:
         """Workers have ended every call by then."""
@@ -69,10 +74,12 @@ class WorkersBackend:
             return
         except OSError:
             data = b""
-        if data:
-            listening(json.loads(data)["listening"])
-        else:
+        if not data:
             self._detach()
+        elif "listening" in (told := json.loads(data)):
+            listening(told["listening"])
+        else:
+            self.has_answered = True
 
     def _detach(self) -> None:
         if self._orders is not None:
