@@ -286,7 +286,8 @@ class TestDeadlines:
     )
 
     def test_that_cannot_be_met_are_refused_at_once(self, attacked, attacks):
-        streams, tokens = attacks.amount(200, 600), attacks.amount(400, 4000)
+        # A stream wants 500 tokens a second in both forms.
+        streams, tokens = attacks.amount(200, 600), attacks.amount(1000, 4000)
         seconds = attacks.amount(2, 8)
         how = {"callers": (), "max_streams": attacks.amount(8, 256)}
         with attacked(seconds=25, **how) as (service, _):

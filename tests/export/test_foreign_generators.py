@@ -121,10 +121,10 @@ def test_probabilities_become_logits(tmp_path):
 
 def test_initial_states_begin_every_stream(tmp_path):
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
-    mapping = mapped(tmp_path, file, initial={"h": 0.5, "c": 0.5})
+    mapping = mapped(tmp_path, file, initial={"h": 2.0, "c": 2.0})
     bundle, _ = import_model(mapping, tmp_path / "models")
     prompt = bundle.tokenizers["input"].encode("a").ids
-    expected = TheirLoop(file, first=0.5).drawn(prompt, suppressed_of(bundle))
+    expected = TheirLoop(file, first=2.0).drawn(prompt, suppressed_of(bundle))
     assert expected != TheirLoop(file).drawn(prompt, suppressed_of(bundle))
     assert ours(bundle, prompt, UNIFORMS) == expected
 

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from bundle.manifest import ADJUSTED
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import read_bundle, read_weights
 from export import parity, quantised
@@ -54,10 +55,13 @@ def feed_of(bundle, rows, seed=0):
     random = np.random.default_rng(seed)
     feed = {}
     for port in bundle.manifest.graphs["step"].inputs:
-        shape = (rows, *port.shape[1:])
+        # No row has penalties or a bias: tests of the draw have some.
+        shape = (0 if port.shape[0] == ADJUSTED else rows, *port.shape[1:])
         feed[port.name] = random.uniform(-1, 1, shape).astype(port.dtype)
     feed["token"] = random.integers(1, 5, rows)
     feed["uniform"] = random.random(rows, dtype=np.float32)
+    if "retries" in feed:
+        feed["retries"] = random.random(feed["retries"].shape, dtype=np.float32)
     if "memory_mask" in feed:
         feed["memory_mask"] = np.ones_like(feed["memory_mask"])
     for name in feed.keys() & GRAPH_PARAMETERS.keys():

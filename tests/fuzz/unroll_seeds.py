@@ -71,9 +71,6 @@ def _forecast() -> list[Message]:
             model="rides", series=[series, series], horizon=3, samples=3, quantiles=[0.1, 0.5],
             seed=2, frequency="h", resume_every=1,
         ),
-        pb.ForecastRequest(
-            model="rides", resume_token=b"URT1s" + bytes(64), allow_inexact=True, quantiles=[0.5]
-        ),
     ]  # fmt: skip
 
 
@@ -163,7 +160,7 @@ def _samples() -> list[Message]:
         ),
         pb.GenerateRequest(model="speller", source="abc", sampling=drawn, log_probabilities=True),
         pb.GenerateRequest(
-            model="letters", prompt="abc", max_tokens=20,
+            model="letters", prompt="abc", max_tokens=20, sampling=drawn,
             watch=pb.Watch(tensors=["hidden_0", "cell_0"], units=[3, 1]),
         ),
         pb.GenerateRequest(

@@ -128,6 +128,7 @@ def _clear_times(response: Any) -> None:
 def _of_forecast(response: pb.ForecastResponse) -> None:
     """Series run side by side, in an order of the moment."""
     response.usage.queue_seconds = response.usage.time_to_first_token_seconds = 0
+    response.resume_token = b""
     response.steps.sort(key=lambda step: (step.series, step.position))
 
 

@@ -32,7 +32,7 @@ class Value:
 
 def test_a_call_without_a_body_is_relayed_and_watched_until_its_caller_leaves():
     async def run() -> list[int]:
-        relay, posted, has_left = Relay(), [], False
+        relay, posted, has_left = Relay(lambda: None), [], False
         relay.post = lambda frame: posted.append(frame[8])
 
         def receive() -> Value:

@@ -219,7 +219,7 @@ def test_a_handshake_is_refused(
 
 def test_there_is_no_socket_where_there_is_no_method(open_socket):
     with pytest.raises(Refused) as caught:
-        open_socket("/")
+        open_socket("/nobody")
     assert caught.value.status == 404
 
 

@@ -29,7 +29,7 @@ class Envoy:
 
     def __init__(self):
         self.loop = asyncio.get_running_loop()
-        self.relay, self.posted, self.sent, self.received = Relay(), [], [], []
+        self.relay, self.posted, self.sent, self.received = Relay(lambda: None), [], [], []
         self.relay.post = lambda data: self.posted.append((data[8], data[9:]))
 
     def receive(self):

@@ -55,7 +55,7 @@ def test_a_stream_brings_each_token_as_an_event(rest):
     ("model", "content", "name"),
     [
         ("speller", {"text_input": "abc", **SAID}, "text_output"),
-        ("foods", {"vector": [1.0, 2, 3.5], **SAID}, "text_output"),
+        ("foods", {"vector": [1.0, 2, 3.5], "min_tokens": 3, **SAID}, "text_output"),
         ("tags", {"text_input": "the good food"}, "labels"),
         ("blank", {"text_input": "the ___ food", "top_words": 3}, "words"),
         ("mood.tensors", {"tokens": [1, 2, 3], "lengths": 3}, "probabilities"),
