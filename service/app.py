@@ -41,7 +41,8 @@ from service.process.liveness import Liveness
 from service.process.memory import held_bytes, memory_limit, resident_bytes, trim_memory
 from service.process.overload import OverloadManager
 from service.process.reloading import Reloading
-from service.process.signals import end_after, on_hang_up
+from service.process.signals import on_hang_up
+from service.process.stopping import STOPPING, stop_gently
 from service.protocols import application_of
 from service.runtime.devices import DEVICES, choose_provider, runtime_version
 from service.runtime.repository import Precisions, Repository
@@ -61,8 +62,6 @@ log = logging.getLogger(__name__)
 
 # For the spans of the last requests to be sent.
 _TRACE_SECONDS = 2.0
-
-ENDS = {True: "every call finished or was handed over", False: "some calls were ended"}
 
 
 class NothingToServe(Exception):
@@ -130,6 +129,10 @@ class App:
         self.is_ready = True
         for assembled in begun:
             assembled.warm_reading_later()
+
+    @property
+    def open_calls(self) -> int:
+        return self.inflight.calls
 
     async def announce(self) -> None:
         """Ready no more, for whoever asks; calls are still taken."""
@@ -383,7 +386,7 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     await app.start()
     settle()
     # Until here a signal ends the process at once: there is nothing to lose.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         loop.add_signal_handler(number, stop, number)
     failed = app.metrics.reload_failures.labels("settings").inc
     reloading = Reloading(config, read_again, app.security, failed)
@@ -391,21 +394,6 @@ async def serve(config: Config, read_again: Callable[[], Config]) -> int:
     log.info("ready: gRPC on port %d, HTTP on port %d", app.front_end.port, app.http.port)
     await asyncio.wait((stopping, app.lost), return_when=asyncio.FIRST_COMPLETED)
     # Without a front end there are no calls, and nobody to announce a stop to.
-    await _stop(app, stopping.result() if stopping.done() else signal.SIGINT)
+    ended_by = stopping.result() if stopping.done() else signal.SIGINT
+    await stop_gently(app, ended_by, flush, log)
     return 1 if app.lost.done() else 0
-
-
-async def _stop(app: App, number: int) -> None:
-    """number: of the signal. Nobody balances calls away from a service that has a terminal."""
-    on_hang_up(None)
-    for other in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().remove_signal_handler(other)
-    end_after(flush, (signal.SIGTERM, signal.SIGINT))
-    config = app.config
-    if number == signal.SIGTERM and config.propagation_seconds:
-        log.info("not ready any more, takes calls for %g s", config.propagation_seconds)
-        await app.announce()
-        await asyncio.sleep(config.propagation_seconds)
-    log.info("stopping: %d calls under way, grace %.0f s", app.inflight.calls, config.grace_seconds)
-    finished = await app.stop()
-    log.info("stopped, %s", ENDS[finished])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
 import socket
 import subprocess
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from service.asgi.events import Asgi
+from service.child_process import spawn
 from service.envoy.installation import Installation
 from service.envoy.link import Link
 from service.envoy.log_lines import FORMAT, EnvoyLog
@@ -25,8 +25,6 @@ _STOP_SECONDS = 5.0
 # It is asked so often whether it goes on. One that has not answered so many times in a row, on a
 # machine however full, will not any more.
 _PING_SECONDS, _MOST_UNANSWERED = 5.0, 6
-# Signals that are the service's to handle, in whichever process of the group they arrive.
-_OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Backend(Protocol):
@@ -165,20 +163,15 @@ class EnvoyProcess:
             "--disable-hot-restart",
             "--concurrency", "1",
         ]  # fmt: skip
-        # A child begins with the mask of the thread that makes it: signals wait there until the
-        # relay lets them in.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
-        try:
-            return subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(relay.fileno(),),
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # The relay lets signals in.
+        return spawn(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(relay.fileno(),),
+        )
 
     def _watch(self) -> None:
         code = self._child.wait()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from service.access.tls import Credentials
+from service.child_process import how_ended
 from service.envoy.bootstrap import bootstrap, tls_socket
 from service.envoy.installation import find
 from service.envoy.log_lines import EnvoyLog
@@ -141,7 +141,7 @@ class EnvoyServer:
             if loop.time() - began >= _LASTING_SECONDS:
                 ends, pause = 0, _FIRST_PAUSE_SECONDS
             ends += 1
-            how = _how_ended(self._process.ended.result())
+            how = how_ended(self._process.ended.result())
             if ends >= _MOST_ENDS:
                 log.critical("Envoy ended by itself %d times in a row, %s: given up", ends, how)
                 self._lost()
@@ -154,14 +154,6 @@ class EnvoyServer:
                 await self._begin()
             except (AddressInUse, OSError) as error:
                 log.error("Envoy cannot be started again: %s", error)
-
-
-def _how_ended(code: int) -> str:
-    if code >= 0:
-        return f"with code {code}"
-    with suppress(ValueError):
-        return f"by {signal.Signals(-code).name}"
-    return f"by signal {-code}"
 
 
 def _secret_files(credentials: Credentials) -> SecretFiles:

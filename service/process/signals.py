@@ -8,9 +8,6 @@ import threading
 from collections.abc import Callable, Iterable
 from types import FrameType
 
-# Those that are the service's to handle, in whichever process of its group they arrive.
-CARRIED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 
 def end_on(number: int) -> None:
     """Have the signal end the process at once.

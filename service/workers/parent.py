@@ -28,7 +28,8 @@ from service.observability.prom_types import LoopLag
 from service.process.liveness import Liveness
 from service.process.memory import memory_limit, resident_bytes
 from service.process.reloading import Reloading
-from service.process.signals import end_after, on_hang_up
+from service.process.signals import on_hang_up
+from service.process.stopping import STOPPING, stop_gently
 from service.serving.resume_token import new_key
 from service.workers.count import envoy_count, share_of
 from service.workers.merging import MergedMetrics
@@ -38,8 +39,6 @@ from service.workers.pool import WorkerPool
 from service.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
-
-_ENDS = {True: "every call finished or was handed over", False: "some calls were ended"}
 
 
 class Parent:
@@ -99,6 +98,10 @@ class Parent:
     def reload_workers(self, log_level: str | None) -> None:
         """As Reloading's spread; called on another thread."""
         asyncio.run_coroutine_threadsafe(self.pool.reload(log_level), self._loop)
+
+    @property
+    def open_calls(self) -> int:
+        return sum(slot.calls for slot in self.pool.slots)
 
     async def announce(self) -> None:
         self.is_ready = False
@@ -224,7 +227,7 @@ async def serve(config: Config, read_again: Callable[[], Config], count: int) ->
     watch_loop(loop)
     parent = Parent(config, count)
     await parent.start()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         loop.add_signal_handler(number, stop, number)
     failed = parent.metrics.reload_failures.labels("settings").inc
     reloading = Reloading(config, read_again, parent.security, failed, parent.reload_workers)
@@ -236,27 +239,11 @@ async def serve(config: Config, read_again: Callable[[], Config], count: int) ->
     ports = (parent.front.port, parent.http.port)
     log.info("ready: gRPC on port %d, HTTP on port %d, %d workers", *ports, count)
     await asyncio.wait((stopping, parent.lost), return_when=asyncio.FIRST_COMPLETED)
-    await _stop(parent, stopping.result() if stopping.done() else signal.SIGINT)
-    return 1 if parent.lost.done() else 0
-
-
-async def _stop(parent: Parent, number: int) -> None:
-    """number: of the signal. Nobody balances calls away from a service that has a terminal."""
-    on_hang_up(None)
-    for other in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().remove_signal_handler(other)
 
     def last() -> None:
         parent.pool.kill()
         flush()
 
-    end_after(last, (signal.SIGTERM, signal.SIGINT))
-    config = parent.config
-    if number == signal.SIGTERM and config.propagation_seconds:
-        log.info("not ready any more, takes calls for %g s", config.propagation_seconds)
-        await parent.announce()
-        await asyncio.sleep(config.propagation_seconds)
-    calls = sum(slot.calls for slot in parent.pool.slots)
-    log.info("stopping: %d calls under way, grace %.0f s", calls, config.grace_seconds)
-    finished = await parent.stop()
-    log.info("stopped, %s", _ENDS[finished])
+    ended_by = stopping.result() if stopping.done() else signal.SIGINT
+    await stop_gently(parent, ended_by, last, log)
+    return 1 if parent.lost.done() else 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
+from service.child_process import how_ended
 from service.config import Config
 from service.engine.errors import QueueFull, RequestError, ServiceStopping
 from service.workers.channel import ChannelClosed
@@ -205,7 +205,7 @@ class WorkerPool:
         self._watcher.worker_ended(slot.number)
         was_asked, slot.is_leaving = slot.is_leaving, False
         level = logging.INFO if was_asked and not code else logging.ERROR
-        how = _how_ended(code)
+        how = how_ended(code)
         log.log(level, "worker %d ended %s; others go on, it is started again", slot.number, how)
 
     async def _look_at(self, slot: Slot) -> None:
@@ -367,11 +367,3 @@ class WorkerPool:
                 raise found
             responses += found
         return responses
-
-
-def _how_ended(code: int) -> str:
-    if code >= 0:
-        return f"with code {code}"
-    with suppress(ValueError):
-        return f"by {signal.Signals(-code).name}"
-    return f"by signal {-code}"

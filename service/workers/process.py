@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import service
+from service.child_process import spawn
 from service.config import Config
-from service.process.signals import CARRIED
 from service.workers.channel import Answer, Channel
 
 _MODULE = "service.workers"
@@ -134,18 +133,12 @@ def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
     paths = [str(Path(service.__file__).parent.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    # A child begins with the mask of the thread that makes it: signals of the group are the
-    # parent's to handle.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, CARRIED)
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
-            env=environment,
-            stdin=subprocess.PIPE,
-            pass_fds=(orders.channel, orders.links, orders.log_lock),
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    child = spawn(
+        [sys.executable, "-m", _MODULE],
+        env=environment,
+        stdin=subprocess.PIPE,
+        pass_fds=(orders.channel, orders.links, orders.log_lock),
+    )
     assert child.stdin is not None, "it is a pipe"
     # Not in its arguments or environment, where others of this machine could read the key.
     with child.stdin as pipe:
