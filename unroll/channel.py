@@ -149,7 +149,7 @@ def service_config(retries: Retries) -> str:
     """Calls go to each address in turn; those of one message are tried again.
 
     Every method of unroll.v1 may be: none of them changes anything. Streams are resumed by
-    failover.py and tag_failover.py, which know what has been delivered.
+    failover.py and push_failover.py, which know what has been delivered.
     """
     service = pb.DESCRIPTOR.services_by_name["UnrollService"]
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}

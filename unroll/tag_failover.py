@@ -1,9 +1,7 @@
-"""One stream of tags over several calls: as failover.py, for tokens that the caller sends.
+"""One stream of tags over several calls.
 
-A stream whose call broke resumes from its last resume token, or from the start, with what was
-sent after it; answers that the caller has are left out. With words it is known which were
-answered. How many tokens a text has only servers know: from a text on, the stream goes back to
-where it was before that text, unless a server hands it over.
+With words it is known which were answered. How many tokens a text has only servers know: from a
+text on, the stream goes back to where it was before that text, unless a server hands it over.
 """
 
 from __future__ import annotations
@@ -11,39 +9,17 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from unroll.channel import Retries
-from unroll.failover import NO_LAST_MESSAGE, REFUSALS, RESUME_EVERY, is_broken
+from unroll.push_failover import ResumablePushes
 from unroll.replay_buffer import Parts
 from unroll.tag_streams import TagChunk, TagStreamEnd, TagStreamOptions, to_start
-from unroll.types import RequestFailed, ResumePoint, TaggedToken, to_resume_point, to_tagged_token
+from unroll.types import RequestFailed, ResumePoint, TaggedToken, to_tagged_token
 from unroll.v1 import unroll_pb2 as pb
 
 
-@dataclass(eq=False)
-class TagAttempt:
-    """One call. first, skip: the part that it begins with, and the number of its words left out.
-
-    wait_seconds, failures, brought, has_answered: as of failover.Attempt.
-    """
-
-    start: pb.StreamTagStart
-    first: int = 0
-    skip: int = 0
-    wait_seconds: float = 0.0
-    failures: int = 0
-    brought: bool = False
-    has_answered: bool = False
-
-
-class ResumableTagStream:
-    """The calls of one stream of tags. attempt: the one under way or to be made.
-
-    parts: what the caller sends. draw: uniform in 0 … 1.
-
-    Raises ValueError for a number its field cannot hold.
-    """
+class ResumableTagStream(ResumablePushes):
+    """As ResumablePushes, of tags."""
 
     def __init__(
         self,
@@ -53,28 +29,11 @@ class ResumableTagStream:
         parts: Parts,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._model = model
-        self._options = options.copy()
-        self._retries = retries
-        self._parts = parts
-        self._draw = draw
-        self._wants_points = bool(options.get("resume_every"))
-        self._asks_at_end = options.get("resume_at_end", False)
+        super().__init__(to_start, model, options, retries, parts, draw)
         self._allows_inexact = options.get("allow_inexact", False)
-        if retries.attempts > 1:
-            self._options.setdefault("resume_every", RESUME_EVERY)
-        self._first: int | None = None if options.get("resume_token") else 0
-        self._next_position = self._first or 0
         self._labels: list[str] = []  # delivered, from the parts' position on
-        self._shown = -1
-        self._last: ResumePoint | None = None
         self._unknown_symbols = 0
         self._usage: pb.Usage | None = None  # the first reported
-        self._is_accepted = False
-        self.is_over = False
-        self._first_attempt = self.attempt = TagAttempt(to_start(model, self._options))
-
-    # -- what comes ----------------------------------------------------------------------------
 
     def take(self, response: pb.StreamTagResponse) -> TagChunk | None:
         """What is new in a message of the attempt; None for nothing.
@@ -92,14 +51,12 @@ class ResumableTagStream:
         end = None
         if response.handed_over:
             self._take_usage(response.usage)
-            attempt.has_answered = True
             self._resume_after(response)
         elif response.HasField("usage"):
             self._take_usage(response.usage)
-            attempt.has_answered = self.is_over = True
+            self.is_over = True
             end = self._end(response.usage)
-            if self._asks_at_end and not self._wants_points and self._last:
-                points.append(self._last)
+            points += self._points_at_end()
         return TagChunk(tokens, points, end) if tokens or points or end else None
 
     def _take_tokens(self, response: pb.StreamTagResponse) -> list[TaggedToken] | None:
@@ -107,7 +64,7 @@ class ResumableTagStream:
         fresh = []
         for token in response.tokens:
             if self._first is None:
-                self._first = self._next_position = self._parts.position = token.position
+                self._begin_at(token.position)
             if token.position > self._next_position:
                 return None  # one was lost on the way
             if token.position < self._next_position:
@@ -129,28 +86,9 @@ class ResumableTagStream:
             "bundle on servers of one kind, or set allow_inexact to resume all the same",
         )
 
-    def _take_points(self, response: pb.StreamTagResponse) -> list[ResumePoint]:
-        """Notes where to resume; returns the new points if the caller wants them."""
-        fresh = []
-        for message in response.resume_points:
-            point = self._last = to_resume_point(message)
-            if not response.handed_over:
-                self._reach(point)
-            if self._wants_points and point.next_position > self._shown:
-                self._shown = point.next_position
-                fresh.append(point)
-        return fresh
-
-    def _reach(self, point: ResumePoint) -> bool:
-        before = self._parts.position
-        if self._first is None or not self._parts.reach(point.next_position):
-            return False
-        self._from(point, before)
-        return True
-
     def _from(self, point: ResumePoint, before: int) -> None:
         del self._labels[: point.next_position - before]
-        self._options["resume_token"] = point.token
+        super()._from(point, before)
 
     def _take_usage(self, usage: pb.Usage) -> None:
         self._usage = self._usage or usage
@@ -165,46 +103,10 @@ class ResumableTagStream:
             first.time_to_first_token_seconds,
         )
 
-    # -- what is next --------------------------------------------------------------------------
-
-    def end(self) -> None:
-        """The call of the attempt ended with status OK. Raises as fail()."""
-        if not self.is_over:
-            self.fail(NO_LAST_MESSAGE)
-
-    def fail(self, failure: RequestFailed) -> None:
-        """The call of the attempt ended with ``failure``, which is raised if it is final."""
-        attempt = self.attempt
-        if self.is_over:
-            return
-        failures = 1 if attempt.brought else attempt.failures + 1
-        is_another = self._is_accepted and attempt is not self._first_attempt
-        may_resume = (
-            is_broken(failure)
-            or (is_another and failure.code in REFUSALS)
-            or self._retries.waits_for(failure.retry_after_seconds)
-        )
-        if not (may_resume and self._parts.is_whole) or failures >= self._retries.attempts:
-            raise failure
-        wait = max(self._retries.wait(failures, self._draw), failure.retry_after_seconds or 0.0)
-        self._resume(failures, wait)
-
     def _resume_after(self, response: pb.StreamTagResponse) -> None:
-        """The server stops, and says so: another one is called at once."""
-        attempt, before = self.attempt, self._parts.position
+        """As _go_elsewhere(), from where the server says that it has come."""
+        before = self._parts.position
         if self._last and response.resume_points and not self._reach(self._last):
-            self._parts.jump(attempt.first + response.requests_read, self._last.next_position)
+            self._parts.jump(self.attempt.first + response.requests_read, self._last.next_position)
             self._from(self._last, before)
-        failures = 0 if attempt.brought else attempt.failures + 1
-        if not self._parts.is_whole or failures >= max(self._retries.attempts, 2):
-            raise RequestFailed(
-                "UNAVAILABLE",
-                "the server stopped, and what it had not answered is no longer buffered"
-                if failures == 0
-                else f"{failures} servers in a row stopped",
-            )
-        self._resume(failures, 0.0)
-
-    def _resume(self, failures: int, wait: float) -> None:
-        start = to_start(self._model, self._options)
-        self.attempt = TagAttempt(start, self._parts.first, self._parts.skip, wait, failures)
+        self._go_elsewhere()
