@@ -21,6 +21,7 @@ from export.bundles import export_bundle, trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed
 from export.quality import int8_figures, step_speedups
+from export.reports import headline_of, parity_lines
 from training.checkpoint import MODEL_FILE, TrainedModel
 from training.data.packages import DataUnavailable
 
@@ -48,10 +49,7 @@ def main() -> int:
     ) as error:  # fmt: skip
         print(f"{chosen.model}: {error}", file=sys.stderr)
         return 1
-    size = sum(file.bytes for file in bundle.manifest.files.values())
-    print(f"{target}: {size / 1e6:.1f} MB, digest {bundle.digest[:12]}")
-    for graph, deviation in bundle.manifest.export.parity.items():
-        print(f"  {graph}: deviates from PyTorch by at most {deviation:.1e}")
+    print("\n".join([headline_of(bundle), *parity_lines(bundle)]))
     for precision in bundle.manifest.precisions.values():
         for figure in precision.figures:
             print(f"  {figure.name}: {figure.value:.4f} {figure.unit} ({figure.split})")

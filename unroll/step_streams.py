@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from unroll.types import ResumePoint, Watch, to_resume_point
+from unroll.types import ResumePoint, Watch, to_resume_point, to_watch
 from unroll.v1 import unroll_pb2 as pb
 
 # A NumPy array, or whatever else has its dtype, shape and tobytes(); bytes, little-endian; numbers.
@@ -105,7 +105,7 @@ def to_step_start(model: str, options: StepOptions) -> pb.StreamStepStart:
     return pb.StreamStepStart(
         model=model,
         model_version=rest.pop("version", ""),
-        watch=None if watch is None else pb.Watch(**vars(watch)),
+        watch=None if watch is None else to_watch(watch),
         **rest,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from unroll.types import ResumePoint, TaggedToken, Watch, to_resume_point, to_tagged_token
+from unroll.types import ResumePoint, TaggedToken, Watch, to_resume_point, to_tagged_token, to_watch
 from unroll.v1 import unroll_pb2 as pb
 
 # A text, which the server splits into tokens, or tokens already.
@@ -65,7 +65,7 @@ def to_start(model: str, options: TagStreamOptions) -> pb.StreamTagStart:
         model=model,
         model_version=rest.pop("version", ""),
         top_labels=rest.pop("top", 0),
-        watch=None if watch is None else pb.Watch(**vars(watch)),
+        watch=None if watch is None else to_watch(watch),
         **rest,
     )
 

@@ -287,6 +287,11 @@ def normalised(options: GenerateOptions) -> GenerateOptions:
     return cast(GenerateOptions, rest)
 
 
+def to_watch(watch: Watch) -> pb.Watch:
+    """Raises ValueError for a number its field cannot hold."""
+    return pb.Watch(**vars(watch))
+
+
 def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest:
     """options: normalised. Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
@@ -300,7 +305,7 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
     if vector is not None:
         request.vector.CopyFrom(pb.Vector(values=vector))
     if watch is not None:
-        request.watch.CopyFrom(pb.Watch(**vars(watch)))
+        request.watch.CopyFrom(to_watch(watch))
     request.set_state.extend(pb.StateChange(**vars(change)) for change in changes)
     return request
 

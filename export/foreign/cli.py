@@ -22,6 +22,7 @@ from export.foreign.mapping import (
     read_mapping,
 )
 from export.foreign.worker import SECONDS, run_apart
+from export.reports import headline_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +53,7 @@ def _import(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     mapping = _mapping(chosen)
     bundle, lines = import_model(mapping, chosen.models, chosen.time_limit)
-    size = sum(file.bytes for file in bundle.manifest.files.values())
-    print(f"{bundle.folder}: {size / 1e6:.1f} MB, digest {bundle.digest[:12]}")
+    print(headline_of(bundle))
     for line in lines:
         print(f"  {line}")
     return 0

@@ -21,6 +21,7 @@ from export.foreign.torch_models import (
 from export.foreign.vocabularies import read_symbols, tokenizer_of
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed
+from export.reports import headline_of, parity_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,15 +64,13 @@ def _run(chosen: argparse.Namespace, command: str) -> int:
     target = chosen.models / chosen.name / str(chosen.version)
     bundle = export_weights(trained, target, chosen.int8)
     manifest = bundle.manifest
-    size = sum(file.bytes for file in manifest.files.values())
-    print(f"{target}: {size / 1e6:.1f} MB, digest {bundle.digest[:12]}")
+    print(headline_of(bundle))
     recurrent = manifest.model["recurrent"]
     print(
         f"  {recurrent['layers']} layers of {recurrent['cell']}, {recurrent['hidden_size']} units, "
         f"{manifest.model['vocabulary_size']} symbols read as {tokenizer.kind}"
     )
-    for name, deviation in manifest.export.parity.items():
-        print(f"  {name}: deviates from PyTorch by at most {deviation:.1e}")
+    print("\n".join(parity_lines(bundle)))
     for precision in manifest.precisions.values():
         for figure in precision.figures:
             print(f"  {figure.name}, {figure.precision}: {figure.value:.2f} {figure.unit}")
