@@ -121,10 +121,10 @@ class _Nodes:
 
 def _graph() -> onnx.ModelProto:
     nodes = _Nodes()
-    heard = nodes.add("Concat", "context", "frame", axis=1)
+    window = nodes.add("Concat", "context", "frame", axis=1)
     end = nodes.ints(CONTEXT + FRAME)
-    nodes.add("Slice", heard, nodes.ints(FRAME), end, nodes.ints(1), to=("next_context",))
-    wave = nodes.add("Unsqueeze", heard, nodes.ints(1))
+    nodes.add("Slice", window, nodes.ints(FRAME), end, nodes.ints(1), to=("next_context",))
+    wave = nodes.add("Unsqueeze", window, nodes.ints(1))
     padded = nodes.add("Pad", wave, nodes.ints(0, 0, 0, 0, 0, CONTEXT), mode="reflect")
     spectrum = nodes.add("Conv", padded, nodes.weight(2 * _BINS, 1, _WINDOW), strides=[_HOP])
     squared = nodes.add("Mul", spectrum, spectrum)

@@ -142,7 +142,7 @@ class FrameStream:
 class FrameEngine:
     """Steps the streams of one model. Used from one thread; knows time only through ``clock``.
 
-    capacity: rows of a step at most. name: of the model, for what callers are told.
+    capacity: rows of a step at most. name: of the model, for error messages.
     """
 
     batching_delay = 0.0  # frames were gathered before they came here (serving/frame_gatherer.py)

@@ -126,7 +126,7 @@ async def off_loop(size: int, work: Callable[[], Answer]) -> Answer:
 
 
 class _LoopTurn:
-    """What one turn of an event loop has read and told so far: requests that come together are
+    """What one turn of an event loop has done so far: requests that come together are
     many small pieces, and streams' messages wait for all of a turn's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -31,11 +31,11 @@ export class Fork {
     this.enable(false);
   }
 
-  clear() { this.place = undefined; this.ways.hidden = true; show(this.problem); this.#tell(); }
+  clear() { this.place = undefined; this.ways.hidden = true; show(this.problem); this.#report(); }
 
-  enable(isPossible) { this.isPossible = isPossible; this.#tell(); }
+  enable(isPossible) { this.isPossible = isPossible; this.#report(); }
 
-  at(position) { this.place = position; this.#tell(); }
+  at(position) { this.place = position; this.#report(); }
 
   choose(unit, most) {
     this.unit = unit;
@@ -45,10 +45,10 @@ export class Fork {
       this.value.value = most;
       this.shown.value = String(most);
     }
-    this.#tell();
+    this.#report();
   }
 
-  #tell() {
+  #report() {
     this.button.disabled = !(this.isPossible && this.unit);
     if (!this.unit) this.where.textContent = 'Choose a unit above, and a token in the text where the ways part; without one they part at its end.';
     else this.where.textContent = `From ${this.place === undefined ? 'the end of the text' : `after token ${this.place + 1}`}: unit ${this.unit.unit} of ${this.unit.name} is set to this value.`;
@@ -85,7 +85,7 @@ export class Fork {
     } catch (error) {
       if (error.name !== 'AbortError') show(this.problem, refusal(error));
     }
-    this.#tell();
+    this.#report();
   }
 
   /** The resume point after it. */

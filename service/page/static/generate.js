@@ -79,7 +79,7 @@ class Run {
     this.panel?.at();
     this.panel?.running(true);
     this.on.running(true);
-    this.on.told('');
+    this.on.report('');
     let why;
     try {
       const last = await readTokens(request, own.signal, {
@@ -91,7 +91,7 @@ class Run {
           speed.count += tokens.length;
           this.panel?.read(tokens, this.text.tokens.length);
           this.text.append(tokens);
-          this.on.told('');
+          this.on.report('');
         },
       });
       why = `. Ended: ${ENDS[last.finishReason] ?? 'done'}.`;
@@ -103,7 +103,7 @@ class Run {
     this.running = null;
     this.panel?.running(false);
     this.on.running(false);
-    this.on.told(why);
+    this.on.report(why);
   }
 }
 
@@ -124,7 +124,7 @@ export function generateView(model, signal) {
   const run = new Run(model, text, signal, {
     running: (isRunning) => { end.disabled = !isRunning; },
     failed: (error) => show(problem, refusal(error)),
-    told: (why) => { said.textContent = told(run.speed, text.tokens.length) + why; },
+    report: (why) => { said.textContent = summary(run.speed, text.tokens.length) + why; },
   });
   if (model.state?.length) run.panel = new StatePanel(model, text, run, signal);
 
@@ -147,7 +147,7 @@ export function generateView(model, signal) {
   return h('div', { class: 'task' }, form, h('div', { class: 'answers' }, output, run.panel?.element, call.element));
 }
 
-function told({ began, first, last, count, seed }, total) {
+function summary({ began, first, last, count, seed }, total) {
   const rate = count > 1 && last > first ? `, ${Math.round(((count - 1) * 1000) / (last - first)).toLocaleString('en')} a second` : '';
   const wait = first ? `, the first after ${Math.round(first - began)} ms` : '';
   return `${plural(total, 'token')}${rate}${wait}${seed ? `, seed ${seed}` : ''}`;

@@ -53,9 +53,9 @@ export function manyView(model, signal) {
     rate.clear();
     stop.disabled = false;
     const before = await metricsOf(model.name, signal);
-    const told = { tokens: 0, first: [], left: cells.length, running: new Set() };
+    const counts = { tokens: 0, first: [], left: cells.length, running: new Set() };
     // Together, once all are open: browsers open sockets one after the other.
-    const opened = await openAll(cells, asked, told);
+    const opened = await openAll(cells, asked, counts);
     if (!opened) { end(); return; }
     const began = performance.now();
     calls.forEach((call, n) => call.send({ model: model.name, ...input.input(), maxTokens: asked, sampling: { seed: String(n + 1) } }));
@@ -63,18 +63,18 @@ export function manyView(model, signal) {
     const look = async () => {
       const metrics = await metricsOf(model.name, signal);
       const at = performance.now();
-      const tokens = metrics && last.metrics ? made(metrics) - made(last.metrics) : told.tokens - last.tokens;
+      const tokens = metrics && last.metrics ? made(metrics) - made(last.metrics) : counts.tokens - last.tokens;
       rate.add((1000 * tokens) / (at - last.at));
-      rows.add(metrics ? metrics.unroll_active_rows ?? 0 : told.running.size);
-      last = { at, tokens: told.tokens, metrics: metrics ?? last.metrics };
-      tell(told, cells.length, (at - began) / 1000, before, metrics);
-      if (!told.left) end();
+      rows.add(metrics ? metrics.unroll_active_rows ?? 0 : counts.running.size);
+      last = { at, tokens: counts.tokens, metrics: metrics ?? last.metrics };
+      report(counts, cells.length, (at - began) / 1000, before, metrics);
+      if (!counts.left) end();
     };
     timer = setInterval(look, EVERY_MS);
   }
 
   /** Whether all of them are, and nobody has ended them meanwhile. */
-  function openAll(cells, asked, told) {
+  function openAll(cells, asked, counts) {
     return new Promise((resolve) => {
       let count = 0;
       const opened = () => {
@@ -82,24 +82,24 @@ export function manyView(model, signal) {
         if (count === cells.length) resolve(true);
       };
       const failed = () => resolve(false);
-      calls = cells.map((cell, n) => open(cell, n, asked, told, opened, failed));
+      calls = cells.map((cell, n) => open(cell, n, asked, counts, opened, failed));
     });
   }
 
-  function open(cell, n, asked, told, opened, failed) {
+  function open(cell, n, asked, counts, opened, failed) {
     let count = 0;
     return socket('Generate', {
       open: opened,
       message: ({ tokens = [], usage }) => {
-        if (tokens.length) told.running.add(n);
+        if (tokens.length) counts.running.add(n);
         count += tokens.length;
-        told.tokens += tokens.length;
+        counts.tokens += tokens.length;
         cell.firstChild.style.height = `${Math.min(100, (100 * count) / asked)}%`;
-        if (usage?.timeToFirstTokenSeconds) told.first.push(usage.timeToFirstTokenSeconds);
+        if (usage?.timeToFirstTokenSeconds) counts.first.push(usage.timeToFirstTokenSeconds);
       },
       end: (error) => {
-        told.left -= 1;
-        told.running.delete(n);
+        counts.left -= 1;
+        counts.running.delete(n);
         cell.className = error ? 'failed' : 'done';
         if (error) show(problem, refusal(error));
         failed();
@@ -107,9 +107,9 @@ export function manyView(model, signal) {
     });
   }
 
-  function tell(told, streams, seconds, before, metrics) {
-    const first = told.first.toSorted((a, b) => a - b)[told.first.length >> 1];
-    said.textContent = `${plural(streams - told.left, 'stream')} of ${streams} done, ${plural(told.tokens, 'token')} in ${seconds.toFixed(1)} s`
+  function report(counts, streams, seconds, before, metrics) {
+    const first = counts.first.toSorted((a, b) => a - b)[counts.first.length >> 1];
+    said.textContent = `${plural(streams - counts.left, 'stream')} of ${streams} done, ${plural(counts.tokens, 'token')} in ${seconds.toFixed(1)} s`
       + `${first ? `; first token after ${Math.round(1000 * first)} ms (median, as the server reports it)` : ''}.`;
     if (!metrics) {
       server.textContent = 'The server’s metrics are not on this port (--metrics-on-port puts them there): rows and rate are what this page reads.';

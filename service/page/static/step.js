@@ -101,7 +101,7 @@ export function stepView(model, signal) {
   signal.addEventListener('abort', end);
 
   const seconds = (steps) => ((steps * size) / rate).toFixed(2);
-  const tell = () => {
+  const report = () => {
     said.textContent = `${plural(wave.values.length, 'step')}, ${seconds(wave.values.length)} s of audio.`;
     if (threshold === undefined) return;
     show(found, segmentsOf(wave.values, threshold).map(([from, to]) => h('li', {}, `${seconds(from)} to ${seconds(to)} s`)));
@@ -117,9 +117,9 @@ export function stepView(model, signal) {
         const values = outputs[0]?.floats ?? outputs[0]?.doubles ?? [];
         const each = values.length / steps;
         wave.answer(position, Array.from({ length: steps }, (_, n) => values[n * each] ?? 0));
-        tell();
+        report();
       },
-      end: (error) => { if (error) show(problem, refusal(error)); tell(); },
+      end: (error) => { if (error) show(problem, refusal(error)); report(); },
     });
     return frames;
   }

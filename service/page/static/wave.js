@@ -16,20 +16,20 @@ export class Wave {
 
   clear(samples = new Float32Array(0)) {
     this.samples = samples;
-    this.heard = samples.length;
+    this.filled = samples.length;
     this.values = [];
     this.change();
   }
 
-  /** What a microphone heard since. */
+  /** What a microphone recorded since. */
   hear(samples) {
-    if (this.heard + samples.length > this.samples.length) {
+    if (this.filled + samples.length > this.samples.length) {
       const more = new Float32Array(2 * (this.samples.length + samples.length));
-      more.set(this.samples.subarray(0, this.heard));
+      more.set(this.samples.subarray(0, this.filled));
       this.samples = more;
     }
-    this.samples.set(samples, this.heard);
-    this.heard += samples.length;
+    this.samples.set(samples, this.filled);
+    this.filled += samples.length;
     this.change();
   }
 
@@ -44,17 +44,17 @@ export class Wave {
   }
 
   #draw() {
-    const { canvas, rate, heard, samples, values } = this;
+    const { canvas, rate, filled, samples, values } = this;
     const width = canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
     const height = canvas.height = Math.round(HEIGHT * devicePixelRatio);
     const context = canvas.getContext('2d');
     const colour = (name) => `rgb(${rgb(name).slice(0, 3).join(' ')})`;
-    const shown = Math.max(heard, this.least * rate);
+    const shown = Math.max(filled, this.least * rate);
     const each = shown / width;
     context.fillStyle = colour('--wave');
-    for (let x = 0; x < width && x * each < heard; x += 1) {
+    for (let x = 0; x < width && x * each < filled; x += 1) {
       let [low, high] = [0, 0];
-      const to = Math.min(heard, Math.ceil((x + 1) * each));
+      const to = Math.min(filled, Math.ceil((x + 1) * each));
       // Of a long one not every sample is looked at.
       const stride = Math.max(1, Math.floor(each / 64));
       for (let n = Math.floor(x * each); n < to; n += stride) {
