@@ -295,8 +295,7 @@ class ForecasterModel(ServedModel):
 
     @property
     def _bundle(self) -> ServedBundle:
-        card = self.card
-        return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, FORECAST)
+        return ServedBundle.of(self.card, FORECAST)
 
     @property
     def _most_steps(self) -> int:

@@ -14,7 +14,7 @@ from service.serving.generator_input import EncodedInput, GeneratorInput
 from service.serving.inputs import ReadingModel, checked_size, off_loop
 from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream, run_batch
-from service.serving.resume_token import ResumeTokens, ServedBundle
+from service.serving.resume_token import GENERATE, ResumeTokens, ServedBundle
 from service.serving.sampling_params import GenerateParams, GenerateValidator, ScoreParams
 from service.serving.worker import EngineThread
 
@@ -144,9 +144,7 @@ class GeneratorModel(ReadingModel):
 
     async def generate(self, params: GenerateParams) -> OpenStream:
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
-        bundle = ServedBundle(
-            self.card.name, self.card.digest, self.card.precision, self.card.fingerprint
-        )
+        bundle = ServedBundle.of(self.card, GENERATE)
         if params.resume_token is None:
             if params.echo and self.is_conditioned:
                 raise WrongInput(

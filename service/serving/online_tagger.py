@@ -271,8 +271,7 @@ class TagStreams:
 
     @property
     def _bundle(self) -> ServedBundle:
-        card = self.card
-        return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_TAG)
+        return ServedBundle.of(self.card, STREAM_TAG)
 
     def _open(self, params: TagStreamParams, resumed: TagSnapshot | None) -> TagStream:
         watch = watch_of(params.watch, self.card)

@@ -29,6 +29,7 @@ from service.engine.requests import (
     TokenMade,
 )
 from service.failpoints import failpoint
+from service.serving.model_info import ModelCard
 
 _MAGIC = b"URT1"
 _KEY_ID_BYTES = 8
@@ -64,6 +65,10 @@ class ServedBundle:
     precision: str
     fingerprint: str
     method: str = GENERATE
+
+    @classmethod
+    def of(cls, card: ModelCard, method: str) -> ServedBundle:
+        return cls(card.name, card.digest, card.precision, card.fingerprint, method)
 
 
 class ResumeTokens:

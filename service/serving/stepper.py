@@ -363,8 +363,7 @@ class StepperModel(ServedModel):
 
     @property
     def _bundle(self) -> ServedBundle:
-        card = self.card
-        return ServedBundle(card.name, card.digest, card.precision, card.fingerprint, STREAM_STEP)
+        return ServedBundle.of(self.card, STREAM_STEP)
 
     def _open(
         self,
