@@ -111,8 +111,7 @@ class AnswerStream(TokenStream):
         events = self._events
         while events and type(events[0]) is FrameAnswered:
             taken.append(events.popleft())  # type: ignore[arg-type]
-        if taken and self._thread is not None:
-            self._thread.count_message(len(taken))
+        self._count_taken(len(taken))
         return taken
 
 

@@ -19,6 +19,7 @@ from service.engine.requests import (
     SampleFinished,
     Snapshot,
     TokenMade,
+    TokensMade,
 )
 from service.refused_model import RefusedModel
 from service.serving.classifier import Classified
@@ -152,14 +153,25 @@ class TokenEncoder:
     def __init__(self, with_log_probabilities: bool) -> None:
         self._with = with_log_probabilities
 
-    def __call__(self, tokens: Sequence[TokenMade]) -> bytes:
-        parts = []
-        for token in tokens:
-            position, sample = _token_place(token.position, token.sample)
-            probability = _PROBABILITY.pack(0x25, token.log_probability) if self._with else b""
-            body = _token_head(token.token, token.text) + position + probability + sample
-            parts.append(_TOKENS + _varint(len(body)) + body)
+    def __call__(self, made: Sequence[TokenMade | TokensMade]) -> bytes:
+        parts: list[bytes] = []
+        for event in made:
+            if type(event) is TokensMade:
+                pieces, position, sample = event.pieces, event.position, event.sample
+                for token, known in zip(event.tokens, event.log_probabilities, strict=True):
+                    head = _token_head(token, pieces[token])
+                    parts.append(self._token(head, position, known, sample))
+                    position += 1
+            elif type(event) is TokenMade:
+                head = _token_head(event.token, event.text)
+                parts.append(self._token(head, event.position, event.log_probability, event.sample))
         return b"".join(parts)
+
+    def _token(self, head: bytes, position: int, log_probability: float, sample: int) -> bytes:
+        place, last = _token_place(position, sample)
+        probability = _PROBABILITY.pack(0x25, log_probability) if self._with else b""
+        body = head + place + probability + last
+        return _TOKENS + _varint(len(body)) + body
 
 
 def _varint(value: int) -> bytes:

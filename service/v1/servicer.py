@@ -13,7 +13,7 @@ from service.access.identity import CALLER
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, ServiceStopping, WrongInput, without_frames
-from service.engine.requests import TokenMade
+from service.engine.requests import TokenMade, TokensMade
 from service.rpc.call import ServerCall
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.pipeline import CallRequests
@@ -40,7 +40,7 @@ class DirectTokens:
         self._write_now = writer.write_now
         self._encode = encode
 
-    def write(self, tokens: Sequence[TokenMade]) -> None:
+    def write(self, tokens: Sequence[TokenMade | TokensMade]) -> None:
         self._write_now(self._encode(tokens))
 
 
