@@ -162,7 +162,11 @@ class ModelBuilder:
             limit,
             context.dispatcher.deliver,
             lambda: context.on_failure(name),
-            Coalescer(self.config.engine_share, loop_cpu=context.loop_cpu),
+            Coalescer(
+                self.config.engine_share,
+                self.config.message_wait_seconds,
+                loop_cpu=context.loop_cpu,
+            ),
             call_soon=context.dispatcher.loop.call_soon,
         )
         self.threads.append(thread)
