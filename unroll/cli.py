@@ -369,6 +369,12 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--log-probabilities", action="store_true", help="log-probability of each token"
     )
+    command.add_argument(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="use of the server's prefix cache (default: on)",
+    )
     _add_failover(command)
     sampling = command.add_argument_group("sampling (defaults: the model's)")
     for name, flag in FLAGS.items():

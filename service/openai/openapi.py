@@ -93,6 +93,7 @@ def _request() -> Schema:
         "tokens_per_message": _WHOLE,
         "resume_every": _WHOLE,
         "resume_at_end": _FLAG,
+        "no_cache": _FLAG,
     }
     nullable = {
         name: {"anyOf": [schema, {"type": "null"}]} if schema else {}
@@ -145,7 +146,14 @@ def _schemas() -> dict[str, Schema]:
         },
         optional={"resume_token": _OCTETS, "next_position": _WHOLE},
     )
-    usage = _object({"prompt_tokens": _WHOLE, "completion_tokens": _WHOLE, "total_tokens": _WHOLE})
+    usage = _object(
+        {
+            "prompt_tokens": _WHOLE,
+            "completion_tokens": _WHOLE,
+            "total_tokens": _WHOLE,
+            "prompt_tokens_details": _object({"cached_tokens": _WHOLE}),
+        }
+    )
     model = _object(
         required={
             "id": _TEXT,
