@@ -10,6 +10,9 @@
     unroll forecast --model monthly sales.csv --time month --horizon 12
     unroll vad speech.wav --model vad
     unroll score --model g2p --source unrolled "AH N R OW L D"
+    unroll score --model prose "To be, or not to " --choice be --choice bee
+    unroll next --model prose "To be, or not to b"
+    unroll embed --model prose "To be, or not to be"
     unroll models [NAME]
     unroll load NAME
     unroll top [--once]
@@ -176,6 +179,31 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("--model", required=True, help="name of the model")
     command.add_argument("--source", help="source sequence of the texts")
     _add_vector(command, "vector of the texts")
+    command.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="continuation of the texts to score instead of them; repeatable, the likeliest first",
+    )
+    _add_texts(command)
+
+    command = add("next", commands.next_tokens, "likeliest next tokens after texts")
+    command.add_argument("--model", required=True, help="name of the model")
+    command.add_argument("--source", help="source sequence that the texts answer")
+    _add_vector(command, "vector that the texts answer")
+    _add_number(command, "--top", 5, "tokens printed per text, 1 to 20")
+    _add_texts(command)
+
+    command = add("embed", commands.embed, "vectors of texts: the state that reading them leaves")
+    command.add_argument("--model", required=True, help="name of the model")
+    command.add_argument(
+        "--tensors",
+        type=_names,
+        default=[],
+        metavar="NAME,NAME,…",
+        help="tensors of the state (default: hidden state of the last layer)",
+    )
     _add_texts(command)
 
     command = add("models", commands.models, "served models")

@@ -117,15 +117,25 @@ def unread_bytes(params: GenerateParams, card: ModelCard) -> int:
 
 @dataclass(frozen=True)
 class ScoreParams:
-    """A text, and the source or the vector that it is the answer to, where there is one."""
+    """A text, and the source or the vector that it is the answer to, where there is one.
+
+    choices: ways to go on. top_next: how many of the likeliest next tokens are answered.
+    """
 
     text: str
     source: str | None = None
     vector: Sequence[float] | None = None
+    choices: tuple[str, ...] = ()
+    top_next: int = 0
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it asks for what follows the text, not for the text."""
+        return bool(self.choices or self.top_next)
 
     @property
     def characters(self) -> int:
-        return len(self.text) + len(self.source or "")
+        return len(self.text) + len(self.source or "") + sum(map(len, self.choices))
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
