@@ -206,7 +206,7 @@ def _schemas() -> dict[str, Schema]:
         "index": _WHOLE,
         "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, _OCTETS]},
     }
-    embeddings = {
+    embeddings: dict[str, Schema] = {
         "object": {"const": "list"},
         "data": {"type": "array", "items": _object(embedding)},
         "model": _TEXT,
