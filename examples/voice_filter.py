@@ -69,7 +69,8 @@ def speaker_windows(samples: Array) -> Array:
 def speaker_of(embeddings: Array) -> Array:
     """(256,) float32 of length 1: the mean direction of what that network gives, a row a window."""
     mean = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).mean(axis=0)
-    return (mean / np.linalg.norm(mean)).astype(np.float32)
+    found: Array = (mean / np.linalg.norm(mean)).astype(np.float32)
+    return found
 
 
 class Filter:
@@ -113,4 +114,5 @@ class Filter:
         part = np.fft.irfft(np.sqrt(power) * np.exp(1j * np.angle(spectrum)), _SIZE)[:_WINDOW]
         moved = np.concatenate((self._sound[HOP:], np.zeros(HOP, np.float32)))
         self._sound = moved + (part * self._window).astype(np.float32)
-        return self._sound[:HOP] / self._weight
+        newest: Array = self._sound[:HOP] / self._weight
+        return newest
