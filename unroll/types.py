@@ -140,6 +140,8 @@ class GenerateOptions(SamplingKeywords, total=False):
 
     State: watch, for values of it beside each token; set_state, with a resume_token, for values to
     change before the stream goes on.
+
+    no_cache: neither look the input up in the server's prefix cache nor keep its states there.
     """
 
     prompt: str | None
@@ -162,6 +164,7 @@ class GenerateOptions(SamplingKeywords, total=False):
     version: str
     watch: Watch | None
     set_state: Sequence[StateChange]
+    no_cache: bool
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ class Answer:
 
     reason: ``end``, ``stop`` or ``length``; ``handed_over`` where the server stops and the stream
     could go on elsewhere, only without failover. After a failover, output_tokens are those of all
-    calls; unknown_symbols and times are the first that a server reported.
+    calls; unknown_symbols, times and cached_tokens are the first that a server reported.
+    cached_tokens: of the input, that a prefix cache knew.
     """
 
     reason: str
@@ -197,6 +201,7 @@ class Answer:
     unknown_symbols: int
     queue_seconds: float
     time_to_first_token_seconds: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -245,11 +250,56 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class ScoredText:
-    """log_probability: sum over the tokens that have one, natural logarithm."""
+class ScoredChoice:
+    """One way to go on; natural logarithms, of all its tokens together and in the mean.
+
+    probability: that it is this one, if it is one of the item's choices.
+    """
 
     tokens: list[Token]
     log_probability: float
+    log_probability_per_token: float
+    probability: float
+
+    @property
+    def text(self) -> str:
+        """The texts of its tokens, joined."""
+        return "".join(token.text for token in self.tokens)
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """log_probability: sum over the tokens that have one, natural logarithm.
+
+    choices: what was asked for of what may follow the text, of which there are no tokens then.
+    """
+
+    tokens: list[Token]
+    log_probability: float
+    unknown_symbols: int
+    choices: list[ScoredChoice] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The place of the likeliest choice. Raises ValueError where there is none."""
+        return max(range(len(self.choices)), key=lambda n: self.choices[n].log_probability)
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """log_probability: natural logarithm."""
+
+    id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """values: of Euclidean length 1."""
+
+    values: list[float]
+    input_tokens: int
     unknown_symbols: int
 
 
@@ -330,9 +380,15 @@ def score_request(
     texts: Sequence[str],
     sources: Sequence[str],
     vectors: Sequence[Sequence[float]],
+    choices: Sequence[str] | Sequence[Sequence[str]] = (),
+    top_next: int = 0,
 ) -> pb.ScoreRequest:
-    """sources, vectors: one for each text, or none at all."""
-    items = [pb.ScoreItem(text=text) for text in texts]
+    """sources, vectors: one for each text, or none at all. choices: of each text, or of all."""
+    items = [pb.ScoreItem(text=text, top_next_tokens=top_next) for text in texts]
+    if choices:
+        own = [choices] * len(items) if isinstance(choices[0], str) else choices
+        for item, some in zip(items, own, strict=True):
+            item.choices.extend(some)
     if sources:
         for item, source in zip(items, sources, strict=True):
             item.source = source
@@ -412,13 +468,42 @@ def _to_answer(response: pb.GenerateResponse) -> Answer:
         usage.unknown_symbols,
         usage.queue_seconds,
         usage.time_to_first_token_seconds,
+        usage.cached_tokens,
     )
 
 
 def to_scores(response: pb.ScoreResponse) -> list[ScoredText]:
     return [
-        ScoredText([to_token(t) for t in row.tokens], row.log_probability, row.unknown_symbols)
+        ScoredText(
+            [to_token(t) for t in row.tokens],
+            row.log_probability,
+            row.unknown_symbols,
+            [_to_choice(choice) for choice in row.choices],
+        )
         for row in response.scores
+    ]
+
+
+def _to_choice(choice: pb.ScoredChoice) -> ScoredChoice:
+    return ScoredChoice(
+        [to_token(token) for token in choice.tokens],
+        choice.log_probability,
+        choice.log_probability_per_token,
+        choice.probability,
+    )
+
+
+def to_next_tokens(response: pb.ScoreResponse) -> list[list[NextToken]]:
+    return [
+        [NextToken(token.id, token.text, token.log_probability) for token in row.next_tokens]
+        for row in response.scores
+    ]
+
+
+def to_embeddings(response: pb.EmbedResponse) -> list[Embedding]:
+    return [
+        Embedding(list(row.values), row.input_tokens, row.unknown_symbols)
+        for row in response.embeddings
     ]
 
 

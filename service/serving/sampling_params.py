@@ -69,7 +69,8 @@ class GenerateParams:
     """One of prompt, source, vector, resume_token prefills the model; the others are None.
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
-    watch: None for nothing of the state. set_state: of a resumed stream.
+    watch: None for nothing of the state. set_state: of a resumed stream. no_cache: as
+    GenerateRequest has it.
     """
 
     prompt: str | None
@@ -91,6 +92,7 @@ class GenerateParams:
     subject: str = ""
     watch: WatchParams | None = None
     set_state: tuple[StateChange, ...] = ()
+    no_cache: bool = False
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -115,15 +117,25 @@ def unread_bytes(params: GenerateParams, card: ModelCard) -> int:
 
 @dataclass(frozen=True)
 class ScoreParams:
-    """A text, and the source or the vector that it is the answer to, where there is one."""
+    """A text, and the source or the vector that it is the answer to, where there is one.
+
+    choices: ways to go on. top_next: how many of the likeliest next tokens are answered.
+    """
 
     text: str
     source: str | None = None
     vector: Sequence[float] | None = None
+    choices: tuple[str, ...] = ()
+    top_next: int = 0
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it asks for what follows the text, not for the text."""
+        return bool(self.choices or self.top_next)
 
     @property
     def characters(self) -> int:
-        return len(self.text) + len(self.source or "")
+        return len(self.text) + len(self.source or "") + sum(map(len, self.choices))
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -179,6 +191,7 @@ class GenerateValidator:
             beam=params.beam,
             checkpoints=params.checkpoints,
             watch=watch_of(params.watch, self.card),
+            no_cache=params.no_cache,
         )
 
     def resumed(
@@ -217,6 +230,7 @@ class GenerateValidator:
             checkpoints=params.checkpoints,
             resumed=with_changes(snapshot, params.set_state, self.card),
             watch=watch_of(params.watch, self.card),
+            no_cache=params.no_cache,
         )
 
     def _further(self, params: int | None, snapshot: Snapshot) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from service.engine.errors import WrongInput
 from service.serving.model_info import ModelCard
+
+if TYPE_CHECKING:
+    from service.serving.embedder import Embedder
 
 
 class ServedModel:
@@ -22,3 +26,11 @@ class ServedModel:
     def calls(self) -> str:
         """The calls that it answers, for a caller who tried another one."""
         return "ModelInfer"
+
+    @property
+    def embedder(self) -> Embedder:
+        """Raises WrongInput for a model that does not embed texts."""
+        raise WrongInput(
+            f"model {self.card.name!r} does not embed: that takes one that reads texts and carries "
+            f"a state, as Model.embeds says; call {self.calls}"
+        )

@@ -44,6 +44,11 @@ def watchable(card: ModelCard) -> dict[str, int]:
     }
 
 
+def state_bytes(card: ModelCard) -> int:
+    """Of a whole state, with what is read and never changed."""
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in card.state)
+
+
 def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
     """Raises WrongInput for a tensor or a unit that there is not."""
     if params is None:
@@ -53,11 +58,20 @@ def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
     tensors = params.tensors or hidden or tuple(sizes)
     if not tensors:
         raise WrongInput(f"model {card.name!r} has no state to watch; leave watch")
-    if len(set(tensors)) < len(tensors):
-        raise WrongInput("watch.tensors has a name twice; send each once")
-    _check_units("watch.units", params.units, min(_size(sizes, name, card) for name in tensors))
+    tensors = checked_tensors("watch.tensors", tensors, card)
+    _check_units("watch.units", params.units, min(sizes[name] for name in tensors))
     units = np.array(params.units, np.int64) if params.units else slice(None)
     return Watch(tensors, units)
+
+
+def checked_tensors(where: str, tensors: Sequence[str], card: ModelCard) -> tuple[str, ...]:
+    """Raises WrongInput for one that there is not, and for one that comes twice."""
+    if len(set(tensors)) < len(tensors):
+        raise WrongInput(f"{where} has a name twice; send each once")
+    sizes = watchable(card)
+    for name in tensors:
+        _size(sizes, name, card)
+    return tuple(tensors)
 
 
 def watch_bytes(watch: Watch | None, card: ModelCard) -> int:

@@ -22,6 +22,7 @@ from service.engine.requests import (
 )
 from service.refused_model import RefusedModel
 from service.serving.classifier import Classified
+from service.serving.embedder import Embedded
 from service.serving.fill_mask import FilledBlank
 from service.serving.forecaster import (
     CovariateParams,
@@ -84,6 +85,7 @@ def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
         subject=subject,
         watch=to_watch(request),
         set_state=to_changes(request.set_state),
+        no_cache=request.no_cache,
     )
 
 
@@ -203,6 +205,7 @@ def _usage(finished: Finished, unknown_symbols: int) -> pb.Usage:
         unknown_symbols=unknown_symbols,
         queue_seconds=finished.queue_seconds,
         time_to_first_token_seconds=finished.first_token_seconds,
+        cached_tokens=finished.cached_tokens,
     )
 
 
@@ -331,6 +334,8 @@ def to_score_params(request: pb.ScoreRequest) -> list[ScoreParams]:
             item.text,
             item.source or None,
             tuple(item.vector.values) if item.HasField("vector") else None,
+            tuple(item.choices),
+            item.top_next_tokens,
         )
         for item in request.items
     ]
@@ -344,7 +349,30 @@ def _score(row: ScoredText) -> pb.Score:
     score = pb.Score(unknown_symbols=row.unknown_symbols, log_probability=row.log_probability)
     for position, scored in enumerate(row.tokens):
         _add_scored(score.tokens, position, scored)
+    for choice in row.choices:
+        message = score.choices.add(
+            log_probability=choice.log_probability,
+            log_probability_per_token=choice.log_probability_per_token,
+            probability=choice.probability,
+        )
+        for position, scored in enumerate(choice.tokens):
+            _add_scored(message.tokens, position, scored)
+    for number, text, log_probability in row.next_tokens:
+        score.next_tokens.add(id=number, text=text, log_probability=log_probability)
     return score
+
+
+def from_embedded(rows: Sequence[Embedded]) -> pb.EmbedResponse:
+    return pb.EmbedResponse(
+        embeddings=[
+            pb.Embedding(
+                values=row.values.tolist(),
+                input_tokens=row.input_tokens,
+                unknown_symbols=row.unknown_symbols,
+            )
+            for row in rows
+        ]
+    )
 
 
 def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
@@ -362,6 +390,7 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         labels=card.labels,
         vector_fields=card.vector_fields,
         streams_tags=card.streams_tags,
+        embeds=card.embeds,
         limits=card.limits,
         digest=card.digest,
         provider=card.provider,

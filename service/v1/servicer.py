@@ -18,6 +18,7 @@ from service.rpc.call import ServerCall
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.pipeline import CallRequests
 from service.rpc.writer import MessageWriter
+from service.serving import continuations
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.forecaster import ForecasterModel, ForecastParams
@@ -26,6 +27,8 @@ from service.serving.inputs import off_loop
 from service.serving.online_tagger import TagStream
 from service.serving.registry import ModelRegistry
 from service.serving.sampling_params import GenerateParams, unread_bytes
+from service.serving.served_model import ServedModel
+from service.serving.state_access import state_bytes
 from service.serving.stepper import StepperModel, StepStream
 from service.serving.tagger import TaggerModel
 from service.v1 import converters, step_converters
@@ -218,10 +221,24 @@ class UnrollServicer:
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             all_params = converters.to_score_params(request)
-            with self.budget.reserve(ANSWERS, score_bytes(request)):
-                rows = await call.model.score(all_params)
+            card = call.model.card
+            size = score_bytes(request, state_bytes(card), len(card.vocabulary))
+            with self.budget.reserve(ANSWERS, size):
+                rows = await continuations.score(call.model, all_params)
                 return await off_loop(
-                    sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)
+                    sum(row.size for row in rows), lambda: converters.from_scored(rows)
+                )
+
+    async def Embed(self, request: pb.EmbedRequest, context: ServerCall) -> pb.EmbedResponse:
+        with self.registry.call_of_part(
+            ServedModel, lambda model: model.embedder, request.model, request.model_version
+        ) as call:
+            call.inferences = len(request.texts)
+            size = call.model.answer_bytes(len(request.texts), request.tensors)
+            with self.budget.reserve(ANSWERS, size):
+                rows = await call.model.embed(request.texts, request.tensors)
+                return await off_loop(
+                    sum(len(row.values) for row in rows), lambda: converters.from_embedded(rows)
                 )
 
     async def ListModels(

@@ -302,7 +302,7 @@ class AnswerEncoder:
 def _before_values_of(port: FramePort) -> bytes:
     """A Tensor of one step, in a result, as far as its raw bytes."""
     head = pb.Tensor(name=port.name, data_type=_TYPES[port.dtype], shape=(1, *port.shape))
-    tensor = head.SerializeToString() + _RAW + _varint(port.row_bytes)
+    tensor: bytes = head.SerializeToString() + _RAW + _varint(port.row_bytes)
     return _TENSOR + _varint(len(tensor) + port.row_bytes) + tensor
 
 

@@ -254,7 +254,7 @@ class WordProbability(_message.Message):
     def __init__(self, word: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state")
+    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state", "no_cache")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +276,7 @@ class GenerateRequest(_message.Message):
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
     SET_STATE_FIELD_NUMBER: _ClassVar[int]
+    NO_CACHE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     prompt: str
@@ -297,7 +298,8 @@ class GenerateRequest(_message.Message):
     allow_inexact: bool
     watch: Watch
     set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
+    no_cache: bool
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ..., no_cache: bool = ...) -> None: ...
 
 class Watch(_message.Message):
     __slots__ = ("tensors", "units")
@@ -443,18 +445,20 @@ class TopToken(_message.Message):
     def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., log_probability: _Optional[float] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("input_tokens", "output_tokens", "unknown_symbols", "queue_seconds", "time_to_first_token_seconds")
+    __slots__ = ("input_tokens", "output_tokens", "unknown_symbols", "queue_seconds", "time_to_first_token_seconds", "cached_tokens")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     TIME_TO_FIRST_TOKEN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     output_tokens: int
     unknown_symbols: int
     queue_seconds: float
     time_to_first_token_seconds: float
-    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., unknown_symbols: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., time_to_first_token_seconds: _Optional[float] = ...) -> None: ...
+    cached_tokens: int
+    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., unknown_symbols: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., time_to_first_token_seconds: _Optional[float] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("model", "model_version", "items")
@@ -467,14 +471,18 @@ class ScoreRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ...) -> None: ...
 
 class ScoreItem(_message.Message):
-    __slots__ = ("text", "source", "vector")
+    __slots__ = ("text", "source", "vector", "choices", "top_next_tokens")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    TOP_NEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text: str
     source: str
     vector: Vector
-    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+    choices: _containers.RepeatedScalarFieldContainer[str]
+    top_next_tokens: int
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., choices: _Optional[_Iterable[str]] = ..., top_next_tokens: _Optional[int] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores",)
@@ -483,14 +491,58 @@ class ScoreResponse(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ...) -> None: ...
 
 class Score(_message.Message):
-    __slots__ = ("tokens", "log_probability", "unknown_symbols")
+    __slots__ = ("tokens", "log_probability", "unknown_symbols", "choices", "next_tokens")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[Token]
     log_probability: float
     unknown_symbols: int
-    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
+    choices: _containers.RepeatedCompositeFieldContainer[ScoredChoice]
+    next_tokens: _containers.RepeatedCompositeFieldContainer[TopToken]
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ScoredChoice, _Mapping]]] = ..., next_tokens: _Optional[_Iterable[_Union[TopToken, _Mapping]]] = ...) -> None: ...
+
+class ScoredChoice(_message.Message):
+    __slots__ = ("tokens", "log_probability", "log_probability_per_token", "probability")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    log_probability: float
+    log_probability_per_token: float
+    probability: float
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., log_probability_per_token: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("model", "model_version", "texts", "tensors")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    tensors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("embeddings",)
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ...) -> None: ...
+
+class Embedding(_message.Message):
+    __slots__ = ("values", "input_tokens", "unknown_symbols")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    input_tokens: int
+    unknown_symbols: int
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., input_tokens: _Optional[int] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
 class ForecastRequest(_message.Message):
     __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency", "resume_token", "allow_inexact", "resume_every")
@@ -714,7 +766,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "embeds")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -743,6 +795,7 @@ class Model(_message.Message):
     FORECASTER_FIELD_NUMBER: _ClassVar[int]
     STEPPER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: Task
@@ -764,7 +817,8 @@ class Model(_message.Message):
     forecaster: Forecaster
     stepper: Stepper
     state: _containers.RepeatedCompositeFieldContainer[StateTensor]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ...) -> None: ...
+    embeds: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., embeds: bool = ...) -> None: ...
 
 class StateTensor(_message.Message):
     __slots__ = ("name", "units")
