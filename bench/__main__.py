@@ -34,6 +34,7 @@ from bench.loops import StepGraph, open_steps
 from bench.machine import this_machine
 from bench.memory import measure_memory
 from bench.predicting import measure_predict
+from bench.prefixes import measure_prefixes
 from bench.report import write_report
 from bench.servers import Missing, Server, start_peer, start_service
 from bench.settings import PARTS, PEER_STREAMS, Settings, quick
@@ -101,6 +102,9 @@ class Run:
     def joining(self) -> Any:
         manifest = self.bundle.manifest
         return tuple(measure_joining(s, manifest, self.settings) for s in self.services())
+
+    def prefixes(self) -> Any:
+        return measure_prefixes(self.graphs, self.settings)
 
     def predict(self) -> Any:
         classifier = read_bundle(self.settings.classifier)

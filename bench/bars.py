@@ -78,6 +78,11 @@ def _first_token_steps(findings: Findings) -> float | None:
     return joined.first_token_steps if joined else None
 
 
+def _cached_first_token_steps(findings: Findings) -> float | None:
+    joined = findings.joined("fp32")
+    return joined.cached_first_token_steps if joined else None
+
+
 def _p99_ratio(findings: Findings) -> float | None:
     joined = findings.joined("fp32")
     return joined.p99_ratio if joined else None
@@ -167,6 +172,10 @@ BARS = (
         lambda f: f.words.food_share if f.words else None, at_most=True),
     Bar("time to first token beside 63 streams, in decode steps", 4, 2,
         _first_token_steps, at_most=True),
+    Bar("time to first token of a cached prompt beside 63 streams, in decode steps", 2, None,
+        _cached_first_token_steps, at_most=True),
+    Bar("processor time of a prompt that the prefix cache does not know / without one", 2, None,
+        Findings.miss_cost, at_most=True, unit=" % more"),
     Bar("p99 inter-token time while 8,000 characters join / without", 2, 1.3,
         _p99_ratio, at_most=True),
     Bar("tokens/s at 1,024 streams / at the best number, fp32", 0.9, 1,

@@ -16,7 +16,8 @@ from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from unroll.v1 import unroll_pb2 as pb
 
 SERVICE = "/" + pb.DESCRIPTOR.services_by_name["UnrollService"].full_name
-_SAYS_TOKENS_PER_MESSAGE = "tokens_per_message" in pb.GenerateRequest.DESCRIPTOR.fields_by_name
+_FIELDS = pb.GenerateRequest.DESCRIPTOR.fields_by_name
+_SAYS_TOKENS_PER_MESSAGE, _SAYS_NO_CACHE = "tokens_per_message" in _FIELDS, "no_cache" in _FIELDS
 
 
 @dataclass
@@ -82,11 +83,19 @@ class Caller:
 
 
 def make_request(
-    model: str, seed: int, tokens: int, prompt: str = PROMPT, one_a_message: bool = False
+    model: str,
+    seed: int,
+    tokens: int,
+    prompt: str = PROMPT,
+    one_a_message: bool = False,
+    no_cache: bool = True,
 ) -> pb.GenerateRequest:
-    """one_a_message: one token a message, where the contract lets a caller choose."""
+    """one_a_message: one token a message, where the contract lets a caller choose. no_cache: all of
+    the prompt is read, though every stream has the same one."""
     sampling = pb.Sampling(temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed)
     request = pb.GenerateRequest(model=model, prompt=prompt, max_tokens=tokens, sampling=sampling)
+    if no_cache and _SAYS_NO_CACHE:
+        request.no_cache = True
     if one_a_message and _SAYS_TOKENS_PER_MESSAGE:
         request.tokens_per_message = 1
     return request

@@ -101,6 +101,7 @@ def infer_stream(bundle: Bundle, streams: int, tokens: int) -> StreamLoad:
             request.parameters[name].int64_param = number
         for name, share in (("temperature", TEMPERATURE), ("top_p", TOP_P)):
             request.parameters[name].double_param = share
+        request.parameters["no_cache"].bool_param = True
         requests.append(request.SerializeToString())
 
     def count(messages: Sequence[bytes]) -> int:
@@ -130,7 +131,7 @@ def events(bundle: Bundle, streams: int, tokens: int) -> EventLoad:
     """As stream, of OpenAI's completions."""
     fields = {
         "model": bundle.manifest.name, "prompt": PROMPT, "max_tokens": tokens, "stream": True,
-        "temperature": TEMPERATURE, "top_p": TOP_P, "tokens_per_message": 1,
+        "temperature": TEMPERATURE, "top_p": TOP_P, "tokens_per_message": 1, "no_cache": True,
     }  # fmt: skip
     bodies = [json.dumps({**fields, "seed": seed}).encode() for seed in range(streams)]
 

@@ -11,6 +11,7 @@ from bench.joining import Joining
 from bench.kernels import Kernels
 from bench.memory import Memory
 from bench.predicting import PredictRow
+from bench.prefixes import PrefixRow
 from bench.starting import Starts
 from bench.streams import StreamRow, single
 from bench.words import Words
@@ -28,6 +29,7 @@ class Findings:
     words: Words | None = None
     streams: tuple[StreamRow, ...] = ()
     joining: tuple[Joining, ...] = ()
+    prefixes: tuple[PrefixRow, ...] = ()
     predict: tuple[PredictRow, ...] = ()
     doors: Doors | None = None
     workers: Workers | None = None
@@ -91,6 +93,11 @@ class Findings:
     def word_ratio(self, words: int, ways: Sequence[str]) -> float | None:
         """A step's time against its products' at so many words, the worst of these ways."""
         return self.words.worst(words, *ways) if self.words else None
+
+    def miss_cost(self) -> float | None:
+        """What looking a prompt up in vain adds to reading it, in per cent, of the worst
+        precision."""
+        return max((100 * row.miss_cost for row in self.prefixes), default=None)
 
     def joined(self, precision: str) -> Joining | None:
         return next((j for j in self.joining if j.what == f"unroll {precision}"), None)

@@ -6,7 +6,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -16,8 +16,9 @@ from bench.medians import Seconds, p50_p99
 from bench.servers import Server
 from bench.settings import PROMPT, Settings
 from bundle.manifest import Manifest
+from unroll.v1 import unroll_pb2 as pb
 
-_LONG_PROMPT_CHARACTERS = 8000
+_LONG_PROMPT_CHARACTERS, _CACHED_PROMPT_CHARACTERS = 8000, 2000
 _JOINER_TOKENS = 4
 # Long enough that joins do not meet, and no multiple of a step.
 _BETWEEN_JOINS_SECONDS = 0.117
@@ -30,6 +31,7 @@ class Joining:
     """running: streams beside the newcomer. step_ms: the median inter-token time of the
     running streams, which is a decode step. Times to first token are medians of the joins;
     percentiles are of the running streams' tokens, with and without a long prompt joining.
+    cached_first_token_ms: of a prompt whose state is in the prefix cache.
     """
 
     what: str
@@ -41,6 +43,12 @@ class Joining:
     inter_token_ms_p99_without: float
     inter_token_ms_p99_with: float
     tokens_per_message: float
+    cached_prompt_characters: int = 0
+    cached_first_token_ms: float = 0.0
+
+    @property
+    def cached_first_token_steps(self) -> float:
+        return self.cached_first_token_ms / self.step_ms
 
     @property
     def first_token_steps(self) -> float:
@@ -56,17 +64,32 @@ def measure_joining(server: Server, manifest: Manifest, settings: Settings) -> J
 
 
 async def _measure(server: Server, manifest: Manifest, settings: Settings) -> Joining:
-    """Short prompts beside streams as they are by default; a long one beside streams of one
-    token a message, since tokens that share a message hide the time between them."""
-    long_prompt = _long_prompt(min(_LONG_PROMPT_CHARACTERS, manifest.limits["input_tokens"]))
-    total = settings.joins + settings.long_joins
-    with tqdm(total=total, desc=f"joining {server.what}", unit="join") as bar:
+    """Short prompts, and one that is cached, beside streams as they are by default; a long one
+    beside streams of one token a message, since tokens that share a message hide the time between
+    them."""
+    long_prompt, cached_prompt = (
+        _long_prompt(min(characters, manifest.limits["input_tokens"]))
+        for characters in (_LONG_PROMPT_CHARACTERS, _CACHED_PROMPT_CHARACTERS)
+    )
+    joins = settings.joins
+    with tqdm(
+        total=2 * joins + settings.long_joins, desc=f"joining {server.what}", unit="join"
+    ) as bar:
         async with Caller(server.target) as caller:
-            short = await _phase(caller, manifest, settings, False, [PROMPT] * settings.joins, bar)
+            short = await _phase(caller, manifest, settings, False, [PROMPT] * joins, bar)
+            await caller.read(make_request(manifest.name, 0, 1, cached_prompt, no_cache=False))
+            cached = await _phase(
+                caller, manifest, settings, False, [cached_prompt] * joins, bar, no_cache=False
+            )
             long = await _phase(
                 caller, manifest, settings, True, [long_prompt] * settings.long_joins, bar
             )
-    return _summary(server.what, settings, len(long_prompt), short, long)
+    found = _summary(server.what, settings, len(long_prompt), short, long)
+    return replace(
+        found,
+        cached_prompt_characters=len(cached_prompt),
+        cached_first_token_ms=_first_token_ms(cached),
+    )
 
 
 @dataclass(frozen=True)
@@ -84,6 +107,7 @@ async def _phase(
     one_a_message: bool,
     prompts: Sequence[str],
     bar: tqdm,
+    no_cache: bool = True,
 ) -> _Phase:
     phase = _Phase([], [])
     pause = settings.steady_seconds if one_a_message else _BETWEEN_JOINS_SECONDS
@@ -94,7 +118,10 @@ async def _phase(
         ]
         await _until_all_run(phase.readings, settings.running)
         for prompt in prompts:
-            phase.joined.append(await _join(caller, manifest, prompt, pause, bar))
+            request = make_request(
+                manifest.name, 0, _JOINER_TOKENS, prompt, one_a_message=True, no_cache=no_cache
+            )
+            phase.joined.append(await _join(caller, request, pause, bar))
         for task in running:
             task.cancel()
     return phase
@@ -127,12 +154,11 @@ class _Joined:
 
 
 async def _join(
-    caller: Caller, manifest: Manifest, prompt: str, steady_seconds: float, bar: tqdm
+    caller: Caller, request: pb.GenerateRequest, steady_seconds: float, bar: tqdm
 ) -> _Joined:
     quiet = time.perf_counter()
     await asyncio.sleep(steady_seconds)
     sent = time.perf_counter()
-    request = make_request(manifest.name, 0, _JOINER_TOKENS, prompt, one_a_message=True)
     reading = await caller.read(request)
     bar.update()
     # The leaving of the joiner before is over by now: half of the quiet time is left out.
@@ -154,13 +180,17 @@ def _summary(
         what,
         settings.running,
         step,
-        1e3 * statistics.median(joined.first_token_seconds for joined in short.joined),
+        _first_token_ms(short),
         characters,
-        1e3 * statistics.median(joined.first_token_seconds for joined in long.joined),
+        _first_token_ms(long),
         without,
         during,
         statistics.mean(count for stream in beside_short for _, count in stream),
     )
+
+
+def _first_token_ms(phase: _Phase) -> float:
+    return 1e3 * statistics.median(joined.first_token_seconds for joined in phase.joined)
 
 
 def _waits(arrivals: Sequence[Sequence[tuple[float, int]]], windows: Sequence[Window]) -> Seconds:

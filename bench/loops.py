@@ -14,6 +14,7 @@ from bench.settings import PROMPT, TEMPERATURE, TOP_P
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
 from service.engine.decode import GenerateEngine
+from service.engine.prefixes import Prefixes
 from service.engine.requests import Event, GenerateRequest, Sampling, Sink
 from service.engine.slots import Slots, StateStore
 from service.engine.step_engine import GenerationModel, Runner
@@ -77,7 +78,7 @@ def open_steps(bundle: Bundle, device: str = "cpu") -> list[StepGraph]:
     return [open_step(bundle, precision, device) for precision in ("fp32", *beside)]
 
 
-def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
+def open_engine(graph: StepGraph, rows: int, prefixes: Prefixes | None = None) -> GenerateEngine:
     """The engine as service/serving/model_factory.py wires it, metrics included."""
     manifest, output = graph.bundle.manifest, graph.bundle.tokenizers["output"]
     ids = range(len(output.vocabulary))
@@ -86,7 +87,14 @@ def open_engine(graph: StepGraph, rows: int) -> GenerateEngine:
     registry = Metrics(CollectorRegistry())
     metrics = GenerateMetrics(registry, manifest.name, ModelStatistics(), rows)
     runner, state_rows = graph.runner(rows)
-    engine = GenerateEngine(model, runner, rows, time.monotonic, metrics, rows=state_rows)
+    return GenerateEngine(
+        model, runner, rows, time.monotonic, metrics, rows=state_rows, prefixes=prefixes
+    )
+
+
+def running_engine(graph: StepGraph, rows: int) -> GenerateEngine:
+    """One with a stream in each row."""
+    engine = open_engine(graph, rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
     for seed in range(rows):
         sampling = Sampling.of(seed, temperature=TEMPERATURE, top_p=TOP_P)
@@ -109,7 +117,7 @@ class EngineLoop:
 
     def __init__(self, graph: StepGraph, rows: int) -> None:
         self.rows = rows
-        self._engine = open_engine(graph, rows)
+        self._engine = running_engine(graph, rows)
         for _ in range(_WARM_STEPS):
             if len(self._engine.step()) == rows:
                 return

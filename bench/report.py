@@ -17,6 +17,7 @@ from bench.medians import Round, Spread
 from bench.memory import Memory
 from bench.peers.echo import MESSAGES
 from bench.predicting import SENTENCE_WORDS, PredictRow
+from bench.prefixes import PrefixRow
 from bench.settings import PEER_STREAMS, Settings
 from bench.starting import Starts
 from bench.streams import StreamRow
@@ -36,6 +37,8 @@ def write_report(
         parts.append(_words(findings.words))
     if findings.joining:
         parts.append(_joining(findings.joining))
+    if findings.prefixes:
+        parts.append(_prefixes(findings.prefixes))
     if findings.memory or findings.start:
         parts.append(_memory(findings))
     if findings.predict:
@@ -167,24 +170,51 @@ def _words(words: Words) -> str:
 def _joining(found: Sequence[Joining]) -> str:
     header = (
         "server", "streams running", "decode step, ms", "first token of a newcomer, ms",
-        "in steps", "first token of the long prompt, ms", "p99 inter-token without, ms",
-        "with, ms", "tokens a message",
+        "in steps", "of a cached prompt, ms", "in steps", "of the long prompt, ms",
+        "p99 inter-token without, ms", "with, ms", "tokens a message",
     )  # fmt: skip
     rows = (
         (
             j.what, str(j.running), f"{j.step_ms:.2f}", f"{j.first_token_ms:.1f}",
-            f"{j.first_token_steps:.2f}", f"{j.long_first_token_ms:.0f}",
+            f"{j.first_token_steps:.2f}", f"{j.cached_first_token_ms:.1f}",
+            f"{j.cached_first_token_steps:.2f}", f"{j.long_first_token_ms:.0f}",
             f"{j.inter_token_ms_p99_without:.2f}", f"{j.inter_token_ms_p99_with:.2f}",
             f"{j.tokens_per_message:.2f}",
         )
         for j in found
     )  # fmt: skip
-    characters = found[0].long_prompt_characters
+    characters, cached = found[0].long_prompt_characters, found[0].cached_prompt_characters
     note = (
-        "A newcomer has a 32-character prompt. The last columns are of the streams that run while "
-        f"a prompt of {characters:,} characters joins, from its sending to its first token."
+        f"A newcomer has a 32-character prompt, or one of {cached:,} that the prefix cache knows; "
+        "everywhere else in this run prompts are read as a whole. The last columns are of the "
+        f"streams that run while a prompt of {characters:,} characters joins, from its sending to "
+        "its first token."
     )
     return f"## Joining running streams\n\n{_table(header, rows)}\n\n{note}"
+
+
+def _prefixes(rows: Sequence[PrefixRow]) -> str:
+    header = (
+        "precision", "prompt, tokens", "prefill without a cache, µs a token", "with one, a miss",
+        "cost of a miss", "first token of a hit, ms", "in a step alone",
+    )  # fmt: skip
+    table = _table(
+        header,
+        (
+            (
+                row.precision, f"{row.tokens:,}", f"{row.without_us:.2f}", f"{row.miss_us:.2f}",
+                f"{100 * row.miss_cost:+.1f} %", f"{row.hit_ms:.2f}", f"{row.hit_steps:.2f}",
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
+    note = (
+        "The engine without network, on one thread, prompts of random symbols. Processor time of "
+        "reading a prompt that nobody has sent before, by an engine without and one with a prefix "
+        "cache, taking turns; then the time from the arrival of a prompt that the cache knows to "
+        "its first token, and that as steps of one row."
+    )
+    return f"## Cached prompts\n\n{table}\n\n{note}"
 
 
 def _memory(findings: Findings) -> str:

@@ -10,8 +10,8 @@ TEMPERATURE = 0.8
 TOP_P = 0.95
 
 PARTS = (
-    "kernels", "words", "streams", "joining", "predict", "doors", "workers", "frames", "memory",
-    "start",
+    "kernels", "words", "streams", "joining", "prefixes", "predict", "doors", "workers", "frames",
+    "memory", "start",
 )  # fmt: skip
 
 # Rounds of this many streams and more take so long that three must do.
@@ -32,7 +32,8 @@ class Settings:
     loop_rows: batch sizes of the loops; product_rows: of the matrix product.
     word_sizes: words and units of generators with random weights.
     running: streams that run while another joins. joins, long_joins: of a short and a long prompt.
-    steady_seconds: between two joins of a long prompt.
+    steady_seconds: between two joins of a long prompt. prefix_tokens: of prompts that are looked
+    up in the prefix cache.
     clients, texts: callers at once, and texts a request. predict_seconds: of one round.
     idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
     starts: of the service with each front end.
@@ -61,6 +62,7 @@ class Settings:
     joins: int = 21
     long_joins: int = 2
     steady_seconds: float = 1.5
+    prefix_tokens: int = 2000
     clients: tuple[int, ...] = (1, 64)
     texts: tuple[int, ...] = (1, 32)
     predict_seconds: float = 1.5
@@ -95,6 +97,7 @@ def quick(settings: Settings) -> Settings:
         joins=2,
         long_joins=1,
         steady_seconds=0.1,
+        prefix_tokens=300,
         clients=(1, 3),
         predict_seconds=0.1,
         idle_streams=3,

@@ -52,6 +52,7 @@ from service.serving.coalescing import clock_of_this_thread
 from service.serving.model_factory import ServerContext
 from service.serving.model_manager import ModelControl
 from service.serving.output_stream import Dispatcher
+from service.serving.prefix_cache import PrefixCache
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
 from service.serving.sequences import Sequences
@@ -82,7 +83,12 @@ class App:
         self.is_ready = False
         self._front_end_pid: Callable[[], int | None] = lambda: None
         limit = memory_limit()
-        self.budget = MemoryBudget(config.memory_budget_bytes or limit // 4)
+        budget = config.memory_budget_bytes or limit // 4
+        most = config.prefix_cache_bytes
+        self.prefixes = PrefixCache(
+            budget // 4 if most < 0 else most, self.metrics.prefix_evictions.inc
+        )
+        self.budget = MemoryBudget(budget, self.prefixes)
         self.overload = OverloadManager(
             limit,
             config.overload_share,
@@ -117,6 +123,7 @@ class App:
         self.metrics.sequences.set_function(lambda: len(self.sequences))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
+        self.metrics.watch_prefixes(self.prefixes)
         self.http = self._make_http()
         for assembled in begun:
             assembled.start()
@@ -270,6 +277,7 @@ class App:
             self._failed,
             self.budget,
             build_model,
+            self.prefixes,
         )
         repository = Repository(
             config.models,
@@ -323,7 +331,9 @@ class App:
         self.services.report_health(name, is_served, self._all_healthy)
 
     def _shrink_buffers(self, are_small: bool) -> None:
-        """What streams may leave unread shrinks, or is as before."""
+        """What streams may leave unread shrinks, or is as before; what is cached goes."""
+        if are_small:
+            self.prefixes.shrink(0)
         self.control.shrink_buffers(are_small)
 
     def _held_bytes(self) -> int:

@@ -129,6 +129,18 @@ class Config:
         "quarter of the memory limit)",
         least=0,
     )
+    prefix_cache_bytes: int = _setting(
+        -1,
+        "prefix cache of all models: states after prompts and their beginnings, encoded sources, "
+        "bytes (-1 = a quarter of the memory budget, 0 = off)",
+        least=-1,
+    )
+    prefix_cache_scope: str = _setting(
+        "auto",
+        "prefixes that a request finds: those of its own caller, everybody's (shared), or auto "
+        "(caller where callers have names, which tokens give)",
+        among=("auto", "caller", "shared"),
+    )
     overload_share: float = _setting(
         0.85,
         "share of the memory limit from which new streams are refused; at a third and two "
@@ -222,6 +234,11 @@ class Config:
         _check_origins(self.cors_origins)
         split_precision(self.precision)
         self._check_security()
+
+    @property
+    def knows_callers(self) -> bool:
+        """Whether calls come with a name, which tokens alone give."""
+        return self.auth_tokens is not None
 
     def _check_security(self) -> None:
         if bool(self.tls_certificate) != bool(self.tls_key):

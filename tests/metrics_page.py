@@ -23,6 +23,7 @@ from service.observability.metrics import Metrics
 from service.process.overload import OverloadManager
 from service.refused_model import RefusedModel
 from service.serving.model_version import ServedVersion
+from service.serving.prefix_cache import PrefixCache
 from service.serving.statistics import ModelStatistics
 from service.serving.worker import EngineThread
 from service.workers.merging import MergedMetrics
@@ -50,6 +51,8 @@ COMPARE = {
     "unroll_tokens_total": "vLLM `vllm:prompt_tokens_total`, `vllm:generation_tokens_total`",
     "unroll_request_input_tokens": "vLLM `vllm:request_prompt_tokens`",
     "unroll_request_output_tokens": "vLLM `vllm:request_generation_tokens`",
+    "unroll_prefix_cache_lookups_total": "vLLM `vllm:prefix_cache_queries_total`, there in tokens",
+    "unroll_prefix_cache_tokens_total": "vLLM `vllm:prefix_cache_hits_total`",
     "unroll_streams_finished_total": "vLLM `vllm:request_success_total`",
     "unroll_active_rows": "vLLM `vllm:num_requests_running`",
     "unroll_row_capacity": "with `unroll_active_rows`: vLLM `vllm:kv_cache_usage_perc`",
@@ -88,6 +91,10 @@ UNITS = {
     "unroll_engine_tokens_per_message": "tokens",
     "unroll_tokens_total": "tokens",
     "unroll_primed_tokens_total": "tokens",
+    "unroll_prefix_cache_lookups_total": "inputs",
+    "unroll_prefix_cache_tokens_total": "tokens",
+    "unroll_prefix_cache_states": "states",
+    "unroll_prefix_cache_evictions_total": "states",
     "unroll_streams_finished_total": "streams",
     "unroll_streams_resumed_total": "streams",
     "unroll_paused_streams": "streams",
@@ -163,6 +170,7 @@ def reported_everything() -> Metrics:
     steps.tokens_followed(1, 0.0)
     steps.stepped(1, 0, 1, 0.0, 0.0)
     steps.answered(0.0, 0.0)
+    steps.prefix_found(1)
     steps.finished(FinishReason.END, 1, 1)
     steps.idle()
     frames = FrameMetrics(metrics, "letters", statistics, 8)
@@ -179,6 +187,7 @@ def reported_everything() -> Metrics:
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)
     served = type("Model", (), {"card": model})()
     metrics.watch_memory(MemoryBudget(1), OverloadManager(1, 1.0, int, bool, int, float))
+    metrics.watch_prefixes(PrefixCache(1))
     metrics.served.show([ServedVersion(served, statistics, [thread])])
     workers = WorkerMetrics(MergedMetrics(CollectorRegistry(), metrics.registry), metrics.registry)
     for gauge in (workers.up, workers.requests, workers.memory):

@@ -49,11 +49,14 @@ exit codes:
   141  the reader of standard output left
 """
 _FAILED, _UNUSABLE = 1, 2
+# Options of numbers between commas, of which the first may be below 0.
+_OF_NUMBERS = ("--vector", "--values")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line."""
-    chosen = _parser(os.environ).parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    chosen = _parser(os.environ).parse_args(_with_minus(typed))
     try:
         code = _run(chosen)
         sys.stdout.flush()
@@ -72,6 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has left; what is still to be flushed goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _with_minus(typed: Sequence[str]) -> list[str]:
+    """``typed`` with ``--vector -1,2`` as ``--vector=-1,2``: argparse takes a minus for another
+    option, unless one number stands alone."""
+    joined: list[str] = []
+    for text in typed:
+        is_below_zero = text[:1] == "-" and text[1:2] in tuple(".0123456789")
+        if is_below_zero and joined and joined[-1] in _OF_NUMBERS:
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
 
 
 def _fail(message: str, code: int) -> int:
@@ -380,6 +396,12 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--echo", action="store_true", help="prompt before its continuation")
     command.add_argument(
         "--log-probabilities", action="store_true", help="log-probability of each token"
+    )
+    command.add_argument(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="use of the server's prefix cache (default: on)",
     )
     _add_failover(command)
     sampling = command.add_argument_group("sampling (defaults: the model's)")

@@ -191,6 +191,7 @@ def _options(chosen: argparse.Namespace) -> GenerateOptions:
         "samples": chosen.samples,
         "log_probabilities": chosen.log_probabilities,
         "echo": chosen.echo,
+        "no_cache": not chosen.cache,
     }
     sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
     options |= sampling

@@ -49,7 +49,7 @@ _CLOSED = "Channel closed"  # by our own caller
 # Options of the request that a resumed stream repeats; all others are in its token.
 _RESUME_OPTIONS = (
     "allow_inexact", "top_log_probabilities", "tokens_per_message", "resume_every",
-    "resume_at_end", "version", "watch",
+    "resume_at_end", "version", "watch", "no_cache",
 )  # fmt: skip
 
 NO_LAST_MESSAGE = RequestFailed("UNAVAILABLE", "the stream ended without its last message")
@@ -294,6 +294,7 @@ class ResumableStream:
             usage.unknown_symbols,
             usage.queue_seconds,
             usage.time_to_first_token_seconds,
+            usage.cached_tokens,
         )
 
     def end(self, attempt: Attempt) -> None:

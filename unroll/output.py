@@ -267,8 +267,9 @@ def print_stream(
 def _end_of(answer: Answer, seed: int | None) -> str:
     first = 1000 * answer.time_to_first_token_seconds
     unknown = answer.unknown_symbols
+    cached = f" ({answer.cached_tokens} cached)" if answer.cached_tokens else ""
     return (
-        f"[{answer.reason}; {answer.input_tokens} tokens in, {answer.output_tokens} out, "
+        f"[{answer.reason}; {answer.input_tokens} tokens in{cached}, {answer.output_tokens} out, "
         f"first after {first:.1f} ms, seed {seed}]"
     ) + (f"\n[{unknown} symbols unknown to the model]" if unknown else "")
 

@@ -140,6 +140,8 @@ class GenerateOptions(SamplingKeywords, total=False):
 
     State: watch, for values of it beside each token; set_state, with a resume_token, for values to
     change before the stream goes on.
+
+    no_cache: neither look the input up in the server's prefix cache nor keep its states there.
     """
 
     prompt: str | None
@@ -162,6 +164,7 @@ class GenerateOptions(SamplingKeywords, total=False):
     version: str
     watch: Watch | None
     set_state: Sequence[StateChange]
+    no_cache: bool
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ class Answer:
 
     reason: ``end``, ``stop`` or ``length``; ``handed_over`` where the server stops and the stream
     could go on elsewhere, only without failover. After a failover, output_tokens are those of all
-    calls; unknown_symbols and times are the first that a server reported.
+    calls; unknown_symbols, times and cached_tokens are the first that a server reported.
+    cached_tokens: of the input, that a prefix cache knew.
     """
 
     reason: str
@@ -197,6 +201,7 @@ class Answer:
     unknown_symbols: int
     queue_seconds: float
     time_to_first_token_seconds: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -468,6 +473,7 @@ def _to_answer(response: pb.GenerateResponse) -> Answer:
         usage.unknown_symbols,
         usage.queue_seconds,
         usage.time_to_first_token_seconds,
+        usage.cached_tokens,
     )
 
 

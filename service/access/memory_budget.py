@@ -8,13 +8,13 @@ anew beside those that calls still use.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Protocol, Self
 
 from service.engine.errors import Overloaded
 from service.engine.shares import SHARE
 
-KINDS = ("requests", "answers", "sequences", "words", "models", "frames")
-REQUESTS, ANSWERS, SEQUENCES, WORDS, MODELS, FRAMES = KINDS
+KINDS = ("requests", "answers", "sequences", "words", "models", "frames", "prefixes")
+REQUESTS, ANSWERS, SEQUENCES, WORDS, MODELS, FRAMES, PREFIXES = KINDS
 
 RETRY_AFTER_SECONDS = 1.0
 # A caller may hold at most so many times what is left: alone three quarters of all, beside
@@ -23,16 +23,31 @@ RETRY_AFTER_SECONDS = 1.0
 _CALLER_FACTOR = 3
 
 
-class MemoryBudget:
-    """limit: bytes. For the event loop alone."""
+class Spare(Protocol):
+    """What fills what callers leave, and gives way to them."""
 
-    def __init__(self, limit: int) -> None:
+    @property
+    def used(self) -> int:
+        """Bytes."""
+
+    def shrink(self, limit: int) -> None:
+        """Keep at most so many bytes now."""
+
+
+class MemoryBudget:
+    """limit: bytes. prefixes: a cache that takes of them what callers' data does not. For the event
+    loop alone."""
+
+    def __init__(self, limit: int, prefixes: Spare | None = None) -> None:
         self.limit = limit
+        self._prefixes = prefixes
         self.used = 0
         self._used_by_kind = dict.fromkeys(KINDS, 0)
         self._used_by_caller: dict[str, int] = {}
 
     def used_of(self, kind: str) -> int:
+        if kind == PREFIXES:
+            return self._prefixes.used if self._prefixes else 0
         return self._used_by_kind[kind]
 
     def check(self, kind: str, size: int) -> None:
@@ -40,6 +55,8 @@ class MemoryBudget:
         held = self._used_by_caller.get(SHARE.get().caller, 0)
         left = self.limit - self.used
         if size <= left and held + size <= _CALLER_FACTOR * left:
+            if self._prefixes is not None and self._prefixes.used > left - size:
+                self._prefixes.shrink(left - size)
             return
         raise Overloaded(
             f"{kind} would take {size} bytes more; your calls hold {held} and all calls "

@@ -15,6 +15,8 @@ from service.engine.finiteness import broken_rows
 from service.engine.logits_processor import LogitsProcessor
 from service.engine.open_work import Ahead
 from service.engine.prefill import PrefillBudget
+from service.engine.prefix_tree import ID_BYTES, path_of
+from service.engine.prefixes import BETWEEN_TOKENS, LEAST_TOKENS, Prefixes, PrefixLookup
 from service.engine.requests import (
     LIKELIEST,
     Beam,
@@ -85,9 +87,14 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         observer: Observer,
         prefill_budget: PrefillBudget | None = None,
         rows: StateStore | None = None,
+        prefixes: Prefixes | None = None,
     ) -> None:
+        """prefixes: of prompts and sources; None to read each as a whole."""
         super().__init__(model, runner, capacity, clock, observer, prefill_budget, rows)
         self._throughput = Throughput()
+        self.prefixes = prefixes
+        if prefixes is not None:
+            self.scheduler.on_begin = self._look_up
 
     def warm_prefill(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Prefill batches of these (prompts, tokens) once; the cost of each is learned too."""
@@ -242,6 +249,41 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         if any(self._where(stream, request) is None for stream in unfinished):
             return []
         return [self._checkpoint(stream) for stream in unfinished]
+
+    # -- prefixes ------------------------------------------------------------------------------
+
+    def _look_up(self, stream: DecodeSequence) -> None:
+        """What was read before of a stream's input need not be read again.
+
+        Only now: others that came with it may have read it while it waited. The samples of one
+        request share what the first of them finds.
+        """
+        prompt, progress = stream.prompt, stream.progress
+        prefixes, whole = self.prefixes, self.model.reads_source
+        assert prefixes is not None, "it is asked where there are some"
+        is_short = len(prompt.tokens) < (1 if whole else LEAST_TOKENS)
+        if is_short or prompt.lookup or prompt.state is not None or progress.request.no_cache:
+            return
+        caller, path = progress.share.caller, path_of(prompt.tokens)
+        found = prefixes.find(caller, path, whole)
+        prompt.lookup = PrefixLookup(caller, path, found.count)
+        if found.state is not None:
+            prompt.state = found.state
+            prompt.prefilled = prompt.cached = progress.cached_tokens = found.count
+        if not whole and found.shared - found.count >= LEAST_TOKENS:
+            prompt.cut = found.shared
+        self.observer.prefix_found(found.count)
+
+    def _keep_prefix(self, prompt: Prompt, lookup: PrefixLookup) -> None:
+        """At its end, where other prompts went on otherwise, and now and then between."""
+        read, state = prompt.prefilled, prompt.state
+        is_a_place = not prompt.left or read == prompt.cut
+        least = LEAST_TOKENS if is_a_place else BETWEEN_TOKENS
+        if not (self.model.reads_source or read - lookup.kept >= least):
+            return
+        if self.prefixes is not None and state is not None:
+            self.prefixes.keep(lookup.caller, lookup.path[: read * ID_BYTES], state)
+            lookup.kept = read
 
     # -- one step ------------------------------------------------------------------------------
 

@@ -142,6 +142,7 @@ class GenerateRequest:
     come beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
     arrived: when it came, on the engine's clock in seconds. watch: of the state, beside each token.
+    no_cache: neither look up nor keep what it reads.
     """
 
     tokens: tuple[Any, ...]
@@ -157,6 +158,7 @@ class GenerateRequest:
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     resumed: Snapshot | None = None
     watch: Watch | None = None
+    no_cache: bool = False
 
     @property
     def streams(self) -> int:
@@ -188,6 +190,7 @@ class NextTokenRequest:
     max_tokens: ClassVar[int] = 1  # it holds its row for one step
     checkpoints: ClassVar[ResumePolicy] = NO_CHECKPOINTS
     resumed: ClassVar[None] = None
+    no_cache: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -398,6 +401,7 @@ class Finished:
     reason: of the stream that ended last. output_tokens: of all its streams together.
     queue_seconds: from arrival to the start of prefill.
     first_token_seconds: from arrival to the first token; zero when none was made.
+    cached_tokens: of the input, that a prefix cache knew.
     """
 
     reason: FinishReason
@@ -405,6 +409,7 @@ class Finished:
     output_tokens: int
     queue_seconds: float
     first_token_seconds: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)

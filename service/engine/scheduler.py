@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Generic, Never, Self, TypeVar
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from service.engine.fair_queue import TURN, CallerQueue, Exchange, turn_of
 from service.engine.prefill import PrefillCost
+from service.engine.prefixes import PrefixLookup
 from service.engine.requests import State
 from service.engine.shares import NOBODY, Share
 
@@ -60,17 +61,27 @@ class Prompt:
     """What prefills one or more streams.
 
     tokens: ids, or steps of a series, to be read by the prefill graph. state: after the ones read
-    so far. unserved: streams that have not yet begun from it.
+    so far. unserved: streams that have not yet begun from it. cached: tokens that a prefix cache
+    knew. lookup: what is to be kept in it; None for nothing. cut: a place, in tokens, where the
+    state is wanted, so no chunk goes beyond it; 0 for none.
     """
 
     tokens: Sequence[Any] | NDArray[Any]
     unserved: int = 1
     prefilled: int = 0
     state: State | None = None
+    cached: int = 0
+    lookup: PrefixLookup | None = None
+    cut: int = 0
 
     @property
     def left(self) -> int:
         return len(self.tokens) - self.prefilled
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that one chunk may hold."""
+        return (self.cut if self.cut > self.prefilled else len(self.tokens)) - self.prefilled
 
 
 @dataclass(eq=False, slots=True)
@@ -135,6 +146,7 @@ class Plan(Generic[Stream]):
 
 class Scheduler(Generic[Stream]):
     """capacity: rows. A stream whose prompt is being prefilled has a row set aside for it.
+    on_begin: called with each new stream when it gets one, before its prompt is cut into chunks.
 
     Before each step: preemptions(), then preempt() for each of them; schedule(), then prefilled()
     and admit() for what it says.
@@ -144,6 +156,7 @@ class Scheduler(Generic[Stream]):
         self.capacity = capacity
         self.policy = policy
         self.cost = PrefillCost()
+        self.on_begin: Callable[[Stream], None] = _nothing
         self.begun: dict[Stream, None] = {}
         self.rows: list[Stream] = []
         self.paused: set[Stream] = set()
@@ -315,6 +328,7 @@ class Scheduler(Generic[Stream]):
         stream = caller.first
         if stream.phase is Phase.WAITING:
             begins.append(stream)
+            self.on_begin(stream)
         self._wait_no_more(stream)
         stream.phase = Phase.BEGUN
         stream.since = caller.served = self._now
@@ -370,7 +384,7 @@ class Scheduler(Generic[Stream]):
             while count > 1 and self._whole_seconds(prompts[:count]) > seconds:
                 count -= 1
             return [PrefillChunk(prompt, prompt.left) for prompt in prompts[:count]]
-        left = [prompt.left for prompt in prompts]
+        left = [prompt.ahead for prompt in prompts]
         best, found = (1, _LEAST_TOKENS), 0
         for count, length in self._shapes(len(prompts), seconds):
             length = min(length, self.policy.chunk_tokens)
@@ -378,7 +392,7 @@ class Scheduler(Generic[Stream]):
             if found < _ENOUGH * read or read == sum(left):
                 best, found = (count, length), read
         count, length = best
-        return [PrefillChunk(p, min(length, p.left)) for p in prompts[:count]]
+        return [PrefillChunk(p, min(length, p.ahead)) for p in prompts[:count]]
 
     def _shapes(self, count: int, seconds: float) -> Iterator[tuple[int, int]]:
         """Batches of up to ``count`` prompts that are read in time, small ones first: for each
@@ -476,6 +490,10 @@ class Scheduler(Generic[Stream]):
 
 def _priority(stream: ScheduledSequence) -> int:
     return -stream.share.priority
+
+
+def _nothing(_: object) -> None:
+    """Nobody is to know."""
 
 
 _NOBODY: Sequence[Never] = ()

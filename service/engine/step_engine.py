@@ -16,6 +16,7 @@ from bundle.manifest import StateTensor
 from service.engine.errors import RequestError
 from service.engine.finiteness import not_finite
 from service.engine.prefill import PrefillBudget
+from service.engine.prefixes import PrefixLookup
 from service.engine.requests import (
     NO_CHECKPOINTS,
     Checkpoint,
@@ -35,6 +36,7 @@ from service.engine.scheduler import (
     Plan,
     PrefillChunk,
     PrefillPolicy,
+    Prompt,
     ScheduledSequence,
     Scheduler,
 )
@@ -91,6 +93,9 @@ class Observer(Protocol):
     def not_finite(self) -> None:
         """A request failed since the model computed NaN or infinity for it."""
 
+    def prefix_found(self, tokens: int) -> None:
+        """A prompt was looked up in the prefix cache, which knew so many of its tokens."""
+
     def idle(self) -> None:
         """Nothing runs or waits any more."""
 
@@ -132,7 +137,7 @@ class RequestState(Generic[Stream, Request]):
     arrived: when it came. started: when prefill began. prefilled: when its first stream
     got a row. All on the engine's clock, in seconds; computing: on its time in steps.
     queue_seconds, compute_seconds: of what has been answered, whole once its last event is put.
-    streams: once it has arrived at its engine.
+    streams: once it has arrived at its engine. cached_tokens: of its input, that were not read.
     """
 
     request: Request
@@ -143,6 +148,7 @@ class RequestState(Generic[Stream, Request]):
     checkpoints: ResumePolicy = NO_CHECKPOINTS
     is_resumed: bool = False
     output_tokens: int = 0
+    cached_tokens: int = 0
     started: float | None = None
     prefilled: float | None = None
     first_token: float | None = None
@@ -256,6 +262,10 @@ class StepEngine(Generic[Stream, Request]):
 
     def _measured(self, seconds: float) -> None:
         """A step took so long."""
+
+    def _keep_prefix(self, prompt: Prompt, lookup: PrefixLookup) -> None:
+        """A prompt that was looked up in a prefix cache is read up to somewhere."""
+        raise NotImplementedError
 
     # -- from the thread: resume, cancel, fail -------------------------------------------------
 
@@ -372,6 +382,8 @@ class StepEngine(Generic[Stream, Request]):
         for chunk, state in zip(chunks, states, strict=True):
             chunk.prompt.state = state
             self.scheduler.prefilled(chunk)
+            if chunk.prompt.lookup is not None:
+                self._keep_prefix(chunk.prompt, chunk.prompt.lookup)
         seconds = self.clock() - started
         self.scheduler.cost.observe(len(chunks), max(chunk.count for chunk in chunks), seconds)
         return seconds
@@ -461,6 +473,7 @@ class StepEngine(Generic[Stream, Request]):
                 progress.output_tokens,
                 self._waited(progress),
                 first - progress.arrived if first and progress.output_tokens else 0.0,
+                progress.cached_tokens,
             )
         )
         self._report(progress, reason)

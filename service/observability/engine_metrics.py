@@ -42,6 +42,9 @@ class GenerateMetrics:
         self._decode = metrics.decode_seconds.labels(model)
         self._prefill = metrics.prefill_seconds.labels(model)
         self._prefilled = metrics.prefill_tokens.labels(model)
+        self._prefix_hits = metrics.prefix_lookups.labels(model, "hit")
+        self._prefix_misses = metrics.prefix_lookups.labels(model, "miss")
+        self._prefix_tokens = metrics.prefix_tokens.labels(model)
         metrics.batch_capacity.labels(model, "step").set(capacity)
 
     def stepped(
@@ -104,6 +107,13 @@ class GenerateMetrics:
 
     def not_finite(self) -> None:
         self._not_finite.inc()
+
+    def prefix_found(self, tokens: int) -> None:
+        if tokens:
+            self._prefix_hits.inc()
+            self._prefix_tokens.inc(tokens)
+        else:
+            self._prefix_misses.inc()
 
     def finished(self, reason: FinishReason, input_tokens: int, output_tokens: int) -> None:
         self._finished[reason].inc()

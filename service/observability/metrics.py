@@ -38,6 +38,7 @@ from service.observability.prom_types import CountedHistogram, InfoGauge, ReadCo
 from service.process.overload import OverloadManager
 from service.refused_model import RefusedModel
 from service.serving.model_info import ModelCard
+from service.serving.prefix_cache import PrefixCache
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Streams live long, of tags for ever.
@@ -257,6 +258,17 @@ class Metrics:
             "Prompt and source tokens read by prefill.",
             "model",
         )
+        self.prefix_lookups = self._counter(
+            "unroll_prefix_cache_lookups_total",
+            "Prompts and sources looked up in the prefix cache: hit where it knew some of one.",
+            "model",
+            "outcome",
+        )
+        self.prefix_tokens = self._counter(
+            "unroll_prefix_cache_tokens_total",
+            "Prompt and source tokens that prefill did not read: the prefix cache knew them.",
+            "model",
+        )
 
     def _add_models(self) -> None:
         self._models = self._facts(
@@ -379,11 +391,24 @@ class Metrics:
         self.budget_bytes = self._gauge(
             "unroll_memory_budget_used_bytes",
             "Bytes that callers' data takes, by kind: requests, answers, sequences, words, frames, "
-            "models.",
+            "models; and prefixes, which give way to the others.",
             "kind",
         )
         self.budget_limit = self._gauge(
             "unroll_memory_budget_bytes", "Bytes that callers' data may take together."
+        )
+        self.prefix_bytes = self._gauge(
+            "unroll_prefix_cache_bytes", "Bytes that the prefix cache takes."
+        )
+        self.prefix_limit = self._gauge(
+            "unroll_prefix_cache_limit_bytes", "Bytes that the prefix cache may take; 0 where off."
+        )
+        self.prefix_states = self._gauge(
+            "unroll_prefix_cache_states", "States and encoded sources in the prefix cache."
+        )
+        self.prefix_evictions = self._counter(
+            "unroll_prefix_cache_evictions_total",
+            "States that the prefix cache dropped, the least recently used first.",
         )
         self.overload_stage = self._gauge(
             "unroll_overload_stage",
@@ -396,6 +421,12 @@ class Metrics:
         for kind in KINDS:
             self.budget_bytes.labels(kind).set_function(partial(budget.used_of, kind))
         self.overload_stage.set_function(lambda: overload.stage)
+
+    def watch_prefixes(self, cache: PrefixCache) -> None:
+        """Read it at each scrape from now on."""
+        self.prefix_limit.set(cache.limit)
+        self.prefix_bytes.set_function(lambda: cache.used)
+        self.prefix_states.set_function(lambda: cache.states)
 
     def _facts(self, name: str, text: str, *labels: str) -> InfoGauge:
         return InfoGauge(self._gauge(name, text, *labels))

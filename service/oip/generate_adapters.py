@@ -21,7 +21,7 @@ from service.serving.sampling_params import GenerateParams, SamplingParams
 _LISTS = ("allowed_tokens", "banned_tokens")
 _KNOWN = (
     *(parameter.name for parameter in SAMPLING_PARAMETERS), *_LISTS, "max_tokens", "min_tokens",
-    "seed", "stop", "logit_bias", "tokens_per_message",
+    "seed", "stop", "logit_bias", "tokens_per_message", "no_cache",
 )  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class GenerationSettings:
     min_tokens: int
     stop: tuple[str, ...]
     tokens_per_message: int
+    no_cache: bool
 
 
 class GenerateAdapter(ModelAdapter):
@@ -76,6 +77,7 @@ class GenerateAdapter(ModelAdapter):
             parameters.whole("min_tokens") or 0,
             _stops(parameters),
             parameters.whole("tokens_per_message") or 1,
+            parameters.flag("no_cache"),
         )
 
     def _most_tokens(self, parameters: InferParameters) -> int:
@@ -121,6 +123,7 @@ class GenerateAdapter(ModelAdapter):
             stop=settings.stop,
             min_tokens=settings.min_tokens,
             tokens_per_message=settings.tokens_per_message,
+            no_cache=settings.no_cache,
         )
         return await self.model.generate(params)
 

@@ -113,14 +113,16 @@ class Usage:
     """Tokens of all prompts' calls together."""
 
     def __init__(self) -> None:
-        self._prompt = self._completion = 0
+        self._prompt = self._completion = self._cached = 0
 
     def add(self, usage: pb.Usage) -> None:
         self._prompt += usage.input_tokens
         self._completion += usage.output_tokens
+        self._cached += usage.cached_tokens
 
     def json(self) -> str:
         return (
             f'{{"prompt_tokens":{self._prompt},"completion_tokens":{self._completion}'
-            f',"total_tokens":{self._prompt + self._completion}}}'
+            f',"total_tokens":{self._prompt + self._completion}'
+            f',"prompt_tokens_details":{{"cached_tokens":{self._cached}}}}}'
         )

@@ -332,6 +332,7 @@ _READERS: dict[str, _Reader] = {
     "tokens_per_message": _sets(_whole),
     "resume_every": _sets(_whole),
     "resume_at_end": _sets(_flag),
+    "no_cache": _sets(_flag),
 }
 
 # Every one that is read.

@@ -101,6 +101,7 @@ def _request() -> Schema:
         "tokens_per_message": _WHOLE,
         "resume_every": _WHOLE,
         "resume_at_end": _FLAG,
+        "no_cache": _FLAG,
     }
     return _fields({"model": _TEXT}, properties)
 
@@ -170,7 +171,14 @@ def _schemas() -> dict[str, Schema]:
         },
         optional={"resume_token": _OCTETS, "next_position": _WHOLE},
     )
-    usage = _object({"prompt_tokens": _WHOLE, "completion_tokens": _WHOLE, "total_tokens": _WHOLE})
+    usage = _object(
+        {
+            "prompt_tokens": _WHOLE,
+            "completion_tokens": _WHOLE,
+            "total_tokens": _WHOLE,
+            "prompt_tokens_details": _object({"cached_tokens": _WHOLE}),
+        }
+    )
     model = _object(
         required={
             "id": _TEXT,
@@ -198,7 +206,7 @@ def _schemas() -> dict[str, Schema]:
         "index": _WHOLE,
         "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, _OCTETS]},
     }
-    embeddings = {
+    embeddings: dict[str, Schema] = {
         "object": {"const": "list"},
         "data": {"type": "array", "items": _object(embedding)},
         "model": _TEXT,

@@ -27,6 +27,7 @@ from service.serving.embedder import Embedder
 from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of, ids_for_all
 from service.serving.output_stream import Dispatcher
+from service.serving.prefix_cache import ModelPrefixes, PrefixCache
 from service.serving.resume_token import ResumeTokens
 from service.serving.served_model import ServedModel
 from service.serving.state_access import watchable
@@ -48,7 +49,7 @@ class ServerContext:
 
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
     budget: of the bytes that callers' data takes.
-    build: the model of a bundle, as its task says.
+    build: the model of a bundle, as its task says. prefixes: of the prompts of all models.
     """
 
     config: Config
@@ -59,6 +60,7 @@ class ServerContext:
     on_failure: Callable[[str], None]
     budget: MemoryBudget
     build: Callable[[ModelBuilder], ServedModel]
+    prefixes: PrefixCache
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,15 @@ class ModelBuilder:
         """Of an engine that decodes streams."""
         context, capacity = self.context, self.config.max_streams
         return GenerateMetrics(context.metrics, self.manifest.name, self.statistics, capacity)
+
+    def prefixes_of(self, card: ModelCard) -> ModelPrefixes | None:
+        """Of the model's prompts or sources. None where none are kept, where there is no state, and
+        where its bits depend on how a prompt is cut or on what is read beside it."""
+        cache, scope = self.context.prefixes, self.config.prefix_cache_scope
+        if not (cache.limit and card.state and card.batch_invariant):
+            return None
+        per_caller = self.config.knows_callers if scope == "auto" else scope == "caller"
+        return ModelPrefixes(cache, card, per_caller)
 
     def embedder(self, card: ModelCard, whole: bool = False) -> Embedder | None:
         """On a thread of its own; None for a model that does not embed. whole: as StateRunner."""

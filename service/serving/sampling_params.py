@@ -70,7 +70,8 @@ class GenerateParams:
     """One of prompt, source, vector, resume_token prefills the model; the others are None.
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
-    watch: None for nothing of the state. set_state: of a resumed stream.
+    watch: None for nothing of the state. set_state: of a resumed stream. no_cache: as
+    GenerateRequest has it.
     """
 
     prompt: str | None
@@ -92,6 +93,7 @@ class GenerateParams:
     subject: str = ""
     watch: WatchParams | None = None
     set_state: tuple[StateChange, ...] = ()
+    no_cache: bool = False
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -189,6 +191,7 @@ class GenerateValidator:
             beam=params.beam,
             checkpoints=params.checkpoints,
             watch=watch_of(params.watch, self.card),
+            no_cache=params.no_cache,
         )
 
     def resumed(
@@ -227,6 +230,7 @@ class GenerateValidator:
             checkpoints=params.checkpoints,
             resumed=with_changes(snapshot, params.set_state, self.card),
             watch=watch_of(params.watch, self.card),
+            no_cache=params.no_cache,
         )
 
     def _further(self, params: int | None, snapshot: Snapshot) -> int:

@@ -165,12 +165,28 @@ class StepStream:
         deadline_seconds: of this one; None for that of all. Raises WrongInput, or Overloaded where
         the frames of all streams take too much.
         """
-        model, now = self._model, self._model.clock()
         seconds = self._params.deadline_seconds
         if deadline_seconds is not None:
             check_deadline(deadline_seconds)
             seconds = deadline_seconds
-        self._hold(model.waiting_bytes(steps))
+        self._hold(self._model.waiting_bytes(steps))
+        self._push(values, steps, resets, seconds)
+        return self.has_room
+
+    def push_now(self, values: tuple[bytes, ...], steps: int) -> bool:
+        """push() of a frame without options, where there is room for it and its bytes are held
+        already; False, and nothing, where not. It does not raise, and is called from anywhere on
+        the event loop."""
+        size = self._bytes + self._model.waiting_bytes(steps)
+        if size > self._held.size or not (self._is_open and self.has_room):
+            return False
+        self._bytes = size
+        self._push(values, steps, False, self._params.deadline_seconds)
+        return True
+
+    def _push(self, values: tuple[bytes, ...], steps: int, resets: bool, seconds: float) -> None:
+        """seconds: until it is late; 0 for never."""
+        now = self._model.clock()
         frame = Frame(
             values,
             steps,
@@ -184,8 +200,7 @@ class StepStream:
             self._gap += _SMOOTHING * (gap - self._gap)
         self._last = now
         self._waiting += 1
-        model.gatherer.add(self.work, frame, self._gap)
-        return self.has_room
+        self._model.gatherer.add(self.work, frame, self._gap)
 
     def _hold(self, size: int) -> None:
         """So many bytes more wait. Raises Overloaded."""

@@ -9,7 +9,7 @@ from service.engine.decode import GenerateEngine
 from service.engine.prefill import PrefillBudget
 from service.runtime.runners import ScoreRunner
 from service.serving.generator import GeneratorModel, OutputSpec
-from service.serving.generator_input import GeneratorInput, TextInput
+from service.serving.generator_input import GeneratorInput, TextInput, VectorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
 from service.serving.model_metadata import generation_model
 from service.serving.state_access import watchable
@@ -40,6 +40,7 @@ def build_generator(
         builder.stream_observer(),
         PrefillBudget(config.prime_share),
         rows,
+        None if isinstance(input, VectorInput) else builder.prefixes_of(card),
     )
     engine.warm(WARM_ROWS)
     score = ScoreRunner(

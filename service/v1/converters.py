@@ -84,6 +84,7 @@ def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
         subject=subject,
         watch=to_watch(request),
         set_state=to_changes(request.set_state),
+        no_cache=request.no_cache,
     )
 
 
@@ -203,6 +204,7 @@ def _usage(finished: Finished, unknown_symbols: int) -> pb.Usage:
         unknown_symbols=unknown_symbols,
         queue_seconds=finished.queue_seconds,
         time_to_first_token_seconds=finished.first_token_seconds,
+        cached_tokens=finished.cached_tokens,
     )
 
 

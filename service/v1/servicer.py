@@ -95,9 +95,14 @@ class UnrollServicer:
             stream.events.write_through(
                 step_converters.DirectAnswers(writer.has_room, writer.write_now, stream, encoder)
             )
-            feeding = asyncio.ensure_future(_feed_frames(stream, requests, call.model))
+            reader = step_converters.FrameReader(call.model, stream)
+            context.read_through(reader.take)
+            feeding = asyncio.ensure_future(_feed_frames(stream, requests, reader))
             convert = partial(step_converters.from_step_message, stream=stream, encoder=encoder)
-            await self._send_all(stream, feeding, context, writer, convert)
+            try:
+                await self._send_all(stream, feeding, context, writer, convert)
+            finally:
+                context.read_through(None)
 
     async def StreamTag(self, requests: CallRequests, context: ServerCall) -> None:
         start: pb.StreamTagStart = await self._start_of(requests, "texts or words")
@@ -272,17 +277,18 @@ async def _feed(stream: TagStream, requests: CallRequests) -> RequestError | Non
 
 
 async def _feed_frames(
-    stream: StepStream, requests: CallRequests, model: StepperModel
+    stream: StepStream, requests: CallRequests, reader: step_converters.FrameReader
 ) -> RequestError | None:
     """As _feed(), of frames."""
-    reader = step_converters.FrameReader(model)
 
     async def push() -> None:
         async for request in requests:
             if not request.HasField("frame"):
                 has = "another start" if request.HasField("start") else "no frame"
                 raise WrongInput(f"a later request has {has}; send frames")
-            if not reader.push(stream, request.frame):
+            # What the reader has taken meanwhile may have left none.
+            await stream.wait_for_room()
+            if not reader.push(request.frame):
                 await stream.wait_for_room()
 
     return await _fed(stream, requests, push())

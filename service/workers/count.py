@@ -52,6 +52,7 @@ def share_of(config: Config, workers: int) -> Config:
         config,
         threads=threads,
         memory_budget_bytes=max(1, budget // workers),
+        prefix_cache_bytes=-(-config.prefix_cache_bytes // workers),
         max_calls_per_caller=math.ceil(config.max_calls_per_caller / workers),
         max_connections=math.ceil(config.max_connections / workers),
         max_sequences=math.ceil(config.max_sequences / workers),

@@ -47,6 +47,9 @@ def test_every_part_is_measured(whole_run):
     assert all(row["tokens_per_second"] > 0 for row in found["kernels"]["loops"])
     assert {row["what"] for row in found["kernels"]["loops"]} == {"bare", "engine"}
     assert found["joining"][0]["first_token_ms"] > 0
+    assert found["joining"][0]["cached_first_token_ms"] > 0
+    assert [row["precision"] for row in found["prefixes"]] == ["fp32", "int8"]
+    assert all(row["without_us"] > 0 and row["hit_ms"] > 0 for row in found["prefixes"])
     assert [(row["clients"], row["texts"]) for row in found["predict"]] == [
         (1, 1), (1, 32), (3, 1), (3, 32),
     ]  # fmt: skip

@@ -62,13 +62,28 @@ def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
     if not kind.is_source:
         request.echo = choose.random() < 0.25
     request.tokens_per_message = choose.choice((0, 0, 1, 3, 8, 300))
+    request.no_cache = choose.random() < 0.15
     return Draw(number, request, fate, choose.randint(0, 12))
 
 
 def _text(choose: random.Random, kind: Kind) -> str:
-    """Short ones and long ones alike."""
+    """Short ones and long ones alike. Many begin as others do, or are what others are."""
     length = min(choose.randint(1, kind.longest), choose.choice((5, 40, kind.longest)))
-    return "".join(choose.choice(kind.letters) for _ in range(length))
+    own = "".join(choose.choice(kind.letters) for _ in range(length))
+    if choose.random() < 0.4:
+        return own
+    shared = _beginning(kind, choose.randrange(3))
+    if kind.is_source:
+        return shared[: 1 + length % 3 * 4]
+    return (shared[: choose.randint(1, kind.longest)] + own[: choose.choice((0, 3, length))])[
+        : kind.longest
+    ]
+
+
+def _beginning(kind: Kind, number: int) -> str:
+    """As long as an input may be, and the same in every mix."""
+    choose = random.Random(f"{kind.name} {number}")
+    return "".join(choose.choice(kind.letters) for _ in range(kind.longest))
 
 
 def _add_beam(choose: random.Random, request: pb.GenerateRequest, kind: Kind) -> None:

@@ -28,7 +28,7 @@ class Reading:
     """One request's answer, its floats as bits.
 
     tokens: of each sample by position. refused: the status, where there is no answer.
-    is_whole: whether it was read to its end.
+    is_whole: whether it was read to its end. cached: tokens of its input that were not read.
     """
 
     tokens: dict[int, dict[int, tuple[Any, ...]]] = field(default_factory=lambda: defaultdict(dict))
@@ -37,6 +37,7 @@ class Reading:
     points: list[pb.ResumePoint] = field(default_factory=list)
     usage: tuple[int, int, int] | None = None
     refused: str = ""
+    cached: int = 0
     is_whole: bool = False
 
     def add(self, message: pb.GenerateResponse) -> None:
@@ -56,6 +57,7 @@ class Reading:
         if message.finish_reason:
             usage = message.usage
             self.usage = (usage.input_tokens, usage.output_tokens, usage.unknown_symbols)
+            self.cached = usage.cached_tokens
             self.is_whole = True
 
     @property

@@ -31,6 +31,8 @@ from unroll import Client
 BUNDLED = Path(__file__).parents[2] / "models"
 ROWS = 10  # so few that requests wait, samples take turns, and beams wait for one another
 AT_ONCE = 24
+# So few that states go while others come.
+CACHE_BYTES = 400_000
 # What kernels that round otherwise in a batch may move a log-probability by.
 TOLERANCE = 1e-4
 PRECISIONS = ("fp32", "int8")
@@ -88,9 +90,10 @@ def both(models: Path, folder: Path, precision: str, threads: int) -> Iterator[t
     command += ["--address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
     command += ["--resume-keys", str(keys), "--threads", str(threads)]
     command += ["--propagation-seconds", "0"]
-    command += ["--precision", precision]
+    command += ["--precision", precision, "--prefix-cache-bytes", "0"]
     crowded = {
         "max_streams": ROWS, "threads": threads, "resume_keys": keys, "precision": precision,
+        "prefix_cache_bytes": CACHE_BYTES,
     }  # fmt: skip
     with Server("alone", command) as alone, Watched(models=models, **crowded) as watched:
         yield watched, alone.target
@@ -133,6 +136,7 @@ class Comparison:
 
     def _compare(self, draw: Draw, found: Reading, expected: Reading) -> None:
         self.counts["requests"] += 1
+        self.counts["cached tokens"] += found.cached
         self.counts["cancels"] += draw.fate == CANCEL and not found.is_whole
         self.counts["refusals"] += bool(expected.refused)
         if draw.fate == RESUME and found.points and not found.is_whole:
@@ -269,5 +273,5 @@ def test_what_a_request_gets_depends_on_nothing_else(
         proof.report(f"  {model}, not batch invariant: log-probabilities moved by {largest:.1e}")
     assert not comparison.mismatches, "\n".join(comparison.mismatches[:5])
     assert sum(rows["canaries_read"] for rows in seen["models"].values()) == 0
-    assert min(counts[what] for what in ("pauses", "resumes", "cancels")) > 0
+    assert min(counts[what] for what in ("pauses", "resumes", "cancels", "cached tokens")) > 0
     assert counts["refusals"] < counts["requests"] / 10

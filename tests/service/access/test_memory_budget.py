@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.access.memory_budget import ANSWERS, REQUESTS, WORDS, MemoryBudget
+from service.access.memory_budget import ANSWERS, PREFIXES, REQUESTS, WORDS, MemoryBudget
 from service.engine.errors import Overloaded
 from service.engine.shares import SHARE, Share
 
@@ -92,3 +92,31 @@ def test_a_caller_that_holds_nothing_is_forgotten(budget):
         of(f"caller {number}")
         budget.reserve(REQUESTS, 10).release()
     assert not budget._used_by_caller
+
+
+class Cache:
+    """Of prefixes."""
+
+    def __init__(self, used):
+        self.used = used
+
+    def shrink(self, limit):
+        self.used = min(self.used, limit)
+
+
+def test_prefixes_take_what_is_left_and_give_way():
+    cache = Cache(600)
+    budget = MemoryBudget(1000, cache)
+    with budget.reserve(REQUESTS, 400):
+        assert (budget.used_of(PREFIXES), budget.used) == (600, 400)
+        with budget.reserve(REQUESTS, 100):
+            assert budget.used_of(PREFIXES) == 500
+    with budget.reserve(REQUESTS, 1000):
+        assert budget.used_of(PREFIXES) == 0
+
+
+def test_a_request_that_is_refused_costs_no_prefix():
+    cache = Cache(600)
+    with pytest.raises(Overloaded):
+        MemoryBudget(1000, cache).reserve(REQUESTS, 1001)
+    assert cache.used == 600

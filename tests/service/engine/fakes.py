@@ -92,6 +92,7 @@ class Recorder:
         self.preemptions = 0
         self.broken = 0
         self.answers = []
+        self.found = []
 
     def stepped(self, rows, waiting, prefill_tokens, seconds, prefill_seconds):
         self.rows.append(rows)
@@ -119,6 +120,9 @@ class Recorder:
 
     def not_finite(self):
         self.broken += 1
+
+    def prefix_found(self, tokens):
+        self.found.append(tokens)
 
     def idle(self):
         self.idles += 1
@@ -164,11 +168,11 @@ class Reader:
         return self.events[-1]
 
 
-def make_engine(capacity=8, begin_id=None, end_id=None):
+def make_engine(capacity=8, begin_id=None, end_id=None, prefixes=None):
     pieces = [chr(ord("a") + token) for token in range(VOCABULARY)]
     state = (HIDDEN,) if begin_id is None else (MEMORY, HIDDEN)
     model = GenerationModel(state, begin_id, end_id, (pieces, pieces), never_sampled_ids=(0,))
-    return GenerateEngine(model, FakeRunner(), capacity, Clock(), Recorder())
+    return GenerateEngine(model, FakeRunner(), capacity, Clock(), Recorder(), prefixes=prefixes)
 
 
 def request(tokens=(1, 2, 3), max_tokens=5, seed=0, temperature=1.0, stop=(), **others):

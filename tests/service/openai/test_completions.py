@@ -65,7 +65,12 @@ def test_the_answer_has_openais_shape(api):
     first, second = api.complete().content, api.complete().content
     assert first["object"] == "text_completion"
     assert first["model"] == "letters"
-    assert first["usage"] == {"prompt_tokens": 3, "completion_tokens": 12, "total_tokens": 15}
+    assert first["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 12,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert first["choices"][0]["logprobs"] is None
     assert isinstance(first["created"], int)
     assert first["id"] != second["id"]
