@@ -17,7 +17,6 @@ from service.engine.requests import (
     FinishReason,
     ResumePolicy,
     SampleFinished,
-    Snapshot,
     TokenMade,
     TokensMade,
 )
@@ -203,7 +202,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
             sample=event.sample,
             token=stream.sign(event.snapshot),
             next_position=event.snapshot.next_position,
-            changed=event.snapshot.changed if isinstance(event.snapshot, Snapshot) else "",
+            changed=event.snapshot.changed,
         )
     elif isinstance(event, Finished):
         response.finish_reason = _REASONS[event.reason]
@@ -269,6 +268,7 @@ def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamPar
         allow_inexact=start.allow_inexact,
         subject=subject,
         watch=to_watch(start),
+        set_state=to_changes(start.set_state),
     )
 
 
@@ -278,7 +278,9 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
         add_tagged(response.tokens, token)
     for snapshot in message.checkpoints:
         response.resume_points.add(
-            token=stream.sign(snapshot), next_position=snapshot.next_position
+            token=stream.sign(snapshot),
+            next_position=snapshot.next_position,
+            changed=snapshot.changed,
         )
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
