@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 from service.engine.decode import GenerateEngine
+from service.engine.first_tokens import MOST_ROWS, FirstTokens
 from service.engine.prefill import PrefillBudget
-from service.runtime.runners import ScoreRunner
+from service.engine.slots import Slots
+from service.runtime.runners import GenerateRunner, ScoreRunner
 from service.serving.generator import GeneratorModel, OutputSpec
 from service.serving.generator_input import GeneratorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
@@ -28,6 +30,12 @@ def build_generator(
     card, config, context = builder.probed_card(), builder.config, builder.context
     model = generation_model(builder.bundle, is_conditioned)
     runner, rows = builder.step_runner()
+    # A row's bits are its own only where it was found so, and its state only in host memory.
+    first_tokens = None
+    if card.batch_invariant and isinstance(runner, GenerateRunner):
+        beside = GenerateRunner(runner.prefiller, runner.sessions)
+        first_tokens = FirstTokens(beside, Slots(model.state, MOST_ROWS, model.vocabulary))
+        first_tokens.warm(time.monotonic)
     engine = GenerateEngine(
         model,
         runner,
@@ -36,6 +44,7 @@ def build_generator(
         builder.stream_observer(),
         PrefillBudget(config.prime_share),
         rows,
+        first_tokens,
     )
     engine.warm(WARM_ROWS)
     score = ScoreRunner(
