@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import onnxruntime
+
 from service.access.memory_budget import MemoryBudget
 from service.config import Config
 from service.engine.dynamic_batcher import BatchEngine, BatchRunner
@@ -18,7 +20,7 @@ from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
 from service.observability.metrics import Metrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
-from service.runtime.probe import probe
+from service.runtime.probe import computes_alike, probe
 from service.runtime.repository import LoadedModel
 from service.runtime.runners import GenerateRunner, generate_runner
 from service.serving.coalescing import Clock, Coalescer
@@ -180,10 +182,18 @@ class ModelBuilder:
         context, capacity = self.context, self.config.max_streams
         return GenerateMetrics(context.metrics, self.manifest.name, self.statistics, capacity)
 
+    def _state_path(self) -> onnxruntime.InferenceSession | None:
+        """That of the step, unless onnxruntime makes other bits of it here."""
+        path = self.loaded.state_path
+        if path is None or computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
+            return path
+        log.warning("model %s: prompts are read by whole steps", self.manifest.name)
+        return None
+
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""
         loaded, state = self.loaded, self.manifest.state
-        runner = generate_runner(self.sessions, state, loaded.wide)
+        runner = generate_runner(self.sessions, state, loaded.wide, self._state_path())
         if loaded.rows is None:
             return runner, None
         rows = DeviceRows(loaded.rows, state, self.config.max_streams, loaded.device)
