@@ -28,8 +28,9 @@ Window = tuple[float, float]  # from, until; seconds of time.perf_counter
 @dataclass(frozen=True)
 class Joining:
     """running: streams beside the newcomer. step_ms: the median inter-token time of the
-    running streams, which is a decode step. Times to first token are medians of the joins;
-    percentiles are of the running streams' tokens, with and without a long prompt joining.
+    running streams, which is a decode step. Times to first token are medians of the joins; that
+    of the long prompt alone is beside nobody. Percentiles are of the running streams' tokens, with
+    and without a long prompt joining.
     """
 
     what: str
@@ -38,6 +39,7 @@ class Joining:
     first_token_ms: float
     long_prompt_characters: int
     long_first_token_ms: float
+    long_alone_ms: float
     inter_token_ms_p99_without: float
     inter_token_ms_p99_with: float
     tokens_per_message: float
@@ -45,6 +47,11 @@ class Joining:
     @property
     def first_token_steps(self) -> float:
         return self.first_token_ms / self.step_ms
+
+    @property
+    def long_ratio(self) -> float:
+        """The long prompt's time to first token beside the running streams / alone."""
+        return self.long_first_token_ms / self.long_alone_ms
 
     @property
     def p99_ratio(self) -> float:
@@ -59,14 +66,17 @@ async def _measure(server: Server, manifest: Manifest, settings: Settings) -> Jo
     """Short prompts beside streams as they are by default; a long one beside streams of one
     token a message, since tokens that share a message hide the time between them."""
     long_prompt = _long_prompt(min(_LONG_PROMPT_CHARACTERS, manifest.limits["input_tokens"]))
-    total = settings.joins + settings.long_joins
+    total = settings.joins + 2 * settings.long_joins
     with tqdm(total=total, desc=f"joining {server.what}", unit="join") as bar:
         async with Caller(server.target) as caller:
             short = await _phase(caller, manifest, settings, False, [PROMPT] * settings.joins, bar)
-            long = await _phase(
-                caller, manifest, settings, True, [long_prompt] * settings.long_joins, bar
-            )
-    return _summary(server.what, settings, len(long_prompt), short, long)
+            long_prompts = [long_prompt] * settings.long_joins
+            alone = [
+                await _join(caller, manifest, prompt, _BETWEEN_JOINS_SECONDS, bar)
+                for prompt in long_prompts
+            ]
+            long = await _phase(caller, manifest, settings, True, long_prompts, bar)
+    return _summary(server.what, settings, len(long_prompt), short, long, alone)
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,12 @@ async def _join(
 
 
 def _summary(
-    what: str, settings: Settings, characters: int, short: _Phase, long: _Phase
+    what: str,
+    settings: Settings,
+    characters: int,
+    short: _Phase,
+    long: _Phase,
+    alone: Sequence[_Joined],
 ) -> Joining:
     beside_short, beside_long = (
         [reading.token_arrivals() for reading in phase.readings] for phase in (short, long)
@@ -154,13 +169,18 @@ def _summary(
         what,
         settings.running,
         step,
-        1e3 * statistics.median(joined.first_token_seconds for joined in short.joined),
+        _first_token_ms(short.joined),
         characters,
-        1e3 * statistics.median(joined.first_token_seconds for joined in long.joined),
+        _first_token_ms(long.joined),
+        _first_token_ms(alone),
         without,
         during,
         statistics.mean(count for stream in beside_short for _, count in stream),
     )
+
+
+def _first_token_ms(joined: Sequence[_Joined]) -> float:
+    return 1e3 * statistics.median(one.first_token_seconds for one in joined)
 
 
 def _waits(arrivals: Sequence[Sequence[tuple[float, int]]], windows: Sequence[Window]) -> Seconds:
