@@ -22,6 +22,7 @@ from service.runtime.probe import probe
 from service.runtime.repository import LoadedModel
 from service.runtime.runners import GenerateRunner, generate_runner
 from service.serving.coalescing import Clock, Coalescer
+from service.serving.constraints import Constraints
 from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of, ids_for_all
 from service.serving.output_stream import Dispatcher
@@ -45,7 +46,7 @@ class ServerContext:
 
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
     budget: of the bytes that callers' data takes.
-    build: the model of a bundle, as its task says.
+    build: the model of a bundle, as its task says. constraints: of texts that are made.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class ServerContext:
     on_failure: Callable[[str], None]
     budget: MemoryBudget
     build: Callable[[ModelBuilder], ServedModel]
+    constraints: Constraints
 
 
 @dataclass(frozen=True)

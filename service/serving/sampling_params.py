@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
+from service.constraints.patterns import check as check_constraint
+from service.engine.automaton import ConstraintSpec
 from service.engine.errors import WrongInput
 from service.engine.requests import (
     NO_CHECKPOINTS,
@@ -69,7 +71,7 @@ class GenerateParams:
     """One of prompt, source, vector, resume_token prefills the model; the others are None.
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
-    watch: None for nothing of the state. set_state: of a resumed stream.
+    watch: None for nothing of the state. set_state: of a resumed stream. constraint: of the text.
     """
 
     prompt: str | None
@@ -91,6 +93,7 @@ class GenerateParams:
     subject: str = ""
     watch: WatchParams | None = None
     set_state: tuple[StateChange, ...] = ()
+    constraint: ConstraintSpec | None = None
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -165,6 +168,8 @@ class GenerateValidator:
             raise WrongInput(f"min_tokens is {params.min_tokens}, max_tokens {max_tokens}")
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
+        if params.constraint:
+            check_constraint(params.constraint)
         if params.set_state:
             raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
         return GenerateRequest(
@@ -196,6 +201,7 @@ class GenerateValidator:
             ("samples", params.samples != 1),
             ("beam", params.beam),
             ("echo", params.echo),
+            ("constraint", params.constraint),
         ):
             kept += [name] if is_set else []
         if kept:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from service.constraints.lexicon import Lexicon
 from service.engine.decode import GenerateEngine
 from service.engine.prefill import PrefillBudget
 from service.runtime.runners import ScoreRunner
+from service.serving.constraints import ModelConstraints
 from service.serving.generator import GeneratorModel, OutputSpec
 from service.serving.generator_input import GeneratorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
@@ -60,6 +62,12 @@ def build_generator(
         thread,
         builder.batch_thread("score", score),
         context.resume_tokens,
+        ModelConstraints(
+            context.constraints,
+            lambda: Lexicon.of(
+                writer.codec, writer.vocabulary, writer.end_id, writer.never_sampled_ids
+            ),
+        ),
         config.tokens_per_message,
     )
 
