@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from unroll import output
@@ -158,12 +159,25 @@ def _options(chosen: argparse.Namespace) -> GenerateOptions:
         "samples": chosen.samples,
         "log_probabilities": chosen.log_probabilities,
         "echo": chosen.echo,
+        "choices": chosen.choices,
+        "regex": chosen.regex,
+        "json_schema": _schema(chosen.json_schema),
     }
     sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
     options |= sampling
     if chosen.beam:
         options["beam"] = Beam(chosen.beam, chosen.beam)
     return options
+
+
+def _schema(file: str | None) -> str | None:
+    """Raises OptionInvalid."""
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise OptionInvalid(f"--json-schema names no file that can be read: {error}") from error
 
 
 def _generate_lines(client: Client, chosen: argparse.Namespace, options: GenerateOptions) -> int:
