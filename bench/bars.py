@@ -165,6 +165,8 @@ BARS = (
     ),
     Bar("step of 4,801 foods / of prose, fp32, 64 rows", 1, 0.5,
         lambda f: f.words.food_share if f.words else None, at_most=True),
+    Bar("a constrained token's mask at 10,000 words, µs", 10, 5,
+        Findings.constrained_us, at_most=True),
     Bar("time to first token beside 63 streams, in decode steps", 4, 2,
         _first_token_steps, at_most=True),
     Bar("p99 inter-token time while 8,000 characters join / without", 2, 1.3,

@@ -20,11 +20,12 @@ import numpy as np
 from service.constraints.lexicon import Lexicon
 from service.constraints.patterns import regex_of
 from service.engine.automaton import CHOICES, ConstraintSpec, TokenAutomaton
-from service.engine.errors import ConstraintFailed, WrongInput
+from service.engine.errors import ConstraintFailed, Overloaded, WrongInput
 
 _CHILD = Path(__file__).with_name("child.py")
 # The process waits for the processor as well, behind everything else.
 _WALL_FACTOR = 10
+_RETRY_SECONDS = 5.0
 _SHOWN_SYMBOLS = 10
 
 
@@ -52,7 +53,7 @@ class Compiler:
         """excluded: tokens that may not be made.
 
         Takes up to seconds. Raises WrongInput for a pattern that is none, is too large, or that
-        this vocabulary cannot spell, and ConstraintFailed.
+        this vocabulary cannot spell; Overloaded where it gets no processor; ConstraintFailed.
         """
         limits = self._limits
         first, later = lexicon.without(excluded)
@@ -89,7 +90,9 @@ class Compiler:
                 out, err = process.communicate(request, self._limits.seconds * _WALL_FACTOR)
             except subprocess.TimeoutExpired:
                 process.kill()
-                raise WrongInput(_TOO_LARGE) from None
+                raise Overloaded(
+                    "other work leaves no time to compile the constraint; try again", _RETRY_SECONDS
+                ) from None
             finally:
                 self._running.discard(process)
         if process.returncode < 0:  # the kernel ended it, or it could get no memory
