@@ -38,7 +38,7 @@ SCHEMA = {
     },
     "required": ["name", "age", "tags"],
 }
-STEPS, BATCH = 150, 32
+STEPS, BATCH = 100, 32
 
 
 def lines(seed: int) -> Iterator[str]:
@@ -61,7 +61,8 @@ def is_valid(text: str) -> bool:
         value = json.loads(text)
     except ValueError:
         return False
-    rest = set(value) - {"name", "age", "tags"}
+    if not isinstance(value, dict) or not {"name", "age", "tags"} <= value.keys():
+        return False
     return (
         isinstance(value["name"], str)
         and 1 <= len(value["name"]) <= 12
@@ -69,8 +70,8 @@ def is_valid(text: str) -> bool:
         and 18 <= value["age"] <= 99
         and isinstance(value["tags"], list)
         and len(value["tags"]) <= 4
-        and set(value["tags"]) <= set(TAGS)
-        and rest <= {"score"}
+        and all(tag in TAGS for tag in value["tags"])
+        and value.keys() <= {"name", "age", "tags", "score"}
         and (value.get("score") is None or type(value["score"]) in (int, float))
     )
 
