@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 
 from bench.bars import evaluate
+from bench.constrained import measure_constrained
 from bench.doors import measure_doors
 from bench.findings import Findings
 from bench.frames import measure_frames
@@ -94,6 +95,9 @@ class Run:
 
     def words(self) -> Any:
         return measure_words(self.settings)
+
+    def constrained(self) -> Any:
+        return measure_constrained()
 
     def streams(self) -> Any:
         with start_peer(self.settings.bundle, PEER_STREAMS) as peer:

@@ -161,6 +161,8 @@ BARS = (
     ),
     Bar("step of 4,801 foods / of prose, fp32, 64 rows", 1, 0.5,
         lambda f: f.words.food_share if f.words else None, at_most=True),
+    Bar("a constrained token's mask at 10,000 words, µs", 10, 5,
+        Findings.constrained_us, at_most=True),
     *(
         Bar(f"time to first token beside 63 streams, in decode steps, {precision}", bound, 2,
             partial(_joined, precision=precision, ratio="first_token_steps"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.constrained import Constrained
 from bench.doors import Doors
 from bench.frames import Frames
 from bench.joining import Joining
@@ -27,6 +28,7 @@ class Findings:
     has_int8: bool
     kernels: Kernels | None = None
     words: Words | None = None
+    constrained: Constrained | None = None
     streams: tuple[StreamRow, ...] = ()
     joining: tuple[Joining, ...] = ()
     prefixes: tuple[PrefixRow, ...] = ()
@@ -89,6 +91,10 @@ class Findings:
         what = f"unroll {precision}"
         rates = [row.tokens_per_second for row in self.streams if row.what == what]
         return ratio(self.rate(what, streams), max(rates, default=None))
+
+    def constrained_us(self) -> float | None:
+        """Of a token's mask at 10,000 words, the dearest constraint's."""
+        return self.constrained.worst_us if self.constrained else None
 
     def word_ratio(self, words: int, ways: Sequence[str]) -> float | None:
         """A step's time against its products' at so many words, the worst of these ways."""

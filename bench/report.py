@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.bars import NO_INT8, Verdict
+from bench.constrained import Constrained
 from bench.door_loads import CLASSIFY_CALLERS, CLASSIFY_TEXTS
 from bench.doors import Doors
 from bench.findings import Findings
@@ -35,6 +36,8 @@ def write_report(
         parts.append(_kernels(findings.kernels))
     if findings.words:
         parts.append(_words(findings.words))
+    if findings.constrained:
+        parts.append(_constrained(findings.constrained))
     if findings.joining:
         parts.append(_joining(findings.joining))
     if findings.prefixes:
@@ -165,6 +168,23 @@ def _words(words: Words) -> str:
             f"{words.prose_us:.0f}."
         )
     return f"## Large vocabularies\n\n{_table(header, rows)}\n\n{note}"
+
+
+def _constrained(constrained: Constrained) -> str:
+    header = ("texts are held to", "states", "transitions", "a token's mask, µs", "compiling, ms")
+    rows = (
+        (
+            row.of, f"{row.states:,}", f"{row.transitions:,}", f"{row.token_us:.1f}",
+            f"{row.compile_ms:.0f}",
+        )
+        for row in constrained.rows
+    )  # fmt: skip
+    note = (
+        "Processor time at 10,000 words, beside the step: the state after a token, and its row of "
+        "bias. Compiling is done once a pattern, by a process of its own that is counted from its "
+        "start."
+    )
+    return f"## Constrained text\n\n{_table(header, rows)}\n\n{note}"
 
 
 def _joining(found: Sequence[Joining]) -> str:

@@ -10,8 +10,8 @@ TEMPERATURE = 0.8
 TOP_P = 0.95
 
 PARTS = (
-    "kernels", "words", "streams", "joining", "prefixes", "predict", "doors", "workers", "frames",
-    "memory", "start",
+    "kernels", "words", "constrained", "streams", "joining", "prefixes", "predict", "doors",
+    "workers", "frames", "memory", "start",
 )  # fmt: skip
 
 # Rounds of this many streams and more take so long that three must do.

@@ -5,6 +5,7 @@ Which task a model is of, the server says; what the model is sent and what is ex
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import tomllib
@@ -106,6 +107,8 @@ def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
         raise TourFailed(f"{model} did not write {most} tokens: {answer}")
     if "follow" in sample:
         _choose(client, model, sample["follow"])
+    if "regex" in sample:
+        _write_constrained(client, model, sample)
 
 
 def _choose(client: Client, model: str, sample: Sample) -> None:
@@ -135,6 +138,19 @@ def _embed(client: Client, model: str, sample: Sample) -> None:
         print(f"  cosine {similarity:.3f}  {texts[0]!r}, {text!r}", flush=True)
     if near[0] < near[1]:
         raise TourFailed(f"{model} puts {texts[0]!r} nearer to {texts[2]!r} than to {texts[1]!r}")
+
+
+def _write_constrained(client: Client, model: str, sample: Sample) -> None:
+    """The same prompt, held to an expression."""
+    prompt, regex = sample["prompt"], sample["regex"]
+    flags, sampling = _sampling(sample)
+    constraint = f"--regex {shlex.quote(regex)}"
+    _show(f"generate --model {model} --prompt {_quoted(prompt)} {constraint}{flags}")
+    printed, again = tee(client.generate(model, prompt=prompt, regex=regex, sampling=sampling))
+    answer = _print(printed)
+    text = "".join(chunk.text for chunk in again)
+    if answer is None or answer.reason != "end" or not re.fullmatch(regex, text):
+        raise TourFailed(f"{model} wrote {text!r}, which does not match {regex!r}: {answer}")
 
 
 def _write_of_source(client: Client, model: str, sample: Sample) -> None:

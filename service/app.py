@@ -24,6 +24,7 @@ from service.config import (
     split_precision,
     usable_cores,
 )
+from service.constraints.compiling import CompileLimits, Compiler
 from service.envoy.installation import EnvoyMissing
 from service.envoy.process import AppBackend
 from service.envoy.server import UNREAD_SHARE, EnvoyServer
@@ -49,6 +50,7 @@ from service.runtime.repository import Precisions, Repository
 from service.runtime.sessions import SessionSettings
 from service.services import Services
 from service.serving.coalescing import clock_of_this_thread
+from service.serving.constraints import Constraints
 from service.serving.model_factory import ServerContext
 from service.serving.model_manager import ModelControl
 from service.serving.output_stream import Dispatcher
@@ -107,6 +109,12 @@ class App:
         load_modules(config.task_modules)
         self.security = self._secure()
         self._observer = self._make_observer()
+        self.constraints = Constraints(
+            Compiler(CompileLimits(config.constraint_seconds)),
+            config.constraint_bytes,
+            self.metrics,
+        )
+        self.metrics.constraint_bytes.set_function(lambda: self.constraints.held_bytes)
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
         self._update_metrics()
@@ -157,6 +165,7 @@ class App:
         self.control.drop_loads()
         finished = await self.services.drain(self.config.grace_seconds, self.control.hand_over)
         await self.front_end.stop(finished)
+        self.constraints.close()
         left_over = await self.control.stop()
         self._loop_lag.stop()
         self._polling.cancel()
@@ -278,6 +287,7 @@ class App:
             self.budget,
             build_model,
             self.prefixes,
+            self.constraints,
         )
         repository = Repository(
             config.models,

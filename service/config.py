@@ -170,6 +170,16 @@ class Config:
         "by replicas that take over each other's streams",
     )
     resume_seconds: float = _setting(3600.0, "lifetime of a resume token, seconds", above=0)
+    constraint_seconds: int = _setting(
+        3,
+        "processor time of compiling one constraint (regex, JSON schema or choices), seconds",
+        least=1,
+    )
+    constraint_bytes: int = _setting(
+        64 * MEBIBYTE,
+        "memory of compiled constraints, those of running streams and those kept for later, bytes",
+        least=MEBIBYTE,
+    )
     propagation_seconds: float = _setting(
         5.0,
         "time after SIGTERM during which health says no and calls are still taken, seconds "

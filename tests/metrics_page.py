@@ -105,6 +105,7 @@ UNITS = {
     "unroll_batch_capacity": "rows",
     "unroll_open_sequences": "sequences",
     "unroll_late_frames_total": "frames",
+    "unroll_constraints_total": "requests",
     "unroll_usable_cores": "cores",
     "unroll_reload_failures_total": "changes",
     "unroll_log_lines_dropped_total": "lines",
@@ -182,6 +183,8 @@ def reported_everything() -> Metrics:
     metrics.loads.labels("letters", "loaded").inc()
     metrics.load_seconds.labels("letters").observe(0.0)
     metrics.live_versions.labels("letters").set(1)
+    metrics.constraint_found("hit")
+    metrics.constraint_compiled(0.0)
     metrics.report_build("", "", "")
     metrics.report_models([model], [RefusedModel("tags", "1", "")], rows=8)
     thread = EngineThread("letters", "generate", _Engine(), 1, lambda _: None, lambda: None)

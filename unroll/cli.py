@@ -6,6 +6,7 @@
     unroll fill --model cloze "The man went to the ___ to withdraw money"
     unroll generate --model prose --prompt $'ROMEO:\\n' --seed 7
     unroll generate --model g2p --source unrolled
+    unroll generate --model prose --prompt "To be, or not to " --choice be --choice go
     unroll generate --model g2p --lines words.txt --json
     unroll forecast --model monthly sales.csv --time month --horizon 12
     unroll vad speech.wav --model vad
@@ -392,6 +393,21 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     _add_number(command, "--beam", 0, "width of beam search; 0 = none")
     command.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="stop string; repeatable"
+    )
+    constraint = command.add_argument_group("constraint of the output, one of")
+    group = constraint.add_mutually_exclusive_group()
+    group.add_argument(
+        "--choice",
+        action="append",
+        dest="choices",
+        metavar="TEXT",
+        help="text that the output may be; repeatable",
+    )
+    group.add_argument(
+        "--regex", metavar="PATTERN", help="expression (Rust's regex) that the output matches"
+    )
+    group.add_argument(
+        "--json-schema", metavar="FILE", help="file of the JSON Schema that the output satisfies"
     )
     command.add_argument("--echo", action="store_true", help="prompt before its continuation")
     command.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from unroll import output
@@ -192,12 +193,25 @@ def _options(chosen: argparse.Namespace) -> GenerateOptions:
         "log_probabilities": chosen.log_probabilities,
         "echo": chosen.echo,
         "no_cache": not chosen.cache,
+        "choices": chosen.choices,
+        "regex": chosen.regex,
+        "json_schema": _schema(chosen.json_schema),
     }
     sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
     options |= sampling
     if chosen.beam:
         options["beam"] = Beam(chosen.beam, chosen.beam)
     return options
+
+
+def _schema(file: str | None) -> str | None:
+    """Raises OptionInvalid."""
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise OptionInvalid(f"--json-schema names no file that can be read: {error}") from error
 
 
 def _generate_lines(client: Client, chosen: argparse.Namespace, options: GenerateOptions) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from unroll.v1 import unroll_pb2 as pb
 
 # What a call of generate reads: one of these options.
 INPUTS = ("prompt", "source", "vector", "resume_token")
+# What its output may be held to: one of these options.
+_CONSTRAINTS = ("choices", "regex", "json_schema")
 # Metadata of what a failed call has beside its status and message.
 _DETAILS = "grpc-status-details-bin"
 
@@ -141,6 +144,9 @@ class GenerateOptions(SamplingKeywords, total=False):
     State: watch, for values of it beside each token; set_state, with a resume_token, for values to
     change before the stream goes on.
 
+    Constrained text, one of: choices, texts of which the output is one; regex, which it matches as
+    a whole; json_schema, as text or as what json.loads makes of it, which it satisfies.
+
     no_cache: neither look the input up in the server's prefix cache nor keep its states there.
     """
 
@@ -165,6 +171,9 @@ class GenerateOptions(SamplingKeywords, total=False):
     watch: Watch | None
     set_state: Sequence[StateChange]
     no_cache: bool
+    choices: Sequence[str] | None
+    regex: str | None
+    json_schema: str | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -189,7 +198,8 @@ class Token:
 class Answer:
     """How a stream ended; times in seconds.
 
-    reason: ``end``, ``stop`` or ``length``; ``handed_over`` where the server stops and the stream
+    reason: ``end``, ``stop`` or ``length``; ``unfinished`` where max_tokens were made before the
+    output satisfied its constraint; ``handed_over`` where the server stops and the stream
     could go on elsewhere, only without failover. After a failover, output_tokens are those of all
     calls; unknown_symbols, times and cached_tokens are the first that a server reported.
     cached_tokens: of the input, that a prefix cache knew.
@@ -319,8 +329,8 @@ class ModelState:
 def normalised(options: GenerateOptions) -> GenerateOptions:
     """The same options, with the parameters of sampling in ``sampling``.
 
-    Raises OptionInvalid for two inputs, or parameters of sampling said twice; TypeError for an
-    option that there is not.
+    Raises OptionInvalid for two inputs or constraints, or parameters of sampling said twice;
+    TypeError for an option that there is not.
     """
     rest = dict(options)
     for name in rest.keys() - GenerateOptions.__annotations__.keys():
@@ -328,6 +338,9 @@ def normalised(options: GenerateOptions) -> GenerateOptions:
     inputs = [name for name in INPUTS if rest.get(name) is not None]
     if len(inputs) > 1:
         raise OptionInvalid(f"{' and '.join(inputs)} exclude each other; give one")
+    constraints = [name for name in _CONSTRAINTS if rest.get(name) is not None]
+    if len(constraints) > 1:
+        raise OptionInvalid(f"{' and '.join(constraints)} exclude each other; give one")
     keywords = {name: rest.pop(name) for name in FLAGS if name in rest}
     parameters: Any = {name: value for name, value in keywords.items() if value is not None}
     if parameters and rest.get("sampling") is not None:
@@ -352,6 +365,7 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
     rest: dict[str, Any] = dict(options)
     sampling, beam, vector = (rest.pop(name, None) for name in ("sampling", "beam", "vector"))
     watch, changes = rest.pop("watch", None), rest.pop("set_state", ())
+    constraint = to_constraint(*(rest.pop(name, None) for name in _CONSTRAINTS))
     request = pb.GenerateRequest(model=model, model_version=rest.pop("version", ""), **rest)
     if sampling is not None:
         request.sampling.MergeFrom(sampling.to_message())
@@ -362,7 +376,23 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
     if watch is not None:
         request.watch.CopyFrom(to_watch(watch))
     request.set_state.extend(to_changes(changes))
+    if constraint is not None:
+        request.constraint.CopyFrom(constraint)
     return request
+
+
+def to_constraint(
+    choices: Sequence[str] | None, regex: str | None, schema: str | Mapping[str, Any] | None
+) -> pb.Constraint | None:
+    """At most one of them is there."""
+    if choices is not None:
+        return pb.Constraint(choices=pb.Choices(texts=choices))
+    if regex is not None:
+        return pb.Constraint(regex=regex)
+    if schema is not None:
+        text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
+        return pb.Constraint(json_schema=text)
+    return None
 
 
 def tag_request(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from service.engine.errors import (
+    ConstraintFailed,
     ControlDisabled,
     EngineFailed,
     MessageTooLarge,
@@ -59,6 +60,7 @@ _CODES: dict[type[RequestError], Code] = {
     ControlDisabled: Code.FAILED_PRECONDITION,
     WrongInput: Code.INVALID_ARGUMENT,
     MessageTooLarge: Code.RESOURCE_EXHAUSTED,
+    ConstraintFailed: Code.INTERNAL,
     ResumeInvalid: Code.INVALID_ARGUMENT,
     ResumeRefused: Code.FAILED_PRECONDITION,
     ReaderStalled: Code.ABORTED,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.automaton import ConstrainedText
 from service.engine.requests import Beam, FinishReason
 
 Array = NDArray[Any]
@@ -39,15 +40,31 @@ class Choice:
     tokens: list[int]
 
 
+class _Live(NamedTuple):
+    """A hypothesis that goes on: its parent's row, its last token, and all of it so far."""
+
+    row: int
+    token: int
+    total: float
+    path: tuple[tuple[int, float], ...]
+    text: ConstrainedText | None
+
+
 class BeamSearch:
     """Pure: reads log-probabilities, says how the rows go on.
 
     masked: (vocabulary,) 0, or -inf for what may not be made. min_tokens: before which the
-    end token may not be.
+    end token may not be. text: that each hypothesis begins as, where it is constrained.
     """
 
     def __init__(
-        self, beam: Beam, max_tokens: int, min_tokens: int, end_id: int | None, masked: Array
+        self,
+        beam: Beam,
+        max_tokens: int,
+        min_tokens: int,
+        end_id: int | None,
+        masked: Array,
+        text: ConstrainedText | None = None,
     ) -> None:
         self.beam = beam
         self.max_tokens = max_tokens
@@ -60,6 +77,7 @@ class BeamSearch:
         self._scores = np.full(beam.width, -np.inf)
         self._scores[0] = 0.0
         self._paths: list[tuple[tuple[int, float], ...]] = [()] * beam.width
+        self._texts = [text] * beam.width
 
     def advance(self, log_probabilities: Array) -> Choice | None:
         """Read the rows' log-probabilities (width, vocabulary); None when the search is over."""
@@ -67,42 +85,64 @@ class BeamSearch:
         totals = self._scores[:, None] + own + self.masked
         if self.end_id is not None and self.made < self.min_tokens:
             totals[:, self.end_id] = -np.inf
+        self._constrain(totals)
         self.made += 1
-        # Twice as many as there are rows: at most that many less one of them can be ends.
-        ranked = np.argsort(-totals, axis=None, kind="stable")[: 2 * self.beam.width]
-        rows, tokens = np.unravel_index(ranked, totals.shape)
-        live: list[tuple[int, int, float]] = []
-        for place, (row, token) in enumerate(zip(rows.tolist(), tokens.tolist(), strict=True)):
+        # Twice as many as there are rows: at most that many less one of them can be end tokens.
+        most = None if self._texts[0] else 2 * self.beam.width
+        ranked = np.argsort(-totals, axis=None, kind="stable")[:most]
+        live: list[_Live] = []
+        for place, ranks in enumerate(ranked.tolist()):
+            row, token = divmod(ranks, totals.shape[1])
             total = float(totals[row, token])
-            if total == -np.inf:
+            if total == -np.inf or len(live) == self.beam.width <= place:
                 break
+            path, text = self._paths[row], self._texts[row]
             if token == self.end_id:
                 if place < self.beam.width:
-                    self._finish(self._paths[row], total, FinishReason.END)
+                    self._finish(path, total, FinishReason.END, len(path) + 1)
+                continue
+            path = (*path, (token, float(own[row, token])))
+            text = text and text.after(token)
+            if text and text.is_complete:
+                if place < self.beam.width:
+                    self._finish(path, total, FinishReason.END, len(path))
             elif len(live) < self.beam.width:
-                live.append((row, token, total))
-        return self._go_on(live, own)
+                live.append(_Live(row, token, total, path, text))
+        return self._go_on(live)
 
-    def _go_on(self, live: Sequence[tuple[int, int, float]], own: Array) -> Choice | None:
-        paths = [(*self._paths[row], (token, float(own[row, token]))) for row, token, _ in live]
+    def _constrain(self, totals: Array) -> None:
+        """Nothing may follow but what the constraint of each row's text lets through."""
+        bias = np.zeros(totals.shape[1], np.float32)
+        for row, text in enumerate(self._texts):
+            if text and self._scores[row] > -np.inf:
+                text.fill(bias, self.made)
+                totals[row] += bias
+
+    def _go_on(self, live: Sequence[_Live]) -> Choice | None:
         if self.made == self.max_tokens:
-            for path, (_, _, total) in zip(paths, live, strict=True):
-                self._finish(path, total, FinishReason.LENGTH)
+            for each in live:
+                is_whole = not each.text or each.text.may_end
+                reason = FinishReason.LENGTH if is_whole else FinishReason.UNFINISHED
+                self._finish(each.path, each.total, reason, len(each.path))
             return None
-        if not live or self._is_settled(max(total for _, _, total in live)):
+        if not live or self._is_settled(max(each.total for each in live)):
             return None
-        missing = self.beam.width - len(live)
-        self._scores = np.array([total for *_, total in live] + [-np.inf] * missing)
-        self._paths = paths + [()] * missing
-        return Choice(
-            [row for row, *_ in live] + [live[0][0]] * missing,
-            [token for _, token, _ in live] + [live[0][1]] * missing,
-        )
+        # Rows without a hypothesis go on as the first one does, worth nothing.
+        rows = [*live, *[live[0]] * (self.beam.width - len(live))]
+        self._scores = np.array([each.total for each in rows])
+        self._scores[len(live) :] = -np.inf
+        self._paths = [each.path for each in rows]
+        self._texts = [each.text for each in rows]
+        return Choice([each.row for each in rows], [each.token for each in rows])
 
     def _finish(
-        self, path: tuple[tuple[int, float], ...], total: float, reason: FinishReason
+        self,
+        path: tuple[tuple[int, float], ...],
+        total: float,
+        reason: FinishReason,
+        length: int,
     ) -> None:
-        length = len(path) + (reason is FinishReason.END)
+        """length: that it is ranked by, an end token counted."""
         score = total / length**self.beam.length_penalty
         self.finished.append(Hypothesis(path, total, score, reason))
         self.finished.sort(key=lambda hypothesis: -hypothesis.score)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.automaton import ConstrainedText
 from service.engine.beam_search import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.finiteness import broken_rows
@@ -52,7 +53,9 @@ from service.engine.throughput import Throughput
 from service.engine.token_columns import TokenColumns
 
 # Ends by which streams show how much they make of what they may.
-_COMPLETE = (FinishReason.END, FinishReason.STOP, FinishReason.LENGTH)
+_COMPLETE = (
+    FinishReason.END, FinishReason.STOP, FinishReason.LENGTH, FinishReason.UNFINISHED,
+)  # fmt: skip
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -198,6 +201,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
                 resumed.counts if resumed else {},
                 self.model.end_id,
                 request.min_tokens,
+                _constrained(request),
             )
         stream.is_plain = not (stream.stops or stream.adjustments or request.top or request.watch)
         return stream
@@ -206,7 +210,14 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         masked = np.zeros(self.model.vocabulary)
         LogitsProcessor(request.sampling, (), {}, None, 0).fill(masked, masked, 0)
         masked[list(self.model.never_sampled_ids)] = -np.inf
-        return BeamSearch(beam, request.max_tokens, request.min_tokens, self.model.end_id, masked)
+        return BeamSearch(
+            beam,
+            request.max_tokens,
+            request.min_tokens,
+            self.model.end_id,
+            masked,
+            _constrained(request),
+        )
 
     def cost(self, request: Decodable) -> float:
         """Tokens that it will make, by how much of what they may others made."""
@@ -484,9 +495,10 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         self._deliver(stream, released)
         if stopped:
             return FinishReason.STOP
-        if stream.made == request.max_tokens:
+        text = stream.adjustments.text if stream.adjustments else None
+        if stream.made == request.max_tokens or (text and text.is_complete):
             self._deliver(stream, stream.stops.flush() if stream.stops else [])
-            return FinishReason.LENGTH
+            return _reason(text)
         every = request.checkpoints.every
         if every and stream.made % every == 0:
             stream.sink.put(self._checkpoint(stream))
@@ -512,6 +524,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
     ) -> Snapshot:
         needs_tokens = self.model.reads_source or request.sampling.repetition_penalty != 1.0
         resumed = request.resumed
+        text = stream.adjustments.text if stream.adjustments else None
         return Snapshot(
             sampling=request.sampling,
             digest=request.digest,
@@ -528,6 +541,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
             counts=dict(stream.adjustments.counts) if stream.adjustments else {},
             state=state,
             changed=resumed.changed if resumed else "",
+            constrained=text.place if text else None,
         )
 
     def _where(self, stream: DecodeSequence, request: GenerateRequest) -> tuple[int, State] | None:
@@ -545,6 +559,13 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         return stream.token, {
             spec.name: state[spec.name] for spec in self.model.state if spec.carried
         }
+
+    def _vacate(self, stream: DecodeSequence) -> None:
+        super()._vacate(stream)
+        request = stream.progress.request
+        constraint = None if isinstance(request, NextTokenRequest) else request.constraint
+        if constraint and all(each.phase is Phase.GONE for each in stream.progress.streams):
+            constraint.release()
 
     def _end(self, progress: Generation, reason: FinishReason) -> None:
         request = progress.request
@@ -595,6 +616,21 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
                     hypothesis.score,
                 ),
             )
+
+
+def _constrained(request: GenerateRequest) -> ConstrainedText | None:
+    """Where the text of a stream begins, or goes on."""
+    if not request.constraint:
+        return None
+    place = request.resumed.constrained if request.resumed else None
+    return ConstrainedText(request.constraint, request.min_tokens, place.state if place else 0)
+
+
+def _reason(text: ConstrainedText | None) -> FinishReason:
+    """Of a stream that has made all its tokens, or all that its constraint asks for."""
+    if text and text.is_complete:
+        return FinishReason.END
+    return FinishReason.LENGTH if not text or text.may_end else FinishReason.UNFINISHED
 
 
 def _next_stop(made: int, request: GenerateRequest) -> int:

@@ -8,6 +8,7 @@ RequestError
 ├── ControlDisabled    models are not loaded and unloaded on request here
 ├── WrongInput         the request contradicts the model's task or limits
 ├── MessageTooLarge    it has more bytes than a request may have
+├── ConstraintFailed   what compiles its constraint broke
 ├── ResumeInvalid      its resume token is none, was changed, or is too large
 ├── ResumeRefused      its resume token is good elsewhere, for another caller, or no more
 ├── ReaderStalled      its caller has not read for too long
@@ -53,6 +54,10 @@ class WrongInput(RequestError):
 
 
 class MessageTooLarge(RequestError):
+    pass
+
+
+class ConstraintFailed(RequestError):
     pass
 
 

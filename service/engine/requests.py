@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bundle.sampling import NEUTRAL
 from bundle.series import EncodedSeries
+from service.engine.automaton import Constraint, ConstraintPlace
 from service.engine.errors import RequestError
 from service.engine.rng import digest_of
 
@@ -20,9 +21,10 @@ State = Mapping[str, NDArray[Any]]
 
 
 class FinishReason(enum.Enum):
-    END = "end"  # the model made its end token
+    END = "end"  # the model made its end token, or what its constraint asks for is complete
     STOP = "stop"  # a stop text came up
     LENGTH = "length"  # max_tokens were made
+    UNFINISHED = "unfinished"  # they were, and the text does not satisfy its constraint yet
     CLOSED = "closed"  # the caller pushed its last token, and it was answered
     READ = "read"  # what was to be read was read; nothing was to be made
     HANDED_OVER = "handed_over"  # the engine stops first; it can go on elsewhere
@@ -143,6 +145,7 @@ class GenerateRequest:
     resumed: where an earlier stream was; samples is then 1.
     arrived: when it came, on the engine's clock in seconds. watch: of the state, beside each token.
     no_cache: neither look up nor keep what it reads.
+    constraint: of the text that is made; None for none.
     """
 
     tokens: tuple[Any, ...]
@@ -159,6 +162,7 @@ class GenerateRequest:
     resumed: Snapshot | None = None
     watch: Watch | None = None
     no_cache: bool = False
+    constraint: Constraint | None = None
 
     @property
     def streams(self) -> int:
@@ -338,6 +342,7 @@ class Snapshot:
     may become a stop text. counts: how often each token was made, where a penalty asks.
     tokens: of the request, where prefill must be done again or a penalty asks; else empty.
     changed: digest of all changes that callers made to its state; empty for none.
+    constrained: where it is in its constraint, None for none.
     """
 
     sampling: Sampling
@@ -355,6 +360,7 @@ class Snapshot:
     state: State
     changed: str = ""
     digest: int = 0
+    constrained: ConstraintPlace | None = None
 
     @property
     def next_position(self) -> int:

@@ -224,6 +224,19 @@ class Metrics:
         self.sequences = self._gauge(
             "unroll_open_sequences", "Sequences whose state is kept between requests."
         )
+        self.constraints = self._counter(
+            "unroll_constraints_total",
+            "Requests with a constraint, by what became of it: hit (compiled before), compiled, "
+            "refused.",
+            "outcome",
+        )
+        self.constraint_seconds = self._histogram(
+            "unroll_constraint_compile_seconds",
+            "Time to compile a constraint or to refuse it, waiting for others included.",
+        )
+        self.constraint_bytes = self._gauge(
+            "unroll_constraint_bytes", "Memory of compiled constraints, used and kept."
+        )
 
     def _add_batches(self) -> None:
         self.batch_rows = self._counted(
@@ -444,6 +457,14 @@ class Metrics:
             self.cancelled.labels(model, reason).inc()
         elif reason and not isinstance(failure, EngineFailed):
             self.rejected.labels(model, reason).inc()
+
+    def constraint_found(self, outcome: str) -> None:
+        """As ConstraintObserver."""
+        self.constraints.labels(outcome).inc()
+
+    def constraint_compiled(self, seconds: float) -> None:
+        """As ConstraintObserver."""
+        self.constraint_seconds.observe(seconds)
 
     def report_build(self, version: str, runtime: str, device: str) -> None:
         """runtime: the version of onnxruntime."""

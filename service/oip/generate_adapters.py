@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bundle.sampling import SAMPLING_PARAMETERS
+from service.engine.automaton import CHOICES, JSON_SCHEMA, REGEX, ConstraintSpec
 from service.engine.errors import WrongInput
 from service.engine.requests import Event, Finished, TokenMade
 from service.oip.adapters import InferResult, ModelAdapter, Setting
@@ -21,7 +22,7 @@ from service.serving.sampling_params import GenerateParams, SamplingParams
 _LISTS = ("allowed_tokens", "banned_tokens")
 _KNOWN = (
     *(parameter.name for parameter in SAMPLING_PARAMETERS), *_LISTS, "max_tokens", "min_tokens",
-    "seed", "stop", "logit_bias", "tokens_per_message", "no_cache",
+    "seed", "stop", "logit_bias", "tokens_per_message", "no_cache", CHOICES, REGEX, JSON_SCHEMA,
 )  # fmt: skip
 
 
@@ -39,6 +40,7 @@ class GenerationSettings:
     stop: tuple[str, ...]
     tokens_per_message: int
     no_cache: bool
+    constraint: ConstraintSpec | None = None
 
 
 class GenerateAdapter(ModelAdapter):
@@ -78,6 +80,7 @@ class GenerateAdapter(ModelAdapter):
             _stops(parameters),
             parameters.whole("tokens_per_message") or 1,
             parameters.flag("no_cache"),
+            _constraint(parameters),
         )
 
     def _most_tokens(self, parameters: InferParameters) -> int:
@@ -124,6 +127,7 @@ class GenerateAdapter(ModelAdapter):
             min_tokens=settings.min_tokens,
             tokens_per_message=settings.tokens_per_message,
             no_cache=settings.no_cache,
+            constraint=settings.constraint,
         )
         return await self.model.generate(params)
 
@@ -194,6 +198,22 @@ def _stops(parameters: InferParameters) -> tuple[str, ...]:
     if not (isinstance(stops, list) and all(isinstance(stop, str) for stop in stops)):
         raise WrongInput("parameter 'stop' is JSON; send a list of texts")
     return tuple(stops)
+
+
+def _constraint(parameters: InferParameters) -> ConstraintSpec | None:
+    given = {kind: parameters.take(kind) for kind in (CHOICES, REGEX, JSON_SCHEMA)}
+    kinds = [kind for kind, value in given.items() if value is not None]
+    if len(kinds) > 1:
+        raise WrongInput(f"parameters {' and '.join(kinds)} exclude each other; send one")
+    for kind in kinds:
+        texts = [given[kind]]
+        if kind == CHOICES:
+            texts = _json(given[kind], CHOICES, "a JSON list of texts")
+        if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+            wanted = "a JSON list of texts" if kind == CHOICES else "a text"
+            raise WrongInput(f"parameter {kind!r} is {given[kind]!r}; send {wanted}")
+        return ConstraintSpec(kind, tuple(texts))
+    return None
 
 
 def _ids(parameters: InferParameters, name: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ _REASONS = {
     pb.FINISH_REASON_END: '"stop"',
     pb.FINISH_REASON_STOP: '"stop"',
     pb.FINISH_REASON_LENGTH: '"length"',
+    pb.FINISH_REASON_UNFINISHED: '"length"',
 }
 # What stands for minus infinity, which JSON has not; OpenAI's own.
 _LEAST_LOG_PROBABILITY = -9999.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -293,6 +294,45 @@ def _tokens(request: CompletionRequest, name: str, value: Any) -> None:
     getattr(request.generate.sampling, name).extend(_ids(name, value))
 
 
+def _guided_choice(request: CompletionRequest, name: str, value: Any) -> None:
+    texts = [_text(name, text) for text in _list(name, value, "a list of strings")]
+    _constrain(request, name).choices.texts.extend(texts)
+    request.generate.constraint.choices.SetInParent()
+
+
+def _guided_regex(request: CompletionRequest, name: str, value: Any) -> None:
+    _constrain(request, name).regex = _text(name, value)
+
+
+def _guided_json(request: CompletionRequest, name: str, value: Any) -> None:
+    """A schema, as an object or as its text."""
+    if isinstance(value, str):
+        text = _text(name, value)
+    else:
+        schema = _object(name, value, "a JSON schema, as an object or a string")
+        text = _text(name, json.dumps(schema, ensure_ascii=False))
+    _constrain(request, name).json_schema = text
+
+
+def _response_format(request: CompletionRequest, name: str, value: Any) -> None:
+    """OpenAI's ``{"type": "json_schema", "json_schema": {"schema": …}}``."""
+    kind = _object(name, value, "an object").get("type")
+    if kind == "text":
+        return
+    if kind != "json_schema":
+        raise FieldInvalid(f"{name}.type", f"{name}.type is not 'text' or 'json_schema'")
+    where = f"{name}.json_schema"
+    described = _object(where, value.get("json_schema"), "an object with the schema")
+    _guided_json(request, f"{where}.schema", described.get("schema"))
+
+
+def _constrain(request: CompletionRequest, name: str) -> pb.Constraint:
+    """The request's constraint, of which there may be one."""
+    if request.generate.HasField("constraint"):
+        raise FieldInvalid(name, f"{name} stands beside another constraint; send one of them")
+    return request.generate.constraint
+
+
 def _suffix(request: CompletionRequest, name: str, value: Any) -> None:
     if _text(name, value):
         raise FieldInvalid(
@@ -319,6 +359,11 @@ _READERS: dict[str, _Reader] = {
     "logit_bias": _logit_bias,
     "suffix": _suffix,
     "user": _ignored,
+    "response_format": _response_format,
+    # vLLM's.
+    "guided_choice": _guided_choice,
+    "guided_regex": _guided_regex,
+    "guided_json": _guided_json,
     # Ours.
     **{parameter.name: _samples(parameter) for parameter in SAMPLING_PARAMETERS},
     "allowed_tokens": _tokens,

@@ -89,6 +89,17 @@ def _request() -> Schema:
         },
         "suffix": {**_TEXT, "maxLength": 0},
         "user": {},
+        "response_format": {
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {"enum": ["text", "json_schema"]},
+                "json_schema": {"type": "object", "properties": {"schema": {"type": "object"}}},
+            },
+        },
+        "guided_choice": _TEXTS,
+        "guided_regex": _TEXT,
+        "guided_json": {"anyOf": [_TEXT, {"type": "object"}]},
         **{parameter.name: _sampling(parameter) for parameter in SAMPLING_PARAMETERS},
         "allowed_tokens": _IDS,
         "banned_tokens": _IDS,

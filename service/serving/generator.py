@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from service.engine.errors import WrongInput
+from service.engine.automaton import ConstraintPlace, ConstraintSpec
+from service.engine.errors import ResumeRefused, WrongInput
 from service.engine.requests import GenerateRequest, Snapshot, State, TagSnapshot
+from service.serving.constraints import ModelConstraints
 from service.serving.embedder import Embedder
 from service.serving.generator_input import EncodedInput, GeneratorInput
 from service.serving.inputs import ReadingModel, checked_size, off_loop
@@ -141,8 +143,8 @@ class GeneratorModel(ReadingModel):
 
     input: what prefills it.
     tokens_per_message: for requests that do not say; 0 leaves it to coalescing.
-    choose_seed: for requests without one. clock: the engine's, in seconds. embedder: of a model
-    that reads texts and carries a state.
+    choose_seed: for requests without one. clock: the engine's, in seconds. constraints: compiles
+    those of its texts. embedder: of a model that reads texts and carries a state.
     """
 
     does = "generate"
@@ -155,6 +157,7 @@ class GeneratorModel(ReadingModel):
         thread: EngineThread,
         score_thread: EngineThread,
         resume_tokens: ResumeTokens,
+        constraints: ModelConstraints,
         tokens_per_message: int = 0,
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
@@ -167,6 +170,7 @@ class GeneratorModel(ReadingModel):
         self.thread = thread
         self.score_thread = score_thread
         self.resume_tokens = resume_tokens
+        self.constraints = constraints
         self.tokens_per_message = tokens_per_message
         self.clock = clock
         self.choose_seed = choose_seed
@@ -189,7 +193,8 @@ class GeneratorModel(ReadingModel):
         return self.begin_id is not None
 
     async def generate(self, params: GenerateParams) -> OpenStream:
-        """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
+        """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull, Overloaded, ConstraintFailed
+        or EngineFailed."""
         bundle = ServedBundle.of(self.card, GENERATE)
         if params.resume_token is None:
             if params.echo and self.is_conditioned:
@@ -201,6 +206,8 @@ class GeneratorModel(ReadingModel):
             given = await off_loop(size, lambda: self._read_input(params))
             unknown = given.unknown
             request = self._request(params, given)
+            if params.constraint:
+                request = await self._constrained(request, params.constraint)
             echo = await self._echo(params, given) if params.echo else []
         else:
             snapshot = self.resume_tokens.open(
@@ -208,6 +215,8 @@ class GeneratorModel(ReadingModel):
             )
             unknown, echo = 0, []
             request = self._rules.resumed(params, snapshot, self.clock())
+            if snapshot.constrained:
+                request = await self._still_constrained(request, snapshot.constrained)
         size = request.beam.width if request.beam else request.samples
         each = params.tokens_per_message or self.tokens_per_message
         stream = TokenStream.open(self.thread, request, each, size)
@@ -225,6 +234,31 @@ class GeneratorModel(ReadingModel):
         return self._rules.fresh(
             params, given.ids, self.choose_seed() if seed is None else seed, self.clock()
         )
+
+    async def _constrained(self, request: GenerateRequest, spec: ConstraintSpec) -> GenerateRequest:
+        constraint = await self.constraints.compiled(spec, request.sampling)
+        longest = int(constraint.automaton.longest[0])
+        if longest < request.min_tokens:
+            raise WrongInput(
+                f"min_tokens is {request.min_tokens}, and the longest text that the constraint "
+                f"lets through has {longest} tokens; lower it"
+            )
+        return replace(request, constraint=constraint)
+
+    async def _still_constrained(
+        self, request: GenerateRequest, place: ConstraintPlace
+    ) -> GenerateRequest:
+        """Raises ResumeRefused where the constraint was compiled otherwise, so that its states are
+        others."""
+        constraint = await self.constraints.compiled(place.spec, request.sampling)
+        if constraint.automaton.digest != place.digest:
+            raise ResumeRefused(
+                "the resume token is from a server that compiles its constraint otherwise; send "
+                "the request again"
+            )
+        if constraint.automaton.is_complete(place.state):
+            raise WrongInput("the stream's text is complete: its constraint lets nothing follow")
+        return replace(request, constraint=constraint)
 
     async def _echo(self, params: GenerateParams, prompt: EncodedInput) -> list[ScoredToken]:
         """The prompt's tokens, with their log-probabilities where the request wants those."""

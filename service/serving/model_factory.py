@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import onnxruntime
-
 from service.access.memory_budget import MemoryBudget
 from service.config import Config
 from service.engine.dynamic_batcher import BatchEngine, BatchRunner
@@ -26,6 +24,7 @@ from service.runtime.repository import LoadedModel
 from service.runtime.runners import GenerateRunner, generate_runner, prompt_reader
 from service.runtime.state_runner import StateRunner
 from service.serving.coalescing import Clock, Coalescer
+from service.serving.constraints import Constraints
 from service.serving.embedder import Embedder
 from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of, ids_for_all
@@ -53,6 +52,7 @@ class ServerContext:
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
     budget: of the bytes that callers' data takes.
     build: the model of a bundle, as its task says. prefixes: of the prompts of all models.
+    constraints: of texts that are made.
     """
 
     config: Config
@@ -64,6 +64,7 @@ class ServerContext:
     budget: MemoryBudget
     build: Callable[[ModelBuilder], ServedModel]
     prefixes: PrefixCache
+    constraints: Constraints
 
 
 @dataclass(frozen=True)
@@ -205,23 +206,27 @@ class ModelBuilder:
         """On a thread of its own; None for a model that does not embed. whole: as StateRunner."""
         if not card.embeds:
             return None
-        reader = prompt_reader(self.sessions, self.manifest.state, self._state_path)
+        path = self.loaded.state_path if self._reads_by_state_path else None
+        reader = prompt_reader(self.sessions, self.manifest.state, path)
         runner = StateRunner(reader, tuple(watchable(card)), whole)
         return Embedder(card, self.tokenizers["input"], self.batch_thread("embed", runner))
 
     @cached_property
-    def _state_path(self) -> onnxruntime.InferenceSession | None:
-        """That of the step, unless onnxruntime makes other bits of it here."""
+    def _reads_by_state_path(self) -> bool:
+        """Whether there is a state path of the step, and its bits are those of the step here."""
         path = self.loaded.state_path
-        if path is None or computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
-            return path
+        if path is None:
+            return False
+        if computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
+            return True
         log.warning("model %s: prompts are read by whole steps", self.manifest.name)
-        return None
+        return False
 
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""
         loaded, state = self.loaded, self.manifest.state
-        runner = generate_runner(self.sessions, state, loaded.wide, self._state_path)
+        path = loaded.state_path if self._reads_by_state_path else None
+        runner = generate_runner(self.sessions, state, loaded.wide, path)
         if loaded.rows is None:
             return runner, None
         rows = DeviceRows(loaded.rows, state, self.config.max_streams, loaded.device)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from service.engine.automaton import ConstraintPlace, ConstraintSpec
 from service.engine.errors import ResumeInvalid, ResumeRefused
 from service.engine.requests import (
     LIKELIEST,
@@ -264,6 +265,8 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
     facts["held"] = [_describe_made(made) for made in snapshot.held]
     facts["changed"] = snapshot.changed
     facts["counts"] = list(snapshot.counts.items())
+    if snapshot.constrained:
+        facts["constrained"] = asdict(snapshot.constrained)
     facts["state"] = [(name, str(a.dtype), a.shape) for name, a in snapshot.state.items()]
     return facts, b"".join(np.ascontiguousarray(a).tobytes() for a in snapshot.state.values())
 
@@ -285,7 +288,16 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         state=_restore_state(facts["state"], arrays),
         changed=facts.get("changed", ""),  # a token of an earlier release has none
         digest=facts["digest"],
+        constrained=_restore_place(facts.get("constrained")),
     )
+
+
+def _restore_place(content: Mapping[str, Any] | None) -> ConstraintPlace | None:
+    """None where the stream has no constraint."""
+    if content is None:
+        return None
+    spec = ConstraintSpec(content["spec"]["kind"], tuple(content["spec"]["texts"]))
+    return ConstraintPlace(spec, content["state"], content["digest"])
 
 
 def _restore_sampling(content: Mapping[str, Any]) -> Sampling:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
+from service.constraints.patterns import check as check_constraint
+from service.engine.automaton import ConstraintSpec
 from service.engine.errors import WrongInput
 from service.engine.requests import (
     NO_CHECKPOINTS,
@@ -71,7 +73,7 @@ class GenerateParams:
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
     watch: None for nothing of the state. set_state: of a resumed stream. no_cache: as
-    GenerateRequest has it.
+    GenerateRequest has it. constraint: of the text.
     """
 
     prompt: str | None
@@ -94,6 +96,7 @@ class GenerateParams:
     watch: WatchParams | None = None
     set_state: tuple[StateChange, ...] = ()
     no_cache: bool = False
+    constraint: ConstraintSpec | None = None
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -179,6 +182,8 @@ class GenerateValidator:
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
         check_resumes(params.set_state, is_resumed=False)
+        if params.constraint:
+            check_constraint(params.constraint)
         return GenerateRequest(
             tokens=tuple(tokens),
             sampling=self._sampling(params.sampling, seed, params.min_tokens),
@@ -209,6 +214,7 @@ class GenerateValidator:
             ("samples", params.samples != 1),
             ("beam", params.beam),
             ("echo", params.echo),
+            ("constraint", params.constraint),
         ):
             kept += [name] if is_set else []
         if kept:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from service.constraints.lexicon import Lexicon
 from service.engine.decode import GenerateEngine
 from service.engine.first_tokens import MOST_ROWS, FirstTokens
 from service.engine.prefill import PrefillBudget
 from service.engine.slots import Slots
 from service.runtime.runners import GenerateRunner, ScoreRunner
+from service.serving.constraints import ModelConstraints
 from service.serving.generator import GeneratorModel, OutputSpec
 from service.serving.generator_input import GeneratorInput, TextInput, VectorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
@@ -74,6 +76,12 @@ def build_generator(
         thread,
         builder.batch_thread("score", score),
         context.resume_tokens,
+        ModelConstraints(
+            context.constraints,
+            lambda: Lexicon.of(
+                writer.codec, writer.vocabulary, writer.end_id, writer.never_sampled_ids
+            ),
+        ),
         config.tokens_per_message,
         embedder=builder.embedder(card, whole=is_conditioned),
     )

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from bundle.sampling import SAMPLING_PARAMETERS
+from service.engine.automaton import CHOICES, JSON_SCHEMA, REGEX, ConstraintSpec
 from service.engine.errors import WrongInput
 from service.engine.requests import (
     Beam,
@@ -56,6 +57,7 @@ _REASONS = {
     FinishReason.STOP: pb.FINISH_REASON_STOP,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.HANDED_OVER: pb.FINISH_REASON_HANDED_OVER,
+    FinishReason.UNFINISHED: pb.FINISH_REASON_UNFINISHED,
 }
 
 # The tag of GenerateResponse.tokens; Token.log_probability with its tag; lengths of one byte.
@@ -86,7 +88,20 @@ def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
         watch=to_watch(request),
         set_state=to_changes(request.set_state),
         no_cache=request.no_cache,
+        constraint=_to_constraint(request.constraint) if request.HasField("constraint") else None,
     )
+
+
+def _to_constraint(constraint: pb.Constraint) -> ConstraintSpec:
+    match constraint.WhichOneof("kind"):
+        case "choices":
+            return ConstraintSpec(CHOICES, tuple(constraint.choices.texts))
+        case "regex":
+            return ConstraintSpec(REGEX, (constraint.regex,))
+        case "json_schema":
+            return ConstraintSpec(JSON_SCHEMA, (constraint.json_schema,))
+        case _:
+            raise WrongInput("constraint has no kind; set choices, regex or json_schema")
 
 
 def _to_beam(beam: pb.Beam) -> Beam:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import itertools
+import json
 import secrets
 
 import pytest
@@ -107,6 +108,43 @@ class TestRefusedCalls:
                 f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
             )
             refusals = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+            assert {outcome.status for outcome in outcomes} <= refusals
+            assert service.usage.grown() < FLAT_BYTES
+
+
+class TestEvilPatterns:
+    """Constraints whose automata would take hours and gigabytes, each another one.
+
+    Bound: each is compiled by a process that the kernel ends; two at once. Setting:
+    constraint_seconds.
+    """
+
+    threat = Threat(
+        "200 regular expressions of a line, and JSON schemas, whose automata have millions of "
+        "states, each another one",
+        "compiled by two processes at most, which the kernel ends; INVALID_ARGUMENT, or "
+        "RESOURCE_EXHAUSTED with a delay where too many wait",
+        ("constraint_seconds", "constraint_bytes"),
+    )
+
+    def test_of_callers_that_send_another_each_time(self, attacked, attacks):
+        calls = attacks.amount(12, 200)
+
+        async def refused(channel, number):
+            constraint = pb.Constraint(regex=f"[ab]*a[ab]{{{30 + number}}}")
+            if number % 4 == 3:
+                schema = {"type": "string", "pattern": f"^[ab]*a[ab]{{{30 + number}}}$"}
+                constraint = pb.Constraint(json_schema=json.dumps(schema))
+            request = pb.GenerateRequest(model="prose", prompt="In the", constraint=constraint)
+            return await call(channel, f"{UNROLL}/Generate", request, streams=True, timeout=120)
+
+        with attacked() as (service, _):
+            outcomes = asyncio.run(at_once(service, calls, refused, side_by_side=8))
+            attacks.report(
+                f"{calls} evil patterns: {statuses(outcomes)}, "
+                f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
+            )
+            refusals = {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
             assert {outcome.status for outcome in outcomes} <= refusals
             assert service.usage.grown() < FLAT_BYTES
 

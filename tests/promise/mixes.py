@@ -22,7 +22,8 @@ class Kind:
     """What must be known of a model to call it; ``is_source``: it reads a source.
 
     letters: that its input is made of. longest: input in characters. most_tokens: to request.
-    vocabulary: the ids from 1 below this one stand for symbols. missing: sampling parameters that
+    vocabulary: the ids from 1 below this one stand for symbols. symbols: some of them, of letters
+    alone; has_gaps: a space comes between two. missing: sampling parameters that
     it was exported without.
     """
 
@@ -33,6 +34,8 @@ class Kind:
     most_tokens: int
     vocabulary: int
     missing: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ("a", "b", "c", "d")
+    has_gaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
         _add_samples(choose, request, kind, fate)
     if not kind.is_source:
         request.echo = choose.random() < 0.25
+    if fate not in (SLOW,) and choose.random() < 0.25:
+        _add_constraint(choose, request, kind)
     request.tokens_per_message = choose.choice((0, 0, 1, 3, 8, 300))
     request.no_cache = choose.random() < 0.15
     return Draw(number, request, fate, choose.randint(0, 12))
@@ -140,6 +145,24 @@ def _add_sampling(choose: random.Random, sampling: pb.Sampling, kind: Kind) -> N
         sampling.allowed_tokens.extend(_tokens(choose, kind, 6))
     elif choose.random() < 0.15:
         sampling.banned_tokens.extend(_tokens(choose, kind, 4))
+
+
+def _add_constraint(choose: random.Random, request: pb.GenerateRequest, kind: Kind) -> None:
+    """Of the output's own symbols, so that most can be spelt, though not less what is banned."""
+    first, second, third = choose.sample(kind.symbols, 3)
+    gap = " " if kind.has_gaps else ""
+    any_of = f"({first}|{second}|{third})"
+    match choose.choice(("choices", "regex", "endless", "json_schema")):
+        case "choices":
+            texts = {gap.join(choose.choices(kind.symbols, k=4)) for _ in range(5)}
+            request.constraint.choices.texts.extend(sorted(texts))
+        case "regex":
+            request.constraint.regex = f"{any_of}({gap}{any_of}){{3,60}}"
+        case "endless":
+            request.constraint.regex = f"{first}({gap}{any_of})*"
+        case _:
+            # Most vocabularies lack its marks: a refusal is an answer, too.
+            request.constraint.json_schema = '{"type": "array", "items": {"type": "integer"}}'
 
 
 def _tokens(choose: random.Random, kind: Kind, most: int) -> list[int]:

@@ -20,6 +20,7 @@ from bench.servers import Server
 from bundle.sampling import missing_parameters
 from bundle.store import read_bundle
 from bundle.tokenizer import Tokenizer
+from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
 from service.config import usable_cores
 from tests import tiny
@@ -70,9 +71,17 @@ def kinds_of(models: Path) -> list[Kind]:
                 most_tokens,
                 len(output) - (3 if output.has_markers else 1),
                 missing_parameters(port.name for port in bundle.manifest.graphs["step"].inputs),
+                _symbols(output),
+                bundle.tokenizers["output"].kind == "symbols",
             )
         )
     return kinds
+
+
+def _symbols(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Some of letters and digits alone."""
+    every = (vocabulary.symbol_of(token) for token in range(1, len(vocabulary)))
+    return tuple(symbol for symbol in every if symbol.isalnum())[:40]
 
 
 def _letters(tokenizer: Tokenizer) -> str:

@@ -14,6 +14,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_HANDED_OVER: _ClassVar[FinishReason]
+    FINISH_REASON_UNFINISHED: _ClassVar[FinishReason]
 
 class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -54,6 +55,7 @@ FINISH_REASON_END: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_HANDED_OVER: FinishReason
+FINISH_REASON_UNFINISHED: FinishReason
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_BOOL: DataType
 DATA_TYPE_INT8: DataType
@@ -256,7 +258,7 @@ class WordProbability(_message.Message):
     def __init__(self, word: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state", "no_cache")
+    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state", "no_cache", "constraint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +281,7 @@ class GenerateRequest(_message.Message):
     WATCH_FIELD_NUMBER: _ClassVar[int]
     SET_STATE_FIELD_NUMBER: _ClassVar[int]
     NO_CACHE_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     prompt: str
@@ -301,7 +304,24 @@ class GenerateRequest(_message.Message):
     watch: Watch
     set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
     no_cache: bool
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ..., no_cache: bool = ...) -> None: ...
+    constraint: Constraint
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ..., no_cache: bool = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
+
+class Constraint(_message.Message):
+    __slots__ = ("choices", "regex", "json_schema")
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    choices: Choices
+    regex: str
+    json_schema: str
+    def __init__(self, choices: _Optional[_Union[Choices, _Mapping]] = ..., regex: _Optional[str] = ..., json_schema: _Optional[str] = ...) -> None: ...
+
+class Choices(_message.Message):
+    __slots__ = ("texts",)
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Watch(_message.Message):
     __slots__ = ("tensors", "units")

@@ -11,6 +11,7 @@ import { StatePanel } from './state.js';
 const ENDS = {
   FINISH_REASON_END: 'the model ended it', FINISH_REASON_STOP: 'a stop text came up',
   FINISH_REASON_LENGTH: 'as long as asked for', FINISH_REASON_HANDED_OVER: 'the server stops',
+  FINISH_REASON_UNFINISHED: 'too short for its constraint',
 };
 const TOP = 5;
 

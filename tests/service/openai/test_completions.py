@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -98,6 +99,26 @@ def test_null_is_as_left_out(api):
 
 def test_the_user_is_ignored(api):
     assert api.complete(user="someone", suffix="").texts == api.complete().texts
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"guided_regex": "(bad|dead)( beef){2}"},
+        {"guided_choice": ["bad beef", "dead beef"]},
+        {"response_format": {"type": "text"}, "guided_choice": ["bad beef"]},
+    ],
+)
+def test_a_constraint_is_held_to(api, constraint):
+    answer = api.complete(model="letters", prompt="ab", max_tokens=60, n=3, **constraint)
+    for text, reason in choices_of(answer):
+        assert re.fullmatch("(bad|dead)( beef){1,2}", text)
+        assert reason == "stop"
+
+
+def test_too_few_tokens_for_a_constraint_are_a_matter_of_length(api):
+    answer = api.complete(model="letters", prompt="ab", max_tokens=2, guided_choice=["bad"])
+    assert choices_of(answer) == [("ba", "length")]
 
 
 def test_prompts_are_calls_of_their_own_and_their_choices_stand_together(api):

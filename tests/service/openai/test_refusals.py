@@ -57,6 +57,25 @@ CASES = {
     "stops as numbers": ({"stop": [1]}, "stop", "stop is a number"),
     "many stops": ({"stop": ["a"] * 17}, None, "at most 16"),
     "an empty stop": ({"stop": [""]}, None, "0 characters"),
+    "a choice as a text": ({"guided_choice": "a"}, "guided_choice", "a list of strings"),
+    "a schema as a number": ({"guided_json": 3}, "guided_json", "send a JSON schema"),
+    "two constraints": (
+        {"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", "another constraint",
+    ),
+    "another format": ({"response_format": {"type": "json_object"}}, "response_format.type",
+                       "is not 'text' or 'json_schema'"),
+    "a format without its schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        "response_format.json_schema.schema", "send a JSON schema",
+    ),
+    "a format of nothing": (
+        {"response_format": {"type": "json_schema"}}, "response_format.json_schema",
+        "an object with the schema",
+    ),
+    "what cannot be spelt": ({"guided_regex": "xyz"}, None, "lacks 'x', 'y', 'z'"),
+    "what cannot be held to": (
+        {"guided_json": {"type": "string", "oneOf": []}}, None, "#/oneOf cannot be held to",
+    ),
     "a suffix": ({"suffix": "end"}, "suffix", "no suffix"),
     "negative seed": ({"seed": -1}, "seed", "choose one from 0"),
     "long seed": ({"seed": 2**64}, "seed", "choose one from 0"),
