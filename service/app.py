@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 import service
 from service.access.admission import AdmissionControl
+from service.access.file_reload import FileUnusable
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.access.security import Security, log_security, secure
@@ -51,11 +52,14 @@ from service.services import Services
 from service.serving.coalescing import clock_of_this_thread
 from service.serving.model_factory import ServerContext
 from service.serving.model_manager import ModelControl
+from service.serving.named_states import MemoryStates, NamedStates
 from service.serving.output_stream import Dispatcher
 from service.serving.prefix_cache import PrefixCache
+from service.serving.presets import Presets
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
 from service.serving.sequences import Sequences
+from service.serving.state_files import StateFiles
 from service.serving.worker import EngineThread
 from service.tasks.registry import adapters_of, build_model, load_modules
 
@@ -107,6 +111,8 @@ class App:
         load_modules(config.task_modules)
         self.security = self._secure()
         self._observer = self._make_observer()
+        self.presets = self._make_presets()
+        self.states = self._make_states()
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
         self._update_metrics()
@@ -121,6 +127,7 @@ class App:
         self._front_end_pid = lambda: self.front_end.pid
         self.metrics.front_end_memory.set_function(self._front_end_bytes)
         self.metrics.sequences.set_function(lambda: len(self.sequences))
+        self.metrics.states.set_function(lambda: len(self.states))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
         self.metrics.watch_prefixes(self.prefixes)
@@ -184,6 +191,28 @@ class App:
         config = self.config
         return Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
 
+    def _make_presets(self) -> Presets:
+        """Raises ConfigInvalid."""
+        try:
+            return Presets(self.config.presets, self.metrics.reload_failures.labels("presets").inc)
+        except FileUnusable as error:
+            raise ConfigInvalid(str(error)) from error
+
+    def _make_states(self) -> NamedStates:
+        """Raises ConfigInvalid."""
+        config, folder = self.config, self.config.state_store
+        if folder is None:
+            memory = self._memory_for_states()
+            return NamedStates(memory, config.max_states, config.state_seconds)
+        try:
+            files = StateFiles(folder)
+        except OSError as error:
+            raise ConfigInvalid(f"state_store: {folder} cannot be used ({error})") from error
+        return NamedStates(files, config.max_states, config.state_seconds, is_slow=True)
+
+    def _memory_for_states(self) -> MemoryStates | None:
+        return MemoryStates(self.budget)
+
     def _make_services(self, everywhere: Everywhere | None = None) -> Services:
         return Services(
             self.registry,
@@ -193,6 +222,8 @@ class App:
             adapters_of,
             self._answers_ready,
             self.config.stall_seconds,
+            self.states,
+            self.presets,
             everywhere,
         )
 
@@ -278,6 +309,7 @@ class App:
             self.budget,
             build_model,
             self.prefixes,
+            self.presets,
         )
         repository = Repository(
             config.models,

@@ -34,6 +34,7 @@ GROUPS = {
         "ForecastChunk", "ForecastStep", "ForecastEnd", "StepChunk", "StepResult", "StepStreamEnd",
     ),
     "Models": ("ModelState",),
+    "Named states": ("NamedState",),
     "Errors": ("RequestFailed", "OptionInvalid", "TargetInvalid"),
 }  # fmt: skip
 HEAD = """\

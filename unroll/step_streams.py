@@ -52,6 +52,7 @@ class StepOptions(TypedDict, total=False):
     allow_inexact: bool
     version: str
     watch: Watch | None
+    state: str
 
 
 @dataclass(frozen=True)

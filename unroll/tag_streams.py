@@ -16,9 +16,9 @@ Part = str | Sequence[str]
 class TagStreamOptions(TypedDict, total=False):
     """Options of stream_tag.
 
-    top: number of the most probable labels beside each token, 0 to 20. All others, watch too, are
-    as those of generate; resume_at_end: once the caller has sent its last token and has got every
-    answer.
+    top: number of the most probable labels beside each token, 0 to 20. All others, watch and state
+    too, are as those of generate; resume_at_end: once the caller has sent its last token and has
+    got every answer.
     """
 
     top: int
@@ -29,6 +29,7 @@ class TagStreamOptions(TypedDict, total=False):
     allow_inexact: bool
     version: str
     watch: Watch | None
+    state: str
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def _request() -> Schema:
         "resume_every": _WHOLE,
         "resume_at_end": _FLAG,
         "no_cache": _FLAG,
+        "state": _TEXT,
+        "preset": _TEXT,
     }
     nullable = {
         name: {"anyOf": [schema, {"type": "null"}]} if schema else {}

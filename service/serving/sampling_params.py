@@ -17,7 +17,9 @@ from service.engine.requests import (
     Snapshot,
 )
 from service.serving.model_info import ModelCard
+from service.serving.named_states import NamedState
 from service.serving.output_stream import FULL
+from service.serving.presets import Presets
 from service.serving.state_access import (
     StateChange,
     WatchParams,
@@ -70,7 +72,7 @@ class GenerateParams:
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
     watch: None for nothing of the state. set_state: of a resumed stream. no_cache: as
-    GenerateRequest has it.
+    GenerateRequest has it. start: a state to begin from. preset: empty for none.
     """
 
     prompt: str | None
@@ -93,6 +95,8 @@ class GenerateParams:
     watch: WatchParams | None = None
     set_state: tuple[StateChange, ...] = ()
     no_cache: bool = False
+    start: NamedState | None = None
+    preset: str = ""
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -137,7 +141,7 @@ class GenerateValidator:
     """One model's defaults and limits.
 
     vocabulary: tokens it knows. never_sampled_ids: those it never makes. rows: how many streams
-    decode at once, which a beam search takes together.
+    decode at once, which a beam search takes together. presets: of the server.
     """
 
     def __init__(
@@ -147,8 +151,10 @@ class GenerateValidator:
         never_sampled_ids: Sequence[int],
         end_id: int | None,
         rows: int,
+        presets: Presets,
     ) -> None:
         self.card = card
+        self.presets = presets
         self.vocabulary = vocabulary
         self.never_sampled_ids = frozenset(never_sampled_ids)
         self.end_id = end_id
@@ -171,7 +177,7 @@ class GenerateValidator:
             raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
         return GenerateRequest(
             tokens=tuple(tokens),
-            sampling=self._sampling(params.sampling, seed, params.min_tokens),
+            sampling=self._sampling(self._with_preset(params), seed, params.min_tokens),
             max_tokens=max_tokens,
             stop=_checked_stops(params.stop),
             arrived=arrived,
@@ -199,6 +205,7 @@ class GenerateValidator:
             ("samples", params.samples != 1),
             ("beam", params.beam),
             ("echo", params.echo),
+            ("preset", params.preset),
         ):
             kept += [name] if is_set else []
         if kept:
@@ -243,6 +250,13 @@ class GenerateValidator:
             raise WrongInput(f"max_tokens is {params}; model {self.card.name!r} makes 1 to {limit}")
         return params
 
+    def _with_preset(self, params: GenerateParams) -> SamplingParams:
+        """What the request says of sampling; where it says nothing, what its preset does."""
+        if not params.preset:
+            return params.sampling
+        preset = self.presets.chosen(self.card, params.preset)
+        return replace(params.sampling, values={**preset, **params.sampling.values})
+
     def _sampling(self, params: SamplingParams, seed: int, min_tokens: int) -> Sampling:
         values = {p.name: self._value(p, params) for p in SAMPLING_PARAMETERS}
         self._check_choice(params, min_tokens)
@@ -253,7 +267,7 @@ class GenerateValidator:
         name, card = parameter.name, self.card
         value = params.values.get(name)
         if value is None:
-            return card.sampling.get(name, parameter.default)
+            return self.presets.defaults(card).get(name, parameter.default)
         problem = parameter.problem(value)
         if problem:
             raise WrongInput(problem)
@@ -302,6 +316,7 @@ class GenerateValidator:
         drawing = set(params.sampling.chosen()) - {"allowed_tokens", "banned_tokens"}
         others = (
             *sorted(drawing),
+            *(["preset"] if params.preset else []),
             *(["stop"] if params.stop else []),
             *(["samples"] if params.samples != 1 else []),
             *(["top_log_probabilities"] if params.top else []),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from service.engine.errors import WrongInput
 from service.serving.model_info import ModelCard
+
+if TYPE_CHECKING:
+    from service.serving.named_states import StateMaker
 
 
 class ServedModel:
@@ -22,3 +26,8 @@ class ServedModel:
     def calls(self) -> str:
         """The calls that it answers, for a caller who tried another one."""
         return "ModelInfer"
+
+    @property
+    def state_maker(self) -> StateMaker:
+        """Raises WrongInput for a model whose streams begin from no state."""
+        raise WrongInput(f"model {self.card.name!r} does not go on from a state; name another one")

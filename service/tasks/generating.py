@@ -61,6 +61,7 @@ def build_generator(
         thread,
         builder.batch_thread("score", score),
         context.resume_tokens,
+        context.presets,
         config.tokens_per_message,
     )
 

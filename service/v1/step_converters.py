@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.engine.errors import WrongInput
 from service.engine.requests import FinishReason, FrameAnswered, ResumePolicy
+from service.serving.named_states import NamedState
 from service.serving.stepper import StepMessage, StepperModel, StepStream, StepStreamParams
 from service.step_model import FramePort, StepperSpec
 from service.v1.state_converters import to_watch
@@ -44,7 +45,9 @@ def _field_of(dtype: str) -> str:
     return special.get(dtype, "floats" if dtype.startswith("float") else "integers")
 
 
-def to_step_params(start: pb.StreamStepStart, subject: str) -> StepStreamParams:
+def to_step_params(
+    start: pb.StreamStepStart, subject: str, named: NamedState | None = None
+) -> StepStreamParams:
     return StepStreamParams(
         shared=dict(start.shared),
         outputs=tuple(start.outputs),
@@ -55,6 +58,7 @@ def to_step_params(start: pb.StreamStepStart, subject: str) -> StepStreamParams:
         allow_inexact=start.allow_inexact,
         subject=subject,
         watch=to_watch(start),
+        start=named,
     )
 
 
