@@ -362,7 +362,7 @@ def _frames(frames: Frames, settings: Settings) -> str:
         "streams a core are those whose frames take one core's time. The bare step takes "
         f"{bare} of processor time."
     )
-    return f"## Frames\n\n{_table(header, rows)}\n\n{note}"
+    return f"## Frames\n\n{_table(header, rows)}\n\n{note}{_skipped(frames.skipped)}"
 
 
 def _skipped(reasons: Mapping[str, str]) -> str:

@@ -65,6 +65,10 @@ STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
 SERIES_STEP_INPUTS = ("value", "observed", "features", "uniform")
 SERIES_STEP_OUTPUTS = ("next_value", "parameters")
 
+# The limit of a model whose vector may hold values below 0: by how much at most. Without it a
+# vector's values are at least 0.
+BELOW_ZERO = "below_zero"
+
 # The graph that moves streams between rows where their state lies on a device. Optional: in
 # host memory rows move without it.
 ROWS = "rows"
@@ -244,7 +248,8 @@ class Manifest:
     model: the configuration training built the model from, for export to build it again; empty
     for a model that was not trained here.
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``); of a
-    forecaster in values (``context``, ``horizon``).
+    forecaster in values (``context``, ``horizon``); of a model whose vector may hold values below
+    0, by how much (``below_zero``).
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.

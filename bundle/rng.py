@@ -22,17 +22,36 @@ _TO_UNIT = np.float32(2.0**-24)
 Uniforms = NDArray[np.float32]
 
 
-def uniform_block(key: int, sample: int, block: int, numbers: int = 1) -> Uniforms:
-    """(BLOCK, numbers) numbers in [0, 1) for the positions from ``block * BLOCK`` on.
+class UniformBlocks:
+    """Makes blocks of uniform numbers, one after the other; not to be shared by threads.
 
-    key: 0 … 2⁶⁴-1, see key_of(). sample: which of several continuations of one request. numbers:
-    of each position, at most 4; those of one and of several have nothing to do with each other.
+    numbers: of each position, at most 4; those of one and of several have nothing to do with each
+    other.
     """
-    words = 1 if numbers == 1 else _NUMBERS_PER_COUNTER
-    counter = block * (BLOCK * words // _NUMBERS_PER_COUNTER)
-    generator = np.random.Philox(key=np.array([key, sample], np.uint64), counter=counter)
-    top_bits = generator.random_raw(BLOCK * words) >> np.uint64(40)
-    return top_bits.reshape(BLOCK, words)[:, :numbers].astype(np.float32) * _TO_UNIT
+
+    def __init__(self, numbers: int = 1) -> None:
+        self._numbers = numbers
+        self._words = 1 if numbers == 1 else _NUMBERS_PER_COUNTER
+        self._generator = np.random.Philox(0)
+        # Set anew for each block: a generator made anew asks the system for entropy first.
+        self._state: Any = self._generator.state
+
+    def block(self, key: int, sample: int, block: int) -> Uniforms:
+        """(BLOCK, numbers) numbers in [0, 1) for the positions from ``block * BLOCK`` on.
+
+        key: 0 … 2⁶⁴-1, see key_of(). sample: which of several continuations of one request.
+        """
+        words, state = self._words, self._state["state"]
+        state["counter"][0] = block * (BLOCK * words // _NUMBERS_PER_COUNTER)
+        state["key"][:] = key, sample
+        self._generator.state = self._state
+        top_bits = self._generator.random_raw(BLOCK * words) >> np.uint64(40)
+        return top_bits.reshape(BLOCK, words)[:, : self._numbers].astype(np.float32) * _TO_UNIT
+
+
+def uniform_block(key: int, sample: int, block: int, numbers: int = 1) -> Uniforms:
+    """One block by itself, as UniformBlocks makes it."""
+    return UniformBlocks(numbers).block(key, sample, block)
 
 
 def digest_of(values: Sequence[Any] | NDArray[Any]) -> int:

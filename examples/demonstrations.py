@@ -10,12 +10,20 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import tee
+from operator import mul
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from unroll import Client, Sampling
 from unroll.chart import chart
-from unroll.output import forecast_line, named_state_line, print_stream
+from unroll.output import (
+    choices_lines,
+    forecast_line,
+    named_state_line,
+    next_lines,
+    print_stream,
+)
 from unroll.types import Answer, Chunk
 from unroll.v1 import unroll_pb2 as pb
 
@@ -104,6 +112,8 @@ def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
         raise TourFailed(f"{model} did not write {most} tokens: {answer}")
     if "state" in sample:
         _write_from_state(client, model, sample)
+    if "follow" in sample:
+        _choose(client, model, sample["follow"])
 
 
 def _write_from_state(client: Client, model: str, sample: Sample) -> None:
@@ -127,11 +137,42 @@ def _text(chunks: Iterable[Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
+def _choose(client: Client, model: str, sample: Sample) -> None:
+    """Which of several continuations is the likeliest, and which token comes next."""
+    text, choices = sample["text"], sample["choices"]
+    _show(
+        f"score --model {model} {_quoted(text)} "
+        + " ".join(f"--choice {_quoted(choice)}" for choice in choices)
+    )
+    (scored,) = client.score(model, [text], choices=choices)
+    print(indent(choices_lines(choices, scored), "  "), flush=True)
+    if choices[scored.best] != sample["best"]:
+        raise TourFailed(f"{model} takes {choices[scored.best]!r} after {text!r}")
+    begun = text + sample["best"][:1]
+    _show(f"next --model {model} {_quoted(begun)}")
+    (tokens,) = client.next_tokens(model, [begun])
+    print(indent(next_lines(tokens), "  "), flush=True)
+
+
+def _embed(client: Client, model: str, sample: Sample) -> None:
+    """Texts as vectors: the first is nearer to the second than to the third."""
+    texts = sample["texts"]
+    _show(f"embed --model {model} " + " ".join(map(_quoted, texts)))
+    first, *others = client.embed(model, texts)
+    near = [sum(map(mul, first.values, other.values)) for other in others]
+    for text, similarity in zip(texts[1:], near, strict=True):
+        print(f"  cosine {similarity:.3f}  {texts[0]!r}, {text!r}", flush=True)
+    if near[0] < near[1]:
+        raise TourFailed(f"{model} puts {texts[0]!r} nearer to {texts[2]!r} than to {texts[1]!r}")
+
+
 def _write_of_source(client: Client, model: str, sample: Sample) -> None:
     flags, sampling = _sampling(sample)
     _show(f"generate --model {model} --source {shlex.quote(sample['source'])}{flags}")
     chunks = client.generate(model, source=sample["source"], sampling=sampling)
     _check_written(model, sample, chunks)
+    if "embed" in sample:
+        _embed(client, model, sample["embed"])
 
 
 def _write_of_vector(client: Client, model: str, sample: Sample) -> None:

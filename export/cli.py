@@ -1,9 +1,12 @@
 """Export a trained model, or the model inside a bundle, as a bundle.
 
-python -m export MODEL [--run FOLDER | --bundle FOLDER] [--int8] [--models FOLDER] [--version N]
+python -m export MODEL [--run FOLDER | --bundle FOLDER] [--int8] [--figures]
+    [--models FOLDER] [--version N]
 
 --int8 adds a step graph in int8 beside the fp32 one, and measures on held-out data what it costs
 and how much faster it is here. Without it a bundle's precisions and their figures stay.
+--figures measures the model's own figures anew, as its training did, where what they depend on has
+changed: the draws of a forecaster. Without it those of the run or bundle stay.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from bundle.store import Bundle, read_bundle
 from export.bundles import export_bundle, trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed
-from export.quality import int8_figures, step_speedups
+from export.quality import int8_figures, own_figures, step_speedups
 from export.reports import headline_of, parity_lines
 from training.checkpoint import MODEL_FILE, TrainedModel
 from training.data.packages import DataUnavailable
@@ -34,6 +37,9 @@ def main() -> int:
     source.add_argument("--bundle", type=Path, help="bundle that the model is rebuilt from")
     parser.add_argument("--int8", action="store_true", help="int8 step graph, measured")
     parser.add_argument(
+        "--figures", action="store_true", help="held-out figures of the model, measured anew"
+    )
+    parser.add_argument(
         "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
     )
     parser.add_argument(
@@ -43,6 +49,8 @@ def main() -> int:
     target = chosen.models / chosen.model / str(chosen.version)
     try:
         trained = _source(chosen.model, chosen.run, chosen.bundle)
+        if chosen.figures:
+            trained = replace(trained, figures=own_figures(trained, run=chosen.run))
         bundle = _export(trained, target, chosen.int8, chosen.run)
     except (
         BundleError, DataUnavailable, ExportRefused, ParityMissed, FileNotFoundError,

@@ -244,7 +244,9 @@ class _GraphCheck:
         if port.name == "right_lengths":
             return self.random.integers(1, sizes[RIGHT_TIME] + 1, shape)
         if port.name == "vector":
-            return self.random.lognormal(0, 2, shape).astype(np.float32)
+            sizes_of_values = self.random.lognormal(0, 2, shape).astype(np.float32)
+            below = port.signed & (self.random.random(shape) < 0.5)
+            return np.where(below, -sizes_of_values, sizes_of_values)
         if port.name in self.vocabulary_sizes:
             return self.random.integers(1, self.vocabulary_sizes[port.name], shape)
         if port.name in GRAPH_PARAMETERS:

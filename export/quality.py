@@ -1,4 +1,5 @@
-"""What a precision costs in quality and gains in speed, measured on the exported graphs."""
+"""What a model is worth on what was held out of its training, measured again; what a precision
+costs there, and gains in speed, measured on the exported graphs."""
 
 from __future__ import annotations
 
@@ -20,11 +21,26 @@ from export.onnx_files import ExportRefused
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
-from training.task_run import figures_of, held_out_examples
+from training.task_run import HeldOutExamples, figures_of, held_out_examples
 
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
 _ROUND_SECONDS = 0.2
+
+
+def own_figures(
+    trained: TrainedModel, data: Path = DATA_FOLDER, run: Path | None = None
+) -> tuple[Figure, ...]:
+    """The model's held-out figures, measured as its training did: by PyTorch.
+
+    run: as of int8_figures(). Raises ExportRefused as it does.
+    """
+    examples = _held_out(trained, data, run)
+    command = f"python -m export {trained.name} --figures"
+    return tuple(
+        replace(figure, profile=_profile(trained))
+        for figure in figures_of(examples, trained, trained.build(), command)
+    )
 
 
 def int8_figures(
@@ -37,13 +53,7 @@ def int8_figures(
 
     Raises ExportRefused for a model of which nothing that was held out is known.
     """
-    examples = held_out_examples(trained, data, run)
-    if examples is None:
-        raise ExportRefused(
-            f"no held-out data is known for {trained.name!r}: it has no recipe among the bundled "
-            f"models', and {run or Path('runs') / trained.name} keeps none"
-        )
-    profile = str(trained.training.get("profile", FULL))
+    examples = _held_out(trained, data, run)
     command = f"python -m export {trained.name} --int8"
     return tuple(
         replace(
@@ -51,11 +61,25 @@ def int8_figures(
             name=f"{figure.name}, {precision}",
             split=f"{figure.split}, step by step",
             precision=precision,
-            profile=profile,
+            profile=_profile(trained),
         )
         for graph, precision in (("step_int8", INT8), ("step", FP32))
         for figure in figures_of(examples, trained, SteppedModel(folder, graph), command)
     )
+
+
+def _held_out(trained: TrainedModel, data: Path, run: Path | None) -> HeldOutExamples:
+    examples = held_out_examples(trained, data, run)
+    if examples is None:
+        raise ExportRefused(
+            f"no held-out data is known for {trained.name!r}: it has no recipe among the bundled "
+            f"models', and {run or Path('runs') / trained.name} keeps none"
+        )
+    return examples
+
+
+def _profile(trained: TrainedModel) -> str:
+    return str(trained.training.get("profile", FULL))
 
 
 class SteppedModel:

@@ -154,8 +154,14 @@ class Config:
         0.9, "processor share of a decode step below which tokens are coalesced into messages",
         above=0,
     )  # fmt: skip
+    message_wait_seconds: float = _setting(
+        0.005, "longest wait of a token for others in its message, seconds", least=0
+    )
     tokens_per_message: int = _setting(
-        0, "tokens per message unless a request says (0 = one, more under pressure)", least=0
+        0,
+        "tokens per message unless a request says (0 = what is made while one may wait, more "
+        "under pressure)",
+        least=0,
     )
     stall_seconds: float = _setting(300.0, "time limit of an unread stream, seconds", above=0)
     resume_keys: Path | None = _setting(

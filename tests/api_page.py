@@ -28,6 +28,7 @@ GROUPS = {
     "Connections": ("Tls", "Retries", "RETRIES", "NO_RETRIES"),
     "Answers": (
         "Classification", "TaggedText", "TaggedToken", "FilledBlank", "ScoredText",
+        "ScoredChoice", "NextToken", "Embedding",
     ),
     "Streams": (
         "Chunk", "Token", "Answer", "SampleEnd", "ResumePoint", "TagChunk", "TagStreamEnd",

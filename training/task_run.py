@@ -173,6 +173,9 @@ def _print_facts(run: TaskRun, facts: Sequence[tuple[str, str]], settings: FitSe
     epochs = f"{settings.epochs} at most, learning rate {settings.learning_rate:g}"
     if settings.parts > 1:
         epochs += f", each a part of {settings.parts} of a reading"
+    if settings.epochs < settings.parts:
+        share = settings.epochs / settings.parts
+        epochs += f"; that reads {share:.0%} of the training rows, once: give more --minutes"
     print(f"{run.model}: what was inferred (--set table.key=value chooses otherwise)")
     for what, value in [*facts, ("epochs", epochs)]:
         print(f"  {what:<9} {value}")

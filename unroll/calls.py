@@ -32,10 +32,12 @@ from unroll.tag_streams import Part, TagChunk, TagStreamOptions
 from unroll.types import (
     Chunk,
     Classification,
+    Embedding,
     FilledBlank,
     GenerateOptions,
     ModelState,
     NamedState,
+    NextToken,
     ScoredText,
     TaggedText,
 )
@@ -275,15 +277,47 @@ class Calls:
         sources: Sequence[str] = (),
         *,
         vectors: Sequence[Sequence[float]] = (),
+        choices: Sequence[str] | Sequence[Sequence[str]] = (),
         version: str = "",
     ) -> Unary[list[ScoredText]]:
         """The log-probability of each token of each text, in their order.
 
         sources, vectors: what the texts are the answers to, one for each text, for models that
-        generate from a source or a vector.
+        generate from a source or a vector. choices: up to 128 ways to go on, the same for all texts
+        or a sequence of them for each: these are scored, after the text, which is read once.
         """
-        request = types.score_request(model, version, texts, sources, vectors)
+        request = types.score_request(model, version, texts, sources, vectors, choices)
         return self._unary(self._stubs.unroll.Score, request, types.to_scores)
+
+    @unary
+    def next_tokens(
+        self,
+        model: str,
+        texts: Sequence[str],
+        sources: Sequence[str] = (),
+        *,
+        vectors: Sequence[Sequence[float]] = (),
+        top: int = 5,
+        version: str = "",
+    ) -> Unary[list[list[NextToken]]]:
+        """The likeliest tokens to come after each text, the likeliest first; nothing is drawn.
+
+        sources, vectors: as score has them; a text may be empty beside one. top: number of tokens,
+        1 to 20.
+        """
+        request = types.score_request(model, version, texts, sources, vectors, top_next=top)
+        return self._unary(self._stubs.unroll.Score, request, types.to_next_tokens)
+
+    @unary
+    def embed(
+        self, model: str, texts: Sequence[str], *, tensors: Sequence[str] = (), version: str = ""
+    ) -> Unary[list[Embedding]]:
+        """Each text as a vector of length 1, in their order: the state that reading it leaves.
+
+        tensors: names in Model.state, none for the hidden state of the last layer.
+        """
+        request = pb.EmbedRequest(model=model, model_version=version, texts=texts, tensors=tensors)
+        return self._unary(self._stubs.unroll.Embed, request, types.to_embeddings)
 
     @unary
     def create_state(

@@ -10,6 +10,9 @@
     unroll forecast --model monthly sales.csv --time month --horizon 12
     unroll vad speech.wav --model vad
     unroll score --model g2p --source unrolled "AH N R OW L D"
+    unroll score --model prose "To be, or not to " --choice be --choice bee
+    unroll next --model prose "To be, or not to b"
+    unroll embed --model prose "To be, or not to be"
     unroll create-state romeo --model prose --prompt $'ROMEO:\\n'
     unroll generate --model prose --state romeo --seed 7
     unroll models [NAME]
@@ -48,11 +51,14 @@ exit codes:
   141  the reader of standard output left
 """
 _FAILED, _UNUSABLE = 1, 2
+# Options of numbers between commas, of which the first may be below 0.
+_OF_NUMBERS = ("--vector", "--values")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line."""
-    chosen = _parser(os.environ).parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    chosen = _parser(os.environ).parse_args(_with_minus(typed))
     try:
         code = _run(chosen)
         sys.stdout.flush()
@@ -71,6 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has left; what is still to be flushed goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _with_minus(typed: Sequence[str]) -> list[str]:
+    """``typed`` with ``--vector -1,2`` as ``--vector=-1,2``: argparse takes a minus for another
+    option, unless one number stands alone."""
+    joined: list[str] = []
+    for text in typed:
+        is_below_zero = text[:1] == "-" and text[1:2] in tuple(".0123456789")
+        if is_below_zero and joined and joined[-1] in _OF_NUMBERS:
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
 
 
 def _fail(message: str, code: int) -> int:
@@ -162,6 +181,31 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command.add_argument("--model", required=True, help="name of the model")
     command.add_argument("--source", help="source sequence of the texts")
     _add_vector(command, "vector of the texts")
+    command.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="continuation of the texts to score instead of them; repeatable, the likeliest first",
+    )
+    _add_texts(command)
+
+    command = add("next", commands.next_tokens, "likeliest next tokens after texts")
+    command.add_argument("--model", required=True, help="name of the model")
+    command.add_argument("--source", help="source sequence that the texts answer")
+    _add_vector(command, "vector that the texts answer")
+    _add_number(command, "--top", 5, "tokens printed per text, 1 to 20")
+    _add_texts(command)
+
+    command = add("embed", commands.embed, "vectors of texts: the state that reading them leaves")
+    command.add_argument("--model", required=True, help="name of the model")
+    command.add_argument(
+        "--tensors",
+        type=_names,
+        default=[],
+        metavar="NAME,NAME,…",
+        help="tensors of the state (default: hidden state of the last layer)",
+    )
     _add_texts(command)
 
     _add_states(add)

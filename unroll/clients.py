@@ -24,6 +24,7 @@ from unroll.calls import Calls
 from unroll.channel import DEFAULT_TARGET, RETRIES, Retries, Tls
 from unroll.failover import REASON_LOST, Attempt, ResumableStream, has_lost_its_reason
 from unroll.forecasts import ForecastChunk, ResumableForecast
+from unroll.kept_status import KeptStatus
 from unroll.replay_buffer import FRAMES, WORDS, AwaitedParts, PartKind, Parts, ReadParts
 from unroll.step_failover import ResumableStepStream
 from unroll.step_streams import StepChunk, StepOptions, to_step_chunk, to_step_start
@@ -119,20 +120,25 @@ async def _answers_of(
     """As _each_of, for a call into which is still sent. is_last: whether a chunk says that the call
     ended well.
 
-    gRPC ends such a call by an error of its own where the server ends it while a message is sent,
-    and drops the server's status (grpc#36066). All messages arrive all the same, so the last one
-    says whether the call ended well.
+    Where the server's status is lost, though its last message came, that says whether the call
+    ended well.
     """
-    chunk = None
+    chunk, kept = None, KeptStatus(call)
     try:
-        async with aclosing(_each_of(call, convert)) as chunks:
-            async for chunk in chunks:
+        with _failures():
+            async for response in call:
+                chunk = convert(response)
                 yield chunk
-    except RequestFailed as failure:
+    except RequestFailed as raised:
+        failure = await kept.in_place_of(raised)
+        if failure is None:
+            return
         if not has_lost_its_reason(failure):
-            raise
+            raise failure from raised
         if chunk is None or not is_last(chunk):
-            raise RequestFailed("UNAVAILABLE", REASON_LOST) from failure
+            raise RequestFailed("UNAVAILABLE", REASON_LOST) from raised
+    finally:
+        call.cancel()
 
 
 def _is_end_of_frames(chunk: StepChunk, parts: Parts) -> bool:
@@ -475,6 +481,7 @@ class AsyncClient(_Deadlines):
             lambda: call.initial_metadata(),
         )
         call = pushing.method(requests, **self._until(deadline))
+        kept = KeptStatus(call)
         try:
             async for response in call:
                 if chunk := stream.take(response):
@@ -483,7 +490,10 @@ class AsyncClient(_Deadlines):
                     return
             stream.end()
         except grpc.RpcError as error:
-            stream.fail(types.to_failure(error))
+            if failure := await kept.in_place_of(types.to_failure(error)):
+                stream.fail(failure)
+            else:
+                stream.end()
         finally:
             call.cancel()
 

@@ -120,17 +120,50 @@ def fill(client: Client, chosen: argparse.Namespace) -> int:
 
 
 def score(client: Client, chosen: argparse.Namespace) -> int:
+    source, vector, choices = chosen.source, chosen.vector, chosen.choice
+    if choices and (source or vector) and not chosen.texts and chosen.lines is None:
+        chosen.texts = [""]
     texts = _texts(chosen)
-    source, vector = chosen.source, chosen.vector
 
     def call(some: list[str]) -> Any:
         sources = [source] * len(some) if source else []
         vectors = [vector] * len(some) if vector else []
-        return client.score(chosen.model, some, sources, vectors=vectors)
+        return client.score(chosen.model, some, sources, vectors=vectors, choices=choices)
 
     for line, answer in texts.answers(call):
-        content = {"text": line.text, "source": source, **output.scored_object(answer)}
-        _show(chosen, line, content, output.scored_line(line.text, answer))
+        content: output.Object = {"text": line.text, "source": source}
+        if choices:
+            content |= output.choices_object(choices, answer)
+            _show(chosen, line, content, output.choices_lines(choices, answer))
+        else:
+            content |= output.scored_object(answer)
+            _show(chosen, line, content, output.scored_line(line.text, answer))
+    return int(bool(texts.failed))
+
+
+def next_tokens(client: Client, chosen: argparse.Namespace) -> int:
+    """Of a source or a vector alone, what an answer begins with."""
+    source, vector = chosen.source, chosen.vector
+    if (source or vector) and not chosen.texts and chosen.lines is None:
+        chosen.texts = [""]
+    texts = _texts(chosen)
+
+    def call(some: list[str]) -> Any:
+        sources = [source] * len(some) if source else []
+        vectors = [vector] * len(some) if vector else []
+        return client.next_tokens(chosen.model, some, sources, vectors=vectors, top=chosen.top)
+
+    for line, answer in texts.answers(call):
+        content = {"text": line.text, "source": source, **output.next_object(answer)}
+        _show(chosen, line, content, output.next_lines(answer))
+    return int(bool(texts.failed))
+
+
+def embed(client: Client, chosen: argparse.Namespace) -> int:
+    texts = _texts(chosen)
+    tensors = chosen.tensors
+    for line, answer in texts.answers(lambda s: client.embed(chosen.model, s, tensors=tensors)):
+        _show(chosen, line, {"text": line.text, **vars(answer)}, output.embedding_line(answer))
     return int(bool(texts.failed))
 
 

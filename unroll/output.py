@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from google.protobuf.json_format import MessageToDict
@@ -20,9 +20,11 @@ from unroll.types import (
     Answer,
     Chunk,
     Classification,
+    Embedding,
     FilledBlank,
     ModelState,
     NamedState,
+    NextToken,
     SampleEnd,
     ScoredText,
     TaggedText,
@@ -113,6 +115,50 @@ def scored_object(answer: ScoredText) -> Object:
         "tokens": [token_object(token) for token in answer.tokens],
         "unknown_symbols": answer.unknown_symbols,
     }
+
+
+def choices_object(texts: Sequence[str], answer: ScoredText) -> Object:
+    """In the order that they were sent in."""
+    choices = [
+        {
+            "text": text,
+            "probability": choice.probability,
+            "log_probability": _finite(choice.log_probability),
+            "log_probability_per_token": _finite(choice.log_probability_per_token),
+            "tokens": [token_object(token) for token in choice.tokens],
+        }
+        for text, choice in zip(texts, answer.choices, strict=True)
+    ]
+    return {"choices": choices, "unknown_symbols": answer.unknown_symbols}
+
+
+def choices_lines(texts: Sequence[str], answer: ScoredText) -> str:
+    """The likeliest first."""
+    ranked = sorted(zip(texts, answer.choices, strict=True), key=lambda each: -each[1].probability)
+    return "\n".join(
+        f"{choice.probability:.3f}  {choice.log_probability:.4f} "
+        f"({choice.log_probability_per_token:.4f} a token)  {text!r}"
+        for text, choice in ranked
+    )
+
+
+def next_object(tokens: Sequence[NextToken]) -> Object:
+    return {
+        "next_tokens": [
+            {**vars(token), "log_probability": _finite(token.log_probability)} for token in tokens
+        ]
+    }
+
+
+def next_lines(tokens: Sequence[NextToken]) -> str:
+    return "\n".join(
+        f"{math.exp(token.log_probability):.3f}  {token.log_probability:.4f}  {token.text!r}"
+        for token in tokens
+    )
+
+
+def embedding_line(answer: Embedding) -> str:
+    return " ".join(f"{value:.6g}" for value in answer.values)
 
 
 def scored_line(text: str, answer: ScoredText) -> str:

@@ -85,8 +85,8 @@ class ModelRates:
 
     running_streams: in the last step's batch. waiting_requests: for a row. paused_streams: their
     reader is behind, or their caller sends nothing. tokens_per_second: generated and tagged.
-    texts_per_second: of Classify, Tag, Fill and Score. rows: mean of a step, or else of a batch
-    of texts. fill: their share of what one may hold. Latencies: median and 99th percentile in
+    texts_per_second: of Classify, Tag, Fill, Score and Embed. rows: mean of a step, or else of a
+    batch of texts. fill: their share of what one may hold. Latencies: median and 99th percentile in
     seconds; infinite beyond the histogram's last bucket. requests_per_second: by status.
     """
 

@@ -254,11 +254,56 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class ScoredText:
-    """log_probability: sum over the tokens that have one, natural logarithm."""
+class ScoredChoice:
+    """One way to go on; natural logarithms, of all its tokens together and in the mean.
+
+    probability: that it is this one, if it is one of the item's choices.
+    """
 
     tokens: list[Token]
     log_probability: float
+    log_probability_per_token: float
+    probability: float
+
+    @property
+    def text(self) -> str:
+        """The texts of its tokens, joined."""
+        return "".join(token.text for token in self.tokens)
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """log_probability: sum over the tokens that have one, natural logarithm.
+
+    choices: what was asked for of what may follow the text, of which there are no tokens then.
+    """
+
+    tokens: list[Token]
+    log_probability: float
+    unknown_symbols: int
+    choices: list[ScoredChoice] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The place of the likeliest choice. Raises ValueError where there is none."""
+        return max(range(len(self.choices)), key=lambda n: self.choices[n].log_probability)
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """log_probability: natural logarithm."""
+
+    id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """values: of Euclidean length 1."""
+
+    values: list[float]
+    input_tokens: int
     unknown_symbols: int
 
 
@@ -339,6 +384,11 @@ def to_watch(watch: Watch) -> pb.Watch:
     return pb.Watch(**vars(watch))
 
 
+def to_changes(changes: Sequence[StateChange]) -> list[pb.StateChange]:
+    """Raises ValueError for a number its field cannot hold."""
+    return [pb.StateChange(**vars(change)) for change in changes]
+
+
 def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest:
     """options: normalised. Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
@@ -353,7 +403,7 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
         request.vector.CopyFrom(pb.Vector(values=vector))
     if watch is not None:
         request.watch.CopyFrom(to_watch(watch))
-    request.set_state.extend(pb.StateChange(**vars(change)) for change in changes)
+    request.set_state.extend(to_changes(changes))
     return request
 
 
@@ -377,9 +427,15 @@ def score_request(
     texts: Sequence[str],
     sources: Sequence[str],
     vectors: Sequence[Sequence[float]],
+    choices: Sequence[str] | Sequence[Sequence[str]] = (),
+    top_next: int = 0,
 ) -> pb.ScoreRequest:
-    """sources, vectors: one for each text, or none at all."""
-    items = [pb.ScoreItem(text=text) for text in texts]
+    """sources, vectors: one for each text, or none at all. choices: of each text, or of all."""
+    items = [pb.ScoreItem(text=text, top_next_tokens=top_next) for text in texts]
+    if choices:
+        own = [choices] * len(items) if isinstance(choices[0], str) else choices
+        for item, some in zip(items, own, strict=True):
+            item.choices.extend(some)
     if sources:
         for item, source in zip(items, sources, strict=True):
             item.source = source
@@ -465,8 +521,36 @@ def _to_answer(response: pb.GenerateResponse) -> Answer:
 
 def to_scores(response: pb.ScoreResponse) -> list[ScoredText]:
     return [
-        ScoredText([to_token(t) for t in row.tokens], row.log_probability, row.unknown_symbols)
+        ScoredText(
+            [to_token(t) for t in row.tokens],
+            row.log_probability,
+            row.unknown_symbols,
+            [_to_choice(choice) for choice in row.choices],
+        )
         for row in response.scores
+    ]
+
+
+def _to_choice(choice: pb.ScoredChoice) -> ScoredChoice:
+    return ScoredChoice(
+        [to_token(token) for token in choice.tokens],
+        choice.log_probability,
+        choice.log_probability_per_token,
+        choice.probability,
+    )
+
+
+def to_next_tokens(response: pb.ScoreResponse) -> list[list[NextToken]]:
+    return [
+        [NextToken(token.id, token.text, token.log_probability) for token in row.next_tokens]
+        for row in response.scores
+    ]
+
+
+def to_embeddings(response: pb.EmbedResponse) -> list[Embedding]:
+    return [
+        Embedding(list(row.values), row.input_tokens, row.unknown_symbols)
+        for row in response.embeddings
     ]
 
 

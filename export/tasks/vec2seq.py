@@ -37,5 +37,6 @@ class Vec2SeqExport(WritingTask[VectorToSequenceConfig]):
         return config.vocabulary_size
 
     def prefill(self, model: nn.Module, config: VectorToSequenceConfig) -> list[Graph]:
-        vector = GraphTensor("vector", torch.float32, (BATCH, config.vector_size))
+        shape = (BATCH, config.vector_size)
+        vector = GraphTensor("vector", torch.float32, shape, signed=config.signed)
         return [Graph("prime", _Prefill(model), (vector,), (), prefilled(self.state(config)))]

@@ -15,7 +15,7 @@ NEEDED: dict[str, frozenset[str]] = {
     **dict.fromkeys(
         (
             "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "StreamStep", "Score",
-            "ModelInfer", "ModelStreamInfer", "CreateState", "ListStates", "DeleteState",
+            "Embed", "ModelInfer", "ModelStreamInfer", "CreateState", "ListStates", "DeleteState",
         ),
         frozenset((INFER,)),
     ),

@@ -29,6 +29,10 @@ class Direct(Protocol):
     def send_now(self, body: bytes) -> None:
         """A part of the response's body."""
 
+    def read_through(self, take: Callable[[bytes], bool] | None) -> None:
+        """From now on ``take`` is asked first for what comes of the request's body, as long as
+        somebody waits for it in receive(); what it does not take is received. None ends that."""
+
     def answer_now(self, start: Event, body: bytes, trailers: Headers) -> bool:
         """All of a response that has not started; False, and nothing of it, where it must wait."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ from service.asgi.events import (
 from service.asgi.metadata import binary_values, header_bytes
 from service.asgi.request import ENCODINGS, Body
 from service.engine.errors import NotOffered, RequestError, WrongInput
+from service.rpc.call import Take
 from service.rpc.methods import Method
 from service.rpc.status import OK, Status, status_of
 
@@ -110,6 +112,20 @@ class GrpcCall:
 
     async def read(self) -> bytes | None:
         return await self._body.message(self._encoding)
+
+    def read_through(self, take: Take | None) -> None:
+        if self._direct is not None:
+            self._direct.read_through(None if take is None else partial(self._taken, take))
+
+    def _taken(self, take: Take, part: bytes) -> bool:
+        """Of a part of the body: whether it is one whole message, and was taken."""
+        is_whole = (
+            len(part) >= 5
+            and part[0] == 0
+            and int.from_bytes(part[1:5]) == len(part) - 5
+            and self._body.is_between_messages
+        )
+        return is_whole and take(part[5:])
 
     async def request(self) -> bytes:
         """The one request of a call that has one. Raises WrongInput."""

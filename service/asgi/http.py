@@ -19,6 +19,7 @@ from service.asgi.events import Headers, Receive, Scope, peer_of
 from service.asgi.request import Bodies, Body
 from service.engine.errors import RequestError
 from service.front_end import FrontEndSettings
+from service.rpc.call import Take
 from service.rpc.methods import Method
 from service.rpc.pipeline import Pipeline
 from service.rpc.status import OK, Status, status_of
@@ -111,6 +112,9 @@ class HttpCall:
 
     async def read(self) -> bytes | None:
         return None
+
+    def read_through(self, take: Take | None) -> None:
+        """There is nothing to read."""
 
     async def write(self, message: Message) -> None:
         await self._write(message)

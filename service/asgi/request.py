@@ -126,6 +126,11 @@ class Body:
         message, self._rest = self._rest[5 : 5 + size], self._rest[5 + size :]
         return inflated(message, encoding, self._most) if flag else message
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether what message() returns next begins with the next part."""
+        return not self._rest
+
     async def _head(self) -> int:
         """The size of the message that has begun."""
         if len(self._rest) < 5:

@@ -20,6 +20,7 @@ from service.connect.codecs import Codec
 from service.connect.compression import GZIP, takes_gzip
 from service.connect.errors import dumped, error_json, error_of
 from service.engine.errors import RequestError, WrongInput
+from service.rpc.call import Take
 from service.rpc.methods import Method
 from service.rpc.status import OK, Status, status_of
 
@@ -62,8 +63,11 @@ class ConnectCall:
     def set_trailer(self, name: str, value: str) -> None:
         self._trailers[name] = value
 
+    def read_through(self, take: Take | None) -> None:
+        """Messages are converted, and waited for."""
+
     def has_room(self) -> bool:
-        return False  # messages are converted, and waited for
+        return False  # as there
 
     def write_now(self, data: bytes) -> None:
         raise AssertionError("there is never room at once")

@@ -32,9 +32,10 @@ from service.engine.requests import (
     Snapshot,
     State,
     TokenMade,
+    TokensMade,
 )
 from service.engine.rng import key_of
-from service.engine.scheduler import Phase, Prompt
+from service.engine.scheduler import NO_ROW, Phase, Prompt
 from service.engine.shares import NOBODY, Share
 from service.engine.slots import StateStore
 from service.engine.step_engine import (
@@ -47,6 +48,7 @@ from service.engine.step_engine import (
 )
 from service.engine.stop_strings import StopMatcher
 from service.engine.throughput import Throughput
+from service.engine.token_columns import TokenColumns
 
 # Ends by which streams show how much they make of what they may.
 _COMPLETE = (FinishReason.END, FinishReason.STOP, FinishReason.LENGTH)
@@ -57,9 +59,9 @@ class DecodeSequence(StepSequence):
     """One sample of a request, or one row of its beam search.
 
     is_plain: every token goes out as it is, with nothing to look up, hold back, count or report.
-    is_fast: it is plain and its first token is out, so that until its token number ``until``, which
-    ends it or is followed by a checkpoint, the sink is all that a token needs: after a step little
-    of Python is left in the caches, and each further object that is touched costs. start: the state
+    until: of a plain one that has made its first token, the number of the one that ends it or is
+    followed by a checkpoint; else 0. Before that, nothing but a message is ever due: after a step
+    little of Python is left in the caches, and each object that is touched costs. start: the state
     before its first step, where that is what is asked for.
     """
 
@@ -94,6 +96,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         """prefixes: of prompts and sources; None to read each as a whole."""
         super().__init__(model, runner, capacity, clock, observer, prefill_budget, rows)
         self._throughput = Throughput()
+        self._columns = TokenColumns(model.end_id)
         self.prefixes = prefixes
         if prefixes is not None:
             self.scheduler.on_begin = self._look_up
@@ -302,12 +305,29 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
 
     def _load(self, stream: DecodeSequence) -> None:
         super()._load(stream)
+        self._columns.admit()
         request = stream.progress.request
         if isinstance(request, NextTokenRequest) and request.keeps_start:
             stream.start = self.slots.save(stream.row)
         if stream.adjustments:
             bias, seen = self._rows(stream)
             stream.adjustments.fill(bias, seen, stream.made)
+
+    def _give(self, row: int, last: int) -> None:
+        super()._give(row, last)
+        self._columns.give(row, last)
+
+    def _made(self, stream: DecodeSequence) -> int:
+        return stream.made + self._columns.count(stream.row)
+
+    def _take(self, stream: DecodeSequence) -> None:
+        if stream.until and self._columns.count(stream.row):
+            self._take_before(stream, 0)
+
+    def _preempt(self, stream: DecodeSequence) -> None:
+        self._take(stream)
+        self._sinks.append(stream.sink)
+        super()._preempt(stream)
 
     def _measured(self, seconds: float) -> None:
         self._throughput.stepped(self.scheduler.rows, seconds)
@@ -320,42 +340,53 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         return isinstance(request, NextTokenRequest) or bool(request.top or request.beam)
 
     def _commit(self, rows: int, joined: int) -> None:
-        """Hand out the tokens of this step; then streams that are done or held up leave."""
+        """Hand out what is due after this step; then streams that are done or held up leave."""
         now = self._advance(rows, joined)
-        slots = self.slots
+        slots, columns = self.slots, self._columns
+        slots.controls["token"][:rows] = slots.next_token[:rows]
         tokens = slots.next_token[:rows].tolist()
         log_probabilities = slots.log_probability[:rows].tolist()
-        slots.controls["token"][:rows] = slots.next_token[:rows]
         broken = self._requests_of(broken_rows(log_probabilities))
+        due = columns.add(tokens, log_probabilities)
+        if not (due or broken):
+            return
+        for stream in (s for progress in broken for s in progress.streams if s.row != NO_ROW):
+            self._take_before(stream, 1)
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
+        streams = self.scheduler.rows
         done: list[tuple[DecodeSequence, FinishReason]] = []
         behind: list[DecodeSequence] = []
         searches: dict[BeamSearch, Generation] = {}
-        for stream, token, log_probability in zip(
-            self.scheduler.rows, tokens, log_probabilities, strict=True
-        ):
-            sink = stream.sink
-            made = stream.made
-            if stream.is_fast and token != end_id and made + 1 != stream.until:
-                # What most tokens of most streams take; _hand_out does the same and more.
+        for row in due:
+            stream, token = streams[row], tokens[row]
+            sink, made, count = stream.sink, stream.made, columns.count(row)
+            if broken and stream.progress in broken:
+                continue
+            reason = None
+            if made + count >= stream.until or token == end_id:
+                if stream.search:
+                    searches[stream.search] = stream.progress
+                    stream.made += 1
+                    columns.take(row)
+                    continue
+                self._take_before(stream, 1)
+                reason = self._hand_out(stream, token, log_probabilities[row], now)
+            elif count == 1:
+                # What _take_before() does, for most tokens that come one by one.
                 stream.made = made + 1
                 stream.delivered += 1
-                stream.log_probability += log_probability
-                sink.put(TokenMade(token, pieces[token], made, log_probability, stream.sample))
-                reason = None
-            elif broken and stream.progress in broken:
-                continue
-            elif stream.search:
-                searches[stream.search] = stream.progress
-                stream.made += 1
-                continue
+                stream.log_probability += (known := log_probabilities[row])
+                sink.put(TokenMade(token, pieces[token], made, known, stream.sample))
             else:
-                reason = self._hand_out(stream, token, log_probability, now)
+                self._take_before(stream, 0)
             sinks.append(sink)
             if reason:
                 done.append((stream, reason))
             elif sink.mark_if_full():
                 behind.append(stream)
+            at_once, left = sink.tokens_at_once, stream.until - stream.made
+            columns.take(row, at_once if at_once < left else left)
+        columns.settle()
         # Rows move when a stream leaves, so what this step computed is read before.
         answered = [p for search, p in searches.items() if not self._goes_on(search, p)]
         for progress in answered:
@@ -365,6 +396,22 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         for stream in behind:
             self._pause(stream)
         self._fail_alone(broken)
+
+    def _take_before(self, stream: DecodeSequence, last: int) -> None:
+        """Hand out what a stream has made, but for so many of the last tokens."""
+        tokens, known = self._columns.read(stream.row)
+        self._columns.take(stream.row)
+        count = len(tokens) - last
+        if not count:
+            return
+        made, total = stream.made, stream.log_probability
+        pieces = self.model.pieces[1]
+        stream.sink.put(TokensMade(tokens[:count], known[:count], made, stream.sample, pieces))
+        stream.made = made + count
+        stream.delivered += count
+        for log_probability in known[:count]:
+            total += log_probability
+        stream.log_probability = total
 
     def _hand_out(
         self, stream: DecodeSequence, token: int, log_probability: float, now: float
@@ -380,8 +427,8 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         stream.log_probability += log_probability
         position = stream.made
         stream.made += 1
-        stream.is_fast = stream.is_plain
-        stream.until = _next_stop(stream.made, request)
+        if stream.is_plain:
+            stream.until = _next_stop(stream.made, request)
         if token == self.model.end_id:
             self._deliver(stream, stream.stops.flush() if stream.stops else [])
             return FinishReason.END
@@ -419,6 +466,8 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         """Where a stream is, after what the last step drew for it; its input must be read."""
         request = stream.progress.request
         assert isinstance(request, GenerateRequest), "a look-ahead has nowhere to go on from"
+        if stream.phase is Phase.RUNNING:
+            self._take(stream)
         where = self._where(stream, request)
         assert where is not None, "its input is read"
         return Checkpoint(stream.sample, self._snapshot(stream, request, *where))

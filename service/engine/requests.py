@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -311,6 +311,38 @@ class TokenMade:
     state: bytes = b""
 
 
+@dataclass(slots=True)
+class TokensMade:
+    """Tokens of one stream that follow each other, none of them its first, with nothing beside
+    them.
+
+    pieces: the text of each token id. position: of the first one. At least one token.
+    """
+
+    tokens: list[int]
+    log_probabilities: list[float]
+    position: int
+    sample: int
+    pieces: Sequence[str]
+
+    def one_by_one(self) -> list[TokenMade]:
+        pieces, sample = self.pieces, self.sample
+        return [
+            TokenMade(token, pieces[token], position, log_probability, sample)
+            for position, (token, log_probability) in enumerate(
+                zip(self.tokens, self.log_probabilities, strict=True), self.position
+            )
+        ]
+
+    def split(self, count: int) -> tuple[TokensMade, TokensMade]:
+        """The first ``count`` of them, and the others."""
+        tokens, known = self.tokens, self.log_probabilities
+        first = TokensMade(tokens[:count], known[:count], self.position, self.sample, self.pieces)
+        position = self.position + count
+        others = TokensMade(tokens[count:], known[count:], position, self.sample, self.pieces)
+        return first, others
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Where a stream is between two tokens: all it takes to go on elsewhere, bit for bit.
@@ -350,11 +382,12 @@ class Snapshot:
 class TagSnapshot:
     """Where a stream of labels is between two tokens: all it takes to go on, bit for bit.
 
-    made: labels so far. state: what the next step reads.
+    made: labels so far. state: what the next step reads. changed: as Snapshot has it.
     """
 
     made: int
     state: State
+    changed: str = ""
 
     @property
     def next_position(self) -> int:
@@ -436,6 +469,7 @@ class Failed:
 
 Event = (
     TokenMade
+    | TokensMade
     | ValueMade
     | FrameAnswered
     | Checkpoint
@@ -447,7 +481,7 @@ Event = (
 )
 
 # What a step makes of a stream: much of it goes into one message, and all else is said at once.
-MADE = frozenset((TokenMade, ValueMade, FrameAnswered))
+MADE = frozenset((TokenMade, TokensMade, ValueMade, FrameAnswered))
 
 
 EventT = TypeVar("EventT")
@@ -468,6 +502,11 @@ class Sink(Generic[EventT]):
         If so, the sink has its streams resumed once the reader has caught up.
         """
         return False
+
+    @property
+    def tokens_at_once(self) -> int:
+        """So many tokens of a stream it gets together, where nothing else is to be said."""
+        return 1
 
     @property
     def is_due(self) -> bool:

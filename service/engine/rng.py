@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bundle.rng import BLOCK, Uniforms, digest_of, key_of, uniform_block
+from bundle.rng import BLOCK, UniformBlocks, Uniforms, digest_of, key_of, uniform_block
 
-__all__ = ["BLOCK", "Uniforms", "digest_of", "key_of", "uniform_block"]
+__all__ = ["BLOCK", "UniformBlocks", "Uniforms", "digest_of", "key_of", "uniform_block"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bundle.manifest import RETRIES, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from service.engine.requests import State
-from service.engine.rng import BLOCK, uniform_block
+from service.engine.rng import BLOCK, UniformBlocks
 from service.step_buffers import StepBuffers, StepUse
 
 Array = NDArray[Any]
@@ -149,7 +149,7 @@ class StepSlots:
         self.controls = {**controls, "uniform": np.zeros(capacity, np.float32)}
         self.outputs = dict(outputs)
         self.use = StepUse()
-        self.numbers = numbers
+        self._uniform_blocks = UniformBlocks(numbers)
         # Of each row, the numbers of the block under way, and where in all of them its next are.
         self._blocks = np.zeros((capacity, BLOCK, numbers), np.float32)
         self._numbers = self._blocks.reshape(-1, numbers)
@@ -184,7 +184,7 @@ class StepSlots:
     def seed(self, row: int, seed: int, sample: int, position: int) -> None:
         """The row's next numbers are those at ``position`` of its stream's."""
         block, place = divmod(position, BLOCK)
-        self._blocks[row] = uniform_block(seed, sample, block, self.numbers)
+        self._blocks[row] = self._uniform_blocks.block(seed, sample, block)
         self._next[row] = row * BLOCK + place
         self._draws_left = min(self._draws_left, BLOCK - place)
 

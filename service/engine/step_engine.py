@@ -166,7 +166,8 @@ class StepSequence(ScheduledSequence):
     sink: its request's. sampling: how its row draws. key: of its random numbers. token: what its
     next step reads, of a stream of tokens; in the slots while it runs. made: tokens or values
     drawn. delivered: of them, how many the caller has got. delivered_before: of these, by an
-    earlier stream that this one goes on with. is_fast: see DecodeSequence.
+    earlier stream that this one goes on with. What a row has made that was not taken from its
+    columns counts in none of these.
     """
 
     progress: RequestState[Self, Any]
@@ -179,7 +180,6 @@ class StepSequence(ScheduledSequence):
     delivered: int = 0
     delivered_before: int = 0
     log_probability: float = 0.0
-    is_fast: bool = False
 
     @property
     def delivered_here(self) -> int:
@@ -246,6 +246,13 @@ class StepEngine(Generic[Stream, Request]):
     def _note_input(self, stream: Stream) -> None:
         """Keep what a row that is about to be left would read next, beside its state."""
         raise NotImplementedError
+
+    def _made(self, stream: Stream) -> int:
+        """What a running stream has made so far."""
+        return stream.made
+
+    def _take(self, stream: Stream) -> None:
+        """Hand out what a running stream has made, before anything becomes of it."""
 
     def _commit(self, rows: int, joined: int) -> None:
         """After a step of ``rows`` rows, of which ``joined`` are new: hand out what it made, and
@@ -411,7 +418,7 @@ class StepEngine(Generic[Stream, Request]):
         self.slots.swap()
         for row in used_up:
             stream = self.scheduler.rows[row]
-            self.slots.seed(row, stream.key, stream.sample, stream.made + 1)
+            self.slots.seed(row, stream.key, stream.sample, self._made(stream) + 1)
 
     def _advance(self, rows: int, joined: int) -> float:
         """Report a step to the observer; returns the time."""
@@ -423,11 +430,7 @@ class StepEngine(Generic[Stream, Request]):
     def _requests_of(self, broken: Sequence[int]) -> set[RequestState[Stream, Request]]:
         """The requests of rows for which this step computed NaN: nothing of them may go out."""
         rows = self.scheduler.rows
-        requests = {rows[row].progress for row in broken}
-        for progress in requests:
-            for stream in progress.streams:
-                stream.is_fast = False
-        return requests
+        return {rows[row].progress for row in broken}
 
     def _fail_alone(self, broken: set[RequestState[Stream, Request]]) -> None:
         """Whoever shares the batch with them goes on."""
@@ -499,14 +502,14 @@ class StepEngine(Generic[Stream, Request]):
 
     def _pause(self, stream: Stream) -> None:
         self._save(stream)
-        self.slots.give(*self.scheduler.pause(stream))
+        self._give(*self.scheduler.pause(stream))
         self._stop_if_paused(stream.progress)
         self.observer.paused(len(self.scheduler.paused))
 
     def _preempt(self, stream: Stream) -> None:
         """Its row is another caller's turn; it goes on from here once it has one again."""
         self._save(stream)
-        self.slots.give(*self.scheduler.preempt(stream))
+        self._give(*self.scheduler.preempt(stream))
         self._stop_if_paused(stream.progress)
         self.observer.preempted()
 
@@ -523,10 +526,16 @@ class StepEngine(Generic[Stream, Request]):
     def _vacate(self, stream: Stream) -> None:
         moved = self.scheduler.leave(stream)
         if moved:
-            self.slots.give(*moved)
+            self._give(*moved)
+
+    def _give(self, row: int, last: int) -> None:
+        """A stream has left ``row``; that of the last one has moved into it."""
+        self.slots.give(row, last)
 
     def _leave(self, progress: RequestState[Stream, Request]) -> None:
         for stream in progress.streams:
+            if stream.phase is Phase.RUNNING:
+                self._take(stream)
             self._vacate(stream)
         progress.running = 0
 

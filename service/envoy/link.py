@@ -42,13 +42,14 @@ class _Call:
 
     __slots__ = (
         "_credit", "_events", "_has_trailers", "_is_gone", "_link", "_number", "_room", "_taken",
-        "_waiting", "has_started", "task", "unread",
+        "_through", "_waiting", "has_started", "task", "unread",
     )  # fmt: skip
 
     def __init__(self, link: Link, number: int) -> None:
         self._link, self._number = link, number
         self._events: deque[Event] = deque()
         self._waiting: asyncio.Future[None] | None = None
+        self._through: Callable[[bytes], bool] | None = None
         self._is_gone = False
         self._taken = 0  # of the request's body, beyond the last CREDIT
         self._credit = RESPONSE_WINDOW
@@ -61,10 +62,31 @@ class _Call:
     # -- from Envoy ----------------------------------------------------------------------------
 
     def put(self, body: bytes, has_more: bool) -> None:
+        if has_more and self._is_taken_through(body):
+            self._note_taken(len(body))
+            return
         self._events.append({"type": "http.request", "body": body, "more_body": has_more})
         self.unread += len(body)
         self._link.unread += len(body)
         self._wake()
+
+    def _is_taken_through(self, body: bytes) -> bool:
+        """Only where it is the next to be received, and somebody waits for it."""
+        waiting = self._waiting
+        return (
+            self._through is not None
+            and waiting is not None
+            and not (waiting.done() or self._events)
+            and self._through(body)
+        )
+
+    def _note_taken(self, size: int) -> None:
+        """Of a body of which more comes."""
+        self._taken += size
+        if self._taken >= CREDIT_SHARE * REQUEST_WINDOW:
+            taken = CREDIT_BYTES.pack(self._taken)
+            self._link.post(frame(self._number, Kind.CREDIT, taken))
+            self._taken = 0
 
     def leave(self) -> None:
         """Gives back what it holds here: a task that is cancelled before it ran does nothing."""
@@ -100,12 +122,12 @@ class _Call:
         size = len(event["body"])
         self.unread -= size
         self._link.unread -= size
-        self._taken += size
-        if self._taken >= CREDIT_SHARE * REQUEST_WINDOW and event["more_body"]:
-            taken = CREDIT_BYTES.pack(self._taken)
-            self._link.post(frame(self._number, Kind.CREDIT, taken))
-            self._taken = 0
+        if event["more_body"]:
+            self._note_taken(size)
         return event
+
+    def read_through(self, take: Callable[[bytes], bool] | None) -> None:
+        self._through = take
 
     def has_room(self) -> bool:
         return self._credit > 0

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from service.access.identity import Metadata
+from service.rpc.call import Take
 from service.rpc.methods import Method
 
 
@@ -57,6 +58,9 @@ class GrpcCall:
         with _CALLER_LEFT:
             body: Any = await self.context.read()
         return None if body is grpc.aio.EOF else bytes(body)
+
+    def read_through(self, take: Take | None) -> None:
+        """grpc hands requests to whoever waits for them alone."""
 
     async def write(self, message: Message) -> None:
         with _CALLER_LEFT:

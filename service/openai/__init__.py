@@ -1,1 +1,1 @@
-"""OpenAI's API over HTTP: text completions and the list of models."""
+"""OpenAI's API over HTTP: text completions, embeddings and the list of models."""

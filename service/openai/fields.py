@@ -1,4 +1,4 @@
-"""The fields of a completion request: what each one becomes in unroll.v1's GenerateRequest."""
+"""The fields of a request: what each one becomes in unroll.v1's GenerateRequest or EmbedRequest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
 from service.openai.errors import FieldInvalid
+from service.serving.inputs import MAX_TEXTS
 from service.serving.sampling_params import MAX_BEAMS, MAX_SAMPLES, MAX_TOP
 from unroll.v1 import unroll_pb2 as pb
 
@@ -338,3 +339,80 @@ _READERS: dict[str, _Reader] = {
 
 # Every one that is read.
 FIELDS = frozenset(_READERS)
+
+
+# -- embeddings --------------------------------------------------------------------------------
+
+_FORMATS = ("float", "base64")
+
+
+@dataclass
+class EmbeddingRequest:
+    """is_base64: whether numbers are answered as base64 of their bytes."""
+
+    embed: pb.EmbedRequest = field(default_factory=pb.EmbedRequest)
+    is_base64: bool = False
+
+
+def embedding_of(content: Mapping[str, Any]) -> EmbeddingRequest:
+    """Raises FieldInvalid. A field that is null is as one that is not there."""
+    request = EmbeddingRequest()
+    for name, value in content.items():
+        reader = _EMBEDDING_READERS.get(name)
+        if reader is None:
+            raise _unknown(name)
+        if value is not None:
+            reader(request, name, value)
+    if not request.embed.model:
+        raise FieldInvalid("model", "the request names no model; GET /v1/models lists them")
+    if not request.embed.texts:
+        raise FieldInvalid("input", "the request has no input; send a string or a list of strings")
+    return request
+
+
+def _embedding_text(request: EmbeddingRequest, name: str, value: Any) -> None:
+    setattr(request.embed, name, _text(name, value))
+
+
+def _input(request: EmbeddingRequest, name: str, value: Any) -> None:
+    texts = [value] if isinstance(value, str) else _list(name, value, "a string or a list of them")
+    if any(not isinstance(text, str) for text in texts):
+        raise FieldInvalid(
+            name, "inputs of token ids are not read here; send strings", "invalid_type"
+        )
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise FieldInvalid(name, f"there are {len(texts)} inputs; send 1 to {MAX_TEXTS}")
+    request.embed.texts.extend(_text(name, text) for text in texts)
+
+
+def _encoding_format(request: EmbeddingRequest, name: str, value: Any) -> None:
+    if _text(name, value) not in _FORMATS:
+        raise FieldInvalid(name, f"{name} is {_shown(value)!r}; choose {' or '.join(_FORMATS)}")
+    request.is_base64 = value == "base64"
+
+
+def _dimensions(request: EmbeddingRequest, name: str, value: Any) -> None:
+    raise FieldInvalid(name, "a model's embeddings have one length, that of its state; leave it")
+
+
+def _tensors(request: EmbeddingRequest, name: str, value: Any) -> None:
+    texts = _list(name, value, "a list of names")
+    request.embed.tensors.extend(_text(name, text) for text in texts)
+
+
+def _no_effect(request: EmbeddingRequest, name: str, value: Any) -> None:
+    """It says nothing of the vectors."""
+
+
+_EMBEDDING_READERS: dict[str, Callable[[EmbeddingRequest, str, Any], None]] = {
+    "model": _embedding_text,
+    "input": _input,
+    "encoding_format": _encoding_format,
+    "dimensions": _dimensions,
+    "user": _no_effect,
+    # Ours.
+    "model_version": _embedding_text,
+    "tensors": _tensors,
+}
+
+EMBEDDING_FIELDS = frozenset(_EMBEDDING_READERS)

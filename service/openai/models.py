@@ -65,6 +65,8 @@ class Models:
             "description": model.description,
             "limits": dict(model.limits),
         }
+        if model.embeds:
+            shown["embeds"] = True
         if model.vector_fields:
             shown["vector_fields"] = list(model.vector_fields)
         return shown

@@ -6,12 +6,13 @@ from typing import Any
 
 from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
 from service.openai.fields import MAX_PROMPTS
+from service.serving.inputs import MAX_TEXTS
 from service.serving.sampling_params import MAX_BEAMS, MAX_SAMPLES, MAX_TOP
 
 Schema = dict[str, Any]
 
-_MODEL, _MODELS, _COMPLETION, _ERROR = (
-    "openai.Model", "openai.Models", "openai.Completion", "openai.Error",
+_MODEL, _MODELS, _COMPLETION, _EMBEDDINGS, _ERROR = (
+    "openai.Model", "openai.Models", "openai.Completion", "openai.Embeddings", "openai.Error",
 )  # fmt: skip
 _TEXT: Schema = {"type": "string"}
 _FLAG: Schema = {"type": "boolean"}
@@ -35,10 +36,13 @@ def document() -> dict[str, Any]:
                     **_operation(
                         "createCompletion", _json(_COMPLETION) | {"text/event-stream": {}}
                     ),
-                    "requestBody": {
-                        "required": True,
-                        "content": {"application/json": {"schema": _request()}},
-                    },
+                    "requestBody": _body(_request()),
+                }
+            },
+            "/v1/embeddings": {
+                "post": {
+                    **_operation("createEmbedding", _json(_EMBEDDINGS)),
+                    "requestBody": _body(_embedding_request()),
                 }
             },
         },
@@ -55,6 +59,10 @@ def _operation(name: str, content: dict[str, Any]) -> dict[str, Any]:
             "default": {"description": "Why there is none", "content": _json(_ERROR)},
         },
     }
+
+
+def _body(schema: Schema) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _json(name: str) -> dict[str, Any]:
@@ -97,14 +105,31 @@ def _request() -> Schema:
         "state": _TEXT,
         "preset": _TEXT,
     }
+    return _fields({"model": _TEXT}, properties)
+
+
+def _embedding_request() -> Schema:
+    texts = {**_TEXTS, "minItems": 1, "maxItems": MAX_TEXTS}
+    properties: Schema = {
+        "encoding_format": {**_TEXT, "enum": ["float", "base64"]},
+        "dimensions": {"type": "null"},
+        "user": {},
+        "model_version": _TEXT,
+        "tensors": _TEXTS,
+    }
+    return _fields({"model": _TEXT, "input": {"anyOf": [_TEXT, texts]}}, properties)
+
+
+def _fields(required: dict[str, Schema], optional: dict[str, Schema]) -> Schema:
+    """An optional one may be null."""
     nullable = {
         name: {"anyOf": [schema, {"type": "null"}]} if schema else {}
-        for name, schema in properties.items()
+        for name, schema in optional.items()
     }
     return {
         "type": "object",
-        "required": ["model"],
-        "properties": {"model": _TEXT, **nullable},
+        "required": list(required),
+        "properties": {**required, **nullable},
         "additionalProperties": False,
     }
 
@@ -167,7 +192,7 @@ def _schemas() -> dict[str, Schema]:
             "description": _TEXT,
             "limits": {"type": "object", "additionalProperties": _WHOLE},
         },
-        optional={"vector_fields": _TEXTS},
+        optional={"embeds": _FLAG, "vector_fields": _TEXTS},
     )
     completion = {
         "id": _TEXT,
@@ -178,6 +203,17 @@ def _schemas() -> dict[str, Schema]:
         "choices": {"type": "array", "items": choice},
         "usage": usage,
     }
+    embedding: dict[str, Schema] = {
+        "object": {"const": "embedding"},
+        "index": _WHOLE,
+        "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, _OCTETS]},
+    }
+    embeddings: dict[str, Schema] = {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": _object(embedding)},
+        "model": _TEXT,
+        "usage": _object({"prompt_tokens": _WHOLE, "total_tokens": _WHOLE}),
+    }
     text_or_none: Schema = {"type": ["string", "null"]}
     error = {"message": _TEXT, "type": _TEXT, "param": text_or_none, "code": text_or_none}
     every = {"type": "array", "items": {"$ref": f"#/components/schemas/{_MODEL}"}}
@@ -185,6 +221,7 @@ def _schemas() -> dict[str, Schema]:
         _MODEL: model,
         _MODELS: _object({"object": {"const": "list"}, "data": every}),
         _COMPLETION: _object(completion),
+        _EMBEDDINGS: _object(embeddings),
         _ERROR: _object({"error": _object(error)}),
     }
 

@@ -9,17 +9,18 @@ from service.asgi.events import Receive, Scope, Send
 from service.asgi.http import HttpCalls
 from service.engine.errors import RequestError
 from service.openai.completions import Completions
+from service.openai.embeddings import Embeddings
 from service.openai.errors import Refusal
 from service.openai.models import Models
 from service.openai.openapi import document
 from service.serving.registry import ModelRegistry
 
-_COMPLETIONS, _MODELS = "/v1/completions", "/v1/models"
+_COMPLETIONS, _EMBEDDINGS, _MODELS = "/v1/completions", "/v1/embeddings", "/v1/models"
+_POSTED = (_COMPLETIONS, _EMBEDDINGS)
 _MODEL = f"{_MODELS}/"
 _INSTEAD = {
     "/v1/chat/completions": "these models continue text and know no chats; use /v1/completions",
     "/v1/responses": "these models continue text; use /v1/completions",
-    "/v1/embeddings": "these models give no embeddings; use /v1/completions to continue text",
 }
 # Of a hash; enough to tell models apart.
 _DIGITS = 12
@@ -40,6 +41,7 @@ class OpenAiProtocol:
     ) -> None:
         self._registry = registry
         self._completions = Completions(calls, self._fingerprint, budget, stall_seconds)
+        self._embeddings = Embeddings(calls, stall_seconds)
         self._models = Models(calls)
 
     def openapi(self) -> dict[str, Any]:
@@ -48,16 +50,18 @@ class OpenAiProtocol:
 
     def speaks(self, scope: Scope) -> bool:
         path = scope["path"]
-        return path in (_COMPLETIONS, _MODELS) or path in _INSTEAD or path.startswith(_MODEL)
+        return path in (*_POSTED, _MODELS) or path in _INSTEAD or path.startswith(_MODEL)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if path in _INSTEAD:
             await Refusal(404, _INSTEAD[path], code="unsupported_endpoint").send(send)
-        elif method != (allowed := "POST" if path == _COMPLETIONS else "GET"):
+        elif method != (allowed := "POST" if path in _POSTED else "GET"):
             await _refuse_method(send, method, path, allowed)
         elif path == _COMPLETIONS:
             await self._completions.serve(scope, receive, send)
+        elif path == _EMBEDDINGS:
+            await self._embeddings.serve(scope, receive, send)
         elif path == _MODELS:
             await self._models.list(scope, receive, send)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
 
@@ -11,6 +12,9 @@ from google.protobuf.text_format import MessageToString
 
 from service.access.call import CallContext
 from unroll.v1 import unroll_pb2
+
+# Takes a request as it came, uncompressed, and returns whether it did. It does not raise.
+Take = Callable[[bytes], bool]
 
 # Of a request whose text is logged; a longer one is not worth the event loop's time.
 _MOST_TEXT_BYTES = 16_384
@@ -29,6 +33,10 @@ class ServerCall(CallContext, Protocol):
 
         Raises RequestError for one that the transport does not take.
         """
+
+    def read_through(self, take: Take | None) -> None:
+        """Ask ``take`` first, from now on, for each request that comes while read() waits; what it
+        does not take is read. None ends that. Transports that wake a task anyway need not."""
 
     async def write(self, message: Message) -> None:
         """Returns once the transport takes more: it waits for a caller that does not read."""

@@ -45,8 +45,16 @@ def tag_bytes(request: pb.TagRequest) -> int:
     return words * (_WORD_BYTES + top) + characters * (_TAGGED_CHARACTER_BYTES + top // 2)
 
 
-def score_bytes(request: pb.ScoreRequest) -> int:
-    return sum(len(item.text) for item in request.items) * _SCORED_CHARACTER_BYTES
+def score_bytes(request: pb.ScoreRequest, state_bytes: int, vocabulary: int) -> int:
+    """state_bytes: of a stream's state, which is kept of a text that is read for what follows it.
+    vocabulary: of the tokens of which the likeliest are answered, four bytes each."""
+    characters = states = distributions = 0
+    for item in request.items:
+        characters += len(item.text) + sum(map(len, item.choices))
+        states += bool(item.choices or item.top_next_tokens)
+        distributions += bool(item.top_next_tokens)
+    kept = states * state_bytes + distributions * (state_bytes + 4 * vocabulary)
+    return characters * _SCORED_CHARACTER_BYTES + kept
 
 
 def _elements(message: Message) -> int:

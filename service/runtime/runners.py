@@ -55,6 +55,12 @@ class Scorable(Sequenced, Protocol):
     @property
     def source(self) -> Sequence[Any]: ...
 
+    @property
+    def state(self) -> State | None: ...
+
+    @property
+    def keeps_state(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class SessionPair:
@@ -346,6 +352,13 @@ def _prefiller(sessions: Mapping[str, SessionPair], state: Sequence[StateTensor]
     return SteppedPrefiller(sessions["step"], state) if state else UnreadPrompts()
 
 
+def prompt_reader(
+    sessions: Mapping[str, onnxruntime.InferenceSession], state: Sequence[StateTensor]
+) -> PromptReader:
+    """Of these sessions, with arrays of its own: for a thread beside the one that steps."""
+    return _prefiller({role: SessionPair(session) for role, session in sessions.items()}, state)
+
+
 class ScoreRunner:
     """prefiller: reads the sources or vectors; None for a model that scores texts alone."""
 
@@ -360,16 +373,17 @@ class ScoreRunner:
         self.prefiller = prefiller
         self.outputs = [port.name for port in session.get_outputs()]
 
-    def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float] | None] | None]:
-        """The log-probability of each target; yields None between chunks, then all of them, and
-        None for an item of which one is NaN. That of what cannot be is -inf.
+    def run(self, items: Sequence[Scorable]) -> Iterator[list[list[float] | State | None] | None]:
+        """The log-probability of each target, or the state after the tokens of an item that keeps
+        it; yields None between chunks, then all of them, and None for an item of which one number
+        is NaN. The log-probability of what cannot be is -inf.
 
         State is carried from chunk to chunk. Rows that have ended leave before the next one:
         a row of length 0 would lose its state.
         """
         scores: list[list[float]] = [[] for _ in items]
         states = self._first_states(items)
-        running = list(range(len(items)))
+        running = [i for i, item in enumerate(items) if item.tokens]
         start = 0
         while running:
             end = start + max(1, _SCORE_PIECE // len(running))
@@ -384,12 +398,31 @@ class ScoreRunner:
                 states[i] = self._next_state(states[i], found, row)
             running = [i for i in running if len(items[i].tokens) > end]
             start = end
-            yield None if running else [s if sum(s) < math.inf else None for s in scores]
+            if running:
+                yield None
+        yield [
+            self._kept(state) if item.keeps_state else score if sum(score) < math.inf else None
+            for item, score, state in zip(items, scores, states, strict=True)
+        ]
+
+    def _kept(self, state: State | None) -> State | None:
+        """Copies, which do not keep the batch in memory; None where what is carried is NaN or
+        infinite."""
+        if state is None:
+            return {}
+        if not all(np.isfinite(state[t.name]).all() for t in self.state if t.carried):
+            return None
+        return {name: part.copy() for name, part in state.items()}
 
     def _first_states(self, items: Sequence[Scorable]) -> list[State | None]:
-        if self.prefiller is None:
-            return [None] * len(items)
-        return [*self.prefiller.prefill([item.source for item in items], [None] * len(items))]
+        states = [item.state for item in items]
+        fresh = [i for i, state in enumerate(states) if state is None]
+        if self.prefiller is not None and fresh:
+            sources = [items[i].source for i in fresh]
+            found = self.prefiller.prefill(sources, [None] * len(fresh))
+            for i, state in zip(fresh, found, strict=True):
+                states[i] = state
+        return states
 
     def _next_state(self, state: State | None, found: Mapping[str, Array], row: int) -> State:
         before = state or {}

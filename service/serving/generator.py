@@ -18,6 +18,7 @@ from service.engine.requests import (
     State,
     TagSnapshot,
 )
+from service.serving.embedder import Embedder
 from service.serving.generator_input import EncodedInput, GeneratorInput
 from service.serving.inputs import ReadingModel, checked_size, off_loop
 from service.serving.model_info import ModelCard
@@ -69,30 +70,68 @@ class ScoredToken:
     log_probability: float | None
 
 
+# A token that may come next: its id, its text and its log-probability.
+NextToken = tuple[int, str, float]
+
+
+@dataclass(frozen=True)
+class ScoredChoice:
+    """One of several ways to go on. probability: that it is this one, if it is one of them."""
+
+    tokens: list[ScoredToken]
+    probability: float = 0.0
+
+    @property
+    def log_probability(self) -> float:
+        return _total(self.tokens)
+
+    @property
+    def log_probability_per_token(self) -> float:
+        return self.log_probability / len(self.tokens)
+
+
 @dataclass(frozen=True)
 class ScoredText:
+    """tokens: none where the text was read for what may follow it: choices and next_tokens."""
+
     tokens: list[ScoredToken]
     unknown_symbols: int
+    choices: Sequence[ScoredChoice] = ()
+    next_tokens: Sequence[NextToken] = ()
 
     @property
     def log_probability(self) -> float:
         """Of all tokens together."""
-        total = 0.0  # not sum(), which rounds otherwise in later Pythons
-        for token in self.tokens:
-            total += token.log_probability or 0.0
-        return total
+        return _total(self.tokens)
+
+    @property
+    def size(self) -> int:
+        """Tokens of the answer."""
+        ahead = sum(len(choice.tokens) for choice in self.choices) + len(self.next_tokens)
+        return len(self.tokens) + ahead
+
+
+def _total(tokens: Sequence[ScoredToken]) -> float:
+    total = 0.0  # not sum(), which rounds otherwise in later Pythons
+    for token in tokens:
+        total += token.log_probability or 0.0
+    return total
 
 
 @dataclass(frozen=True)
 class ScoreItem:
     """The log-probability of each target after the token beside it.
 
-    source: ids or values that prefill the model first; empty for a generator.
+    source: ids or values that prefill the model first; empty for a generator. state: to go on from
+    instead; None to begin. keeps_state: asks for the state after all tokens, of which there may be
+    none then, instead of log-probabilities.
     """
 
     tokens: tuple[int, ...]
     targets: tuple[int, ...]
     source: tuple[Any, ...] = ()
+    state: State | None = None
+    keeps_state: bool = False
 
     @property
     def length(self) -> int:
@@ -119,7 +158,8 @@ class GeneratorModel(ReadingModel):
 
     input: what prefills it. presets: of the server.
     tokens_per_message: for requests that do not say; 0 leaves it to coalescing.
-    choose_seed: for requests without one. clock: the engine's, in seconds.
+    choose_seed: for requests without one. clock: the engine's, in seconds. embedder: of a model
+    that reads texts and carries a state.
     """
 
     does = "generate"
@@ -136,6 +176,7 @@ class GeneratorModel(ReadingModel):
         tokens_per_message: int = 0,
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
+        embedder: Embedder | None = None,
     ) -> None:
         super().__init__(card)
         self.input = input
@@ -147,13 +188,18 @@ class GeneratorModel(ReadingModel):
         self.tokens_per_message = tokens_per_message
         self.clock = clock
         self.choose_seed = choose_seed
+        self._embedder = embedder
         self._rules = GenerateValidator(
             card, writer.vocabulary, writer.never_sampled_ids, writer.end_id, writer.rows, presets
         )
 
     @property
     def calls(self) -> str:
-        return "Generate or Score"
+        return "Generate, Score or Embed" if self._embedder else "Generate or Score"
+
+    @property
+    def embedder(self) -> Embedder:
+        return self._embedder or super().embedder
 
     @property
     def is_conditioned(self) -> bool:
@@ -284,14 +330,15 @@ class GeneratorModel(ReadingModel):
         if params.log_probabilities and len(prompt.ids) > 1:
             item = _continuation(prompt)
             (row,) = await run_batch(self.score_thread, [item])
-            return await off_loop(item.length, lambda: self._scored(item, row))
+            return await off_loop(item.length, lambda: self.scored(item, row))
         return [
             ScoredToken(token, self.writer.piece(token, number == 0), None)
             for number, token in enumerate(prompt.ids)
         ]
 
     async def score(self, all_params: Sequence[ScoreParams]) -> list[ScoredText]:
-        """Raises WrongInput, QueueFull or EngineFailed."""
+        """Of texts alone: continuations.py has the rest. Raises WrongInput, QueueFull or
+        EngineFailed."""
         size = checked_size("items", [params.characters for params in all_params])
         size += sum(len(params.vector or ()) for params in all_params)
         read = await off_loop(size, lambda: self._score_items(all_params))
@@ -299,7 +346,7 @@ class GeneratorModel(ReadingModel):
         return await off_loop(
             size,
             lambda: [
-                ScoredText(self._scored(item, row), unknown)
+                ScoredText(self.scored(item, row), unknown)
                 for (item, unknown), row in zip(read, rows, strict=True)
             ],
         )
@@ -317,11 +364,12 @@ class GeneratorModel(ReadingModel):
 
     def _score_items(self, all_params: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
         return [
-            self._score_item(params, f"items[{number}]") for number, params in enumerate(all_params)
+            self.score_item(params, f"items[{number}]") for number, params in enumerate(all_params)
         ]
 
-    def _score_item(self, params: ScoreParams, where: str) -> tuple[ScoreItem, int]:
-        self._check_condition(params, where)
+    def score_item(self, params: ScoreParams, where: str) -> tuple[ScoreItem, int]:
+        """A text that is scored itself, and how many symbols are unknown. Raises WrongInput."""
+        self.check_condition(params, where)
         if not self.is_conditioned:
             return self._continuation(params.text, f"{where}.text")
         name = self.input.name
@@ -342,8 +390,11 @@ class GeneratorModel(ReadingModel):
             )
         return _continuation(given), given.unknown
 
-    def _check_condition(self, params: ScoreParams, where: str) -> None:
-        """What the text is the answer to is there, where there is such a thing."""
+    def check_condition(self, params: ScoreParams, where: str) -> None:
+        """What the text is the answer to is there, where there is such a thing.
+
+        Raises WrongInput.
+        """
         needs, name = self.input.name, self.card.name
         does = f"given a {needs}" if self.is_conditioned else "alone"
         for kind, value in params.inputs.items():
@@ -356,14 +407,20 @@ class GeneratorModel(ReadingModel):
                 f"{where}.{needs} is empty; model {name!r} scores texts {does}, so set it"
             )
 
-    def _scored(self, item: ScoreItem, row: Sequence[float]) -> list[ScoredToken]:
-        known = list(zip(item.targets, map(float, row), strict=True))
-        every: list[tuple[int, float | None]] = [*known]
-        if not self.is_conditioned:
-            every.insert(0, (item.tokens[0], None))
+    def scored(self, item: ScoreItem, row: Sequence[float]) -> list[ScoredToken]:
+        """Of a whole text: its targets, after the first token where that is the text's, too."""
+        if self.is_conditioned:
+            return self.scored_targets(item, row)
+        first = ScoredToken(item.tokens[0], self.writer.piece(item.tokens[0], True), None)
+        return [first, *self.scored_targets(item, row, has_begun=True)]
+
+    def scored_targets(
+        self, item: ScoreItem, row: Sequence[float], has_begun: bool = False
+    ) -> list[ScoredToken]:
+        """has_begun: whether a token of the same text comes before the first target."""
         return [
-            ScoredToken(token, self.writer.piece(token, number == 0), log_probability)
-            for number, (token, log_probability) in enumerate(every)
+            ScoredToken(token, self.writer.piece(token, not (number or has_begun)), float(value))
+            for number, (token, value) in enumerate(zip(item.targets, row, strict=True))
         ]
 
 

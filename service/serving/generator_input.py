@@ -62,13 +62,14 @@ class TextInput(GeneratorInput):
 
 @dataclass(frozen=True)
 class VectorInput(GeneratorInput):
-    """A value for each of ``fields``."""
+    """A value of at least ``least`` for each of ``fields``."""
 
     fields: Sequence[str]
+    least: float = 0.0
     name: str = "vector"
 
     def read(self, model: ReadingModel, given: Sequence[float], what: str) -> EncodedInput:
         return EncodedInput(self.checked(model, given, what))
 
     def checked(self, model: ReadingModel, ids: Sequence[float], what: str) -> tuple[float, ...]:
-        return checked_vector(ids, self.fields, what)
+        return checked_vector(ids, self.fields, what, self.least)

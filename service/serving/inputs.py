@@ -155,17 +155,19 @@ def _turn_of(loop: asyncio.AbstractEventLoop) -> _LoopTurn:
     return turn
 
 
-def checked_vector(values: Sequence[float], fields: Sequence[str], what: str) -> tuple[float, ...]:
-    """One value from 0 to MOST_NUMBER for each of ``fields``. Raises WrongInput."""
+def checked_vector(
+    values: Sequence[float], fields: Sequence[str], what: str, least: float = 0.0
+) -> tuple[float, ...]:
+    """One value from ``least`` to MOST_NUMBER for each of ``fields``. Raises WrongInput."""
     if len(values) != len(fields):
         raise WrongInput(
             f"{what} has {len(values)} values, the model takes {len(fields)}; send one for each "
             "of vector_fields, which GetModel lists, in their order"
         )
     for number, (field, value) in enumerate(zip(fields, values, strict=True)):
-        if not 0 <= value <= MOST_NUMBER:
+        if not least <= value <= MOST_NUMBER:
             raise WrongInput(
                 f"{what}.values[{number}] is {value:g}; vector_fields[{number}], {field!r}, is a "
-                f"number from 0 to {MOST_NUMBER:g}"
+                f"number from {least:g} to {MOST_NUMBER:g}"
             )
     return tuple(values)

@@ -20,8 +20,10 @@ from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
 from service.runtime.probe import probe
 from service.runtime.repository import LoadedModel
-from service.runtime.runners import GenerateRunner, generate_runner
+from service.runtime.runners import GenerateRunner, generate_runner, prompt_reader
+from service.runtime.state_runner import StateRunner
 from service.serving.coalescing import Clock, Coalescer
+from service.serving.embedder import Embedder
 from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of, ids_for_all
 from service.serving.output_stream import Dispatcher
@@ -29,6 +31,7 @@ from service.serving.prefix_cache import ModelPrefixes, PrefixCache
 from service.serving.presets import Presets
 from service.serving.resume_token import ResumeTokens
 from service.serving.served_model import ServedModel
+from service.serving.state_access import watchable
 from service.serving.statistics import ModelStatistics
 from service.serving.worker import Engine, EngineThread
 
@@ -167,7 +170,11 @@ class ModelBuilder:
             limit,
             context.dispatcher.deliver,
             lambda: context.on_failure(name),
-            Coalescer(self.config.engine_share, loop_cpu=context.loop_cpu),
+            Coalescer(
+                self.config.engine_share,
+                self.config.message_wait_seconds,
+                loop_cpu=context.loop_cpu,
+            ),
             call_soon=context.dispatcher.loop.call_soon,
         )
         self.threads.append(thread)
@@ -193,6 +200,15 @@ class ModelBuilder:
             return None
         per_caller = self.config.knows_callers if scope == "auto" else scope == "caller"
         return ModelPrefixes(cache, card, per_caller)
+
+    def embedder(self, card: ModelCard, whole: bool = False) -> Embedder | None:
+        """On a thread of its own; None for a model that does not embed. whole: as StateRunner."""
+        if not card.embeds:
+            return None
+        runner = StateRunner(
+            prompt_reader(self.sessions, self.manifest.state), tuple(watchable(card)), whole
+        )
+        return Embedder(card, self.tokenizers["input"], self.batch_thread("embed", runner))
 
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""

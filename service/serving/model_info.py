@@ -29,7 +29,8 @@ class ModelCard:
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
-    series: that a forecaster reads. stepper: how a model of StreamStep is stepped.
+    series: that a forecaster reads. stepper: how a model of StreamStep is stepped. embeds: whether
+        a text's state is answered as a vector.
     """
 
     name: str
@@ -56,3 +57,4 @@ class ModelCard:
     bundle_bytes: int = 0
     series: SeriesSpec | None = None
     stepper: StepperSpec | None = None
+    embeds: bool = False

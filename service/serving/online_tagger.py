@@ -30,7 +30,13 @@ from service.serving.named_states import MadeState, NamedState, StateParams, che
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints, check_tokens_per_message
-from service.serving.state_access import WatchParams, watch_of
+from service.serving.state_access import (
+    StateChange,
+    WatchParams,
+    check_resumes,
+    watch_of,
+    with_changes,
+)
 from service.serving.tagger import TaggedToken, check_top_labels
 from service.serving.worker import EngineThread
 
@@ -59,6 +65,7 @@ class TagStreamParams:
     subject: str = ""
     watch: WatchParams | None = None
     start: NamedState | None = None
+    set_state: tuple[StateChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,6 +251,7 @@ class TagStreams:
         check_top_labels(params.top)
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
+        check_resumes(params.set_state, params.resume_token is not None)
         if params.start:
             check_alone(params.resume_token)
             params.start.check(self._bundle, params.allow_inexact)
@@ -253,7 +261,7 @@ class TagStreams:
         snapshot = self.resume_tokens.open_tags(
             params.resume_token, self._bundle, params.subject, params.allow_inexact
         )
-        return self._open(params, snapshot)
+        return self._open(params, with_changes(snapshot, params.set_state, self.card))
 
     async def make_state(self, params: StateParams) -> MadeState:
         """As StateMaker. A prompt's words are read as a stream reads them."""

@@ -10,7 +10,15 @@ from typing import Any, Protocol
 
 from service.engine.dynamic_batcher import BatchEvent, BatchFailed
 from service.engine.errors import RequestError
-from service.engine.requests import MADE, Event, Failed, Finished, Sink, TokenMade
+from service.engine.requests import (
+    MADE,
+    Event,
+    Failed,
+    Finished,
+    Sink,
+    TokenMade,
+    TokensMade,
+)
 from service.serving.coalescing import Coalescer
 from service.serving.request_timing import ENGINE_TIMES, TIMELINE
 from service.serving.worker import EngineThread
@@ -39,13 +47,15 @@ class Dispatcher:
     def deliver(self, sinks: Sequence[Sink[Any]]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
         # Messages leave in this order: a first token does not queue behind everyone's next.
-        due = sorted((sink for sink in sinks if sink.is_due), key=_wake_order)
+        due, others = [], []
+        for sink in sinks:
+            if sink.is_urgent:
+                due.append(sink)
+            elif sink.is_due:
+                others.append(sink)
+        due += others
         if due and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(_wake, due)
-
-
-def _wake_order(sink: Sink[Any]) -> bool:
-    return not sink.is_urgent
 
 
 def _wake(sinks: Sequence[Sink[Any]]) -> None:
@@ -59,7 +69,7 @@ class DirectWriter(Protocol):
     def has_room(self) -> bool:
         """Whether the transport takes a message now."""
 
-    def write(self, tokens: Sequence[TokenMade]) -> None:
+    def write(self, tokens: Sequence[TokenMade | TokensMade]) -> None:
         """One message; called on the event loop, where there is room."""
 
 
@@ -77,11 +87,12 @@ class TokenStream(Sink[Event]):
         self._events: deque[Event] = deque()
         self._coalescer = coalescer
         self._tokens_per_message = tokens_per_message
+        self._size = size
         self._ready = asyncio.Event()
         self._has_begun = False
-        # Events that are no tokens, put and taken: each number has one writer.
-        self._others_put = 0
-        self._others_taken = 0
+        # Tokens and all else, and all else alone, put and taken: each number has one writer.
+        self._put = self._taken = 0
+        self._others_put = self._others_taken = 0
         self._was_full = False
         self._thread: EngineThread | None = None
         self.work: Any = None  # as the engine knows it
@@ -109,8 +120,28 @@ class TokenStream(Sink[Event]):
 
     def put(self, event: Event) -> None:
         self._events.append(event)
+        if type(event) is TokensMade:
+            self._put += len(event.tokens)
+            return
+        self._put += 1
         if type(event) not in MADE:
             self._others_put += 1
+
+    @property
+    def _waiting(self) -> int:
+        """Tokens, and what is none, that were not taken."""
+        return self._put - self._taken
+
+    @property
+    def _each(self) -> int:
+        """Tokens that a message is worth."""
+        return self._tokens_per_message or self._coalescer.tokens_per_message
+
+    @property
+    def tokens_at_once(self) -> int:
+        if self._thread is not None and self._thread.are_buffers_small:
+            return 1
+        return self._each // self._size or 1
 
     @property
     def is_urgent(self) -> bool:
@@ -122,15 +153,14 @@ class TokenStream(Sink[Event]):
         full = self._full
         if self._thread is not None and self._thread.are_buffers_small:
             full = max(1, int(_SMALL_SHARE * full))
-        if len(self._events) < full:
+        if self._waiting < full:
             return False
         self._was_full = True
         return True
 
     @property
     def is_due(self) -> bool:
-        each = self._tokens_per_message or self._coalescer.tokens_per_message
-        return self.is_urgent or self._was_full or len(self._events) >= each
+        return self.is_urgent or self._was_full or self._waiting >= self._each
 
     def write_through(self, writer: DirectWriter) -> None:
         """From its second message on, tokens go to ``writer`` while it has room and the reader
@@ -157,20 +187,42 @@ class TokenStream(Sink[Event]):
             self._ready.set()
             return
         # What came meanwhile wakes it again, but not for one more message of as many tokens.
-        if 0 < self._tokens_per_message <= len(self._events):
+        if 0 < self._tokens_per_message <= self._waiting:
             self._ready.set()
 
-    def _take_tokens(self) -> list[TokenMade]:
+    def _take_tokens(self) -> list[TokenMade | TokensMade]:
         """What the next message holds; the engine may put what is no token behind it."""
-        tokens: list[TokenMade] = []
-        events, limit = self._events, self._tokens_per_message or self._full
-        if len(events) < self._tokens_per_message:
+        tokens: list[TokenMade | TokensMade] = []
+        if self._waiting < self._tokens_per_message:
             return tokens
-        while events and len(tokens) < limit and type(events[0]) is TokenMade:
-            tokens.append(events.popleft())  # type: ignore[arg-type]
-        if tokens and self._thread is not None:
-            self._thread.count_message(len(tokens))
+        events, limit = self._events, self._tokens_per_message or self._full
+        count = 0
+        while events and count < limit:
+            event = events[0]
+            if type(event) is TokenMade:
+                count += 1
+            elif type(event) is TokensMade:
+                event = self._cut(event, limit - count)
+                count += len(event.tokens)
+            else:
+                break
+            tokens.append(event)
+            events.popleft()
+        self._count_taken(count)
         return tokens
+
+    def _cut(self, first: TokensMade, tokens: int) -> TokensMade:
+        """So many of the tokens that come first, as the first event, and the others behind it."""
+        if len(first.tokens) > tokens:
+            first, self._events[0] = first.split(tokens)
+            self._events.appendleft(first)
+        return first
+
+    def _count_taken(self, tokens: int) -> None:
+        """Of which a message is."""
+        self._taken += tokens
+        if tokens and self._thread is not None:
+            self._thread.count_message(tokens)
 
     async def __aiter__(self) -> AsyncIterator[list[Event]]:
         """Raises EngineFailed or ServiceStopping when the engine gives the request up, and what
@@ -204,26 +256,28 @@ class TokenStream(Sink[Event]):
             return events
         tokens, limit = 0, self._tokens_per_message or self._full
         while self._events:
-            if type(self._events[0]) in MADE:
-                if tokens == limit:
-                    self._ready.set()
-                    break
-                tokens += 1
+            event = self._events[0]
+            is_made = type(event) in MADE
+            if is_made and tokens == limit:
+                self._ready.set()
+                break
+            if type(event) is TokensMade:
+                event = self._cut(event, limit - tokens)
+                tokens += len(event.tokens)
+                events += event.one_by_one()
             else:
-                self._others_taken += 1
-            events.append(self._events.popleft())
+                events.append(event)
+                tokens += is_made
+                self._others_taken += not is_made
+                self._taken += not is_made
+            self._events.popleft()
         self._has_begun |= bool(events)
-        if tokens and self._thread is not None:
-            self._thread.count_message(tokens)
+        self._count_taken(tokens)
         return events
 
     def _let_go_on(self) -> None:
         """Wake the request's streams once little enough waits."""
-        if (
-            self._was_full
-            and len(self._events) <= _LOW_SHARE * self._full
-            and self._thread is not None
-        ):
+        if self._was_full and self._waiting <= _LOW_SHARE * self._full and self._thread is not None:
             self._was_full = False
             self._thread.resume(self.work)
 
@@ -238,6 +292,7 @@ class TokenStream(Sink[Event]):
         self._error = error
         self.close()
         self._events.clear()
+        self._taken = self._put
         self._ready.set()
         if self._on_given_up:
             self._on_given_up(error)

@@ -23,6 +23,7 @@ from service.serving.presets import Presets
 from service.serving.state_access import (
     StateChange,
     WatchParams,
+    check_resumes,
     watch_bytes,
     watch_of,
     with_changes,
@@ -121,15 +122,25 @@ def unread_bytes(params: GenerateParams, card: ModelCard) -> int:
 
 @dataclass(frozen=True)
 class ScoreParams:
-    """A text, and the source or the vector that it is the answer to, where there is one."""
+    """A text, and the source or the vector that it is the answer to, where there is one.
+
+    choices: ways to go on. top_next: how many of the likeliest next tokens are answered.
+    """
 
     text: str
     source: str | None = None
     vector: Sequence[float] | None = None
+    choices: tuple[str, ...] = ()
+    top_next: int = 0
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it asks for what follows the text, not for the text."""
+        return bool(self.choices or self.top_next)
 
     @property
     def characters(self) -> int:
-        return len(self.text) + len(self.source or "")
+        return len(self.text) + len(self.source or "") + sum(map(len, self.choices))
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -173,8 +184,7 @@ class GenerateValidator:
             raise WrongInput(f"min_tokens is {params.min_tokens}, max_tokens {max_tokens}")
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
-        if params.set_state:
-            raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
+        check_resumes(params.set_state, is_resumed=False)
         return GenerateRequest(
             tokens=tuple(tokens),
             sampling=self._sampling(self._with_preset(params), seed, params.min_tokens),

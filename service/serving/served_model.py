@@ -8,6 +8,7 @@ from service.engine.errors import WrongInput
 from service.serving.model_info import ModelCard
 
 if TYPE_CHECKING:
+    from service.serving.embedder import Embedder
     from service.serving.named_states import StateMaker
 
 
@@ -31,3 +32,11 @@ class ServedModel:
     def state_maker(self) -> StateMaker:
         """Raises WrongInput for a model whose streams begin from no state."""
         raise WrongInput(f"model {self.card.name!r} does not go on from a state; name another one")
+
+    @property
+    def embedder(self) -> Embedder:
+        """Raises WrongInput for a model that does not embed texts."""
+        raise WrongInput(
+            f"model {self.card.name!r} does not embed: that takes one that reads texts and carries "
+            f"a state, as Model.embeds says; call {self.calls}"
+        )

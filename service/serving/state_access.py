@@ -6,14 +6,17 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.requests import Snapshot, State, Watch
+from service.engine.requests import Snapshot, State, TagSnapshot, Watch
 from service.serving.model_info import ModelCard
 
 HIDDEN = "hidden_"
+
+AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot | TagSnapshot)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ def watchable(card: ModelCard) -> dict[str, int]:
     }
 
 
+def state_bytes(card: ModelCard) -> int:
+    """Of a whole state, with what is read and never changed."""
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in card.state)
+
+
 def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
     """Raises WrongInput for a tensor or a unit that there is not."""
     if params is None:
@@ -53,11 +61,20 @@ def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
     tensors = params.tensors or hidden or tuple(sizes)
     if not tensors:
         raise WrongInput(f"model {card.name!r} has no state to watch; leave watch")
-    if len(set(tensors)) < len(tensors):
-        raise WrongInput("watch.tensors has a name twice; send each once")
-    _check_units("watch.units", params.units, min(_size(sizes, name, card) for name in tensors))
+    tensors = checked_tensors("watch.tensors", tensors, card)
+    _check_units("watch.units", params.units, min(sizes[name] for name in tensors))
     units = np.array(params.units, np.int64) if params.units else slice(None)
     return Watch(tensors, units)
+
+
+def checked_tensors(where: str, tensors: Sequence[str], card: ModelCard) -> tuple[str, ...]:
+    """Raises WrongInput for one that there is not, and for one that comes twice."""
+    if len(set(tensors)) < len(tensors):
+        raise WrongInput(f"{where} has a name twice; send each once")
+    sizes = watchable(card)
+    for name in tensors:
+        _size(sizes, name, card)
+    return tuple(tensors)
 
 
 def watch_bytes(watch: Watch | None, card: ModelCard) -> int:
@@ -71,7 +88,15 @@ def watch_bytes(watch: Watch | None, card: ModelCard) -> int:
     )
 
 
-def with_changes(snapshot: Snapshot, changes: Sequence[StateChange], card: ModelCard) -> Snapshot:
+def check_resumes(changes: Sequence[StateChange], is_resumed: bool) -> None:
+    """Raises WrongInput for changes without a state to change."""
+    if changes and not is_resumed:
+        raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
+
+
+def with_changes(
+    snapshot: AnySnapshot, changes: Sequence[StateChange], card: ModelCard
+) -> AnySnapshot:
     """``snapshot`` with other values in its state, and with the digest of what it is now.
 
     The digest follows from the one before, the place in the stream and the changes, whatever their

@@ -46,6 +46,13 @@ async def look_ahead(
     requests = [
         _request(model, params, f"row {number}") for number, params in enumerate(all_params)
     ]
+    return await distributions(model, requests)
+
+
+async def distributions(
+    model: GeneratorModel, requests: Sequence[NextTokenRequest]
+) -> list[NextTokenDistribution]:
+    """Of requests that were checked. Raises QueueFull or EngineFailed."""
     streams: list[TokenStream] = []
     try:
         for request in requests:

@@ -30,7 +30,13 @@ from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_STEP, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints
 from service.serving.served_model import ServedModel
-from service.serving.state_access import WatchParams, watch_of
+from service.serving.state_access import (
+    StateChange,
+    WatchParams,
+    check_resumes,
+    watch_of,
+    with_changes,
+)
 from service.serving.worker import EngineThread
 from service.step_model import StepperSpec
 
@@ -69,6 +75,7 @@ class StepStreamParams:
     subject: str = ""
     watch: WatchParams | None = None
     start: NamedState | None = None
+    set_state: tuple[StateChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,7 @@ class AnswerStream(TokenStream):
         events = self._events
         while events and type(events[0]) is FrameAnswered:
             taken.append(events.popleft())  # type: ignore[arg-type]
-        if taken and self._thread is not None:
-            self._thread.count_message(len(taken))
+        self._count_taken(len(taken))
         return taken
 
 
@@ -160,12 +166,28 @@ class StepStream:
         deadline_seconds: of this one; None for that of all. Raises WrongInput, or Overloaded where
         the frames of all streams take too much.
         """
-        model, now = self._model, self._model.clock()
         seconds = self._params.deadline_seconds
         if deadline_seconds is not None:
             check_deadline(deadline_seconds)
             seconds = deadline_seconds
-        self._hold(model.waiting_bytes(steps))
+        self._hold(self._model.waiting_bytes(steps))
+        self._push(values, steps, resets, seconds)
+        return self.has_room
+
+    def push_now(self, values: tuple[bytes, ...], steps: int) -> bool:
+        """push() of a frame without options, where there is room for it and its bytes are held
+        already; False, and nothing, where not. It does not raise, and is called from anywhere on
+        the event loop."""
+        size = self._bytes + self._model.waiting_bytes(steps)
+        if size > self._held.size or not (self._is_open and self.has_room):
+            return False
+        self._bytes = size
+        self._push(values, steps, False, self._params.deadline_seconds)
+        return True
+
+    def _push(self, values: tuple[bytes, ...], steps: int, resets: bool, seconds: float) -> None:
+        """seconds: until it is late; 0 for never."""
+        now = self._model.clock()
         frame = Frame(
             values,
             steps,
@@ -179,8 +201,7 @@ class StepStream:
             self._gap += _SMOOTHING * (gap - self._gap)
         self._last = now
         self._waiting += 1
-        model.gatherer.add(self.work, frame, self._gap)
-        return self.has_room
+        self._model.gatherer.add(self.work, frame, self._gap)
 
     def _hold(self, size: int) -> None:
         """So many bytes more wait. Raises Overloaded."""
@@ -289,6 +310,7 @@ class StepperModel(ServedModel):
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
         check_checkpoints(params.checkpoints)
         check_deadline(params.deadline_seconds)
+        check_resumes(params.set_state, params.resume_token is not None)
         shared, outputs = self.choice_of(params.shared), self._outputs_of(params.outputs)
         resumed: StepSnapshot | None = None
         if params.start:
@@ -308,6 +330,7 @@ class StepperModel(ServedModel):
                     "send the same, or none"
                 )
             shared = begun
+            resumed = with_changes(resumed, params.set_state, self.card)
         return self._open(params, outputs, shared, resumed)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from bundle.spans import LegalPaths, is_bio
 from service.engine.errors import WrongInput
 from service.engine.topk import Array, largest_of_each
+from service.serving.embedder import Embedder
 from service.serving.inputs import (
     PredictItem,
     ReadingModel,
@@ -71,7 +72,7 @@ class _Read:
 
 
 class TaggerModel(ReadingModel):
-    """stream: labels tokens as they arrive; None for a model that cannot.
+    """stream: labels tokens as they arrive; None for a model that cannot. embedder: likewise.
 
     Of labels that mark spans the likeliest sequence without an illegal transition is given.
     """
@@ -84,16 +85,24 @@ class TaggerModel(ReadingModel):
         reader: Tokenizer,
         thread: EngineThread,
         stream: TagStreams | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         super().__init__(card)
         self.reader = reader
         self.thread = thread
         self.stream = stream
+        self._embedder = embedder
         self.paths = LegalPaths(card.labels) if is_bio(card.labels) else None
 
     @property
     def calls(self) -> str:
-        return "Tag or StreamTag" if self.stream else "Tag"
+        embed = ["Embed"] if self._embedder else []
+        *others, last = ["Tag", *(["StreamTag"] if self.stream else []), *embed]
+        return f"{', '.join(others)} or {last}" if others else last
+
+    @property
+    def embedder(self) -> Embedder:
+        return self._embedder or super().embedder
 
     @property
     def streams(self) -> TagStreams:

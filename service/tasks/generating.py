@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from service.engine.decode import GenerateEngine
 from service.engine.prefill import PrefillBudget
 from service.runtime.runners import ScoreRunner
 from service.serving.generator import GeneratorModel, OutputSpec
-from service.serving.generator_input import GeneratorInput, VectorInput
+from service.serving.generator_input import GeneratorInput, TextInput, VectorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
 from service.serving.model_metadata import generation_model
+from service.serving.state_access import watchable
 
 # Prompts that are read once, so many together and of so many tokens: that takes longer, and
 # teaches what prefill costs.
@@ -25,7 +27,9 @@ def build_generator(
 
     length: of the longest input, in tokens or values. is_conditioned: as generation_model().
     """
-    card, config, context = builder.probed_card(), builder.config, builder.context
+    config, context = builder.config, builder.context
+    card = builder.probed_card()
+    card = replace(card, embeds=isinstance(input, TextInput) and bool(watchable(card)))
     model = generation_model(builder.bundle, is_conditioned)
     runner, rows = builder.step_runner()
     engine = GenerateEngine(
@@ -63,6 +67,7 @@ def build_generator(
         context.resume_tokens,
         context.presets,
         config.tokens_per_message,
+        embedder=builder.embedder(card, whole=is_conditioned),
     )
 
 

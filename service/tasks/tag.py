@@ -16,6 +16,7 @@ from service.serving.model_factory import WARM_ROWS, ModelBuilder
 from service.serving.model_info import ModelCard
 from service.serving.model_metadata import ids_for_all
 from service.serving.online_tagger import TagStreams
+from service.serving.state_access import watchable
 from service.serving.tagger import TaggerModel
 from service.tasks.task import Task
 
@@ -24,9 +25,11 @@ def build(builder: ModelBuilder) -> TaggerModel:
     # It may read its own labels, too.
     ids = min(ids_for_all(builder.bundle), len(builder.manifest.labels))
     card = replace(builder.probed_card(ids), streams_tags="step" in builder.manifest.graphs)
+    card = replace(card, embeds=card.streams_tags and bool(watchable(card)))
     thread = builder.batch_thread("predict", TagRunner(builder.sessions["predict"]))
     stream = _streams(builder, card) if card.streams_tags else None
-    return TaggerModel(card, builder.tokenizers["input"], thread, stream)
+    embedder = builder.embedder(card)
+    return TaggerModel(card, builder.tokenizers["input"], thread, stream, embedder)
 
 
 def _streams(builder: ModelBuilder, card: ModelCard) -> TagStreams:

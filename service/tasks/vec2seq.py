@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bundle.manifest import VEC2SEQ
+from bundle.manifest import BELOW_ZERO, VEC2SEQ
 from bundle.tasks import spec_of
 from service.oip.generate_adapters import GenerateFromVector
 from service.oip.tensor_adapters import VectorSteps
 from service.serving.generator import GeneratorModel
 from service.serving.generator_input import VectorInput
+from service.serving.inputs import MOST_NUMBER
 from service.serving.model_factory import ModelBuilder
 from service.tasks.generating import build_generator
 from service.tasks.task import Task
@@ -15,7 +16,8 @@ from service.tasks.task import Task
 
 def build(builder: ModelBuilder) -> GeneratorModel:
     fields = builder.manifest.vector
-    return build_generator(builder, VectorInput(fields), len(fields), is_conditioned=True)
+    least = -min(builder.manifest.limits.get(BELOW_ZERO, 0), MOST_NUMBER)
+    return build_generator(builder, VectorInput(fields, least), len(fields), is_conditioned=True)
 
 
 TASK = Task(spec_of(VEC2SEQ), build, GenerateFromVector, VectorSteps)

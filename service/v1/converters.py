@@ -17,11 +17,12 @@ from service.engine.requests import (
     FinishReason,
     ResumePolicy,
     SampleFinished,
-    Snapshot,
     TokenMade,
+    TokensMade,
 )
 from service.refused_model import RefusedModel
 from service.serving.classifier import Classified
+from service.serving.embedder import Embedded
 from service.serving.fill_mask import FilledBlank
 from service.serving.forecaster import (
     CovariateParams,
@@ -164,14 +165,25 @@ class TokenEncoder:
     def __init__(self, with_log_probabilities: bool) -> None:
         self._with = with_log_probabilities
 
-    def __call__(self, tokens: Sequence[TokenMade]) -> bytes:
-        parts = []
-        for token in tokens:
-            position, sample = _token_place(token.position, token.sample)
-            probability = _PROBABILITY.pack(0x25, token.log_probability) if self._with else b""
-            body = _token_head(token.token, token.text) + position + probability + sample
-            parts.append(_TOKENS + _varint(len(body)) + body)
+    def __call__(self, made: Sequence[TokenMade | TokensMade]) -> bytes:
+        parts: list[bytes] = []
+        for event in made:
+            if type(event) is TokensMade:
+                pieces, position, sample = event.pieces, event.position, event.sample
+                for token, known in zip(event.tokens, event.log_probabilities, strict=True):
+                    head = _token_head(token, pieces[token])
+                    parts.append(self._token(head, position, known, sample))
+                    position += 1
+            elif type(event) is TokenMade:
+                head = _token_head(event.token, event.text)
+                parts.append(self._token(head, event.position, event.log_probability, event.sample))
         return b"".join(parts)
+
+    def _token(self, head: bytes, position: int, log_probability: float, sample: int) -> bytes:
+        place, last = _token_place(position, sample)
+        probability = _PROBABILITY.pack(0x25, log_probability) if self._with else b""
+        body = head + place + probability + last
+        return _TOKENS + _varint(len(body)) + body
 
 
 def _varint(value: int) -> bytes:
@@ -201,7 +213,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
             sample=event.sample,
             token=stream.sign(event.snapshot),
             next_position=event.snapshot.next_position,
-            changed=event.snapshot.changed if isinstance(event.snapshot, Snapshot) else "",
+            changed=event.snapshot.changed,
         )
     elif isinstance(event, Finished):
         response.finish_reason = _REASONS[event.reason]
@@ -270,6 +282,7 @@ def to_tag_stream_params(
         subject=subject,
         watch=to_watch(start),
         start=named,
+        set_state=to_changes(start.set_state),
     )
 
 
@@ -279,7 +292,9 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
         add_tagged(response.tokens, token)
     for snapshot in message.checkpoints:
         response.resume_points.add(
-            token=stream.sign(snapshot), next_position=snapshot.next_position
+            token=stream.sign(snapshot),
+            next_position=snapshot.next_position,
+            changed=snapshot.changed,
         )
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
@@ -347,6 +362,8 @@ def to_score_params(request: pb.ScoreRequest) -> list[ScoreParams]:
             item.text,
             item.source or None,
             tuple(item.vector.values) if item.HasField("vector") else None,
+            tuple(item.choices),
+            item.top_next_tokens,
         )
         for item in request.items
     ]
@@ -360,7 +377,30 @@ def _score(row: ScoredText) -> pb.Score:
     score = pb.Score(unknown_symbols=row.unknown_symbols, log_probability=row.log_probability)
     for position, scored in enumerate(row.tokens):
         _add_scored(score.tokens, position, scored)
+    for choice in row.choices:
+        message = score.choices.add(
+            log_probability=choice.log_probability,
+            log_probability_per_token=choice.log_probability_per_token,
+            probability=choice.probability,
+        )
+        for position, scored in enumerate(choice.tokens):
+            _add_scored(message.tokens, position, scored)
+    for number, text, log_probability in row.next_tokens:
+        score.next_tokens.add(id=number, text=text, log_probability=log_probability)
     return score
+
+
+def from_embedded(rows: Sequence[Embedded]) -> pb.EmbedResponse:
+    return pb.EmbedResponse(
+        embeddings=[
+            pb.Embedding(
+                values=row.values.tolist(),
+                input_tokens=row.input_tokens,
+                unknown_symbols=row.unknown_symbols,
+            )
+            for row in rows
+        ]
+    )
 
 
 def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
@@ -380,6 +420,7 @@ def from_card(
         labels=card.labels,
         vector_fields=card.vector_fields,
         streams_tags=card.streams_tags,
+        embeds=card.embeds,
         limits=card.limits,
         digest=card.digest,
         provider=card.provider,

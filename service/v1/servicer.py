@@ -13,11 +13,12 @@ from service.access.identity import CALLER
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, ServiceStopping, WrongInput, without_frames
-from service.engine.requests import TokenMade
+from service.engine.requests import TokenMade, TokensMade
 from service.rpc.call import ServerCall
 from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.pipeline import CallRequests
 from service.rpc.writer import MessageWriter
+from service.serving import continuations
 from service.serving.classifier import ClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.forecaster import ForecasterModel, ForecastParams
@@ -30,6 +31,7 @@ from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ServedBundle, mismatch
 from service.serving.sampling_params import GenerateParams, unread_bytes
 from service.serving.served_model import ServedModel
+from service.serving.state_access import state_bytes
 from service.serving.stepper import StepperModel, StepStream
 from service.serving.tagger import TaggerModel
 from service.v1 import converters, step_converters
@@ -45,7 +47,7 @@ class DirectTokens:
         self._write_now = writer.write_now
         self._encode = encode
 
-    def write(self, tokens: Sequence[TokenMade]) -> None:
+    def write(self, tokens: Sequence[TokenMade | TokensMade]) -> None:
         self._write_now(self._encode(tokens))
 
 
@@ -103,9 +105,14 @@ class UnrollServicer:
             stream.events.write_through(
                 step_converters.DirectAnswers(writer.has_room, writer.write_now, stream, encoder)
             )
-            feeding = asyncio.ensure_future(_feed_frames(stream, requests, call.model))
+            reader = step_converters.FrameReader(call.model, stream)
+            context.read_through(reader.take)
+            feeding = asyncio.ensure_future(_feed_frames(stream, requests, reader))
             convert = partial(step_converters.from_step_message, stream=stream, encoder=encoder)
-            await self._send_all(stream, feeding, context, writer, convert)
+            try:
+                await self._send_all(stream, feeding, context, writer, convert)
+            finally:
+                context.read_through(None)
 
     async def StreamTag(self, requests: CallRequests, context: ServerCall) -> None:
         start: pb.StreamTagStart = await self._start_of(requests, "texts or words")
@@ -227,10 +234,24 @@ class UnrollServicer:
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
             call.inferences = len(request.items)
             all_params = converters.to_score_params(request)
-            with self.budget.reserve(ANSWERS, score_bytes(request)):
-                rows = await call.model.score(all_params)
+            card = call.model.card
+            size = score_bytes(request, state_bytes(card), len(card.vocabulary))
+            with self.budget.reserve(ANSWERS, size):
+                rows = await continuations.score(call.model, all_params)
                 return await off_loop(
-                    sum(len(row.tokens) for row in rows), lambda: converters.from_scored(rows)
+                    sum(row.size for row in rows), lambda: converters.from_scored(rows)
+                )
+
+    async def Embed(self, request: pb.EmbedRequest, context: ServerCall) -> pb.EmbedResponse:
+        with self.registry.call_of_part(
+            ServedModel, lambda model: model.embedder, request.model, request.model_version
+        ) as call:
+            call.inferences = len(request.texts)
+            size = call.model.answer_bytes(len(request.texts), request.tensors)
+            with self.budget.reserve(ANSWERS, size):
+                rows = await call.model.embed(request.texts, request.tensors)
+                return await off_loop(
+                    sum(len(row.values) for row in rows), lambda: converters.from_embedded(rows)
                 )
 
     async def ListModels(
@@ -320,17 +341,18 @@ async def _feed(stream: TagStream, requests: CallRequests) -> RequestError | Non
 
 
 async def _feed_frames(
-    stream: StepStream, requests: CallRequests, model: StepperModel
+    stream: StepStream, requests: CallRequests, reader: step_converters.FrameReader
 ) -> RequestError | None:
     """As _feed(), of frames."""
-    reader = step_converters.FrameReader(model)
 
     async def push() -> None:
         async for request in requests:
             if not request.HasField("frame"):
                 has = "another start" if request.HasField("start") else "no frame"
                 raise WrongInput(f"a later request has {has}; send frames")
-            if not reader.push(stream, request.frame):
+            # What the reader has taken meanwhile may have left none.
+            await stream.wait_for_room()
+            if not reader.push(request.frame):
                 await stream.wait_for_room()
 
     return await _fed(stream, requests, push())

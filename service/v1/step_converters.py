@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from service.engine.requests import FinishReason, FrameAnswered, ResumePolicy
 from service.serving.named_states import NamedState
 from service.serving.stepper import StepMessage, StepperModel, StepStream, StepStreamParams
 from service.step_model import FramePort, StepperSpec
-from service.v1.state_converters import to_watch
+from service.v1.state_converters import to_changes, to_watch
 from unroll.v1 import unroll_pb2 as pb
 
 _TYPES = {
@@ -35,6 +36,7 @@ _MOST_RANK = 32
 # Tags: StreamStepResponse.results; StepResult.position, steps with the value 1, and outputs;
 # Tensor.raw.
 _RESULT, _HEAD, _ONE_STEP, _TENSOR, _RAW = b"\x0a", b"\x08", b"\x10\x01", b"\x1a", b"\x22"
+_MOST_NUMBER_BYTES = 8  # more than a position takes with its tag
 _BYTES = [bytes((value,)) for value in range(0x80)]
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
@@ -59,24 +61,66 @@ def to_step_params(
         subject=subject,
         watch=to_watch(start),
         start=named,
+        set_state=to_changes(start.set_state),
     )
 
 
-class FrameReader:
-    """Frames of one stream as a model takes them."""
+@dataclass(frozen=True, slots=True)
+class _PlainFrame:
+    """What requests of one length begin with that differ in nothing but a tensor's raw bytes.
 
-    def __init__(self, model: StepperModel) -> None:
+    size: of the whole request. steps: of its frame.
+    """
+
+    head: bytes
+    size: int
+    steps: int
+
+
+class FrameReader:
+    """Frames of one stream as a model takes them.
+
+    A stream's frames mostly differ in their values alone. So the bytes of a request are known as
+    far as its values after one that was read as a message, and the next ones are not.
+    """
+
+    def __init__(self, model: StepperModel, stream: StepStream) -> None:
         self._model = model
+        self._stream = stream
+        self._plain: _PlainFrame | None = None
         self._ports = model.stepper.model.inputs
         self._places = {port.name: place for place, port in enumerate(self._ports)}
         self._names_of_one = ("", self._ports[0].name)
 
-    def push(self, stream: StepStream, frame: pb.StepFrame) -> bool:
+    def push(self, frame: pb.StepFrame) -> bool:
         """As StepStream.push(). Raises WrongInput, with the tensor's name."""
         values, steps = self._read(frame.inputs)
         self._model.check_steps(steps)
         seconds = frame.deadline_seconds if frame.HasField("deadline_seconds") else None
-        return stream.push(values, steps, frame.reset, seconds)
+        if seconds is None and not frame.reset:
+            self._plain = self._plain_of(frame.inputs, values, steps)
+        return self._stream.push(values, steps, frame.reset, seconds)
+
+    def take(self, data: bytes) -> bool:
+        """Push the frame of a request, serialized, where it is like the last one that was read and
+        there is room; False, and nothing, for any other."""
+        plain = self._plain
+        if plain is None or len(data) != plain.size or not data.startswith(plain.head):
+            return False
+        return self._stream.push_now((data[len(plain.head) :],), plain.steps)
+
+    def _plain_of(
+        self, tensors: Sequence[pb.Tensor], values: tuple[bytes, ...], steps: int
+    ) -> _PlainFrame | None:
+        """None where more than the raw bytes of one tensor may differ, or must be looked at."""
+        if len(values) > 1 or not tensors[0].raw or self._ports[0].dtype == "bool":
+            return None
+        (tensor,), (raw,) = tensors, values
+        # Fields are written in the order of their numbers, so that raw is the last of these.
+        only = pb.Tensor(name=tensor.name, data_type=tensor.data_type, shape=tensor.shape, raw=raw)
+        request = pb.StreamStepRequest(frame=pb.StepFrame(inputs=[only]))
+        data: bytes = request.SerializeToString(deterministic=True)
+        return _PlainFrame(data[: -len(raw)], len(data), steps)
 
     def _read(self, tensors: Sequence[pb.Tensor]) -> tuple[tuple[bytes, ...], int]:
         if len(self._ports) == 1 and len(tensors) == 1 and tensors[0].name in self._names_of_one:
@@ -199,7 +243,13 @@ class AnswerEncoder:
         self._outputs = [(place, ports[place]) for place in outputs]
         self._is_plain = not is_typed and _IS_LITTLE_ENDIAN
         self._is_typed = is_typed
-        self._tails = [(place, _tail_of(ports[place])) for place in outputs]
+        # Of a result of one step all is known but its position and the values: what it begins
+        # with, by the bytes of its position, and what stands before the values of each output.
+        before = [_before_values_of(ports[place]) for place in outputs]
+        size = len(_ONE_STEP) + sum(map(len, before))
+        size += sum(ports[place].row_bytes for place in outputs)
+        self._starts = [_RESULT + _varint(number + size) for number in range(_MOST_NUMBER_BYTES)]
+        self._parts = list(zip(outputs, before, strict=True))
 
     def __call__(self, answers: Sequence[FrameAnswered]) -> bytes:
         """A response, serialized."""
@@ -218,13 +268,11 @@ class AnswerEncoder:
         """
         if answer.steps != 1 or answer.is_late or answer.state:
             return None
-        parts = [_HEAD + _varint(answer.position) + _ONE_STEP] if answer.position else [_ONE_STEP]
-        for place, tail in self._tails:
-            data = answer.outputs[place]
-            tensor = tail + _varint(len(data))
-            parts += (_TENSOR, _varint(len(tensor) + len(data)), tensor, data)
-        body = b"".join(parts)
-        return _RESULT + _varint(len(body)) + body
+        number = _HEAD + _varint(answer.position) if answer.position else b""
+        parts = [self._starts[len(number)], number, _ONE_STEP]
+        for place, before in self._parts:
+            parts += (before, answer.outputs[place])
+        return b"".join(parts)
 
     def response(self, answers: Sequence[FrameAnswered]) -> pb.StreamStepResponse:
         response = pb.StreamStepResponse()
@@ -256,11 +304,11 @@ class AnswerEncoder:
                 tensor.raw = np.frombuffer(data, port.dtype).byteswap().tobytes()
 
 
-def _tail_of(port: FramePort) -> bytes:
-    """A Tensor of one step as far as the length of its raw bytes."""
+def _before_values_of(port: FramePort) -> bytes:
+    """A Tensor of one step, in a result, as far as its raw bytes."""
     head = pb.Tensor(name=port.name, data_type=_TYPES[port.dtype], shape=(1, *port.shape))
-    data: bytes = head.SerializeToString()
-    return data + _RAW
+    tensor: bytes = head.SerializeToString() + _RAW + _varint(port.row_bytes)
+    return _TENSOR + _varint(len(tensor) + port.row_bytes) + tensor
 
 
 def _varint(number: int) -> bytes:
@@ -281,7 +329,9 @@ def from_step_message(
     response = encoder.response(message.answers)
     for snapshot in message.checkpoints:
         response.resume_points.add(
-            token=stream.sign(snapshot), next_position=snapshot.next_position
+            token=stream.sign(snapshot),
+            next_position=snapshot.next_position,
+            changed=snapshot.changed,
         )
     if ended := message.finished:
         response.usage.CopyFrom(

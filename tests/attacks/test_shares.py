@@ -162,6 +162,7 @@ class TestEventLoop:
         [
             ("Tag", empty_items("pos", 3), "INVALID_ARGUMENT"),
             ("Score", empty_items("prose", 3), "INVALID_ARGUMENT"),
+            ("Embed", empty_items("prose", 3), "INVALID_ARGUMENT"),
             ("Classify", empty_items("nationality", 3), "INVALID_ARGUMENT"),
             ("Fill", empty_items("nationality", 3), "INVALID_ARGUMENT"),
             (
@@ -182,7 +183,8 @@ class TestEventLoop:
             ),
         ],
         ids=[
-            f"Tag-{EMPTY_ITEMS}", f"Score-{EMPTY_ITEMS}", f"Classify-{EMPTY_ITEMS}",
+            f"Tag-{EMPTY_ITEMS}", f"Score-{EMPTY_ITEMS}", f"Embed-{EMPTY_ITEMS}",
+            f"Classify-{EMPTY_ITEMS}",
             f"Fill-{EMPTY_ITEMS}", "Classify-1024", "Tag-200",
         ],
     )  # fmt: skip

@@ -44,6 +44,8 @@ def calls_of(model: Any) -> dict[str, Call]:
         return {
             "Generate": lambda client: _generate(client, name, prompt="In the beginning"),
             "Score": lambda client: client.score(name, _TEXTS),
+            "Score of choices": lambda client: client.score(name, _TEXTS, choices=_TEXTS),
+            "Embed": lambda client: client.embed(name, _TEXTS),
         }
     if model.task == pb.TASK_SEQ2SEQ:
         return {"Generate from a source": lambda client: _generate(client, name, source="house")}

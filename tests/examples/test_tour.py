@@ -13,8 +13,12 @@ from unroll.types import (
     Answer,
     Chunk,
     Classification,
+    Embedding,
     FilledBlank,
     NamedState,
+    NextToken,
+    ScoredChoice,
+    ScoredText,
     TaggedText,
     TaggedToken,
     Token,
@@ -28,6 +32,7 @@ NEW = {
     "cloze": pb.TASK_FILL,
     "food": pb.TASK_VECTOR_TO_SEQUENCE,
 }
+LOOKING_AHEAD = {"prose": pb.TASK_GENERATE, "translate": pb.TASK_SEQ2SEQ}
 SAMPLES = tour.SAMPLES["models"]
 
 
@@ -75,6 +80,16 @@ class RightClient:
         steps = [ForecastStep(0, n, "", 9.0, (8.0, 9.0, 10.0), ()) for n in range(horizon)]
         yield ForecastChunk(steps, 7, None)
 
+    def score(self, model, texts, *, choices):
+        scored = [ScoredChoice([], -n - 1.0, -1.0, 1 / (n + 2)) for n, _ in enumerate(choices)]
+        return [ScoredText([], 0.0, 0, scored)]
+
+    def next_tokens(self, model, texts):
+        return [[NextToken(2, "e", -0.5)]]
+
+    def embed(self, model, texts):
+        return [Embedding(values, 4, 0) for values in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0])]
+
     def get_model(self, model):
         return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
 
@@ -107,6 +122,45 @@ def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
     monkeypatch.setattr(RightClient, name, lambda *arguments, **options: iter(answers))
     with pytest.raises(TourFailed, match=message):
         tour.tour(RightClient())
+
+
+class FollowingClient(RightClient):
+    """Of the two models whose samples look ahead."""
+
+    served = LOOKING_AHEAD
+
+    def generate(self, model, **options):
+        end = Answer("end", 3, 1, 0, 0.0, 0.0)
+        yield Chunk([Token(1, "Dios", 0, None)], 1, end)
+
+
+def test_what_follows_and_what_is_near_is_shown(capsys):
+    tour.tour(FollowingClient())
+    printed = capsys.readouterr().out
+    assert "score --model prose 'To be, or not to ' --choice be --choice die" in printed
+    assert "next --model prose 'To be, or not to b'\n  0.607  -0.5000  'e'" in printed
+    assert "cosine 0.960  'The king is dead.', 'The king has died.'" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "message"),
+    [
+        (
+            "score",
+            [ScoredText([], 0.0, 0, [ScoredChoice([], -n, -n, 0.3) for n in (3, 1, 2)])],
+            "prose takes 'die' after 'To be, or not to '",
+        ),
+        (
+            "embed",
+            [Embedding(values, 4, 0) for values in ([1.0, 0.0], [0.0, 1.0], [1.0, 0.0])],
+            "translate puts 'The king is dead.' nearer to 'He went into the city.' than",
+        ),
+    ],
+)
+def test_another_choice_or_a_far_vector_fails_the_tour(monkeypatch, name, answers, message):
+    monkeypatch.setattr(FollowingClient, name, lambda *arguments, **options: answers)
+    with pytest.raises(TourFailed, match=message):
+        tour.tour(FollowingClient())
 
 
 def test_a_forecast_that_stops_early_fails_the_tour(monkeypatch):

@@ -1,5 +1,7 @@
 """What a precision costs is measured on the exported graphs, by the measures of training."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from export import __main__ as command
 from export import quality
 from export.bundles import trained_from_bundle
 from export.onnx_files import ExportRefused
-from export.quality import SteppedModel, int8_figures, step_speedups
+from export.quality import SteppedModel, int8_figures, own_figures, step_speedups
 from tests import tiny
 from training.held_out import FigureName, HeldOut
 from training.measurements import ratio
@@ -78,9 +80,26 @@ def test_figures_report_int8_and_fp32_by_one_procedure(letters):
     assert int8.value != fp32.value
 
 
+@pytest.mark.usefixtures("_letters_have_held_out_data")
+def test_own_figures_are_measured_anew_and_nothing_else_changes(letters, tmp_path, monkeypatch):
+    source = ("--bundle", str(letters.folder), "--models", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["export", "letters", *source, "--figures"])
+    assert command.main() == 0
+    again = read_bundle(tmp_path / "letters" / "1")
+    (figure,) = again.manifest.figures
+    trained = trained_from_bundle(letters)
+    assert figure.value == pytest.approx(nats_per_token(trained.build(), TEXT), abs=1e-5)
+    assert (figure.split, figure.precision) == ("a text", "fp32")
+    assert figure.command == "python -m export letters --figures"
+    assert again.manifest.files == letters.manifest.files
+    assert replace(again.manifest, figures=letters.manifest.figures) == letters.manifest
+
+
 def test_a_model_without_known_held_out_data_is_refused(letters):
     with pytest.raises(ExportRefused, match="no held-out data is known for 'letters'"):
         int8_figures(trained_from_bundle(letters), letters.folder)
+    with pytest.raises(ExportRefused, match="no held-out data is known for 'letters'"):
+        own_figures(trained_from_bundle(letters))
 
 
 @pytest.mark.usefixtures("_letters_have_held_out_data")

@@ -20,7 +20,8 @@ def unroll_seeds() -> list[Seed]:
         "Classify": _classify(),
         "Tag": _tag(),
         "Fill": _fill(),
-        "Score": _score(),
+        "Score": [*_score(), *_choices()],
+        "Embed": _embed(),
         "Generate": [*_samples(), *_beams()],
         "Forecast": _forecast(),
         "ListModels": [pb.ListModelsRequest()],
@@ -65,9 +66,10 @@ def resuming_seeds(generate: Sequence[bytes], stream_tag: Sequence[bytes]) -> li
         )
     ]
     for token in stream_tag:
-        start = pb.StreamTagStart(model="tags-online", resume_token=token)
-        messages = (pb.StreamTagRequest(start=start), pb.StreamTagRequest(text="the food"))
-        seeds.append(Seed(UNROLL["StreamTag"], messages))
+        for changes in ([], [change]):
+            start = pb.StreamTagStart(model="tags-online", resume_token=token, set_state=changes)
+            messages = (pb.StreamTagRequest(start=start), pb.StreamTagRequest(text="the food"))
+            seeds.append(Seed(UNROLL["StreamTag"], messages))
     return seeds
 
 
@@ -153,6 +155,35 @@ def _score() -> list[Message]:
         pb.ScoreRequest(model="bigrams", items=[pb.ScoreItem(text="fed a")]),
         pb.ScoreRequest(model="speller", items=[pb.ScoreItem(text="P Q R", source="abc")]),
         pb.ScoreRequest(model="foods", items=[pb.ScoreItem(text="S T", vector=vector)]),
+    ]
+
+
+def _choices() -> list[Message]:
+    return [
+        pb.ScoreRequest(
+            model="letters",
+            items=[
+                pb.ScoreItem(text="abc", choices=["d", "ef gh"], top_next_tokens=3),
+                pb.ScoreItem(text="ba"),
+            ],
+        ),
+        pb.ScoreRequest(
+            model="speller",
+            items=[
+                pb.ScoreItem(source="abc", choices=["P Q", "R"]),
+                pb.ScoreItem(source="kmn", text="S", choices=["T"], top_next_tokens=2),
+            ],
+        ),
+    ]
+
+
+def _embed() -> list[Message]:
+    both = ["hidden_1", "cell_0"]
+    return [
+        pb.EmbedRequest(model="letters", texts=["abc", "fed a"]),
+        pb.EmbedRequest(model="letters", model_version="1", texts=["abc"], tensors=both),
+        pb.EmbedRequest(model="tags-online", texts=["the food was not bad"]),
+        pb.EmbedRequest(model="speller", texts=["abc"]),
     ]
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from service.engine.requests import TokenMade
+from service.engine.requests import TokenMade, TokensMade
 from service.serving.model_manager import ModelControl
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import ResumeTokens
@@ -30,7 +30,10 @@ def drop_token() -> Iterator[None]:
     put, is_time = TokenStream.put, _sometimes()
 
     def lossy(stream: TokenStream, event: Any) -> None:
-        if not (type(event) is TokenMade and event.position == 7 and is_time()):
+        if type(event) is TokensMade:
+            for made in event.one_by_one():
+                lossy(stream, made)
+        elif not (type(event) is TokenMade and event.position == 7 and is_time()):
             put(stream, event)
 
     with patch.object(TokenStream, "put", lossy):

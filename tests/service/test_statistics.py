@@ -106,6 +106,14 @@ def test_every_kind_of_call_is_counted(service, client):
     assert tags.queue.nanoseconds + tags.compute_infer.nanoseconds < tags.success.nanoseconds
 
 
+def test_what_looks_ahead_and_embeds_is_counted(service, client):
+    client.score("letters", ["abc", "b"], choices=["a", "b", "cd"])
+    client.embed("letters", ["abc", "abcd", "a"])
+    seen = statistics(service, "letters")
+    assert (seen.success.count, seen.inference_count) == (2, 5)
+    assert rows_of(seen) == 1 + 6 + 3, "a text that is read before, each choice, each embedding"
+
+
 def test_refused_and_cancelled_calls_have_failed(service, client):
     with pytest.raises(RequestFailed, match="INVALID_ARGUMENT"):
         client.classify("mood", [])

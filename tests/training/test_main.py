@@ -205,6 +205,12 @@ def test_minutes_are_kept_as_epochs(tickets):
     assert again.value("fit.epochs") == recipe.value("fit.epochs")
 
 
+def test_minutes_that_are_too_few_for_one_reading_say_so(tickets, monkeypatch, capsys):
+    monkeypatch.setattr(budget, "_seconds_of_step", lambda *given: 1.0)
+    assert tickets("--minutes", "0.01") == 0
+    assert "of the training rows, once: give more --minutes" in capsys.readouterr().out
+
+
 def test_a_number_chooses_a_column_without_a_header(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "pairs.tsv")

@@ -163,8 +163,13 @@ CASES = {
     "NaN": ("vec2seq --text-column name", "a.csv", PAINTS + b"x,nan,2\n", "'nan' is not finite; g"),
     "an infinity": ("vec2seq --text-column name", "a.csv", PAINTS + b"x,1,inf\n", "is not finite"),
     "an empty number": ("vec2seq --text-column name", "a.csv", PAINTS + b"x,,2\n", "'' is no numb"),
-    "a number below 0": (
-        "vec2seq --text-column name", "a.csv", PAINTS + b"x,-1,2\n", "-1 is not from 0 to 1e+09; sh"
+    "a number far below 0": (
+        "vec2seq --text-column name", "a.csv", PAINTS + b"x,-1e10,2\n",
+        "line 42, column 'r': -1e+10 is not from -1e+09 to 1e+09; give the column in a larger unit",
+    ),
+    "a number below 0 that the recipe excludes": (
+        "vec2seq --text-column name --set model.signed=false", "a.csv", PAINTS + b"x,-1,2\n",
+        "model.signed is false, and -1 is below 0; leave the key, or such rows",
     ),
     "no numbers at all": ("vec2seq", "a.csv", GOOD, "no column but 'text' has numbers; name them"),
     "a number column that is not there": (

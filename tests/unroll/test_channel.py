@@ -99,7 +99,9 @@ def test_other_failures_are_not_tried_again(start):
 def test_only_calls_of_one_message_are_tried_again_by_grpc():
     (policy,) = json.loads(service_config(Retries()))["methodConfig"]
     methods = {name["method"] for name in policy["name"]}
-    assert methods == {"Classify", "Tag", "Fill", "Score", "ListModels", "GetModel"}
+    assert methods == {
+        "Classify", "Tag", "Fill", "Score", "Embed", "ListModels", "GetModel",
+    }  # fmt: skip
     assert "methodConfig" not in json.loads(service_config(NO_RETRIES))
 
 

@@ -124,8 +124,11 @@ def test_without_failover_it_ends_as_the_server_ends_it(start, call):
     assert [request.resume_every for request in server.requests[:2]] == [8, 8]
 
 
-@pytest.mark.parametrize("act", [HANDS_OVER, BREAKS])
-def test_what_is_sent_while_the_server_ends_hides_no_answer(start, act):
+REFUSES = Act(breaks_after=5, code="INVALID_ARGUMENT", message="a word is empty; send none")
+
+
+@pytest.mark.parametrize("act", [HANDS_OVER, BREAKS, REFUSES])
+def test_what_is_sent_while_the_server_ends_hides_no_answer_and_no_reason(start, act):
     """gRPC then puts an error of its own in the place of the status, now and then."""
     server = start()
 
@@ -141,10 +144,11 @@ def test_what_is_sent_while_the_server_ends_hides_no_answer(start, act):
                 async for chunk in client.stream_tag("m", words(), failover=False):
                     chunks.append(chunk)
             except RequestFailed as failed:
-                failure = failed.code
+                failure = str(failed)
         return len(chunks), chunks[-1].end is not None, failure
 
-    expected = (8, True, "") if act is HANDS_OVER else (5, False, "UNAVAILABLE")
+    reason = f"{act.code}: {act.message}"
+    expected = (8, True, "") if act is HANDS_OVER else (5, False, reason)
     for _ in range(60):
         server.acts = [act]
         assert asyncio.run(read()) == expected
@@ -166,6 +170,9 @@ def test_a_last_message_stands_for_a_status_that_was_lost(ended, code, details, 
 
         def cancel(self):
             self.is_cancelled = True
+
+        def add_done_callback(self, callback):
+            """Nobody sets a status that is not lost."""
 
         async def __aiter__(self):
             yield pb.StreamTagResponse(tokens=[pb.TaggedToken(text="a", label="x")])

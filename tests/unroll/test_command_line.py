@@ -62,6 +62,42 @@ def test_generate_and_score_take_a_vector(run):
     assert float(printed.out.split()[0]) < 0
 
 
+def test_score_prints_choices_the_likeliest_first(run):
+    code, printed = run("score", "--model", "letters", "--choice", "d", "--choice", "ef", "abc")
+    assert code == 0
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert sorted(line[-1] for line in lines) == ["'d'", "'ef'"]
+    shares = [float(line[0]) for line in lines]
+    assert sum(shares) == pytest.approx(1, abs=2e-3)
+    assert shares == sorted(shares, reverse=True)
+    code, printed = run("score", "--model", "speller", "--source", "ab", "--choice", "P Q")
+    assert code == 0, "after a source nothing need stand before a choice"
+    assert printed.out.startswith("1.000  -")
+
+
+def test_next_prints_the_likeliest_tokens(run):
+    code, printed = run("next", "--model", "letters", "--top", 3, "abc")
+    assert code == 0
+    lines = [line.split(maxsplit=2) for line in printed.out.splitlines()]
+    shares = [float(share) for share, _, _ in lines]
+    assert (len(lines), shares) == (3, sorted(shares, reverse=True))
+    code, printed = run("next", "--model", "foods", "--vector", "1,2,3")
+    assert (code, len(printed.out.splitlines())) == (0, 5)
+
+
+def test_embed_prints_a_vector_a_text(run):
+    code, printed = run("embed", "--model", "letters", "abc", "b")
+    assert code == 0
+    first, second = ([float(x) for x in line.split()] for line in printed.out.splitlines())
+    assert len(first) == len(second) == 13
+    assert sum(value * value for value in first) == pytest.approx(1, abs=1e-4)
+    code, printed = run("embed", "--model", "letters", "--tensors", "cell_0,cell_1", "abc")
+    assert len(printed.out.split()) == 26
+    code, printed = run("embed", "--model", "mood", "good")
+    assert (code, printed.out) == (1, "")
+    assert "does not embed" in printed.err
+
+
 def test_generate_prints_its_answer_and_notes_how_it_ended(run):
     code, printed = run(*GENERATE)
     assert code == 0
@@ -214,6 +250,12 @@ def objects(printed):
             ("score", "--model", "speller", "--source", "ab", "P"),
             "text source log_probability tokens unknown_symbols",
         ),
+        (
+            ("score", "--model", "letters", "--choice", "a", "b"),
+            "text choices unknown_symbols",
+        ),
+        (("next", "--model", "speller", "--source", "ab", "P"), "text source next_tokens"),
+        (("embed", "--model", "letters", "b"), "text values input_tokens unknown_symbols"),
     ],
     ids=lambda argument: argument[0] if isinstance(argument, tuple) else "",
 )

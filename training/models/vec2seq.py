@@ -38,6 +38,7 @@ class VectorToSequenceConfig:
     examples: of training that are remembered to be copied from, 0 for none; example_tokens: of
     each at most, its end marker counted. nearest: examples that a vector is written from.
     key_size: numbers that each of their tokens is found by.
+    signed: whether values may lie below 0.
     """
 
     architecture: ClassVar[str] = "vec2seq"
@@ -56,6 +57,7 @@ class VectorToSequenceConfig:
     example_tokens: int = 0
     nearest: int = 0
     key_size: int = 0
+    signed: bool = False
 
     def __post_init__(self) -> None:
         memory = (self.examples, self.example_tokens, self.nearest, self.key_size)
@@ -79,18 +81,20 @@ class VectorToSequence(nn.Module):
     The condition stands beside each step's input, which is a term R·x in the sum that makes
     the hidden units (Goodfellow, Bengio and Courville 2016, section 10.2.4).
 
-    mean, scale: (vector_size,) of the values' fourth roots in training, so that the model takes
-    values in their own units.
+    mean, scale: (vector_size,) of the compressed values in training, so that the model takes
+    values in their own units. softness: (vector_size,) their mean size, of a signed model alone.
     """
 
     mean: Tensor
     scale: Tensor
+    softness: Tensor | None
 
     def __init__(self, config: VectorToSequenceConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("mean", torch.zeros(config.vector_size))
         self.register_buffer("scale", torch.ones(config.vector_size))
+        self.register_buffer("softness", torch.ones(config.vector_size) if config.signed else None)
         self.reader = nn.Linear(config.vector_size, config.condition_size)
         self.deeper = Mlp(config.condition_size, config.reader_mlp, skip=True)
         self.embedding = token_embedding(
@@ -115,10 +119,14 @@ class VectorToSequence(nn.Module):
             )
 
     def standardise(self, vectors: Tensor) -> None:
-        """Take mean and scale from ``vectors`` (examples, vector_size) of values at least 0."""
-        roots = _compressed(vectors)
-        self.mean.copy_(roots.mean(dim=0))
-        spread = roots.std(dim=0)
+        """Take mean, scale and softness from ``vectors`` (examples, vector_size), of values at
+        least 0 unless the model is signed."""
+        if self.softness is not None:
+            size = vectors.abs().mean(dim=0)
+            self.softness.copy_(torch.where(size > 0, size, 1.0))
+        compressed = self._compressed(vectors)
+        self.mean.copy_(compressed.mean(dim=0))
+        spread = compressed.std(dim=0)
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
     def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
@@ -136,7 +144,7 @@ class VectorToSequence(nn.Module):
         self.examples.sharpen(factor)
 
     def encode(self, vector: Tensor) -> State:
-        """vector (batch, vector_size), values at least 0 → the first state"""
+        """vector (batch, vector_size), values at least 0 unless signed → the first state"""
         standard = self._standard(vector)
         noisy = standard
         if self.training and self.config.noise:
@@ -168,7 +176,19 @@ class VectorToSequence(nn.Module):
         return state[:count], state[count:]
 
     def _standard(self, vector: Tensor) -> Tensor:
-        return (_compressed(vector) - self.mean) / self.scale
+        return (self._compressed(vector) - self.mean) / self.scale
+
+    def _compressed(self, values: Tensor) -> Tensor:
+        """The fourth root of values that range over decades (a power transform: Box and Cox 1964).
+        Of a signed model x / √(s + |x|), s being the softness: nearly a line about 0, where a root
+        would tear apart what is alike, and a square root far from it.
+
+        A logarithm would do as well, but onnxruntime computes it otherwise at the end of an array
+        than in its middle, so a row's bits would depend on its batch; a square root is exact.
+        """
+        if self.softness is None:
+            return torch.sqrt(torch.sqrt(values))
+        return values / torch.sqrt(self.softness + values.abs())
 
     def _entering(self, tokens: Tensor, condition: Tensor) -> Tensor:
         beside = condition.unsqueeze(1).expand(-1, tokens.shape[1], -1)
@@ -192,12 +212,3 @@ class VectorToSequence(nn.Module):
         if self.examples is None:
             return logits
         return self.examples.copy(logits, features, RetrievedMemory(*fixed[1:]))
-
-
-def _compressed(values: Tensor) -> Tensor:
-    """The fourth root of values that range over decades (a power transform: Box and Cox 1964).
-
-    A logarithm would do as well, but onnxruntime computes it otherwise at the end of an array
-    than in its middle, so a row's bits would depend on its batch; a square root is exact.
-    """
-    return torch.sqrt(torch.sqrt(values))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from bundle.manifest import VEC2SEQ
+from bundle.manifest import BELOW_ZERO, VEC2SEQ
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import PADDING_ID, Vocabulary
 from training.batching import similar_lengths
@@ -48,7 +48,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Described:
-    """names: of the values, which are at least 0."""
+    """names: of the values."""
 
     names: tuple[str, ...]
     values: tuple[float, ...]
@@ -226,6 +226,7 @@ class Vec2Seq(Task[Described]):
             )
         recipe = recipe.chosen({"task.vocabulary": pieces_for(texts) if kind == PIECES else 2_000})
         output = make_tokenizer(kind, texts, recipe.task["vocabulary"], has_markers=True)
+        recipe, numbers = _with_sign(recipe, splits)
         lengths = [len(output.split(example.text)) for example in splits.every]
         hidden = hidden_size(sum(lengths))
         recipe = recipe.chosen(
@@ -271,6 +272,7 @@ class Vec2Seq(Task[Described]):
 
         names = splits.train[0].names
         facts = [
+            ("numbers", numbers),
             ("tokens", f"{kind}, {len(output.vocabulary):,} ids: {why}"),
             ("lengths", length_facts(lengths, settings.output_limit)),
             ("copying", f"from the {recipe.model['nearest']} nearest of {len(remembered):,} rows"
@@ -278,7 +280,8 @@ class Vec2Seq(Task[Described]):
         ]  # fmt: skip
         return Prepared(
             recipe, config, build, training, {"output": output},
-            {"output_tokens": settings.output_limit},
+            {"output_tokens": settings.output_limit}
+            | ({BELOW_ZERO: int(MOST_NUMBER)} if config.signed else {}),
             f"Writes a text for {len(names)} numbers: {', '.join(names)}.",
             facts, vector=names, finish=finish,
         )  # fmt: skip
@@ -332,12 +335,28 @@ def words_of(text: str) -> list[str]:
     return [word for word in split("words", text, lowercase=True) if word[0].isalnum()]
 
 
+def _with_sign(recipe: Recipe, splits: Splits[Described]) -> tuple[Recipe, str]:
+    """Whether numbers below 0 are read, and what is printed of that.
+
+    Raises DataInvalid for such a number where the recipe says that there is none.
+    """
+    numbers = [value for example in splits.every for value in example.values]
+    least, largest = min(numbers), max(numbers)
+    recipe = recipe.chosen({"model.signed": least < 0})
+    if least < 0 and not recipe.model.get("signed"):
+        raise DataInvalid(
+            f"model.signed is false, and {least:g} is below 0; leave the key, or such rows"
+        )
+    below = "read" if recipe.model.get("signed") else "refused, since the data has none"
+    return recipe, f"{least:g} to {largest:g}; what is below 0 is {below}"
+
+
 def _number(row: Row, column: str) -> float:
     value = row.number(column)
-    if not 0 <= value <= MOST_NUMBER:
+    if abs(value) > MOST_NUMBER:
         raise row.bad(
-            column, f"{value:g} is not from 0 to {MOST_NUMBER:g}",
-            "shift or scale the column: a vector's values are from 0 up",
+            column, f"{value:g} is not from {-MOST_NUMBER:g} to {MOST_NUMBER:g}",
+            "give the column in a larger unit",
         )  # fmt: skip
     return value
 

@@ -256,7 +256,7 @@ class StreamTagRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamTagStart, _Mapping]] = ..., text: _Optional[str] = ..., words: _Optional[_Union[Words, _Mapping]] = ...) -> None: ...
 
 class StreamTagStart(_message.Message):
-    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch", "state")
+    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch", "state", "set_state")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +267,7 @@ class StreamTagStart(_message.Message):
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     top_labels: int
@@ -277,7 +278,8 @@ class StreamTagStart(_message.Message):
     allow_inexact: bool
     watch: Watch
     state: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., state: _Optional[str] = ...) -> None: ...
+    set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., state: _Optional[str] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
 
 class Words(_message.Message):
     __slots__ = ("words",)
@@ -557,14 +559,18 @@ class ScoreRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ...) -> None: ...
 
 class ScoreItem(_message.Message):
-    __slots__ = ("text", "source", "vector")
+    __slots__ = ("text", "source", "vector", "choices", "top_next_tokens")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    TOP_NEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     text: str
     source: str
     vector: Vector
-    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+    choices: _containers.RepeatedScalarFieldContainer[str]
+    top_next_tokens: int
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., choices: _Optional[_Iterable[str]] = ..., top_next_tokens: _Optional[int] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("scores",)
@@ -573,14 +579,58 @@ class ScoreResponse(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ...) -> None: ...
 
 class Score(_message.Message):
-    __slots__ = ("tokens", "log_probability", "unknown_symbols")
+    __slots__ = ("tokens", "log_probability", "unknown_symbols", "choices", "next_tokens")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[Token]
     log_probability: float
     unknown_symbols: int
-    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
+    choices: _containers.RepeatedCompositeFieldContainer[ScoredChoice]
+    next_tokens: _containers.RepeatedCompositeFieldContainer[TopToken]
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., unknown_symbols: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[ScoredChoice, _Mapping]]] = ..., next_tokens: _Optional[_Iterable[_Union[TopToken, _Mapping]]] = ...) -> None: ...
+
+class ScoredChoice(_message.Message):
+    __slots__ = ("tokens", "log_probability", "log_probability_per_token", "probability")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    log_probability: float
+    log_probability_per_token: float
+    probability: float
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., log_probability: _Optional[float] = ..., log_probability_per_token: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("model", "model_version", "texts", "tensors")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    tensors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("embeddings",)
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ...) -> None: ...
+
+class Embedding(_message.Message):
+    __slots__ = ("values", "input_tokens", "unknown_symbols")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    input_tokens: int
+    unknown_symbols: int
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., input_tokens: _Optional[int] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
 
 class ForecastRequest(_message.Message):
     __slots__ = ("model", "model_version", "series", "horizon", "samples", "quantiles", "seed", "frequency", "resume_token", "allow_inexact", "resume_every")
@@ -665,7 +715,7 @@ class StreamStepRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamStepStart, _Mapping]] = ..., frame: _Optional[_Union[StepFrame, _Mapping]] = ...) -> None: ...
 
 class StreamStepStart(_message.Message):
-    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch", "state")
+    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch", "state", "set_state")
     class SharedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -686,6 +736,7 @@ class StreamStepStart(_message.Message):
     TYPED_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     shared: _containers.ScalarMap[str, float]
@@ -699,7 +750,8 @@ class StreamStepStart(_message.Message):
     typed: bool
     watch: Watch
     state: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., state: _Optional[str] = ...) -> None: ...
+    set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., state: _Optional[str] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
 
 class StepFrame(_message.Message):
     __slots__ = ("inputs", "reset", "deadline_seconds")
@@ -806,7 +858,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "presets")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "presets", "embeds")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -843,6 +895,7 @@ class Model(_message.Message):
     STEPPER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PRESETS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: Task
@@ -865,7 +918,8 @@ class Model(_message.Message):
     stepper: Stepper
     state: _containers.RepeatedCompositeFieldContainer[StateTensor]
     presets: _containers.MessageMap[str, Sampling]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., presets: _Optional[_Mapping[str, Sampling]] = ...) -> None: ...
+    embeds: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., presets: _Optional[_Mapping[str, Sampling]] = ..., embeds: bool = ...) -> None: ...
 
 class StateTensor(_message.Message):
     __slots__ = ("name", "units")

@@ -81,6 +81,11 @@ class UnrollServiceStub(object):
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=unroll_dot_v1_dot_unroll__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/unroll.v1.UnrollService/Embed',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/unroll.v1.UnrollService/ListModels',
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.ListModelsRequest.SerializeToString,
@@ -173,7 +178,15 @@ class UnrollServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """The log-probability of each token of given texts.
+        """The log-probability of each token of given texts, or of each of several ways to go on with
+        them, and the likeliest next tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Each text as a vector of length 1: the state that reading it leaves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +267,11 @@ def add_UnrollServiceServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=unroll_dot_v1_dot_unroll__pb2.ScoreRequest.FromString,
                     response_serializer=unroll_dot_v1_dot_unroll__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.EmbedRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.EmbedResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -504,6 +522,33 @@ class UnrollService(object):
             '/unroll.v1.UnrollService/Score',
             unroll_dot_v1_dot_unroll__pb2.ScoreRequest.SerializeToString,
             unroll_dot_v1_dot_unroll__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unroll.v1.UnrollService/Embed',
+            unroll_dot_v1_dot_unroll__pb2.EmbedRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

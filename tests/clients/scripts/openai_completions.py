@@ -1,4 +1,5 @@
-"""OpenAI's own package: completions, events, models, and what it raises where it is refused.
+"""OpenAI's own package: completions, events, embeddings, models, and what it raises where it is
+refused.
 
 python openai_completions.py HOST:PORT TEXT, which is what Generate makes of REQUEST
 python openai_completions.py HOST:PORT --key KEY, where keys are asked for
@@ -86,12 +87,31 @@ def take_what_only_this_service_has(client: OpenAI, expected: str) -> None:
     assert phones.choices[0].text.split()[0] == "W"
 
 
+def embed(client: OpenAI) -> None:
+    """The package asks for base64 unless told otherwise, and decodes it with NumPy or without."""
+    texts = ["To be, or not to be", "ROMEO:"]
+    answer = client.embeddings.create(model="prose", input=texts)
+    print(answer.usage, answer.data[0].embedding[:3])
+    assert [each.index for each in answer.data] == [0, 1]
+    assert answer.usage.prompt_tokens == sum(map(len, texts))
+    for each in answer.data:
+        assert len(each.embedding) == 512
+        assert abs(sum(value * value for value in each.embedding) - 1) < 1e-5
+    plain = client.embeddings.create(model="prose", input=texts[1], encoding_format="float")
+    values = zip(plain.data[0].embedding, answer.data[1].embedding, strict=True)
+    assert max(abs(one - other) for one, other in values) < 1e-7
+    both = {"tensors": ["hidden_0", "hidden_1"]}
+    longer = client.embeddings.create(model="prose", input="ROMEO:", extra_body=both)
+    assert len(longer.data[0].embedding) == 1024
+
+
 def list_models(client: OpenAI) -> None:
     models = {model.id: model for model in client.models.list()}
     print({name: model.task for name, model in models.items()})
     assert models["prose"].task == "generate"
     assert models["sentiment"].task == "classify"
     assert client.models.retrieve("prose").id == "prose"
+    assert models["prose"].embeds
 
 
 def be_refused(client: OpenAI) -> None:
@@ -105,11 +125,18 @@ def be_refused(client: OpenAI) -> None:
     for call, request in (
         (client.chat.completions.create, {"messages": messages}),
         (client.responses.create, {"input": "hello"}),
-        (client.embeddings.create, {"input": "hello"}),
     ):
         error = failure_of(partial(call, model="prose", **request))
         assert isinstance(error, NotFoundError), error
         assert "use /v1/completions" in error.message
+    for request, words in (
+        ({"model": "sentiment", "input": "good"}, "does not embed"),
+        ({"model": "prose", "input": [1, 2]}, "token ids are not read"),
+        ({"model": "prose", "input": "a", "dimensions": 8}, "leave it"),
+    ):
+        error = failure_of(partial(client.embeddings.create, **request))
+        assert isinstance(error, BadRequestError), error
+        assert words in error.message
 
 
 def refused(client: OpenAI, kind: type[Exception], words: str, **changes: object) -> None:
@@ -157,6 +184,7 @@ def main(target: str, expected: str) -> None:
         choose(client, expected)
         stop(client, expected)
         take_what_only_this_service_has(client, expected)
+        embed(client)
         list_models(client)
         be_refused(client)
     asyncio.run(complete_side_by_side(target, expected))

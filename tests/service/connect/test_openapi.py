@@ -51,6 +51,11 @@ def test_every_reference_leads_somewhere(document):
         ("Classify", '{"model":"mood","texts":["a b"]}'),
         ("Tag", '{"model":"tags","items":[{"text":"a b"}],"topLabels":2}'),
         ("Score", '{"model":"letters","items":[{"text":"ab"}]}'),
+        (
+            "Score",
+            '{"model":"letters","items":[{"text":"ab","choices":["c","d e"],"topNextTokens":2}]}',
+        ),
+        ("Embed", '{"model":"letters","texts":["ab"]}'),
         ("ListModels", "{}"),
         ("GetModel", '{"name":"foods","withVocabulary":true}'),
     ],

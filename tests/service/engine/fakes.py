@@ -14,6 +14,7 @@ from service.engine.requests import (
     GenerateRequest,
     Sampling,
     TokenMade,
+    TokensMade,
 )
 from service.engine.step_engine import GenerationModel
 from service.serving.model_info import ModelCard
@@ -142,12 +143,18 @@ class Reader:
 
     is_due = True
 
-    def __init__(self, room=10**9):
+    def __init__(self, room=10**9, tokens_at_once=1):
         self.events = []
         self.room = room
+        self.tokens_at_once = tokens_at_once
+        self.runs = []  # sizes of what came as one event
 
     def put(self, event):
-        self.events.append(event)
+        if type(event) is TokensMade:
+            self.runs.append(len(event.tokens))
+            self.events += event.one_by_one()
+        else:
+            self.events.append(event)
 
     def mark_if_full(self):
         return len(self.events) >= self.room

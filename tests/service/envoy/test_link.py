@@ -5,6 +5,7 @@ import socket
 
 from service.asgi.events import DIRECT, NOTES
 from service.envoy.frames import (
+    CREDIT_BYTES,
     PART_BYTES,
     RESPONSE_WINDOW,
     FrameReader,
@@ -185,5 +186,62 @@ def test_small_parts_of_a_response_take_more_of_its_window_than_their_bytes():
         async with Relay(app, 1000) as relay:
             await relay.send(frame(1, Kind.OPEN, opening()))
             assert len(sent) == -(-RESPONSE_WINDOW // (PART_BYTES + 1))
+
+    asyncio.run(run())
+
+
+def test_what_is_taken_through_is_not_received_and_keeps_its_order():
+    received, taken = [], []
+
+    async def reads(scope, receive, send):
+        def take(part):
+            taken.append(part)
+            return part.startswith(b"take")
+
+        direct = scope["extensions"][DIRECT]
+        direct.read_through(take)
+        while (event := await receive())["more_body"]:
+            received.append(event["body"])
+            await asyncio.sleep(0)
+            if event["body"] == b"no more":
+                direct.read_through(None)
+
+    async def run():
+        async with Relay(reads, 1 << 20) as relay:
+
+            def part(data, kind=Kind.BODY):
+                return frame(1, kind, data)
+
+            await relay.send(frame(1, Kind.OPEN, opening()))
+            await relay.send(part(b"take 1"))
+            await relay.send(part(b"take 2"), part(b"read 3"), part(b"take 4"))
+            # The fourth came while the third was still being read: it waits its turn behind it.
+            assert taken == [b"take 1", b"take 2", b"read 3"]
+            assert received == [b"read 3", b"take 4"]
+            await relay.send(part(b"take 5"))
+            await relay.send(part(b"no more"))
+            await relay.send(part(b"take 6"))
+            assert received[2:] == [b"no more", b"take 6"]
+            assert taken[3:] == [b"take 5", b"no more"]
+            assert relay.link.unread == 0
+            await relay.send(part(b"take the end", Kind.BODY_END))
+
+    asyncio.run(run())
+
+
+def test_what_is_taken_through_is_credited():
+    async def reads(scope, receive, send):
+        scope["extensions"][DIRECT].read_through(lambda part: True)
+        while (await receive())["more_body"]:
+            pass
+
+    async def run():
+        async with Relay(reads, 1 << 20) as relay:
+            await relay.send(frame(1, Kind.OPEN, opening()))
+            await relay.send(body(1, 20_000))
+            assert relay.answers == []
+            await relay.send(body(1, 20_000))
+            assert relay.answers == [(1, Kind.CREDIT)]
+            assert CREDIT_BYTES.unpack(relay.payloads[0]) == (40_000,)
 
     asyncio.run(run())

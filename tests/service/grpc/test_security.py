@@ -29,7 +29,7 @@ SERVICES = (
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 OPEN = {"ServerLive", "ServerReady", "ModelReady"}
 INFER_ONLY = {
-    "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "StreamStep", "Score",
+    "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "StreamStep", "Score", "Embed",
 }  # fmt: skip
 INFER_ONLY |= {"ModelInfer", "ModelStreamInfer", "CreateState", "ListStates", "DeleteState"}
 ADMIN_ONLY = {"RepositoryModelLoad", "RepositoryModelUnload", "LogSettings", "TraceSetting"}

@@ -377,7 +377,7 @@ REFUSALS = {
     "wrong task: fills": (
         ("Fill", pb.FillRequest(model="tags-online", texts=["a ___"])),
         "INVALID_ARGUMENT",
-        "model 'tags-online' does not fill blanks; call Tag or StreamTag",
+        "model 'tags-online' does not fill blanks; call Tag, StreamTag or Embed",
     ),
     "wrong task: scores": (
         ("Score", pb.ScoreRequest(model="tags", items=[pb.ScoreItem(text="a")])),
@@ -387,7 +387,7 @@ REFUSALS = {
     "wrong task the other way": (
         ("Classify", pb.ClassifyRequest(model="letters", texts=["a"])),
         "INVALID_ARGUMENT",
-        "call Generate or Score",
+        "call Generate, Score or Embed",
     ),
     "no input": (generate(model="letters"), "INVALID_ARGUMENT", "has no input; set 'prompt'"),
     "empty prompt": (generate(model="letters", prompt=""), "INVALID_ARGUMENT", "prompt is empty"),

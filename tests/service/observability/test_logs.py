@@ -480,6 +480,7 @@ def with_texts():
         ],
         "Fill": [pb.FillRequest(model="blank", texts=[f"{CANARY} ___"])],
         "Score": [pb.ScoreRequest(model="letters", items=[pb.ScoreItem(text=CANARY)])],
+        "Embed": [pb.EmbedRequest(model="letters", texts=[CANARY])],
         "Generate": [generate],
         "ModelInfer": [infer],
         "ModelStreamInfer": [infer, ask("mood", {"text": [[CANARY]]})],

@@ -132,7 +132,6 @@ def test_one_prompt_that_is_refused_refuses_all(api, standing_service):
     [
         ("/v1/chat/completions", "these models continue text"),
         ("/v1/responses", "these models continue text"),
-        ("/v1/embeddings", "no embeddings"),
     ],
 )
 def test_what_these_models_cannot_do_is_said_with_what_to_use(api, path, words):

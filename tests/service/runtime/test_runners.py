@@ -17,8 +17,10 @@ from service.runtime.runners import (
     TagRunner,
     UnreadPrompts,
     generate_runner,
+    prompt_reader,
 )
 from service.runtime.sessions import SessionSettings, open_session
+from service.runtime.state_runner import StateRunner
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Item:
     targets: tuple[int, ...] = ()
     source: tuple[float, ...] = ()
     right: tuple[int, ...] = ()
+    state: object = None
+    keeps_state: bool = False
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
@@ -132,6 +136,59 @@ def test_scoring_in_chunks_is_scoring_at_once(tiny_models, settings, random, mon
     assert pieces[-1] == whole
     assert pieces[:-1] == [None] * (len(pieces) - 1)
     assert len(pieces) == 4
+
+
+@pytest.mark.parametrize("name", ["letters", "speller"])
+def test_a_score_goes_on_from_a_state_that_another_kept(tiny_models, settings, random, name):
+    """With the bits of the whole, beside items that begin and an item without a token to read."""
+    bundle = read_bundle(tiny_models / name / "1")
+    state = bundle.manifest.state
+    prefiller = Prefiller(open_session(bundle, "prime", settings), state)
+    needs_source = name == "speller"
+    session = open_session(bundle, "score", settings)
+    runner = ScoreRunner(session, state, prefiller if needs_source else None)
+    tokens, targets = ids(random, 9, 8), ids(random, 9, 8)
+    source = ids(random, 5) if needs_source else ()
+    whole = Item(tokens, targets, source)
+    kept = Item(tokens[:4], targets[:4], source, keeps_state=True)
+    unread = Item((), (), source, keeps_state=True)
+    alone, after, before = run_all(runner, [whole, kept, unread])
+    rest = Item(tokens[4:], targets[4:], state=after)
+    again = Item(tokens, targets, state=before or None)
+    assert run_all(runner, [rest, whole, again]) == [alone[4:], alone, alone]
+
+
+def test_a_kept_state_of_nan_is_none(tiny_models, settings, random):
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    session = open_session(bundle, "score", settings)
+    items = [Item(ids(random, 5), ids(random, 5), keeps_state=True) for _ in range(2)]
+    broken = Broken(session, "next_hidden_0", 1, np.nan)
+    first, second = run_all(ScoreRunner(broken, bundle.manifest.state, None), items)
+    assert (set(first), second) == ({tensor.name for tensor in bundle.manifest.state}, None)
+
+
+@pytest.mark.parametrize("name", ["letters", "tags-online", "speller", "int8"])
+def test_a_text_leaves_the_same_state_in_any_batch(
+    tiny_models, settings, random, monkeypatch, name
+):
+    """Whole or in pieces, and it is the one that streams begin with."""
+    bundle = read_bundle(tiny_models / ("letters" if name == "int8" else name) / "1")
+    state = bundle.manifest.state
+    roles = {"tags-online": {"step": "step"}, "int8": {"step": "step_int8"}}.get(
+        name, {"prime": "prime", "step": "step"}
+    )
+    sessions = {role: open_session(bundle, graph, settings) for role, graph in roles.items()}
+    names = [tensor.name for tensor in state if tensor.dtype == "float32" and tensor.carried]
+    items = [Item(ids(random, length, 9)) for length in (3, 10, 1, 7)]
+    runner = StateRunner(prompt_reader(sessions, state), names, whole=name == "speller")
+    together = run_all(runner, items)
+    monkeypatch.setattr("service.runtime.state_runner._PIECE", 5)
+    expected = generate_runner(sessions, state).prefill([i.tokens for i in items], [None] * 4)
+    for item, found, begun in zip(items, together, expected, strict=True):
+        (alone,) = run_all(runner, [item])
+        assert list(found) == names
+        for part in names:
+            assert found[part].tobytes() == alone[part].tobytes() == begun[part].tobytes(), part
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 20])

@@ -10,12 +10,10 @@ class World:
         self.now = self.engine = self.loop = 0.0
         self.coalescer = Coalescer(
             0.85,
-            period_seconds=1.0,
-            batching_delay=2,
+            **{"period_seconds": 1.0, "batching_delay": 2, **options},
             wall=lambda: self.now,
             cpu=lambda: self.engine,
             loop_cpu=lambda: self.loop,
-            **options,
         )
 
     def step(self, computed, sent):
@@ -56,6 +54,33 @@ def test_after_a_rest_nothing_is_left_of_it(world):
     world.step(0.5, 0.5)
     world.coalescer.rest()
     assert world.coalescer.tokens_per_message == 1
+
+
+def test_what_is_made_while_a_token_may_wait_goes_together():
+    world = World(wait_seconds=3.5)
+    assert [world.step(0.95, 0.0) for _ in range(3)] == [4, 4, 4]
+    world.coalescer.rest()
+    assert world.coalescer.tokens_per_message == 1
+
+
+def test_slower_steps_are_noticed_and_so_are_faster_ones():
+    world = World(wait_seconds=3.5)
+    world.step(0.95, 0.0)
+    world.now += 100.0  # between steps
+    assert world.step(0.95, 0.0) == 4
+    world.coalescer.begin()
+    world.now += 10.0
+    world.engine += 10.0
+    world.coalescer.end()
+    assert world.coalescer.tokens_per_message == 2
+    assert world.step(0.95, 0.0) == 2
+    assert [world.step(0.95, 0.0) for _ in range(9)][-1] == 3
+
+
+def test_pressure_adds_to_what_goes_together_anyway():
+    world = World(wait_seconds=2.5, most=5)
+    assert [world.step(0.5, 0.5) for _ in range(4)] == [3, 4, 5, 5]
+    assert [world.step(0.95, 0.3) for _ in range(8)][-1] == 3
 
 
 def test_the_clock_of_a_thread_counts_its_work():

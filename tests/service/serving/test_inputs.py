@@ -57,6 +57,9 @@ def test_a_request_holds_so_many_texts_and_so_much_of_them():
 
 def test_a_vector_is_taken_as_it_is():
     assert checked_vector([0.0, 1e9], FIELDS, "vector") == (0.0, 1e9)
+    assert checked_vector([-1e9, -0.5], FIELDS, "vector", -1e9) == (-1e9, -0.5)
+    with pytest.raises(WrongInput, match=r"is -1.1e\+09; .* a number from -1e\+09 to 1e\+09"):
+        checked_vector([-1.1e9, 1.0], FIELDS, "vector", -1e9)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,14 @@ import asyncio
 import pytest
 
 from service.engine.errors import EngineFailed
-from service.engine.requests import Checkpoint, Failed, Finished, FinishReason, TokenMade
+from service.engine.requests import (
+    Checkpoint,
+    Failed,
+    Finished,
+    FinishReason,
+    TokenMade,
+    TokensMade,
+)
 from service.serving.coalescing import Coalescer
 from service.serving.output_stream import FULL, TokenStream
 
@@ -249,7 +256,12 @@ class Direct:
 
     def write(self, tokens):
         self.has -= 1
-        self.written.append([token.position for token in tokens])
+        one_by_one = [
+            made
+            for event in tokens
+            for made in (event.one_by_one() if type(event) is TokensMade else [event])
+        ]
+        self.written.append([made.position for made in one_by_one])
 
 
 async def read_all(stream, into):
@@ -364,3 +376,65 @@ def test_a_write_that_fails_ends_its_own_stream_and_no_later_token_is_written(th
         assert (got, direct.written) == ([[0]], [])
 
     asyncio.run(run())
+
+
+# -- several tokens in one event ---------------------------------------------------------------
+
+
+def together(first, count):
+    return TokensMade([1] * count, [-1.0] * count, first, 0, ["-", "a"])
+
+
+def test_readers_get_one_event_a_token(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        feed(stream, made(0), together(1, 5), END)
+        return [events async for events in stream]
+
+    (events,) = asyncio.run(run())
+    assert events == [*(made(position) for position in range(6)), END]
+    assert thread.messages == [6]
+
+
+@pytest.mark.parametrize("passes", [False, True])
+def test_a_message_has_as_many_as_were_asked_for_however_they_come(thread, passes):
+    async def run():
+        direct = Direct(has=1000 if passes else 0)
+        stream, got, reading = await begun(thread, direct, tokens_per_message=3)
+        assert not feed(stream, together(1, 2))
+        for event in (together(3, 5), together(8, 1), made(9), together(10, 1), together(11, 2)):
+            feed(stream, event)
+            await settle()
+        feed(stream, END)
+        await reading
+        return direct.written, got
+
+    written, got = asyncio.run(run())
+    messages = [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]]
+    assert bool(written) == passes
+    assert got[0] == [0]
+    assert sorted([*written, *got[1:-1]]) == messages
+    assert thread.messages == [1, 3, 3, 3, 3]
+
+
+def test_tokens_that_come_together_count_one_by_one(thread):
+    async def run():
+        stream = TokenStream.open(thread, "r")
+        stream.put(together(1, FULL - 1))
+        assert not stream.mark_if_full()
+        stream.put(together(FULL, 1))
+        assert stream.mark_if_full()
+        assert stream.is_due
+
+    asyncio.run(run())
+
+
+def test_samples_share_what_a_message_holds(thread):
+    """So many tokens of each sample at once as make a message together."""
+
+    async def run():
+        wanted = [(1, 1), (4, 1), (8, 4), (8, 16)]
+        streams = [TokenStream.open(thread, "r", each, size) for each, size in wanted]
+        return [stream.tokens_at_once for stream in streams]
+
+    assert asyncio.run(run()) == [1, 4, 2, 1]
