@@ -455,12 +455,14 @@ def from_card(
         steps = card.limits["message_steps"]
         model.stepper.CopyFrom(from_stepper(card.stepper, steps))
     for figure in card.figures:
+        floors = [floor for floor in card.floors if floor.is_of(figure)]
         model.figures.add(
             name=figure.name,
             value=figure.value,
             unit=figure.unit,
             split=figure.split,
             examples=figure.examples,
+            floors=[pb.Floor(by=floor.by, value=floor.value) for floor in floors],
         )
     for source in card.data:
         model.data.add(package=source.package, version=source.version, licence=source.licence)

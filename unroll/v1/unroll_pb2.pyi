@@ -993,18 +993,28 @@ class Forecaster(_message.Message):
     def __init__(self, frequency: _Optional[str] = ..., distribution: _Optional[str] = ..., covariates: _Optional[_Iterable[str]] = ..., calendar: bool = ..., least_context: _Optional[int] = ..., context: _Optional[int] = ..., horizon: _Optional[int] = ...) -> None: ...
 
 class Figure(_message.Message):
-    __slots__ = ("name", "value", "unit", "split", "examples")
+    __slots__ = ("name", "value", "unit", "split", "examples", "floors")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    FLOORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     value: float
     unit: str
     split: str
     examples: int
-    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., unit: _Optional[str] = ..., split: _Optional[str] = ..., examples: _Optional[int] = ...) -> None: ...
+    floors: _containers.RepeatedCompositeFieldContainer[Floor]
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., unit: _Optional[str] = ..., split: _Optional[str] = ..., examples: _Optional[int] = ..., floors: _Optional[_Iterable[_Union[Floor, _Mapping]]] = ...) -> None: ...
+
+class Floor(_message.Message):
+    __slots__ = ("by", "value")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    value: float
+    def __init__(self, by: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("package", "version", "licence")
