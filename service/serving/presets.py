@@ -41,12 +41,13 @@ class Presets:
         return found
 
     def defaults(self, card: ModelCard) -> Preset:
-        """What a request of the model that chooses nothing takes, as far as that is known."""
-        changed = (
-            self._sets.get("", {}).get(DEFAULT, {}),
-            self._sets.get(card.name, {}).get(DEFAULT, {}),
-        )
-        return {**card.sampling, **changed[0], **changed[1]}
+        """What a request of the model that chooses nothing takes, as far as that is known; without
+        what its graph does not read."""
+        of_all, own = (self._sets.get(name, {}).get(DEFAULT, {}) for name in ("", card.name))
+        changed = {**of_all, **own}
+        for name in card.missing_parameters:
+            changed.pop(name, None)
+        return {**card.sampling, **changed}
 
     def chosen(self, card: ModelCard, name: str) -> Preset:
         """Raises WrongInput for a preset that there is not."""

@@ -268,16 +268,19 @@ class GenerateValidator:
         return replace(params.sampling, values={**preset, **params.sampling.values})
 
     def _sampling(self, params: SamplingParams, seed: int, min_tokens: int) -> Sampling:
-        values = {p.name: self._value(p, params) for p in SAMPLING_PARAMETERS}
+        defaults = self.presets.defaults(self.card)
+        values = {p.name: self._value(p, params, defaults) for p in SAMPLING_PARAMETERS}
         self._check_choice(params, min_tokens)
         return Sampling(seed, values, self._bias(params), tuple(sorted(set(params.allowed_tokens))))
 
-    def _value(self, parameter: SamplingParameter, params: SamplingParams) -> float:
+    def _value(
+        self, parameter: SamplingParameter, params: SamplingParams, defaults: Mapping[str, float]
+    ) -> float:
         """The request's choice, or else the model's, or else the table's."""
         name, card = parameter.name, self.card
         value = params.values.get(name)
         if value is None:
-            return self.presets.defaults(card).get(name, parameter.default)
+            return defaults.get(name, parameter.default)
         problem = parameter.problem(value)
         if problem:
             raise WrongInput(problem)
