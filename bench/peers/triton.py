@@ -113,11 +113,11 @@ def _started(
         for file in (*backend.glob("*.*"), stub):
             (beside / file.name).symlink_to(file)
         repository = Path(temporary, "models")
-        model_version = repository / bundle.manifest.name / "1"
-        model_version.mkdir(parents=True)
-        (model_version.parent / "config.pbtxt").write_text(config)
+        model = repository / bundle.manifest.name / "1"
+        model.mkdir(parents=True)
+        (model.parent / "config.pbtxt").write_text(config)
         folder, paths = str(bundle.folder.absolute()), [str(_ROOT), str(packages)]
-        (model_version / "model.py").write_text(
+        (model / "model.py").write_text(
             _MODEL.format(paths=paths, folder=folder, function=function)
         )
         port = free_port()
