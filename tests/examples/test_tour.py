@@ -44,6 +44,7 @@ class RightClient:
 
     def __init__(self):
         self.vectors = []
+        self.states = set()
 
     def list_models(self):
         return SimpleNamespace(
@@ -89,6 +90,13 @@ class RightClient:
 
     def embed(self, model, texts):
         return [Embedding(values, 4, 0) for values in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0])]
+
+    def create_state(self, name, model, *, prompt, replace):
+        self.states.add(name)
+        return NamedState(name, model, "Generate", len(prompt), 2048, 0.0, 9.0, "d", "fp32", "f")
+
+    def delete_state(self, name):
+        self.states.remove(name)
 
     def get_model(self, model):
         return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
@@ -183,21 +191,14 @@ def test_an_older_version_that_was_refused_does_not_matter(monkeypatch):
 
 
 class KeepingClient(RightClient):
-    """Keeps states. text: of what is made of one."""
+    """Of a model whose sample names a state. text: of what is made of one."""
 
     served: ClassVar = {"prose": pb.TASK_GENERATE}
     text = "Cheese"
 
-    def create_state(self, name, model, *, prompt, replace):
-        self.states = {name}
-        return NamedState(name, model, "Generate", len(prompt), 2048, 0.0, 9.0, "d", "fp32", "f")
-
     def generate(self, model, **options):
         text = self.text if "state" in options else "Cheese"
         yield Chunk([Token(1, text, 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
-
-    def delete_state(self, name):
-        self.states.remove(name)
 
 
 def test_a_generator_writes_the_same_from_a_state(capsys):
