@@ -18,7 +18,13 @@ from typing import Any
 
 from unroll import Client, Sampling
 from unroll.chart import chart
-from unroll.output import choices_lines, forecast_line, next_lines, print_stream
+from unroll.output import (
+    choices_lines,
+    forecast_line,
+    named_state_line,
+    next_lines,
+    print_stream,
+)
 from unroll.types import Answer, Chunk
 from unroll.v1 import unroll_pb2 as pb
 
@@ -105,10 +111,33 @@ def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
     answer = _print(chunks)
     if answer is None or (answer.output_tokens != most and answer.reason != "end"):
         raise TourFailed(f"{model} did not write {most} tokens: {answer}")
+    if "state" in sample:
+        _write_from_state(client, model, sample)
     if "follow" in sample:
         _choose(client, model, sample["follow"])
     if "regex" in sample:
         _write_constrained(client, model, sample)
+
+
+def _write_from_state(client: Client, model: str, sample: Sample) -> None:
+    """The same text, from a state that is kept by name: the prompt is read once for all of them."""
+    name, prompt, most = sample["state"], sample["prompt"], sample["max_tokens"]
+    flags, sampling = _sampling(sample)
+    _show(f"create-state {name} --model {model} --prompt {_quoted(prompt)} --replace")
+    state = client.create_state(name, model, prompt=prompt, replace=True)
+    print(f"  {named_state_line(state)}")
+    _show(f"generate --model {model} --state {name} --max-tokens {most}{flags}")
+    printed, again = tee(client.generate(model, state=name, max_tokens=most, sampling=sampling))
+    _print(printed)
+    whole = client.generate(model, prompt=prompt, max_tokens=most, sampling=sampling)
+    if _text(again) != _text(whole):
+        raise TourFailed(f"{model} writes otherwise from a state than from its prompt")
+    _show(f"delete-state {name}")
+    client.delete_state(name)
+
+
+def _text(chunks: Iterable[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
 
 
 def _choose(client: Client, model: str, sample: Sample) -> None:
@@ -175,7 +204,7 @@ def _check_written(model: str, sample: Sample, chunks: Iterable[Chunk]) -> None:
     """That it comes to an end, and holds what it is to hold."""
     printed, again = tee(chunks)
     answer = _print(printed)
-    text = "".join(chunk.text for chunk in again)
+    text = _text(again)
     if answer is None or answer.reason != "end":
         raise TourFailed(f"{model} did not come to the end of its answer: {answer}")
     if sample.get("contains", "") not in text:

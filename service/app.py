@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 import service
 from service.access.admission import AdmissionControl
+from service.access.file_reload import FileUnusable
 from service.access.inflight import InflightTracker
 from service.access.memory_budget import MemoryBudget
 from service.access.security import Security, log_security, secure
@@ -53,11 +54,14 @@ from service.serving.coalescing import clock_of_this_thread
 from service.serving.constraints import Constraints
 from service.serving.model_factory import ServerContext
 from service.serving.model_manager import ModelControl
+from service.serving.named_states import MemoryStates, NamedStates
 from service.serving.output_stream import Dispatcher
 from service.serving.prefix_cache import PrefixCache
+from service.serving.presets import Presets
 from service.serving.registry import ModelRegistry
 from service.serving.resume_token import ResumeTokens
 from service.serving.sequences import Sequences
+from service.serving.state_files import StateFiles
 from service.serving.worker import EngineThread
 from service.tasks.registry import adapters_of, build_model, load_modules
 
@@ -115,6 +119,8 @@ class App:
             self.metrics,
         )
         self.metrics.constraint_bytes.set_function(lambda: self.constraints.held_bytes)
+        self.presets = self._make_presets()
+        self.states = self._make_states()
         self.control = self._make_control()
         begun = self.control.begin(*self.control.repository.load_newest())
         self._update_metrics()
@@ -129,6 +135,7 @@ class App:
         self._front_end_pid = lambda: self.front_end.pid
         self.metrics.front_end_memory.set_function(self._front_end_bytes)
         self.metrics.sequences.set_function(lambda: len(self.sequences))
+        self.metrics.states.set_function(lambda: len(self.states))
         self.metrics.open_requests.set_function(lambda: self.inflight.calls)
         self.metrics.watch_memory(self.budget, self.overload)
         self.metrics.watch_prefixes(self.prefixes)
@@ -193,6 +200,28 @@ class App:
         config = self.config
         return Sequences(config.max_sequences, config.sequence_idle_seconds, self.budget)
 
+    def _make_presets(self) -> Presets:
+        """Raises ConfigInvalid."""
+        try:
+            return Presets(self.config.presets, self.metrics.reload_failures.labels("presets").inc)
+        except FileUnusable as error:
+            raise ConfigInvalid(str(error)) from error
+
+    def _make_states(self) -> NamedStates:
+        """Raises ConfigInvalid."""
+        config, folder = self.config, self.config.state_store
+        if folder is None:
+            memory = self._memory_for_states()
+            return NamedStates(memory, config.max_states, config.state_seconds)
+        try:
+            files = StateFiles(folder)
+        except OSError as error:
+            raise ConfigInvalid(f"state_store: {folder} cannot be used ({error})") from error
+        return NamedStates(files, config.max_states, config.state_seconds, is_slow=True)
+
+    def _memory_for_states(self) -> MemoryStates | None:
+        return MemoryStates(self.budget)
+
     def _make_services(self, everywhere: Everywhere | None = None) -> Services:
         return Services(
             self.registry,
@@ -202,6 +231,8 @@ class App:
             adapters_of,
             self._answers_ready,
             self.config.stall_seconds,
+            self.states,
+            self.presets,
             everywhere,
         )
 
@@ -288,6 +319,7 @@ class App:
             build_model,
             self.prefixes,
             self.constraints,
+            self.presets,
         )
         repository = Repository(
             config.models,

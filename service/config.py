@@ -180,6 +180,16 @@ class Config:
         "memory of compiled constraints, those of running streams and those kept for later, bytes",
         least=MEBIBYTE,
     )
+    state_store: Path | None = _setting(
+        None,
+        "folder of named states, which keeps them over a restart and shares them between workers; "
+        "without it one process keeps them in memory",
+    )
+    max_states: int = _setting(256, "named states per caller", least=1)
+    state_seconds: float = _setting(86_400.0, "longest life of a named state, seconds", above=0)
+    presets: Path | None = _setting(
+        None, "named sets of sampling parameters, TOML file, read again when it changes"
+    )
     propagation_seconds: float = _setting(
         5.0,
         "time after SIGTERM during which health says no and calls are still taken, seconds "

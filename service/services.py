@@ -18,6 +18,8 @@ from service.rpc.health import NOT_SERVING, SERVING, HealthServicer
 from service.rpc.methods import Method, methods_of
 from service.rpc.pipeline import Pipeline
 from service.serving.control_types import Control
+from service.serving.named_states import NamedStates
+from service.serving.presets import Presets
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
 from service.serving.served_model import ServedModel
@@ -63,6 +65,7 @@ class Services:
     control: loads and unloads models. admission: what every request passes. sequences: states
     between requests. adapters: of a model, for the inference protocol. is_ready: whether all that
     is served answers. stall_seconds: how long one message may wait for its caller to read.
+    states: that callers keep by name. presets: of sampling parameters.
     everywhere: of the processes that share the port; None for this one alone.
     """
 
@@ -75,6 +78,8 @@ class Services:
         adapters: Callable[[ServedModel], Adapters],
         is_ready: Callable[[], bool],
         stall_seconds: float,
+        states: NamedStates,
+        presets: Presets,
         everywhere: Everywhere | None = None,
     ) -> None:
         self.registry = registry
@@ -83,7 +88,7 @@ class Services:
         self._inflight = admission.inflight
         budget = admission.budget
         self.health = HealthServicer()
-        unroll = UnrollServicer(registry, self._inflight, budget, stall_seconds)
+        unroll = UnrollServicer(registry, self._inflight, budget, stall_seconds, states, presets)
         self.infer_handler = InferHandler(registry, sequences, budget, adapters)
         of_inference = (self.infer_handler, control, is_ready, admission, stall_seconds)
         inference = (

@@ -35,6 +35,7 @@ GROUPS = {
         "ForecastChunk", "ForecastStep", "ForecastEnd", "StepChunk", "StepResult", "StepStreamEnd",
     ),
     "Models": ("ModelState",),
+    "Named states": ("NamedState",),
     "Errors": ("RequestFailed", "OptionInvalid", "TargetInvalid"),
 }  # fmt: skip
 HEAD = """\

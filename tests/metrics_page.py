@@ -104,6 +104,7 @@ UNITS = {
     "unroll_row_capacity": "rows",
     "unroll_batch_capacity": "rows",
     "unroll_open_sequences": "sequences",
+    "unroll_named_states": "states",
     "unroll_late_frames_total": "frames",
     "unroll_constraints_total": "requests",
     "unroll_usable_cores": "cores",

@@ -36,6 +36,7 @@ from unroll.types import (
     FilledBlank,
     GenerateOptions,
     ModelState,
+    NamedState,
     NextToken,
     ScoredText,
     TaggedText,
@@ -317,6 +318,60 @@ class Calls:
         """
         request = pb.EmbedRequest(model=model, model_version=version, texts=texts, tensors=tensors)
         return self._unary(self._stubs.unroll.Embed, request, types.to_embeddings)
+
+    @unary
+    def create_state(
+        self,
+        name: str,
+        model: str,
+        *,
+        prompt: str | None = None,
+        source: str | None = None,
+        resume_token: bytes | None = None,
+        state: str = "",
+        ttl_seconds: float | None = None,
+        replace: bool = False,
+        allow_inexact: bool = False,
+        version: str = "",
+    ) -> Unary[NamedState]:
+        """Keep a state by name, from which any number of streams may begin.
+
+        prompt, source, resume_token: what it is made of, one of them. state: the name of one that
+        the prompt is read after; it stays as it is. ttl_seconds: how long it is kept, None for as
+        long as the server keeps any. replace: take the place of one with that name, which is
+        ALREADY_EXISTS otherwise. allow_inexact: as of generate.
+        """
+        request = pb.CreateStateRequest(
+            name=name,
+            model=model,
+            model_version=version,
+            prompt=prompt,
+            source=source,
+            resume_token=resume_token,
+            state=state,
+            ttl_seconds=ttl_seconds,
+            replace=replace,
+            allow_inexact=allow_inexact,
+        )
+        return self._unary(
+            self._stubs.unroll.CreateState, request, lambda r: types.to_named_state(r.state)
+        )
+
+    @unary
+    def list_states(self, model: str = "") -> Unary[list[NamedState]]:
+        """The caller's named states, by name; of one model, or of all."""
+        request = pb.ListStatesRequest(model=model)
+        return self._unary(
+            self._stubs.unroll.ListStates,
+            request,
+            lambda response: [types.to_named_state(state) for state in response.states],
+        )
+
+    @unary
+    def delete_state(self, name: str) -> Unary[None]:
+        """Forget a named state; streams that began from it go on."""
+        request = pb.DeleteStateRequest(name=name)
+        return self._unary(self._stubs.unroll.DeleteState, request, _nothing)
 
     @unary
     def list_models(self) -> Unary[pb.ListModelsResponse]:

@@ -14,6 +14,8 @@
     unroll score --model prose "To be, or not to " --choice be --choice bee
     unroll next --model prose "To be, or not to b"
     unroll embed --model prose "To be, or not to be"
+    unroll create-state romeo --model prose --prompt $'ROMEO:\\n'
+    unroll generate --model prose --state romeo --seed 7
     unroll models [NAME]
     unroll load NAME
     unroll top [--once]
@@ -207,6 +209,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     _add_texts(command)
 
+    _add_states(add)
+
     command = add("models", commands.models, "served models")
     command.add_argument("names", nargs="*", metavar="NAME", help="models (default: all)")
 
@@ -377,14 +381,42 @@ def _add_failover(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_states(add: Callable[..., argparse.ArgumentParser]) -> None:
+    command = add("create-state", commands.create_state, "state kept by name, to begin from")
+    command.add_argument("name", metavar="NAME", help="name of the state")
+    command.add_argument("--model", required=True, help="name of the model")
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--prompt", help="text that leads to it")
+    group.add_argument("--source", help="source sequence that leads to it")
+    command.add_argument(
+        "--state", default="", metavar="NAME", help="state to read the prompt after"
+    )
+    command.add_argument(
+        "--ttl",
+        type=float,
+        metavar="SECONDS",
+        help="life in seconds (default: the server's longest)",
+    )
+    command.add_argument("--replace", action="store_true", help="in place of one with that name")
+
+    command = add("states", commands.states, "own named states")
+    command.add_argument("--model", default="", help="name of the model (default: all)")
+
+    command = add("delete-state", commands.delete_state, "deletion of named states")
+    command.add_argument("names", nargs="+", metavar="NAME", help="states")
+
+
 def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", required=True, help="name of the model")
     inputs = command.add_argument_group("input, one of")
-    group = inputs.add_mutually_exclusive_group(required=True)
+    group = inputs.add_mutually_exclusive_group()
     group.add_argument("--prompt", help="text to continue")
     group.add_argument("--source", help="source sequence")
     _add_vector(group, "vector that conditions the model")
     _add_lines(command, group, "one prompt, source or vector a line, as the model reads")
+    command.add_argument(
+        "--state", default="", metavar="NAME", help="named state to begin from, before any prompt"
+    )
     command.add_argument(
         "--max-tokens", type=int, metavar="N", help="largest number of tokens (default: model's)"
     )
@@ -421,6 +453,12 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     )
     _add_failover(command)
     sampling = command.add_argument_group("sampling (defaults: the model's)")
+    sampling.add_argument(
+        "--preset",
+        default="",
+        metavar="NAME",
+        help="set of parameters of the server (default: none)",
+    )
     for name, flag in FLAGS.items():
         metavar = flag.metavar or ("N" if flag.parse is int else "X")
         sampling.add_argument(

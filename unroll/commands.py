@@ -17,7 +17,7 @@ from unroll.output import Gathered, emit, emit_object
 from unroll.sampling import FLAGS
 from unroll.speech import Segment, Segmenter, SpeechOptions, read_frames
 from unroll.tables import Table, read_table
-from unroll.types import Beam, GenerateOptions, OptionInvalid
+from unroll.types import Beam, GenerateOptions, NamedState, OptionInvalid
 from unroll.v1 import unroll_pb2 as pb
 
 # Which input the lines of `generate --lines` are, by the model's task.
@@ -170,6 +170,9 @@ def embed(client: Client, chosen: argparse.Namespace) -> int:
 
 def generate(client: Client, chosen: argparse.Namespace) -> int:
     options = _options(chosen)
+    given = (chosen.prompt, chosen.source, chosen.vector, chosen.lines)
+    if not chosen.state and all(one is None for one in given):
+        chosen.parser.error("give --prompt, --source, --vector, --lines or --state")
     if chosen.lines is not None:
         return _generate_lines(client, chosen, options)
     options |= {"prompt": chosen.prompt, "source": chosen.source, "vector": chosen.vector}
@@ -196,6 +199,8 @@ def _options(chosen: argparse.Namespace) -> GenerateOptions:
         "choices": chosen.choices,
         "regex": chosen.regex,
         "json_schema": _schema(chosen.json_schema),
+        "state": chosen.state,
+        "preset": chosen.preset,
     }
     sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
     options |= sampling
@@ -279,6 +284,39 @@ def _show_charts(table: Table, steps: list[ForecastStep], wanted: bool | None) -
         lower, middle, upper = ([one[place] for one in own] for place in range(3))
         emit(f"\n{name}, then the median between the 10 % and the 90 % quantile")
         emit(chart(past, lower, middle, upper))
+
+
+def create_state(client: Client, chosen: argparse.Namespace) -> int:
+    state = client.create_state(
+        chosen.name,
+        chosen.model,
+        prompt=chosen.prompt,
+        source=chosen.source,
+        state=chosen.state,
+        ttl_seconds=chosen.ttl,
+        replace=chosen.replace,
+    )
+    _show_state(chosen, state)
+    return 0
+
+
+def states(client: Client, chosen: argparse.Namespace) -> int:
+    for state in client.list_states(chosen.model):
+        _show_state(chosen, state)
+    return 0
+
+
+def delete_state(client: Client, chosen: argparse.Namespace) -> int:
+    for name in chosen.names:
+        client.delete_state(name)
+    return 0
+
+
+def _show_state(chosen: argparse.Namespace, state: NamedState) -> None:
+    if chosen.json:
+        emit_object(vars(state))
+    else:
+        emit(output.named_state_line(state))
 
 
 def models(client: Client, chosen: argparse.Namespace) -> int:

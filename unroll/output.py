@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -22,6 +23,7 @@ from unroll.types import (
     Embedding,
     FilledBlank,
     ModelState,
+    NamedState,
     NextToken,
     SampleEnd,
     ScoredText,
@@ -272,6 +274,16 @@ def _end_of(answer: Answer, seed: int | None) -> str:
         f"[{answer.reason}; {answer.input_tokens} tokens in{cached}, {answer.output_tokens} out, "
         f"first after {first:.1f} ms, seed {seed}]"
     ) + (f"\n[{unknown} symbols unknown to the model]" if unknown else "")
+
+
+def named_state_line(state: NamedState) -> str:
+    """Name, model, what led to it, its size, when it expires, and why it cannot be used."""
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.expires))
+    reason = f"  UNUSABLE: {state.reason}" if state.reason else ""
+    return (
+        f"{state.name}  {state.model}  {state.method}  {state.input_tokens} tokens  "
+        f"{state.bytes / 1024:.1f} KiB  until {until}{reason}"
+    )
 
 
 def forecast_line(name: str, step: ForecastStep) -> str:

@@ -59,6 +59,7 @@ class StepOptions(TypedDict, total=False):
     allow_inexact: bool
     version: str
     watch: Watch | None
+    state: str
     set_state: Sequence[StateChange]
 
 

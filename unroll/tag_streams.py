@@ -25,8 +25,8 @@ Part = str | Sequence[str]
 class TagStreamOptions(TypedDict, total=False):
     """Options of stream_tag.
 
-    top: number of the most probable labels beside each token, 0 to 20. All others, watch and
-    set_state too, are as those of generate; resume_at_end: once the caller has sent its last token
+    top: number of the most probable labels beside each token, 0 to 20. All others, watch, set_state
+    and state too, are as those of generate; resume_at_end: once the caller has sent its last token
     and has got every answer.
     """
 
@@ -38,6 +38,7 @@ class TagStreamOptions(TypedDict, total=False):
     allow_inexact: bool
     version: str
     watch: Watch | None
+    state: str
     set_state: Sequence[StateChange]
 
 

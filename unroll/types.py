@@ -148,6 +148,8 @@ class GenerateOptions(SamplingKeywords, total=False):
     a whole; json_schema, as text or as what json.loads makes of it, which it satisfies.
 
     no_cache: neither look the input up in the server's prefix cache nor keep its states there.
+    state: name of a state to begin from, with a prompt to read after it or none. preset: name of a
+    set of sampling parameters of the server; those that are given come before its own.
     """
 
     prompt: str | None
@@ -174,6 +176,8 @@ class GenerateOptions(SamplingKeywords, total=False):
     choices: Sequence[str] | None
     regex: str | None
     json_schema: str | Mapping[str, Any] | None
+    state: str
+    preset: str
 
 
 @dataclass(frozen=True)
@@ -324,6 +328,44 @@ class ModelState:
     version: str
     state: str
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class NamedState:
+    """A state that the server keeps by name.
+
+    input_tokens: that led to it, as far as they are known. method: whose streams begin from it.
+    bytes: that it takes. created, expires: seconds since 1970. reason: why it cannot be used with
+    what is served now; empty where it can.
+    """
+
+    name: str
+    model: str
+    method: str
+    input_tokens: int
+    bytes: int
+    created: float
+    expires: float
+    digest: str
+    precision: str
+    fingerprint: str
+    reason: str = ""
+
+
+def to_named_state(state: pb.NamedState) -> NamedState:
+    return NamedState(
+        state.name,
+        state.model,
+        state.method,
+        state.input_tokens,
+        state.bytes,
+        state.created,
+        state.expires,
+        state.digest,
+        state.precision,
+        state.fingerprint,
+        state.reason,
+    )
 
 
 def normalised(options: GenerateOptions) -> GenerateOptions:

@@ -13,8 +13,8 @@ from typing import Protocol, Self
 from service.engine.errors import Overloaded
 from service.engine.shares import SHARE
 
-KINDS = ("requests", "answers", "sequences", "words", "models", "frames", "prefixes")
-REQUESTS, ANSWERS, SEQUENCES, WORDS, MODELS, FRAMES, PREFIXES = KINDS
+KINDS = ("requests", "answers", "sequences", "words", "models", "frames", "states", "prefixes")
+REQUESTS, ANSWERS, SEQUENCES, WORDS, MODELS, FRAMES, STATES, PREFIXES = KINDS
 
 RETRY_AFTER_SECONDS = 1.0
 # A caller may hold at most so many times what is left: alone three quarters of all, beside

@@ -15,7 +15,7 @@ NEEDED: dict[str, frozenset[str]] = {
     **dict.fromkeys(
         (
             "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "StreamStep", "Score",
-            "Embed", "ModelInfer", "ModelStreamInfer",
+            "Embed", "ModelInfer", "ModelStreamInfer", "CreateState", "ListStates", "DeleteState",
         ),
         frozenset((INFER,)),
     ),

@@ -65,7 +65,8 @@ class DecodeSequence(StepSequence):
     is_plain: every token goes out as it is, with nothing to look up, hold back, count or report.
     until: of a plain one that has made its first token, the number of the one that ends it or is
     followed by a checkpoint; else 0. Before that, nothing but a message is ever due: after a step
-    little of Python is left in the caches, and each object that is touched costs.
+    little of Python is left in the caches, and each object that is touched costs. start: the state
+    before its first step, where that is what is asked for.
     """
 
     progress: Generation
@@ -74,6 +75,7 @@ class DecodeSequence(StepSequence):
     search: BeamSearch | None = None
     is_plain: bool = True
     until: int = 0
+    start: State | None = None
 
 
 # Requests of the engine, and one of them while it runs.
@@ -141,6 +143,9 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         if isinstance(request, NextTokenRequest):
             prompt.state = request.start
             return [self._look_ahead(progress, request, prompt)]
+        if request.start:
+            prompt.state, prompt.prefilled = request.start.state, request.start.read
+            progress.cached_tokens = request.start.read
         search = self._search(request, request.beam) if request.beam else None
         streams = [self._stream(progress, request, prompt, n) for n in range(request.streams)]
         for stream in streams:
@@ -316,6 +321,9 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
     def _load(self, stream: DecodeSequence) -> None:
         super()._load(stream)
         self._columns.admit()
+        request = stream.progress.request
+        if isinstance(request, NextTokenRequest) and request.keeps_start:
+            stream.start = self.slots.save(stream.row)
         if stream.adjustments:
             bias, seen = self._rows(stream)
             stream.adjustments.fill(bias, seen, stream.made)
@@ -467,7 +475,8 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         request = stream.progress.request
         if isinstance(request, NextTokenRequest):
             known = self.slots.log_probabilities[stream.row].copy()
-            stream.sink.put(NextTokenDistribution(known, self.slots.save(stream.row)))
+            state = self.slots.save(stream.row) if stream.start is None else stream.start
+            stream.sink.put(NextTokenDistribution(known, state))
             return FinishReason.READ
         self._note_first(stream.progress, now)
         stream.log_probability += log_probability

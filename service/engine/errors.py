@@ -11,8 +11,12 @@ RequestError
 ├── ConstraintFailed   what compiles its constraint broke
 ├── ResumeInvalid      its resume token is none, was changed, or is too large
 ├── ResumeRefused      its resume token is good elsewhere, for another caller, or no more
+├── StateNotFound      its caller has no state of that name
+├── StateExists        its caller has one already
+├── StateRefused       the state is of another bundle, or none are kept here
 ├── ReaderStalled      its caller has not read for too long
 ├── TryLater           what it needs is taken; carries when to try again
+│   ├── TooManyStates  its caller has as many as it may
 │   ├── QueueFull      as many requests wait as may
 │   └── Overloaded     memory or a caller's share is used up
 ├── TimedOut           it took longer than the request itself allows
@@ -69,6 +73,18 @@ class ResumeRefused(RequestError):
     pass
 
 
+class StateNotFound(RequestError):
+    pass
+
+
+class StateExists(RequestError):
+    pass
+
+
+class StateRefused(RequestError):
+    pass
+
+
 class ReaderStalled(RequestError):
     pass
 
@@ -77,6 +93,10 @@ class TryLater(RequestError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyStates(TryLater):
+    pass
 
 
 class QueueFull(TryLater):

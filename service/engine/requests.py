@@ -135,6 +135,16 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A state from which a stream begins. read: so many of its tokens led to it. digest: of what
+    came before its tokens; 0 for nothing."""
+
+    read: int
+    state: State
+    digest: int = 0
+
+
+@dataclass(frozen=True)
 class GenerateRequest:
     """Generate: a stream of tokens, or ``samples`` of them that share what prefills them.
 
@@ -144,8 +154,8 @@ class GenerateRequest:
     come beside each token. beam: instead of drawing; samples is then beam.width.
     resumed: where an earlier stream was; samples is then 1.
     arrived: when it came, on the engine's clock in seconds. watch: of the state, beside each token.
-    no_cache: neither look up nor keep what it reads.
-    constraint: of the text that is made; None for none.
+    no_cache: neither look up nor keep what it reads. constraint: of the text that is made; None for
+    none. start: what of its tokens was read before.
     """
 
     tokens: tuple[Any, ...]
@@ -163,6 +173,7 @@ class GenerateRequest:
     watch: Watch | None = None
     no_cache: bool = False
     constraint: Constraint | None = None
+    start: Start | None = None
 
     @property
     def streams(self) -> int:
@@ -172,7 +183,9 @@ class GenerateRequest:
     @functools.cached_property
     def digest(self) -> int:
         """Of what it reads, or the stream did that it goes on with."""
-        return self.resumed.digest if self.resumed else digest_of(self.tokens)
+        if self.resumed:
+            return self.resumed.digest
+        return digest_of(self.tokens) ^ (self.start.digest if self.start else 0)
 
 
 @dataclass(frozen=True)
@@ -182,12 +195,15 @@ class NextTokenRequest:
     tokens: as GenerateRequest has them; may be none after ``start``. start: the state from which
     it reads on; None for the first one. token: what it reads after a source or after ``start``;
     None for what such a stream begins with. arrived: on the engine's clock, in seconds.
+    keeps_start: the state that is reported is the one before the last token, from which a stream of
+    ``tokens`` begins.
     """
 
     tokens: tuple[Any, ...]
     arrived: float
     start: State | None = None
     token: int | None = None
+    keeps_start: bool = False
 
     # As a GenerateRequest says it of itself.
     streams: ClassVar[int] = 1

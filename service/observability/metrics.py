@@ -51,7 +51,7 @@ _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 LOADED, LOADING, FAILED, REFUSED, UNLOADED = "loaded", "loading", "failed", "refused", "unloaded"
 
 # What is read again while the service runs, as a label.
-RELOADED = ("tls", "tokens", "settings")
+RELOADED = ("tls", "tokens", "settings", "presets")
 
 # Why a request was given up; any other reason is one to refuse it.
 CALLER_LEFT, DEADLINE, STALLED = "caller_left", "deadline", "reader_stalled"
@@ -221,6 +221,9 @@ class Metrics:
             "model",
             "outcome",
         )
+        self.states = self._gauge(
+            "unroll_named_states", "Named states in memory; those in a folder are not counted."
+        )
         self.sequences = self._gauge(
             "unroll_open_sequences", "Sequences whose state is kept between requests."
         )
@@ -383,8 +386,8 @@ class Metrics:
         )
         self.reload_failures = self._counter(
             "unroll_reload_failures_total",
-            "Changes of certificates (tls), tokens or settings that cannot be used; the former "
-            "stay in use.",
+            "Changes of certificates (tls), tokens, settings or presets that cannot be used; the "
+            "former stay in use.",
             "files",
         )
         for files in RELOADED:
@@ -404,7 +407,7 @@ class Metrics:
         self.budget_bytes = self._gauge(
             "unroll_memory_budget_used_bytes",
             "Bytes that callers' data takes, by kind: requests, answers, sequences, words, frames, "
-            "models; and prefixes, which give way to the others.",
+            "models, states; and prefixes, which give way to the others.",
             "kind",
         )
         self.budget_limit = self._gauge(

@@ -378,6 +378,8 @@ _READERS: dict[str, _Reader] = {
     "resume_every": _sets(_whole),
     "resume_at_end": _sets(_flag),
     "no_cache": _sets(_flag),
+    "state": _sets(_text),
+    "preset": _sets(_text),
 }
 
 # Every one that is read.

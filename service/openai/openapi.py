@@ -113,6 +113,8 @@ def _request() -> Schema:
         "resume_every": _WHOLE,
         "resume_at_end": _FLAG,
         "no_cache": _FLAG,
+        "state": _TEXT,
+        "preset": _TEXT,
     }
     return _fields({"model": _TEXT}, properties)
 

@@ -25,7 +25,14 @@ _HYSTERESIS = 0.02
 _RETRY_AFTER_SECONDS = 2.0
 # What takes memory for long, or much of it: refused first.
 _LASTING = frozenset(
-    ("Generate", "StreamTag", "StreamStep", "ModelStreamInfer", "RepositoryModelLoad")
+    (
+        "Generate",
+        "StreamTag",
+        "StreamStep",
+        "ModelStreamInfer",
+        "RepositoryModelLoad",
+        "CreateState",
+    )
 )
 # What answers probes and operators, and takes nothing to speak of.
 _ALWAYS = frozenset(("ServerLive", "ServerReady", "ModelReady", "RepositoryModelUnload"))

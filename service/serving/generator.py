@@ -10,13 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from service.engine.automaton import ConstraintPlace, ConstraintSpec
 from service.engine.errors import ResumeRefused, WrongInput
-from service.engine.requests import GenerateRequest, Snapshot, State, TagSnapshot
+from service.engine.requests import (
+    GenerateRequest,
+    NextTokenDistribution,
+    NextTokenRequest,
+    Snapshot,
+    Start,
+    State,
+    TagSnapshot,
+)
 from service.serving.constraints import ModelConstraints
 from service.serving.embedder import Embedder
 from service.serving.generator_input import EncodedInput, GeneratorInput
 from service.serving.inputs import ReadingModel, checked_size, off_loop
 from service.serving.model_info import ModelCard
+from service.serving.named_states import (
+    MadeState,
+    NamedState,
+    StateParams,
+    digest_of_state,
+    known_inputs,
+    of_known_tokens,
+)
 from service.serving.output_stream import TokenStream, run_batch
+from service.serving.presets import Presets
 from service.serving.resume_token import GENERATE, ResumeTokens, ServedBundle
 from service.serving.sampling_params import GenerateParams, GenerateValidator, ScoreParams
 from service.serving.worker import EngineThread
@@ -141,7 +158,7 @@ class OutputSpec:
 class GeneratorModel(ReadingModel):
     """Generates from a prompt or, where the writer has a begin_id, from a source or a vector.
 
-    input: what prefills it.
+    input: what prefills it. presets: of the server.
     tokens_per_message: for requests that do not say; 0 leaves it to coalescing.
     choose_seed: for requests without one. clock: the engine's, in seconds. constraints: compiles
     those of its texts. embedder: of a model that reads texts and carries a state.
@@ -158,6 +175,7 @@ class GeneratorModel(ReadingModel):
         score_thread: EngineThread,
         resume_tokens: ResumeTokens,
         constraints: ModelConstraints,
+        presets: Presets,
         tokens_per_message: int = 0,
         clock: Callable[[], float] = time.monotonic,
         choose_seed: Callable[[], int] = lambda: secrets.randbelow(_SEEDS),
@@ -176,7 +194,7 @@ class GeneratorModel(ReadingModel):
         self.choose_seed = choose_seed
         self._embedder = embedder
         self._rules = GenerateValidator(
-            card, writer.vocabulary, writer.never_sampled_ids, writer.end_id, writer.rows
+            card, writer.vocabulary, writer.never_sampled_ids, writer.end_id, writer.rows, presets
         )
 
     @property
@@ -193,10 +211,13 @@ class GeneratorModel(ReadingModel):
         return self.begin_id is not None
 
     async def generate(self, params: GenerateParams) -> OpenStream:
-        """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull, Overloaded, ConstraintFailed
-        or EngineFailed."""
+        """Raises WrongInput, ResumeInvalid, ResumeRefused, StateRefused, QueueFull, Overloaded,
+        ConstraintFailed or EngineFailed."""
         bundle = ServedBundle.of(self.card, GENERATE)
         if params.resume_token is None:
+            if params.start:
+                params.start.check(bundle, params.allow_inexact)
+                self._check_start(params)
             if params.echo and self.is_conditioned:
                 raise WrongInput(
                     f"model {self.card.name!r} reads a {self.input.name} and has no prompt to "
@@ -230,10 +251,87 @@ class GeneratorModel(ReadingModel):
         )
 
     def _request(self, params: GenerateParams, given: EncodedInput) -> GenerateRequest:
-        seed = params.sampling.seed
-        return self._rules.fresh(
-            params, given.ids, self.choose_seed() if seed is None else seed, self.clock()
+        seed, named = params.sampling.seed, params.start
+        tokens = (*named.tokens, *given.ids) if named else given.ids
+        request = self._rules.fresh(
+            params, tokens, self.choose_seed() if seed is None else seed, self.clock()
         )
+        if named is None:
+            return request
+        return replace(request, start=Start(self._read_of(named), named.state, named.digest))
+
+    def _read_of(self, named: NamedState) -> int:
+        """How many of its tokens were read: of a prompt the last one is still to be."""
+        return len(named.tokens) - (not self.is_conditioned)
+
+    def _check_start(self, params: GenerateParams) -> None:
+        """Raises WrongInput for what does not go with a state to begin from."""
+        given = [name for name, value in params.inputs.items() if value is not None]
+        if self.is_conditioned and given:
+            raise WrongInput(
+                f"the state stands for a {self.input.name}; leave {given[0]}, or state"
+            )
+        if params.echo:
+            raise WrongInput("the prompt of a state is not kept as a text; leave echo, or state")
+
+    # -- states --------------------------------------------------------------------------------
+
+    @property
+    def state_maker(self) -> GeneratorModel:
+        return self
+
+    async def make_state(self, params: StateParams) -> MadeState:
+        """As StateMaker. What it is made of is read as the prompt of a stream is."""
+        bundle, base = ServedBundle.of(self.card, GENERATE), params.base
+        if base:
+            base.check(bundle, params.allow_inexact)
+        if params.resume_token is not None:
+            return self._state_of_token(params.resume_token, params, bundle)
+        given = await self._read_for_state(params)
+        if base and not given.ids:
+            return MadeState(bundle, base.tokens, base.state, base.digest)
+        tokens = (*base.tokens[-1:], *given.ids) if base else tuple(given.ids)
+        state = await self._state_after(tokens, base.state if base else None)
+        whole = (*base.tokens, *given.ids) if base else tokens
+        made = MadeState(bundle, whole, state, base.digest if base else 0, given.unknown)
+        return of_known_tokens(made, self.card.limits["input_tokens"])
+
+    async def _read_for_state(self, params: StateParams) -> EncodedInput:
+        needs, given = self.input.name, known_inputs(params)
+        if params.base and (self.is_conditioned or not given):
+            if given:
+                raise WrongInput(f"the state stands for a {needs}; leave {given[0]}, or state")
+            return EncodedInput(())
+        if given != [needs]:
+            says = f"the request has a {given[0]}" if given else "the request has no input"
+            raise WrongInput(f"a state of model {self.card.name!r} is made of a {needs}, {says}")
+        text = params.prompt if needs == "prompt" else params.source
+        assert text is not None, "it is given"
+        if params.base and not text:
+            return EncodedInput(())
+        return await off_loop(len(text), lambda: self.input.read(self, text, needs))
+
+    async def _state_after(self, tokens: tuple[int, ...], start: State | None) -> State:
+        """From which a stream of ``tokens`` begins."""
+        request = NextTokenRequest(tokens, self.clock(), start, keeps_start=True)
+        stream = TokenStream.open(self.thread, request)
+        try:
+            events = [event async for some in stream for event in some]
+        finally:
+            stream.close()
+        (found,) = [event for event in events if isinstance(event, NextTokenDistribution)]
+        return found.state
+
+    def _state_of_token(self, token: bytes, params: StateParams, bundle: ServedBundle) -> MadeState:
+        if params.base:
+            raise WrongInput("a resume token holds a state of its own; leave it, or state")
+        if self.is_conditioned:
+            raise WrongInput(
+                f"a state of model {self.card.name!r} stands for a {self.input.name} alone; send "
+                "that, or go on with the resume token itself"
+            )
+        snapshot = self.resume_tokens.open(token, bundle, params.subject, params.allow_inexact)
+        return MadeState(bundle, (snapshot.token,), snapshot.state, digest_of_state(snapshot.state))
 
     async def _constrained(self, request: GenerateRequest, spec: ConstraintSpec) -> GenerateRequest:
         constraint = await self.constraints.compiled(spec, request.sampling)
@@ -289,6 +387,8 @@ class GeneratorModel(ReadingModel):
     def _read_input(self, params: GenerateParams) -> EncodedInput:
         needs = self.input.name
         given = params.inputs[needs]
+        if params.start and not given:
+            return EncodedInput(())
         if given is None:
             others = [name for name, value in params.inputs.items() if value is not None]
             says = f"the request has a {others[0]}" if others else "the request has no input"

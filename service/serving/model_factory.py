@@ -30,6 +30,7 @@ from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of, ids_for_all
 from service.serving.output_stream import Dispatcher
 from service.serving.prefix_cache import ModelPrefixes, PrefixCache
+from service.serving.presets import Presets
 from service.serving.resume_token import ResumeTokens
 from service.serving.served_model import ServedModel
 from service.serving.state_access import watchable
@@ -52,7 +53,7 @@ class ServerContext:
     on_failure: called on an engine's thread when that engine breaks, with its model's name.
     budget: of the bytes that callers' data takes.
     build: the model of a bundle, as its task says. prefixes: of the prompts of all models.
-    constraints: of texts that are made.
+    constraints: of texts that are made. presets: of sampling parameters.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class ServerContext:
     build: Callable[[ModelBuilder], ServedModel]
     prefixes: PrefixCache
     constraints: Constraints
+    presets: Presets
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from service.engine.requests import (
 )
 from service.serving.inputs import MAX_REQUEST_CHARACTERS, off_loop
 from service.serving.model_info import ModelCard
+from service.serving.named_states import MadeState, NamedState, StateParams, check_alone
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints, check_tokens_per_message
@@ -53,7 +54,7 @@ class TagStreamParams:
     """top: how many of the likeliest labels come beside each token.
 
     tokens_per_message: 0 for the server's choice. resume_token: None for a new stream.
-    subject: who asks, as far as it is known.
+    subject: who asks, as far as it is known. start: a state to begin from.
     """
 
     top: int = 0
@@ -63,6 +64,7 @@ class TagStreamParams:
     allow_inexact: bool = False
     subject: str = ""
     watch: WatchParams | None = None
+    start: NamedState | None = None
     set_state: tuple[StateChange, ...] = ()
 
 
@@ -250,12 +252,50 @@ class TagStreams:
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
         check_resumes(params.set_state, params.resume_token is not None)
+        if params.start:
+            check_alone(params.resume_token)
+            params.start.check(self._bundle, params.allow_inexact)
+            return self._open(params, TagSnapshot(0, params.start.state))
         if params.resume_token is None:
             return self._open(params, None)
         snapshot = self.resume_tokens.open_tags(
             params.resume_token, self._bundle, params.subject, params.allow_inexact
         )
         return self._open(params, with_changes(snapshot, params.set_state, self.card))
+
+    async def make_state(self, params: StateParams) -> MadeState:
+        """As StateMaker. A prompt's words are read as a stream reads them."""
+        base = params.base
+        if base:
+            base.check(self._bundle, params.allow_inexact)
+        if params.source is not None:
+            raise WrongInput(f"model {self.card.name!r} reads no source; send a prompt")
+        if params.resume_token is not None:
+            if base:
+                raise WrongInput("a resume token holds a state of its own; leave it, or state")
+            snapshot = self.resume_tokens.open_tags(
+                params.resume_token, self._bundle, params.subject, params.allow_inexact
+            )
+            return MadeState(self._bundle, (), snapshot.state)
+        before = TagSnapshot(0, base.state) if base else None
+        words = self._words_for_state(params.prompt, before)
+        encoded = await off_loop(sum(map(len, words)), lambda: self.reader.encode_words(words))
+        if not words and before:
+            return MadeState(self._bundle, base.tokens if base else (), before.state)
+        after = (await self.turn(encoded.ids, words, before)).after
+        tokens = (*(base.tokens if base else ()), *encoded.ids)
+        most = self.card.limits["input_tokens"]
+        return MadeState(self._bundle, tokens[-most:], after.state, 0, encoded.unknown)
+
+    def _words_for_state(self, prompt: str | None, before: TagSnapshot | None) -> Sequence[str]:
+        """Raises WrongInput for none, and for more than a text may have."""
+        words = self.reader.words_of(prompt or "")
+        most = self.card.limits["input_tokens"]
+        if not (words or before) or len(words) > most:
+            raise WrongInput(
+                f"prompt has {len(words)} words; model {self.card.name!r} reads 1 to {most}"
+            )
+        return words
 
     async def turn(
         self, ids: Sequence[int], words: Sequence[str], before: TagSnapshot | None, top: int = 0

@@ -143,7 +143,8 @@ class ResumeTokens:
             raise ResumeRefused("the resume token has expired; send the request again")
         if facts["subject"] != subject:
             raise ResumeRefused("the resume token was issued to another caller")
-        _check_bundle(ServedBundle(**facts["bundle"]), bundle, allow_inexact)
+        if why := mismatch(ServedBundle(**facts["bundle"]), bundle, allow_inexact):
+            raise ResumeRefused(f"the resume token {why}")
         return facts, arrays
 
     def open_tags(
@@ -199,11 +200,12 @@ def _foreign(origin: bytes) -> str:
     )
 
 
-def _check_bundle(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool) -> None:
+def mismatch(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool) -> str:
+    """Why what is good for ``theirs`` is not for ``ours``, as a predicate; empty where it is."""
     if theirs.method != ours.method:
-        raise ResumeRefused(
-            f"the resume token goes on with a call of {theirs.method}, not of {ours.method}; "
-            f"send it to {theirs.method}"
+        return (
+            f"goes on with a call of {theirs.method}, not of {ours.method}; send it to "
+            f"{theirs.method}"
         )
     for what, issued, here in (
         ("model", theirs.name, ours.name),
@@ -211,17 +213,15 @@ def _check_bundle(theirs: ServedBundle, ours: ServedBundle, allow_inexact: bool)
         ("precision", theirs.precision, ours.precision),
     ):
         if issued != here:
-            raise ResumeRefused(
-                f"the resume token is for {what} {issued!r}, this server runs {here!r}"
-            )
+            return f"is for {what} {issued!r}, this server runs {here!r}"
     if theirs.digest != ours.digest:
-        raise ResumeRefused("the resume token is for another bundle of this model")
+        return "is for another bundle of this model"
     if theirs.fingerprint != ours.fingerprint and not allow_inexact:
-        raise ResumeRefused(
-            f"the resume token is from kernels that round otherwise (fingerprint "
-            f"{theirs.fingerprint[:12]}, here {ours.fingerprint[:12]}); set allow_inexact to go "
-            "on with tokens that may differ"
+        return (
+            f"is from kernels that round otherwise (fingerprint {theirs.fingerprint[:12]}, here "
+            f"{ours.fingerprint[:12]}); set allow_inexact to go on with tokens that may differ"
         )
+    return ""
 
 
 def _as_generation(snapshot: TagSnapshot) -> Snapshot:
@@ -267,8 +267,14 @@ def _describe(snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
     facts["counts"] = list(snapshot.counts.items())
     if snapshot.constrained:
         facts["constrained"] = asdict(snapshot.constrained)
-    facts["state"] = [(name, str(a.dtype), a.shape) for name, a in snapshot.state.items()]
-    return facts, b"".join(np.ascontiguousarray(a).tobytes() for a in snapshot.state.values())
+    facts["state"], arrays = describe_state(snapshot.state)
+    return facts, arrays
+
+
+def describe_state(state: State) -> tuple[list[Any], bytes]:
+    """Name, type and shape of each tensor, and their numbers one after the other."""
+    places = [(name, str(array.dtype), array.shape) for name, array in state.items()]
+    return places, b"".join(np.ascontiguousarray(a).tobytes() for a in state.values())
 
 
 def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
@@ -285,7 +291,7 @@ def _restore(facts: Mapping[str, Any], arrays: bytes) -> Snapshot:
         delivered=facts["delivered"],
         held=tuple(_restore_made(made) for made in facts["held"]),
         counts=dict(facts["counts"]),
-        state=_restore_state(facts["state"], arrays),
+        state=restore_state(facts["state"], arrays),
         changed=facts.get("changed", ""),  # a token of an earlier release has none
         digest=facts["digest"],
         constrained=_restore_place(facts.get("constrained")),
@@ -323,7 +329,8 @@ def _restore_made(content: Mapping[str, Any]) -> TokenMade:
     return TokenMade(**{**content, "top": top})
 
 
-def _restore_state(places: Sequence[Any], arrays: bytes) -> State:
+def restore_state(places: Sequence[Any], arrays: bytes) -> State:
+    """Of what describe_state() made."""
     state, offset = {}, 0
     for name, dtype, shape in places:
         count = math.prod(shape)

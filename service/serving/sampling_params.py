@@ -19,7 +19,9 @@ from service.engine.requests import (
     Snapshot,
 )
 from service.serving.model_info import ModelCard
+from service.serving.named_states import NamedState
 from service.serving.output_stream import FULL
+from service.serving.presets import Presets
 from service.serving.state_access import (
     StateChange,
     WatchParams,
@@ -73,7 +75,8 @@ class GenerateParams:
 
     subject: who asks, as far as it is known. tokens_per_message: 0 for the server's choice.
     watch: None for nothing of the state. set_state: of a resumed stream. no_cache: as
-    GenerateRequest has it. constraint: of the text.
+    GenerateRequest has it. constraint: of the text. start: a state to begin from. preset: empty for
+    none.
     """
 
     prompt: str | None
@@ -97,6 +100,8 @@ class GenerateParams:
     set_state: tuple[StateChange, ...] = ()
     no_cache: bool = False
     constraint: ConstraintSpec | None = None
+    start: NamedState | None = None
+    preset: str = ""
 
     @property
     def inputs(self) -> dict[str, str | Sequence[float] | None]:
@@ -151,7 +156,7 @@ class GenerateValidator:
     """One model's defaults and limits.
 
     vocabulary: tokens it knows. never_sampled_ids: those it never makes. rows: how many streams
-    decode at once, which a beam search takes together.
+    decode at once, which a beam search takes together. presets: of the server.
     """
 
     def __init__(
@@ -161,8 +166,10 @@ class GenerateValidator:
         never_sampled_ids: Sequence[int],
         end_id: int | None,
         rows: int,
+        presets: Presets,
     ) -> None:
         self.card = card
+        self.presets = presets
         self.vocabulary = vocabulary
         self.never_sampled_ids = frozenset(never_sampled_ids)
         self.end_id = end_id
@@ -186,7 +193,7 @@ class GenerateValidator:
             check_constraint(params.constraint)
         return GenerateRequest(
             tokens=tuple(tokens),
-            sampling=self._sampling(params.sampling, seed, params.min_tokens),
+            sampling=self._sampling(self._with_preset(params), seed, params.min_tokens),
             max_tokens=max_tokens,
             stop=_checked_stops(params.stop),
             arrived=arrived,
@@ -215,6 +222,7 @@ class GenerateValidator:
             ("beam", params.beam),
             ("echo", params.echo),
             ("constraint", params.constraint),
+            ("preset", params.preset),
         ):
             kept += [name] if is_set else []
         if kept:
@@ -259,17 +267,27 @@ class GenerateValidator:
             raise WrongInput(f"max_tokens is {params}; model {self.card.name!r} makes 1 to {limit}")
         return params
 
+    def _with_preset(self, params: GenerateParams) -> SamplingParams:
+        """What the request says of sampling; where it says nothing, what its preset does."""
+        if not params.preset:
+            return params.sampling
+        preset = self.presets.chosen(self.card, params.preset)
+        return replace(params.sampling, values={**preset, **params.sampling.values})
+
     def _sampling(self, params: SamplingParams, seed: int, min_tokens: int) -> Sampling:
-        values = {p.name: self._value(p, params) for p in SAMPLING_PARAMETERS}
+        defaults = self.presets.defaults(self.card)
+        values = {p.name: self._value(p, params, defaults) for p in SAMPLING_PARAMETERS}
         self._check_choice(params, min_tokens)
         return Sampling(seed, values, self._bias(params), tuple(sorted(set(params.allowed_tokens))))
 
-    def _value(self, parameter: SamplingParameter, params: SamplingParams) -> float:
+    def _value(
+        self, parameter: SamplingParameter, params: SamplingParams, defaults: Mapping[str, float]
+    ) -> float:
         """The request's choice, or else the model's, or else the table's."""
         name, card = parameter.name, self.card
         value = params.values.get(name)
         if value is None:
-            return card.sampling.get(name, parameter.default)
+            return defaults.get(name, parameter.default)
         problem = parameter.problem(value)
         if problem:
             raise WrongInput(problem)
@@ -318,6 +336,7 @@ class GenerateValidator:
         drawing = set(params.sampling.chosen()) - {"allowed_tokens", "banned_tokens"}
         others = (
             *sorted(drawing),
+            *(["preset"] if params.preset else []),
             *(["stop"] if params.stop else []),
             *(["samples"] if params.samples != 1 else []),
             *(["top_log_probabilities"] if params.top else []),

@@ -9,6 +9,7 @@ from service.serving.model_info import ModelCard
 
 if TYPE_CHECKING:
     from service.serving.embedder import Embedder
+    from service.serving.named_states import StateMaker
 
 
 class ServedModel:
@@ -26,6 +27,11 @@ class ServedModel:
     def calls(self) -> str:
         """The calls that it answers, for a caller who tried another one."""
         return "ModelInfer"
+
+    @property
+    def state_maker(self) -> StateMaker:
+        """Raises WrongInput for a model whose streams begin from no state."""
+        raise WrongInput(f"model {self.card.name!r} does not go on from a state; name another one")
 
     @property
     def embedder(self) -> Embedder:

@@ -25,6 +25,7 @@ from service.engine.requests import (
 )
 from service.serving.frame_gatherer import FrameGatherer, Pushed
 from service.serving.model_info import ModelCard
+from service.serving.named_states import MadeState, NamedState, StateParams, check_alone
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_STEP, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints
@@ -61,7 +62,7 @@ class StepStreamParams:
 
     deadline_seconds: of each frame that has none of its own; 0 for never. skips_late: whether such
     a frame is left out once that has passed. outputs: that are answered; none for all.
-    subject: who asks, as far as it is known.
+    subject: who asks, as far as it is known. start: a state to begin from.
     """
 
     shared: Mapping[str, float] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class StepStreamParams:
     allow_inexact: bool = False
     subject: str = ""
     watch: WatchParams | None = None
+    start: NamedState | None = None
     set_state: tuple[StateChange, ...] = ()
 
 
@@ -311,19 +313,38 @@ class StepperModel(ServedModel):
         check_resumes(params.set_state, params.resume_token is not None)
         shared, outputs = self.choice_of(params.shared), self._outputs_of(params.outputs)
         resumed: StepSnapshot | None = None
-        if params.resume_token is not None:
+        if params.start:
+            check_alone(params.resume_token)
+            params.start.check(self._bundle, params.allow_inexact)
+            resumed = StepSnapshot(0, params.start.state)
+        elif params.resume_token is not None:
             resumed = self.resume_tokens.open_steps(
                 params.resume_token, self._bundle, params.subject, params.allow_inexact
             )
+        if resumed:
             begun = shared_of(resumed)
             if params.shared and begun != shared:
+                what = "state" if params.start else "resume token"
                 raise WrongInput(
-                    f"the stream of the resume token began with {_as_text(self._choices[begun])}; "
+                    f"the stream of the {what} began with {_as_text(self._choices[begun])}; "
                     "send the same, or none"
                 )
             shared = begun
             resumed = with_changes(resumed, params.set_state, self.card)
         return self._open(params, outputs, shared, resumed)
+
+    @property
+    def state_maker(self) -> StepperModel:
+        return self
+
+    async def make_state(self, params: StateParams) -> MadeState:
+        """As StateMaker, of a resume token alone: what is read are numbers."""
+        if params.resume_token is None or params.base:
+            raise WrongInput(f"a state of model {self.card.name!r} is made of a resume token alone")
+        snapshot = self.resume_tokens.open_steps(
+            params.resume_token, self._bundle, params.subject, params.allow_inexact
+        )
+        return MadeState(self._bundle, (), snapshot.state)
 
     async def turns(self, turns: Sequence[FrameTurn]) -> list[tuple[FrameAnswered, StepSnapshot]]:
         """The answer to each, and where its stream is then, side by side.

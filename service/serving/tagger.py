@@ -114,6 +114,10 @@ class TaggerModel(ReadingModel):
             )
         return self.stream
 
+    @property
+    def state_maker(self) -> TagStreams:
+        return self.streams
+
     async def tag(self, all_params: Sequence[TagParams], top: int = 0) -> list[TaggedText]:
         """top: how many of the likeliest labels come beside each token.
 

@@ -82,6 +82,7 @@ def build_generator(
                 writer.codec, writer.vocabulary, writer.end_id, writer.never_sampled_ids
             ),
         ),
+        context.presets,
         config.tokens_per_message,
         embedder=builder.embedder(card, whole=is_conditioned),
     )

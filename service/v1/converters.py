@@ -34,7 +34,9 @@ from service.serving.forecaster import (
 )
 from service.serving.generator import OpenStream, ScoredText, ScoredToken
 from service.serving.model_info import ModelCard
+from service.serving.named_states import NamedState, check_alone
 from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
+from service.serving.presets import Presets
 from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
 from service.serving.state_access import watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
@@ -60,12 +62,19 @@ _REASONS = {
     FinishReason.UNFINISHED: pb.FINISH_REASON_UNFINISHED,
 }
 
+_NO_PRESETS = Presets()
+
 # The tag of GenerateResponse.tokens; Token.log_probability with its tag; lengths of one byte.
 _TOKENS, _PROBABILITY = b"\x0a", struct.Struct("<Bf")
 _BYTES = [bytes((value,)) for value in range(0x80)]
 
 
-def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
+def to_params(
+    request: pb.GenerateRequest, subject: str, start: NamedState | None = None
+) -> GenerateParams:
+    """Raises WrongInput for a state beside a resume token."""
+    if start:
+        check_alone(request.resume_token or None)
     kind = request.WhichOneof("input")
     return GenerateParams(
         prompt=request.prompt if kind == "prompt" else None,
@@ -89,6 +98,8 @@ def to_params(request: pb.GenerateRequest, subject: str) -> GenerateParams:
         set_state=to_changes(request.set_state),
         no_cache=request.no_cache,
         constraint=_to_constraint(request.constraint) if request.HasField("constraint") else None,
+        start=start,
+        preset=request.preset,
     )
 
 
@@ -274,7 +285,9 @@ def add_tagged(tokens: Any, tagged: TaggedToken) -> None:
         token.state = tagged.state
 
 
-def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamParams:
+def to_tag_stream_params(
+    start: pb.StreamTagStart, subject: str, named: NamedState | None = None
+) -> TagStreamParams:
     return TagStreamParams(
         top=start.top_labels,
         tokens_per_message=start.tokens_per_message,
@@ -283,6 +296,7 @@ def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamPar
         allow_inexact=start.allow_inexact,
         subject=subject,
         watch=to_watch(start),
+        start=named,
         set_state=to_changes(start.set_state),
     )
 
@@ -410,7 +424,9 @@ def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
         token.log_probability = scored.log_probability
 
 
-def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
+def from_card(
+    card: ModelCard, with_vocabulary: bool = False, presets: Presets = _NO_PRESETS
+) -> pb.Model:
     model = pb.Model(
         name=card.name,
         version=card.version,
@@ -433,8 +449,11 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         for name, units in watchable(card).items():
             model.state.add(name=name, units=units)
     if card.vocabulary:  # it makes tokens
-        for name, value in card.sampling.items():
+        for name, value in presets.defaults(card).items():
             setattr(model.default_sampling, name, value)
+        for preset, values in presets.of(card).items():
+            for name, value in values.items():
+                setattr(model.presets[preset], name, value)
     if card.series:
         model.forecaster.CopyFrom(
             pb.Forecaster(

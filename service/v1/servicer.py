@@ -24,14 +24,18 @@ from service.serving.fill_mask import FillModel
 from service.serving.forecaster import ForecasterModel, ForecastParams
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import off_loop
+from service.serving.named_states import NamedState, NamedStates
 from service.serving.online_tagger import TagStream
+from service.serving.presets import Presets
 from service.serving.registry import ModelRegistry
+from service.serving.resume_token import ServedBundle, mismatch
 from service.serving.sampling_params import GenerateParams, unread_bytes
 from service.serving.served_model import ServedModel
 from service.serving.state_access import state_bytes
 from service.serving.stepper import StepperModel, StepStream
 from service.serving.tagger import TaggerModel
 from service.v1 import converters, step_converters
+from service.v1.state_converters import from_state, to_state_params
 from unroll.v1 import unroll_pb2 as pb
 
 
@@ -51,7 +55,8 @@ class UnrollServicer:
     """Raises domain errors; the pipeline around it turns them into statuses.
 
     inflight: says when streams are to go on elsewhere. budget: of the bytes that answers take.
-    stall_seconds: how long one message may wait for its caller to read.
+    stall_seconds: how long one message may wait for its caller to read. states: that callers keep
+    by name. presets: of sampling parameters.
     """
 
     def __init__(
@@ -60,7 +65,11 @@ class UnrollServicer:
         inflight: InflightTracker,
         budget: MemoryBudget,
         stall_seconds: float,
+        states: NamedStates,
+        presets: Presets,
     ) -> None:
+        self.states = states
+        self.presets = presets
         self.registry = registry
         self.inflight = inflight
         self.budget = budget
@@ -87,8 +96,9 @@ class UnrollServicer:
     async def StreamStep(self, requests: CallRequests, context: ServerCall) -> None:
         start: pb.StreamStepStart = await self._start_of(requests, "frames")
         writer = MessageWriter(context, self.stall_seconds)
+        named = await self._state(start.state)
         with self.registry.call(StepperModel, start.model, start.model_version) as call:
-            params = step_converters.to_step_params(start, CALLER.get().name)
+            params = step_converters.to_step_params(start, CALLER.get().name, named)
             stream = call.model.open(params)
             outputs = call.model.stepper.model.outputs
             encoder = step_converters.AnswerEncoder(outputs, stream.outputs, start.typed)
@@ -107,10 +117,12 @@ class UnrollServicer:
     async def StreamTag(self, requests: CallRequests, context: ServerCall) -> None:
         start: pb.StreamTagStart = await self._start_of(requests, "texts or words")
         writer = MessageWriter(context, self.stall_seconds)
+        named = await self._state(start.state)
         with self.registry.call_of_part(
             TaggerModel, lambda tagger: tagger.streams, start.model, start.model_version
         ) as call:
-            stream = call.model.open(converters.to_tag_stream_params(start, CALLER.get().name))
+            params = converters.to_tag_stream_params(start, CALLER.get().name, named)
+            stream = call.model.open(params)
             feeding = asyncio.ensure_future(_feed(stream, requests))
             convert = partial(converters.from_tag_message, stream=stream)
             await self._send_all(stream, feeding, context, writer, convert)
@@ -170,8 +182,9 @@ class UnrollServicer:
 
     async def Generate(self, request: pb.GenerateRequest, context: ServerCall) -> None:
         # A coroutine that writes, not a generator: a fifth less server time a message.
+        named = await self._state(request.state) if request.state else None
         with self.registry.call(GeneratorModel, request.model, request.model_version) as call:
-            params = converters.to_params(request, CALLER.get().name)
+            params = converters.to_params(request, CALLER.get().name, named)
             with self.budget.reserve(ANSWERS, unread_bytes(params, call.model.card)):
                 await self._generate(call.model, params, context)
 
@@ -245,7 +258,10 @@ class UnrollServicer:
         self, request: pb.ListModelsRequest, context: ServerCall
     ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(
-            models=[converters.from_card(model.card) for model in self.registry.models],
+            models=[
+                converters.from_card(model.card, presets=self.presets)
+                for model in self.registry.models
+            ],
             refused_models=[converters.from_refused(bundle) for bundle in self.registry.refused],
         )
 
@@ -253,7 +269,55 @@ class UnrollServicer:
         self, request: pb.GetModelRequest, context: ServerCall
     ) -> pb.GetModelResponse:
         model = self.registry.get(request.name, request.version)
-        return pb.GetModelResponse(model=converters.from_card(model.card, request.with_vocabulary))
+        return pb.GetModelResponse(
+            model=converters.from_card(model.card, request.with_vocabulary, self.presets)
+        )
+
+    # -- named states --------------------------------------------------------------------------
+
+    async def _state(self, name: str) -> NamedState | None:
+        """The caller's, or None for none. Raises StateNotFound, StateRefused or WrongInput."""
+        return await self.states.get(CALLER.get().name, name) if name else None
+
+    async def CreateState(
+        self, request: pb.CreateStateRequest, context: ServerCall
+    ) -> pb.CreateStateResponse:
+        owner = CALLER.get().name
+        ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
+        self.states.check_new(request.name, ttl)
+        base = await self._state(request.state)
+        with self.registry.call_of_part(
+            ServedModel, lambda model: model.state_maker, request.model, request.model_version
+        ) as call:
+            made = await call.model.make_state(to_state_params(request, owner, base))
+        state = await self.states.create(owner, request.name, made, ttl, request.replace)
+        return pb.CreateStateResponse(state=from_state(state), unknown_symbols=made.unknown_symbols)
+
+    async def ListStates(
+        self, request: pb.ListStatesRequest, context: ServerCall
+    ) -> pb.ListStatesResponse:
+        states = await self.states.all_of(CALLER.get().name)
+        return pb.ListStatesResponse(
+            states=[
+                from_state(state, self._why_unusable(state))
+                for state in states
+                if request.model in ("", state.bundle.name)
+            ]
+        )
+
+    def _why_unusable(self, state: NamedState) -> str:
+        """With the version that is served now; empty where it can be used."""
+        try:
+            card = self.registry.get(state.bundle.name).card
+        except RequestError as error:
+            return str(error)
+        return mismatch(state.bundle, ServedBundle.of(card, state.bundle.method), False)
+
+    async def DeleteState(
+        self, request: pb.DeleteStateRequest, context: ServerCall
+    ) -> pb.DeleteStateResponse:
+        await self.states.delete(CALLER.get().name, request.name)
+        return pb.DeleteStateResponse()
 
 
 async def _start_of(requests: CallRequests, then: str) -> Any:

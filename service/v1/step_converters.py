@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.engine.errors import WrongInput
 from service.engine.requests import FinishReason, FrameAnswered, ResumePolicy
+from service.serving.named_states import NamedState
 from service.serving.stepper import StepMessage, StepperModel, StepStream, StepStreamParams
 from service.step_model import FramePort, StepperSpec
 from service.v1.state_converters import to_changes, to_watch
@@ -46,7 +47,9 @@ def _field_of(dtype: str) -> str:
     return special.get(dtype, "floats" if dtype.startswith("float") else "integers")
 
 
-def to_step_params(start: pb.StreamStepStart, subject: str) -> StepStreamParams:
+def to_step_params(
+    start: pb.StreamStepStart, subject: str, named: NamedState | None = None
+) -> StepStreamParams:
     return StepStreamParams(
         shared=dict(start.shared),
         outputs=tuple(start.outputs),
@@ -57,6 +60,7 @@ def to_step_params(start: pb.StreamStepStart, subject: str) -> StepStreamParams:
         allow_inexact=start.allow_inexact,
         subject=subject,
         watch=to_watch(start),
+        start=named,
         set_state=to_changes(start.set_state),
     )
 

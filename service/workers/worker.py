@@ -56,6 +56,9 @@ class WorkerApp(App):
         idle_seconds = config.sequence_idle_seconds
         return Sequences(config.max_sequences, idle_seconds, self.budget, _ADVICE)
 
+    def _memory_for_states(self) -> None:
+        """Each call may come to another worker, so none keeps what the others do not know."""
+
     def _make_services(self, everywhere: Everywhere | None = None) -> Services:
         return super()._make_services(self._parent.everywhere)
 

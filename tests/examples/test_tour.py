@@ -1,6 +1,7 @@
 """What the tour checks: right answers pass, wrong ones fail, missing models are named."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -14,6 +15,7 @@ from unroll.types import (
     Classification,
     Embedding,
     FilledBlank,
+    NamedState,
     NextToken,
     ScoredChoice,
     ScoredText,
@@ -42,6 +44,7 @@ class RightClient:
 
     def __init__(self):
         self.vectors = []
+        self.states = set()
 
     def list_models(self):
         return SimpleNamespace(
@@ -87,6 +90,13 @@ class RightClient:
 
     def embed(self, model, texts):
         return [Embedding(values, 4, 0) for values in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0])]
+
+    def create_state(self, name, model, *, prompt, replace):
+        self.states.add(name)
+        return NamedState(name, model, "Generate", len(prompt), 2048, 0.0, 9.0, "d", "fp32", "f")
+
+    def delete_state(self, name):
+        self.states.remove(name)
 
     def get_model(self, model):
         return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
@@ -178,6 +188,32 @@ def test_a_refused_model_fails_the_tour_with_its_reason(monkeypatch):
 def test_an_older_version_that_was_refused_does_not_matter(monkeypatch):
     monkeypatch.setattr(RightClient, "refused", ("cloze",))
     tour.tour(RightClient())
+
+
+class KeepingClient(RightClient):
+    """Of a model whose sample names a state. text: of what is made of one."""
+
+    served: ClassVar = {"prose": pb.TASK_GENERATE}
+    text = "Cheese"
+
+    def generate(self, model, **options):
+        text = self.text if "state" in options else "Cheese"
+        yield Chunk([Token(1, text, 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
+
+
+def test_a_generator_writes_the_same_from_a_state(capsys):
+    client = KeepingClient()
+    tour.tour(client)
+    printed = capsys.readouterr().out
+    assert "create-state tour --model prose" in printed
+    assert "tour  prose  Generate  7 tokens  2.0 KiB" in printed
+    assert not client.states
+
+
+def test_another_text_from_a_state_fails_the_tour(monkeypatch):
+    monkeypatch.setattr(KeepingClient, "text", "Bread")
+    with pytest.raises(TourFailed, match="prose writes otherwise from a state"):
+        tour.tour(KeepingClient())
 
 
 @pytest.mark.parametrize("task", demonstrations.DEMONSTRATIONS)

@@ -17,7 +17,7 @@ from tests.fuzz.drawing import Drawing
 from tests.fuzz.inference_seeds import changing_seeds, inference_seeds
 from tests.fuzz.loading import load_again, load_all
 from tests.fuzz.sending import Sender
-from tests.fuzz.unroll_seeds import unroll_seeds
+from tests.fuzz.unroll_seeds import state_seeds, unroll_seeds
 from tests.fuzz.witnesses import call_all, seeds_from_answers
 from tests.promise.processes import Watched, all_is_released
 
@@ -46,7 +46,7 @@ class Fuzzing:
         self.witnesses = [*unroll_seeds(), *inference_seeds()]
         self.expected = self._call_witnesses()
         further = loop.run(seeds_from_answers(watched.target, self.witnesses))
-        self.drawing = Drawing(name, [*self.witnesses, *further, *changing_seeds()])
+        self.drawing = Drawing(name, [*self.witnesses, *further, *changing_seeds(), *state_seeds()])
         self.sender = Sender(watched.target, AT_ONCE, load_again)
         self.resident: list[int] = []
 

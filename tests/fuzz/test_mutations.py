@@ -12,14 +12,14 @@ from tests.fuzz.drawing import Drawing, Seed
 from tests.fuzz.inference_seeds import changing_seeds, inference_seeds
 from tests.fuzz.methods import BY_PATH, INFERENCE, UNROLL
 from tests.fuzz.tensors import stretch
-from tests.fuzz.unroll_seeds import unroll_seeds
+from tests.fuzz.unroll_seeds import state_seeds, unroll_seeds
 from unroll.inference import grpc_service_pb2 as pb
 from unroll.v1 import unroll_pb2
 
 
 @pytest.fixture(scope="module")
 def seeds() -> list[Seed]:
-    return [*unroll_seeds(), *inference_seeds(), *changing_seeds()]
+    return [*unroll_seeds(), *state_seeds(), *inference_seeds(), *changing_seeds()]
 
 
 def test_every_method_of_both_services_has_a_seed(seeds: list[Seed]) -> None:

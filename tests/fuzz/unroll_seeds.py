@@ -26,6 +26,7 @@ def unroll_seeds() -> list[Seed]:
         "Forecast": _forecast(),
         "ListModels": [pb.ListModelsRequest()],
         "GetModel": _get_model(),
+        "ListStates": [pb.ListStatesRequest(model="speller")],
     }
     seeds = [
         Seed(UNROLL[method], (message,))
@@ -34,6 +35,23 @@ def unroll_seeds() -> list[Seed]:
     ]
     seeds += [Seed(UNROLL["StreamTag"], tuple(sent)) for sent in _stream_tag()]
     return seeds + [Seed(UNROLL["StreamStep"], tuple(sent)) for sent in _stream_step()]
+
+
+def state_seeds() -> list[Seed]:
+    """Requests about named states, whose answers hold times and depend on those before."""
+    seeds: dict[str, list[Message]] = {
+        "CreateState": [
+            pb.CreateStateRequest(name="one", model="letters", prompt="abc", replace=True),
+            pb.CreateStateRequest(
+                name="two", model="letters", prompt="d", state="one", replace=True, ttl_seconds=9
+            ),
+            pb.CreateStateRequest(name="tags", model="tags-online", prompt="the", replace=True),
+        ],
+        "ListStates": [pb.ListStatesRequest(), pb.ListStatesRequest(model="letters")],
+        "Generate": [pb.GenerateRequest(model="letters", state="one", prompt="abc", max_tokens=4)],
+        "DeleteState": [pb.DeleteStateRequest(name="two")],
+    }
+    return [Seed(UNROLL[name], (message,)) for name in seeds for message in seeds[name]]
 
 
 def resuming_seeds(generate: Sequence[bytes], stream_tag: Sequence[bytes]) -> list[Seed]:

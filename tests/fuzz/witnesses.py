@@ -121,6 +121,7 @@ def _of_generate(response: pb.GenerateResponse) -> None:
 
 def _clear_times(response: Any) -> None:
     response.usage.queue_seconds = response.usage.time_to_first_token_seconds = 0
+    response.usage.cached_tokens = 0  # it says what came before
     for point in response.resume_points:
         point.token = b""  # it says when it expires
 

@@ -15,6 +15,7 @@ SLOW = "slow"  # nothing is read for long, so that it pauses
 RESUME = "resume"  # cancelled, and resumed on the other service
 GO_ON = "go on"  # an earlier stream of the other service, resumed here
 FORK = "fork"  # the same, by a new seed
+BEGINNINGS = 3  # that inputs of a model share, and named states of it
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,28 @@ class Kind:
 
 @dataclass(frozen=True)
 class Draw:
-    """number: the draw's place in its mix. after: messages that are read before a cancel."""
+    """number: the draw's place in its mix. after: messages that are read before a cancel.
+    state: the named state of the crowded service that stands for the first ``head`` characters of
+    its input; empty for none."""
 
     number: int
     request: pb.GenerateRequest
     fate: str
     after: int
+    state: str = ""
+    head: int = 0
+
+    @property
+    def from_state(self) -> pb.GenerateRequest:
+        """The same request, which begins from the state."""
+        request = pb.GenerateRequest()
+        request.CopyFrom(self.request)
+        rest = request.prompt[self.head :]
+        request.ClearField("input")
+        request.state = self.state
+        if rest:
+            request.prompt = rest
+        return request
 
 
 def draw_mix(seed: str, kinds: Sequence[Kind], count: int) -> list[Draw]:
@@ -57,18 +74,25 @@ def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
     fates = (READ, READ, READ, CANCEL, SLOW, RESUME, GO_ON, FORK)
     fate = choose.choice(fates)
     request = pb.GenerateRequest(model=kind.name, log_probabilities=True)
-    setattr(request, "source" if kind.is_source else "prompt", _text(choose, kind))
+    state, head = (choose.randrange(BEGINNINGS), 0) if choose.random() < 0.25 else (None, 0)
+    text = _text(choose, kind)
+    if state is not None:
+        begun = state_text(kind, state)
+        head = len(begun)
+        text = begun if kind.is_source else begun + text[: choose.choice((0, 5, 40))]
+    setattr(request, "source" if kind.is_source else "prompt", text)
     if fate in (READ, CANCEL) and choose.random() < 0.2:
         _add_beam(choose, request, kind)
     else:
         _add_samples(choose, request, kind, fate)
-    if not kind.is_source:
+    if not kind.is_source and state is None:
         request.echo = choose.random() < 0.25
     if fate not in (SLOW,) and choose.random() < 0.25:
         _add_constraint(choose, request, kind)
     request.tokens_per_message = choose.choice((0, 0, 1, 3, 8, 300))
     request.no_cache = choose.random() < 0.15
-    return Draw(number, request, fate, choose.randint(0, 12))
+    name = "" if state is None else state_name(kind, state)
+    return Draw(number, request, fate, choose.randint(0, 12), name, head)
 
 
 def _text(choose: random.Random, kind: Kind) -> str:
@@ -77,12 +101,21 @@ def _text(choose: random.Random, kind: Kind) -> str:
     own = "".join(choose.choice(kind.letters) for _ in range(length))
     if choose.random() < 0.4:
         return own
-    shared = _beginning(kind, choose.randrange(3))
+    shared = _beginning(kind, choose.randrange(BEGINNINGS))
     if kind.is_source:
         return shared[: 1 + length % 3 * 4]
     return (shared[: choose.randint(1, kind.longest)] + own[: choose.choice((0, 3, length))])[
         : kind.longest
     ]
+
+
+def state_name(kind: Kind, number: int) -> str:
+    return f"{kind.name}-{number}"
+
+
+def state_text(kind: Kind, number: int) -> str:
+    """What the named state ``number`` of a model has read."""
+    return _beginning(kind, number)[: min(100, kind.longest // 2)]
 
 
 def _beginning(kind: Kind, number: int) -> str:

@@ -24,7 +24,19 @@ from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
 from service.config import usable_cores
 from tests import tiny
-from tests.promise.mixes import CANCEL, FORK, GO_ON, RESUME, SLOW, Draw, Kind, draw_mix
+from tests.promise.mixes import (
+    BEGINNINGS,
+    CANCEL,
+    FORK,
+    GO_ON,
+    RESUME,
+    SLOW,
+    Draw,
+    Kind,
+    draw_mix,
+    state_name,
+    state_text,
+)
 from tests.promise.processes import Watched, nothing_runs
 from tests.promise.readings import Crowd, Reading, read_alone, resumed
 from unroll import Client
@@ -37,6 +49,8 @@ CACHE_BYTES = 400_000
 # What kernels that round otherwise in a batch may move a log-probability by.
 TOLERANCE = 1e-4
 PRECISIONS = ("fp32", "int8")
+
+COUNTED = ("resumes", "cancels", "cached tokens", "states")  # none of which may be missing
 
 # Characters of an input, the most tokens to request.
 SIZES = {"prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": (10, 60)}
@@ -122,6 +136,15 @@ class Comparison:
         with Client(alone, timeout=30) as client:
             self.invariant = {m.name: m.batch_invariant for m in client.list_models().models}
 
+    def keep_states(self, kinds: list[Kind], watched: Watched) -> None:
+        """Those that draws of ``kinds`` begin from."""
+        with Client(watched.target, timeout=30) as client:
+            for kind in kinds:
+                for number in range(BEGINNINGS):
+                    text = state_text(kind, number)
+                    given = {"source": text} if kind.is_source else {"prompt": text}
+                    client.create_state(state_name(kind, number), kind.name, **given)
+
     def run(self, mix: list[Draw], watched: Watched) -> None:
         expected = {draw.number: read_alone(self.alone, draw.request) for draw in mix}
         requests = {draw.number: self._request(draw, expected) for draw in mix}
@@ -133,7 +156,8 @@ class Comparison:
         """What the crowded service is sent: the request, or to go on from a point of it."""
         whole = expected[draw.number]
         if draw.fate not in (GO_ON, FORK) or not whole.points:
-            return draw.request
+            self.counts["states"] += bool(draw.state)
+            return draw.from_state if draw.state else draw.request
         point = whole.points[draw.after % len(whole.points)]
         further = resumed(draw.request, point, draw.number if draw.fate == FORK else None)
         if draw.fate == FORK:
@@ -269,6 +293,7 @@ def test_what_a_request_gets_depends_on_nothing_else(
         asyncio.Runner() as loop,
     ):
         comparison = Comparison(loop, alone)
+        comparison.keep_states(kinds, watched)
         for number in range(proof.mixes):
             mix = draw_mix(f"{precision} {number}", kinds, proof.requests)
             comparison.run(mix, watched)
@@ -282,5 +307,5 @@ def test_what_a_request_gets_depends_on_nothing_else(
         proof.report(f"  {model}, not batch invariant: log-probabilities moved by {largest:.1e}")
     assert not comparison.mismatches, "\n".join(comparison.mismatches[:5])
     assert sum(rows["canaries_read"] for rows in seen["models"].values()) == 0
-    assert min(counts[what] for what in ("pauses", "resumes", "cancels", "cached tokens")) > 0
+    assert min(counts[what] for what in (*COUNTED, "pauses")) > 0
     assert counts["refusals"] < counts["requests"] / 10

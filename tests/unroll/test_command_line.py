@@ -492,3 +492,36 @@ def test_the_asynchronous_client_answers_like_the_synchronous_one(service, clien
         client.score("foods", ["P"], vectors=[(1, 2, 3)]),
     )
     assert name == "mood"
+
+
+def test_states_are_created_listed_begun_from_and_deleted(run):
+    whole = run(*GENERATE)
+    code, printed = run("create-state", "start", "--model", "letters", "--prompt", "abc")
+    assert code == 0
+    assert printed.out.startswith("start  letters  Generate  3 tokens  ")
+    arguments = ("generate", "--model", "letters", "--max-tokens", 12, "--seed", 3)
+    assert run(*arguments, "--state", "start")[1].out == whole[1].out
+    further = ("--state", "start", "--prompt", "d", "--ttl", 60, "--json")
+    code, printed = run("create-state", "more", "--model", "letters", *further)
+    made = json.loads(printed.out)
+    assert (made["name"], made["input_tokens"]) == ("more", 4)
+    assert made["expires"] - made["created"] == pytest.approx(60)
+    assert [line.split()[0] for line in run("states")[1].out.splitlines()] == ["more", "start"]
+    assert run("states", "--model", "mood")[1].out == ""
+    assert run("delete-state", "start", "more")[0] == 0
+    assert run("states")[1].out == ""
+    code, printed = run("delete-state", "start")
+    assert (code, "no state 'start' of yours" in printed.err) == (1, True)
+
+
+def test_a_generation_begins_from_something(run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("generate", "--model", "letters")
+    assert ended.value.code == 2
+    assert "--lines or --state" in capsys.readouterr().err
+
+
+def test_a_cached_prompt_is_said_to_be_one(run):
+    arguments = ("generate", "--model", "letters", "--prompt", "abcdefgh" * 5, "--max-tokens", 2)
+    printed = [run(*arguments, *more)[1].err for more in ((), (), ("--no-cache",))]
+    assert ["40 tokens in (39 cached), 2 out" in text for text in printed] == [False, True, False]

@@ -83,6 +83,86 @@ BATCHING_EXACT: Batching
 BATCHING_INEXACT: Batching
 BATCHING_NONE: Batching
 
+class CreateStateRequest(_message.Message):
+    __slots__ = ("name", "model", "model_version", "prompt", "source", "resume_token", "state", "ttl_seconds", "replace", "allow_inexact")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model: str
+    model_version: str
+    prompt: str
+    source: str
+    resume_token: bytes
+    state: str
+    ttl_seconds: float
+    replace: bool
+    allow_inexact: bool
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., state: _Optional[str] = ..., ttl_seconds: _Optional[float] = ..., replace: bool = ..., allow_inexact: bool = ...) -> None: ...
+
+class CreateStateResponse(_message.Message):
+    __slots__ = ("state", "unknown_symbols")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_SYMBOLS_FIELD_NUMBER: _ClassVar[int]
+    state: NamedState
+    unknown_symbols: int
+    def __init__(self, state: _Optional[_Union[NamedState, _Mapping]] = ..., unknown_symbols: _Optional[int] = ...) -> None: ...
+
+class ListStatesRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListStatesResponse(_message.Message):
+    __slots__ = ("states",)
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    states: _containers.RepeatedCompositeFieldContainer[NamedState]
+    def __init__(self, states: _Optional[_Iterable[_Union[NamedState, _Mapping]]] = ...) -> None: ...
+
+class DeleteStateRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteStateResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NamedState(_message.Message):
+    __slots__ = ("name", "model", "digest", "precision", "fingerprint", "method", "input_tokens", "bytes", "created", "expires", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model: str
+    digest: str
+    precision: str
+    fingerprint: str
+    method: str
+    input_tokens: int
+    bytes: int
+    created: float
+    expires: float
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., digest: _Optional[str] = ..., precision: _Optional[str] = ..., fingerprint: _Optional[str] = ..., method: _Optional[str] = ..., input_tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., created: _Optional[float] = ..., expires: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "model_version", "texts")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -178,7 +258,7 @@ class StreamTagRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamTagStart, _Mapping]] = ..., text: _Optional[str] = ..., words: _Optional[_Union[Words, _Mapping]] = ...) -> None: ...
 
 class StreamTagStart(_message.Message):
-    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch", "set_state")
+    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch", "state", "set_state")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +268,7 @@ class StreamTagStart(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
@@ -198,8 +279,9 @@ class StreamTagStart(_message.Message):
     resume_token: bytes
     allow_inexact: bool
     watch: Watch
+    state: str
     set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., state: _Optional[str] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
 
 class Words(_message.Message):
     __slots__ = ("words",)
@@ -258,7 +340,7 @@ class WordProbability(_message.Message):
     def __init__(self, word: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state", "no_cache", "constraint")
+    __slots__ = ("model", "model_version", "prompt", "source", "vector", "resume_token", "max_tokens", "sampling", "stop", "log_probabilities", "top_log_probabilities", "min_tokens", "samples", "beam", "echo", "tokens_per_message", "resume_every", "resume_at_end", "allow_inexact", "watch", "set_state", "state", "preset", "no_cache", "constraint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -280,6 +362,8 @@ class GenerateRequest(_message.Message):
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
     SET_STATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PRESET_FIELD_NUMBER: _ClassVar[int]
     NO_CACHE_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -303,9 +387,11 @@ class GenerateRequest(_message.Message):
     allow_inexact: bool
     watch: Watch
     set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
+    state: str
+    preset: str
     no_cache: bool
     constraint: Constraint
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ..., no_cache: bool = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., prompt: _Optional[str] = ..., source: _Optional[str] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., max_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., log_probabilities: bool = ..., top_log_probabilities: _Optional[int] = ..., min_tokens: _Optional[int] = ..., samples: _Optional[int] = ..., beam: _Optional[_Union[Beam, _Mapping]] = ..., echo: bool = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ..., state: _Optional[str] = ..., preset: _Optional[str] = ..., no_cache: bool = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
 
 class Constraint(_message.Message):
     __slots__ = ("choices", "regex", "json_schema")
@@ -649,7 +735,7 @@ class StreamStepRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamStepStart, _Mapping]] = ..., frame: _Optional[_Union[StepFrame, _Mapping]] = ...) -> None: ...
 
 class StreamStepStart(_message.Message):
-    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch", "set_state")
+    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch", "state", "set_state")
     class SharedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -669,6 +755,7 @@ class StreamStepStart(_message.Message):
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     TYPED_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
@@ -682,8 +769,9 @@ class StreamStepStart(_message.Message):
     allow_inexact: bool
     typed: bool
     watch: Watch
+    state: str
     set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., state: _Optional[str] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
 
 class StepFrame(_message.Message):
     __slots__ = ("inputs", "reset", "deadline_seconds")
@@ -790,7 +878,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "embeds")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "presets", "embeds")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -798,6 +886,13 @@ class Model(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class PresetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Sampling
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -819,6 +914,7 @@ class Model(_message.Message):
     FORECASTER_FIELD_NUMBER: _ClassVar[int]
     STEPPER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    PRESETS_FIELD_NUMBER: _ClassVar[int]
     EMBEDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
@@ -841,8 +937,9 @@ class Model(_message.Message):
     forecaster: Forecaster
     stepper: Stepper
     state: _containers.RepeatedCompositeFieldContainer[StateTensor]
+    presets: _containers.MessageMap[str, Sampling]
     embeds: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., embeds: bool = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., presets: _Optional[_Mapping[str, Sampling]] = ..., embeds: bool = ...) -> None: ...
 
 class StateTensor(_message.Message):
     __slots__ = ("name", "units")

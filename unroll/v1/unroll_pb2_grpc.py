@@ -96,6 +96,21 @@ class UnrollServiceStub(object):
                 request_serializer=unroll_dot_v1_dot_unroll__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=unroll_dot_v1_dot_unroll__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.CreateState = channel.unary_unary(
+                '/unroll.v1.UnrollService/CreateState',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.CreateStateRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.CreateStateResponse.FromString,
+                _registered_method=True)
+        self.ListStates = channel.unary_unary(
+                '/unroll.v1.UnrollService/ListStates',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.ListStatesRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.ListStatesResponse.FromString,
+                _registered_method=True)
+        self.DeleteState = channel.unary_unary(
+                '/unroll.v1.UnrollService/DeleteState',
+                request_serializer=unroll_dot_v1_dot_unroll__pb2.DeleteStateRequest.SerializeToString,
+                response_deserializer=unroll_dot_v1_dot_unroll__pb2.DeleteStateResponse.FromString,
+                _registered_method=True)
 
 
 class UnrollServiceServicer(object):
@@ -189,6 +204,27 @@ class UnrollServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateState(self, request, context):
+        """Keeps a state by name, for the caller alone: what a model carries after reading something, from
+        which any number of streams may begin. ALREADY_EXISTS where there is one, unless it is replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStates(self, request, context):
+        """Those of the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteState(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UnrollServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -246,6 +282,21 @@ def add_UnrollServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=unroll_dot_v1_dot_unroll__pb2.GetModelRequest.FromString,
                     response_serializer=unroll_dot_v1_dot_unroll__pb2.GetModelResponse.SerializeToString,
+            ),
+            'CreateState': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateState,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.CreateStateRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.CreateStateResponse.SerializeToString,
+            ),
+            'ListStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStates,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.ListStatesRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.ListStatesResponse.SerializeToString,
+            ),
+            'DeleteState': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteState,
+                    request_deserializer=unroll_dot_v1_dot_unroll__pb2.DeleteStateRequest.FromString,
+                    response_serializer=unroll_dot_v1_dot_unroll__pb2.DeleteStateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -552,6 +603,87 @@ class UnrollService(object):
             '/unroll.v1.UnrollService/GetModel',
             unroll_dot_v1_dot_unroll__pb2.GetModelRequest.SerializeToString,
             unroll_dot_v1_dot_unroll__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unroll.v1.UnrollService/CreateState',
+            unroll_dot_v1_dot_unroll__pb2.CreateStateRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.CreateStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unroll.v1.UnrollService/ListStates',
+            unroll_dot_v1_dot_unroll__pb2.ListStatesRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.ListStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unroll.v1.UnrollService/DeleteState',
+            unroll_dot_v1_dot_unroll__pb2.DeleteStateRequest.SerializeToString,
+            unroll_dot_v1_dot_unroll__pb2.DeleteStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,8 @@ from service.front_end import FrontEndSettings
 from service.grpc import server as serving
 from service.grpc.server import GrpcServer
 from service.services import Services
+from service.serving.named_states import NamedStates
+from service.serving.presets import Presets
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
 from unroll.v1 import unroll_pb2 as pb
@@ -50,7 +52,15 @@ class Serving:
         budget = MemoryBudget(1 << 20)
         admission = AdmissionControl(InflightTracker(CALLS), lambda *_: None, str, budget)
         services = Services(
-            ModelRegistry(), None, admission, Sequences(8, 60.0, budget), None, lambda: True, 60.0
+            ModelRegistry(),
+            None,
+            admission,
+            Sequences(8, 60.0, budget),
+            None,
+            lambda: True,
+            60.0,
+            NamedStates(None, 1, 60.0),
+            Presets(),
         )
         server = GrpcServer(services, settings)
         await server.start()

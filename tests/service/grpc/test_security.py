@@ -31,7 +31,7 @@ OPEN = {"ServerLive", "ServerReady", "ModelReady"}
 INFER_ONLY = {
     "Classify", "Tag", "StreamTag", "Fill", "Generate", "Forecast", "StreamStep", "Score", "Embed",
 }  # fmt: skip
-INFER_ONLY |= {"ModelInfer", "ModelStreamInfer"}
+INFER_ONLY |= {"ModelInfer", "ModelStreamInfer", "CreateState", "ListStates", "DeleteState"}
 ADMIN_ONLY = {"RepositoryModelLoad", "RepositoryModelUnload", "LogSettings", "TraceSetting"}
 STATUS = grpc.StatusCode
 UNKNOWN_TOKEN = "nobody-has-this-one"
