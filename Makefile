@@ -167,7 +167,7 @@ model: $(VENV)/.dev ## train TASK=… on DATA=… as NAME=…, export, verify, l
 	$(PY) -m export $(NAME)
 	$(PY) -m service check
 	@$(PY) -m unroll load $(NAME) >/dev/null 2>&1 && echo "the running service serves $(NAME) now" || \
-		echo "no service runs at $${UNROLL_TARGET:-the usual address}: make serve"
+		echo "no service runs at $${UNROLL_CLIENT_TARGET:-$${UNROLL_ADDRESS:-127.0.0.1:50051}}: make serve"
 
 export: need-model $(VENV)/.dev ## export MODEL=… from runs/, or else anew from its own bundle; ARGS=--figures measures it again
 	$(PY) -m export $(MODEL) $(if $(wildcard runs/$(MODEL)/model.pt),$(call precision_of,$(MODEL)),--bundle models/$(MODEL)/1) $(ARGS)

@@ -73,19 +73,10 @@ def _idle_kib(findings: Findings) -> float | None:
     return (memory.resident_bytes_per_stream - memory.state_bytes) / 1024
 
 
-def _first_token_steps(findings: Findings) -> float | None:
-    joined = findings.joined("fp32")
-    return joined.first_token_steps if joined else None
-
-
-def _cached_first_token_steps(findings: Findings) -> float | None:
-    joined = findings.joined("fp32")
-    return joined.cached_first_token_steps if joined else None
-
-
-def _p99_ratio(findings: Findings) -> float | None:
-    joined = findings.joined("fp32")
-    return joined.p99_ratio if joined else None
+def _joined(findings: Findings, precision: str, ratio: str) -> float | None:
+    """ratio: a property of Joining."""
+    joined = findings.joined(precision)
+    return getattr(joined, ratio) if joined else None
 
 
 def _infer(findings: Findings) -> LoadRound | None:
@@ -170,14 +161,24 @@ BARS = (
     ),
     Bar("step of 4,801 foods / of prose, fp32, 64 rows", 1, 0.5,
         lambda f: f.words.food_share if f.words else None, at_most=True),
-    Bar("time to first token beside 63 streams, in decode steps", 4, 2,
-        _first_token_steps, at_most=True),
+    *(
+        Bar(f"time to first token beside 63 streams, in decode steps, {precision}", bound, 2,
+            partial(_joined, precision=precision, ratio="first_token_steps"),
+            at_most=True, is_int8=precision == "int8")
+        for precision, bound in {"fp32": 3, "int8": 4}.items()
+    ),
+    *(
+        Bar(f"first token of 8,000 characters beside 63 streams / alone, {precision}", 2, None,
+            partial(_joined, precision=precision, ratio="long_ratio"),
+            at_most=True, is_int8=precision == "int8")
+        for precision in ("fp32", "int8")
+    ),
     Bar("time to first token of a cached prompt beside 63 streams, in decode steps", 2, None,
-        _cached_first_token_steps, at_most=True),
+        partial(_joined, precision="fp32", ratio="cached_first_token_steps"), at_most=True),
     Bar("processor time of a prompt that the prefix cache does not know / without one", 2, None,
         Findings.miss_cost, at_most=True, unit=" % more"),
     Bar("p99 inter-token time while 8,000 characters join / without", 2, 1.3,
-        _p99_ratio, at_most=True),
+        partial(_joined, precision="fp32", ratio="p99_ratio"), at_most=True),
     Bar("tokens/s at 1,024 streams / at the best number, fp32", 0.9, 1,
         lambda f: f.many_share("fp32", 1024)),
     Bar("tokens/s at 1,024 streams / at the best number, int8", 0.9, 1,

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench.frame_model import NAME
+from bench.frame_model import FRAME, NAME
+from unroll.inference import grpc_service_pb2 as inference_pb
 from unroll.v1 import unroll_pb2 as pb
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -46,6 +47,63 @@ class Sent:
     server_cpu_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class FrameCall:
+    """How frames are sent and answered, by a method of gRPC that streams both ways.
+
+    start: messages of a stream before its frames. frame: the message of a frame's values in the
+    stream of that number. answers: how many frames a message answers.
+    """
+
+    path: str
+    start: tuple[bytes, ...]
+    frame: Callable[[int, bytes], bytes]
+    answers: Callable[[bytes], int]
+
+
+def _step_frame(stream: int, values: bytes) -> bytes:
+    frame = pb.StepFrame(inputs=[pb.Tensor(raw=values)])
+    data: bytes = pb.StreamStepRequest(frame=frame).SerializeToString()
+    return data
+
+
+def _step_answers(data: bytes) -> int:
+    return len(pb.StreamStepResponse.FromString(data).results)
+
+
+def _infer_frame(stream: int, values: bytes) -> bytes:
+    """As bench/peers/triton.py has it."""
+    tensor = inference_pb.ModelInferRequest.InferInputTensor
+    request = inference_pb.ModelInferRequest(
+        model_name=NAME,
+        inputs=[
+            tensor(name="stream", datatype="INT64", shape=[1, 1]),
+            tensor(name="frame", datatype="FP32", shape=[1, FRAME]),
+        ],
+        raw_input_contents=[stream.to_bytes(8, "little"), values],
+    )
+    data: bytes = request.SerializeToString()
+    return data
+
+
+def _infer_answers(data: bytes) -> int:
+    response = inference_pb.ModelStreamInferResponse.FromString(data)
+    if response.error_message:
+        raise RuntimeError(f"a frame was refused: {response.error_message}")
+    return 1
+
+
+STREAM_STEP = FrameCall(
+    f"/{pb.DESCRIPTOR.services_by_name['UnrollService'].full_name}/StreamStep",
+    (pb.StreamStepRequest(start=pb.StreamStepStart(model=NAME)).SerializeToString(),),
+    _step_frame,
+    _step_answers,
+)
+MODEL_STREAM_INFER = FrameCall(
+    "/inference.GRPCInferenceService/ModelStreamInfer", (), _infer_frame, _infer_answers
+)
+
+
 @dataclass
 class _Stream:
     due: list[float] = field(default_factory=list)  # of frames that have no answer yet
@@ -56,7 +114,7 @@ class _Stream:
 
 
 class _Connection:
-    def __init__(self, target: str, path: str) -> None:
+    def __init__(self, target: str, call: FrameCall) -> None:
         host, port = target.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -64,7 +122,8 @@ class _Connection:
         self.window, self.initial = 65_535, 65_535
         self._in = b""
         self._out = bytearray(_PREFACE)
-        self._headers = _headers(path, target)
+        self._call = call
+        self._headers = _headers(call.path, target)
         self._frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW, _WIDE))
         self._frame(_WINDOW, 0, 0, struct.pack(">I", _WIDE - 65_535))
 
@@ -72,11 +131,12 @@ class _Connection:
         size = len(payload)
         self._out += _HEAD.pack(size >> 8, size & 255, kind, flags, stream) + payload
 
-    def open(self, start: bytes) -> int:
+    def open(self) -> int:
         number = 2 * len(self.streams) + 1
         self.streams[number] = _Stream(window=self.initial)
         self._frame(_HEADERS, _END_HEADERS, number, self._headers)
-        self.send(number, start)
+        for message in self._call.start:
+            self.send(number, _message(message))
         return number
 
     def send(self, number: int, message: bytes) -> None:
@@ -150,9 +210,9 @@ class _Connection:
             size = int.from_bytes(data[place + 1 : place + 5])
             if len(data) - place < 5 + size:
                 break
-            response = pb.StreamStepResponse.FromString(data[place + 5 : place + 5 + size])
+            answers = self._call.answers(data[place + 5 : place + 5 + size])
             place += 5 + size
-            for _ in response.results:
+            for _ in range(answers):
                 sent.latencies.append(now - stream.due[stream.next])
                 stream.next += 1
                 sent.answered += 1
@@ -166,25 +226,23 @@ def send_frames(
     period: float,
     frames: Sequence[bytes],
     server_cpu_seconds: Callable[[], float] = lambda: 0.0,
+    call: FrameCall = STREAM_STEP,
 ) -> Sent:
     """``streams`` streams that send a frame each ``period``, out of step with one another.
 
     frames: the values, taken in turn. server_cpu_seconds: of the server so far.
     """
-    path = f"/{pb.DESCRIPTOR.services_by_name['UnrollService'].full_name}/StreamStep"
-    start = _message(pb.StreamStepRequest(start=pb.StreamStepStart(model=NAME)))
     messages = [
-        _message(pb.StreamStepRequest(frame=pb.StepFrame(inputs=[pb.Tensor(raw=frame)])))
-        for frame in frames
+        [_message(call.frame(number, frame)) for frame in frames] for number in range(streams)
     ]
-    connections = [_Connection(target, path) for _ in range(-(-streams // _STREAMS_OF_CONNECTION))]
+    connections = [_Connection(target, call) for _ in range(-(-streams // _STREAMS_OF_CONNECTION))]
     chosen = selectors.DefaultSelector()
     for connection in connections:
         chosen.register(connection.socket, selectors.EVENT_READ, connection)
     numbers: list[tuple[_Connection, int]] = []
     for number in range(streams):
         connection = connections[number // _STREAMS_OF_CONNECTION]
-        numbers.append((connection, connection.open(start)))
+        numbers.append((connection, connection.open()))
     sent = Sent()
     _wait(chosen, connections, sent, time.perf_counter() + 0.5 + streams / 500)
     server_cpu = server_cpu_seconds()
@@ -198,7 +256,7 @@ def send_frames(
             heapq.heapreplace(due, (at + period, number))
             connection, stream = numbers[number]
             connection.streams[stream].due.append(at)
-            connection.send(stream, messages[sent.sent % len(messages)])
+            connection.send(stream, messages[number][sent.sent % len(frames)])
             sent.sent += 1
             sent.late += now - at > 1e-3
         _wait(chosen, connections, sent, due[0][0], once=True)
@@ -232,8 +290,7 @@ def _wait(
             return
 
 
-def _message(message: pb.StreamStepRequest) -> bytes:
-    data: bytes = message.SerializeToString()
+def _message(data: bytes) -> bytes:
     return b"\0" + len(data).to_bytes(4) + data
 
 

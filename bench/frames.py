@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bench.frame_callers import send_frames
+from bench.frame_callers import MODEL_STREAM_INFER, STREAM_STEP, send_frames
 from bench.frame_model import FRAME, FRAME_SECONDS, write_frame_model
 from bench.medians import Spread, p50_p99, spread, take_turns
-from bench.servers import Server, start_service
+from bench.peers.triton import start_triton_stepper
+from bench.servers import Missing, Server, start_service
 from bench.settings import Settings
 from bundle.store import Bundle, read_bundle
 from service.runtime.sessions import SessionSettings, open_session
 
-OURS, PEER = "unroll", "one session a stream"
+OURS, PEER, TRITON = "unroll", "one session a stream", "Triton, Python backend"
 # Rows of the bare step that frames of the service are compared with.
 BARE_ROWS = 64
 # Of the time between two frames: later than this an answer is of no use to a caller in real time.
@@ -65,10 +67,12 @@ class FrameRow:
 
 @dataclass(frozen=True)
 class Frames:
-    """bare_us: processor time a row of the bare step, by the rows of a run."""
+    """bare_us: processor time a row of the bare step, by the rows of a run. skipped: why, by the
+    name of a server that cannot run here."""
 
     rows: tuple[FrameRow, ...]
     bare_us: Mapping[int, float]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def row(self, what: str, streams: int) -> FrameRound | None:
         found = (r.figures.median for r in self.rows if (r.what, r.streams) == (what, streams))
@@ -98,17 +102,22 @@ def measure_frames(settings: Settings, front_end: tuple[str, ...] = ()) -> Frame
         most = max(settings.frame_streams)
         arguments = ("--max-streams", str(most + 8), *front_end)
         workers = ("--workers", str(most + 8))
-        with (
-            start_service(Path(folder), arguments=arguments, what=OURS) as ours,
-            Server(
-                PEER, ["bench.peers.session_loop", "--bundle", str(bundle.folder), *workers]
-            ) as peer,
-        ):
-            rows = _compare((ours, peer), settings)
-        return Frames(tuple(rows), {n: _bare_us(bundle, n) for n in (1, BARE_ROWS)})
+        skipped = {}
+        with ExitStack() as children:
+            start = children.enter_context
+            servers = [start(start_service(Path(folder), arguments=arguments, what=OURS))]
+            loop = ["bench.peers.session_loop", "--bundle", str(bundle.folder), *workers]
+            servers.append(start(Server(PEER, loop)))
+            try:
+                servers.append(start(start_triton_stepper(bundle, what=TRITON)))
+            except Missing as missing:
+                skipped[TRITON] = str(missing)
+            rows = _compare(servers, settings)
+        bare = {number: _bare_us(bundle, number) for number in (1, BARE_ROWS)}
+        return Frames(tuple(rows), bare, skipped)
 
 
-def _compare(servers: tuple[Server, ...], settings: Settings) -> list[FrameRow]:
+def _compare(servers: Sequence[Server], settings: Settings) -> list[FrameRow]:
     rounds = min(settings.rounds, settings.frame_rounds)
     contestants: dict[tuple[str, int], Callable[[], FrameRound]] = {
         (server.what, streams): partial(_round, server, streams, settings.frame_seconds)
@@ -123,7 +132,10 @@ def _compare(servers: tuple[Server, ...], settings: Settings) -> list[FrameRow]:
 def _round(server: Server, streams: int, seconds: float) -> FrameRound:
     random = np.random.Generator(np.random.Philox(key=streams))
     frames = [random.uniform(-0.1, 0.1, FRAME).astype("<f4").tobytes() for _ in range(_SOME)]
-    sent = send_frames(server.target, streams, seconds, FRAME_SECONDS, frames, server.cpu_seconds)
+    call = MODEL_STREAM_INFER if server.what == TRITON else STREAM_STEP
+    sent = send_frames(
+        server.target, streams, seconds, FRAME_SECONDS, frames, server.cpu_seconds, call
+    )
     p50, p99 = p50_p99(np.array(sent.latencies))
     answered = max(1, sent.answered)
     return FrameRound(

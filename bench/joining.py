@@ -29,8 +29,9 @@ Window = tuple[float, float]  # from, until; seconds of time.perf_counter
 @dataclass(frozen=True)
 class Joining:
     """running: streams beside the newcomer. step_ms: the median inter-token time of the
-    running streams, which is a decode step. Times to first token are medians of the joins;
-    percentiles are of the running streams' tokens, with and without a long prompt joining.
+    running streams, which is a decode step. Times to first token are medians of the joins; that
+    of the long prompt alone is beside nobody. Percentiles are of the running streams' tokens, with
+    and without a long prompt joining.
     cached_first_token_ms: of a prompt whose state is in the prefix cache.
     """
 
@@ -40,6 +41,7 @@ class Joining:
     first_token_ms: float
     long_prompt_characters: int
     long_first_token_ms: float
+    long_alone_ms: float
     inter_token_ms_p99_without: float
     inter_token_ms_p99_with: float
     tokens_per_message: float
@@ -53,6 +55,11 @@ class Joining:
     @property
     def first_token_steps(self) -> float:
         return self.first_token_ms / self.step_ms
+
+    @property
+    def long_ratio(self) -> float:
+        """The long prompt's time to first token beside the running streams / alone."""
+        return self.long_first_token_ms / self.long_alone_ms
 
     @property
     def p99_ratio(self) -> float:
@@ -72,23 +79,25 @@ async def _measure(server: Server, manifest: Manifest, settings: Settings) -> Jo
         for characters in (_LONG_PROMPT_CHARACTERS, _CACHED_PROMPT_CHARACTERS)
     )
     joins = settings.joins
-    with tqdm(
-        total=2 * joins + settings.long_joins, desc=f"joining {server.what}", unit="join"
-    ) as bar:
+    total = 2 * joins + 2 * settings.long_joins
+    with tqdm(total=total, desc=f"joining {server.what}", unit="join") as bar:
         async with Caller(server.target) as caller:
             short = await _phase(caller, manifest, settings, False, [PROMPT] * joins, bar)
             await caller.read(make_request(manifest.name, 0, 1, cached_prompt, no_cache=False))
             cached = await _phase(
                 caller, manifest, settings, False, [cached_prompt] * joins, bar, no_cache=False
             )
-            long = await _phase(
-                caller, manifest, settings, True, [long_prompt] * settings.long_joins, bar
+            long_prompts = [long_prompt] * settings.long_joins
+            lone = make_request(
+                manifest.name, 0, _JOINER_TOKENS, long_prompt, one_a_message=True, no_cache=True
             )
-    found = _summary(server.what, settings, len(long_prompt), short, long)
+            alone = [await _join(caller, lone, _BETWEEN_JOINS_SECONDS, bar) for _ in long_prompts]
+            long = await _phase(caller, manifest, settings, True, long_prompts, bar)
+    found = _summary(server.what, settings, len(long_prompt), short, long, alone)
     return replace(
         found,
         cached_prompt_characters=len(cached_prompt),
-        cached_first_token_ms=_first_token_ms(cached),
+        cached_first_token_ms=_first_token_ms(cached.joined),
     )
 
 
@@ -167,7 +176,12 @@ async def _join(
 
 
 def _summary(
-    what: str, settings: Settings, characters: int, short: _Phase, long: _Phase
+    what: str,
+    settings: Settings,
+    characters: int,
+    short: _Phase,
+    long: _Phase,
+    alone: Sequence[_Joined],
 ) -> Joining:
     beside_short, beside_long = (
         [reading.token_arrivals() for reading in phase.readings] for phase in (short, long)
@@ -180,17 +194,18 @@ def _summary(
         what,
         settings.running,
         step,
-        _first_token_ms(short),
+        _first_token_ms(short.joined),
         characters,
-        _first_token_ms(long),
+        _first_token_ms(long.joined),
+        _first_token_ms(alone),
         without,
         during,
         statistics.mean(count for stream in beside_short for _, count in stream),
     )
 
 
-def _first_token_ms(phase: _Phase) -> float:
-    return 1e3 * statistics.median(joined.first_token_seconds for joined in phase.joined)
+def _first_token_ms(joined: Sequence[_Joined]) -> float:
+    return 1e3 * statistics.median(one.first_token_seconds for one in joined)
 
 
 def _waits(arrivals: Sequence[Sequence[tuple[float, int]]], windows: Sequence[Window]) -> Seconds:

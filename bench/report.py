@@ -170,7 +170,7 @@ def _words(words: Words) -> str:
 def _joining(found: Sequence[Joining]) -> str:
     header = (
         "server", "streams running", "decode step, ms", "first token of a newcomer, ms",
-        "in steps", "of a cached prompt, ms", "in steps", "of the long prompt, ms",
+        "in steps", "of a cached prompt, ms", "in steps", "of the long prompt, ms", "alone, ms",
         "p99 inter-token without, ms", "with, ms", "tokens a message",
     )  # fmt: skip
     rows = (
@@ -178,6 +178,7 @@ def _joining(found: Sequence[Joining]) -> str:
             j.what, str(j.running), f"{j.step_ms:.2f}", f"{j.first_token_ms:.1f}",
             f"{j.first_token_steps:.2f}", f"{j.cached_first_token_ms:.1f}",
             f"{j.cached_first_token_steps:.2f}", f"{j.long_first_token_ms:.0f}",
+            f"{j.long_alone_ms:.0f}",
             f"{j.inter_token_ms_p99_without:.2f}", f"{j.inter_token_ms_p99_with:.2f}",
             f"{j.tokens_per_message:.2f}",
         )
@@ -362,7 +363,7 @@ def _frames(frames: Frames, settings: Settings) -> str:
         "streams a core are those whose frames take one core's time. The bare step takes "
         f"{bare} of processor time."
     )
-    return f"## Frames\n\n{_table(header, rows)}\n\n{note}"
+    return f"## Frames\n\n{_table(header, rows)}\n\n{note}{_skipped(frames.skipped)}"
 
 
 def _skipped(reasons: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The transforms around DTLN's two networks, as graphs for a pipeline.
+"""The transforms around DTLN's two networks, as graphs for a pipeline; and as its callers do them.
 
 Westhausen and Meyer 2020, arXiv:2005.07551: blocks of 512 samples that move on by 128. The first
 network masks the magnitudes of a block's spectrum, the second one filters the block that comes of
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 BLOCK = 512
@@ -75,6 +76,28 @@ def write_transforms(folder: Path) -> None:
             "zero": np.array([0]), "padding": np.array([0, 0, 0, SHIFT]),
         },
     )  # fmt: skip
+
+
+def own_loop(first: Any, second: Any, samples: NDArray[Any]) -> NDArray[Any]:
+    """As the authors run it: transforms in NumPy, a session each for the networks, two buffers.
+
+    first, second: onnxruntime's sessions of model_1.onnx and model_2.onnx. samples: float32, a
+    multiple of SHIFT; as many come back.
+    """
+    states = [np.zeros((1, 2, 128, 2), np.float32) for _ in range(2)]
+    heard, spoken = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
+    found = []
+    for part in samples.reshape(-1, SHIFT):
+        heard = np.concatenate((heard[SHIFT:], part))
+        spectrum = np.fft.rfft(heard)
+        magnitude = np.abs(spectrum).astype(np.float32).reshape(1, 1, BINS)
+        mask, states[0] = first.run(None, {"input_2": magnitude, "input_3": states[0]})
+        block = np.fft.irfft(spectrum * mask.reshape(-1)).astype(np.float32).reshape(1, 1, BLOCK)
+        filtered, states[1] = second.run(None, {"input_4": block, "input_5": states[1]})
+        spoken = np.concatenate((spoken[SHIFT:], np.zeros(SHIFT, np.float32)))
+        spoken = spoken + filtered.reshape(-1)
+        found.append(spoken[:SHIFT])
+    return np.concatenate(found)
 
 
 def _write(

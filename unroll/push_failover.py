@@ -104,6 +104,7 @@ class ResumablePushes:
     def _from(self, point: ResumePoint, before: int) -> None:
         """before: where the stream would have resumed."""
         self._options["resume_token"] = point.token
+        self._options.pop("set_state", None)  # the point is one after it
 
     # -- what is next --------------------------------------------------------------------------
 

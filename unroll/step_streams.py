@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from unroll.types import ResumePoint, Watch, to_resume_point, to_watch
+from unroll.types import (
+    ResumePoint,
+    StateChange,
+    Watch,
+    to_changes,
+    to_resume_point,
+    to_watch,
+)
 from unroll.v1 import unroll_pb2 as pb
 
 # A NumPy array, or whatever else has its dtype, shape and tobytes(); bytes, little-endian; numbers.
@@ -52,6 +59,7 @@ class StepOptions(TypedDict, total=False):
     allow_inexact: bool
     version: str
     watch: Watch | None
+    set_state: Sequence[StateChange]
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,7 @@ def to_step_start(model: str, options: StepOptions) -> pb.StreamStepStart:
         model=model,
         model_version=rest.pop("version", ""),
         watch=None if watch is None else to_watch(watch),
+        set_state=to_changes(rest.pop("set_state", ())),
         **rest,
     )
 

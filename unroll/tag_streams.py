@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from unroll.types import ResumePoint, TaggedToken, Watch, to_resume_point, to_tagged_token, to_watch
+from unroll.types import (
+    ResumePoint,
+    StateChange,
+    TaggedToken,
+    Watch,
+    to_changes,
+    to_resume_point,
+    to_tagged_token,
+    to_watch,
+)
 from unroll.v1 import unroll_pb2 as pb
 
 # A text, which the server splits into tokens, or tokens already.
@@ -16,9 +25,9 @@ Part = str | Sequence[str]
 class TagStreamOptions(TypedDict, total=False):
     """Options of stream_tag.
 
-    top: number of the most probable labels beside each token, 0 to 20. All others, watch too, are
-    as those of generate; resume_at_end: once the caller has sent its last token and has got every
-    answer.
+    top: number of the most probable labels beside each token, 0 to 20. All others, watch and
+    set_state too, are as those of generate; resume_at_end: once the caller has sent its last token
+    and has got every answer.
     """
 
     top: int
@@ -29,6 +38,7 @@ class TagStreamOptions(TypedDict, total=False):
     allow_inexact: bool
     version: str
     watch: Watch | None
+    set_state: Sequence[StateChange]
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ def to_start(model: str, options: TagStreamOptions) -> pb.StreamTagStart:
         model_version=rest.pop("version", ""),
         top_labels=rest.pop("top", 0),
         watch=None if watch is None else to_watch(watch),
+        set_state=to_changes(rest.pop("set_state", ())),
         **rest,
     )
 

@@ -342,6 +342,11 @@ def to_watch(watch: Watch) -> pb.Watch:
     return pb.Watch(**vars(watch))
 
 
+def to_changes(changes: Sequence[StateChange]) -> list[pb.StateChange]:
+    """Raises ValueError for a number its field cannot hold."""
+    return [pb.StateChange(**vars(change)) for change in changes]
+
+
 def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest:
     """options: normalised. Raises ValueError for a number its field cannot hold."""
     rest: dict[str, Any] = dict(options)
@@ -356,7 +361,7 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
         request.vector.CopyFrom(pb.Vector(values=vector))
     if watch is not None:
         request.watch.CopyFrom(to_watch(watch))
-    request.set_state.extend(pb.StateChange(**vars(change)) for change in changes)
+    request.set_state.extend(to_changes(changes))
     return request
 
 

@@ -17,7 +17,7 @@ from service.config import Config
 ENVIRONMENT = Path(".venv-bench-triton")
 _ROOT = Path(__file__).parents[2]
 _CANNOT_LOAD = 127  # what a program exits with that lacks a shared library
-_CONFIG = """\
+_CLASSIFIER = """\
 name: "{name}"
 backend: "python"
 max_batch_size: {rows}
@@ -30,14 +30,27 @@ output [
 instance_group [ {{ count: 1 kind: KIND_CPU }} ]
 dynamic_batching {{ }}
 """
+# A request waits for others as long as a frame waits here (service/serving/frame_gatherer.py).
+_STEPPER = """\
+name: "{name}"
+backend: "python"
+max_batch_size: {rows}
+input [
+  {{ name: "stream" data_type: TYPE_INT64 dims: [ 1 ] }},
+  {{ name: "{frame}" data_type: TYPE_FP32 dims: [ {size} ] }}
+]
+output [ {{ name: "{answer}" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+instance_group [ {{ count: 1 kind: KIND_CPU }} ]
+dynamic_batching {{ max_queue_delay_microseconds: 8000 }}
+"""
 # The backend replaces PYTHONPATH, so the model says itself what it is made of.
 _MODEL = """\
 import sys
 
 sys.path[:0] = {paths!r}
-from bench.peers.triton_model import model_of
+from bench.peers.triton_model import {function}
 
-TritonPythonModel = model_of({folder!r})
+TritonPythonModel = {function}({folder!r})
 """
 
 
@@ -47,6 +60,39 @@ def start_triton(classifier: Bundle, environment: Path = ENVIRONMENT) -> Iterato
 
     Raises Missing.
     """
+    manifest = classifier.manifest
+    config = _CLASSIFIER.format(
+        name=manifest.name, rows=Config.max_batch, labels=len(manifest.labels)
+    )
+    with _started(classifier, config, "model_of", environment) as running:
+        yield running
+
+
+@contextmanager
+def start_triton_stepper(
+    stepper: Bundle, environment: Path = ENVIRONMENT, what: str = "Triton"
+) -> Iterator[Server]:
+    """Its server with a model of one frame and one answer as its one model; requests name their
+    stream. what: its name in the tables.
+
+    Raises Missing.
+    """
+    manifest = stepper.manifest
+    assert manifest.stepping is not None, "it is a stepper's"
+    (frame,), (answer,) = manifest.stepping.frames, manifest.stepping.answers
+    size = next(p.shape[1] for p in manifest.graphs["step"].inputs if p.name == frame)
+    config = _STEPPER.format(
+        name=manifest.name, rows=Config.max_batch, frame=frame, size=size, answer=answer
+    )
+    with _started(stepper, config, "stepper_of", environment, what) as running:
+        yield running
+
+
+@contextmanager
+def _started(
+    bundle: Bundle, config: str, function: str, environment: Path, what: str = "Triton"
+) -> Iterator[Server]:
+    """function: of triton_model.py, which makes the bundle a model. Raises Missing."""
     packages, python_home = _installed(environment)
     triton = packages / "pytriton" / "tritonserver"
     backend = triton / "backends" / "python"
@@ -67,7 +113,13 @@ def start_triton(classifier: Bundle, environment: Path = ENVIRONMENT) -> Iterato
         for file in (*backend.glob("*.*"), stub):
             (beside / file.name).symlink_to(file)
         repository = Path(temporary, "models")
-        _write_model(repository, classifier, [str(_ROOT), str(packages)])
+        model = repository / bundle.manifest.name / "1"
+        model.mkdir(parents=True)
+        (model.parent / "config.pbtxt").write_text(config)
+        folder, paths = str(bundle.folder.absolute()), [str(_ROOT), str(packages)]
+        (model / "model.py").write_text(
+            _MODEL.format(paths=paths, folder=folder, function=function)
+        )
         port = free_port()
         options = [
             f"--model-repository={repository}", f"--backend-directory={beside.parent}",
@@ -75,7 +127,7 @@ def start_triton(classifier: Bundle, environment: Path = ENVIRONMENT) -> Iterato
             "--allow-http=false", "--allow-metrics=false",
         ]  # fmt: skip
         with Server(
-            "Triton", options, program=[str(server)], environment=variables, port=port
+            what, options, program=[str(server)], environment=variables, port=port
         ) as running:
             yield running
 
@@ -99,13 +151,3 @@ def _check(program: Path, variables: dict[str, str]) -> None:
     )
     if ended.returncode == _CANNOT_LOAD:
         raise Missing(ended.stderr.strip().splitlines()[-1])
-
-
-def _write_model(repository: Path, classifier: Bundle, paths: list[str]) -> None:
-    manifest = classifier.manifest
-    version = repository / manifest.name / "1"
-    version.mkdir(parents=True)
-    config = _CONFIG.format(name=manifest.name, rows=Config.max_batch, labels=len(manifest.labels))
-    (version.parent / "config.pbtxt").write_text(config)
-    folder = str(classifier.folder.absolute())
-    (version / "model.py").write_text(_MODEL.format(paths=paths, folder=folder))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.engine.beam_search import BeamSearch
 from service.engine.errors import RequestError
 from service.engine.finiteness import broken_rows
+from service.engine.first_tokens import FirstTokens
 from service.engine.logits_processor import LogitsProcessor
 from service.engine.open_work import Ahead
 from service.engine.prefill import PrefillBudget
@@ -90,6 +91,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         prefill_budget: PrefillBudget | None = None,
         rows: StateStore | None = None,
         prefixes: Prefixes | None = None,
+        first_tokens: FirstTokens | None = None,
     ) -> None:
         """prefixes: of prompts and sources; None to read each as a whole."""
         super().__init__(model, runner, capacity, clock, observer, prefill_budget, rows)
@@ -98,6 +100,8 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         self.prefixes = prefixes
         if prefixes is not None:
             self.scheduler.on_begin = self._look_up
+        self._first_tokens = first_tokens
+        self._has_drawn_first = False  # in the step before
 
     def warm_prefill(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Prefill batches of these (prompts, tokens) once; the cost of each is learned too."""
@@ -330,6 +334,46 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
     def _reports(self, stream: DecodeSequence) -> bool:
         request = stream.progress.request
         return isinstance(request, NextTokenRequest) or bool(request.top or request.beam)
+
+    def _draw_first(self, streams: Sequence[DecodeSequence]) -> int:
+        if self._has_drawn_first or not self._may_draw_first(streams):
+            self._has_drawn_first = False
+            return 0
+        first = self._first_tokens
+        assert first is not None, "who may draw first has a batch for it"
+        self._has_drawn_first = True
+        for stream in streams:
+            self._start_computing(stream.progress)
+            stream.saved = self._first_state(stream)
+        began = self.clock()
+        drawn = first.draw(streams, self.clock)
+        now = self.clock()
+        self.prefill_budget.spend(now - began)
+        log_probabilities = [known for _, known in drawn]
+        broken = {streams[row].progress for row in broken_rows(log_probabilities)}
+        for stream, (token, log_probability) in zip(streams, drawn, strict=True):
+            if stream.progress in broken:
+                continue
+            self._sinks.append(stream.sink)
+            reason = self._hand_out(stream, token, log_probability, now)
+            if reason:
+                self._finish(stream, reason)
+                continue
+            self._admit(stream)
+            if stream.sink.mark_if_full():
+                self._pause(stream)
+        self._fail_alone(broken)
+        return len(streams)
+
+    def _may_draw_first(self, streams: Sequence[DecodeSequence]) -> bool:
+        """Whether a step for them alone is worth its time, and what they want is no more than a
+        token: others wait for that step too."""
+        first, scheduler = self._first_tokens, self.scheduler
+        if first is None or not (streams and scheduler.rows) or scheduler.queue_length:
+            return False
+        return first.is_worth(len(streams), self.prefill_budget.step_seconds) and all(
+            stream.is_plain and not stream.search and stream.saved is None for stream in streams
+        )
 
     def _commit(self, rows: int, joined: int) -> None:
         """Hand out what is due after this step; then streams that are done or held up leave."""

@@ -465,7 +465,9 @@ class FrameEngine:
         """After the last frame that was answered."""
         state = self.rows.save(stream.row)
         state[_SHARED] = np.array(stream.request.shared, np.int64)
-        return Checkpoint(0, StepSnapshot(stream.position, state))
+        resumed = stream.request.resumed
+        changed = resumed.changed if resumed else ""
+        return Checkpoint(0, StepSnapshot(stream.position, state, changed))
 
     def _finish(self, stream: FrameStream) -> None:
         wants_one = stream.request.checkpoints.at_end or (

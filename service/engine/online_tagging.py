@@ -258,7 +258,9 @@ class OnlineTagEngine(TokenEngine[PushedSequence, TagRequest]):
     def _checkpoint(self, stream: PushedSequence) -> Checkpoint:
         """Where a running or paused stream is, after the last token that was answered."""
         state = self.slots.save_carried(stream.row) if stream.saved is None else stream.saved
-        return Checkpoint(stream.sample, TagSnapshot(stream.made, state))
+        resumed = stream.progress.request.resumed
+        changed = resumed.changed if resumed else ""
+        return Checkpoint(stream.sample, TagSnapshot(stream.made, state, changed))
 
     def _input_tokens(self, progress: Tagging) -> int:
         return progress.streams[0].delivered_here

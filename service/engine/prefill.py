@@ -12,7 +12,7 @@ LEAST_PAUSE_SECONDS = 0.004
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.
-LONG_PAUSE_SECONDS, LONG_PAUSE_EVERY_STEPS = 0.15, 128
+LONG_PAUSE_SECONDS, LONG_PAUSE_EVERY_STEPS = 0.15, 256
 # So many newcomers have it. It waits until nobody has come for two steps, so that it serves all
 # who come together, but no longer than for so many steps.
 _TOGETHER, _GATHER_STEPS, _MOST_GATHER_STEPS = 8, 2, 6
@@ -78,7 +78,7 @@ class PrefillBudget:
     short prompt is then read as a whole and joins the very next step.
     """
 
-    share: float = 0.5
+    share: float = 1.0
     burst_steps: float = 3.0
     seconds: float = 0.0
     _step_seconds: float = 0.0
@@ -92,6 +92,19 @@ class PrefillBudget:
     def usual_pause(self) -> float:
         """Seconds that prefill may take between two steps, however many wait."""
         return max(LEAST_PAUSE_SECONDS, self.burst_steps * self._step_seconds)
+
+    @property
+    def step_seconds(self) -> float:
+        """Of a decode step, lately; 0 before the first one."""
+        return self._step_seconds
+
+    @property
+    def loan(self) -> float:
+        """Seconds that prefill may take before the next step where that is all that newcomers need.
+
+        What was not earned yet, the next steps pay off, and until then nothing more is lent.
+        """
+        return self.usual_pause if self.seconds > 0 else 0.0
 
     def allowance(self, queue_pressure: float, newcomers: int) -> float:
         """Seconds that prefill may take before the next step.
@@ -115,6 +128,10 @@ class PrefillBudget:
     def newcomer(self) -> None:
         """A stream has come."""
         self._since_newcomer = 0
+
+    def rest(self) -> None:
+        """Nobody runs any more: whoever comes next has met no longer pause."""
+        self._since_burst = LONG_PAUSE_EVERY_STEPS
 
     def earn(self, step_seconds: float) -> None:
         """A decode step took this long."""

@@ -366,11 +366,12 @@ class Snapshot:
 class TagSnapshot:
     """Where a stream of labels is between two tokens: all it takes to go on, bit for bit.
 
-    made: labels so far. state: what the next step reads.
+    made: labels so far. state: what the next step reads. changed: as Snapshot has it.
     """
 
     made: int
     state: State
+    changed: str = ""
 
     @property
     def next_position(self) -> int:

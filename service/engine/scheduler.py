@@ -274,15 +274,16 @@ class Scheduler(Generic[Stream]):
         self._wait(stream, Phase.RETURNING)
         return moved
 
-    def schedule(self, seconds: float) -> Plan[Stream]:
+    def schedule(self, seconds: float, loan: float = 0.0) -> Plan[Stream]:
         """Begin what there are rows for, and choose what to prefill.
 
         seconds: what prefill may take, by this scheduler's own estimate, while streams run.
+        loan: what it may take where all that is to be read is read by that.
         """
         if not self.begun and not self.queue_length:
             return self._nothing
         begins = self._begin() if self._is_time_to_begin() else []
-        prefill = self._choose_chunks(seconds)
+        prefill = self._choose_chunks(seconds, loan)
         read = {chunk.prompt: chunk.count for chunk in prefill}
         done = [s for s in self.begun if s.prompt.left == read.get(s.prompt, 0)]
         return Plan(begins, prefill, done)
@@ -338,13 +339,15 @@ class Scheduler(Generic[Stream]):
 
     # -- prefill ------------------------------------------------------------------------------
 
-    def _choose_chunks(self, seconds: float) -> list[PrefillChunk]:
+    def _choose_chunks(self, seconds: float, loan: float) -> list[PrefillChunk]:
         """Prompts of all callers in turn, cut so that together they take ``seconds`` at most."""
         callers = {s.prompt: s.queue for s in self._by_priority() if s.prompt.left}
         if not callers:
             return []
         if not self.rows:
             seconds = self.policy.idle_seconds
+        elif self._is_read_by(loan, list(callers)):
+            seconds = max(seconds, loan)
         elif seconds <= 0:
             return []
         prompts = self._in_turn(callers, seconds)[: self.policy.rows]
@@ -354,6 +357,10 @@ class Scheduler(Generic[Stream]):
             caller = callers[chunk.prompt]
             caller.prefill_seconds += each / caller.weight
         return chunks
+
+    def _is_read_by(self, seconds: float, prompts: Sequence[Prompt]) -> bool:
+        """Whether all of them can be read as a whole in so many seconds."""
+        return len(prompts) <= self.policy.rows and self._whole_seconds(prompts) <= seconds
 
     def _by_priority(self) -> Sequence[Stream]:
         return sorted(self.begun, key=_priority)

@@ -254,6 +254,13 @@ class StepEngine(Generic[Stream, Request]):
     def _take(self, stream: Stream) -> None:
         """Hand out what a running stream has made, before anything becomes of it."""
 
+    def _draw_first(self, streams: Sequence[Stream]) -> int:
+        """Give those that are about to get rows their first tokens before everybody's next step.
+
+        Returns for how many it did; 0 where they join that step instead.
+        """
+        return 0
+
     def _commit(self, rows: int, joined: int) -> None:
         """After a step of ``rows`` rows, of which ``joined`` are new: hand out what it made, and
         have those streams leave or pause that are done or held up."""
@@ -323,21 +330,26 @@ class StepEngine(Generic[Stream, Request]):
         plan, prefilled, prefill_seconds = self._read_prompts(allowed, started)
         if prefill_seconds and self.scheduler.rows:
             self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
-        for stream in plan.admits:
-            self._admit(stream)
-        rows = len(self.scheduler.rows)
-        if rows:
-            self._run(rows)
-            self._commit(rows, len(plan.admits))
+        rows = self._draw_first(plan.admits)
+        is_whole = not rows
+        if is_whole:
+            for stream in plan.admits:
+                self._admit(stream)
+            rows = len(self.scheduler.rows)
+            if rows:
+                self._run(rows)
+                self._commit(rows, len(plan.admits))
         queue = self.scheduler.queue_length
         seconds = self.clock() - started
         self._step_seconds += seconds
         self._step_began = None
-        if rows:
+        if rows and is_whole:
             self._measured(seconds)
+            self.prefill_budget.earn(seconds - prefill_seconds)
         self._report_answered()
         self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds)
         if self.is_idle:
+            self.prefill_budget.rest()
             self.observer.idle()
         sinks, self._sinks = self._sinks, []
         return sinks
@@ -363,9 +375,10 @@ class StepEngine(Generic[Stream, Request]):
 
         Returns who has a row now, tokens read of prompts, and the seconds that took.
         """
-        prefilled, prefill_seconds = 0, 0.0
+        prefilled, prefill_seconds, loan = 0, 0.0, self.prefill_budget.loan
         while True:
-            plan = self.scheduler.schedule(allowed)
+            plan = self.scheduler.schedule(allowed, loan)
+            loan = 0.0
             if plan.begins:
                 self._begin(plan, now)
             if plan.prefill:
@@ -397,11 +410,8 @@ class StepEngine(Generic[Stream, Request]):
 
     def _admit(self, stream: Stream) -> None:
         """Into the next row: from where it paused, was resumed, or was prefilled to."""
-        progress = stream.progress
         row = self.scheduler.admit(stream)
-        if progress.prefilled is None:
-            progress.prefilled = self.clock()
-        progress.computing.start(self._step_seconds)
+        self._start_computing(stream.progress)
         state, stream.saved = stream.saved, None
         if state is None:
             state = self._first_state(stream)
@@ -409,12 +419,15 @@ class StepEngine(Generic[Stream, Request]):
         self._load(stream)
         self.slots.seed(row, stream.key, stream.sample, stream.made)
 
+    def _start_computing(self, progress: RequestState[Stream, Request]) -> None:
+        if progress.prefilled is None:
+            progress.prefilled = self.clock()
+        progress.computing.start(self._step_seconds)
+
     def _run(self, rows: int) -> None:
         used_up = self.slots.draw_uniforms(rows)
-        started = self.clock()
         failpoint("engine.decode")
         self.runner.step(self.slots.side, rows)
-        self.prefill_budget.earn(self.clock() - started)
         self.slots.swap()
         for row in used_up:
             stream = self.scheduler.rows[row]

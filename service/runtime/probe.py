@@ -78,6 +78,25 @@ def probe(
     return ProbeResult(invariant, hashed.hexdigest())
 
 
+def computes_alike(
+    part: onnxruntime.InferenceSession, whole: onnxruntime.InferenceSession, vocabulary: int
+) -> bool:
+    """Whether ``part`` of a graph gives the bits that ``whole`` gives for the same outputs.
+
+    vocabulary: as probe() has it.
+    """
+    feed = _feed(whole, max(_BATCHES), vocabulary)
+    read = {port.name for port in part.get_inputs()}
+    names = [port.name for port in part.get_outputs()]
+    for size in (1, *_BATCHES):
+        rows = _rows(feed, 0, size)
+        theirs = whole.run(names, rows)
+        ours = part.run(names, {name: rows[name] for name in read})
+        if any(a.tobytes() != b.tobytes() for a, b in zip(ours, theirs, strict=True)):
+            return False
+    return True
+
+
 def _alone(
     graph: str, session: onnxruntime.InferenceSession, feed: Feed
 ) -> list[Sequence[NDArray[Any]]]:

@@ -16,7 +16,7 @@ from bundle.tasks import spec_of
 from service.failpoints import failpoint
 from service.refused_model import RefusedModel
 from service.runtime.devices import CPU_PROVIDER, DEVICES
-from service.runtime.sessions import SessionSettings, open_session
+from service.runtime.sessions import SessionSettings, open_session, open_state_path
 
 # What large batches run on several threads; scores and predictions share their cores with it.
 _WIDE = ("prime", "step")
@@ -61,6 +61,7 @@ class LoadedModel:
     do without ``prime``, such a model has none.
     wide: the sessions of steps and prefills once more, on several threads; none where one is all.
     rows: of the graph that moves state between rows, which only a device needs.
+    state_path: of the step what makes its next state, where the step reads prompts.
     seconds: that reading, verifying and opening took.
     """
 
@@ -69,6 +70,7 @@ class LoadedModel:
     sessions: Mapping[str, onnxruntime.InferenceSession]
     wide: Mapping[str, onnxruntime.InferenceSession] = field(default_factory=dict)
     rows: onnxruntime.InferenceSession | None = None
+    state_path: onnxruntime.InferenceSession | None = None
     seconds: float = 0.0
 
     @property
@@ -216,6 +218,8 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
         if role in _WIDE and settings.threads > 1 and settings.provider == CPU_PROVIDER
     }
     loaded = _with_rows(LoadedModel(bundle, precision, sessions, wide), settings)
+    if precision != FP32 and "step" in instead and "prime" not in graphs and manifest.state:
+        loaded = replace(loaded, state_path=open_state_path(bundle, instead["step"], narrow))
     return replace(loaded, bundle=bundle.without_contents())
 
 

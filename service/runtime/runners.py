@@ -231,7 +231,7 @@ def bound_step(sessions: SessionPair, buffers: StepBuffers, rows: int) -> Callab
     written = {**buffers.outputs, **buffers.reports} if use.reports else buffers.outputs
     for arrays, count, bind in (
         (inputs_read(session, buffers.inputs), rows, binding.bind_input),
-        (buffers.adjusted, use.adjusted, binding.bind_input),
+        (inputs_read(session, buffers.adjusted), use.adjusted, binding.bind_input),
         (written, rows, binding.bind_output),
     ):
         for name, array in arrays.items():
@@ -243,7 +243,8 @@ def bound_step(sessions: SessionPair, buffers: StepBuffers, rows: int) -> Callab
 def inputs_read(
     session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Those that the graph has: one of an older export lacks newer sampling parameters."""
+    """Those that the graph has: one of an older export lacks newer sampling parameters, and a part
+    of a step all of them."""
     read = {port.name for port in session.get_inputs()}
     return {name: array for name, array in inputs.items() if name in read}
 
@@ -254,7 +255,8 @@ class SteppedPrefiller:
     For a step graph in int8: there is no sequence operator in int8, and its steps are faster
     than the fp32 one. Whatever it draws on the way is left.
 
-    rows: prompts that are read together.
+    rows: prompts that are read together. state_path: of the step what makes its next state, with
+    the same bits; a few prompts are read by that.
     """
 
     def __init__(
@@ -262,6 +264,7 @@ class SteppedPrefiller:
         step: SessionPair | onnxruntime.InferenceSession,
         state: Sequence[StateTensor],
         rows: int = 64,
+        state_path: onnxruntime.InferenceSession | None = None,
     ) -> None:
         self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.rows = rows
@@ -286,6 +289,8 @@ class SteppedPrefiller:
             for _ in range(2)
         )
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        if state_path is not None:
+            self.sessions = SessionPair(state_path, self.sessions.wide)
 
     def prefill(
         self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
@@ -331,32 +336,46 @@ def generate_runner(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     state: Sequence[StateTensor],
     wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
+    state_path: onnxruntime.InferenceSession | None = None,
 ) -> GenerateRunner:
     """From the sessions of one model by role; without ``prime``, prompts go through ``step``,
     or nowhere where there is no state.
 
-    wide: sessions of the same graphs on more threads, for large batches.
+    wide: sessions of the same graphs on more threads, for large batches. state_path: as
+    SteppedPrefiller has it.
     """
     by_rows = {
         role: SessionPair(session, (wide or {}).get(role)) for role, session in sessions.items()
     }
     step = by_rows["step"]
-    return GenerateRunner(_prefiller(by_rows, state), step)
+    return GenerateRunner(_prefiller(by_rows, state, state_path), step)
 
 
-def _prefiller(sessions: Mapping[str, SessionPair], state: Sequence[StateTensor]) -> PromptReader:
+def _prefiller(
+    sessions: Mapping[str, SessionPair],
+    state: Sequence[StateTensor],
+    state_path: onnxruntime.InferenceSession | None,
+) -> PromptReader:
     if "prime" in sessions:
         reads = {port.name for port in sessions["prime"].narrow.get_inputs()}
         reader = SeriesPrefiller if "series" in reads else Prefiller
         return reader(sessions["prime"], state)
-    return SteppedPrefiller(sessions["step"], state) if state else UnreadPrompts()
+    if not state:
+        return UnreadPrompts()
+    return SteppedPrefiller(sessions["step"], state, state_path=state_path)
 
 
 def prompt_reader(
-    sessions: Mapping[str, onnxruntime.InferenceSession], state: Sequence[StateTensor]
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    state: Sequence[StateTensor],
+    state_path: onnxruntime.InferenceSession | None = None,
 ) -> PromptReader:
-    """Of these sessions, with arrays of its own: for a thread beside the one that steps."""
-    return _prefiller({role: SessionPair(session) for role, session in sessions.items()}, state)
+    """Of these sessions, with arrays of its own: for a thread beside the one that steps.
+
+    state_path: as SteppedPrefiller has it.
+    """
+    by_role = {role: SessionPair(session) for role, session in sessions.items()}
+    return _prefiller(by_role, state, state_path)
 
 
 class ScoreRunner:

@@ -14,6 +14,7 @@ from bundle.stepping import DTYPES
 from bundle.store import Bundle
 from service.failpoints import failpoint
 from service.runtime.devices import check_provider, provider_options
+from service.runtime.graph_parts import NotAGraph, part_for
 
 # The free axis of texts, by the name that export gives it.
 _TIME = "time"
@@ -43,6 +44,33 @@ def open_session(
     DeviceUnavailable when the device is not the one that was asked for."""
     failpoint("session.open")
     path, spec = bundle.path_of(graph), bundle.manifest.graphs[graph]
+    session = _session(bundle, graph, bundle.graph_of(graph), settings)
+    _check_ports(str(path), "input", spec.inputs, session.get_inputs())
+    _check_ports(str(path), "output", spec.outputs, session.get_outputs())
+    return session
+
+
+def open_state_path(
+    bundle: Bundle, graph: str, settings: SessionSettings
+) -> onnxruntime.InferenceSession:
+    """Of a step graph, what makes its next state: without the output layer and the draw.
+
+    Raises ManifestInvalid and DeviceUnavailable.
+    """
+    outputs = {f"next_{tensor.name}" for tensor in bundle.manifest.state if tensor.carried}
+    try:
+        part = part_for(bundle.graph_of(graph), outputs)
+    except NotAGraph as error:
+        raise ManifestInvalid(
+            f"{bundle.path_of(graph)} is no ONNX graph ({error}); export the bundle again"
+        ) from error
+    return _session(bundle, graph, part, settings)
+
+
+def _session(
+    bundle: Bundle, graph: str, model: bytes, settings: SessionSettings
+) -> onnxruntime.InferenceSession:
+    path, spec = bundle.path_of(graph), bundle.manifest.graphs[graph]
     provider = (settings.provider, provider_options(settings.provider))
     options = _options(settings, spec)
     weights = bundle.weights
@@ -51,16 +79,12 @@ def open_session(
         [bundle.manifest.weights.file], [weights], [len(weights)]
     )
     try:
-        session = onnxruntime.InferenceSession(
-            bundle.graph_of(graph), options, providers=[provider]
-        )
+        session = onnxruntime.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own for each status
         raise ManifestInvalid(
             f"{path}: onnxruntime cannot load it ({error}); export the bundle again"
         ) from error
     check_provider(settings.device, settings.provider, session)
-    _check_ports(str(path), "input", spec.inputs, session.get_inputs())
-    _check_ports(str(path), "output", spec.outputs, session.get_outputs())
     return session
 
 

@@ -9,6 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnxruntime
 
 from service.access.memory_budget import MemoryBudget
 from service.config import Config
@@ -18,7 +21,7 @@ from service.observability.engine_metrics import BatchMetrics, GenerateMetrics
 from service.observability.metrics import Metrics
 from service.runtime.device_rows import DeviceRows
 from service.runtime.device_runner import DeviceRunner
-from service.runtime.probe import probe
+from service.runtime.probe import computes_alike, probe
 from service.runtime.repository import LoadedModel
 from service.runtime.runners import GenerateRunner, generate_runner, prompt_reader
 from service.runtime.state_runner import StateRunner
@@ -202,15 +205,23 @@ class ModelBuilder:
         """On a thread of its own; None for a model that does not embed. whole: as StateRunner."""
         if not card.embeds:
             return None
-        runner = StateRunner(
-            prompt_reader(self.sessions, self.manifest.state), tuple(watchable(card)), whole
-        )
+        reader = prompt_reader(self.sessions, self.manifest.state, self._state_path)
+        runner = StateRunner(reader, tuple(watchable(card)), whole)
         return Embedder(card, self.tokenizers["input"], self.batch_thread("embed", runner))
+
+    @cached_property
+    def _state_path(self) -> onnxruntime.InferenceSession | None:
+        """That of the step, unless onnxruntime makes other bits of it here."""
+        path = self.loaded.state_path
+        if path is None or computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
+            return path
+        log.warning("model %s: prompts are read by whole steps", self.manifest.name)
+        return None
 
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""
         loaded, state = self.loaded, self.manifest.state
-        runner = generate_runner(self.sessions, state, loaded.wide)
+        runner = generate_runner(self.sessions, state, loaded.wide, self._state_path)
         if loaded.rows is None:
             return runner, None
         rows = DeviceRows(loaded.rows, state, self.config.max_streams, loaded.device)

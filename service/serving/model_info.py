@@ -11,6 +11,20 @@ from service.step_model import StepperSpec
 
 
 @dataclass(frozen=True)
+class Floor:
+    """What a figure is without a network. by: what answered instead. split: with which that of the
+    figure begins."""
+
+    figure: str
+    split: str
+    by: str
+    value: float
+
+    def is_of(self, figure: FigureSpec) -> bool:
+        return self.figure == figure.name and figure.split.startswith(self.split)
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What anyone may know of a served model.
 
@@ -30,7 +44,7 @@ class ModelCard:
         that its step graph does not read.
     bundle_bytes: of all its files.
     series: that a forecaster reads. stepper: how a model of StreamStep is stepped. embeds: whether
-        a text's state is answered as a vector.
+        a text's state is answered as a vector. floors: of its figures.
     """
 
     name: str
@@ -58,3 +72,4 @@ class ModelCard:
     series: SeriesSpec | None = None
     stepper: StepperSpec | None = None
     embeds: bool = False
+    floors: tuple[Floor, ...] = ()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from bundle.manifest import FP32, Manifest
 from bundle.sampling import missing_parameters
 from bundle.store import Bundle
@@ -9,7 +13,7 @@ from bundle.tasks import spec_of
 from service.engine.step_engine import GenerationModel
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
-from service.serving.model_info import ModelCard
+from service.serving.model_info import Floor, ModelCard
 
 
 def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
@@ -38,7 +42,22 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
         series=manifest.series,
+        floors=tuple(floors_of(manifest.training)),
     )
+
+
+def floors_of(training: Mapping[str, Any]) -> Iterator[Floor]:
+    """That a manifest's facts of training hold; what is no floor, whoever wrote it, is left out."""
+    floors = training.get("floors")
+    for floor in floors if isinstance(floors, list) else ():
+        match floor:
+            case {
+                "figure": str(figure),
+                "split": str(split),
+                "floor": str(by),
+                "value": int() | float() as value,
+            } if math.isfinite(value):
+                yield Floor(figure, split, by, float(value))
 
 
 def _missing_parameters(manifest: Manifest) -> tuple[str, ...]:

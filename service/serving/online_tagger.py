@@ -29,7 +29,13 @@ from service.serving.model_info import ModelCard
 from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_TAG, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints, check_tokens_per_message
-from service.serving.state_access import WatchParams, watch_of
+from service.serving.state_access import (
+    StateChange,
+    WatchParams,
+    check_resumes,
+    watch_of,
+    with_changes,
+)
 from service.serving.tagger import TaggedToken, check_top_labels
 from service.serving.worker import EngineThread
 
@@ -57,6 +63,7 @@ class TagStreamParams:
     allow_inexact: bool = False
     subject: str = ""
     watch: WatchParams | None = None
+    set_state: tuple[StateChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -242,12 +249,13 @@ class TagStreams:
         check_top_labels(params.top)
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
+        check_resumes(params.set_state, params.resume_token is not None)
         if params.resume_token is None:
             return self._open(params, None)
         snapshot = self.resume_tokens.open_tags(
             params.resume_token, self._bundle, params.subject, params.allow_inexact
         )
-        return self._open(params, snapshot)
+        return self._open(params, with_changes(snapshot, params.set_state, self.card))
 
     async def turn(
         self, ids: Sequence[int], words: Sequence[str], before: TagSnapshot | None, top: int = 0

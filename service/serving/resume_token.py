@@ -150,14 +150,14 @@ class ResumeTokens:
     ) -> TagSnapshot:
         """As open(), of a stream of labels."""
         snapshot = self.open(token, bundle, subject, allow_inexact)
-        return TagSnapshot(snapshot.made, snapshot.state)
+        return TagSnapshot(snapshot.made, snapshot.state, snapshot.changed)
 
     def open_steps(
         self, token: bytes, bundle: ServedBundle, subject: str, allow_inexact: bool
     ) -> StepSnapshot:
         """As open(), of a stream of frames."""
         snapshot = self.open(token, bundle, subject, allow_inexact)
-        return StepSnapshot(snapshot.made, snapshot.state)
+        return StepSnapshot(snapshot.made, snapshot.state, snapshot.changed)
 
     def _verified(self, token: bytes) -> tuple[bytes, bytes]:
         """The facts and the arrays of a token that one of our keys signed."""
@@ -241,6 +241,7 @@ def _as_generation(snapshot: TagSnapshot) -> Snapshot:
         held=(),
         counts={},
         state=snapshot.state,
+        changed=snapshot.changed,
     )
 
 

@@ -21,6 +21,7 @@ from service.serving.output_stream import FULL
 from service.serving.state_access import (
     StateChange,
     WatchParams,
+    check_resumes,
     watch_bytes,
     watch_of,
     with_changes,
@@ -177,8 +178,7 @@ class GenerateValidator:
             raise WrongInput(f"min_tokens is {params.min_tokens}, max_tokens {max_tokens}")
         check_tokens_per_message(params.tokens_per_message)
         check_checkpoints(params.checkpoints)
-        if params.set_state:
-            raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
+        check_resumes(params.set_state, is_resumed=False)
         return GenerateRequest(
             tokens=tuple(tokens),
             sampling=self._sampling(params.sampling, seed, params.min_tokens),

@@ -6,14 +6,17 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from service.engine.errors import WrongInput
-from service.engine.requests import Snapshot, State, Watch
+from service.engine.requests import Snapshot, State, TagSnapshot, Watch
 from service.serving.model_info import ModelCard
 
 HIDDEN = "hidden_"
+
+AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot | TagSnapshot)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,15 @@ def watch_bytes(watch: Watch | None, card: ModelCard) -> int:
     )
 
 
-def with_changes(snapshot: Snapshot, changes: Sequence[StateChange], card: ModelCard) -> Snapshot:
+def check_resumes(changes: Sequence[StateChange], is_resumed: bool) -> None:
+    """Raises WrongInput for changes without a state to change."""
+    if changes and not is_resumed:
+        raise WrongInput("set_state changes what a resume token holds; send one, or leave it")
+
+
+def with_changes(
+    snapshot: AnySnapshot, changes: Sequence[StateChange], card: ModelCard
+) -> AnySnapshot:
     """``snapshot`` with other values in its state, and with the digest of what it is now.
 
     The digest follows from the one before, the place in the stream and the changes, whatever their

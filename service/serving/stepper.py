@@ -29,7 +29,13 @@ from service.serving.output_stream import TokenStream
 from service.serving.resume_token import STREAM_STEP, ResumeTokens, ServedBundle
 from service.serving.sampling_params import check_checkpoints
 from service.serving.served_model import ServedModel
-from service.serving.state_access import WatchParams, watch_of
+from service.serving.state_access import (
+    StateChange,
+    WatchParams,
+    check_resumes,
+    watch_of,
+    with_changes,
+)
 from service.serving.worker import EngineThread
 from service.step_model import StepperSpec
 
@@ -67,6 +73,7 @@ class StepStreamParams:
     allow_inexact: bool = False
     subject: str = ""
     watch: WatchParams | None = None
+    set_state: tuple[StateChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,6 +308,7 @@ class StepperModel(ServedModel):
         """Raises WrongInput, ResumeInvalid, ResumeRefused, QueueFull or EngineFailed."""
         check_checkpoints(params.checkpoints)
         check_deadline(params.deadline_seconds)
+        check_resumes(params.set_state, params.resume_token is not None)
         shared, outputs = self.choice_of(params.shared), self._outputs_of(params.outputs)
         resumed: StepSnapshot | None = None
         if params.resume_token is not None:
@@ -314,6 +322,7 @@ class StepperModel(ServedModel):
                     "send the same, or none"
                 )
             shared = begun
+            resumed = with_changes(resumed, params.set_state, self.card)
         return self._open(params, outputs, shared, resumed)
 
     async def turns(self, turns: Sequence[FrameTurn]) -> list[tuple[FrameAnswered, StepSnapshot]]:

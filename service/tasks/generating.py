@@ -6,8 +6,10 @@ import time
 from dataclasses import replace
 
 from service.engine.decode import GenerateEngine
+from service.engine.first_tokens import MOST_ROWS, FirstTokens
 from service.engine.prefill import PrefillBudget
-from service.runtime.runners import ScoreRunner
+from service.engine.slots import Slots
+from service.runtime.runners import GenerateRunner, ScoreRunner
 from service.serving.generator import GeneratorModel, OutputSpec
 from service.serving.generator_input import GeneratorInput, TextInput, VectorInput
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
@@ -32,6 +34,12 @@ def build_generator(
     card = replace(card, embeds=isinstance(input, TextInput) and bool(watchable(card)))
     model = generation_model(builder.bundle, is_conditioned)
     runner, rows = builder.step_runner()
+    # A row's bits are its own only where it was found so, and its state only in host memory.
+    first_tokens = None
+    if card.batch_invariant and isinstance(runner, GenerateRunner):
+        beside = GenerateRunner(runner.prefiller, runner.sessions)
+        first_tokens = FirstTokens(beside, Slots(model.state, MOST_ROWS, model.vocabulary))
+        first_tokens.warm(time.monotonic)
     engine = GenerateEngine(
         model,
         runner,
@@ -41,6 +49,7 @@ def build_generator(
         PrefillBudget(config.prime_share),
         rows,
         None if isinstance(input, VectorInput) else builder.prefixes_of(card),
+        first_tokens,
     )
     engine.warm(WARM_ROWS)
     score = ScoreRunner(

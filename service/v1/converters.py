@@ -17,7 +17,6 @@ from service.engine.requests import (
     FinishReason,
     ResumePolicy,
     SampleFinished,
-    Snapshot,
     TokenMade,
     TokensMade,
 )
@@ -203,7 +202,7 @@ def _add_other(response: pb.GenerateResponse, event: Event, stream: OpenStream) 
             sample=event.sample,
             token=stream.sign(event.snapshot),
             next_position=event.snapshot.next_position,
-            changed=event.snapshot.changed if isinstance(event.snapshot, Snapshot) else "",
+            changed=event.snapshot.changed,
         )
     elif isinstance(event, Finished):
         response.finish_reason = _REASONS[event.reason]
@@ -269,6 +268,7 @@ def to_tag_stream_params(start: pb.StreamTagStart, subject: str) -> TagStreamPar
         allow_inexact=start.allow_inexact,
         subject=subject,
         watch=to_watch(start),
+        set_state=to_changes(start.set_state),
     )
 
 
@@ -278,7 +278,9 @@ def from_tag_message(message: TagMessage, stream: TagStream) -> pb.StreamTagResp
         add_tagged(response.tokens, token)
     for snapshot in message.checkpoints:
         response.resume_points.add(
-            token=stream.sign(snapshot), next_position=snapshot.next_position
+            token=stream.sign(snapshot),
+            next_position=snapshot.next_position,
+            changed=snapshot.changed,
         )
     if message.finished:
         response.usage.CopyFrom(_usage(message.finished, stream.unknown_symbols))
@@ -434,12 +436,14 @@ def from_card(card: ModelCard, with_vocabulary: bool = False) -> pb.Model:
         steps = card.limits["message_steps"]
         model.stepper.CopyFrom(from_stepper(card.stepper, steps))
     for figure in card.figures:
+        floors = [floor for floor in card.floors if floor.is_of(figure)]
         model.figures.add(
             name=figure.name,
             value=figure.value,
             unit=figure.unit,
             split=figure.split,
             examples=figure.examples,
+            floors=[pb.Floor(by=floor.by, value=floor.value) for floor in floors],
         )
     for source in card.data:
         model.data.add(package=source.package, version=source.version, licence=source.licence)

@@ -14,7 +14,7 @@ from service.engine.errors import WrongInput
 from service.engine.requests import FinishReason, FrameAnswered, ResumePolicy
 from service.serving.stepper import StepMessage, StepperModel, StepStream, StepStreamParams
 from service.step_model import FramePort, StepperSpec
-from service.v1.state_converters import to_watch
+from service.v1.state_converters import to_changes, to_watch
 from unroll.v1 import unroll_pb2 as pb
 
 _TYPES = {
@@ -57,6 +57,7 @@ def to_step_params(start: pb.StreamStepStart, subject: str) -> StepStreamParams:
         allow_inexact=start.allow_inexact,
         subject=subject,
         watch=to_watch(start),
+        set_state=to_changes(start.set_state),
     )
 
 
@@ -324,7 +325,9 @@ def from_step_message(
     response = encoder.response(message.answers)
     for snapshot in message.checkpoints:
         response.resume_points.add(
-            token=stream.sign(snapshot), next_position=snapshot.next_position
+            token=stream.sign(snapshot),
+            next_position=snapshot.next_position,
+            changed=snapshot.changed,
         )
     if ended := message.finished:
         response.usage.CopyFrom(

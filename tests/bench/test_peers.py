@@ -11,9 +11,11 @@ import pytest
 from bench import front_ends
 from bench.batches import padded
 from bench.door_loads import echo_call, echo_stream, infer
+from bench.frame_callers import MODEL_STREAM_INFER, send_frames
+from bench.frame_model import FRAME, FRAME_SECONDS, write_frame_model
 from bench.peers import echo
 from bench.peers.pyvoy import start_pyvoy
-from bench.peers.triton import ENVIRONMENT, start_triton
+from bench.peers.triton import ENVIRONMENT, start_triton, start_triton_stepper
 from bench.servers import Missing, Server
 from bundle.store import read_bundle
 from service.runtime.sessions import SessionSettings, open_session
@@ -124,14 +126,21 @@ def test_triton_labels_as_the_graph_does(mood):
         assert infer(mood, 2).run(server, 0.01).per_second > 0
 
 
-def test_the_model_of_triton_answers_each_request_of_a_batch(mood, tiny_models, monkeypatch):
-    backend = SimpleNamespace(
+@pytest.fixture
+def backend(monkeypatch):
+    """What Triton gives a model to import, by hand; the module that does is imported anew."""
+    utils = SimpleNamespace(
         get_input_tensor_by_name=lambda request, name: request[name],
         Tensor=lambda name, array: (name, array),
         InferenceResponse=dict,
     )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
     monkeypatch.delitem(sys.modules, "bench.peers.triton_model", raising=False)
+    yield
+    sys.modules.pop("bench.peers.triton_model", None)
+
+
+def test_the_model_of_triton_answers_each_request_of_a_batch(mood, tiny_models, backend):
     from bench.peers.triton_model import model_of
 
     model = model_of(str(mood.folder))()
@@ -142,7 +151,6 @@ def test_the_model_of_triton_answers_each_request_of_a_batch(mood, tiny_models, 
         for rows in ([[texts[0].encode()], [texts[1].encode()]], [[texts[2].encode()]])
     ]
     first, second = model.execute(requests)
-    monkeypatch.delitem(sys.modules, "bench.peers.triton_model")
     session = open_session(mood, "predict", SessionSettings("cpu", "CPUExecutionProvider", 1))
     ids = [mood.tokenizers["input"].encode(text).ids for text in texts]
     (rows,) = session.run(["probabilities"], padded(ids))
@@ -151,3 +159,57 @@ def test_the_model_of_triton_answers_each_request_of_a_batch(mood, tiny_models, 
     labels = [b"sad", b"glad"]
     assert first["label"].tolist() == [[labels[row.argmax()]] for row in rows[:2]]
     np.testing.assert_array_equal(second["probability"], [[rows[2].max()]])
+
+
+def infer_request(**tensors):
+    return {name: SimpleNamespace(as_numpy=lambda a=a: a) for name, a in tensors.items()}
+
+
+def test_the_stepper_of_triton_keeps_each_streams_state(tmp_path, backend):
+    """Two frames of one stream in one batch, too, follow one another."""
+    from bench.peers.triton_model import stepper_of
+
+    bundle = read_bundle(write_frame_model(tmp_path))
+    model = stepper_of(str(bundle.folder))()
+    model.initialize({})
+    frames = np.random.default_rng(2).normal(0, 0.1, (2, 3, 1, FRAME)).astype(np.float32)
+
+    def request(stream, place):
+        number = np.array([[7 + stream]], np.int64)
+        return infer_request(stream=number, frame=frames[stream, place])
+
+    answers = model.execute([request(0, 0), request(1, 0), request(0, 1)])
+    answers += model.execute([request(1, 1), request(0, 2)])
+    found = {
+        (0, 0): answers[0], (1, 0): answers[1], (0, 1): answers[2], (1, 1): answers[3],
+        (0, 2): answers[4],
+    }  # fmt: skip
+    session = open_session(bundle, "step", SessionSettings("cpu", "CPUExecutionProvider", 1))
+    for stream in (0, 1):
+        state = {s.name: np.zeros((1, *s.shape), s.dtype) for s in bundle.manifest.state}
+        for place in range(3 - stream):
+            feed = {"frame": frames[stream, place], **state}
+            names = ["speech", *(f"next_{name}" for name in state)]
+            speech, *after = session.run(names, feed)
+            state = dict(zip(state, after, strict=True))
+            np.testing.assert_allclose(found[stream, place]["speech"], speech, atol=1e-6)
+
+
+def test_triton_is_skipped_by_name_for_frames(tmp_path):
+    bundle = read_bundle(write_frame_model(tmp_path))
+    with (
+        pytest.raises(Missing, match="make bench-triton"),
+        start_triton_stepper(bundle, tmp_path / "nowhere"),
+    ):
+        pass
+
+
+def test_triton_steps_frames_that_are_sent(tmp_path):
+    if not ENVIRONMENT.exists():
+        pytest.skip("Triton is not installed: make bench-triton")
+    bundle = read_bundle(write_frame_model(tmp_path))
+    frames = [np.full(FRAME, 0.01, "<f4").tobytes()]
+    with start_triton_stepper(bundle) as server:
+        sent = send_frames(server.target, 2, 0.5, FRAME_SECONDS, frames, call=MODEL_STREAM_INFER)
+    assert sent.answered > 0
+    assert sent.failed == 0

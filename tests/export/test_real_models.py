@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from bundle.stepping import EXACT, INEXACT, NONE
 from bundle.store import Bundle
-from examples.dtln import BINS, BLOCK, SHIFT
+from examples.dtln import SHIFT, own_loop
 from examples.foreign import FOREIGN, extract, import_foreign
 from export.foreign.surgery import open_model
 from service.runtime.sessions import SessionSettings, open_session
@@ -108,23 +107,7 @@ def test_dtln_runs_whole_in_one_step(tmp_path):
     assert spec.batching in (EXACT, INEXACT)
     frames = noise((80, SHIFT))
     found = stepped(bundle, {"samples": frames})["denoised"]
-    assert np.abs(found - dtln_loop(folder, frames)).max() < 1e-4
-    assert np.abs(found).max() > 0.01
-
-
-def dtln_loop(folder: Path, frames: np.ndarray) -> np.ndarray:
     first, second = (open_model(str(folder / f"model_{n}.onnx")) for n in (1, 2))
-    states = [np.zeros((1, 2, 128, 2), np.float32) for _ in range(2)]
-    heard, spoken = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
-    found = []
-    for frame in frames:
-        heard = np.concatenate((heard[SHIFT:], frame))
-        spectrum = np.fft.rfft(heard)
-        magnitude = np.abs(spectrum).astype(np.float32).reshape(1, 1, BINS)
-        mask, states[0] = first.run(None, {"input_2": magnitude, "input_3": states[0]})
-        block = np.fft.irfft(spectrum * mask.reshape(-1)).astype(np.float32).reshape(1, 1, BLOCK)
-        filtered, states[1] = second.run(None, {"input_4": block, "input_5": states[1]})
-        spoken = np.concatenate((spoken[SHIFT:], np.zeros(SHIFT, np.float32)))
-        spoken = spoken + filtered.reshape(-1)
-        found.append(spoken[:SHIFT])
-    return np.array(found)
+    own = own_loop(first, second, frames.reshape(-1)).reshape(frames.shape)
+    assert np.abs(found - own).max() < 1e-4
+    assert np.abs(found).max() > 0.01

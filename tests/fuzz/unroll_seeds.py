@@ -48,9 +48,10 @@ def resuming_seeds(generate: Sequence[bytes], stream_tag: Sequence[bytes]) -> li
         )
     ]
     for token in stream_tag:
-        start = pb.StreamTagStart(model="tags-online", resume_token=token)
-        messages = (pb.StreamTagRequest(start=start), pb.StreamTagRequest(text="the food"))
-        seeds.append(Seed(UNROLL["StreamTag"], messages))
+        for changes in ([], [change]):
+            start = pb.StreamTagStart(model="tags-online", resume_token=token, set_state=changes)
+            messages = (pb.StreamTagRequest(start=start), pb.StreamTagRequest(text="the food"))
+            seeds.append(Seed(UNROLL["StreamTag"], messages))
     return seeds
 
 

@@ -105,6 +105,10 @@ await inBrowser(async (open) => {
   const { model } = await call('GetModel', { name: 'prose' });
   for (const said of [model.figures[0].name, model.data[0].licence, model.digest, 'hidden_1 (512)']) assert(card.includes(said), said);
   console.log('card: figures, licence, digest, state');
+  await go('monthly/card');
+  const floors = page.locator('.card table', { hasText: 'Without a network' });
+  await floors.locator('td', { hasText: 'the last season again' }).first().waitFor();
+  console.log(`floors: ${await floors.locator('tbody tr').first().textContent()}`);
 
   await page.goto(`${origin}/#/nothing`);
   await page.locator('.refusal', { hasText: 'No model nothing' }).waitFor();

@@ -10,7 +10,7 @@ from unroll import replay_buffer
 from unroll.channel import Retries
 from unroll.replay_buffer import ReadParts
 from unroll.tag_failover import ResumableTagStream
-from unroll.types import RequestFailed
+from unroll.types import RequestFailed, StateChange
 
 RETRIES = Retries(attempts=4, first_seconds=1.0, longest_seconds=8.0)
 # One word a request, and several.
@@ -143,6 +143,16 @@ def test_a_callers_resume_token_is_gone_on_with():
         )
         assert received.tokens == Received(WORDS).tokens[5:]
         assert received.end.tokens == 18
+
+
+def test_a_state_is_changed_once():
+    """A call that goes on from a later resume token does not change it again."""
+    point = Received(WORDS[:4], resume_at_end=True).chunks[-1].resume_points[-1]
+    options = {"resume_token": point.token, "set_state": [StateChange("hidden_0", [1], [0.5])]}
+    acts = [Act(breaks_after=0), Act(breaks_after=9)]
+    received = Received(WORDS[4:], acts, **options, resume_every=4)
+    assert [len(start.set_state) for start in received.starts] == [1, 1, 0]
+    assert received.starts[1].resume_token == point.token != received.starts[2].resume_token
 
 
 def test_two_streams_are_never_joined():

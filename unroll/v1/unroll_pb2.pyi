@@ -176,7 +176,7 @@ class StreamTagRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamTagStart, _Mapping]] = ..., text: _Optional[str] = ..., words: _Optional[_Union[Words, _Mapping]] = ...) -> None: ...
 
 class StreamTagStart(_message.Message):
-    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch")
+    __slots__ = ("model", "model_version", "top_labels", "tokens_per_message", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "watch", "set_state")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +186,7 @@ class StreamTagStart(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     top_labels: int
@@ -195,7 +196,8 @@ class StreamTagStart(_message.Message):
     resume_token: bytes
     allow_inexact: bool
     watch: Watch
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ...) -> None: ...
+    set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., top_labels: _Optional[int] = ..., tokens_per_message: _Optional[int] = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
 
 class Words(_message.Message):
     __slots__ = ("words",)
@@ -627,7 +629,7 @@ class StreamStepRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamStepStart, _Mapping]] = ..., frame: _Optional[_Union[StepFrame, _Mapping]] = ...) -> None: ...
 
 class StreamStepStart(_message.Message):
-    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch")
+    __slots__ = ("model", "model_version", "shared", "outputs", "deadline_seconds", "skip_late", "resume_every", "resume_at_end", "resume_token", "allow_inexact", "typed", "watch", "set_state")
     class SharedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -647,6 +649,7 @@ class StreamStepStart(_message.Message):
     ALLOW_INEXACT_FIELD_NUMBER: _ClassVar[int]
     TYPED_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    SET_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     shared: _containers.ScalarMap[str, float]
@@ -659,7 +662,8 @@ class StreamStepStart(_message.Message):
     allow_inexact: bool
     typed: bool
     watch: Watch
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ...) -> None: ...
+    set_state: _containers.RepeatedCompositeFieldContainer[StateChange]
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., shared: _Optional[_Mapping[str, float]] = ..., outputs: _Optional[_Iterable[str]] = ..., deadline_seconds: _Optional[float] = ..., skip_late: bool = ..., resume_every: _Optional[int] = ..., resume_at_end: bool = ..., resume_token: _Optional[bytes] = ..., allow_inexact: bool = ..., typed: bool = ..., watch: _Optional[_Union[Watch, _Mapping]] = ..., set_state: _Optional[_Iterable[_Union[StateChange, _Mapping]]] = ...) -> None: ...
 
 class StepFrame(_message.Message):
     __slots__ = ("inputs", "reset", "deadline_seconds")
@@ -892,18 +896,28 @@ class Forecaster(_message.Message):
     def __init__(self, frequency: _Optional[str] = ..., distribution: _Optional[str] = ..., covariates: _Optional[_Iterable[str]] = ..., calendar: bool = ..., least_context: _Optional[int] = ..., context: _Optional[int] = ..., horizon: _Optional[int] = ...) -> None: ...
 
 class Figure(_message.Message):
-    __slots__ = ("name", "value", "unit", "split", "examples")
+    __slots__ = ("name", "value", "unit", "split", "examples", "floors")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    FLOORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     value: float
     unit: str
     split: str
     examples: int
-    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., unit: _Optional[str] = ..., split: _Optional[str] = ..., examples: _Optional[int] = ...) -> None: ...
+    floors: _containers.RepeatedCompositeFieldContainer[Floor]
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., unit: _Optional[str] = ..., split: _Optional[str] = ..., examples: _Optional[int] = ..., floors: _Optional[_Iterable[_Union[Floor, _Mapping]]] = ...) -> None: ...
+
+class Floor(_message.Message):
+    __slots__ = ("by", "value")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    value: float
+    def __init__(self, by: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("package", "version", "licence")

@@ -29,10 +29,14 @@ export function cardView(model) {
 
 function figures({ figures = [] }) {
   if (!figures.length) return h('p', { class: 'hint' }, 'The bundle has none.');
+  const hasFloors = figures.some(({ floors }) => floors?.length);
+  const names = ['Figure', 'Value', ...(hasFloors ? ['Without a network'] : []), 'Examples', 'Measured on'];
   return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Figures' }, h('table', {},
-    h('thead', {}, h('tr', {}, ['Figure', 'Value', 'Examples', 'Measured on'].map((name) => h('th', { scope: 'col' }, name)))),
+    h('thead', {}, h('tr', {}, names.map((name) => h('th', { scope: 'col' }, name)))),
     h('tbody', {}, figures.map((figure) => h('tr', {}, h('th', { scope: 'row' }, figure.name),
-      h('td', {}, `${number(figure.value)} ${(figure.unit ?? '').split(',')[0]}`), h('td', {}, (figure.examples ?? 0).toLocaleString('en')), h('td', {}, figure.split))))));
+      h('td', {}, `${number(figure.value)} ${(figure.unit ?? '').split(',')[0]}`),
+      hasFloors && h('td', {}, (figure.floors ?? []).map(({ by, value }) => `${number(value)} ${by}`).join('; ')),
+      h('td', {}, (figure.examples ?? 0).toLocaleString('en')), h('td', {}, figure.split))))));
 }
 
 function data({ data = [] }) {

@@ -96,6 +96,28 @@ def test_a_longer_pause_comes_once_in_so_many_steps():
     assert LONG_PAUSE_EVERY_STEPS > 100
 
 
+def test_whoever_comes_after_everybody_left_has_a_longer_pause_at_once():
+    prefill_budget, many = PrefillBudget(), {"queue_pressure": 1000, "newcomers": 60}
+    earning(prefill_budget, 3)
+    assert prefill_budget.allowance(**many) == LONG_PAUSE_SECONDS
+    prefill_budget.spend(0.0001, pause=0.1)
+    earning(prefill_budget, 3)
+    assert prefill_budget.allowance(**many) == LEAST_PAUSE_SECONDS
+    prefill_budget.rest()
+    assert prefill_budget.allowance(**many) == LONG_PAUSE_SECONDS
+
+
+def test_a_pause_is_lent_only_to_what_owes_nothing():
+    prefill_budget = PrefillBudget(share=0.5, burst_steps=2.0)
+    assert prefill_budget.loan == 0
+    earning(prefill_budget, 10, seconds=0.01)
+    assert prefill_budget.loan == pytest.approx(0.02)
+    prefill_budget.spend(0.05)
+    assert prefill_budget.loan == 0
+    earning(prefill_budget, 7, seconds=0.01)
+    assert prefill_budget.loan == pytest.approx(0.02)
+
+
 def test_few_newcomers_are_read_at_once_and_have_no_longer_pause():
     prefill_budget = PrefillBudget()
     earning(prefill_budget, 3)

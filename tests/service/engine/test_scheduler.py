@@ -45,6 +45,29 @@ def test_a_prompt_with_nothing_to_prefill_takes_a_row_at_once():
     assert one.row == 0
 
 
+def beside_others(s):
+    """A stream runs, and a token of one prompt takes a second."""
+    s.arrive(stream(tokens=0))
+    step(s)
+    s.cost.observe(1, 1, 1.0)
+    return s
+
+
+def test_newcomers_are_read_on_loan_where_that_reads_them_whole():
+    s = beside_others(scheduler(capacity=8))
+    s.arrive(stream(tokens=20))
+    assert [chunk.count for chunk in s.schedule(-1.0, loan=30.0).prefill] == [20]
+    s.arrive(stream(tokens=20))
+    assert s.schedule(-1.0, loan=30.0).prefill == []
+    assert [chunk.count for chunk in s.schedule(-1.0, loan=40.0).prefill] == [20, 20]
+
+
+def test_a_long_prompt_is_read_by_what_was_earned_alone():
+    s = beside_others(scheduler(capacity=8))
+    s.arrive(stream(tokens=1000))
+    assert [chunk.count for chunk in s.schedule(10.0, loan=30.0).prefill] == [10]
+
+
 def test_a_source_is_prefilled_whole():
     s = scheduler(whole=True, chunk_tokens=2)
     s.arrive(stream(tokens=5))

@@ -15,8 +15,8 @@ from service.config import Config
 from service.serving.stepper import MOST_WAITING_FRAMES
 from tests.conftest import RunningService
 from tests.service.grpc.test_tag_streams import SMALL_WINDOW
-from tests.step_models import FRAME, expected_levels, write_step_bundle
-from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint, Watch
+from tests.step_models import DECAY, FRAME, expected_levels, write_step_bundle
+from unroll import AsyncClient, Client, Frame, RequestFailed, ResumePoint, StateChange, Watch
 from unroll.channel import NO_RETRIES
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -272,6 +272,40 @@ def test_a_resumed_stream_keeps_what_its_steps_share(client):
 def resume_point(client, model, frames):
     (point,) = Reported(client.stream_step(model, frames, resume_at_end=True)).points
     return point
+
+
+def test_a_stream_goes_on_from_a_changed_state(client):
+    """Of a leaky integrator each answer follows from the state before it."""
+    point = resume_point(client, "leaky", FRAMES[:16])
+    values = np.linspace(-1.0, 2.0, FRAME, dtype=np.float32)
+
+    def go_on(*changes, token=point.token):
+        options = {"resume_token": token, "set_state": changes, "resume_at_end": True}
+        return Reported(client.stream_step("leaky", FRAMES[16:24], **options))
+
+    change = StateChange("total", range(FRAME), values.tolist())
+    forked, again, plain = go_on(change), go_on(change), go_on()
+    first = values * np.float32(DECAY) + FRAMES[16]
+    assert bits(forked.levels[0]) == bits(first)
+    assert bits(forked.levels) == bits(again.levels)
+    assert bits(plain.levels) == bits(expected_levels(FRAMES)[16:24])
+    (changed,) = {forked.points[-1].changed, again.points[-1].changed}
+    assert (len(changed), point.changed, plain.points[-1].changed) == (64, "", "")
+    assert go_on(token=forked.points[-1].token).points[-1].changed == changed
+    one = StateChange("total", [1], [0.5])
+    assert go_on(one, token=forked.points[-1].token).points[-1].changed not in ("", changed)
+
+
+def test_a_change_needs_a_token_and_a_unit_that_there_is(client):
+    point = resume_point(client, "leaky", FRAMES[:3])
+    for changes, token, message in (
+        ([StateChange("total", [0], [1.0])], None, "set_state changes what a resume token holds"),
+        ([StateChange("count", [0], [1.0])], point.token, "no state 'count'; it has total"),
+        ([StateChange("shared", [0], [1.0])], point.token, "no state 'shared'"),
+        ([StateChange("total", [FRAME], [1.0])], point.token, "units has"),
+    ):
+        with pytest.raises(RequestFailed, match=f"INVALID_ARGUMENT.*{message}"):
+            list(client.stream_step("leaky", FRAMES, resume_token=token, set_state=changes))
 
 
 @pytest.mark.parametrize(

@@ -207,5 +207,66 @@ def test_tags_come_with_the_state_after_their_token(client):
     assert len(set(states(Watch()))) == 3
 
 
+WORDS = [["the"], ["food", "was"], ["not"], ["bad"], ["and"], ["not", "great"]]
+
+
+class Tags:
+    def __init__(self, chunks):
+        chunks = list(chunks)
+        tokens = [token for chunk in chunks for token in chunk.tokens]
+        self.reported = [(token.label, token.probability, token.position) for token in tokens]
+        self.states = [token.state for token in tokens]
+        (self.point,) = [point for chunk in chunks for point in chunk.resume_points]
+
+
+@pytest.fixture
+def tag(client):
+    def tag(parts, *changes, **options):
+        chunks = client.stream_tag(
+            "tags-online", parts, set_state=changes, resume_at_end=True, watch=Watch(), **options
+        )
+        return Tags(chunks)
+
+    return tag
+
+
+def test_tags_go_on_from_a_changed_state(client, tag):
+    """Another stream, and the same one twice; its digest goes on with it."""
+    units = units_of(client, "tags-online")
+    change = StateChange("hidden_0", range(units["hidden_0"]), [0.9] * units["hidden_0"])
+    begun = tag(WORDS[:3])
+    token = {"resume_token": begun.point.token}
+    plain = tag(WORDS[3:], **token)
+    forked, again = (tag(WORDS[3:], change, **token) for _ in range(2))
+    assert plain.reported == tag(WORDS).reported[4:]
+    assert forked.reported == again.reported != plain.reported
+    assert forked.states != plain.states
+    assert (begun.point.changed, plain.point.changed) == ("", "")
+    assert len(forked.point.changed) == 64
+    further = tag(WORDS, resume_token=forked.point.token)
+    assert further.point.changed == forked.point.changed
+
+
+def test_a_change_of_tags_to_what_they_are_changes_nothing(client, tag):
+    begun = tag(WORDS[:3])
+    token = {"resume_token": begun.point.token}
+    own = state_of(begun.point)["cell_0"].tolist()
+    same = tag(WORDS[3:], StateChange("cell_0", range(len(own)), own), **token)
+    assert same.reported == tag(WORDS[3:], **token).reported
+    assert same.point.changed != ""
+
+
+@pytest.mark.parametrize(("changes", "says"), NO_CHANGES.values(), ids=NO_CHANGES)
+def test_a_change_of_tags_of_what_there_is_not_is_refused(tag, changes, says):
+    point = tag(WORDS[:1]).point
+    with pytest.raises(RequestFailed, match=f"INVALID_ARGUMENT.*{says}"):
+        tag(WORDS, *changes, resume_token=point.token)
+
+
+def test_tags_that_begin_have_nothing_to_change(tag):
+    with pytest.raises(RequestFailed, match="set_state changes what a resume token holds"):
+        tag(WORDS, StateChange("hidden_0", [0], [1.0]))
+
+
 def test_a_model_that_carries_nothing_lists_no_state(client):
     assert not client.get_model("mood").state

@@ -7,19 +7,21 @@ import pytest
 
 from bundle.store import read_bundle
 from service.engine.slots import Slots
+from service.runtime.probe import computes_alike
 from service.runtime.runners import (
     FillRunner,
     GenerateRunner,
     PredictRunner,
     Prefiller,
     ScoreRunner,
+    SessionPair,
     SteppedPrefiller,
     TagRunner,
     UnreadPrompts,
     generate_runner,
     prompt_reader,
 )
-from service.runtime.sessions import SessionSettings, open_session
+from service.runtime.sessions import SessionSettings, open_session, open_state_path
 from service.runtime.state_runner import StateRunner
 
 
@@ -284,6 +286,31 @@ def test_a_stepped_prompt_is_what_steps_make_of_it(tiny_models, settings, random
             (cut,) = prefiller.prefill([prompt[start : start + 2]], [cut])
         for name, part in state.items():
             assert part.tobytes() == alone[name].tobytes() == cut[name].tobytes()
+
+
+@pytest.mark.parametrize("graph", ["step", "step_int8"])
+def test_the_state_path_reads_prompts_as_whole_steps_do(tiny_models, settings, random, graph):
+    """To the bit, alone and together, where many prompts are read by whole steps, too."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    state, step = bundle.manifest.state, open_session(bundle, graph, settings)
+    path = open_state_path(bundle, graph, settings)
+    assert computes_alike(path, step, 9)
+    assert {port.name for port in path.get_inputs()} == {"token", *(t.name for t in state)}
+    whole = SteppedPrefiller(step, state)
+    by_path = SteppedPrefiller(SessionPair(step, step), state, state_path=path)
+    prompts = [ids(random, length) for length in (3, 9, 1, *[5] * 40)]
+    expected = whole.prefill(prompts, [None] * len(prompts))
+    together = by_path.prefill(prompts, [None] * len(prompts))
+    for prompt, one, other in zip(prompts, expected, together, strict=True):
+        (alone,) = by_path.prefill([prompt], [None])
+        for name, part in one.items():
+            assert part.tobytes() == other[name].tobytes() == alone[name].tobytes()
+
+
+def test_a_part_that_rounds_otherwise_is_found_out(tiny_models, settings):
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    path = open_state_path(bundle, "step_int8", settings)
+    assert not computes_alike(path, open_session(bundle, "step", settings), 9)
 
 
 def test_a_stepped_prompt_is_near_the_sequence_operators(tiny_models, settings, random):

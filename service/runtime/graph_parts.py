@@ -1,0 +1,128 @@
+"""The part of an ONNX graph that some of its outputs need.
+
+onnxruntime runs every node of a graph, whichever outputs are asked for. The onnx package, which
+could cut one, is no part of the service; of the protobuf encoding
+(https://protobuf.dev/programming-guides/encoding) a cut takes little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
+_ATTRIBUTE_GRAPHS = (6, 11)
+_VALUE_NAME, _TENSOR_NAME = 1, 8
+
+_VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
+
+
+class NotAGraph(ValueError):
+    """Bytes that are no protobuf message."""
+
+
+def part_for(model: bytes, outputs: Collection[str]) -> bytes:
+    """``model``, a serialized ModelProto, with what computes these outputs and nothing else.
+
+    Nodes, initializers and inputs that they do not need are left out; all else is as it was.
+
+    Raises NotAGraph.
+    """
+    return b"".join(
+        _message(number, _graph_part(value, outputs)) if number == _MODEL_GRAPH else raw
+        for number, value, raw in _fields(model)
+    )
+
+
+def _graph_part(graph: bytes, outputs: Collection[str]) -> bytes:
+    fields = list(_fields(graph))
+    needed = set(outputs)
+    nodes: set[int] = set()  # places in fields
+    # Nodes come in an order in which each reads what earlier ones made.
+    for place in reversed(range(len(fields))):
+        number, node, _ = fields[place]
+        if number == _GRAPH_NODE and not needed.isdisjoint(_names(node, _NODE_OUTPUT)):
+            nodes.add(place)
+            needed.update(_read_by(node))
+    names = {
+        _GRAPH_INITIALIZER: (_TENSOR_NAME, needed),
+        _GRAPH_INPUT: (_VALUE_NAME, needed),
+        _GRAPH_OUTPUT: (_VALUE_NAME, outputs),
+    }
+
+    def is_kept(place: int, number: int, value: bytes) -> bool:
+        if number == _GRAPH_NODE:
+            return place in nodes
+        name, wanted = names.get(number, (0, ()))
+        return not name or any(found in wanted for found in _names(value, name))
+
+    return b"".join(
+        raw for place, (number, value, raw) in enumerate(fields) if is_kept(place, number, value)
+    )
+
+
+def _read_by(node: bytes) -> Iterator[str]:
+    """What a node reads, the graphs within it included."""
+    yield from _names(node, _NODE_INPUT)
+    for attribute in _values(node, (_NODE_ATTRIBUTE,)):
+        for graph in _values(attribute, _ATTRIBUTE_GRAPHS):
+            for inner in _values(graph, (_GRAPH_NODE,)):
+                yield from _read_by(inner)
+            for output in _values(graph, (_GRAPH_OUTPUT,)):
+                yield from _names(output, _VALUE_NAME)
+
+
+def _names(message: bytes, number: int) -> list[str]:
+    return [value.decode() for value in _values(message, (number,))]
+
+
+def _values(message: bytes, numbers: Iterable[int]) -> list[bytes]:
+    return [value for number, value, _ in _fields(message) if number in numbers]
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Each field's number, its content (of messages, strings and bytes) and all of its bytes."""
+    place = 0
+    while place < len(message):
+        start = place
+        key, place = _varint(message, place)
+        number, kind = key >> 3, key & 7
+        size = 0
+        if kind == _VARINT:
+            _, place = _varint(message, place)
+        elif kind == _LENGTH:
+            size, place = _varint(message, place)
+        elif kind in (_FIXED_32, _FIXED_64):
+            place += 4 if kind == _FIXED_32 else 8
+        else:
+            raise NotAGraph(f"field {number} is of the unknown kind {kind}")
+        if place + size > len(message):
+            raise NotAGraph(f"field {number} ends behind its message")
+        yield number, message[place : place + size], message[start : place + size]
+        place += size
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while place < len(message):
+        byte = message[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
+    raise NotAGraph("a number ends behind its message")
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return _encoded(number << 3 | _LENGTH) + _encoded(len(content)) + content
+
+
+def _encoded(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
