@@ -36,6 +36,7 @@ class Mailbox:
     """A sink that posts what it gets under its name."""
 
     unread_since = None
+    tokens_at_once = 1
 
     def __init__(self, recorded, name):
         self.recorded, self.name = recorded, name
