@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import onnxruntime
-
 from service.access.memory_budget import MemoryBudget
 from service.config import Config
 from service.engine.dynamic_batcher import BatchEngine, BatchRunner
@@ -182,18 +180,14 @@ class ModelBuilder:
         context, capacity = self.context, self.config.max_streams
         return GenerateMetrics(context.metrics, self.manifest.name, self.statistics, capacity)
 
-    def _state_path(self) -> onnxruntime.InferenceSession | None:
-        """That of the step, unless onnxruntime makes other bits of it here."""
-        path = self.loaded.state_path
-        if path is None or computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
-            return path
-        log.warning("model %s: prompts are read by whole steps", self.manifest.name)
-        return None
-
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""
         loaded, state = self.loaded, self.manifest.state
-        runner = generate_runner(self.sessions, state, loaded.wide, self._state_path())
+        path = loaded.state_path
+        if path and not computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
+            log.warning("model %s: prompts are read by whole steps", self.manifest.name)
+            path = None
+        runner = generate_runner(self.sessions, state, loaded.wide, path)
         if loaded.rows is None:
             return runner, None
         rows = DeviceRows(loaded.rows, state, self.config.max_streams, loaded.device)
