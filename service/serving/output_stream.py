@@ -181,7 +181,8 @@ class TokenStream(Sink[Event]):
         try:
             if tokens := self._take_tokens():
                 direct.write(tokens)
-                self._let_go_on()
+            # Also where there is none: it may have been paused when they were taken already.
+            self._let_go_on()
         except Exception as error:  # it is this stream's alone; its reader raises it
             self._error = error
             self._ready.set()

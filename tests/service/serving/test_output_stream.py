@@ -302,6 +302,20 @@ def test_tokens_pass_the_reader_by_and_what_is_none_does_not(thread):
     asyncio.run(run())
 
 
+def test_a_stream_that_is_paused_while_its_tokens_are_taken_goes_on(thread):
+    """Its engine has found too many; by the time that it pauses the stream they are gone."""
+
+    async def run():
+        stream, _, reading = await begun(thread, Direct())
+        feed(stream, made(1))
+        stream._was_full = True  # the last that mark_if_full() does
+        stream.wake()  # after the step in which it was paused
+        assert thread.resumed == [stream.work]
+        reading.cancel()
+
+    asyncio.run(run())
+
+
 def test_the_reader_takes_over_where_there_is_no_room_and_nothing_is_lost(thread):
     async def run():
         direct = Direct(has=1)
