@@ -244,9 +244,10 @@ class _GraphCheck:
         if port.name == "right_lengths":
             return self.random.integers(1, sizes[RIGHT_TIME] + 1, shape)
         if port.name == "vector":
-            sizes_of_values = self.random.lognormal(0, 2, shape).astype(np.float32)
-            below = port.signed & (self.random.random(shape) < 0.5)
-            return np.where(below, -sizes_of_values, sizes_of_values)
+            values = self.random.lognormal(0, 2, shape).astype(np.float32)
+            if port.signed:
+                values = np.where(self.random.random(shape) < 0.5, -values, values)
+            return values
         if port.name in self.vocabulary_sizes:
             return self.random.integers(1, self.vocabulary_sizes[port.name], shape)
         if port.name in GRAPH_PARAMETERS:
