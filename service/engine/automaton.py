@@ -58,7 +58,7 @@ class TokenAutomaton:
         self._starts: list[int] = starts.tolist()
         self._accepting: list[bool] = accepting.astype(bool).tolist()
         # Their numbers are read one at a time, which costs least through a view of memory.
-        self._tokens, self._targets = memoryview(tokens), memoryview(targets)
+        self._tokens, self._targets = tokens.data, targets.data
         self._rows: dict[int, Array] = {}
         self._most_rows = max(1, _KEPT_BYTES // (4 * vocabulary))
 
