@@ -15,6 +15,8 @@ SLOW = "slow"  # nothing is read for long, so that it pauses
 RESUME = "resume"  # cancelled, and resumed on the other service
 GO_ON = "go on"  # an earlier stream of the other service, resumed here
 FORK = "fork"  # the same, by a new seed
+# Of constraints: what most vocabularies cannot spell, or not without what the request bans.
+UNSPELT_SHARE = 0.3
 BEGINNINGS = 3  # that inputs of a model share, and named states of it
 
 
@@ -24,8 +26,9 @@ class Kind:
 
     letters: that its input is made of. longest: input in characters. most_tokens: to request.
     vocabulary: the ids from 1 below this one stand for symbols. symbols: some of them, of letters
-    alone; has_gaps: a space comes between two. missing: sampling parameters that
-    it was exported without.
+    alone, and ``ids`` theirs; none where nothing is banned beside a constraint. has_gaps: a space
+    comes between two. has_json: it can spell true and false. missing: sampling parameters that it
+    was exported without.
     """
 
     name: str
@@ -36,7 +39,9 @@ class Kind:
     vocabulary: int
     missing: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ("a", "b", "c", "d")
+    ids: tuple[int, ...] = ()
     has_gaps: bool = False
+    has_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,15 @@ class Draw:
         return request
 
 
-def draw_mix(seed: str, kinds: Sequence[Kind], count: int) -> list[Draw]:
+def draw_mix(
+    seed: str, kinds: Sequence[Kind], count: int, unspelt: float = UNSPELT_SHARE
+) -> list[Draw]:
+    """unspelt: the share of constraints that need not be such as the vocabulary can spell."""
     choose = random.Random(seed)
-    return [_draw(choose, number, choose.choice(kinds)) for number in range(count)]
+    return [_draw(choose, number, choose.choice(kinds), unspelt) for number in range(count)]
 
 
-def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
+def _draw(choose: random.Random, number: int, kind: Kind, unspelt: float) -> Draw:
     fates = (READ, READ, READ, CANCEL, SLOW, RESUME, GO_ON, FORK)
     fate = choose.choice(fates)
     request = pb.GenerateRequest(model=kind.name, log_probabilities=True)
@@ -79,7 +87,8 @@ def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
     if state is not None:
         begun = state_text(kind, state)
         head = len(begun)
-        text = begun if kind.is_source else begun + text[: choose.choice((0, 5, 40))]
+        further = text[: choose.choice((0, 5, 40))]
+        text = begun if kind.is_source else (begun + further)[: kind.longest]
     setattr(request, "source" if kind.is_source else "prompt", text)
     if fate in (READ, CANCEL) and choose.random() < 0.2:
         _add_beam(choose, request, kind)
@@ -88,7 +97,7 @@ def _draw(choose: random.Random, number: int, kind: Kind) -> Draw:
     if not kind.is_source and state is None:
         request.echo = choose.random() < 0.25
     if fate not in (SLOW,) and choose.random() < 0.25:
-        _add_constraint(choose, request, kind)
+        _add_constraint(choose, request, kind, choose.random() < unspelt)
     request.tokens_per_message = choose.choice((0, 0, 1, 3, 8, 300))
     request.no_cache = choose.random() < 0.15
     name = "" if state is None else state_name(kind, state)
@@ -180,12 +189,25 @@ def _add_sampling(choose: random.Random, sampling: pb.Sampling, kind: Kind) -> N
         sampling.banned_tokens.extend(_tokens(choose, kind, 4))
 
 
-def _add_constraint(choose: random.Random, request: pb.GenerateRequest, kind: Kind) -> None:
-    """Of the output's own symbols, so that most can be spelt, though not less what is banned."""
+def _add_constraint(
+    choose: random.Random, request: pb.GenerateRequest, kind: Kind, is_unspelt: bool
+) -> None:
+    """Of the output's own symbols, of which none is banned, and as long as the text must be.
+
+    is_unspelt: or not: a refusal is an answer, too.
+    """
+    sorts = ["endless"]
+    if not request.min_tokens:
+        sorts += ["choices", "regex"] + ["json_schema"] * (kind.has_json or is_unspelt)
+    sampling = request.sampling
+    if not is_unspelt and (sampling.banned_tokens or sampling.allowed_tokens):
+        others = set(sampling.banned_tokens).difference(kind.ids) if kind.ids else ()
+        del sampling.allowed_tokens[:], sampling.banned_tokens[:]
+        sampling.banned_tokens.extend(sorted(others))
     first, second, third = choose.sample(kind.symbols, 3)
     gap = " " if kind.has_gaps else ""
     any_of = f"({first}|{second}|{third})"
-    match choose.choice(("choices", "regex", "endless", "json_schema")):
+    match choose.choice(sorts):
         case "choices":
             texts = {gap.join(choose.choices(kind.symbols, k=4)) for _ in range(5)}
             request.constraint.choices.texts.extend(sorted(texts))
@@ -194,8 +216,8 @@ def _add_constraint(choose: random.Random, request: pb.GenerateRequest, kind: Ki
         case "endless":
             request.constraint.regex = f"{first}({gap}{any_of})*"
         case _:
-            # Most vocabularies lack its marks: a refusal is an answer, too.
-            request.constraint.json_schema = '{"type": "array", "items": {"type": "integer"}}'
+            array = '{"type": "array", "items": {"type": "integer"}}'
+            request.constraint.json_schema = '{"type": "boolean"}' if kind.has_json else array
 
 
 def _tokens(choose: random.Random, kind: Kind, most: int) -> list[int]:

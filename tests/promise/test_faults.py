@@ -22,7 +22,7 @@ from unroll.v1 import unroll_pb2_grpc
 
 KINDS = (
     Kind("letters", False, "abcdefghij klmn", 64, 200, 16),
-    Kind("speller", True, "abcdefghij klmn", 10, 60, 8),
+    Kind("speller", True, "abcdefghij klmn", 10, 60, 8, symbols=tuple("PQRSTUV"), has_gaps=True),
 )
 ROWS = 6
 CALLERS = 40
@@ -96,8 +96,8 @@ async def leave_paused(watched: Watched, count: int) -> None:
 
 
 def requests_of(seed: int, count: int) -> list[pb.GenerateRequest]:
-    """Of every kind: samples, beams, long prompts, many reported, resume points."""
-    return [draw.request for draw in draw_mix(f"leave {seed}", KINDS, count)]
+    """Of every kind: samples, beams, long prompts, many reported, resume points, constraints."""
+    return [draw.request for draw in draw_mix(f"leave {seed}", KINDS, count, unspelt=0.0)]
 
 
 def leave_all(loop: asyncio.Runner, watched: Watched, seed: int, count: int) -> Counter[str]:

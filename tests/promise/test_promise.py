@@ -85,17 +85,18 @@ def kinds_of(models: Path) -> list[Kind]:
                 most_tokens,
                 len(output) - (3 if output.has_markers else 1),
                 missing_parameters(port.name for port in bundle.manifest.graphs["step"].inputs),
-                _symbols(output),
+                *_symbols(output),
                 bundle.tokenizers["output"].kind == "symbols",
+                set("truefalse") <= {output.symbol_of(token) for token in range(1, len(output))},
             )
         )
     return kinds
 
 
-def _symbols(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Some of letters and digits alone."""
-    every = (vocabulary.symbol_of(token) for token in range(1, len(vocabulary)))
-    return tuple(symbol for symbol in every if symbol.isalnum())[:40]
+def _symbols(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Some of letters and digits alone, and their ids."""
+    ids = [t for t in range(1, len(vocabulary)) if vocabulary.symbol_of(t).isalnum()][:40]
+    return tuple(vocabulary.symbol_of(token) for token in ids), tuple(ids)
 
 
 def _letters(tokenizer: Tokenizer) -> str:
