@@ -21,6 +21,8 @@ _SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 # gRPC makes no more of one call, whatever its policy. With waits of a millisecond it lost half of
 # the calls for good (grpc#41036), from five on none of them.
 _MOST_UNARY_ATTEMPTS, _LEAST_UNARY_WAIT_SECONDS = 5, 0.05
+# Methods that change what a server keeps.
+_CHANGING = ("CreateState", "DeleteState")
 # A peer that is gone without a word is noticed within the two together.
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000
 # A server that was restarted is to be found soon; gRPC would wait from one second to two minutes.
@@ -148,8 +150,9 @@ def _authorization(token: str) -> tuple[tuple[str, str], ...]:
 def service_config(retries: Retries) -> str:
     """Calls go to each address in turn; those of one message are tried again.
 
-    Every method of unroll.v1 may be: none of them changes anything. Streams are resumed by
-    failover.py and push_failover.py, which know what has been delivered.
+    Not those that change a server's named states: done twice, they tell that a state exists
+    already or is gone, though the first of them did what was asked and lost its answer. Streams
+    are resumed by failover.py and push_failover.py, which know what has been delivered.
     """
     service = pb.DESCRIPTOR.services_by_name["UnrollService"]
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
@@ -157,7 +160,7 @@ def service_config(retries: Retries) -> str:
         unary = [
             {"service": service.full_name, "method": method.name}
             for method in service.methods
-            if not method.server_streaming
+            if not method.server_streaming and method.name not in _CHANGING
         ]
         first, longest = (
             max(seconds, _LEAST_UNARY_WAIT_SECONDS)

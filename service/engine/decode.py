@@ -103,8 +103,6 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         self._throughput = Throughput()
         self._columns = TokenColumns(model.end_id)
         self.prefixes = prefixes
-        if prefixes is not None:
-            self.scheduler.on_begin = self._look_up
         self._first_tokens = first_tokens
         self._has_drawn_first = False  # in the step before
 
@@ -283,7 +281,8 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         """
         prompt, progress = stream.prompt, stream.progress
         prefixes, whole = self.prefixes, self.model.reads_source
-        assert prefixes is not None, "it is asked where there are some"
+        if prefixes is None:
+            return
         is_short = len(prompt.tokens) < (1 if whole else LEAST_TOKENS)
         if is_short or prompt.lookup or prompt.state is not None or progress.request.no_cache:
             return

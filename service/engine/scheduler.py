@@ -146,7 +146,6 @@ class Plan(Generic[Stream]):
 
 class Scheduler(Generic[Stream]):
     """capacity: rows. A stream whose prompt is being prefilled has a row set aside for it.
-    on_begin: called with each new stream when it gets one, before its prompt is cut into chunks.
 
     Before each step: preemptions(), then preempt() for each of them; schedule(), then prefilled()
     and admit() for what it says.
@@ -156,7 +155,6 @@ class Scheduler(Generic[Stream]):
         self.capacity = capacity
         self.policy = policy
         self.cost = PrefillCost()
-        self.on_begin: Callable[[Stream], None] = _nothing
         self.begun: dict[Stream, None] = {}
         self.rows: list[Stream] = []
         self.paused: set[Stream] = set()
@@ -274,15 +272,26 @@ class Scheduler(Generic[Stream]):
         self._wait(stream, Phase.RETURNING)
         return moved
 
-    def schedule(self, seconds: float, loan: float = 0.0) -> Plan[Stream]:
+    def schedule(
+        self,
+        seconds: float,
+        loan: float = 0.0,
+        on_begin: Callable[[Stream], None] | None = None,
+    ) -> Plan[Stream]:
         """Begin what there are rows for, and choose what to prefill.
 
         seconds: what prefill may take, by this scheduler's own estimate, while streams run.
         loan: what it may take where all that is to be read is read by that.
+        on_begin: called with each new stream that gets a row, before its prompt is cut into
+            chunks. It is not kept: an engine that its own scheduler refers to would outlive its
+            model, since collections look at nothing that was set aside.
         """
         if not self.begun and not self.queue_length:
             return self._nothing
         begins = self._begin() if self._is_time_to_begin() else []
+        if on_begin is not None:
+            for stream in begins:
+                on_begin(stream)
         prefill = self._choose_chunks(seconds, loan)
         read = {chunk.prompt: chunk.count for chunk in prefill}
         done = [s for s in self.begun if s.prompt.left == read.get(s.prompt, 0)]
@@ -329,7 +338,6 @@ class Scheduler(Generic[Stream]):
         stream = caller.first
         if stream.phase is Phase.WAITING:
             begins.append(stream)
-            self.on_begin(stream)
         self._wait_no_more(stream)
         stream.phase = Phase.BEGUN
         stream.since = caller.served = self._now
@@ -497,10 +505,6 @@ class Scheduler(Generic[Stream]):
 
 def _priority(stream: ScheduledSequence) -> int:
     return -stream.share.priority
-
-
-def _nothing(_: object) -> None:
-    """Nobody is to know."""
 
 
 _NOBODY: Sequence[Never] = ()

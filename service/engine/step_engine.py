@@ -277,6 +277,9 @@ class StepEngine(Generic[Stream, Request]):
     def _measured(self, seconds: float) -> None:
         """A step took so long."""
 
+    def _look_up(self, stream: Stream) -> None:
+        """What of a new stream's input need not be read."""
+
     def _keep_prefix(self, prompt: Prompt, lookup: PrefixLookup) -> None:
         """A prompt that was looked up in a prefix cache is read up to somewhere."""
         raise NotImplementedError
@@ -377,7 +380,7 @@ class StepEngine(Generic[Stream, Request]):
         """
         prefilled, prefill_seconds, loan = 0, 0.0, self.prefill_budget.loan
         while True:
-            plan = self.scheduler.schedule(allowed, loan)
+            plan = self.scheduler.schedule(allowed, loan, self._look_up)
             loan = 0.0
             if plan.begins:
                 self._begin(plan, now)

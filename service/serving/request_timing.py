@@ -19,7 +19,8 @@ class Timeline:
     queued: it was handed to an engine. started: the engine began to read or run it. prefilled: its
     prompt or source was read. first_token: was made. finished: the engine was done with it.
     A request that is several pieces of work has the first of each, and the last end.
-    reason, input_tokens, output_tokens: of what the engines finished; None where nothing was.
+    input_tokens: of what the engines finished; None where nothing was. reason, output_tokens: of
+    what was to make or answer tokens, not only to be read.
     """
 
     queued: float | None = None
@@ -40,8 +41,9 @@ class Timeline:
         self.prefilled = _first(self.prefilled, progress.prefilled)
         self.first_token = _first(self.first_token, progress.first_token)
         if ended:
-            self.reason = ended.reason
             self.input_tokens = (self.input_tokens or 0) + ended.input_tokens
+        if ended and ended.reason is not FinishReason.READ:
+            self.reason = ended.reason
             self.output_tokens = (self.output_tokens or 0) + ended.output_tokens
 
     def note_batch(self, job: Job) -> None:

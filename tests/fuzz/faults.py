@@ -16,6 +16,8 @@ BROKEN = "UNAVAILABLE"
 _REFUSALS = frozenset(
     {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
 )
+# Of a method that makes what another call may have made before.
+_OWN_REFUSALS = {"CreateState": frozenset({"ALREADY_EXISTS"})}
 # A request may itself say how long it may take.
 _OWN_TIMEOUT = "parameter 'timeout'"
 _FINAL = "triton_final_response"
@@ -43,7 +45,8 @@ def fault_of(method: Method, sent: int, answer: Answer) -> str:
         return f"{status} without a word"
     # What refuses a long text must not quote all of it.
     is_whole = "metadata size" not in details
-    may_end_so = is_whole and status in ("DEADLINE_EXCEEDED", *_REFUSALS)
+    refusals = _REFUSALS | _OWN_REFUSALS.get(method.name, frozenset())
+    may_end_so = is_whole and (status == "DEADLINE_EXCEEDED" or status in refusals)
     return "" if may_end_so else f"{status}: {details}"
 
 

@@ -33,6 +33,12 @@ def test_a_status_says_what_to_do(status: str, details: str, is_fault: bool) -> 
     assert bool(fault_of(TAG, 1, Answer(status, details, []))) is is_fault
 
 
+def test_what_exists_is_no_fault_of_what_makes_it_alone() -> None:
+    there_is_one = Answer("ALREADY_EXISTS", "you have a state 'one'", [])
+    assert not fault_of(UNROLL["CreateState"], 1, there_is_one)
+    assert fault_of(TAG, 1, there_is_one)
+
+
 def test_a_stream_that_goes_well_has_an_end() -> None:
     """The last message says that it is the last."""
     ended = {

@@ -19,8 +19,9 @@ from tests.fuzz.test_fuzz import FAULTS, RESIDENT_BYTES, SETTINGS
 from tests.promise.processes import Watched, all_is_released
 from tests.service.rest.exchanges import events_of
 
-# Of a completion: its id, when it was made, and sealed states, which hold the time.
-_OWN = re.compile(rb'"(id":"cmpl-|resume_token":")[^"]*"|"created":[0-9]+')
+# Of a completion: its id, when it was made, what of its input was read before, and sealed states,
+# which hold the time.
+_OWN = re.compile(rb'"(id":"cmpl-|resume_token":")[^"]*"|"(created|cached_tokens)":[0-9]+')
 ROUNDS, AT_ONCE, SECONDS = 5, 8, 20.0
 # What a caller can be told of a request of its own making.
 STATUSES = {200, 400, 401, 403, 404, 405, 409, 413, 429, 431, 501, 504}

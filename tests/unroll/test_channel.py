@@ -100,7 +100,7 @@ def test_only_calls_of_one_message_are_tried_again_by_grpc():
     (policy,) = json.loads(service_config(Retries()))["methodConfig"]
     methods = {name["method"] for name in policy["name"]}
     assert methods == {
-        "Classify", "Tag", "Fill", "Score", "Embed", "ListModels", "GetModel",
+        "Classify", "Tag", "Fill", "Score", "Embed", "ListModels", "GetModel", "ListStates",
     }  # fmt: skip
     assert "methodConfig" not in json.loads(service_config(NO_RETRIES))
 

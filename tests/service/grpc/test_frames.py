@@ -296,6 +296,23 @@ def test_a_stream_goes_on_from_a_changed_state(client):
     assert go_on(one, token=forked.points[-1].token).points[-1].changed not in ("", changed)
 
 
+def test_streams_begin_from_a_named_state(client):
+    """As often as one likes; it keeps what its steps share."""
+    token = resume_point(client, "leaky", FRAMES[:16]).token
+    client.create_state("quiet", "leaky", resume_token=token, replace=True)
+    for _ in range(2):
+        after = Reported(client.stream_step("leaky", FRAMES[16:24], state="quiet"))
+        assert bits(after.levels) == bits(expected_levels(FRAMES)[16:24])
+    options = {"shared": {"gain": 3.0}, "resume_at_end": True}
+    (point,) = Reported(client.stream_step("gained", FRAMES[:5], **options)).points
+    client.create_state("loud", "gained", resume_token=point.token, replace=True)
+    assert client.list_states("gained")[0].method == "StreamStep"
+    after = Reported(client.stream_step("gained", FRAMES[5:9], state="loud"))
+    assert bits(after.levels) == bits(expected_levels(FRAMES, 3.0)[5:9])
+    with pytest.raises(RequestFailed, match="is for model 'gained'"):
+        list(client.stream_step("leaky", FRAMES[:1], state="loud"))
+
+
 def test_a_change_needs_a_token_and_a_unit_that_there_is(client):
     point = resume_point(client, "leaky", FRAMES[:3])
     for changes, token, message in (
