@@ -258,6 +258,14 @@ PARAMETERS = {
     "deep JSON": ("letters", {"allowed_tokens": "[" * 100_000}, "'allowed_tokens'"),
     "a bias that is no number": ("letters", {"logit_bias": '{"1": NaN}'}, "logit_bias"),
     "a token that is none": ("letters", {"allowed_tokens": "[99]"}, "allowed_tokens"),
+    "choices that are no JSON": ("letters", {"choices": "yes, no"}, "'choices'"),
+    "choices that are no texts": ("letters", {"choices": "[1, 2]"}, "'choices'"),
+    "a number for an expression": ("letters", {"regex": 5}, "'regex'"),
+    "two constraints": ("letters", {"regex": "a", "choices": '["a"]'}, "choices and regex exclude"),
+    "a schema that is no JSON": ("letters", {"json_schema": "{"}, "json_schema"),
+    "a schema out of reach": (
+        "letters", {"json_schema": '{"type": "null"}'}, "json_schema: it lacks 'u'"
+    ),
     "a priority that is none": ("letters", {"priority": "high"}, "'priority'"),
     "a sequence where none is kept": ("letters", {"sequence_id": 3}, "'sequence_id'"),
     "a start without a sequence": ("tags-online", {"sequence_start": True}, "'sequence_id'"),
