@@ -157,7 +157,7 @@ def test_what_follows_and_what_is_near_is_shown(capsys):
 
 def test_a_text_that_strays_from_its_expression_fails_the_tour(monkeypatch):
     monkeypatch.setattr(FollowingClient, "held", HELD.removesuffix("thee."))
-    with pytest.raises(TourFailed, match="prose wrote .* which does not match"):
+    with pytest.raises(TourFailed, match=r"prose wrote .* which does not match"):
         tour.tour(FollowingClient())
 
 

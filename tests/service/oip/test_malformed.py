@@ -264,7 +264,9 @@ PARAMETERS = {
     "two constraints": ("letters", {"regex": "a", "choices": '["a"]'}, "choices and regex exclude"),
     "a schema that is no JSON": ("letters", {"json_schema": "{"}, "json_schema"),
     "a schema out of reach": (
-        "letters", {"json_schema": '{"type": "null"}'}, "json_schema: it lacks 'u'"
+        "letters",
+        {"json_schema": '{"type": "null"}'},
+        "json_schema: it lacks 'u'",
     ),
     "a priority that is none": ("letters", {"priority": "high"}, "'priority'"),
     "a sequence where none is kept": ("letters", {"sequence_id": 3}, "'sequence_id'"),
