@@ -23,8 +23,6 @@ from service.engine.automaton import CHOICES, ConstraintSpec, TokenAutomaton
 from service.engine.errors import ConstraintFailed, Overloaded, WrongInput
 
 _CHILD = Path(__file__).with_name("child.py")
-# The process waits for the processor as well, behind everything else.
-_WALL_FACTOR = 10
 _RETRY_SECONDS = 5.0
 _SHOWN_SYMBOLS = 10
 
@@ -32,11 +30,13 @@ _SHOWN_SYMBOLS = 10
 @dataclass(frozen=True)
 class CompileLimits:
     """Of one pattern. seconds: of processor time. size: of the process's memory in bytes.
-    transitions: of the automaton, one for each state too."""
+    transitions: of the automaton, one for each state too. patience: seconds on the clock, as a
+    multiple of those of processor time: the process waits for them behind everything else."""
 
     seconds: int = 3
-    size: int = 256 << 20
+    size: int = 128 << 20
     transitions: int = 2_000_000
+    patience: float = 10
 
 
 class Compiler:
@@ -79,7 +79,7 @@ class Compiler:
             process.kill()
 
     def _run(self, request: bytes) -> bytes:
-        pipe = subprocess.PIPE
+        pipe, limits = subprocess.PIPE, self._limits
         with subprocess.Popen(
             [sys.executable, "-I", str(_CHILD)], stdin=pipe, stdout=pipe, stderr=pipe
         ) as process:
@@ -87,7 +87,7 @@ class Compiler:
             try:
                 if self._is_closed:
                     process.kill()
-                out, err = process.communicate(request, self._limits.seconds * _WALL_FACTOR)
+                out, err = process.communicate(request, limits.seconds * limits.patience)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise Overloaded(

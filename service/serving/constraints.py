@@ -19,8 +19,9 @@ from service.engine.automaton import Constraint, ConstraintSpec, TokenAutomaton
 from service.engine.errors import Overloaded, QueueFull, WrongInput, without_frames
 from service.engine.requests import Sampling
 
-# Patterns that are compiled at once, and that are so or wait.
-_AT_ONCE = 2
+# Patterns that are compiled at once, so that one of the largest does not hold up all others, and
+# that are so or wait.
+AT_ONCE = 2
 MAX_COMPILING = 32
 # Of patterns that were refused, whose reasons are kept.
 _REFUSALS = 256
@@ -52,7 +53,7 @@ class Constraints:
 
     def __init__(self, compiler: Compiler, most_bytes: int, observer: ConstraintObserver) -> None:
         self._compiler, self._most_bytes, self._observer = compiler, most_bytes, observer
-        self._threads = ThreadPoolExecutor(_AT_ONCE, "constraints")
+        self._threads = ThreadPoolExecutor(AT_ONCE, "constraints")
         self._kept: OrderedDict[_Key, TokenAutomaton] = OrderedDict()
         self._refused: OrderedDict[_Key, str] = OrderedDict()
         self._compiling: dict[_Key, asyncio.Task[TokenAutomaton]] = {}

@@ -300,7 +300,9 @@ class Service:
             "work": page.sum("unroll_engine_work"),
             "requests": page.sum("unroll_open_requests"),
             "sequences": page.sum("unroll_open_sequences"),
-            "budget bytes": page.sum("unroll_memory_budget_used_bytes"),
+            # The prefix cache keeps states after its callers, and gives way to whoever comes.
+            "budget bytes": page.sum("unroll_memory_budget_used_bytes")
+            - page.sum("unroll_prefix_cache_bytes"),
             "files": now.files,
             "threads": now.threads,
         }

@@ -11,6 +11,8 @@ import secrets
 import pytest
 
 from service.access.roles import NEEDED
+from service.constraints.compiling import CompileLimits
+from service.serving.constraints import AT_ONCE
 from tests.attacks.harness import MEBIBYTE, Threat
 from tests.attacks.messages import empty_items
 from tests.attacks.traffic import INFERENCE, UNROLL, Raw, at_once, call, statuses
@@ -115,15 +117,15 @@ class TestRefusedCalls:
 class TestEvilPatterns:
     """Constraints whose automata would take hours and gigabytes, each another one.
 
-    Bound: each is compiled by a process that the kernel ends; two at once. Setting:
-    constraint_seconds.
+    Bound: each is compiled by a process that the kernel ends; two at once. What they hold comes
+    back. Setting: constraint_seconds.
     """
 
     threat = Threat(
         "200 regular expressions of a line, and JSON schemas, whose automata have millions of "
         "states, each another one",
-        "compiled by two processes at most, which the kernel ends; INVALID_ARGUMENT, or "
-        "RESOURCE_EXHAUSTED with a delay where too many wait",
+        "compiled by two processes of 128 MiB at most, which the kernel ends; INVALID_ARGUMENT, "
+        "or RESOURCE_EXHAUSTED with a delay where too many wait",
         ("constraint_seconds", "constraint_bytes"),
     )
 
@@ -139,6 +141,7 @@ class TestEvilPatterns:
             return await call(channel, f"{UNROLL}/Generate", request, streams=True, timeout=120)
 
         with attacked() as (service, _):
+            before = service.usage.samples[-1].resident_bytes
             outcomes = asyncio.run(at_once(service, calls, refused, side_by_side=8))
             attacks.report(
                 f"{calls} evil patterns: {statuses(outcomes)}, "
@@ -146,7 +149,9 @@ class TestEvilPatterns:
             )
             refusals = {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
             assert {outcome.status for outcome in outcomes} <= refusals
-            assert service.usage.grown() < FLAT_BYTES
+            assert service.usage.grown() < AT_ONCE * CompileLimits.size + 50 * MEBIBYTE
+            service.usage.restart()
+            assert service.usage.peak() < before + 50 * MEBIBYTE
 
 
 class TestForgedTokens:

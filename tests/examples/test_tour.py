@@ -1,5 +1,6 @@
 """What the tour checks: right answers pass, wrong ones fail, missing models are named."""
 
+import shlex
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -34,6 +35,7 @@ NEW = {
 }
 LOOKING_AHEAD = {"prose": pb.TASK_GENERATE, "translate": pb.TASK_SEQ2SEQ}
 SAMPLES = tour.SAMPLES["models"]
+HELD = "My lord, I love and need thee."
 
 
 class RightClient:
@@ -133,13 +135,14 @@ def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
 
 
 class FollowingClient(RightClient):
-    """Of the two models whose samples look ahead."""
+    """Of the two models whose samples look ahead. held: the text that is held to an expression."""
 
     served = LOOKING_AHEAD
+    held = HELD
 
     def generate(self, model, **options):
-        end = Answer("end", 3, 1, 0, 0.0, 0.0)
-        yield Chunk([Token(1, "Dios", 0, None)], 1, end)
+        text = self.held if "regex" in options else "Dios"
+        yield Chunk([Token(1, text, 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
 
 
 def test_what_follows_and_what_is_near_is_shown(capsys):
@@ -148,6 +151,14 @@ def test_what_follows_and_what_is_near_is_shown(capsys):
     assert "score --model prose 'To be, or not to ' --choice be --choice die" in printed
     assert "next --model prose 'To be, or not to b'\n  0.607  -0.5000  'e'" in printed
     assert "cosine 0.960  'The king is dead.', 'The king has died.'" in printed
+    assert f"--regex {shlex.quote(SAMPLES['prose']['regex'])}" in printed
+    assert HELD in printed
+
+
+def test_a_text_that_strays_from_its_expression_fails_the_tour(monkeypatch):
+    monkeypatch.setattr(FollowingClient, "held", HELD.removesuffix("thee."))
+    with pytest.raises(TourFailed, match=r"prose wrote .* which does not match"):
+        tour.tour(FollowingClient())
 
 
 @pytest.mark.parametrize(
@@ -197,7 +208,7 @@ class KeepingClient(RightClient):
     text = "Cheese"
 
     def generate(self, model, **options):
-        text = self.text if "state" in options else "Cheese"
+        text = self.text if "state" in options else HELD if "regex" in options else "Cheese"
         yield Chunk([Token(1, text, 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
 
 

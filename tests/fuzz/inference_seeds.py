@@ -161,6 +161,7 @@ def _generations() -> list[pb.ModelInferRequest]:
             timeout=60_000_000, triton_enable_empty_final_response=True,
         ),
         _request("bigrams", _prompt(b"fed a"), raw=True, max_tokens="9", seed=2**40),
+        _request("letters", _prompt(b"a"), seed=3, choices='["bad cab", "a fine hen"]'),
         _request("speller", _prompt(b"abc", "source"), seed=1, outputs=["text", "finish_reason"]),
         _request("foods", vector, raw=True, seed=3, allowed_tokens="[1, 2, 3]", max_tokens=12),
     ]  # fmt: skip

@@ -215,6 +215,14 @@ def _samples() -> list[Message]:
         pb.GenerateRequest(
             model="foods", vector=pb.Vector(values=[1.0, 2.0, 0.0]), sampling=drawn, samples=2,
         ),
+        pb.GenerateRequest(
+            model="letters", prompt="a", sampling=drawn, samples=2,
+            constraint=pb.Constraint(regex="(cab|deaf)( (bad|face|i)){0,3}mn"),
+        ),
+        pb.GenerateRequest(
+            model="letters", prompt="a", sampling=drawn,
+            constraint=pb.Constraint(choices=pb.Choices(texts=["bad cab", "a fine hen"])),
+        ),
     ]  # fmt: skip
 
 

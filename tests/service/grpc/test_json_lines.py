@@ -77,7 +77,7 @@ def is_valid(text: str) -> bool:
 
 
 def trained():
-    """A small GRU after some thousands of objects: it knows their shape, and errs when it is hot."""
+    """A small GRU after some thousand objects: it knows their shape, and errs when it is hot."""
     source = lines(1)
     texts = [next(source) for _ in range(STEPS * BATCH)]
     reader = Tokenizer("characters", Vocabulary.count("".join(texts), has_markers=True))

@@ -188,8 +188,9 @@ def test_a_late_request_joins_a_running_batch(service, client, monkeypatch):
     slow_engine(service, monkeypatch)
     early = client.generate("letters", prompt="a", max_tokens=LONG)
     next(early)
-    late = list(client.generate("letters", prompt="b", max_tokens=2))
-    assert late[-1].answer.output_tokens == 2
+    # Its first token may come from a step of its own.
+    late = list(client.generate("letters", prompt="b", max_tokens=3))
+    assert late[-1].answer.output_tokens == 3
     assert len(engine_of(service, "letters").scheduler.rows) == 1
     early.close()
 

@@ -248,7 +248,7 @@ REFUSALS = {
     "an unknown model": ([start_part(model="x")], 0, "NOT_FOUND", "no model 'x'"),
     "an unknown version": ([start_part(model_version="7")], 0, "NOT_FOUND", "not '7'"),
     "another task": (
-        [start_part(model="letters")], 0, "INVALID_ARGUMENT", "call Generate or Score",
+        [start_part(model="letters")], 0, "INVALID_ARGUMENT", "call Generate, Score or Embed",
     ),
     "both sides": (
         [start_part(model="tags")], 0, "INVALID_ARGUMENT",

@@ -1,6 +1,7 @@
 """Both forms of every model give what unroll.v1 gives, bit for bit where it gives numbers."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -199,6 +200,24 @@ def test_stop_is_a_text_or_a_list(inference, several):
     outputs = inference.infer("letters", {"prompt": ["a"]}, parameters=parameters | {"stop": said})
     assert outputs["text"][0] == whole[: whole.index(stop)]
     assert outputs["finish_reason"][0] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "given"),
+    [
+        ("choices", '["cab", "a fine hen"]', ["cab", "a fine hen"]),
+        ("regex", "(cab|deaf)[a-f]{6}", "(cab|deaf)[a-f]{6}"),
+    ],
+)
+def test_a_text_is_held_to_what_a_setting_says(inference, caller, kind, said, given):
+    sampling = Sampling(seed=3, temperature=1.5)
+    pieces = caller.generate("letters", prompt="a", sampling=sampling, **{kind: given})
+    parameters = {"seed": 3, "temperature": 1.5, kind: said}
+    outputs = inference.infer("letters", {"prompt": ["a"]}, parameters=parameters)
+    text = outputs["text"][0]
+    assert text == "".join(piece.text for piece in pieces)
+    assert text in given if kind == "choices" else re.fullmatch(given, text)
+    assert outputs["finish_reason"][0] == "end"
 
 
 def test_a_request_that_does_not_say_gets_a_usual_number_of_tokens(inference):
