@@ -7,7 +7,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
 from service.openai.errors import FieldInvalid
@@ -63,12 +63,7 @@ class CompletionRequest:
 def completion_of(content: Mapping[str, Any]) -> CompletionRequest:
     """Raises FieldInvalid. A field that is null is as one that is not there."""
     request = CompletionRequest()
-    for name, value in content.items():
-        reader = _READERS.get(name)
-        if reader is None:
-            raise _unknown(name)
-        if value is not None:
-            reader(request, name, value)
+    _read(request, content, _READERS)
     _settle(request)
     return request
 
@@ -116,6 +111,17 @@ def _settle_stream(request: CompletionRequest) -> None:
         if name != "include_usage":
             raise _unknown(where)
         request.includes_usage = value is not None and _flag(where, value)
+
+
+def _read(
+    request: Request, content: Mapping[str, Any], readers: Mapping[str, _Reader[Request]]
+) -> None:
+    for name, value in content.items():
+        reader = readers.get(name)
+        if reader is None:
+            raise _unknown(name)
+        if value is not None:
+            reader(request, name, value)
 
 
 def _unknown(name: str) -> FieldInvalid:
@@ -204,10 +210,11 @@ def _ids(name: str, value: Any) -> list[int]:
 
 # -- fields ------------------------------------------------------------------------------------
 
-_Reader = Callable[[CompletionRequest, str, Any], None]
+Request = TypeVar("Request")
+_Reader = Callable[[Request, str, Any], None]
 
 
-def _sets(read: Callable[[str, Any], Any]) -> _Reader:
+def _sets(read: Callable[[str, Any], Any]) -> _Reader[CompletionRequest]:
     """The message's field of the same name."""
 
     def reader(request: CompletionRequest, name: str, value: Any) -> None:
@@ -216,7 +223,7 @@ def _sets(read: Callable[[str, Any], Any]) -> _Reader:
     return reader
 
 
-def _sets_input(read: Callable[[str, Any], Any]) -> _Reader:
+def _sets_input(read: Callable[[str, Any], Any]) -> _Reader[CompletionRequest]:
     def reader(request: CompletionRequest, name: str, value: Any) -> None:
         request.inputs.append(name)
         setattr(request.generate, name, read(name, value))
@@ -224,7 +231,7 @@ def _sets_input(read: Callable[[str, Any], Any]) -> _Reader:
     return reader
 
 
-def _keeps(attribute: str, read: Callable[[str, Any], Any]) -> _Reader:
+def _keeps(attribute: str, read: Callable[[str, Any], Any]) -> _Reader[CompletionRequest]:
     """For what is settled once every field is known."""
 
     def reader(request: CompletionRequest, name: str, value: Any) -> None:
@@ -233,7 +240,7 @@ def _keeps(attribute: str, read: Callable[[str, Any], Any]) -> _Reader:
     return reader
 
 
-def _samples(parameter: SamplingParameter) -> _Reader:
+def _samples(parameter: SamplingParameter) -> _Reader[CompletionRequest]:
     def reader(request: CompletionRequest, name: str, value: Any) -> None:
         number = _number(name, value)
         if problem := parameter.problem(number):
@@ -344,7 +351,7 @@ def _ignored(request: CompletionRequest, name: str, value: Any) -> None:
     """It says nothing of the text that is made."""
 
 
-_READERS: dict[str, _Reader] = {
+_READERS: dict[str, _Reader[CompletionRequest]] = {
     "model": _sets(_text),
     "prompt": _prompt,
     "max_tokens": _sets(_whole),
@@ -402,12 +409,7 @@ class EmbeddingRequest:
 def embedding_of(content: Mapping[str, Any]) -> EmbeddingRequest:
     """Raises FieldInvalid. A field that is null is as one that is not there."""
     request = EmbeddingRequest()
-    for name, value in content.items():
-        reader = _EMBEDDING_READERS.get(name)
-        if reader is None:
-            raise _unknown(name)
-        if value is not None:
-            reader(request, name, value)
+    _read(request, content, _EMBEDDING_READERS)
     if not request.embed.model:
         raise FieldInvalid("model", "the request names no model; GET /v1/models lists them")
     if not request.embed.texts:
@@ -449,7 +451,7 @@ def _no_effect(request: EmbeddingRequest, name: str, value: Any) -> None:
     """It says nothing of the vectors."""
 
 
-_EMBEDDING_READERS: dict[str, Callable[[EmbeddingRequest, str, Any], None]] = {
+_EMBEDDING_READERS: dict[str, _Reader[EmbeddingRequest]] = {
     "model": _embedding_text,
     "input": _input,
     "encoding_format": _encoding_format,
