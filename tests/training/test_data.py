@@ -1,4 +1,5 @@
 import hashlib
+import random
 import subprocess
 
 import pytest
@@ -8,9 +9,11 @@ from training.data.cmudict import load_pronunciations, parse_dictionary, split_b
 from training.data.contrast import (
     HELD_OUT_WORDS,
     TRAINING_WORDS,
+    VALIDATION_WORDS,
     make_sentences,
     make_swapped_pairs,
     make_unseen_pairs,
+    make_validation_pairs,
     make_varied_sentences,
 )
 from training.data.packages import APT, NPM, PIP_SOURCE, DataPackage, DataUnavailable
@@ -28,6 +31,7 @@ from training.data.sentiment import (
     words_of,
 )
 from training.data.shakespeare import load_text, parse_play
+from training.data.situations import make_situation
 from training.metrics import edit_distance
 
 PLAY = """# A Play
@@ -123,9 +127,49 @@ def test_made_sentences_stay_away_from_the_lecture(words):
     assert {example.label for example in made} == {0, 1}
 
 
-def test_held_out_contrasts_use_words_of_their_own():
+def test_contrasts_that_choose_and_that_measure_use_words_of_their_own():
+    lists = (TRAINING_WORDS, VALIDATION_WORDS, HELD_OUT_WORDS)
     for part in ("things", "praise", "blame"):
-        assert not set(getattr(TRAINING_WORDS, part)) & set(getattr(HELD_OUT_WORDS, part))
+        words = [word for w in lists for word in getattr(w, part)]
+        assert len(set(words)) == len(words)
+
+
+def test_no_made_sentence_has_words_that_only_choose_or_measure():
+    made = make_varied_sentences(TRAINING_WORDS, 4000, seed=2)
+    used = {word for example in made for word in words_of(example.text)}
+    for apart in (VALIDATION_WORDS, HELD_OUT_WORDS):
+        assert not used & {*apart.things, *apart.praise, *apart.blame}
+
+
+# How the ways of pairs that measure, and of those that choose, can be known.
+CUES = (
+    "anything but", "far from", "yet it", "rather than", "by no means", "we were told", "who says",
+    "where others", "every bit as", "had warned", "it takes more", "the opposite of", "last word",
+    "take back", ", now ",
+)  # fmt: skip
+
+
+def test_no_made_sentence_is_said_in_a_way_that_only_chooses_or_measures():
+    judged = [*make_unseen_pairs(HELD_OUT_WORDS, 99, 1), *make_validation_pairs(99, 1)]
+    assert sum(any(cue in pair[0].text for cue in CUES) for pair in judged) > 150
+    for example in make_varied_sentences(TRAINING_WORDS, 4000, seed=3):
+        assert not [cue for cue in CUES if cue in example.text]
+
+
+def test_situations_are_labelled_by_what_happened():
+    choose = random.Random(4)
+    labels = {}
+    for _ in range(3000):
+        example = make_situation(choose)
+        labels[example.text] = example.label
+    assert 0.45 < sum(labels.values()) / len(labels) < 0.55
+    for part, label in {
+        "another free dessert": 1, "another delay": 0, "want my money back": 0,
+        "worth every penny": 1, "not half bad": 1, "nothing special": 0,
+    }.items():  # fmt: skip
+        said = {labels[text] for text in labels if part in text}
+        assert said == {label}, part
+    assert not [text for text in labels if "{" in text]
 
 
 def test_swapped_pairs_are_the_same_words_with_opposite_labels():

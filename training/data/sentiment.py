@@ -42,11 +42,14 @@ csv.field_size_limit(1 << 30)
 
 @dataclass(frozen=True)
 class Example:
-    """rating: the mean of what people said of it, -4 … 4, where some were asked."""
+    """rating: the mean of what people said of it, -4 … 4, where some were asked.
+    teacher: a teacher's logits, one a label, which are learnt in place of the label.
+    """
 
     text: str
     label: int
     rating: float | None = None
+    teacher: tuple[float, ...] | None = None
 
 
 def load_movie_sentences(data: Path = DATA_FOLDER) -> list[Example]:
@@ -85,18 +88,28 @@ def load_held_out(data: Path = DATA_FOLDER) -> list[Example]:
 
 def load_product_snippets(data: Path = DATA_FOLDER, least: float = 0.5) -> list[Example]:
     """Amazon snippets whose mean human rating (-4 … 4) is at least ``least`` from neutral."""
-    rows = _snippets("amazonReviewSnippets", data)
+    return _rated("amazonReviewSnippets", data, least)
+
+
+def load_tweets(data: Path = DATA_FOLDER, least: float = 0.5) -> list[Example]:
+    """Tweets about anything, rated as the product snippets are."""
+    return _rated("tweets", data, least)
+
+
+def _rated(which: str, data: Path, least: float) -> list[Example]:
+    rows = _snippets(which, data)
     return [Example(text, int(rating > 0)) for _, rating, text in rows if abs(rating) >= least]
 
 
 def with_ratings(examples: Iterable[Example], data: Path = DATA_FOLDER) -> list[Example]:
-    """``examples`` with what 20 people said of each that is a movie or product snippet.
+    """``examples`` with what 20 people said of each that is a tweet or a snippet of a film's or
+    a product's review.
 
     Hutto and Gilbert 2014 (VADER). Of 8,469 movie sentences the sign agrees with the label
     in 97 %; how far it is from 0 is what a label does not tell.
     """
     snippets = (
-        row for which in ("movieReviewSnippets", "amazonReviewSnippets")
+        row for which in ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
         for row in _snippets(which, data)
     )  # fmt: skip
     mean = {fingerprint(text): rating for _, rating, text in snippets}

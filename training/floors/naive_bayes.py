@@ -41,13 +41,27 @@ class NaiveBayes:
 
     def ranked(self, features: set[str]) -> list[str]:
         """Every label, the likeliest first."""
-        examples = self.labels.total()
-        scores = {
-            label: math.log(count / examples)
-            + sum(
-                math.log((self.counts[label][feature] + 1) / (self.totals[label] + self.known))
-                for feature in features
-            )
-            for label, count in self.labels.items()
-        }
+        scores = self.scores(features)
         return sorted(scores, key=lambda label: (-scores[label], label))
+
+    def scores(
+        self, features: set[str], left_out: Sequence[tuple[set[str], str]] = ()
+    ) -> dict[str, float]:
+        """log p(label, features) of every label, had it never learnt those ``left_out``: features
+        and label of each."""
+        examples = self.labels.total() - len(left_out)
+        return {
+            label: self._score(label, features, [f for f, its in left_out if its == label])
+            - math.log(examples)
+            for label in self.labels
+        }
+
+    def _score(self, label: str, features: set[str], without: Sequence[set[str]]) -> float:
+        counts = self.counts[label]
+        total = self.totals[label] + self.known - sum(map(len, without))
+        seen = (counts[f] - sum(f in other for other in without) + 1 for f in features)
+        # A label that is left with no example counts as one of one.
+        prior = max(1, self.labels[label] - len(without))
+        # The exact sum: features are a set, which has another order in each process.
+        found = math.fsum(map(math.log, seen))
+        return math.log(prior) + found - len(features) * math.log(total)
