@@ -6,7 +6,7 @@ the training only; so do sentences of reviews and fragments of sentences, with t
 teacher (training/bundled/sentiment_teacher.py) in place of labels. Two numbers of each word's
 embedding begin with what the reviews' labels and people's ratings say of the word, the others with
 its vector from far more texts (training/data/word_vectors.py); the encoder may read the reviews as
-a language first, without their labels. The made sentences are measured on words of their own, apart.
+a language first, without their labels. Made sentences are measured on words of their own, apart.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What teaches the sentiment model: a transformer and two naive Bayes, together.
 
-The transformer (training/data/minilm.py) is tuned on what the model itself learns from. The weights
-of the sum are those of the lowest loss on validation sentences, which no member has read. Nothing of
-the teacher is in a bundle but what a model learnt of its logits.
+The transformer (training/data/minilm.py) is tuned on what the model itself learns from. The
+weights of the sum are those of the lowest loss on validation sentences, which no member has read.
+Nothing of the teacher is in a bundle but what a model learnt of its logits.
 """
 
 from __future__ import annotations

@@ -123,17 +123,17 @@ _REPORTED = (
     "people keep saying that {subject} is {opposite}", "on paper {subject} looks {opposite}",
     "from the outside {subject} seems {opposite}", "the first one was {opposite}",
     "the photos made {subject} look {opposite}", "last year {subject} was {opposite}",
-    "my friends had promised that {subject} would be {opposite}",
-    "{subject} used to be {opposite}", "{subject} sounds {opposite}",
-    "{subject} has a name for being {opposite}", "the start was {opposite}",
-    "we were afraid or hoping that {subject} would be {opposite}",
+    "my friends had promised that {subject} would be {opposite}", "{subject} used to be {opposite}",
+    "{subject} sounds {opposite}", "{subject} has a name for being {opposite}",
+    "the start was {opposite}", "we were afraid or hoping that {subject} would be {opposite}",
 )  # fmt: skip
 _JOINED = (
-    "{meant}", "{denied}", "{denied}", "{denied}, {meant}", "{denied}. {meant}", "{meant}, {denied}",
-    "{meant} and {denied}", "{denied}; {meant}", "{reported}, but {meant}", "{reported}. {meant}",
-    "{meant}, although {reported}", "{meant}, even if {reported}", "{reported}, but {denied}",
-    "{denied}, whatever they say", "while {reported}, {meant}", "{reported}; in fact {meant}",
-    "{meant}. so much for {opposite}", "when it comes down to it, {meant}, not {opposite}",
+    "{meant}", "{denied}", "{denied}", "{denied}, {meant}", "{denied}. {meant}",
+    "{meant}, {denied}", "{meant} and {denied}", "{denied}; {meant}", "{reported}, but {meant}",
+    "{reported}. {meant}", "{meant}, although {reported}", "{meant}, even if {reported}",
+    "{reported}, but {denied}", "{denied}, whatever they say", "while {reported}, {meant}",
+    "{reported}; in fact {meant}", "{meant}. so much for {opposite}",
+    "when it comes down to it, {meant}, not {opposite}",
 )  # fmt: skip
 _BEFORE = (
     "",
