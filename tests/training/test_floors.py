@@ -25,6 +25,18 @@ def test_a_frequent_label_wins_where_a_text_says_nothing():
     assert bayes.ranked(set()) == ["y", "x"]
 
 
+def test_what_is_left_out_was_never_learnt():
+    texts = [("a b", "x"), ("a c", "y"), ("b d", "y"), ("c d e", "x")]
+    features = [(set(text.split()), label) for text, label in texts]
+    every = NaiveBayes(*zip(*features, strict=True))
+    fewer = NaiveBayes(*zip(*features[:3], strict=True))
+    # Smoothing spreads over all features that are known: e was known to one of them alone.
+    every.known -= 1
+    for asked in ({"a", "b"}, {"c"}, {"zzz"}, set()):
+        assert every.scores(asked, [features[3]]) == pytest.approx(fewer.scores(asked))
+    assert every.scores({"e"}, [features[3]]) != pytest.approx(every.scores({"e"}))
+
+
 def test_ends_of_a_text_are_marked():
     assert {"^a", "b$", "^ab$"} <= character_features("ab")
 
