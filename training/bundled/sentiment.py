@@ -368,7 +368,7 @@ def teach(
     settings = FitSettings(run.seed, options.teacher_epochs, options.teacher_rate, warm_up=0.1)
     tuning = replace(
         task, tokenizer=tokenizer, batch=options.teacher_batch, epochs=options.teacher_epochs,
-        pieces_per_epoch=options.teacher_pieces, taught=(),
+        pieces_per_epoch=options.teacher_pieces, made_anew=0, taught=(),
     )  # fmt: skip
     config = SentenceClassifierConfig(len(LABELS), frozen_layers=options.teacher_frozen_layers)
 
