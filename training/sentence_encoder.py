@@ -105,7 +105,7 @@ class TransformerLayer(nn.Module):
             part(inputs).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        # Over so few tokens several times as fast as PyTorch's fused attention, backwards above all.
+        # Over so few tokens times as fast as the fused attention, backwards above all.
         scores = query @ key.transpose(2, 3) / query.shape[3] ** 0.5
         found = scores.masked_fill(~inside, -torch.inf).softmax(dim=3).to(value) @ value
         inputs = self.attended_norm(inputs + self.attended(found.transpose(1, 2).flatten(2)))
