@@ -95,6 +95,13 @@ class EverydayAnswers:
                 found.append((FigureName(f"right among {BEST}", "%", split_name), among))
         return found
 
+    def given(self, question: EverydayQuestion) -> str:
+        """As a page shows it."""
+        if isinstance(question.given, str):
+            return question.given
+        pairs = zip(self.everyday.fields, question.given, strict=True)
+        return ", ".join(f"{name} {value:g}" for name, value in pairs)
+
     def of_kinds(self) -> dict[str, tuple[int, int]]:
         """How many of each kind are right at first, and how many there are."""
         every = Counter(one.question.kind for one in self.answered)
