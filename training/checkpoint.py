@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ class TrainedModel:
         model = build(config_from_json(self.config))
         model.load_state_dict(self.weights)
         return model.eval()
+
+    def with_facts(self, facts: Mapping[str, Any]) -> TrainedModel:
+        """With more in ``training``."""
+        return replace(self, training={**self.training, **facts})
 
     def save(self, folder: Path) -> Path:
         content = {
