@@ -20,7 +20,8 @@ from training.config import CardSettings, Goal, Published
 from training.held_out import Confusion, HeldOut
 
 PAGE, CARDS = "models.md", "models"
-FLOORS = "floors"  # of a manifest's training facts
+# Of a manifest's training facts.
+FLOORS, OTHER = "floors", "answered_as_other"
 
 
 @dataclass
@@ -172,6 +173,7 @@ def card_of(model: Evaluated, plots: Sequence[Plot] = ()) -> str:
             if model.everyday
             else []
         ),
+        *([f"## Answered as Other\n\n{_other(manifest)}"] if manifest.training.get(OTHER) else []),
         *([f"## Published\n\n{_published(model)}"] if model.published else []),
         *(["## Pictures", *drawn] if drawn else []),
         *([f"## Known weaknesses\n\n{card.weaknesses}"] if card.weaknesses else []),
@@ -190,6 +192,12 @@ def _floors(manifest: Manifest) -> str:
         value = f"{floor['value']:.{digits_of(unit)}f}"
         rows.append((f"{floor['figure']}{_unit(unit)}", value, floor["floor"], floor["split"]))
     return table(("figure", "value", "by", "split"), rows) if rows else ""
+
+
+def _other(manifest: Manifest) -> str:
+    counts = sorted(manifest.training[OTHER].items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts)
+    return f"Too few examples to learn, with how many train: {listed}."
 
 
 def _measured_floors(floors: Sequence[Floor]) -> str:
@@ -228,7 +236,7 @@ def _published(model: Evaluated) -> str:
 
 def _settings(training: Mapping[str, Any]) -> str:
     """A paragraph; one more for each earlier stage, of what it did otherwise."""
-    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER, FLOORS)}
+    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER, FLOORS, OTHER)}
     paragraphs = [_listed(settings)]
     for stage, facts in training.get(EARLIER, {}).items():
         otherwise = {k: v for k, v in facts.items() if k not in CURVES and v != training.get(k)}

@@ -33,6 +33,7 @@ class TrainedModel:
     sampling: what a request that does not choose gets, None for what its task has.
     limits: the largest inputs and outputs the service accepts, by name.
     series: that a forecaster reads; None for a model of another task.
+    length_penalty: of a beam search that does not choose one, None for 1.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
@@ -52,6 +53,7 @@ class TrainedModel:
     precisions: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     sampling: SamplingDefaults | None = None
     series: SeriesSpec | None = None
+    length_penalty: float | None = None
 
     @property
     def task(self) -> str:
@@ -84,6 +86,7 @@ class TrainedModel:
             },
             "sampling": self.sampling and dict(self.sampling),
             "series": self.series and asdict(self.series),
+            "length_penalty": self.length_penalty,
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")

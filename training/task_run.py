@@ -227,6 +227,32 @@ def kept_held_out(folder: Path) -> HeldOutExamples | None:
     return HeldOutExamples(task, first["split"], [task.example_from_json(row) for row in rows])
 
 
+def adjusted(trained: TrainedModel, data: Path, run: Path | None = None) -> TrainedModel | None:
+    """``trained`` with what its task chooses by what validates, chosen anew, as its recipe says.
+
+    run: the folder of its training, ``runs/NAME`` for None. None where no recipe of it is known.
+    Raises DataUnavailable and DataInvalid as reading its data does.
+    """
+    task, path = bundled_task(trained.name), config.RECIPES / f"{trained.name}.toml"
+    quick = trained.training.get("profile") == QUICK
+    if task is not None:
+        recipe = load_recipe(path, quick).with_value("data.folder", str(data))
+    else:
+        path = (run or Path("runs") / trained.name) / RECIPE_FILE
+        if not path.exists():
+            return None
+        task, recipe = TASKS[trained.task], load_recipe(path)
+    model = trained.build()
+    splits, _ = task.read(recipe)
+    found = task.adjust(model, recipe, splits, trained)
+    return replace(
+        found,
+        description=recipe.data.get("description") or trained.description,
+        config=config_to_json(model.config),
+        weights=model.state_dict(),
+    )
+
+
 def bundled_held_out(model: str, quick: bool, data: Path) -> HeldOutExamples | None:
     """What the recipe of a bundled model holds out; None for another model.
 

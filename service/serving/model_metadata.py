@@ -43,6 +43,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
         series=manifest.series,
         floors=tuple(floors_of(manifest.training)),
+        length_penalty=1.0 if manifest.length_penalty is None else manifest.length_penalty,
     )
 
 
