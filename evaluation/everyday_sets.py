@@ -117,15 +117,18 @@ def everyday_set_of(model: str) -> EverydaySet | None:
 
 def read_everyday_set(path: Path) -> EverydaySet:
     content = tomllib.loads(path.read_text(encoding="utf8"))
-    parts = {
-        name: tuple(
-            EverydayQuestion(**{**question, "accepted": tuple(question["accepted"])})
-            for question in content.pop(name, ())
-        )
-        for name in ("questions", "lecture")
-    }
     return EverydaySet(
-        tuple(content.pop("models")), fields=tuple(content.pop("fields", ())), **content, **parts
+        tuple(content["models"]),
+        content["rule"],
+        _questions(content["questions"]),
+        _questions(content.get("lecture", ())),
+        tuple(content.get("fields", ())),
+    )
+
+
+def _questions(rows: Sequence[Mapping[str, Any]]) -> tuple[EverydayQuestion, ...]:
+    return tuple(
+        EverydayQuestion(row["given"], tuple(row["accepted"]), row.get("kind", "")) for row in rows
     )
 
 

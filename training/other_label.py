@@ -83,7 +83,7 @@ def _fitted(read: Read, known: Tensor, share: float, decay: float) -> tuple[Tens
         loss.backward()
         return loss
 
-    search.step(closure)  # type: ignore[arg-type, no-untyped-call]
+    search.step(closure)
     return weight.detach(), bias.detach()
 
 
