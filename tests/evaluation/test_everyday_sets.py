@@ -17,8 +17,16 @@ from evaluation.everyday_sets import (
     everyday_set_of,
     read_everyday_set,
 )
+from tests.training.real import real
 from training.config import models
-from training.data.sentiment import LABELS, LECTURE_SENTENCES
+from training.data.brown import load_sentences
+from training.data.sentiment import (
+    LABELS,
+    LECTURE_SENTENCES,
+    fingerprint,
+    load_movie_sentences,
+    load_product_snippets,
+)
 from training.held_out import BLANK
 
 SETS = {path.stem: read_everyday_set(path) for path in sorted(FOLDER.glob("*.toml"))}
@@ -73,6 +81,20 @@ def test_what_is_given_fits_its_task():
 def test_every_accepted_label_is_one_of_its_model():
     """Of cloze some words are missing on purpose: the card counts them."""
     assert {a for q in SETS["sentiment"].questions for a in q.accepted} == set(LABELS)
+
+
+@pytest.mark.real_data
+def test_no_everyday_sentence_is_trained_on():
+    """As far as sentences can be looked up: what else trains is no whole sentence of its own."""
+    rated = real(lambda: [*load_movie_sentences(), *load_product_snippets()])
+    tagged = real(load_sentences)
+    trained = {
+        "sentiment": {fingerprint(example.text) for example in rated},
+        "pos": {fingerprint("".join(word for word, _ in sentence)) for sentence in tagged},
+    }
+    for name, known in trained.items():
+        assert len(known) > 8_000
+        assert not known & {fingerprint(question.given) for question in SETS[name].questions}
 
 
 def asked(task, answers, questions, monkeypatch, labels=(), vector=(), **fields):
