@@ -16,7 +16,7 @@ import numpy as np
 
 from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
-from bundle.sampling import GRAPH_PARAMETERS, problem_of_defaults
+from bundle.sampling import GRAPH_PARAMETERS, LARGEST_PENALTY, problem_of_defaults
 from bundle.series import DISTRIBUTIONS, SeriesSpec
 from bundle.stepping import DTYPES, SteppingSpec, problem_of, problem_of_choice
 from bundle.tasks import TaskSpec, register_spec, spec_of
@@ -242,8 +242,8 @@ class ExportFacts:
     tolerance: float
 
 
-# Fields of the manifest that models of one task have and all others lack.
-_OF_ONE_TASK = ("series", "stepping")
+# Fields of the manifest that some models have and all others lack.
+_OF_SOME = ("series", "stepping", "length_penalty")
 
 
 @dataclass(frozen=True)
@@ -258,8 +258,9 @@ class Manifest:
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
-    series: that a forecaster reads, stepping: how a model of the task ``step`` is stepped; each
-    left out of the JSON of every other model.
+    series: that a forecaster reads, stepping: how a model of the task ``step`` is stepped,
+    length_penalty: of a beam search that does not choose one, where it is not 1; each left out of
+    the JSON of every other model.
     """
 
     schema_version: int
@@ -285,10 +286,11 @@ class Manifest:
     files: dict[str, FileSpec] = field(default_factory=dict)
     series: SeriesSpec | None = None
     stepping: SteppingSpec | None = None
+    length_penalty: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
-        for name in _OF_ONE_TASK:
+        for name in _OF_SOME:
             if content[name] is None:
                 del content[name]
         return content
@@ -316,7 +318,7 @@ class Manifest:
                 f"it has schema version {found!r}, this release reads {schema_3.VERSION} "
                 f"and {SCHEMA_VERSION}"
             )
-        absent = dict.fromkeys(_OF_ONE_TASK)
+        absent = dict.fromkeys(_OF_SOME)
         manifest: Manifest = _decode(cls, {**absent, **content}, "manifest")
         _check(manifest)
         return manifest
@@ -334,6 +336,11 @@ def _check(manifest: Manifest) -> None:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
     if problem := problem_of_defaults(manifest.sampling):
         raise ManifestInvalid(f"sampling: {problem}")
+    penalty = manifest.length_penalty
+    if penalty is not None and not -LARGEST_PENALTY <= penalty <= LARGEST_PENALTY:
+        raise ManifestInvalid(
+            f"length_penalty is {penalty:g}; choose -{LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}"
+        )
     _check_files(manifest)
     _check_precisions(manifest)
     spec.check(manifest)

@@ -93,7 +93,7 @@ class Beam:
     """Beam search: the ``best`` of ``width`` hypotheses side by side.
 
     length_penalty: a hypothesis is ranked by log-probability / tokens ** length_penalty; None
-    is 1. early_stop: end once ``width`` hypotheses have ended.
+    is the model's. early_stop: end once ``width`` hypotheses have ended.
     """
 
     width: int

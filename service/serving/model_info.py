@@ -44,6 +44,7 @@ class ModelCard:
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
+    length_penalty: of a beam search that does not choose one.
     series: that a forecaster reads. stepper: how a model of StreamStep is stepped. embeds: whether
         a text's state is answered as a vector. floors: of its figures.
     """
@@ -75,3 +76,4 @@ class ModelCard:
     embeds: bool = False
     floors: tuple[Floor, ...] = ()
     attended: int = 0
+    length_penalty: float = 1.0

@@ -44,6 +44,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         series=manifest.series,
         floors=tuple(floors_of(manifest.training)),
         attended=manifest.attended,
+        length_penalty=1.0 if manifest.length_penalty is None else manifest.length_penalty,
     )
 
 
