@@ -113,9 +113,9 @@ class SentimentSettings:
     language_epochs, language_rate: of pretraining on the reviews' words (training/pretraining.py),
     0 epochs for none. language_draws: words of noise a batch.
     label_smoothing: share of a label's probability that is spread over all.
-    taught_sentences, fragments: of reviews, and of training sentences, that a teacher labels; 0 of
-    both for no teacher. taught_per_epoch: of these that each epoch reads. temperature: of
-    distillation_loss.
+    taught_sentences, fragments: of reviews, and of training sentences, that a teacher labels beside
+    those sentences themselves; 0 of both for no teacher. taught_per_epoch: of these that each epoch
+    reads. temperature: of distillation_loss.
     teacher_epochs, teacher_rate, teacher_batch, teacher_pieces: of tuning the teacher's
     transformer, as those of the model. teacher_frozen_layers: that stay as they are.
     """
@@ -426,9 +426,11 @@ def load_task(recipe: Recipe, splits: Splits[Example], seed: int) -> Loaded:
     reviews = load_reviews(data) if options.pieces or options.taught_sentences else []
     sentences = [e for e in [*real, *words, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
+    told = [e for e in real if may_train(e)]
     unlabelled = [
         *review_sentences(reviews, options.taught_sentences, seed),
-        *fragments_of([e for e in real if may_train(e)], options.fragments, seed),
+        *fragments_of(told, options.fragments, seed),
+        *(Unlabelled(e.text, (e,)) for e in told if options.has_teacher),
     ]
     unlabelled = [text for text in unlabelled if may_train(text)]
     texts = (e.text for e in [*sentences, *pieces])
