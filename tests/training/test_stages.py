@@ -117,7 +117,7 @@ def made_reviews(monkeypatch):
 def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, made_reviews):
     model, report = train("sentiment", SENTIMENT)
     assert (tmp_path / sentiment.LANGUAGE / CHECKPOINT).exists()
-    assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]
+    assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200, 10]
     assert report["recipe"]["task"]["language_epochs"] == 2
     assert model.build().config.labels == 2
     vocabulary = model.tokenizers["input"].vocabulary
