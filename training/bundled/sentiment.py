@@ -376,6 +376,7 @@ def teach(
     def build(config: SentenceClassifierConfig) -> SentenceClassifier:
         return SentenceClassifier(weights, config)
 
+    encoder: SentenceClassifier
     encoder, history = run.fit(build, config, tuning, settings, TEACHER)
     teacher = Teacher(encoder, tokenizer, task.sentences, load_reviews(data), run.folder / TEACHER)
     stacking, facts = teacher.stacked_on(task.validation)
@@ -543,6 +544,7 @@ class Sentiment(Classify):
                     weight.copy_(torch.where(begun.isnan(), weight, begun))
                 return model
 
+            model: Classifier
             model, history = run.fit(build, config, learnt, last, after=before)
             print_validation(run, model, tokenizer, task.validation)
             return model, history
