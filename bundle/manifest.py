@@ -61,6 +61,10 @@ STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "retries", "adjusted", "se
 DENSE_STEP_INPUTS = tuple(name for name in STEP_INPUTS if name not in ("retries", "adjusted"))
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
 
+# What a step with attention writes after that: how much it looked at each place of the source,
+# (batch, places) numbers from 0 that add up to 1. A step that was exported before lacks it.
+ATTENTION = "attention"
+
 # The same of a forecaster, whose step draws a value.
 SERIES_STEP_INPUTS = ("value", "observed", "features", "uniform")
 SERIES_STEP_OUTPUTS = ("next_value", "parameters")
@@ -291,6 +295,16 @@ class Manifest:
                 del content[name]
         return content
 
+    @property
+    def attended(self) -> int:
+        """Places of the source that a step says it looks at; 0 where it says nothing of them."""
+        step = self.graphs.get("step")
+        ports = step.outputs[len(STEP_OUTPUTS) : len(STEP_OUTPUTS) + 1] if step else ()
+        if not ports or ports[0].name != ATTENTION:
+            return 0
+        places = ports[0].shape[-1]
+        return places if isinstance(places, int) else 0
+
     @classmethod
     def from_json(cls, content: Any) -> Manifest:
         """Raises SchemaUnknown for another schema version, ManifestInvalid for all else."""
@@ -368,7 +382,11 @@ def _check_state(manifest: Manifest) -> None:
     if given != [name for name in DENSE_STEP_INPUTS if name not in GRAPH_PARAMETERS]:
         _expect("step's controls", needed, given)
     _expect("state", tuple(state), step.inputs[count:])
-    _expect("carried state", tuple(carried), step.outputs[len(STEP_OUTPUTS) :])
+    written = step.outputs[len(STEP_OUTPUTS) :]
+    if places := manifest.attended:
+        _expect("attention", TensorSpec(ATTENTION, "float32", (BATCH, places)), written[0])
+        written = written[1:]
+    _expect("carried state", tuple(carried), written)
     if ROWS in manifest.graphs:
         rows, (inputs, outputs) = manifest.graphs[ROWS], rows_ports(manifest.state)
         _expect("inputs of 'rows'", inputs, rows.inputs)

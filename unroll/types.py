@@ -106,8 +106,8 @@ class Beam:
 class Watch:
     """What of the state comes beside each token.
 
-    tensors: names in Model.state, none for the hidden state of each layer. units: of each of them,
-    from 0; none for all.
+    tensors: names in Model.state, none for the hidden state of each layer; "attention" where
+    Model.attended is above 0. units: of each of them, from 0; none for all.
     """
 
     tensors: Sequence[str] = ()

@@ -452,6 +452,7 @@ def from_card(
     if card.vocabulary or card.streams_tags or card.stepper:
         for name, units in watchable(card).items():
             model.state.add(name=name, units=units)
+    model.attended = card.attended
     if card.vocabulary:  # it makes tokens
         for name, value in presets.defaults(card).items():
             setattr(model.default_sampling, name, value)
