@@ -115,6 +115,7 @@ def _untrained(run: TaskRun, task: Task[Any], prepared: Prepared) -> TrainedMode
         labels=prepared.labels,
         vector=prepared.vector,
         series=prepared.series,
+        frames=prepared.frames,
         limits=dict(prepared.limits),
         data=task.sources(run.recipe),
         training={"seed": run.seed},
@@ -196,7 +197,7 @@ def _keep(run: TaskRun, task: Task[Any], splits: Splits[Any]) -> None:
     if task.packages:
         return
     with (run.folder / HELD_OUT_FILE).open("w", encoding="utf8") as file:
-        first = {"task": task.name, "split": splits.name, "examples": len(splits.held_out)}
+        first = {"task": task.command, "split": splits.name, "examples": len(splits.held_out)}
         for content in (first, *map(task.example_to_json, splits.held_out)):
             file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
