@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bundle.frames import FrameSpec
 from bundle.manifest import DataSource, FigureSpec, StateTensor
 from bundle.series import SeriesSpec
 from service.step_model import StepperSpec
@@ -44,7 +45,8 @@ class ModelCard:
         that its step graph does not read.
     bundle_bytes: of all its files.
     series: that a forecaster reads. stepper: how a model of StreamStep is stepped. embeds: whether
-        a text's state is answered as a vector. floors: of its figures.
+        a text's state is answered as a vector. floors: of its figures. frames: that a classifier of
+        numbers reads.
     """
 
     name: str
@@ -73,3 +75,4 @@ class ModelCard:
     stepper: StepperSpec | None = None
     embeds: bool = False
     floors: tuple[Floor, ...] = ()
+    frames: FrameSpec | None = None

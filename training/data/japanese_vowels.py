@@ -1,7 +1,7 @@
 """Japanese vowels: two vowels, /ae/, as nine men say them, in 12 LPC cepstrum coefficients a frame.
 
-Kudo, Toyama and Shimbo 1999, doi:10.1016/S0167-8655(99)00077-X; in the UEA archive's format ``.ts``.
-Frames of 25.6 ms, 6.4 ms apart (archive.ics.uci.edu/ml/datasets/Japanese+Vowels).
+Kudo, Toyama and Shimbo 1999, doi:10.1016/S0167-8655(99)00077-X; in the UEA archive's format,
+``.ts``. Frames of 25.6 ms, 6.4 ms apart (archive.ics.uci.edu/ml/datasets/Japanese+Vowels).
 """
 
 from __future__ import annotations
