@@ -466,9 +466,7 @@ def _check_stepping(manifest: Manifest) -> None:
     if problem := problem_of(spec):
         raise ManifestInvalid(f"stepping: {problem}")
     if manifest.limits.get("message_steps", 0) < 1:
-        raise ManifestInvalid(
-            f"task {manifest.task!r} needs the limit 'message_steps', at least 1"
-        )
+        raise ManifestInvalid(f"task {manifest.task!r} needs the limit 'message_steps', at least 1")
     step = manifest.graphs["step"]
     names = [port.name for port in step.inputs]
     given = [*spec.frames, *(shared.name for shared in spec.shared)]

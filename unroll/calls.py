@@ -156,7 +156,12 @@ class Calls:
 
     @unary
     def classify(
-        self, model: str, texts: Sequence[str] = (), *, frames: Sequence[Any] = (), version: str = ""
+        self,
+        model: str,
+        texts: Sequence[str] = (),
+        *,
+        frames: Sequence[Any] = (),
+        version: str = "",
     ) -> Unary[list[Classification]]:
         """One classification for each text, in their order; or for each sequence of frames.
 

@@ -88,7 +88,9 @@ def read_sequences(
     for line, row in rows:
         frame = [_number(name, line, column, row[header.index(column)]) for column in columns]
         if any(map(math.isnan, frame)):
-            raise TableUnreadable(f"{name}, line {line}: a number is missing; give each frame whole")
+            raise TableUnreadable(
+                f"{name}, line {line}: a number is missing; give each frame whole"
+            )
         whose = name if sequence is None else row[header.index(sequence)]
         found.setdefault(whose, []).append(frame)
     return found

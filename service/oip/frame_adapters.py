@@ -9,9 +9,9 @@ import numpy as np
 
 from service.engine.errors import WrongInput
 from service.oip.adapters import InferResult, ModelAdapter
+from service.oip.tensor_adapters import NUMBER_BYTES, probability_outputs, with_logits
 from service.oip.tensors import Array, TensorMetadata
 from service.oip.text_adapters import answered, label_outputs
-from service.oip.tensor_adapters import NUMBER_BYTES, probability_outputs, with_logits
 from service.serving.classifier import Classified, FrameClassifierModel
 from service.serving.inputs import off_loop
 

@@ -32,9 +32,7 @@ class ServedModel:
     @property
     def frame_stepper(self) -> StepperModel:
         """Raises WrongInput for a model that is not stepped over numbers."""
-        raise WrongInput(
-            f"model {self.card.name!r} does not step over numbers; call {self.calls}"
-        )
+        raise WrongInput(f"model {self.card.name!r} does not step over numbers; call {self.calls}")
 
     @property
     def state_maker(self) -> StateMaker:

@@ -82,9 +82,7 @@ def _classify() -> list[Message]:
             model="strokes",
             frames=[
                 pb.Tensor(raw=struct.pack("<6f", *range(6))),
-                pb.Tensor(
-                    data_type=pb.DATA_TYPE_FLOAT32, shape=[1, 3], floats=[0.5, -2.0, 1000.0]
-                ),
+                pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=[1, 3], floats=[0.5, -2.0, 1000.0]),
             ],
         ),
     ]

@@ -28,7 +28,7 @@ class Vowels(ClassifyFrames):
         given, held_out = (load_vowels(part, settings.path) for part in (TRAIN, TEST))
         train, validation = parts_of(given)
         if settings.most:
-            train, held_out = train[:: -(-len(train) // settings.most)], held_out[:settings.most]
+            train, held_out = train[:: -(-len(train) // settings.most)], held_out[: settings.most]
         return Splits(train, validation, held_out, name="the archive's test part"), []
 
     def _frame_seconds(self, recipe: Recipe) -> float:

@@ -19,6 +19,15 @@ const MODELS = {
       'Fatty acids, total monounsaturated (g)': 9.246, 'Fatty acids, total polyunsaturated (g)': 1.421,
     },
   },
+  // The mean of the third speaker's training utterances, to a tenth.
+  vowels: {
+    frames: [
+      [0.6, -0.1, 0, -0.7, 0, -0.6, -0.1, 0.2, -0.1, -0.1, -0.1, 0.1], [0.6, -0.2, -0.1, -0.7, 0.1, -0.5, -0.1, 0.2, -0.1, -0.2, -0.1, 0.1],
+      [0.5, -0.3, -0.1, -0.6, 0.2, -0.5, 0, 0.1, -0.3, -0.2, -0.1, 0.2], [0.4, -0.3, 0, -0.4, 0.3, -0.4, 0, -0.1, -0.4, -0.2, 0, 0.2],
+      [0.3, -0.4, 0.1, -0.2, 0.4, -0.4, 0, -0.2, -0.4, -0.1, 0, 0.1], [0.1, -0.4, 0.2, 0, 0.5, -0.4, 0, -0.3, -0.4, 0, 0, 0],
+      [0, -0.4, 0.3, 0.1, 0.5, -0.4, 0, -0.3, -0.3, 0, -0.1, -0.1],
+    ],
+  },
   // Airline passengers of 1955 to 1958, in thousands (Box and Jenkins 1976, series G).
   monthly: {
     start: '1955-01',

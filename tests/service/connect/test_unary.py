@@ -56,11 +56,13 @@ def test_json_answers_what_grpc_answers(http_caller, probabilities):
 
 
 def test_json_brings_frames_too(http_caller, envoy_service):
-    frames = [[0.5, -1.0, 2.0], [1.5, 0.0, 0.25]]
-    asked = {"model": "strokes", "frames": [{"shape": [2, 3], "floats": sum(frames, [])}]}
+    first, second = [0.5, -1.0, 2.0], [1.5, 0.0, 0.25]
+    asked = {"model": "strokes", "frames": [{"shape": [2, 3], "floats": [*first, *second]}]}
     answer = http_caller.json("Classify", json.dumps(asked))
     with Client(envoy_service.target, timeout=20) as client:
-        wanted = [dict(each.labels) for each in client.classify("strokes", frames=[frames])]
+        wanted = [
+            dict(each.labels) for each in client.classify("strokes", frames=[[first, second]])
+        ]
     assert read(json_format.Parse(answer.body, pb.ClassifyResponse())) == wanted
 
 

@@ -77,16 +77,12 @@ def test_a_stream_says_after_each_frame_what_classify_says_of_all_so_far(caller)
     ]
     beginnings = [frames[:count] for count in range(1, 10)]
     labels = caller.get_model("strokes").labels
-    for result, whole in zip(
-        results, caller.classify("strokes", frames=beginnings), strict=True
-    ):
+    for result, whole in zip(results, caller.classify("strokes", frames=beginnings), strict=True):
         known = dict(whole.labels)
         wanted = np.array([known[label] for label in labels], np.float32)
         assert result.outputs["probabilities"][0].tobytes() == wanted.tobytes()
     (at_once,) = (
-        result
-        for chunk in caller.stream_step("strokes", [frames])
-        for result in chunk.results
+        result for chunk in caller.stream_step("strokes", [frames]) for result in chunk.results
     )
     together = np.concatenate([result.outputs["probabilities"] for result in results])
     assert at_once.outputs["probabilities"].tobytes() == together.tobytes()
