@@ -520,8 +520,8 @@ def _expect(what: str, wanted: object, given: object) -> None:
         raise ManifestInvalid(f"{what}: {wanted} does not match the graph's {given}")
 
 
-# A tagger that reads from left to right alone has a ``step`` too, and so has a classifier of frames;
-# a generator that carries no state has no ``prime``. Vectors and frames are read without a tokenizer.
+# A tagger that reads from left to right alone has a ``step`` too, and so does such a classifier of
+# frames; a generator that carries no state has no ``prime``. Vectors and frames need no tokenizer.
 _INPUT, _BOTH = ("input",), ("input", "output")
 for _spec in (
     TaskSpec(CLASSIFY, ("predict",), ("step",), (), _check_classifier),

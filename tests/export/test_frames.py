@@ -1,4 +1,4 @@
-"""Classifiers of frames as graphs: whole sequences in any batch, and step by step, the same bits."""
+"""Classifiers of frames as graphs: the same bits in any batch, and step by step."""
 
 import numpy as np
 import pytest
