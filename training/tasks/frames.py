@@ -131,7 +131,7 @@ class ClassifyFrames(Task[LabelledFrames]):
     ) -> tuple[list[LabelledFrames], list[tuple[str, str]]]:
         label = table.column(settings.label_column, settings.files, "--label-column")
         column = settings.frames_column
-        if column in table.columns and isinstance(table.rows[0].values.get(column), list):
+        if column in table.columns and settings.sequence_column not in table.columns:
             found = _listed_sequences(table, settings, label, bad_rows)
             told = f"frames {column!r}, labels {label!r}"
         else:
