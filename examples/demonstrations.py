@@ -73,8 +73,8 @@ def _classify_frames(client: Client, model: str, sample: Sample) -> None:
     """A sequence as a whole, and, where the model can, after each of its frames."""
     about = client.get_model(model)
     frames = sample.get("frames", [[0.0] * len(about.frames.channels)] * _ZEROS)
-    lines = [range(1, 1 + len(frames[0])), *frames]
-    quoted = " ".join(",".join(f"{value:g}" for value in line) for line in lines)
+    header = ",".join(map(str, range(1, 1 + len(frames[0]))))
+    quoted = " ".join([header, *(",".join(f"{value:g}" for value in one) for one in frames)])
     is_stepped = bool(about.stepper.inputs)
     flags = " --stream" if is_stepped else ""
     command = f"python -m unroll classify --model {model} --frames -{flags}"

@@ -272,8 +272,11 @@ def label_weights(counts: Counter[str], labels: Sequence[str], power: float) -> 
     return weights * rows.sum() / (weights * rows).sum()
 
 
-def labels_of(splits: Splits[Labelled]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Every label by falling frequency. Raises DataInvalid for one alone."""
+def labels_of(splits: Splits[Any]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Every label of such rows as have one, by falling frequency, and what is told of them.
+
+    Raises DataInvalid for one alone.
+    """
     counts = Counter(example.label for example in splits.every)
     labels = tuple(sorted(counts, key=lambda label: (-counts[label], label)))
     if len(labels) < 2:

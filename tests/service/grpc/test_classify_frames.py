@@ -152,7 +152,7 @@ REFUSED = {
         request(sequence(1), sequence(2, 41)), "frames[1] has 41 frames, model 'strokes' accepts 1",
     ),
     "too many sequences": (
-        request(*[sequence(1, 1)] * 1025), "send 1 to 1024 a request",
+        request(*[sequence(1, 1)] * 1025), "send at most 1024 a request",
     ),
 }  # fmt: skip
 
