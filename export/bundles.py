@@ -103,6 +103,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             series=trained.series,
             stepping=_stepping_of(trained, model.config),
             frames=trained.frames,
+            length_penalty=trained.length_penalty,
         )
         write_manifest(folder, manifest)
     return read_bundle(target)
@@ -138,6 +139,7 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         sampling=manifest.sampling,
         series=manifest.series,
         frames=manifest.frames,
+        length_penalty=manifest.length_penalty,
     )
 
 

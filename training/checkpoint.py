@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class TrainedModel:
     limits: the largest inputs and outputs the service accepts, by name.
     series: that a forecaster reads; frames: that a classifier of numbers reads; each None for any
         other model.
+    length_penalty: of a beam search that does not choose one, None for 1.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
@@ -54,6 +56,7 @@ class TrainedModel:
     sampling: SamplingDefaults | None = None
     series: SeriesSpec | None = None
     frames: FrameSpec | None = None
+    length_penalty: float | None = None
 
     @property
     def task(self) -> str:
@@ -65,6 +68,10 @@ class TrainedModel:
         model = build(config_from_json(self.config))
         model.load_state_dict(self.weights)
         return model.eval()
+
+    def with_facts(self, facts: Mapping[str, Any]) -> TrainedModel:
+        """With more in ``training``."""
+        return replace(self, training={**self.training, **facts})
 
     def save(self, folder: Path) -> Path:
         content = {
@@ -83,6 +90,7 @@ class TrainedModel:
             "sampling": self.sampling and dict(self.sampling),
             "series": self.series and asdict(self.series),
             "frames": self.frames and asdict(self.frames),
+            "length_penalty": self.length_penalty,
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")

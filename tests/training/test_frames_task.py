@@ -175,7 +175,9 @@ def test_a_run_is_kept_and_measured_after_each_share(tmp_path, monkeypatch, caps
         ("accuracy", "the first quarter of the frames"),
         ("accuracy", "the first half of the frames"),
         ("accuracy", "the first three quarters of the frames"),
+        ("expected calibration error", "whole sequences"),
     ]
+    assert trained.training["calibration_temperature"] > 0
     kept = kept_held_out(tmp_path / "runs" / "gestures")
     assert kept.task is TASK
     questions = kept.questions(trained).questions

@@ -7,6 +7,7 @@ the list of its frames.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import statistics
 from collections import Counter
@@ -24,11 +25,12 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.frames import FrameSpec
 from bundle.manifest import CLASSIFY
 from training.batching import similar_lengths
+from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.frames import Frames, LabelledFrames
 from training.floors.nearest import nearest_vectors
-from training.held_out import BEST, Confusion, FigureName, HeldOut
+from training.held_out import BEST, Confusion, FigureName, HeldOut, Ranked
 from training.measurements import Measurement, macro_f1, share
 from training.models import config_from_json
 from training.models.frame_classifier import FrameClassifier, FrameClassifierConfig
@@ -71,6 +73,7 @@ class FramesSettings:
     batch: int
     input_limit: int
     label_smoothing: float
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,27 @@ class ClassifyFrames(Task[LabelledFrames]):
         def confusion(answers: Sequence[Sequence[str]]) -> Confusion:
             return Confusion(zip(truth, (best[0] for best in answers[: len(truth)]), strict=True))
 
-        return HeldOut([*whole, *beginnings], measure, confusion, figures)
+        held_out = HeldOut([*whole, *beginnings], measure, confusion, figures)
+        return with_calibration(held_out, truth, split)
+
+    @torch.no_grad()
+    def adjust(
+        self,
+        model: Any,
+        recipe: Recipe,
+        splits: Splits[LabelledFrames],
+        trained: TrainedModel,
+    ) -> TrainedModel:
+        if not recipe.task.get("calibrated", True):
+            return trained
+        first = splits.validation[: MOST_LOGITS // len(trained.labels)]
+        rows = _numbered(first, trained.labels, trained.limits["input_frames"])
+        found = [
+            (model(frames, lengths), answers)
+            for frames, lengths, answers in make_batches(rows, random.Random(0), EVALUATION_BATCH)
+        ]
+        logits, answers = zip(*found, strict=True)
+        return trained.with_facts(calibrate(model, torch.cat(logits), torch.cat(answers)))
 
     @torch.no_grad()
     def answers(
@@ -239,13 +262,13 @@ class ClassifyFrames(Task[LabelledFrames]):
         trained: TrainedModel,
         questions: Sequence[Frames],
         beam: int | None = None,
-    ) -> list[list[str]]:
-        found: list[list[str]] = [[] for _ in questions]
+    ) -> list[Ranked]:
+        found = [Ranked((), math.nan)] * len(questions)
         rows = [(frames, number) for number, frames in enumerate(questions)]
         for frames, lengths, numbers in make_batches(rows, random.Random(0), EVALUATION_BATCH):
-            best = model(frames, lengths).topk(min(BEST, len(trained.labels)), dim=1).indices
-            for number, row in zip(numbers.tolist(), best.tolist(), strict=True):
-                found[number] = [trained.labels[label] for label in row]
+            said = ranked(model(frames, lengths), trained.labels)
+            for number, best in zip(numbers.tolist(), said, strict=True):
+                found[number] = best
         return found
 
     def floors(
