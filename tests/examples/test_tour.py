@@ -116,7 +116,10 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     assert printed.count("python -m unroll ") == len(NEW)
     assert "The/at man/nn went/vbd" in printed
     assert client.vectors == [[22.87, 404, 0.0]]
-    assert "Not here, so not shown: sentiment, g2p, translate, prose, vowels, monthly." in printed
+    assert (
+        "Not here, so not shown: sentiment, g2p, translate, prose, vowels, vowels-online, monthly."
+        in printed
+    )
 
 
 @pytest.mark.parametrize(

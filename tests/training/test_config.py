@@ -204,6 +204,7 @@ BUNDLED = {
     "sentiment": (SentimentSettings, ClassifierConfig, ("vocabulary_size", "labels")),
     "translate": (Seq2SeqSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
     "vowels": (FramesSettings, FrameClassifierConfig, ("channels", "labels")),
+    "vowels-online": (FramesSettings, FrameClassifierConfig, ("channels", "labels")),
 }
 
 
