@@ -79,11 +79,12 @@ def _classify_frames(client: Client, model: str, sample: Sample) -> None:
     flags = " --stream" if is_stepped else ""
     command = f"python -m unroll classify --model {model} --frames -{flags}"
     print(f"\n$ printf '%s\\n' {quoted} | {command}", flush=True)
-    last = None
+    last: tuple[float, str] | None = None
     for chunk in client.stream_step(model, frames) if is_stepped else ():
         for result in chunk.results:
-            said = memoryview(result.outputs["probabilities"]).cast("B").cast("f").tolist()
-            probability, label = last = max(zip(said, about.labels, strict=True))
+            said = memoryview(result.outputs["probabilities"]).cast("B").cast("f")
+            last = max(zip(map(float, said), about.labels, strict=True))
+            probability, label = last
             print(f"  -\t{result.position}\t{label} {probability:.3f}", flush=True)
     (answer,) = client.classify(model, frames=[frames])
     label, probability = answer.best
