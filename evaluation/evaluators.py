@@ -36,7 +36,7 @@ from evaluation.results import Floor, Result, check
 from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
 from training.forecasting import SAMPLES, floor_forecasts
-from training.held_out import BEST, Confusion, HeldOut, SeriesQuestion
+from training.held_out import BEST, WORDS, Confusion, HeldOut, SeriesQuestion
 from training.likelihood import nats_of
 from training.task_run import held_out_examples
 from unroll import Client, Series
@@ -151,7 +151,7 @@ def _tag(client: Client, model: str, texts: Sequence[list[str]], beam: int) -> l
 
 def _fill(client: Client, model: str, texts: Sequence[str], beam: int) -> list[list[str]]:
     def ask(part: Sequence[str]) -> list[list[str]]:
-        return [[word for word, _ in blank.words] for blank in client.fill(model, part, top=BEST)]
+        return [[word for word, _ in blank.words] for blank in client.fill(model, part, top=WORDS)]
 
     return in_calls(ask, texts, len)
 

