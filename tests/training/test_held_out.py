@@ -57,7 +57,7 @@ def test_every_candidate_of_a_sentence_is_a_blank():
     lines = [Line("the food is good"), Line("is not")]
     held_out = cloze.TASK.held_out(lines, trained(labels=("food", "good")))
     assert held_out.questions == ["the ___ is good", "the food is ___"]
-    assert values(held_out, [["food", "good"], ["food", "good"]]) == [50.0, 100.0]
+    assert values(held_out, [["food", "good"], ["food", "good"]]) == [50.0, 100.0] * 2
 
 
 def test_sentences_and_pairs_are_measured_apart():
