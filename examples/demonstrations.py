@@ -33,7 +33,7 @@ Sample = Mapping[str, Any]  # a table of tour.toml
 SAMPLES: Mapping[str, Mapping[str, Sample]] = tomllib.loads(
     Path(__file__).with_name("tour.toml").read_text(encoding="utf8")
 )
-SHOWN_WORDS = 6
+SHOWN_WORDS = 5
 
 
 class TourFailed(Exception):

@@ -124,7 +124,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
         ("classify", [Classification([("Dutch", 0.9)], 5, 0)] * 2, "nationality calls"),
         ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
         ("stream_tag", [], "pos-online answered 0 of 6 words"),
-        ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of town"),
+        ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of bank"),
         ("generate", [Chunk([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of its answer"),
     ],
 )

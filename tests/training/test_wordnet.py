@@ -58,8 +58,8 @@ def test_names_and_slurs_are_no_common_words(word, common):
 
 def test_each_meaning_of_a_word_is_said_in_a_sentence():
     assert list(WORDNET.definitions({"bank"})) == [
-        "a bank is a financial institution that accepts deposits",
-        "a financial institution that accepts deposits is called a bank",
+        "a bank is a financial institution that accepts deposits and lends",
+        "a financial institution that accepts deposits and lends is called a bank",
         "Galahad is the most virtuous knight",
         "a pleb is offensive term for a person",
         "to bank is to put into an account",

@@ -31,7 +31,7 @@ _SUFFIXES = {
     ADVERB: (),
 }  # fmt: skip
 _EXAMPLE = re.compile(r'"([^"]+)"')
-_FIELD = re.compile(r"\([^)]*\)")
+_FIELD = re.compile(r"^\([^)]*\)")  # at the beginning of a gloss: (botany)
 _MARKER = re.compile(r"\((?:a|p|ip)\)$")  # of an adjective: where it may stand
 # How the gloss of a word begins that nobody says in company.
 _UNSEEMLY = re.compile(r"[^;]*\b(obscen\w+|vulgar|ethnic slur|offensive (?:term|name)s?)\b")
@@ -99,7 +99,8 @@ class WordNet:
 
 
 def _definitions(synset: Synset, word: str) -> tuple[str, ...]:
-    gloss = " ".join(_FIELD.sub(" ", synset.gloss).split(";")[0].split())
+    gloss = _FIELD.sub("", synset.gloss).split(";")[0]
+    gloss = " ".join(gloss.replace("(", " ").replace(")", " ").split())
     if synset.part_of_speech == VERB:
         return (f"to {word} is to {gloss}",)
     if synset.part_of_speech != NOUN:
