@@ -15,6 +15,7 @@ from training.tasks.fill import (
     FillTask,
     Line,
     Sentence,
+    begin_importance,
     begin_with_vectors,
     encode,
     make_batches,
@@ -119,6 +120,14 @@ def test_a_model_learns_which_word_stands_between_two(draws):
     read, answers = read_at_blanks(model, task.batches(0)[0])
     assert torch.equal(model.output(read).argmax(dim=1), answers)
     assert task.validate(model) == pytest.approx(0, abs=0.3)
+
+
+def test_frequent_words_begin_light():
+    """Half of one in a thousand, by a / (a + p)."""
+    model = fill_model(4, **BAG)
+    begin_importance(model, [Sentence([1] * 998 + [2, 3], [NO_BLANK] * 1_000)])
+    weights = torch.sigmoid(model.importance.weight).flatten().tolist()
+    assert weights[1:4] == pytest.approx([0.001 / 0.999, 0.5, 0.5])
 
 
 def test_words_begin_as_their_vectors(monkeypatch):

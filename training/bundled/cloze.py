@@ -39,6 +39,7 @@ from training.tasks.fill import (
     FillIn,
     FillTask,
     Line,
+    begin_importance,
     begin_with_vectors,
     encode_all,
     with_blanks,
@@ -107,6 +108,8 @@ class Cloze(FillIn):
         def build(config: FillConfig) -> Fill:
             model = Fill(config)
             model.output.bias.data.copy_(_log_frequencies(training, config.candidates))
+            if config.bag:
+                begin_importance(model, train)
             if settings.vectors:
                 begin_with_vectors(model, vocabulary.symbols, candidates, settings.vectors, data)
             return model

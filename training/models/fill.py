@@ -53,8 +53,9 @@ class Fill(nn.Module):
     """Two stacks read towards the blank; what both have read is joined by a tanh layer.
 
     Neither stack ever reads the blank, so training fills every position of a sentence at once.
-    A bag is the mean of all embeddings but the blank's, each weighed by a sigmoid of its own: what
-    a sentence is about, however far from the blank, goes to the output by a linear layer beside.
+    A bag is the mean of all embeddings but the blank's, each weighed by the sigmoid of its token's
+    importance: what a sentence is about, however far from the blank, goes to the output by a linear
+    layer beside.
     """
 
     def __init__(self, config: FillConfig) -> None:
@@ -71,7 +72,8 @@ class Fill(nn.Module):
         if config.combined_size:
             self.project = nn.Linear(config.combined_size, size)
         if config.bag:
-            self.weigh = nn.Linear(size, 1)
+            self.importance = nn.Embedding(config.vocabulary_size, 1)
+            nn.init.zeros_(self.importance.weight)
             self.topic = nn.Linear(size, size, bias=False)
         self.output = nn.Linear(size, config.candidates)
 
@@ -83,20 +85,12 @@ class Fill(nn.Module):
         left: the begin marker and the words before the blank. right: the end marker and the
         words after the blank from the last to the first, so that both sides end at the blank.
         """
-        read, bag = [], None
-        for stack, tokens, lengths in (
-            (self.left, left, left_lengths),
-            (self.right, right, right_lengths),
-        ):
-            embedded = self._embedded(tokens)
-            read.append(_last(stack(embedded, None, lengths)[0], lengths))
-            if self.config.bag:
-                words, weights = self._weighed(embedded, lengths)
-                total = words.sum(dim=1), weights.sum(dim=1)
-                bag = total if bag is None else (bag[0] + total[0], bag[1] + total[1])
-        if bag is not None:
-            read.append(bag[0] / bag[1])
-        return self.output(self._combined(*read))
+        before, *bag = self._side(self.left, left, left_lengths)
+        after, *more = self._side(self.right, right, right_lengths)
+        if not self.config.bag:
+            return self.output(self._combined(before, after))
+        words, weights = (a + b for a, b in zip(bag, more, strict=True))
+        return self.output(self._combined(before, after, words / weights))
 
     def everywhere(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens (batch, time): begin, words, end → logits (batch, time, candidates)
@@ -109,6 +103,19 @@ class Fill(nn.Module):
     def read_at(self, tokens: Tensor, lengths: Tensor, blanks: Tensor) -> Tensor:
         """blanks (batch, time) bool → (blanks, embedding_size) of each, what the output reads."""
         return self._combined(*(side[blanks] for side in self._sides(tokens, lengths)))
+
+    def _side(self, stack: RecurrentStack, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """What a side has read at its end, (batch, size), and of a bag the sum of its words and of
+        their weights.
+        """
+        embedded = self._embedded(tokens)
+        read = _last(stack(embedded, None, lengths)[0], lengths)
+        if not self.config.bag:
+            return (read,)
+        # A running sum takes step after step, whatever the padding: a row has the same bits beside
+        # longer ones. A sum at once does not.
+        parts = self._weighed(embedded, tokens, lengths)
+        return read, *(_last(part.cumsum(dim=1), lengths) for part in parts)
 
     def _sides(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """What was read up to the token before, and down to the token after, and the bag of all
@@ -123,19 +130,19 @@ class Fill(nn.Module):
         after = torch.cat((right[:, 1:], nothing), dim=1)
         if not self.config.bag:
             return before, after
-        words, weights = self._weighed(embedded, lengths)
+        words, weights = self._weighed(embedded, tokens, lengths)
         others = words.sum(dim=1, keepdim=True) - words
         return before, after, others / (weights.sum(dim=1, keepdim=True) - weights)
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         return self.dropout(self.embedding(tokens))
 
-    def _weighed(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, time, size) times its weights, and the weights (batch, time, 1), 0 after a row's
-        length.
+    def _weighed(self, embedded: Tensor, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """embedded (batch, time, size) times its weights, and the weights (batch, time, 1), 0 after
+        a row's length.
         """
-        weights = torch.sigmoid(self.weigh(embedded))
-        weights = weights * length_mask(embedded, lengths).unsqueeze(2)
+        weights = torch.sigmoid(self.importance(tokens))
+        weights = weights * length_mask(tokens, lengths).unsqueeze(2)
         return embedded * weights, weights
 
     def _combined(self, left: Tensor, right: Tensor, bag: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ MOST_ASKED = 5_000  # held-out blanks that are measured
 NO_BLANK = -100  # a word that is no candidate: cross_entropy leaves it out
 _LEAST_SEEN = 5  # times that training holds a candidate
 _LEAST_WORDS = 3  # of a text with a blank
+_FREQUENT_SHARE = 1e-3  # of all tokens: a word of it weighs half in a bag
 
 # tokens (batch, time): begin, words, end; lengths (batch,);
 # answers (batch, time): the number of the candidate that stands there, or NO_BLANK
@@ -194,6 +196,17 @@ def read_at_blanks(model: Fill, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def begin_importance(model: Fill, sentences: Sequence[Sentence]) -> None:
+    """A bag's weights begin as a / (a + p) of a token with the share p of all, a being
+    _FREQUENT_SHARE: smooth inverse frequencies (Arora, Liang and Ma 2017, section 2).
+    """
+    weight = model.importance.weight
+    tokens = Counter(token for sentence in sentences for token in sentence.tokens)
+    counts = torch.tensor([[max(1, tokens[token])] for token in range(len(weight))])
+    weight.copy_(math.log(_FREQUENT_SHARE) - (counts / tokens.total()).log())
+
+
+@torch.no_grad()
 def begin_with_vectors(
     model: Fill, words: Sequence[str], candidates: Sequence[str], spread: float, data: Path
 ) -> None:
@@ -279,6 +292,8 @@ class FillIn(Task[Line]):
 
         def build(config: FillConfig) -> Fill:
             model = Fill(config)
+            if config.bag:
+                begin_importance(model, encoded["train"])
             if settings.vectors:
                 begin_with_vectors(
                     model, vocabulary.symbols, candidates, settings.vectors, DATA_FOLDER
