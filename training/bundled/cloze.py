@@ -17,6 +17,7 @@ from torch import Tensor
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import Vocabulary
 from training.bundled import PackageData
+from training.calibration import with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.everyday import content_words, load_sentences, split_sentences
@@ -153,7 +154,8 @@ class Cloze(FillIn):
             for part in (AMONG_FREQUENT, "")
             for top in (1, 5)
         ]
-        return HeldOut([text for _, text, _ in blanks], measure, figures=figures)
+        held_out = HeldOut([text for _, text, _ in blanks], measure, figures=figures)
+        return with_calibration(held_out, [word for _, _, word in blanks])
 
 
 def _log_frequencies(task: FillTask, candidates: int) -> Tensor:
