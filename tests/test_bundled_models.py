@@ -22,7 +22,7 @@ from training.models import config_from_json
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
-LIMIT_BYTES = 60e6
+LIMIT_BYTES = 80e6
 NAMES = config.models()  # every model that has a recipe
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 TWO_THREADS = SessionSettings("cpu", "CPUExecutionProvider", 2)

@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from torch.nn.utils.rnn import pad_sequence
@@ -414,11 +415,28 @@ class FillIn(Task[Line]):
                     sides["left", words[place - 1]][words[place]] += 1
                     sides["right", words[place + 1]][words[place]] += 1
         frequent = [word for word, _ in every.most_common(WORDS)]
+        names = sorted(every)
+        totals = np.array([every[word] for word in names], float)
+        number = {word: place for place, word in enumerate(names)}
+
+        def counted(side: str, word: str) -> NDArray[np.float64]:
+            """Of each name, how often it stands there, and its share of all."""
+            beside, counts = sides.get((side, word), Counter()), totals / totals.sum()
+            counts[[number[name] for name in beside]] += list(beside.values())
+            return counts
+
+        def between(question: str) -> list[str]:
+            """The words most often seen after the left neighbour and before the right one."""
+            left, right = (split("words", part, lowercase=True) for part in question.split(BLANK))
+            before = counted("left", left[-1] if left else "")
+            after = counted("right", right[0] if right else "")
+            scores = before * after / totals
+            best = np.argpartition(-scores, min(WORDS, len(names)) - 1)[:WORDS]
+            return [names[place] for place in sorted(best, key=lambda place: -scores[place])]
+
         return {
             "the most frequent words": [frequent for _ in questions],
-            "the words left and right, counted": [
-                _between(question, every, frequent, sides) for question in questions
-            ],
+            "the words left and right, counted": [between(question) for question in questions],
         }
 
     def example_from_json(self, content: Any) -> Line:
@@ -450,25 +468,3 @@ def with_blanks(sentences: Sequence[Sentence], limit: int) -> list[Sentence]:
         for sentence in sentences
         if len(sentence.tokens) - 2 <= limit and any(a != NO_BLANK for a in sentence.answers)
     ]
-
-
-def _between(
-    question: str,
-    every: Counter[str],
-    frequent: Sequence[str],
-    sides: Mapping[tuple[str, str], Counter[str]],
-) -> list[str]:
-    """The words most often seen after the left neighbour and before the right one.
-
-    Of those never seen there, the most frequent are the likeliest.
-    """
-    left, right = (split("words", part, lowercase=True) for part in question.split(BLANK))
-    before = sides.get(("left", left[-1] if left else ""), Counter())
-    after = sides.get(("right", right[0] if right else ""), Counter())
-    total = every.total()
-    scores = {
-        word: (before[word] + every[word] / total) * (after[word] + every[word] / total)
-        / every[word]
-        for word in {*before, *after, *frequent}
-    }  # fmt: skip
-    return sorted(scores, key=lambda word: (-scores[word], word))[:WORDS]
