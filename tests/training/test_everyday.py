@@ -34,7 +34,7 @@ def test_sentences_are_of_readable_length_and_each_there_once():
     ],
 )
 def test_sentences_near_the_lectures_are_left_out(near):
-    assert not is_far_from_lecture(near)
+    assert not is_far_from_lecture(words_of(near))
     assert not readable([near])
 
 
@@ -42,7 +42,7 @@ def test_sentences_near_the_lectures_are_left_out(near):
     "far", ["She went to the bank because she needed money.", "You can withdraw money there."]
 )
 def test_sentences_about_the_same_things_are_read(far):
-    assert is_far_from_lecture(far)
+    assert is_far_from_lecture(words_of(far))
 
 
 def test_content_words_are_counted_without_names_and_small_words():

@@ -105,7 +105,8 @@ def readable(sentences: Iterable[str]) -> list[str]:
     return [
         sentence
         for sentence in different
-        if LEAST_WORDS <= len(words_of(sentence)) <= MOST_WORDS and is_far_from_lecture(sentence)
+        for words in [words_of(sentence)]
+        if LEAST_WORDS <= len(words) <= MOST_WORDS and is_far_from_lecture(words)
     ]
 
 
@@ -123,8 +124,7 @@ _LECTURE_RUNS = frozenset(
 )  # fmt: skip
 
 
-def is_far_from_lecture(text: str) -> bool:
-    words = words_of(text)
+def is_far_from_lecture(words: Sequence[str]) -> bool:
     return _LECTURE_RUNS.isdisjoint(_runs(words)) and not _SAME_ERRAND.search(" ".join(words))
 
 
