@@ -57,8 +57,7 @@ class FitSettings:
         runs shorter than a reading.
     table_rate: share of the learning rate that embeddings, and the weights of what is called the
         output, learn with: vectors of words that begin well are to change little.
-    bfloat16: whether a CPU too runs GRU and LSTM layers in bfloat16: with AMX they take half the
-        time.
+    bfloat16: whether a CPU too runs GRU and LSTM layers in bfloat16: with AMX they are faster.
     """
 
     seed: int
