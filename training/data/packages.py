@@ -219,3 +219,10 @@ COOKBOOK = DataPackage(
     "c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292",
     "texts of Wikibooks, CC BY-SA 4.0 (of the package's code nothing is used)",
 )
+AEON = DataPackage(
+    "aeon",
+    "1.6.0",
+    "aeon-1.6.0-py3-none-any.whl",
+    "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",
+    "package BSD-3; Japanese vowels by Kudo, Toyama and Shimbo, UCI archive, licence not stated",
+)
