@@ -276,7 +276,7 @@ class Calls:
         texts: Sequence[str],
         sources: Sequence[str] = (),
         *,
-        vectors: Sequence[Sequence[float]] = (),
+        vectors: Sequence[Sequence[float | None]] = (),
         choices: Sequence[str] | Sequence[Sequence[str]] = (),
         version: str = "",
     ) -> Unary[list[ScoredText]]:
@@ -296,7 +296,7 @@ class Calls:
         texts: Sequence[str],
         sources: Sequence[str] = (),
         *,
-        vectors: Sequence[Sequence[float]] = (),
+        vectors: Sequence[Sequence[float | None]] = (),
         top: int = 5,
         version: str = "",
     ) -> Unary[list[list[NextToken]]]:
