@@ -35,7 +35,7 @@ def compare(written, foods):
     asked = [HeldOutFood(*vars(f).values(), "every tenth") for f in foods]
     # The other part holds one food, which nobody names.
     asked.append(HeldOutFood(NUTRIENTS, (0.0, 0.0), "nothing", "new names"))
-    first, f1, *_ = TASK.held_out(asked, None).measure([*written, "other"])
+    first, f1, *_ = TASK.held_out(asked, None).measure([*written, "other"] * 2)
     return first.value, f1.value
 
 
@@ -153,7 +153,7 @@ def test_a_food_is_not_copied_from_itself_while_training():
     for training, own in ((True, []), (False, [1])):
         model.train(training)
         model.examples.tokens[:, 0] = torch.arange(4)  # so that each is known
-        found, closeness = model.examples.nearest_to(standard[1:2])
+        found, closeness, _ = model.examples.nearest_to(standard[1:2])
         assert [n for n in found[0, :, 0].tolist() if n == 1] == own
         assert (closeness <= 0).all()
 
@@ -166,11 +166,11 @@ def test_copying_is_taught_in_mixed_precision_too():
         vocabulary_size=9,
     ).train()  # fmt: skip
     vectors = 30 * torch.randn(4, 2)
-    examples.remember(vectors, BEGIN, [[1, 2, END]] * 4)
+    examples.remember(vectors, None, BEGIN, [[1, 2, END]] * 4)
     examples.tokens[:, 0] = torch.arange(4)  # so that each is known
     features = torch.randn(4, 5, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        tokens, scores = examples.nearest_to(vectors)
+        tokens, scores, _ = examples.nearest_to(vectors)
         memory = examples.look_at(tokens, scores, torch.randn(8, 3, 8), torch.randn(4, 2, 3, 8))
         logits = examples.copy(torch.zeros(4, 5, 9, dtype=torch.bfloat16), features, memory)
     logits.sum().backward()
@@ -184,9 +184,9 @@ def test_sharper_means_farther_from_all_but_the_nearest():
     vectors = torch.tensor([food.values for food in TWINS])
     model.standardise(vectors)
     remember(model, WRITER, TWINS)
-    _, before = model.examples.nearest_to(model.examples.vectors.T[:1])
+    _, before, _ = model.examples.nearest_to(model.examples.vectors.T[:1])
     model.sharpen(3.0)
-    _, after = model.examples.nearest_to(model.examples.vectors.T[:1])
+    _, after, _ = model.examples.nearest_to(model.examples.vectors.T[:1])
     torch.testing.assert_close(after[0, 0], before[0, 0])  # itself
     torch.testing.assert_close(after[0, 1], 3 * before[0, 1], rtol=0.01, atol=0)
 
@@ -209,7 +209,7 @@ def test_what_is_not_to_be_copied_is_not():
 def test_every_id_of_a_vocabulary_can_be_remembered(vocabulary_size):
     examples = Examples(2, 2, 1, 4, 3, 4, 4, vocabulary_size)
     last = vocabulary_size - 1
-    examples.remember(torch.randn(2, 3), 1, [[last], [2, last]])
+    examples.remember(torch.randn(2, 3), None, 1, [[last], [2, last]])
     assert examples.tokens.tolist() == [[1, last, 0], [1, 2, last]]
 
 
