@@ -104,6 +104,8 @@ BARS = (
         lambda f: f.engine_share(64)),
     Bar("engine loop without network / bare step, fp32, batch 1", 0.85, 0.95,
         lambda f: f.engine_share(1)),
+    Bar("engine loop, whole state watched / not watched, fp32, batch 64", 0.5, 0.8,
+        Findings.watched_share),
     Bar("tokens/s at 64 streams / one loop a request, fp32", 6, 7,
         lambda f: f.speed_up("fp32", 64)),
     Bar("tokens/s at 64 streams / one loop a request, int8", 8, 12,

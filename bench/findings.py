@@ -9,7 +9,7 @@ from bench.constrained import Constrained
 from bench.doors import Doors
 from bench.frames import Frames
 from bench.joining import Joining
-from bench.kernels import Kernels
+from bench.kernels import BARE, ENGINE, WATCHED, WATCHED_ROWS, Kernels
 from bench.memory import Memory
 from bench.predicting import PredictRow
 from bench.prefixes import PrefixRow
@@ -53,13 +53,17 @@ class Findings:
 
     def engine_share(self, rows: int) -> float | None:
         """The engine loop's rate against the bare step's, fp32."""
-        return ratio(self.loop_rate("engine", "fp32", rows), self.loop_rate("bare", "fp32", rows))
+        return ratio(self.loop_rate(ENGINE, "fp32", rows), self.loop_rate(BARE, "fp32", rows))
+
+    def watched_share(self) -> float | None:
+        """The engine loop's rate with the whole state beside each token against without, fp32."""
+        watched, plain = (self.loop_rate(what, "fp32", WATCHED_ROWS) for what in (WATCHED, ENGINE))
+        return ratio(watched, plain)
 
     def int8_gain(self, *rows: int) -> float | None:
         """The int8 step's rate against the fp32 step's, the worst of these batch sizes."""
         gains = [
-            ratio(self.loop_rate("bare", "int8", n), self.loop_rate("bare", "fp32", n))
-            for n in rows
+            ratio(self.loop_rate(BARE, "int8", n), self.loop_rate(BARE, "fp32", n)) for n in rows
         ]
         known = [gain for gain in gains if gain is not None]
         return min(known) if len(known) == len(rows) else None

@@ -15,11 +15,14 @@ from bench.settings import Settings
 
 # The engine is compared where it costs most and where it matters most.
 ENGINE_ROWS = (1, 64)
+# And with all of each stream's state beside its tokens.
+WATCHED_ROWS = 64
+BARE, ENGINE, WATCHED = "bare", "engine", "engine, whole state watched"
 
 
 @dataclass(frozen=True)
 class LoopRow:
-    """what: ``bare`` or ``engine``; rates are medians."""
+    """what: BARE, ENGINE or WATCHED; rates are medians."""
 
     what: str
     precision: str
@@ -51,7 +54,7 @@ class Kernels:
         return max(self.product_gflops.values())
 
     def step_gflops(self, rows: int) -> float | None:
-        rate = self.rate("bare", "fp32", rows)
+        rate = self.rate(BARE, "fp32", rows)
         return 1e-9 * rate * self.flops_per_token if rate else None
 
 
@@ -89,7 +92,9 @@ def _loops(
     loops: dict[tuple[str, str, int], BareStep | EngineLoop] = {}
     for graph in graphs:
         for rows in settings.loop_rows:
-            loops["bare", graph.precision, rows] = BareStep(graph, rows)
+            loops[BARE, graph.precision, rows] = BareStep(graph, rows)
             if rows in ENGINE_ROWS:
-                loops["engine", graph.precision, rows] = EngineLoop(graph, rows)
+                loops[ENGINE, graph.precision, rows] = EngineLoop(graph, rows)
+            if rows == WATCHED_ROWS:
+                loops[WATCHED, graph.precision, rows] = EngineLoop(graph, rows, watched=True)
     return loops

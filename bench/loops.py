@@ -15,7 +15,7 @@ from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
 from service.engine.decode import GenerateEngine
 from service.engine.prefixes import Prefixes
-from service.engine.requests import Event, GenerateRequest, Sampling, Sink
+from service.engine.requests import Event, GenerateRequest, Sampling, Sink, Watch
 from service.engine.slots import Slots, StateStore
 from service.engine.step_engine import GenerationModel, Runner
 from service.observability.engine_metrics import GenerateMetrics
@@ -92,14 +92,19 @@ def open_engine(graph: StepGraph, rows: int, prefixes: Prefixes | None = None) -
     )
 
 
-def running_engine(graph: StepGraph, rows: int) -> GenerateEngine:
-    """One with a stream in each row."""
+def running_engine(graph: StepGraph, rows: int, watch: Watch | None = None) -> GenerateEngine:
+    """One with a stream in each row. watch: of each one's state."""
     engine = open_engine(graph, rows)
     prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
     for seed in range(rows):
         sampling = Sampling.of(seed, temperature=TEMPERATURE, top_p=TOP_P)
         request = GenerateRequest(
-            tokens=prompt, sampling=sampling, max_tokens=_FOR_EVER, stop=(), arrived=0.0
+            tokens=prompt,
+            sampling=sampling,
+            max_tokens=_FOR_EVER,
+            stop=(),
+            arrived=0.0,
+            watch=watch,
         )
         engine.arrive(engine.open(request, Discard()))
     return engine
@@ -113,11 +118,12 @@ class Discard(Sink[Event]):
 
 
 class EngineLoop:
-    """The engine's own steps, on one thread, its events discarded."""
+    """The engine's own steps, on one thread, its events discarded. watched: with the whole state
+    of each row beside each token."""
 
-    def __init__(self, graph: StepGraph, rows: int) -> None:
+    def __init__(self, graph: StepGraph, rows: int, watched: bool = False) -> None:
         self.rows = rows
-        self._engine = running_engine(graph, rows)
+        self._engine = running_engine(graph, rows, _whole_state(graph) if watched else None)
         for _ in range(_WARM_STEPS):
             if len(self._engine.step()) == rows:
                 return
@@ -125,6 +131,11 @@ class EngineLoop:
 
     def run(self, seconds: float) -> LoopRound:
         return _timed(self._engine.step, self.rows, seconds)
+
+
+def _whole_state(graph: StepGraph) -> Watch:
+    carried = tuple(spec.name for spec in graph.bundle.manifest.state if spec.carried)
+    return Watch(carried, slice(None))
 
 
 class BareStep:

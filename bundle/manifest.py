@@ -16,7 +16,7 @@ import numpy as np
 
 from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
-from bundle.sampling import GRAPH_PARAMETERS, problem_of_defaults
+from bundle.sampling import GRAPH_PARAMETERS, LARGEST_PENALTY, problem_of_defaults
 from bundle.series import DISTRIBUTIONS, SeriesSpec
 from bundle.stepping import DTYPES, SteppingSpec, problem_of, problem_of_choice
 from bundle.tasks import TaskSpec, register_spec, spec_of
@@ -60,6 +60,10 @@ RETRIES = 2
 STEP_INPUTS = ("token", *GRAPH_PARAMETERS, "uniform", "retries", "adjusted", "seen", "bias")
 DENSE_STEP_INPUTS = tuple(name for name in STEP_INPUTS if name not in ("retries", "adjusted"))
 STEP_OUTPUTS = ("next_token", "log_probability", "log_probabilities", "logits")
+
+# What a step with attention writes after that: how much it looked at each place of the source,
+# (batch, places) numbers from 0 that add up to 1. A step that was exported before lacks it.
+ATTENTION = "attention"
 
 # The same of a forecaster, whose step draws a value.
 SERIES_STEP_INPUTS = ("value", "observed", "features", "uniform")
@@ -242,8 +246,8 @@ class ExportFacts:
     tolerance: float
 
 
-# Fields of the manifest that models of one task have and all others lack.
-_OF_ONE_TASK = ("series", "stepping")
+# Fields of the manifest that some models have and all others lack.
+_OF_SOME = ("series", "stepping", "length_penalty")
 
 
 @dataclass(frozen=True)
@@ -259,8 +263,9 @@ class Manifest:
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
-    series: that a forecaster reads, stepping: how a model of the task ``step`` is stepped; each
-    left out of the JSON of every other model.
+    series: that a forecaster reads, stepping: how a model of the task ``step`` is stepped,
+    length_penalty: of a beam search that does not choose one, where it is not 1; each left out of
+    the JSON of every other model.
     """
 
     schema_version: int
@@ -286,13 +291,24 @@ class Manifest:
     files: dict[str, FileSpec] = field(default_factory=dict)
     series: SeriesSpec | None = None
     stepping: SteppingSpec | None = None
+    length_penalty: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
-        for name in _OF_ONE_TASK:
+        for name in _OF_SOME:
             if content[name] is None:
                 del content[name]
         return content
+
+    @property
+    def attended(self) -> int:
+        """Places of the source that a step says it looks at; 0 where it says nothing of them."""
+        step = self.graphs.get("step")
+        ports = step.outputs[len(STEP_OUTPUTS) : len(STEP_OUTPUTS) + 1] if step else ()
+        if not ports or ports[0].name != ATTENTION:
+            return 0
+        places = ports[0].shape[-1]
+        return places if isinstance(places, int) else 0
 
     @classmethod
     def from_json(cls, content: Any) -> Manifest:
@@ -307,7 +323,7 @@ class Manifest:
                 f"it has schema version {found!r}, this release reads {schema_3.VERSION} "
                 f"and {SCHEMA_VERSION}"
             )
-        absent = dict.fromkeys(_OF_ONE_TASK)
+        absent = dict.fromkeys(_OF_SOME)
         manifest: Manifest = _decode(cls, {**absent, **content}, "manifest")
         _check(manifest)
         return manifest
@@ -325,6 +341,11 @@ def _check(manifest: Manifest) -> None:
             raise ManifestInvalid(f"task {manifest.task!r} needs the {what} {missing[0]!r}")
     if problem := problem_of_defaults(manifest.sampling):
         raise ManifestInvalid(f"sampling: {problem}")
+    penalty = manifest.length_penalty
+    if penalty is not None and not -LARGEST_PENALTY <= penalty <= LARGEST_PENALTY:
+        raise ManifestInvalid(
+            f"length_penalty is {penalty:g}; choose -{LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}"
+        )
     _check_files(manifest)
     _check_precisions(manifest)
     spec.check(manifest)
@@ -366,7 +387,11 @@ def _check_state(manifest: Manifest) -> None:
     if given != [name for name in DENSE_STEP_INPUTS if name not in GRAPH_PARAMETERS]:
         _expect("step's controls", needed, given)
     _expect("state", tuple(state), step.inputs[count:])
-    _expect("carried state", tuple(carried), step.outputs[len(STEP_OUTPUTS) :])
+    written = step.outputs[len(STEP_OUTPUTS) :]
+    if places := manifest.attended:
+        _expect("attention", TensorSpec(ATTENTION, "float32", (BATCH, places)), written[0])
+        written = written[1:]
+    _expect("carried state", tuple(carried), written)
     if ROWS in manifest.graphs:
         rows, (inputs, outputs) = manifest.graphs[ROWS], rows_ports(manifest.state)
         _expect("inputs of 'rows'", inputs, rows.inputs)

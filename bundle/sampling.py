@@ -17,6 +17,9 @@ from types import MappingProxyType
 # The wire carries a float32, which may lie beside the limit that was meant.
 _ROUNDING = 1e-6
 
+# Of a beam search's length penalty, either way; it is a request's or the model's, and no row.
+LARGEST_PENALTY = 10.0
+
 
 @dataclass(frozen=True)
 class SamplingParameter:

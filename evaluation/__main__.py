@@ -2,8 +2,9 @@
 
     python -m evaluation [--only MODEL …] [--models FOLDER] [--output FOLDER]
 
-Serves the bundles, asks them over gRPC what their held-out splits hold, and writes models.md and
-the cards with their plots. Exits with 1 where a figure does not reproduce.
+Serves the bundles, asks them over gRPC what their held-out splits hold and the everyday questions
+of each, and writes models.md and the cards with their plots. Exits with 1 where a figure does not
+reproduce.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from evaluation.evaluators import (
     held_out_of,
     measure_floors,
 )
+from evaluation.everyday_sets import EverydayAnswers, ask_everyday, everyday_set_of
 from evaluation.pages import Evaluated, write_pages
 from evaluation.results import Floor, Result
 from evaluation.serving import serving
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in write_pages(chosen.output, evaluated):
         print(path)
     results = {name: model.results for name, model in evaluated.items()}
-    for sentence in goals.missed(results, {name: m.goals for name, m in evaluated.items()}):
+    found = {name: model.found for name, model in evaluated.items()}
+    for sentence in goals.missed(found, {name: m.goals for name, m in evaluated.items()}):
         print(f"evaluation: goal missed: {sentence}")
     missed = [f"{name}: {r.claimed.name}" for name, rows in results.items() for r in rows
               if not r.reproduces]  # fmt: skip
@@ -106,6 +109,9 @@ def _evaluate(evaluated: Mapping[str, Evaluated], models: Path) -> None:
         for name, model in evaluated.items():
             with _timed(name, model):
                 _through_the_service(client, model, model.bundle.manifest.figures)
+            if everyday := everyday_set_of(name):
+                model.everyday = ask_everyday(client, model.bundle, everyday)
+                _print_everyday(name, model.everyday)
             if not claims_of(model.bundle, INT8):
                 continue
             if EVALUATORS[model.bundle.manifest.task].ask_graph is None:
@@ -158,6 +164,15 @@ def _print(result: Result) -> None:
         f"manifest {claim.value:.4f} {claim.unit}{verdict}",
         flush=True,
     )
+
+
+def _print_everyday(name: str, answers: EverydayAnswers) -> None:
+    for figure, found in answers.figures():
+        print(
+            f"{name}, {figure.split}: {figure.name} {found.value:.1f} % of {found.examples} "
+            f"({found.low:.1f} to {found.high:.1f})",
+            flush=True,
+        )
 
 
 def _print_floor(name: str, floor: Floor) -> None:

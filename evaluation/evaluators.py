@@ -36,7 +36,7 @@ from evaluation.results import Floor, Result, check
 from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
 from training.forecasting import SAMPLES, floor_forecasts
-from training.held_out import BEST, Confusion, HeldOut, SeriesQuestion
+from training.held_out import BEST, Confusion, HeldOut, Ranked, SeriesQuestion
 from training.likelihood import nats_of
 from training.task_run import held_out_examples
 from unroll import Client, Series
@@ -134,10 +134,10 @@ def claims_of(bundle: Bundle, precision: str) -> list[FigureSpec]:
     return [figure for figure in spec.figures if figure.precision == precision] if spec else []
 
 
-def _classify(client: Client, model: str, texts: Sequence[str], beam: int) -> list[list[str]]:
-    def ask(part: Sequence[str]) -> list[list[str]]:
+def _classify(client: Client, model: str, texts: Sequence[str], beam: int) -> list[Ranked]:
+    def ask(part: Sequence[str]) -> list[Ranked]:
         rows = client.classify(model, part)
-        return [[label for label, _ in row.labels[:BEST]] for row in rows]
+        return [_ranked(row.labels) for row in rows]
 
     return in_calls(ask, texts, len)
 
@@ -149,11 +149,15 @@ def _tag(client: Client, model: str, texts: Sequence[list[str]], beam: int) -> l
     return in_calls(ask, texts, lambda tokens: sum(map(len, tokens)))
 
 
-def _fill(client: Client, model: str, texts: Sequence[str], beam: int) -> list[list[str]]:
-    def ask(part: Sequence[str]) -> list[list[str]]:
-        return [[word for word, _ in blank.words] for blank in client.fill(model, part, top=BEST)]
+def _fill(client: Client, model: str, texts: Sequence[str], beam: int) -> list[Ranked]:
+    def ask(part: Sequence[str]) -> list[Ranked]:
+        return [_ranked(blank.words) for blank in client.fill(model, part, top=BEST)]
 
     return in_calls(ask, texts, len)
+
+
+def _ranked(best: Sequence[tuple[str, float]]) -> Ranked:
+    return Ranked([name for name, _ in best[:BEST]], best[0][1])
 
 
 def _score(

@@ -9,16 +9,19 @@ from typing import Any
 
 from bundle.manifest import Manifest
 from bundle.store import Bundle
+from evaluation.everyday_page import everyday_section, everyday_table
+from evaluation.everyday_sets import EverydayAnswers
 from evaluation.goals import goals_table
 from evaluation.losses import CURVES, EARLIER
 from evaluation.plots import Plot, draw_plots
-from evaluation.results import Floor, Result, digits_of
+from evaluation.results import Floor, Found, Result, digits_of
 from evaluation.text import plural, table
 from training.config import CardSettings, Goal, Published
 from training.held_out import Confusion, HeldOut
 
 PAGE, CARDS = "models.md", "models"
-FLOORS = "floors"  # of a manifest's training facts
+# Of a manifest's training facts.
+FLOORS, OTHER = "floors", "answered_as_other"
 
 
 @dataclass
@@ -27,6 +30,7 @@ class Evaluated:
 
     confusion: which labels it took for which; empty for a model that gives none.
     published: what others report. floors: measured beside the model, empty where training's stand.
+    everyday: its answers to everyday questions, None where it has none.
     """
 
     bundle: Bundle
@@ -37,6 +41,13 @@ class Evaluated:
     confusion: Confusion = field(default_factory=Confusion)
     published: Sequence[Published] = ()
     floors: list[Floor] = field(default_factory=list)
+    everyday: EverydayAnswers | None = None
+
+    @property
+    def found(self) -> list[Found]:
+        """All figures that were measured of it, the everyday questions' too."""
+        everyday = self.everyday.figures() if self.everyday else []
+        return [*(result.found for result in self.results), *(Found(*one) for one in everyday)]
 
 
 SEARCH = """\
@@ -53,6 +64,7 @@ def page_of(evaluated: Mapping[str, Evaluated]) -> str:
     """The whole of models.md."""
     results = {name: model.results for name, model in evaluated.items()}
     goals = {name: model.goals for name, model in evaluated.items()}
+    found = {name: model.found for name, model in evaluated.items()}
     rows = [
         (f"[{name}]({CARDS}/{name}.md)", *_row(result))
         for name, figures in results.items()
@@ -77,11 +89,19 @@ themselves, run beside the service: no call reads a given text with them.
 
 ## Goals
 
-{goals_table(results, goals)}
+{goals_table(found, goals)}
 
 ## Figures
 
 {figures}
+
+## Everyday questions
+
+Forty of each model, of the kinds that a visitor types, by the rule that the file of each states \
+(`evaluation/everyday/`). Nothing was trained on them or chosen by them. In brackets the 95 % \
+interval (Wilson). A model's card has the first ten of its set, with what it answers.
+
+{everyday_table({n: m.everyday for n, m in evaluated.items() if m.everyday}, CARDS)}
 
 ## Training
 
@@ -148,6 +168,12 @@ def card_of(model: Evaluated, plots: Sequence[Plot] = ()) -> str:
         f"Architecture: {_architecture(manifest.model)}. {training_minutes(manifest)}",
         f"## Figures\n\n{measured}",
         *([f"## Without a network\n\n{floors}"] if floors else []),
+        *(
+            [f"## Everyday questions\n\n{everyday_section(model.everyday)}"]
+            if model.everyday
+            else []
+        ),
+        *([f"## Answered as Other\n\n{_other(manifest)}"] if manifest.training.get(OTHER) else []),
         *([f"## Published\n\n{_published(model)}"] if model.published else []),
         *(["## Pictures", *drawn] if drawn else []),
         *([f"## Known weaknesses\n\n{card.weaknesses}"] if card.weaknesses else []),
@@ -166,6 +192,12 @@ def _floors(manifest: Manifest) -> str:
         value = f"{floor['value']:.{digits_of(unit)}f}"
         rows.append((f"{floor['figure']}{_unit(unit)}", value, floor["floor"], floor["split"]))
     return table(("figure", "value", "by", "split"), rows) if rows else ""
+
+
+def _other(manifest: Manifest) -> str:
+    counts = sorted(manifest.training[OTHER].items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts)
+    return f"Too few examples to learn, with how many train: {listed}."
 
 
 def _measured_floors(floors: Sequence[Floor]) -> str:
@@ -204,7 +236,7 @@ def _published(model: Evaluated) -> str:
 
 def _settings(training: Mapping[str, Any]) -> str:
     """A paragraph; one more for each earlier stage, of what it did otherwise."""
-    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER, FLOORS)}
+    settings = {k: v for k, v in training.items() if k not in (*CURVES, EARLIER, FLOORS, OTHER)}
     paragraphs = [_listed(settings)]
     for stage, facts in training.get(EARLIER, {}).items():
         otherwise = {k: v for k, v in facts.items() if k not in CURVES and v != training.get(k)}

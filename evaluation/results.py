@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
 from bundle.manifest import FigureSpec
 from training.held_out import FigureName
@@ -14,12 +15,24 @@ from training.measurements import Measurement
 POINTS, NATS = 0.2, 0.002
 
 
+class Found(NamedTuple):
+    """A figure that was measured; None where it was claimed and was not."""
+
+    figure: FigureName
+    measured: Measurement | None
+
+
 @dataclass(frozen=True)
 class Result:
     """A manifest's figure and what was measured of it, None where nothing was."""
 
     claimed: FigureSpec
     measured: Measurement | None
+
+    @property
+    def found(self) -> Found:
+        claim = self.claimed
+        return Found(FigureName(claim.name, claim.unit, claim.split), self.measured)
 
     @property
     def reproduces(self) -> bool:

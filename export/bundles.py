@@ -100,6 +100,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             training=trained.training,
             export=_facts(parity),
             series=trained.series,
+            length_penalty=trained.length_penalty,
         )
         write_manifest(folder, manifest)
     return read_bundle(target)
@@ -134,6 +135,7 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         training=manifest.training,
         sampling=manifest.sampling,
         series=manifest.series,
+        length_penalty=manifest.length_penalty,
     )
 
 

@@ -1,10 +1,12 @@
 """Export a trained model, or the model inside a bundle, as a bundle.
 
-python -m export MODEL [--run FOLDER | --bundle FOLDER] [--int8] [--figures]
+python -m export MODEL [--run FOLDER | --bundle FOLDER] [--adjust] [--int8] [--figures]
     [--models FOLDER] [--version N]
 
 --int8 adds a step graph in int8 beside the fp32 one, and measures on held-out data what it costs
 and how much faster it is here. Without it a bundle's precisions and their figures stay.
+--adjust chooses anew what training chooses on its validation split once the weights are there, such
+as a classifier's temperature, and measures the figures anew.
 --figures measures the model's own figures anew, as its training did, where what they depend on has
 changed: the draws of a forecaster. Without it those of the run or bundle stay.
 """
@@ -23,10 +25,11 @@ from bundle.store import Bundle, read_bundle
 from export.bundles import export_bundle, trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed
-from export.quality import int8_figures, own_figures, step_speedups
+from export.quality import adjusted, int8_figures, own_figures, step_speedups
 from export.reports import headline_of, parity_lines
 from training.checkpoint import MODEL_FILE, TrainedModel
 from training.data.packages import DataUnavailable
+from training.readers import DataInvalid
 
 
 def main() -> int:
@@ -35,6 +38,9 @@ def main() -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--run", type=Path, help="folder of the training run (default: runs/MODEL)")
     source.add_argument("--bundle", type=Path, help="bundle that the model is rebuilt from")
+    parser.add_argument(
+        "--adjust", action="store_true", help="choices on the validation split, made anew"
+    )
     parser.add_argument("--int8", action="store_true", help="int8 step graph, measured")
     parser.add_argument(
         "--figures", action="store_true", help="held-out figures of the model, measured anew"
@@ -49,11 +55,13 @@ def main() -> int:
     target = chosen.models / chosen.model / str(chosen.version)
     try:
         trained = _source(chosen.model, chosen.run, chosen.bundle)
-        if chosen.figures:
+        if chosen.adjust:
+            trained = adjusted(trained, run=chosen.run)
+        if chosen.figures or chosen.adjust:
             trained = replace(trained, figures=own_figures(trained, run=chosen.run))
         bundle = _export(trained, target, chosen.int8, chosen.run)
     except (
-        BundleError, DataUnavailable, ExportRefused, ParityMissed, FileNotFoundError,
+        BundleError, DataInvalid, DataUnavailable, ExportRefused, ParityMissed, FileNotFoundError,
     ) as error:  # fmt: skip
         print(f"{chosen.model}: {error}", file=sys.stderr)
         return 1

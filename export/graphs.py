@@ -14,7 +14,7 @@ import torch
 from onnx import FunctionProto
 from torch import Tensor, nn
 
-from bundle.manifest import ADJUSTED, BATCH, STEP_INPUTS, TIME, StateTensor, step_inputs
+from bundle.manifest import ADJUSTED, ATTENTION, BATCH, STEP_INPUTS, TIME, StateTensor, step_inputs
 from export.sampler import draw, draw_functions
 from training.models.cells import State
 from training.models.options import RecurrentOptions
@@ -65,21 +65,31 @@ class _Step(nn.Module):
     """Called with STEP_INPUTS in their order, then the state of a model that has one.
 
     suppressed: (vocabulary,) what the sampler adds, -inf for ids that stand for no symbol.
+    looks_back: whether the model has attention, which is written too.
     """
 
     suppressed: Tensor
 
-    def __init__(self, model: Any, suppressed: Tensor, fixed: int) -> None:
+    def __init__(
+        self, model: Any, suppressed: Tensor, fixed: int, looks_back: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.fixed = fixed
+        self.looks_back = looks_back
         self.register_buffer("suppressed", suppressed, persistent=False)
 
     def forward(self, *inputs: Any) -> tuple[Any, ...]:
         controls = dict(zip(STEP_INPUTS, inputs, strict=False))
         state: State = inputs[-1] if len(inputs) > len(STEP_INPUTS) else ()
-        logits, after = self.model.step(controls["token"], state)
-        return (*draw(logits, self.suppressed, controls), logits, *after[self.fixed :])
+        token = controls["token"]
+        looked: tuple[Tensor, ...] = ()
+        if self.looks_back:
+            logits, after, *looked = self.model.step_with_attention(token, state)
+        else:
+            logits, after = self.model.step(token, state)
+        drawn = draw(logits, self.suppressed, controls)
+        return (*drawn, logits, *looked, *after[self.fixed :])
 
 
 class _Score(nn.Module):
@@ -128,11 +138,13 @@ def step_of(
     never_sampled_ids: Sequence[int],
     name: str = "step",
     weights_prefix: str = "",
+    attended: int = 0,
 ) -> Graph:
     """The graph of one token, drawn inside it, over ``model.step``.
 
     tensors: of the state. vocabulary: how many tokens it draws among; a tagger's reads a token
-    and draws its label.
+    and draws its label. attended: places that the model's attention looks at; 0 for a model
+    without, else ``model.step_with_attention`` is called.
     """
     state, carried = state_ports(tensors)
     suppressed = torch.zeros(vocabulary)
@@ -147,13 +159,14 @@ def step_of(
         GraphTensor("log_probabilities", torch.float32, (BATCH, vocabulary)),
         GraphTensor("logits", torch.float32, (BATCH, vocabulary)),
     )
-    module = _Step(model, suppressed, len(state) - len(carried))
+    looked = (GraphTensor(ATTENTION, torch.float32, (BATCH, attended)),) if attended else ()
+    module = _Step(model, suppressed, len(state) - len(carried), bool(attended))
     return Graph(
         name,
         module,
         controls,
         state,
-        (*drawn, *carried),
+        (*drawn, *looked, *carried),
         weights_prefix,
         draw_functions(vocabulary),
     )

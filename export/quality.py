@@ -18,6 +18,7 @@ from bundle.manifest import ADJUSTED, BATCH, FP32, FULL, INT8, STEP_INPUTS, Grap
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.store import Bundle
 from export.onnx_files import ExportRefused
+from training import task_run
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
@@ -26,6 +27,22 @@ from training.task_run import HeldOutExamples, figures_of, held_out_examples
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
 _ROUND_SECONDS = 0.2
+
+
+def adjusted(
+    trained: TrainedModel, data: Path = DATA_FOLDER, run: Path | None = None
+) -> TrainedModel:
+    """With what training chooses by validation chosen anew; its figures are of before.
+
+    run: as of int8_figures(). Raises ExportRefused for a model of which no recipe is known.
+    """
+    found = task_run.adjusted(trained, data, run)
+    if found is None:
+        raise ExportRefused(
+            f"no recipe of {trained.name!r} is known: none among the bundled models', and none in "
+            f"{run or Path('runs') / trained.name}"
+        )
+    return found
 
 
 def own_figures(

@@ -78,13 +78,18 @@ class QuantisedSeq2Seq(nn.Module):
         self.query_scale = query_scale(exported.config)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        logits, after, _ = self.step_with_attention(token, state)
+        return logits, after
+
+    def step_with_attention(self, token: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        """As training.models.seq2seq.Seq2Seq's."""
         memory, memory_mask, *carried = state
         features, after = self.decoder(token, tuple(carried))
         query = self.query(features).unsqueeze(1)
         weights = attention(query, memory, memory_mask, self.query_scale)
         context = (weights @ memory).squeeze(1)
         combined = torch.tanh(self.combine(torch.cat((features, context), dim=1)))
-        return self.output(combined), (memory, memory_mask, *after)
+        return self.output(combined), (memory, memory_mask, *after), weights.squeeze(1)
 
 
 class QuantisedLinear(nn.Module):

@@ -89,7 +89,7 @@ class Services:
         budget = admission.budget
         self.health = HealthServicer()
         unroll = UnrollServicer(registry, self._inflight, budget, stall_seconds, states, presets)
-        self.infer_handler = InferHandler(registry, sequences, budget, adapters)
+        self.infer_handler = InferHandler(registry, sequences, budget, adapters, states)
         of_inference = (self.infer_handler, control, is_ready, admission, stall_seconds)
         inference = (
             SharedInferenceServicer(everywhere, *of_inference)

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bundle.manifest import TAG
 from bundle.store import read_bundle
+from evaluation.everyday_sets import everyday_set_of
 from examples.tour import SAMPLES, tour
 from export.tasks import state_of
 from service.engine.slots import Slots
@@ -97,6 +99,16 @@ def test_real_sizes_give_a_row_the_same_bits_in_any_batch(name, step, rows):
         (alone,) = prefiller.prefill([prompts[stream]], [None])
         assert all(np.array_equal(alone[name], states[stream][name]) for name in alone)
         assert np.array_equal(run([stream])[:, :, 0], together[:, :, stream])
+
+
+@pytest.mark.parametrize("name", ["sentiment", "nationality", "pos", "pos-online"])
+def test_every_answer_that_the_everyday_questions_accept_is_one_of_the_models(name):
+    """Of cloze some words are no candidates: its card counts the questions without one."""
+    everyday, manifest = everyday_set_of(name), read_bundle(BUNDLED[name]).manifest
+    accepted = [answer for question in everyday.questions for answer in question.accepted]
+    if manifest.task == TAG:
+        accepted = [pair.rpartition("/")[2] for tags in accepted for pair in tags.split()]
+    assert set(accepted) <= set(manifest.labels)
 
 
 LENGTHS = [1 + 7 * row % 40 for row in range(17)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class TrainedModel:
     sampling: what a request that does not choose gets, None for what its task has.
     limits: the largest inputs and outputs the service accepts, by name.
     series: that a forecaster reads; None for a model of another task.
+    length_penalty: of a beam search that does not choose one, None for 1.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
@@ -51,6 +53,7 @@ class TrainedModel:
     precisions: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     sampling: SamplingDefaults | None = None
     series: SeriesSpec | None = None
+    length_penalty: float | None = None
 
     @property
     def task(self) -> str:
@@ -62,6 +65,10 @@ class TrainedModel:
         model = build(config_from_json(self.config))
         model.load_state_dict(self.weights)
         return model.eval()
+
+    def with_facts(self, facts: Mapping[str, Any]) -> TrainedModel:
+        """With more in ``training``."""
+        return replace(self, training={**self.training, **facts})
 
     def save(self, folder: Path) -> Path:
         content = {
@@ -79,6 +86,7 @@ class TrainedModel:
             },
             "sampling": self.sampling and dict(self.sampling),
             "series": self.series and asdict(self.series),
+            "length_penalty": self.length_penalty,
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")

@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from bundle.sampling import SamplingDefaults, problem_of_defaults
 from training.ema import AVERAGES
@@ -324,8 +324,8 @@ def _toml_table(path: tuple[str, ...], table: Mapping[str, Any]) -> str:
 def _value(wanted: Any, given: Any, where: str) -> Any:
     if wanted is float and type(given) is int:
         return float(given)
-    if wanted == tuple[str, ...] and isinstance(given, list | tuple):
-        return tuple(_value(str, part, where) for part in given)
+    if get_origin(wanted) is tuple and isinstance(given, list | tuple):
+        return tuple(_value(get_args(wanted)[0], part, where) for part in given)
     if given == AUTO and wanted is not str:
         raise RecipeInvalid(f"{where} is 'auto', which nothing here decides; give a value")
     if type(given) is not wanted:

@@ -20,7 +20,7 @@ forecast    the values of a series, and how many steps  samples of what follows,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -44,6 +44,14 @@ class SeriesQuestion:
     horizon: int
     start: str = ""
     covariates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+class Ranked(list[str]):
+    """Labels or words, the likeliest first. confidence: the probability of the first."""
+
+    def __init__(self, names: Iterable[str], confidence: float) -> None:
+        super().__init__(names)
+        self.confidence = confidence
 
 
 class FigureName(NamedTuple):

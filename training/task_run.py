@@ -80,21 +80,24 @@ def train_task(run: TaskRun, task: Task[Any]) -> None:
         model, history = prepared.fit(run, settings)
     else:
         model, history = run.fit(prepared.build, prepared.config, prepared.training, settings)
+    adjusted = task.adjust(model, recipe, splits, untrained)
     prepared.finish(model)
     trained = replace(
-        untrained,
+        adjusted,
         # Finishing may change it: a model remembers more examples than it was trained with.
         config=config_to_json(getattr(model, "config", prepared.config)),
         weights=model.state_dict(),
-        training=run.facts(model, history),
+        training={**run.facts(model, history), **adjusted.training},
     )
+    held_out = task.held_out(splits.held_out, trained)
     by_beam = {beam: task.answers(model, trained, held_out.questions, beam) for beam in task.beams}
     measured = [found for said in by_beam.values() for found in held_out.measure(said)]
     figures = _figures(task, held_out, measured, splits.name, run.command)
     floors = [
         {"figure": figure.name, "split": figure.split, "floor": floor, "value": found.value}
         for floor, said in task.floors(splits, trained, held_out.questions).items()
-        for figure, found in zip(held_out.figures, held_out.measure(said), strict=True)
+        # Of answers without probabilities their calibration is not measured.
+        for figure, found in zip(held_out.figures, held_out.measure(said), strict=False)
     ]
     trained = replace(trained, figures=figures, training={**trained.training, "floors": floors})
     run.finish(trained, history)
@@ -222,6 +225,32 @@ def kept_held_out(folder: Path) -> HeldOutExamples | None:
         first, *rows = map(json.loads, file)
     task = TASKS[first["task"]]
     return HeldOutExamples(task, first["split"], [task.example_from_json(row) for row in rows])
+
+
+def adjusted(trained: TrainedModel, data: Path, run: Path | None = None) -> TrainedModel | None:
+    """``trained`` with what its task chooses by what validates, chosen anew, as its recipe says.
+
+    run: the folder of its training, ``runs/NAME`` for None. None where no recipe of it is known.
+    Raises DataUnavailable and DataInvalid as reading its data does.
+    """
+    task, path = bundled_task(trained.name), config.RECIPES / f"{trained.name}.toml"
+    quick = trained.training.get("profile") == QUICK
+    if task is not None:
+        recipe = load_recipe(path, quick).with_value("data.folder", str(data))
+    else:
+        path = (run or Path("runs") / trained.name) / RECIPE_FILE
+        if not path.exists():
+            return None
+        task, recipe = TASKS[trained.task], load_recipe(path)
+    model = trained.build()
+    splits, _ = task.read(recipe)
+    found = task.adjust(model, recipe, splits, trained)
+    return replace(
+        found,
+        description=recipe.data.get("description") or trained.description,
+        config=config_to_json(model.config),
+        weights=model.state_dict(),
+    )
 
 
 def bundled_held_out(model: str, quick: bool, data: Path) -> HeldOutExamples | None:

@@ -94,7 +94,7 @@ class Beam:
     """Beam search: the ``best`` of ``width`` hypotheses side by side.
 
     length_penalty: a hypothesis is ranked by log-probability / tokens ** length_penalty; None
-    is 1. early_stop: end once ``width`` hypotheses have ended.
+    is the model's. early_stop: end once ``width`` hypotheses have ended.
     """
 
     width: int
@@ -107,8 +107,8 @@ class Beam:
 class Watch:
     """What of the state comes beside each token.
 
-    tensors: names in Model.state, none for the hidden state of each layer. units: of each of them,
-    from 0; none for all.
+    tensors: names in Model.state, none for the hidden state of each layer; "attention" where
+    Model.attended is above 0. units: of each of them, from 0; none for all.
     """
 
     tensors: Sequence[str] = ()

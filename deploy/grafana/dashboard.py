@@ -20,6 +20,7 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Of the replicas that are chosen, and of the models among what they serve.
 HERE = 'instance=~"$instance"'
 MODEL = f'{HERE}, model=~"$model"'
+HIT = f'{MODEL}, outcome="hit"'
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,56 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Tokens delivered by a request", quantiles("unroll_request_output_tokens")),
         Panel("Open sequences", [summed("unroll_open_sequences", "instance", HERE)]),
     ],
+    "Prefixes and named states": [
+        Panel(
+            "Prompts found in the prefix cache",
+            [
+                Query(
+                    f"sum by (model) ({rate('unroll_prefix_cache_lookups_total', HIT)}) / "
+                    f"(sum by (model) ({rate('unroll_prefix_cache_lookups_total')}) > 0)",
+                    "{{model}}",
+                )
+            ],
+            "percentunit",
+            "Of prompts and sources that were looked up: some of one was known.",
+        ),
+        Panel(
+            "Tokens saved, of all",
+            [
+                Query(
+                    f"sum by (model) ({rate('unroll_prefix_cache_tokens_total')}) / "
+                    f"(sum by (model) ({rate('unroll_prefix_cache_tokens_total')}) + "
+                    f"sum by (model) ({rate('unroll_primed_tokens_total')}) > 0)",
+                    "{{model}}",
+                )
+            ],
+            "percentunit",
+            "Tokens that the cache knew, of those and the ones that prefill read.",
+        ),
+        Panel("Tokens saved", [per_second("unroll_prefix_cache_tokens_total", "model")], "cps"),
+        Panel(
+            "Prefix cache",
+            [
+                Query(f"unroll_prefix_cache_bytes{{{HERE}}}", "{{instance}}"),
+                Query(f"unroll_prefix_cache_limit_bytes{{{HERE}}}", "{{instance}}: limit"),
+            ],
+            "bytes",
+            "It gives way to what requests need.",
+        ),
+        Panel(
+            "States evicted",
+            [per_second("unroll_prefix_cache_evictions_total", "instance", HERE)],
+            "ops",
+            "With few hits and a full cache: prompts have less in common than it holds.",
+        ),
+        Panel(
+            "States held",
+            [
+                Query(f"unroll_prefix_cache_states{{{HERE}}}", "{{instance}}: of prefixes"),
+                Query(f"unroll_named_states{{{HERE}}}", "{{instance}}: named, in memory"),
+            ],
+        ),
+    ],
     "Models": [
         Panel(
             "States",
@@ -454,8 +505,8 @@ def dashboard() -> dict[str, Any]:
     return {
         "title": "Unroll",
         "uid": "unroll",
-        "description": "Traffic, latency, batches, streams, models, resources and lifecycle of "
-        "Unroll's replicas. RUNBOOK.md says how to read it.",
+        "description": "Traffic, latency, batches, streams, prefixes, states, models, resources "
+        "and lifecycle of Unroll's replicas. RUNBOOK.md says how to read it.",
         "tags": ["unroll"],
         "schemaVersion": 39,
         "editable": True,

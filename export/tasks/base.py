@@ -48,6 +48,10 @@ class ExportTask(Generic[AnyConfig]):
         """How many tokens, or labels, a step draws among."""
         raise NotImplementedError
 
+    def attended(self, config: AnyConfig) -> int:
+        """How many places the attention of a step looks at, 0 for a model without."""
+        return 0
+
     def step(
         self,
         model: nn.Module,
@@ -58,7 +62,8 @@ class ExportTask(Generic[AnyConfig]):
     ) -> Graph:
         """The graph of one token over ``model.step``; weights_prefix: as Graph's."""
         state, choices = self.state(config), self.choices(config)
-        return step_of(model, state, choices, never_sampled_ids, name, weights_prefix)
+        attended = self.attended(config)
+        return step_of(model, state, choices, never_sampled_ids, name, weights_prefix, attended)
 
 
 class WritingTask(ExportTask[AnyConfig]):

@@ -29,6 +29,9 @@ class Seq2SeqExport(WritingTask[Seq2SeqConfig]):
             *carried,
         )
 
+    def attended(self, config: Seq2SeqConfig) -> int:
+        return config.source_limit if config.attention else 0
+
     def choices(self, config: Seq2SeqConfig) -> int:
         return config.target_vocabulary_size
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.manifest import ATTENTION
 from service.engine.automaton import ConstrainedText
 from service.engine.beam_search import BeamSearch
 from service.engine.errors import RequestError
@@ -351,7 +352,9 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
 
     def _reports(self, stream: DecodeSequence) -> bool:
         request = stream.progress.request
-        return isinstance(request, NextTokenRequest) or bool(request.top or request.beam)
+        if isinstance(request, NextTokenRequest) or request.top or request.beam:
+            return True
+        return request.watch is not None and ATTENTION in request.watch.tensors
 
     def _draw_first(self, streams: Sequence[DecodeSequence]) -> int:
         if self._has_drawn_first or not self._may_draw_first(streams):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.manifest import RETRIES, StateTensor
+from bundle.manifest import ATTENTION, RETRIES, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from service.engine.requests import State
 from service.engine.rng import BLOCK, UniformBlocks
@@ -226,7 +226,8 @@ class Slots(StepSlots):
 
     What a row of the vocabulary long is there for few streams: those that adjust their logits have
     rows of ``bias`` and ``seen``, which lie one after the other in the order they came, and all
-    log-probabilities are written in steps with a stream that reports some.
+    log-probabilities are written in steps with a stream that reports some. So is attention, over
+    ``attended`` places of the source, of a model that says it.
     """
 
     def __init__(
@@ -235,11 +236,13 @@ class Slots(StepSlots):
         capacity: int,
         vocabulary: int,
         rows: StateStore | None = None,
+        attended: int = 0,
     ) -> None:
         columns = {name: np.zeros(capacity, p.dtype) for name, p in GRAPH_PARAMETERS.items()}
         self.next_token = np.zeros(capacity, np.int64)
         self.log_probability = np.zeros(capacity, np.float32)
         self.log_probabilities = np.zeros((capacity, vocabulary), np.float32)
+        self.attention = np.zeros((capacity, attended), np.float32)
         super().__init__(
             state,
             capacity,
@@ -269,6 +272,8 @@ class Slots(StepSlots):
 
     def _side(self, side: int) -> StepBuffers:
         reports = {"log_probabilities": self.log_probabilities}
+        if self.attention.size:
+            reports[ATTENTION] = self.attention
         return replace(super()._side(side), adjusted=self.adjusted, reports=reports)
 
     def _draw(self, rows: int, numbers: Array) -> None:
@@ -281,11 +286,12 @@ class Slots(StepSlots):
             self._release(row)
         if self._has_reported:
             self.log_probabilities[:] = 0
+            self.attention[:] = 0
 
     def control(self, row: int, token: int = 0, reports: bool = False, **values: float) -> None:
         """Set a row's token and its sampling parameters by name; what is left out is neutral.
 
-        reports: whether its stream looks at the log-probabilities of all tokens.
+        reports: whether its stream looks at the log-probabilities of all tokens, or at attention.
         """
         self.controls["token"][row] = token
         for name, column, neutral in self._columns:
@@ -309,6 +315,7 @@ class Slots(StepSlots):
         super().give(row, last)
         if self._has_reported:
             self.log_probabilities[last] = 0
+            self.attention[last] = 0
         if row == last:
             return
         place = self._places[row] = self._places[last]

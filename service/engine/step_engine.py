@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from bundle.manifest import StateTensor
+from bundle.manifest import ATTENTION, StateTensor
 from service.engine.errors import RequestError
 from service.engine.finiteness import not_finite
 from service.engine.prefill import PrefillBudget
@@ -107,7 +107,8 @@ class GenerationModel:
     begin_id: the token a stream starts with after a whole source; None where it starts with
         the prompt's last token. end_id: the token that ends a stream, None for none.
     pieces: the text of each token id as the first of a stream, and as a later one.
-    never_sampled_ids: tokens that stand for no symbol and are never made.
+    never_sampled_ids: tokens that stand for no symbol and are never made. attended: places of the
+        source that each step says it looks at, 0 for none.
     """
 
     state: tuple[StateTensor, ...]
@@ -115,6 +116,7 @@ class GenerationModel:
     end_id: int | None
     pieces: tuple[Sequence[str], Sequence[str]]
     never_sampled_ids: tuple[int, ...] = ()
+    attended: int = 0
 
     @property
     def reads_source(self) -> bool:
@@ -578,7 +580,7 @@ class TokenEngine(StepEngine[Stream, Request]):
     ) -> None:
         self.model = model
         super().__init__(
-            Slots(model.state, capacity, model.vocabulary, rows),
+            Slots(model.state, capacity, model.vocabulary, rows, model.attended),
             PrefillPolicy(whole=model.reads_source),
             runner,
             clock,
@@ -591,15 +593,20 @@ class TokenEngine(StepEngine[Stream, Request]):
         self.slots.control(stream.row, stream.token, self._reports(stream), **values)
 
     def _reports(self, stream: Stream) -> bool:
-        """Whether log-probabilities of more than its own tokens are read of it."""
+        """Whether more than its own tokens' log-probabilities is read of it: those of others, or
+        how it looks at its source."""
         raise NotImplementedError
 
     def _note_input(self, stream: Stream) -> None:
         stream.token = int(self.slots.controls["token"][stream.row])
 
     def _watched(self, row: int, watch: Watch) -> bytes:
-        """What the step that was just run left of a row's state, as TokenMade has it."""
-        return packed(self.slots.save_carried(row), watch)
+        """What the step that was just run left of a row's state and how it looked at the source,
+        as TokenMade has it."""
+        state = self.slots.save_carried(row)
+        if ATTENTION in watch.tensors:
+            state[ATTENTION] = self.slots.attention[row]
+        return packed(state, watch)
 
     def _likeliest(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
         known = self.slots.log_probabilities[row]

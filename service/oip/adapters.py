@@ -6,7 +6,7 @@ and keeps state is the engine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,12 @@ from service.oip.parameters import InferParameters
 from service.oip.tensors import Array, TensorMetadata
 from service.serving.inputs import MAX_TEXTS
 from service.serving.model_info import ModelCard
+from service.serving.named_states import NamedState
 
 # What a model's name ends with for its second adapter.
 TENSORS = ".tensors"
+# The parameter that names a state which a request begins from.
+STATE = "state"
 
 Setting = str | int | float | bool
 
@@ -40,7 +43,8 @@ class ModelAdapter:
     max_batch: 0 for tensors without a batch dimension. settings_help: the parameters that it
     knows beside those of every request. is_decoupled: a request gets any number of responses.
     keeps_sequences: requests may go on from each other's state. state: of its inputs those that
-    are the state of one; each comes out as ``next_NAME``.
+    are the state of one; each comes out as ``next_NAME``. begins_from_states: a request may begin
+    from a state that its caller keeps by name.
     """
 
     inputs: tuple[TensorMetadata, ...]
@@ -49,6 +53,7 @@ class ModelAdapter:
     settings_help = "this model has none of its own"
     is_decoupled = False
     keeps_sequences = False
+    begins_from_states = False
     state: tuple[TensorMetadata, ...] = ()
 
     def __init__(self, card: ModelCard) -> None:
@@ -57,6 +62,14 @@ class ModelAdapter:
     def settings(self, parameters: InferParameters) -> Any:
         """What the parameters say, as infer() wants it. Raises WrongInput."""
         return None
+
+    def begun_from(self, settings: Any, state: NamedState) -> Any:
+        """``settings`` of a request that begins from ``state``; where adapters do so."""
+        raise NotImplementedError
+
+    def inputs_of(self, settings: Any) -> Sequence[TensorMetadata]:
+        """The inputs that a request of these settings has or may have."""
+        return self.inputs
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         """The whole answer. Raises WrongInput, QueueFull or EngineFailed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,18 @@ from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.automaton import CHOICES, JSON_SCHEMA, REGEX, ConstraintSpec
 from service.engine.errors import WrongInput
 from service.engine.requests import Event, Finished, TokenMade
-from service.oip.adapters import InferResult, ModelAdapter, Setting
+from service.oip.adapters import STATE, InferResult, ModelAdapter, Setting
 from service.oip.parameters import InferParameters
 from service.oip.tensors import Array, TensorMetadata, bytes_array, texts_of
 from service.serving.generator import GeneratorModel, OpenStream
+from service.serving.named_states import NamedState
 from service.serving.sampling_params import GenerateParams, SamplingParams
 
 _LISTS = ("allowed_tokens", "banned_tokens")
 _KNOWN = (
     *(parameter.name for parameter in SAMPLING_PARAMETERS), *_LISTS, "max_tokens", "min_tokens",
     "seed", "stop", "logit_bias", "tokens_per_message", "no_cache", CHOICES, REGEX, JSON_SCHEMA,
+    "preset", STATE,
 )  # fmt: skip
 
 
@@ -32,7 +34,8 @@ _USUAL_TOKENS = 256
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """tokens_per_message: of a response, where the request is streamed."""
+    """tokens_per_message: of a response, where the request is streamed. start: a state to begin
+    from."""
 
     sampling: SamplingParams
     max_tokens: int
@@ -41,6 +44,8 @@ class GenerationSettings:
     tokens_per_message: int
     no_cache: bool
     constraint: ConstraintSpec | None = None
+    preset: str = ""
+    start: NamedState | None = None
 
 
 class GenerateAdapter(ModelAdapter):
@@ -51,6 +56,7 @@ class GenerateAdapter(ModelAdapter):
 
     max_batch = 0
     is_decoupled = True
+    begins_from_states = True
     settings_help = f"this model knows {', '.join(_KNOWN)}"
 
     def __init__(self, model: GeneratorModel, reads: TensorMetadata) -> None:
@@ -81,7 +87,16 @@ class GenerateAdapter(ModelAdapter):
             parameters.whole("tokens_per_message") or 1,
             parameters.flag("no_cache"),
             _constraint(parameters),
+            parameters.text("preset"),
         )
+
+    def begun_from(self, settings: GenerationSettings, state: NamedState) -> GenerationSettings:
+        return replace(settings, start=state)
+
+    def inputs_of(self, settings: GenerationSettings) -> Sequence[TensorMetadata]:
+        """A state stands for the input, or for its beginning."""
+        (reads,) = self.inputs
+        return (replace(reads, optional=True),) if settings.start else self.inputs
 
     def _most_tokens(self, parameters: InferParameters) -> int:
         wanted = parameters.whole("max_tokens")
@@ -118,7 +133,8 @@ class GenerateAdapter(ModelAdapter):
     async def _open(self, inputs: Mapping[str, Array], settings: GenerationSettings) -> OpenStream:
         name = self.inputs[0].name
         prefills: dict[str, Any] = dict.fromkeys(("prompt", "source", "vector"))
-        prefills[name] = self.value(inputs[name])
+        if name in inputs:
+            prefills[name] = self.value(inputs[name])
         params = GenerateParams(
             **prefills,
             max_tokens=settings.max_tokens,
@@ -128,6 +144,8 @@ class GenerateAdapter(ModelAdapter):
             tokens_per_message=settings.tokens_per_message,
             no_cache=settings.no_cache,
             constraint=settings.constraint,
+            preset=settings.preset,
+            start=settings.start,
         )
         return await self.model.generate(params)
 
@@ -163,7 +181,11 @@ def _result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferRes
     reason, parameters = "", dict(said)
     if isinstance(last, Finished):
         reason = last.reason.value
-        parameters |= {"input_tokens": last.input_tokens, "output_tokens": last.output_tokens}
+        parameters |= {
+            "input_tokens": last.input_tokens,
+            "output_tokens": last.output_tokens,
+            "cached_tokens": last.cached_tokens,
+        }
     return InferResult(
         {
             "text": bytes_array(["".join(token.text for token in tokens)]),

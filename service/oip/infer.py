@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     aclosing,
@@ -22,7 +22,7 @@ from service.access.identity import CALLER
 from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
-from service.oip.adapters import TENSORS, InferResult, ModelAdapter, Setting, base_name
+from service.oip.adapters import STATE, TENSORS, InferResult, ModelAdapter, Setting, base_name
 from service.oip.parameters import InferParameters
 from service.oip.plans import Plan, Plans, signature_of
 from service.oip.tensors import (
@@ -35,6 +35,7 @@ from service.oip.tensors import (
 )
 from service.serving.inputs import off_loop
 from service.serving.model_version import Call, ServedVersion
+from service.serving.named_states import NamedStates
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Flags, SequenceKey, Sequences
 from service.serving.served_model import ServedModel
@@ -107,7 +108,8 @@ class InferHandler:
     """Finds the model, reads the request, runs it, and writes the responses.
 
     sequences: whose states are kept between requests. budget: of the bytes that answers take.
-    adapters: of a model; asked once for each version that is served.
+    adapters: of a model; asked once for each version that is served. states: that callers keep by
+    name.
     """
 
     def __init__(
@@ -116,8 +118,10 @@ class InferHandler:
         sequences: Sequences,
         budget: MemoryBudget,
         adapters: Callable[[ServedModel], Adapters],
+        states: NamedStates,
     ) -> None:
         self.registry = registry
+        self.states = states
         self.sequences = sequences
         self.budget = budget
         self.adapters = adapters
@@ -244,7 +248,7 @@ class InferHandler:
         """The request, and the state from which it goes on where it is one of a sequence."""
         sequence = target.options.sequence
         if sequence is None:
-            return await _read(request, target), None
+            return await self._read(request, target), None
         adapter = target.adapter
         if not adapter.keeps_sequences:
             raise WrongInput(
@@ -253,28 +257,38 @@ class InferHandler:
             )
         # Its turn is taken before anything is waited for: so they come in the order of requests.
         async with self.sequences.turn(*sequence, target.served) as turn:
-            context = await _read(request, target)
+            context = await self._read(request, target)
             if (rows := target.call.inferences) != 1:
                 raise WrongInput(f"a request of a sequence has one row; this one has {rows}")
             result, turn.state = await adapter.go_on(context.inputs, context.settings, turn.state)
         return context, result
 
+    async def _read(self, request: pb.ModelInferRequest, target: _Target) -> InferContext:
+        started, adapter = time.monotonic(), target.adapter
+        settings = await self._settings(target)
+        plan = target.plan or _new_plan(request, target, adapter.inputs_of(settings))
+        inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, plan.inputs))
+        target.call.inferences = adapter.batch(inputs)
+        target.call.input_seconds = time.monotonic() - started
+        return InferContext(inputs, plan, settings)
 
-async def _read(request: pb.ModelInferRequest, target: _Target) -> InferContext:
-    started, adapter, parameters = time.monotonic(), target.adapter, target.options.parameters
-    settings = adapter.settings(parameters)
-    parameters.refuse_rest(adapter.settings_help)
-    plan = target.plan or _new_plan(request, target)
-    inputs = await off_loop(request.ByteSize(), lambda: read_inputs(request, plan.inputs))
-    target.call.inferences = adapter.batch(inputs)
-    target.call.input_seconds = time.monotonic() - started
-    return InferContext(inputs, plan, settings)
+    async def _settings(self, target: _Target) -> Any:
+        """As the adapter's infer() wants it. Raises WrongInput, StateNotFound or StateRefused."""
+        adapter, parameters = target.adapter, target.options.parameters
+        state = parameters.text(STATE) if adapter.begins_from_states else ""
+        settings = adapter.settings(parameters)
+        parameters.refuse_rest(adapter.settings_help)
+        if not state:
+            return settings
+        return adapter.begun_from(settings, await self.states.get(CALLER.get().name, state))
 
 
-def _new_plan(request: pb.ModelInferRequest, target: _Target) -> Plan:
-    """Raises WrongInput or NotOffered."""
+def _new_plan(
+    request: pb.ModelInferRequest, target: _Target, ports: Sequence[TensorMetadata]
+) -> Plan:
+    """ports: its inputs. Raises WrongInput or NotOffered."""
     outputs = _wanted(request, target.adapter)
-    plan = Plan(input_specs(request, target.adapter.inputs), outputs)
+    plan = Plan(input_specs(request, ports), outputs)
     if target.signature is not None:
         target.plans.keep(target.signature, plan)
     return plan

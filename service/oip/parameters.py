@@ -49,6 +49,15 @@ class InferParameters:
             )
         return found
 
+    def text(self, name: str) -> str:
+        """Empty for none."""
+        value = self.take(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise WrongInput(f"parameter {name!r} is {value!r}; send a text")
+        return value
+
     def flag(self, name: str) -> bool:
         """False for none."""
         value = self.take(name)

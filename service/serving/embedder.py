@@ -93,7 +93,7 @@ class Embedder(ReadingModel):
     def _chosen(self, tensors: Sequence[str]) -> tuple[str, ...]:
         """Raises WrongInput."""
         if tensors:
-            return checked_tensors("tensors", tensors, self.card)
+            return checked_tensors("tensors", tensors, watchable(self.card), self.card.name)
         sizes = watchable(self.card)
         return tuple(name for name in sizes if name.startswith(HIDDEN))[-1:] or tuple(sizes)
 

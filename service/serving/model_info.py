@@ -37,12 +37,14 @@ class ModelCard:
     precision: what it runs in. precisions: what its bundle can run in, ``fp32`` first.
     vocabulary: the symbol of each output token by id; none where it makes none.
     input_ids: ids below it can be read; 0 for a model that reads a vector. state: of a row that is
-        stepped, none for a model that is not.
+        stepped, none for a model that is not. attended: places of the source that a step says it
+        looks at; 0 for a model that says nothing of them.
     batch_invariant: whether rows were found to give the same bits in any batch, at load.
     fingerprint: hash of what was computed then, equal where kernels round alike.
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
+    length_penalty: of a beam search that does not choose one.
     series: that a forecaster reads. stepper: how a model of StreamStep is stepped. embeds: whether
         a text's state is answered as a vector. floors: of its figures.
     """
@@ -73,3 +75,5 @@ class ModelCard:
     stepper: StepperSpec | None = None
     embeds: bool = False
     floors: tuple[Floor, ...] = ()
+    attended: int = 0
+    length_penalty: float = 1.0

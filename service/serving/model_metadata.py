@@ -43,6 +43,8 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
         series=manifest.series,
         floors=tuple(floors_of(manifest.training)),
+        attended=manifest.attended,
+        length_penalty=1.0 if manifest.length_penalty is None else manifest.length_penalty,
     )
 
 
@@ -102,4 +104,5 @@ def generation_model(bundle: Bundle, is_conditioned: bool) -> GenerationModel:
             [output.piece(token, first=False) for token in ids],
         ),
         never_sampled_ids=vocabulary.never_sampled_ids,
+        attended=bundle.manifest.attended,
     )

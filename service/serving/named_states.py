@@ -111,13 +111,15 @@ class StateStore(Protocol):
 
 
 class MemoryStates:
-    """In memory, until the process ends. budget: of the bytes that they take; put() raises
-    Overloaded. For the event loop alone."""
+    """In memory, until the process ends. budget: of the bytes that they take, which come back when
+    a state expires, whether or not anybody asks again; put() raises Overloaded. For the event loop
+    alone."""
 
     def __init__(self, budget: MemoryBudget, clock: Callable[[], float] = time.time) -> None:
         self._budget, self._clock = budget, clock
         self._kept: dict[tuple[str, str], tuple[NamedState, Reservation]] = {}
         self._next_expiry = float("inf")
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -136,6 +138,7 @@ class MemoryStates:
         self._drop(key)
         self._kept[key] = state, held
         self._next_expiry = min(self._next_expiry, state.expires)
+        self._wait_for_expiry()
         return True
 
     def delete(self, owner: str, name: str) -> bool:
@@ -152,6 +155,18 @@ class MemoryStates:
             return False
         found[1].release()
         return True
+
+    def _wait_for_expiry(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+        if self._kept:
+            seconds = max(0.0, self._next_expiry - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._sweep()
+        self._wait_for_expiry()
 
     def _sweep(self) -> None:
         now = self._clock()
@@ -202,12 +217,7 @@ class NamedStates:
         )
 
         def put(store: StateStore) -> bool:
-            names = {kept.name for kept in store.all_of(owner)}
-            if len(names - {name}) >= self._most:
-                raise TooManyStates(
-                    f"you have {len(names)} states, and may have {self._most}; delete one",
-                    _RETRY_SECONDS,
-                )
+            self._check_room(store, owner, name)
             return store.put(state, replaces)
 
         if not await self._ask(put):
@@ -215,10 +225,19 @@ class NamedStates:
                               "set replace")  # fmt: skip
         return state
 
-    def check_new(self, name: str, ttl_seconds: float | None) -> None:
-        """Before anything is read for it. Raises WrongInput or StateRefused."""
+    async def check_new(self, owner: str, name: str, ttl_seconds: float | None) -> None:
+        """Before anything is read for it. Raises WrongInput, TooManyStates or StateRefused."""
         self._checked(name, ttl_seconds)
-        self._there()
+        await self._ask(lambda store: self._check_room(store, owner, name))
+
+    def _check_room(self, store: StateStore, owner: str, name: str) -> None:
+        """Raises TooManyStates."""
+        names = {kept.name for kept in store.all_of(owner)}
+        if len(names - {name}) >= self._most:
+            raise TooManyStates(
+                f"you have {len(names)} states, and may have {self._most}; delete one",
+                _RETRY_SECONDS,
+            )
 
     async def delete(self, owner: str, name: str) -> None:
         """Raises StateNotFound or StateRefused."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
+from bundle.sampling import LARGEST_PENALTY, SAMPLING_PARAMETERS, SamplingParameter
 from service.constraints.patterns import check as check_constraint
 from service.engine.automaton import ConstraintSpec
 from service.engine.errors import WrongInput
@@ -70,6 +70,16 @@ class SamplingParams:
 
 
 @dataclass(frozen=True)
+class BeamParams:
+    """As engine.requests.Beam. length_penalty: None for the model's."""
+
+    width: int
+    best: int
+    length_penalty: float | None = None
+    early_stop: bool = False
+
+
+@dataclass(frozen=True)
 class GenerateParams:
     """One of prompt, source, vector, resume_token prefills the model; the others are None.
 
@@ -89,7 +99,7 @@ class GenerateParams:
     allow_inexact: bool = False
     min_tokens: int = 0
     samples: int = 1
-    beam: Beam | None = None
+    beam: BeamParams | None = None
     log_probabilities: bool = False
     top: int = 0
     echo: bool = False
@@ -180,8 +190,7 @@ class GenerateValidator:
     ) -> GenerateRequest:
         """Raises WrongInput."""
         max_tokens = self._max_tokens(params.max_tokens)
-        if params.beam:
-            self._check_beam(params, params.beam)
+        beam = self._checked_beam(params, params.beam) if params.beam else None
         if not 1 <= params.samples <= MAX_SAMPLES:
             raise WrongInput(f"samples is {params.samples}; choose 1 to {MAX_SAMPLES}")
         if params.min_tokens > max_tokens:
@@ -200,7 +209,7 @@ class GenerateValidator:
             min_tokens=params.min_tokens,
             samples=params.samples,
             top=_checked_top(params),
-            beam=params.beam,
+            beam=beam,
             checkpoints=params.checkpoints,
             watch=watch_of(params.watch, self.card),
             no_cache=params.no_cache,
@@ -326,13 +335,16 @@ class GenerateValidator:
         if not left - ({self.end_id} if min_tokens else set()):
             raise WrongInput("allowed_tokens and banned_tokens leave nothing to draw")
 
-    def _check_beam(self, params: GenerateParams, beam: Beam) -> None:
+    def _checked_beam(self, params: GenerateParams, beam: BeamParams) -> Beam:
         most = min(MAX_BEAMS, self.rows)
         if not 1 <= beam.width <= most:
             raise WrongInput(f"beam.width is {beam.width}; choose 1 to {most}")
         if not 1 <= beam.best <= beam.width:
             raise WrongInput(f"beam.best is {beam.best}; choose 1 to beam.width ({beam.width})")
-        _between(beam.length_penalty, 1.0, "beam.length_penalty", -10.0, 10.0)
+        penalty = _between(
+            beam.length_penalty, self.card.length_penalty, "beam.length_penalty",
+            -LARGEST_PENALTY, LARGEST_PENALTY,
+        )  # fmt: skip
         drawing = set(params.sampling.chosen()) - {"allowed_tokens", "banned_tokens"}
         others = (
             *sorted(drawing),
@@ -345,6 +357,7 @@ class GenerateValidator:
         )
         if others:
             raise WrongInput(f"beam search goes without {others[0]}; leave one of the two")
+        return Beam(beam.width, beam.best, penalty, beam.early_stop)
 
 
 def _between(value: float | None, default: float, name: str, least: float, most: float) -> float:

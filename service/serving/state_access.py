@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from bundle.manifest import ATTENTION
 from service.engine.errors import WrongInput
 from service.engine.requests import Snapshot, State, TagSnapshot, Watch
 from service.serving.model_info import ModelCard
@@ -61,19 +62,28 @@ def watch_of(params: WatchParams | None, card: ModelCard) -> Watch | None:
     tensors = params.tensors or hidden or tuple(sizes)
     if not tensors:
         raise WrongInput(f"model {card.name!r} has no state to watch; leave watch")
-    tensors = checked_tensors("watch.tensors", tensors, card)
+    sizes = _beside_tokens(card)
+    tensors = checked_tensors("watch.tensors", tensors, sizes, card.name)
     _check_units("watch.units", params.units, min(sizes[name] for name in tensors))
     units = np.array(params.units, np.int64) if params.units else slice(None)
     return Watch(tensors, units)
 
 
-def checked_tensors(where: str, tensors: Sequence[str], card: ModelCard) -> tuple[str, ...]:
-    """Raises WrongInput for one that there is not, and for one that comes twice."""
+def _beside_tokens(card: ModelCard) -> dict[str, int]:
+    """What can be watched, and how many units each has: the state, and attention where there is."""
+    attention = {ATTENTION: card.attended} if card.attended else {}
+    return watchable(card) | attention
+
+
+def checked_tensors(
+    where: str, tensors: Sequence[str], sizes: Mapping[str, int], model: str
+) -> tuple[str, ...]:
+    """sizes: units of each that there is. Raises WrongInput for one that there is not, and for one
+    that comes twice."""
     if len(set(tensors)) < len(tensors):
         raise WrongInput(f"{where} has a name twice; send each once")
-    sizes = watchable(card)
     for name in tensors:
-        _size(sizes, name, card)
+        _size(sizes, name, model)
     return tuple(tensors)
 
 
@@ -81,7 +91,7 @@ def watch_bytes(watch: Watch | None, card: ModelCard) -> int:
     """Of what comes beside a token."""
     if watch is None:
         return 0
-    sizes = watchable(card)
+    sizes = _beside_tokens(card)
     units = watch.units
     return 2 * sum(
         sizes[name] if isinstance(units, slice) else len(units) for name in watch.tensors
@@ -122,7 +132,7 @@ def _checked(changes: Sequence[StateChange], card: ModelCard) -> Mapping[str, Ma
     values: dict[str, dict[int, float]] = {}
     for number, change in enumerate(changes):
         where = f"set_state[{number}]"
-        size = _size(sizes, change.tensor, card)
+        size = _size(sizes, change.tensor, card.name)
         if not change.units or len(change.units) != len(change.values):
             raise WrongInput(
                 f"{where} has {len(change.units)} units and {len(change.values)} values; send one "
@@ -138,10 +148,10 @@ def _checked(changes: Sequence[StateChange], card: ModelCard) -> Mapping[str, Ma
     return values
 
 
-def _size(sizes: Mapping[str, int], name: str, card: ModelCard) -> int:
+def _size(sizes: Mapping[str, int], name: str, model: str) -> int:
     if name not in sizes:
         known = ", ".join(sizes) or "none"
-        raise WrongInput(f"model {card.name!r} has no state {name[:64]!r}; it has {known}")
+        raise WrongInput(f"model {model!r} has no state {name[:64]!r}; it has {known}")
     return sizes[name]
 
 

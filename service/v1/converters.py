@@ -11,7 +11,6 @@ from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.automaton import CHOICES, JSON_SCHEMA, REGEX, ConstraintSpec
 from service.engine.errors import WrongInput
 from service.engine.requests import (
-    Beam,
     Checkpoint,
     Event,
     Finished,
@@ -37,7 +36,12 @@ from service.serving.model_info import ModelCard
 from service.serving.named_states import NamedState, check_alone
 from service.serving.online_tagger import TagMessage, TagStream, TagStreamParams
 from service.serving.presets import Presets
-from service.serving.sampling_params import GenerateParams, SamplingParams, ScoreParams
+from service.serving.sampling_params import (
+    BeamParams,
+    GenerateParams,
+    SamplingParams,
+    ScoreParams,
+)
 from service.serving.state_access import watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
 from service.v1.state_converters import to_changes, to_watch
@@ -115,9 +119,9 @@ def _to_constraint(constraint: pb.Constraint) -> ConstraintSpec:
             raise WrongInput("constraint has no kind; set choices, regex or json_schema")
 
 
-def _to_beam(beam: pb.Beam) -> Beam:
-    penalty = beam.length_penalty if beam.HasField("length_penalty") else 1.0
-    return Beam(beam.width, beam.best or 1, penalty, beam.early_stop)
+def _to_beam(beam: pb.Beam) -> BeamParams:
+    penalty = beam.length_penalty if beam.HasField("length_penalty") else None
+    return BeamParams(beam.width, beam.best or 1, penalty, beam.early_stop)
 
 
 def _to_sampling(sampling: pb.Sampling) -> SamplingParams:
@@ -448,6 +452,7 @@ def from_card(
     if card.vocabulary or card.streams_tags or card.stepper:
         for name, units in watchable(card).items():
             model.state.add(name=name, units=units)
+    model.attended = card.attended
     if card.vocabulary:  # it makes tokens
         for name, value in presets.defaults(card).items():
             setattr(model.default_sampling, name, value)

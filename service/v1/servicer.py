@@ -284,7 +284,7 @@ class UnrollServicer:
     ) -> pb.CreateStateResponse:
         owner = CALLER.get().name
         ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
-        self.states.check_new(request.name, ttl)
+        await self.states.check_new(owner, request.name, ttl)
         base = await self._state(request.state)
         with self.registry.call_of_part(
             ServedModel, lambda model: model.state_maker, request.model, request.model_version

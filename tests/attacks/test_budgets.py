@@ -1,4 +1,4 @@
-"""What callers make the service hold: answers that nobody reads, words, names, streams."""
+"""What callers make the service hold: answers that nobody reads, words, names, streams, states."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
 
 SEQUENCES = {"max_sequences": 64, "sequence_idle_seconds": 2}
+# Callers with names, and so little room for what is kept of them that it is soon full.
+KEPT = {
+    "callers": ("ann", "eve"), "caller": "ann", "prefix_cache_bytes": MEBIBYTE, "max_states": 32,
+}  # fmt: skip
 
 
 def limits(attacks: Attacks) -> dict[str, Any]:
@@ -231,6 +235,124 @@ class TestManySequences:
             assert 0 < len(refused) < calls, counted(outcomes)
             assert all(o.status == "RESOURCE_EXHAUSTED" for o in refused)
             assert all(map(is_refusal_with_a_delay, refused))
+
+
+class TestManyPrompts:
+    """Prompts that nobody sent before, beside a caller whose own one is in the prefix cache.
+
+    Bound: the cache's bytes. What is used least recently goes first, whoever's it is, so a prompt
+    in use stays. Settings: prefix_cache_bytes, prefix_cache_scope.
+    """
+
+    threat = Threat(
+        "thousands of new prompts, beside a caller whose own one is in the prefix cache",
+        "the cache keeps to its bytes, least recently used first: a prompt in use stays; nobody "
+        "finds another's",
+        ("prefix_cache_bytes", "prefix_cache_scope"),
+    )
+    OWN = "In the beginning was the word, and nobody else has sent it before. "
+    EACH = 40  # new prompts between two of the other caller's; the cache holds some hundred
+
+    def test_leave_one_in_use_where_it_is(self, attacked, attacks):
+        calls = attacks.amount(240, 4_000)
+
+        async def generate(channel, service, who, prompt):
+            request = pb.GenerateRequest(model="prose", prompt=prompt, max_tokens=4)
+            request.sampling.seed = 7
+            return await call(
+                channel, f"{UNROLL}/Generate", request, token=service.tokens[who], streams=True
+            )
+
+        with attacked(**KEPT) as (service, _):
+
+            async def one_new(channel, number):
+                return await generate(channel, service, "eve", _of_letters(number))
+
+            def send(who):
+                (outcome,) = asyncio.run(
+                    at_once(
+                        service, 1, lambda channel, _: generate(channel, service, who, self.OWN)
+                    )
+                )
+                answer = pb.GenerateResponse.FromString(outcome.answer)
+                return [token.id for token in answer.tokens], answer.usage.cached_tokens
+
+            before = service.metrics()
+            first, cached = send("ann")
+            assert cached == 0
+            assert send("eve") == (first, 0), "another's prompt is not known to her"
+            for begin in range(0, calls, self.EACH):
+                outcomes = asyncio.run(
+                    at_once(
+                        service,
+                        self.EACH,
+                        lambda channel, number, begin=begin: one_new(channel, begin + number),
+                        side_by_side=4,
+                    )
+                )
+                assert counted(outcomes) == {"OK": self.EACH}
+                assert send("ann") == (first, len(self.OWN) - 1)
+                assert service.metrics().sum("unroll_prefix_cache_bytes") <= MEBIBYTE
+            evicted = service.metrics().since(before).sum("unroll_prefix_cache_evictions_total")
+            attacks.report(
+                f"{calls} new prompts: {evicted:.0f} states evicted, "
+                f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
+            )
+            assert evicted > calls / 3
+            assert service.usage.grown() < 60 * MEBIBYTE
+
+
+class TestManyStates:
+    """Named states that are created without end, and never deleted.
+
+    Bound: max_states of each caller, and the byte budget; each ends with its time. Settings:
+    max_states, state_seconds.
+    """
+
+    threat = Threat(
+        "named states, created by the thousand and never deleted",
+        "so many of each caller, then RESOURCE_EXHAUSTED with a delay before anything is read; "
+        "their bytes are back when their time is over",
+        ("max_states", "state_seconds", "memory_budget_bytes"),
+    )
+
+    def test_are_so_many_of_a_caller_and_end(self, attacked, attacks):
+        calls = attacks.amount(200, 5_000)
+
+        async def create(channel, service, who, name):
+            request = pb.CreateStateRequest(
+                name=name, model="prose", prompt=_of_letters(0) * 4, ttl_seconds=4
+            )
+            return await call(channel, f"{UNROLL}/CreateState", request, token=service.tokens[who])
+
+        with attacked(**KEPT) as (service, _):
+
+            async def of_eve(channel, number):
+                return await create(channel, service, "eve", f"state-{number}")
+
+            outcomes = asyncio.run(at_once(service, calls, of_eve, side_by_side=4))
+            refused = [outcome for outcome in outcomes if outcome.status != "OK"]
+            (other,) = asyncio.run(
+                at_once(service, 1, lambda channel, _: create(channel, service, "ann", "own"))
+            )
+            held = service.metrics().sum("unroll_named_states")
+            attacks.report(
+                f"{calls} named states: {counted(outcomes)}, {held:.0f} held, "
+                f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
+            )
+            assert len(refused) < calls
+            assert refused
+            assert all(map(is_refusal_with_a_delay, refused))
+            assert other.status == "OK", "another caller's are counted by themselves"
+            assert held <= KEPT["max_states"] + 1
+            assert service.usage.grown() < 60 * MEBIBYTE
+            # Nobody asks for them meanwhile; that their bytes are back is checked after this.
+            assert wait_until(lambda: not service.metrics().sum("unroll_named_states"), 20)
+
+
+def _of_letters(number: int) -> str:
+    """72 letters, of each number others."""
+    return "".join(chr(ord("a") + number // 26**place % 26) for place in range(3)) * 24
 
 
 @pytest.mark.attacks

@@ -20,6 +20,9 @@ from unroll.inference import grpc_service_pb2
 from unroll.inference import grpc_service_pb2 as inference
 from unroll.v1 import unroll_pb2 as pb
 
+SIDE_BY_SIDE = 4
+# At least so many before a connection is ended for them.
+RESETS_OF_A_CONNECTION = 500
 # Beyond what a few refused calls need while they last.
 FLAT_BYTES = 150 * MEBIBYTE
 SERVICES = {
@@ -68,13 +71,20 @@ class TestRefusedCalls:
             return await call(channel, method, body, token=forged, zipped=zipped, streams=streams)
 
         with attacked(callers=("ann",), caller="ann") as (service, _):
-            outcomes = asyncio.run(at_once(service, calls, refused, channels=2, side_by_side=4))
+            outcomes = asyncio.run(
+                at_once(service, calls, refused, channels=2, side_by_side=SIDE_BY_SIDE)
+            )
             attacks.report(
                 f"{calls} refused without a token: {statuses(outcomes)}, "
                 f"{service.usage.grown() / 1e6:+.0f} MB at the peak"
             )
-            # A message beyond the limit is refused by its length, before a token is checked.
-            assert {o.status for o in outcomes} <= {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
+            # A message beyond the limit is refused by its length, before a token is checked. Calls
+            # that are refused before they were sent whole are reset by their callers, and many
+            # resets end a connection with what is under way on it, as TestFloods has it.
+            lost = sum(o.status == "UNAVAILABLE" for o in outcomes)
+            assert lost <= SIDE_BY_SIDE * calls / RESETS_OF_A_CONNECTION
+            refusals = {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+            assert {o.status for o in outcomes} <= refusals
             assert service.usage.grown() < FLAT_BYTES
 
     def test_of_wrong_requests(self, attacked, attacks):

@@ -77,6 +77,7 @@ def test_a_manifest_that_is_no_json_is_refused(folder):
     [
         (lambda c: c.pop("limits"), r"missing fields \['limits'\]"),
         (lambda c: c.update(extra=1), r"unknown fields \['extra'\]"),
+        (lambda c: c.update(length_penalty=10.5), "length_penalty is 10.5; choose -10 to 10"),
         (lambda c: c.update(task="paint"), "task 'paint' is not one of"),
         (lambda c: c.update(version="1"), "manifest.version is '1'"),
         (lambda c: c.update(version=True), "manifest.version is True"),

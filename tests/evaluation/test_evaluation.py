@@ -11,7 +11,7 @@ import torch
 from bundle.series import STUDENT_T, SeriesSpec
 from bundle.store import read_bundle
 from evaluation import __main__ as evaluation
-from evaluation import evaluators
+from evaluation import evaluators, everyday_sets
 from evaluation.calls import in_calls, written
 from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs, measure_floors
 from evaluation.serving import serving
@@ -94,6 +94,39 @@ def test_pages_are_written_and_what_does_not_reproduce_fails(models, tmp_path, c
     card = (docs / "models" / "mood.md").read_text()
     assert card.startswith("# mood\n\na tiny mood\n\nArchitecture: classifier, 1 × 9 lstm")
     assert "- none 0 (sha256 0…): none" in card
+
+
+def test_everyday_questions_are_asked_and_a_goal_may_be_of_them(
+    models, tmp_path, capsys, monkeypatch
+):
+    """The tiny classifier finds whatever it reads glad."""
+    folder = tmp_path / "everyday"
+    folder.mkdir()
+    monkeypatch.setattr(everyday_sets, "FOLDER", folder)
+    (folder / "mood.toml").write_text("""
+        models = ["mood"]
+        rule = "good and bad"
+        questions = [
+            { kind = "good", given = "great food", accepted = ["glad"] },
+            { kind = "bad", given = "bad food", accepted = ["sad"] },
+        ]
+    """)
+    (config.RECIPES / "mood.toml").write_text("""
+        [[goals]]
+        figure = "right at first"
+        split = "everyday"
+        bar = 80
+    """)
+    arguments = ["--models", str(models), "--output", str(tmp_path), "--only", "mood"]
+    assert evaluation.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "mood, everyday questions: right at first 50.0 % of 2 (9.5 to 90.5)" in printed
+    assert "goal missed: mood: right at first is 50.00, the goal is ≥ 80" in printed
+    assert (
+        "| right at first: 1 of 2 (9 to 91 %) | good 1 of 1, bad 0 of 1 |"
+        in (tmp_path / "models.md").read_text()
+    )
+    assert "| bad food | sad | glad" in (tmp_path / "models" / "mood.md").read_text()
 
 
 def ask_for_precision(client, model, questions, beam):

@@ -2,18 +2,17 @@
 
 import pytest
 
-from bundle.manifest import FigureSpec
 from evaluation.goals import goals_table, missed
-from evaluation.results import Result
+from evaluation.results import Found
 from training.config import models, recipe_of
+from training.held_out import FigureName
 from training.measurements import Measurement
 
 GOALS = {model: recipe_of(model).goals for model in models()}
 
 
 def measured(name, value, unit, split):
-    claim = FigureSpec(name, value, unit, split, 10, "none")
-    return Result(claim, Measurement(value, 10, value, value, "none"))
+    return Found(FigureName(name, unit, split), Measurement(value, 10, value, value, "none"))
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,48 @@ class Draw:
         return request
 
 
+@dataclass(frozen=True)
+class Question:
+    """A call with one answer. method: of UnrollService."""
+
+    method: str
+    request: pb.ScoreRequest | pb.EmbedRequest
+
+
+def draw_questions(seed: str, kinds: Sequence[Kind], count: int) -> list[Question]:
+    """Texts to score, choices that may follow one, likeliest next tokens, embeddings."""
+    choose = random.Random(f"{seed} questions")
+    return [_question(choose, choose.choice(kinds)) for _ in range(count)]
+
+
+def _question(choose: random.Random, kind: Kind) -> Question:
+    if choose.random() < 0.3:
+        texts = [_text(choose, kind) for _ in range(choose.randint(1, 4))]
+        return Question("Embed", pb.EmbedRequest(model=kind.name, texts=texts))
+    request = pb.ScoreRequest(model=kind.name)
+    for _ in range(choose.randint(1, 3)):
+        item = request.items.add()
+        if kind.is_source:
+            item.source = _text(choose, kind)
+        asks = choose.choice(("text", "choices", "next", "both"))
+        if asks == "text":
+            item.text = _spelt(choose, kind, choose.randint(2, 12))
+            continue
+        begun = _spelt(choose, kind, choose.randint(0, 4))
+        item.text = begun if kind.is_source else _text(choose, kind)
+        if asks != "next":
+            choices = choose.randint(2, 5)
+            item.choices.extend(_spelt(choose, kind, choose.randint(1, 8)) for _ in range(choices))
+        if asks != "choices":
+            item.top_next_tokens = choose.randint(1, 20)
+    return Question("Score", request)
+
+
+def _spelt(choose: random.Random, kind: Kind, count: int) -> str:
+    """So many symbols of the output's."""
+    return (" " if kind.has_gaps else "").join(choose.choices(kind.symbols, k=count))
+
+
 def draw_mix(
     seed: str, kinds: Sequence[Kind], count: int, unspelt: float = UNSPELT_SHARE
 ) -> list[Draw]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from tests.promise.mixes import CANCEL, RESUME, SLOW, Draw
+from tests.promise.mixes import CANCEL, RESUME, SLOW, Draw, Question
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
 
@@ -101,6 +101,21 @@ def read_alone(target: str, request: pb.GenerateRequest) -> Reading:
     return reading
 
 
+def ask_alone(target: str, question: Question) -> bytes | str:
+    """The answer as it is on the wire, or the status of the refusal."""
+    with grpc.insecure_channel(target) as channel:
+        call = getattr(unroll_pb2_grpc.UnrollServiceStub(channel), question.method)
+        try:
+            return _wire(call(question.request, timeout=SECONDS))
+        except grpc.RpcError as error:
+            return f"{error.code().name}: {error.details()}"
+
+
+def _wire(answer: Any) -> bytes:
+    data: bytes = answer.SerializeToString(deterministic=True)
+    return data
+
+
 class Crowd:
     """Many callers of one service at once. Slow readers go on once release() is called."""
 
@@ -115,6 +130,15 @@ class Crowd:
 
     def release(self) -> None:
         self._go_on.set()
+
+    async def ask(self, question: Question) -> bytes | str:
+        """As ask_alone()."""
+        call = getattr(unroll_pb2_grpc.UnrollServiceStub(self._channel), question.method)
+        async with self._places:
+            try:
+                return _wire(await call(question.request, timeout=SECONDS))
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name}: {error.details()}"
 
     async def read(self, draw: Draw, request: pb.GenerateRequest) -> Reading:
         if draw.fate == SLOW:

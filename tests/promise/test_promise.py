@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,16 @@ from tests.promise.mixes import (
     SLOW,
     Draw,
     Kind,
+    Question,
     draw_mix,
+    draw_questions,
     state_name,
     state_text,
 )
 from tests.promise.processes import Watched, nothing_runs
-from tests.promise.readings import Crowd, Reading, read_alone, resumed
+from tests.promise.readings import Crowd, Reading, ask_alone, read_alone, resumed
 from unroll import Client
+from unroll.v1 import unroll_pb2 as pb
 
 BUNDLED = Path(__file__).parents[2] / "models"
 ROWS = 10  # so few that requests wait, samples take turns, and beams wait for one another
@@ -50,7 +54,13 @@ CACHE_BYTES = 400_000
 TOLERANCE = 1e-4
 PRECISIONS = ("fp32", "int8")
 
-COUNTED = ("resumes", "cancels", "cached tokens", "states")  # none of which may be missing
+# None of which may be missing.
+COUNTED = (
+    "resumes", "cancels", "cached tokens", "cached sources", "states", "choices", "next tokens",
+    "embeddings",
+)  # fmt: skip
+# Questions with one answer, to a Generate.
+QUESTIONS_SHARE = 0.5
 
 # Characters of an input, the most tokens to request.
 SIZES = {"prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": (10, 60)}
@@ -146,12 +156,32 @@ class Comparison:
                     given = {"source": text} if kind.is_source else {"prompt": text}
                     client.create_state(state_name(kind, number), kind.name, **given)
 
-    def run(self, mix: list[Draw], watched: Watched) -> None:
+    def run(self, mix: list[Draw], questions: list[Question], watched: Watched) -> None:
         expected = {draw.number: read_alone(self.alone, draw.request) for draw in mix}
         requests = {draw.number: self._request(draw, expected) for draw in mix}
-        found = self.loop.run(_all_at_once(watched, mix, requests))
+        alone = [ask_alone(self.alone, question) for question in questions]
+        found, answers = self.loop.run(_all_at_once(watched, mix, requests, questions))
         for draw in mix:
             self._compare(draw, found[draw.number], expected[draw.number])
+        for question, answer, other in zip(questions, answers, alone, strict=True):
+            self._compare_answers(question, answer, other)
+
+    def _compare_answers(
+        self, question: Question, found: bytes | str, expected: bytes | str
+    ) -> None:
+        request = question.request
+        self.counts["questions"] += 1
+        self.counts["refusals"] += isinstance(expected, str)
+        if isinstance(expected, bytes):
+            if isinstance(request, pb.EmbedRequest):
+                self.counts["embeddings"] += len(request.texts)
+            else:
+                self.counts["choices"] += sum(len(item.choices) for item in request.items)
+                self.counts["next tokens"] += sum(i.top_next_tokens for i in request.items)
+        if not self.invariant[request.model]:
+            self.counts["parted"] += found != expected
+        elif found != expected:
+            self.mismatches.append(f"{question.method} differs\n{request}")
 
     def _request(self, draw: Draw, expected: dict[int, Reading]):
         """What the crowded service is sent: the request, or to go on from a point of it."""
@@ -171,6 +201,8 @@ class Comparison:
     def _compare(self, draw: Draw, found: Reading, expected: Reading) -> None:
         self.counts["requests"] += 1
         self.counts["cached tokens"] += found.cached
+        is_of_source = draw.request.WhichOneof("input") == "source"
+        self.counts["cached sources"] += bool(found.cached and is_of_source and not draw.state)
         self.counts["cancels"] += draw.fate == CANCEL and not found.is_whole
         self.counts["refusals"] += bool(expected.refused)
         if draw.fate == RESUME and found.points and not found.is_whole:
@@ -205,17 +237,25 @@ def _value(bits: bytes) -> float:
     return value
 
 
-async def _all_at_once(watched: Watched, mix: list[Draw], requests) -> dict[int, Reading]:
+async def _all_at_once(
+    watched: Watched, mix: list[Draw], requests, questions: list[Question]
+) -> tuple[dict[int, Reading], list[bytes | str]]:
     """Slow readers go on when all others are done, and the service has nothing left to do."""
     crowd = Crowd(watched.target, AT_ONCE)
-    reads = {d.number: asyncio.ensure_future(crowd.read(d, requests[d.number])) for d in mix}
+    reads: dict[int, asyncio.Future[Reading]] = {}
+    asked: list[asyncio.Future[bytes | str]] = []
+    for draw, question in zip_longest(mix, questions):  # they come in turn, and get places so
+        reads[draw.number] = asyncio.ensure_future(crowd.read(draw, requests[draw.number]))
+        if question:
+            asked.append(asyncio.ensure_future(crowd.ask(question)))
     try:
+        answers = await asyncio.gather(*asked)
         await asyncio.gather(*(reads[draw.number] for draw in mix if draw.fate != SLOW))
         await asyncio.to_thread(watched.wait_until, nothing_runs, 30.0)
         crowd.release()
-        return {number: await read for number, read in reads.items()}
+        return {number: await read for number, read in reads.items()}, answers
     finally:
-        for read in reads.values():
+        for read in (*reads.values(), *asked):
             read.cancel()
         await crowd.close()
 
@@ -296,8 +336,10 @@ def test_what_a_request_gets_depends_on_nothing_else(
         comparison = Comparison(loop, alone)
         comparison.keep_states(kinds, watched)
         for number in range(proof.mixes):
-            mix = draw_mix(f"{precision} {number}", kinds, proof.requests)
-            comparison.run(mix, watched)
+            seed = f"{precision} {number}"
+            mix = draw_mix(seed, kinds, proof.requests)
+            questions = draw_questions(seed, kinds, int(QUESTIONS_SHARE * proof.requests))
+            comparison.run(mix, questions, watched)
         seen = watched.report()
     counts = comparison.counts
     counts["pauses"] = sum(rows["pauses"] for rows in seen["models"].values())
@@ -309,4 +351,4 @@ def test_what_a_request_gets_depends_on_nothing_else(
     assert not comparison.mismatches, "\n".join(comparison.mismatches[:5])
     assert sum(rows["canaries_read"] for rows in seen["models"].values()) == 0
     assert min(counts[what] for what in (*COUNTED, "pauses")) > 0
-    assert counts["refusals"] < counts["requests"] / 10
+    assert counts["refusals"] < (counts["requests"] + counts["questions"]) / 10

@@ -35,7 +35,8 @@ def test_names_are_counted_by_their_place_and_by_what_they_were_taken_for():
     held_out = nationality.TASK.held_out(names, trained(tiny.LETTER_READER, ("Irish", "Turk")))
     answers = [["Irish", "Other"], ["Turk", "Irish"], ["Turk", "Other"]]
     assert held_out.questions == ["Ann", "Bob", "Cem"]
-    assert values(held_out, answers) == pytest.approx([200 / 3, 100])
+    # Of F1 two thirds for either nation: one right of two said, and one of one, of two and one.
+    assert values(held_out, answers) == pytest.approx([200 / 3, 100, 200 / 3])
     assert held_out.confusion(answers) == {
         ("Irish", "Irish"): 1, ("Irish", "Turk"): 1, ("Turk", "Turk"): 1,
     }  # fmt: skip

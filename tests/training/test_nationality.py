@@ -7,14 +7,20 @@ import torch
 
 from bundle.tokenizer import count_symbols
 from training.bundled.nationality import (
+    OTHER,
     TASK,
     NationalityTask,
+    answerable,
     frequencies_left_out,
     labelled,
     restore_frequencies,
 )
+from training.calibration import FIGURE
+from training.checkpoint import TrainedModel
+from training.config import recipe_of
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.options import RecurrentOptions
+from training.splits import Splits
 from training.tasks.classify import encode, make_batches
 
 LABELS = ("French", "Greek", "Thai")
@@ -49,7 +55,7 @@ def precisions(read, labels=LABELS):
     )
     held_out = TASK.held_out(labelled(NAMES), trained)
     answers = TASK.answers(read, trained, held_out.questions)
-    return tuple(measured.value for measured in held_out.measure(answers))
+    return tuple(measured.value for measured in held_out.measure(answers))[:2]
 
 
 def test_precision_counts_the_likeliest_and_the_five_likeliest():
@@ -57,6 +63,42 @@ def test_precision_counts_the_likeliest_and_the_five_likeliest():
     labels = (*LABELS, "a", "b", "c")  # Greek is the fifth of six
     found = precisions(lambda tokens, _: logits.expand(len(tokens), 6), labels)
     assert found == pytest.approx((200 / 3, 100.0))
+
+
+def test_a_nation_without_an_answer_counts_as_other():
+    """A bundle of before, which knows every nation, is measured with its own labels."""
+    found = answerable(labelled(NAMES), ("Greek", OTHER))
+    assert [example.label for example in found] == [OTHER, "Greek", OTHER]
+    assert answerable(labelled(NAMES), ("Greek", "Thai")) == labelled(NAMES)
+
+
+def test_nations_with_few_names_are_answered_as_other():
+    """Two of three nations stay; facts say how many names of the third train."""
+    torch.manual_seed(0)
+    names = {f"{stem}{n:02}": nation for nation, stem in
+             (("French", "jea"), ("Greek", "nik"), ("Thai", "xyx")) for n in range(20)}  # fmt: skip
+    rare = {name: nation for name, nation in names.items() if nation != "Thai" or name < "xyx05"}
+    reader = count_symbols("characters", names, lowercase=True)
+    model = Classifier(
+        ClassifierConfig(len(reader.vocabulary), 3, 8, RecurrentOptions("lstm", 16))
+    ).eval()
+    trained = TrainedModel(
+        "names", "", {}, {}, {"input": reader}, {"input_tokens": 128}, LABELS, training={"seed": 1}
+    )
+    recipe = recipe_of("nationality").with_value("task.least_names", 10)
+    splits = Splits(labelled(rare), labelled(names), [])
+    adjusted = TASK.adjust(model, recipe, splits, trained)
+    assert adjusted.labels == ("French", "Greek", OTHER)
+    assert adjusted.training["answered_as_other"] == {"Thai": 5}
+    assert adjusted.training["calibration_temperature"] > 0
+    assert model.config.labels == 3
+    again = TASK.adjust(model, recipe, splits, adjusted)
+    assert again.labels == adjusted.labels
+    held_out = TASK.held_out(labelled({"xyx21": "Thai"}), adjusted)
+    answers = TASK.answers(model, adjusted, held_out.questions)
+    assert [figure.name for figure in held_out.figures] == ["P@1", "P@5", "macro F1", FIGURE]
+    assert len(held_out.measure(answers)) == 4
+    assert answers == [[OTHER, *answers[0][1:]]]
 
 
 def test_what_a_cap_left_out_comes_back_as_a_frequency():

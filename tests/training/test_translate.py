@@ -4,8 +4,11 @@ import torch
 from training.beam import BeamSettings
 from training.bpe import learn_pieces
 from training.bundled.translate import TASK
+from training.checkpoint import TrainedModel
+from training.config import recipe_of
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from training.splits import Splits
 from training.tasks.seq2seq import Pair, Seq2SeqTask, write
 
 SOURCE_LIMIT, TARGET_LIMIT = 80, 96
@@ -93,3 +96,23 @@ def test_figures_name_the_signature():
     perfect = held_out.measure([pair.target for pair in PAIRS])
     assert [round(measured.value) for measured in perfect] == [100, 100]
     assert held_out.measure([pair.source for pair in PAIRS])[0].value < 20
+
+
+def test_the_length_penalty_is_chosen_on_what_validates(monkeypatch):
+    """Answers with a penalty of 0.6 are the wanted ones; its first figure is BLEU."""
+    wanted = [pair.target for pair in PAIRS]
+    asked = []
+
+    def answers(model, trained, questions, beam):
+        asked.append((trained.length_penalty, list(questions), beam))
+        return wanted if trained.length_penalty == 0.6 else [text.split()[0] for text in wanted]
+
+    monkeypatch.setattr(TASK, "answers", answers)
+    recipe = recipe_of("translate").with_value("task.length_penalties", [0.6, 1.0])
+    trained = TrainedModel("translate", "", {}, {}, {}, {}, training={"seed": 1})
+    found = TASK.adjust(None, recipe, Splits([], PAIRS, []), trained)
+    assert found.length_penalty == 0.6
+    assert found.training["length_penalties"].startswith("0.6 100.00, 1 ")
+    assert asked == [(p, [pair.source for pair in PAIRS], 5) for p in (0.6, 1.0)]
+    none = recipe.with_value("task.length_penalties", [])
+    assert TASK.adjust(None, none, Splits([], PAIRS, []), trained) is trained

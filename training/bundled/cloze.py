@@ -15,6 +15,7 @@ import numpy as np
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import Vocabulary
 from training.bundled import PackageData
+from training.calibration import with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.bible_basic import content_words, load_sentences, split_sentences
@@ -118,7 +119,8 @@ class Cloze(FillIn):
             return measured
 
         figures = [FigureName(f"top-{top} accuracy", "%") for top in (1, 5)]
-        return HeldOut([text for _, text, _ in blanks], measure, figures=figures)
+        held_out = HeldOut([text for _, text, _ in blanks], measure, figures=figures)
+        return with_calibration(held_out, [word for _, _, word in blanks])
 
 
 def narrowed(model: Fill, config: Any) -> Fill:

@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.tokenizer import Tokenizer, count_symbols
 from training.batching import similar_lengths
 from training.bundled import PackageData
+from training.calibration import with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.contrast import (
@@ -463,12 +464,16 @@ class Sentiment(Classify):
             *(FigureName("accuracy", "%", split) for split in singles),
             *(FigureName("pairs right", "%", split) for split in pairs),
         ]
-        return HeldOut([example.text for example in every], measure, figures=figures)
+        held_out = HeldOut([example.text for example in every], measure, figures=figures)
+        return with_calibration(held_out, [e.label for e in self.labelled(examples)])
+
+    def labelled(self, examples: Sequence[Any]) -> Sequence[Labelled]:
+        return [Labelled(example.text, LABELS[example.label]) for example in examples]
 
     def floors(
         self, splits: Splits[Any], trained: TrainedModel, questions: Sequence[str]
     ) -> dict[str, list[Sequence[str]]]:
-        named = replace(splits, train=[Labelled(e.text, LABELS[e.label]) for e in splits.train])
+        named = replace(splits, train=self.labelled(splits.train))
         return super().floors(named, trained, questions)
 
 

@@ -62,7 +62,11 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens (batch, time), lengths (batch,) → logits (batch, labels)"""
+        return self.output(self.dropout(self.pooled(tokens, lengths)))
+
+    def pooled(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """tokens (batch, time), lengths (batch,) → what the output reads (batch, features)"""
         features = self.stack.read(self.dropout(self.embedding(tokens)), lengths)
         outside = ~length_mask(tokens, lengths).unsqueeze(2)
         features = features.masked_fill(outside, _BELOW_ANY_OUTPUT)
-        return self.output(self.dropout(features.amax(dim=1)))
+        return features.amax(dim=1)

@@ -154,6 +154,16 @@ class Seq2Seq(nn.Module):
         features, after = self.decoder.step(self.dropout(self.target_embedding(token)), carried)
         return self._logits(features.unsqueeze(1), looked_at).squeeze(1), (*looked_at, *after)
 
+    def step_with_attention(self, token: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        """As step(), and how much it looks at each place of the source (batch, source_limit)."""
+        (memory, memory_mask), carried = self._parts(state)
+        embedded = self.dropout(self.target_embedding(token))
+        features, after = self.decoder.step(embedded, carried)
+        features = self.dropout(features.unsqueeze(1))
+        weights = self.attend(features, memory, memory_mask)
+        logits = self._attended(features, weights @ memory)
+        return logits.squeeze(1), (memory, memory_mask, *after), weights.squeeze(1)
+
     def _parts(self, state: State) -> tuple[State, State]:
         """What attention looks at, and what the decoder carries."""
         count = 2 if self.config.attention else 0
@@ -165,7 +175,10 @@ class Seq2Seq(nn.Module):
         if not looked_at:
             return self.output(features)
         memory, memory_mask = looked_at
-        context = self.attend(features, memory, memory_mask) @ memory
+        return self._attended(features, self.attend(features, memory, memory_mask) @ memory)
+
+    def _attended(self, features: Tensor, context: Tensor) -> Tensor:
+        """features (batch, time, hidden), the memory's average → (batch, time, vocabulary)"""
         combined = torch.tanh(self.combine(torch.cat((features, context), dim=2)))
         return self.output(self.dropout(combined))
 

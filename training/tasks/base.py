@@ -195,6 +195,15 @@ class Task(ABC, Generic[Example]):
     def prepare(self, recipe: Recipe, splits: Splits[Example], seed: int) -> Prepared:
         """The recipe's choices made for these rows. Raises DataInvalid or RecipeInvalid."""
 
+    def adjust(
+        self, model: Any, recipe: Recipe, splits: Splits[Example], trained: TrainedModel
+    ) -> TrainedModel:
+        """What is chosen for the trained ``model`` by what validates: its weights may change.
+
+        trained: what is known of it but its weights; the same with what has changed.
+        """
+        return trained
+
     @abstractmethod
     def held_out(self, examples: Sequence[Example], trained: TrainedModel) -> HeldOut[Any, Any]:
         """The held-out examples as questions, and what answers to them are worth."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.manifest import CLASSIFY
 from bundle.tokenizer import Tokenizer
 from training.batching import similar_lengths
+from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.floors.naive_bayes import NaiveBayes, character_features, word_features
-from training.held_out import BEST, Confusion, FigureName, HeldOut
+from training.held_out import BEST, Confusion, FigureName, HeldOut, Ranked
 from training.measurements import Measurement, macro_f1, share
 from training.models.classifier import Classifier, ClassifierConfig
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Table
@@ -66,6 +68,7 @@ class ClassifySettings:
     input_limit: int
     label_smoothing: float
     balance: float
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,35 @@ class Classify(Task[Labelled]):
             return Confusion(zip(truth, (best[0] for best in answers), strict=True))
 
         texts = [_cut(example.text, trained) for example in examples]
-        return HeldOut(texts, measure, confusion, figures)
+        return with_calibration(HeldOut(texts, measure, confusion, figures), truth)
+
+    def labelled(self, examples: Sequence[Any]) -> Sequence[Labelled]:
+        """Examples of its splits as texts and labels."""
+        return examples
+
+    def adjust(
+        self, model: Any, recipe: Recipe, splits: Splits[Any], trained: TrainedModel
+    ) -> TrainedModel:
+        if not recipe.task.get("calibrated", True):
+            return trained
+        logits, answers = self.validation_logits(model, splits.validation, trained)
+        return trained.with_facts(calibrate(model, logits, answers))
+
+    @torch.no_grad()
+    def validation_logits(
+        self, model: Any, examples: Sequence[Any], trained: TrainedModel
+    ) -> tuple[Tensor, Tensor]:
+        """(rows, labels) and the numbers of the right labels (rows,), of the first ``examples``."""
+        tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
+        numbers = {label: number for number, label in enumerate(trained.labels)}
+        first = self.labelled(examples[: MOST_LOGITS // len(numbers)])
+        rows = encode(tokenizer, numbers, first, limit)
+        found = [
+            (model(tokens, lengths), answers)
+            for tokens, lengths, answers in make_batches(rows, random.Random(0), EVALUATION_BATCH)
+        ]
+        logits, answers = zip(*found, strict=True)
+        return torch.cat(logits), torch.cat(answers)
 
     @torch.no_grad()
     def answers(
@@ -222,16 +253,16 @@ class Classify(Task[Labelled]):
         trained: TrainedModel,
         questions: Sequence[str],
         beam: int | None = None,
-    ) -> list[list[str]]:
+    ) -> list[Ranked]:
         tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
         rows = [
             (tokenizer.encode(text).ids[:limit], number) for number, text in enumerate(questions)
         ]
-        found: list[list[str]] = [[] for _ in questions]
+        found = [Ranked((), math.nan)] * len(questions)
         for tokens, lengths, numbers in make_batches(rows, random.Random(0), EVALUATION_BATCH):
-            best = model(tokens, lengths).topk(min(BEST, len(trained.labels)), dim=1).indices
-            for number, row in zip(numbers.tolist(), best.tolist(), strict=True):
-                found[number] = [trained.labels[label] for label in row]
+            said = ranked(model(tokens, lengths), trained.labels)
+            for number, best in zip(numbers.tolist(), said, strict=True):
+                found[number] = best
         return found
 
     def floors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,10 @@ from bundle.manifest import FILL
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
+from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
-from training.held_out import BEST, BLANK, FigureName, HeldOut
+from training.held_out import BEST, BLANK, FigureName, HeldOut, Ranked
 from training.measurements import Measurement, ratio
 from training.models.fill import Fill, FillConfig
 from training.readers import CSV, JSONL, LINES, PARQUET, TEXT, TSV, BadRows, DataInvalid, Table
@@ -72,6 +74,7 @@ class FillSettings:
     most_frequent: int
     input_limit: int
     label_smoothing: float
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,33 @@ class FillIn(Task[Line]):
             return measured
 
         figures = [FigureName("right at first", "%"), FigureName(f"right among {BEST}", "%")]
-        return HeldOut([text for _, text, _ in blanks], measure, figures=figures)
+        questions, truth = [text for _, text, _ in blanks], [word for _, _, word in blanks]
+        return with_calibration(HeldOut(questions, measure, figures=figures), truth)
+
+    def adjust(
+        self, model: Any, recipe: Recipe, splits: Splits[Line], trained: TrainedModel
+    ) -> TrainedModel:
+        if not recipe.task.get("calibrated", True):
+            return trained
+        logits, answers = self.validation_logits(model, splits.validation, trained)
+        return trained.with_facts(calibrate(model, logits, answers))
+
+    @torch.no_grad()
+    def validation_logits(
+        self, model: Any, examples: Sequence[Line], trained: TrainedModel
+    ) -> tuple[Tensor, Tensor]:
+        """(blanks, candidates) and the numbers of the right words (blanks,), of some blanks of
+        ``examples``."""
+        tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
+        encoded = encode_all(tokenizer, trained.labels, [line.text for line in examples])
+        found, left = list[tuple[Tensor, Tensor]](), MOST_LOGITS // len(trained.labels)
+        for batch in make_batches(_with_blanks(encoded, limit), random.Random(0)):
+            if left > 0:
+                logits, answers = at_blanks(model.everywhere, batch)
+                found.append((logits[:left], answers[:left]))
+                left -= len(answers)
+        every_logits, every_answer = zip(*found, strict=True)
+        return torch.cat(every_logits), torch.cat(every_answer)
 
     @torch.no_grad()
     def answers(
@@ -258,7 +287,7 @@ class FillIn(Task[Line]):
         trained: TrainedModel,
         questions: Sequence[str],
         beam: int | None = None,
-    ) -> list[list[str]]:
+    ) -> list[Ranked]:
         tokenizer = trained.tokenizers["input"]
         rows = []
         for number, question in enumerate(questions):
@@ -271,12 +300,11 @@ class FillIn(Task[Line]):
             answers = [NO_BLANK] * len(tokens)
             answers[place] = number
             rows.append(Sentence(tokens, answers))
-        found: list[list[str]] = [[] for _ in questions]
+        found = [Ranked((), math.nan)] * len(questions)
         for batch in make_batches(rows, random.Random(0)):
             logits, numbers = at_blanks(model.everywhere, batch)
-            best = logits.topk(min(BEST, len(trained.labels)), dim=1).indices
-            for number, row in zip(numbers.tolist(), best.tolist(), strict=True):
-                found[number] = [trained.labels[label] for label in row]
+            for number, best in zip(numbers.tolist(), ranked(logits, trained.labels), strict=True):
+                found[number] = best
         return found
 
     def floors(

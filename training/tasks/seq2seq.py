@@ -6,7 +6,7 @@ import random
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,6 +80,7 @@ class Seq2SeqSettings:
     lowercase_source: bool
     label_smoothing: float
     random_cuts: float
+    length_penalties: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,26 @@ class Seq2SeqOfFiles(Task[Pair]):
             facts,
         )  # fmt: skip
 
+    def adjust(
+        self, model: Any, recipe: Recipe, splits: Splits[Pair], trained: TrainedModel
+    ) -> TrainedModel:
+        """Chooses the length penalty of a beam search, by the first figure of what validates."""
+        tried = recipe.task_settings(Seq2SeqSettings).length_penalties
+        if not tried:
+            return trained
+        questions = self.held_out(splits.validation, trained)
+        models = [replace(trained, length_penalty=penalty) for penalty in tried]
+        scores = [
+            questions.measure(self.answers(model, one, questions.questions, self.beams[-1]))[
+                0
+            ].value
+            for one in models
+        ]
+        listed = ", ".join(f"{p:g} {score:.2f}" for p, score in zip(tried, scores, strict=True))
+        best = max(range(len(tried)), key=scores.__getitem__)
+        print(f"length penalty {tried[best]:g}: {questions.figures[0].name} on validation {listed}")
+        return models[best].with_facts({"length_penalties": listed})
+
     def held_out(self, examples: Sequence[Pair], trained: TrainedModel) -> HeldOut[str, str]:
         """Each source once, with all its targets: an answer is as right as the nearest of them."""
         writer, limit = trained.tokenizers["output"], trained.limits["input_tokens"]
@@ -350,7 +371,8 @@ class Seq2SeqOfFiles(Task[Pair]):
         questions: Sequence[str],
         beam: int | None = None,
     ) -> list[str]:
-        search = BeamSettings(beam or 1, 1.0, trained.limits["output_tokens"])
+        penalty = 1.0 if trained.length_penalty is None else trained.length_penalty
+        search = BeamSettings(beam or 1, penalty, trained.limits["output_tokens"])
         reader, writer = trained.tokenizers["input"], trained.tokenizers["output"]
         return write(model, reader, writer, questions, trained.limits["input_tokens"], search)
 

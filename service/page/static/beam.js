@@ -43,11 +43,11 @@ export function beamView(model, signal) {
   const input = modelInput(model);
   const most = model.limits?.output_tokens;
   const width = h('input', { type: 'number', min: 1, max: 16, value: 5 });
-  const penalty = h('input', { type: 'number', min: -10, max: 10, step: 0.1, value: 1 });
+  const penalty = h('input', { type: 'number', min: -10, max: 10, step: 0.1, placeholder: 'the model’s' });
   const length = h('input', { type: 'number', min: 1, max: most, value: Math.min(model.task === 'TASK_GENERATE' ? 60 : most, most) });
   const request = () => ({
     model: model.name, ...input.input(), maxTokens: Number(length.value), logProbabilities: true,
-    beam: { width: Number(width.value), best: Number(width.value), lengthPenalty: Number(penalty.value) },
+    beam: { width: Number(width.value), best: Number(width.value), ...(penalty.value && { lengthPenalty: Number(penalty.value) }) },
   });
   const view = answering({
     signal,

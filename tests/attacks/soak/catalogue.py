@@ -306,6 +306,30 @@ def many_sequences(site: Site, rng: random.Random) -> dict[str, int]:
     return _calls(site, 1500, step, side_by_side=8)
 
 
+def new_prompts(site: Site, rng: random.Random) -> dict[str, int]:
+    """Each with a place in the prefix cache."""
+
+    async def read(channel: grpc.aio.Channel, _: int) -> Outcome:
+        prompt = "".join(rng.choices(LETTERS, k=72))
+        request = pb.GenerateRequest(model="prose", prompt=prompt, max_tokens=1)
+        token = site.tokens[ATTACKER]
+        return await call(channel, f"{UNROLL}/Generate", request, token=token, streams=True)
+
+    return _calls(site, 500, read, side_by_side=4)
+
+
+def many_states(site: Site, rng: random.Random) -> dict[str, int]:
+    name = f"{rng.random()}"
+
+    async def create(channel: grpc.aio.Channel, number: int) -> Outcome:
+        request = pb.CreateStateRequest(
+            name=f"{name}-{number}", model="prose", prompt="In the beginning", ttl_seconds=10
+        )
+        return await call(channel, f"{UNROLL}/CreateState", request, token=site.tokens[ATTACKER])
+
+    return _calls(site, 1000, create, side_by_side=4)
+
+
 def leaving_callers(site: Site, rng: random.Random) -> dict[str, int]:
     kinds = [
         (f"{UNROLL}/Generate", (pb.GenerateRequest(model="prose", prompt="In", max_tokens=500),)),
@@ -520,6 +544,8 @@ ATTACKS: dict[str, Attack] = {
     "unread tags": Attack(unread_tags, _UNREAD),
     "unread streams": Attack(unread_streams, _UNREAD),
     "many sequences": Attack(many_sequences, _REFUSED),
+    "new prompts": Attack(new_prompts, _REFUSED | _MODELS),
+    "many states": Attack(many_states, _REFUSED | _MODELS),
     "leaving callers": Attack(leaving_callers, _UNREAD | _MODELS),
     "paths for names": Attack(paths_for_names, _REFUSED | {"NOT_FOUND"}),
     "burst of 2,000": Attack(burst, _REFUSED),

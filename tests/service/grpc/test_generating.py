@@ -10,6 +10,7 @@ import pytest
 
 from service.config import Config
 from tests.conftest import RunningService
+from tests.tiny import edit_manifest
 from unroll import Beam, Client, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -152,6 +153,18 @@ def test_a_beam_answers_its_best_hypotheses_best_first(ask, length_penalty):
         assert len(found.of(end.sample)) == end.output_tokens
     texts = [tuple(found.of(sample)) for sample in range(4)]
     assert len(set(texts)) == 4
+
+
+def test_a_beam_that_chooses_no_penalty_takes_the_models(models_copy):
+    edit_manifest(models_copy / "speller" / "1", lambda c: c.update(length_penalty=2.5))
+    with serving(models=models_copy) as service, Client(service.target, timeout=30) as client:
+        for chosen, power in ((None, 2.5), (0.5, 0.5)):
+            beam = Beam(6, 4, chosen)
+            found = Answer(client.generate("speller", source="abcd", max_tokens=15, beam=beam))
+            assert len(found.ends) == 4
+            for end in found.ends:
+                length = end.output_tokens + (end.reason == "end")
+                assert end.score == pytest.approx(end.log_probability / length**power)
 
 
 def test_a_beam_finds_what_score_values(ask, shared):

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from tests import tiny
 from unroll import Beam, Client, RequestFailed, Sampling, StateChange, Watch
 
 REQUEST = {"prompt": "abc", "max_tokens": 40, "sampling": Sampling(temperature=1.0, seed=5)}
@@ -270,3 +272,68 @@ def test_tags_that_begin_have_nothing_to_change(tag):
 
 def test_a_model_that_carries_nothing_lists_no_state(client):
     assert not client.get_model("mood").state
+
+
+SOURCE = "abcab"
+
+
+def looked_at(stream):
+    return [watched(token).astype(np.float64) for token in stream.tokens]
+
+
+def attend(ask, source=SOURCE, units=(), **options):
+    sampling = Sampling(temperature=1.0, seed=3)
+    watch = Watch(["attention"], units)
+    return ask("speller", source=source, max_tokens=12, sampling=sampling, watch=watch, **options)
+
+
+def test_attention_is_a_share_of_each_place_of_the_source(client, ask):
+    places = client.get_model("speller").attended
+    stream = attend(ask)
+    rows = looked_at(stream)
+    assert len(rows) > 1
+    for row in rows:
+        assert len(row) == places > len(SOURCE)
+        assert row[: len(SOURCE)].sum() == pytest.approx(1, abs=0.01)
+        assert (row[: len(SOURCE)] > 0).all()
+        assert not row[len(SOURCE) :].any()
+    assert len({token.state for token in stream.tokens}) > 1
+    few = attend(ask, units=range(len(SOURCE)))
+    assert [row[: len(SOURCE)].tolist() for row in rows] == [r.tolist() for r in looked_at(few)]
+
+
+def test_attention_is_that_of_the_trained_model(client, ask):
+    """Beside the model's own alignment of the same tokens."""
+    trained = tiny.seq2seq()
+    model = trained.build()
+    stream = attend(ask)
+    source = trained.tokenizers["input"].encode(SOURCE).ids
+    begin = trained.tokenizers["output"].vocabulary.begin_id
+    with torch.no_grad():
+        state = model.encode(torch.tensor([source]), torch.tensor([len(source)]))
+        tokens = torch.tensor([[begin, *stream.ids[:-1]]])
+        expected = model.align(tokens, state)[0].numpy()
+    assert np.array(looked_at(stream)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_attention_has_the_same_bits_beside_others(client, ask):
+    alone = attend(ask)
+    many = attend(ask, samples=4)
+    first = [token for token in many.tokens if token.sample == 0]
+    assert [token.state for token in first] == [token.state for token in alone.tokens]
+    plain = ask("speller", source=SOURCE, max_tokens=12, sampling=Sampling(temperature=1.0, seed=3))
+    assert plain.ids == alone.ids
+    assert all(not token.state for token in plain.tokens)
+
+
+def test_attention_is_no_state(client, ask):
+    assert "attention" not in units_of(client, "speller")
+    point = ask("speller", source=SOURCE, max_tokens=1, resume_at_end=True).points[-1]
+    change = StateChange("attention", [0], [1.0])
+    with pytest.raises(RequestFailed, match=r"INVALID_ARGUMENT.*no state 'attention'"):
+        ask("speller", resume_token=point.token, set_state=[change], max_tokens=2)
+    with pytest.raises(RequestFailed, match=r"INVALID_ARGUMENT.*no state 'attention'"):
+        client.embed("speller", [SOURCE], tensors=["attention"])
+    assert client.get_model("letters").attended == 0
+    with pytest.raises(RequestFailed, match=r"INVALID_ARGUMENT.*no state 'attention'"):
+        ask(**REQUEST, watch=Watch(["attention"]))

@@ -15,6 +15,7 @@ from service.access.memory_budget import MemoryBudget
 from service.engine.decode import GenerateEngine
 from service.oip.infer import InferHandler
 from service.oip.streaming import MOST_AT_ONCE, InferStream
+from service.serving.named_states import NamedStates
 from service.serving.registry import ModelRegistry
 from service.serving.sequences import Sequences
 from service.tasks.registry import adapters_of
@@ -243,7 +244,11 @@ def test_errors_that_nobody_reads_hold_up_what_is_read():
             InflightTracker(2 * MOST_AT_ONCE), lambda *_: None, str, MemoryBudget(1 << 28)
         )
         handler = InferHandler(
-            ModelRegistry(), Sequences(1, 1.0, admission.budget), admission.budget, adapters_of
+            ModelRegistry(),
+            Sequences(1, 1.0, admission.budget),
+            admission.budget,
+            adapters_of,
+            NamedStates(None, 1, 1.0),
         )
         stream = InferStream(handler, Unread(), admission, 300.0)
         serving = asyncio.ensure_future(stream.serve(nonsense()))

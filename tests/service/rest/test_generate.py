@@ -71,6 +71,30 @@ def test_every_task_can_be_asked(rest, model, content, name):
     assert text == found.found[name]
 
 
+def test_a_text_may_begin_from_a_state(rest, caller):
+    """Whichever way it is asked; without a text from the state alone."""
+    caller.create_state("rest", "letters", prompt="abc def")
+    try:
+        whole = generate(rest, "letters", {"text_input": "abc def gh", **SAID}).found
+        after = generate(rest, "letters", {"text_input": " gh", "state": "rest", **SAID}).found
+        assert after["tokens"] == whole["tokens"]
+        assert after["cached_tokens"] == len("abc def") - 1
+        events = stream(rest, "letters", {"text_input": " gh", "state": "rest", **SAID})
+        assert [token for event in events for token in event["tokens"]] == whole["tokens"]
+        alone = generate(rest, "letters", {"text_input": "abc def", **SAID}).found
+        begun = generate(rest, "letters", {"state": "rest", **SAID}).found
+        assert begun["tokens"] == alone["tokens"]
+        infer = {"inputs": [], "parameters": {"state": "rest", **SAID}}
+        outputs = rest.infer("letters", infer).found["outputs"]
+        assert {each["name"]: each["data"] for each in outputs}["tokens"] == alone["tokens"]
+    finally:
+        caller.delete_state("rest")
+    gone = generate(rest, "letters", {"text_input": " gh", "state": "rest", **SAID})
+    assert (gone.status, "no state 'rest' of yours" in gone.error) == (404, True)
+    wild = generate(rest, "letters", {"text_input": "abc", "preset": "wild"})
+    assert (wild.status, "no preset 'wild'" in wild.error) == (400, True)
+
+
 def test_one_text_has_one_label_and_several_have_a_list(rest):
     one = generate(rest, "mood", {"text_input": "good"}).found
     assert one["label"] in ("positive", "negative", *one["label"].split())

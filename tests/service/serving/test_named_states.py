@@ -103,6 +103,33 @@ def test_a_caller_has_so_many_and_no_more(states):
     assert names(states) == ["one", "three", "two"]
 
 
+def test_one_too_many_is_refused_before_anything_is_read(states):
+    for name in ("one", "two", "three"):
+        create(states, name)
+    with pytest.raises(TooManyStates, match="may have 3"):
+        run(states.check_new("ann", "four", None))
+    run(states.check_new("ann", "three", None))
+    run(states.check_new("bob", "four", None))
+
+
+def test_a_state_that_expires_gives_its_bytes_back_unasked():
+    budget = MemoryBudget(1 << 20)
+    states = NamedStates(MemoryStates(budget), 8, 100.0)
+
+    async def live():
+        await states.create("ann", "long", MADE, 100.0, False)
+        each = budget.used_of(STATES)
+        await states.create("ann", "short", MADE, 0.05, False)
+        await states.create("ann", "shorter", MADE, 0.01, False)
+        for _ in range(500):
+            if budget.used_of(STATES) == each:
+                break
+            await asyncio.sleep(0.01)
+        assert (len(states), budget.used_of(STATES)) == (1, each)
+
+    run(live())
+
+
 def test_a_state_ends_with_its_time(states, clock):
     create(states, "short", ttl=10.0)
     create(states, "long")
@@ -165,7 +192,7 @@ def test_a_state_that_finds_no_room_takes_nobodys_place(clock):
 def test_several_processes_keep_none_in_memory():
     states = NamedStates(None, 8, 100.0)
     with pytest.raises(StateRefused, match=r"several processes .*--state-store"):
-        states.check_new("one", None)
+        run(states.check_new("ann", "one", None))
     with pytest.raises(StateRefused, match="--state-store"):
         run(states.get("ann", "one"))
 
