@@ -128,8 +128,8 @@ class GenerateOptions(SamplingKeywords, total=False):
     """Options of generate beside those of sampling; proto/unroll/v1/unroll.proto has each in full.
 
     The input, one of: prompt, text to continue; source, of a sequence-to-sequence model; vector,
-    of a vector-to-sequence model, None for what is unknown; resume_token, of a ResumePoint (allow_inexact: even where other
-    kernels may round otherwise).
+    of a vector-to-sequence model, None for what is unknown; resume_token, of a ResumePoint
+    (allow_inexact: even where other kernels may round otherwise).
 
     Length: max_tokens, None for the model's limit; min_tokens, before which neither the end token
     nor a stop text ends the output; stop, texts that end it and are not part of it.

@@ -62,7 +62,7 @@ class TextInput(GeneratorInput):
 
 @dataclass(frozen=True)
 class VectorInput(GeneratorInput):
-    """A value of at least ``least`` for each of ``fields``, of which ``most_unknown`` may be NaN."""
+    """A value of at least ``least`` for each of ``fields``; ``most_unknown`` may be NaN."""
 
     fields: Sequence[str]
     least: float = 0.0

@@ -64,7 +64,9 @@ def test_what_is_unknown_says_something_else_than_nothing(caller):
 
 
 def test_all_unknown_is_refused(caller):
-    with pytest.raises(RequestFailed, match="vector has 3 unknown values, .* at most 2; send more"):
+    with pytest.raises(
+        RequestFailed, match=r"vector has 3 unknown values, .* at most 2; send more"
+    ):
         written(caller, [None] * 3)
     with pytest.raises(RequestFailed, match=r"values\[1\] is -1; .* is a number from 0 to 1e\+09"):
         written(caller, [None, -1.0, 2.0])
@@ -98,9 +100,7 @@ def test_null_is_unknown_wherever_json_is_read(caller, target):
     tensors = {"vector": VECTOR, **said}
     assert post(target, f"/v2/models/{MODEL}/generate", tensors)["text_output"] == text
     tensor = {"name": "vector", "datatype": "FP32", "shape": [3], "data": VECTOR}
-    inferred = post(
-        target, f"/v2/models/{MODEL}/infer", {"inputs": [tensor], "parameters": said}
-    )
+    inferred = post(target, f"/v2/models/{MODEL}/infer", {"inputs": [tensor], "parameters": said})
     outputs = {output["name"]: output["data"] for output in inferred["outputs"]}
     assert outputs["text"] == [text]
 
@@ -126,10 +126,11 @@ def test_null_in_a_list_of_numbers_is_nan_in_json_of_messages(name):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"stop": [null]}', '{"model": "a", "model": null}', '{"vector": {"values": {}}, "a": null}']
+    "text",
+    ['{"stop": [null]}', '{"model": "a", "model": null}', '{"vector": {"values": {}}, "a": null}'],
 )
 def test_null_is_nothing_else(text):
-    with pytest.raises(WrongInput, match="is no JSON of unroll.v1.GenerateRequest"):
+    with pytest.raises(WrongInput, match=r"is no JSON of unroll\.v1\.GenerateRequest"):
         from_json(text.encode(), pb.GenerateRequest)
 
 

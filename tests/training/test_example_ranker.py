@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bundle.manifest import UNKNOWN_VALUES
+from tests.training.test_food import BEGIN, END, WRITER, food, teach
 from training.field_dropout import FieldDropout
 from training.floors.nearest import nearest_vectors
 from training.models.example_ranker import RankedExamples, same_first, token_overlap
@@ -17,7 +18,6 @@ from training.readers import DataInvalid
 from training.splits import Splits
 from training.tasks import TASKS, default_recipe
 from training.tasks.vec2seq import Described, Vec2SeqTask, distinct, remember, write
-from tests.training.test_food import BEGIN, END, WRITER, food, teach
 
 MODEL = VectorToSequenceConfig(
     3, len(WRITER.vocabulary), 8, 4, RecurrentOptions("lstm", 8),
@@ -50,7 +50,9 @@ def test_overlap_is_the_f1_of_tokens_and_padding_is_none():
 
 
 def test_the_gain_of_a_choice_is_that_of_its_examples_by_their_chances():
-    ranked = RankedExamples(ids([1, 2], [3, 2]), torch.tensor([[0.0, torch.log(torch.tensor(3.0))]]))
+    ranked = RankedExamples(
+        ids([1, 2], [3, 2]), torch.tensor([[0.0, torch.log(torch.tensor(3.0))]])
+    )
     # A quarter of 1 and a half, three quarters of a half.
     torch.testing.assert_close(
         ranked.expected_overlap(ids([1, 2])[0]), torch.tensor([0.25 * 1.5 + 0.75 * 0.5])
@@ -58,7 +60,7 @@ def test_the_gain_of_a_choice_is_that_of_its_examples_by_their_chances():
 
 
 def test_an_example_gains_by_agreeing_with_likely_others():
-    """Three names, two of them alike, equally near: the two are chosen as soon as agreement counts."""
+    """Of three that are equally near, the two whose names are alike, once agreement counts."""
     ranker = remembering().examples.ranker.eval()
     tokens, nothing = ids([5, 6, 7], [1, 2, 3], [1, 2, 4]), torch.zeros(1, 3, 3)
     asked = torch.zeros(1, 3), torch.ones(1, 3)
@@ -185,7 +187,9 @@ def test_empty_cells_make_a_model_that_reads_unknown_values():
     assert found.limits[UNKNOWN_VALUES] == 1
     assert found.recipe.task["unknown_fields"] == 0.3
     assert found.training.fields == FieldDropout(2, 0.3)
-    assert "rows have empty cells, and some values of 30% are hidden" in dict(found.facts)["unknown"]
+    assert (
+        "rows have empty cells, and some values of 30% are hidden" in dict(found.facts)["unknown"]
+    )
     model = found.build(found.config)
     assert found.training.validate(model.eval()) > 0
 

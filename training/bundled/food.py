@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -53,19 +54,19 @@ BY_LABEL = "labels of "
 class FoodSettings:
     """batch: foods. vocabulary: ids at most; rarer words train the catch-all.
     label_smoothing: share of a word's probability that is spread over all.
-    sharpness: what the distances of the foods that are copied from are multiplied with in the end:
-    words that are likely one by one, of several names, make no name.
     unknown_fields: share of the foods of which a step hides values; of half of these it shows what
     a label states. ranking: weight of the F1 expected of the foods to copy from, beside the
     likelihood of the name.
+    sharpnesses: what the scores of the foods that are copied from may be multiplied with in the
+    end: words that are likely one by one, of several names, make no name.
     """
 
     batch: int
     vocabulary: int
     label_smoothing: float
-    sharpness: float
     unknown_fields: float
     ranking: float
+    sharpnesses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ class Food(Vec2Seq):
         vocabulary = Vocabulary.count(words, settings.vocabulary, has_markers=True)
         output = Tokenizer("symbols", vocabulary)
         names = splits.train[0].names
-        fields = FieldDropout(
-            len(names), settings.unknown_fields, tuple(map(names.index, LABEL))
-        )
+        fields = FieldDropout(len(names), settings.unknown_fields, tuple(map(names.index, LABEL)))
         training = Vec2SeqTask(
             output, splits.train, splits.validation, seed, settings.batch,
             settings.label_smoothing, fields, settings.ranking,
@@ -122,16 +121,36 @@ class Food(Vec2Seq):
             remember(model, output, remembered)
             return model
 
-        def finish(model: VectorToSequence) -> None:
-            model.sharpen(settings.sharpness)
-            # What has validated is not needed for that any more, and may be copied from.
-            remember(model, output, distinct([*splits.train, *splits.validation]))
-
         return Prepared(
             recipe, config, build, training, {"output": output},
             {"output_tokens": OUTPUT_LIMIT, UNKNOWN_VALUES: len(names) - 1},
-            "", [], vector=names, finish=finish,
+            "", [], vector=names,
         )  # fmt: skip
+
+    def adjust(
+        self, model: Any, recipe: Recipe, splits: Splits[Described], trained: TrainedModel
+    ) -> TrainedModel:
+        """Chooses the sharpness, by the F1 of the foods that validate, whole and by their labels.
+
+        They are remembered from then on: nothing else needs them.
+        """
+        output = trained.tokenizers["output"]
+        remember(model, output, distinct(splits.train))
+        asked = [*(food.values for food in splits.validation), *map(of_label, splits.validation)]
+        wanted = [words_of(food.text) for food in splits.validation] * 2
+        tried, scores = recipe.task_settings(FoodSettings).sharpnesses, list[float]()
+        before = trained.training.get("sharpness", 1.0)
+        for sharpness in tried:
+            model.sharpen(sharpness / before)
+            before = sharpness
+            said = map(words_of, self.answers(model, trained, asked))
+            scores.append(fmean(map(overlap_f1, said, wanted)))
+        best = tried[max(range(len(tried)), key=scores.__getitem__)]
+        model.sharpen(best / before)
+        listed = ", ".join(f"{s:g} {score:.4f}" for s, score in zip(tried, scores, strict=True))
+        print(f"sharpness {best:g}: F1 of words on validation {listed}")
+        remember(model, output, distinct([*splits.train, *splits.validation]))
+        return trained.with_facts({"sharpness": best, "sharpnesses": listed})
 
     def held_out(
         self, examples: Sequence[Any], trained: TrainedModel

@@ -131,8 +131,8 @@ class Examples(nn.Module):
         the tokens of each (batch, nearest, 1 + length) int64 and its score (batch, nearest), which
         is minus its distance where nothing else ranks them; and all that were ranked
 
-        known: (batch, vector_size), 1 or 0, of a memory that has it. whole: ``vector`` with the values
-        that are hidden from it. While training, an example is not found by its own vector.
+        known: (batch, vector_size), 1 or 0, of a memory that has it. whole: ``vector`` with the
+        values that are hidden from it. While training, an example is not found by its own vector.
         """
         weights, squares = self._metric(known), self.vectors.square()
         if self.known is not None:

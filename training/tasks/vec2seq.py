@@ -404,12 +404,15 @@ def _with_unknown(recipe: Recipe, splits: Splits[Described]) -> tuple[Recipe, st
         raise DataInvalid(f"task.unknown_fields is {share}; choose a share from 0 to 1")
     if lack and not share:
         raise DataInvalid(
-            f"task.unknown_fields is 0, and {lack:,} rows have an empty number; leave the key, fill "
-            "the cells, or leave such rows out"
+            f"task.unknown_fields is 0, and {lack:,} rows have an empty number; leave the key, "
+            "fill the cells, or leave such rows out"
         )
     if not share:
         return recipe, "refused, since the data has no empty cell"
-    return recipe, f"read; {lack:,} rows have empty cells, and some values of {share:.0%} are hidden"
+    return (
+        recipe,
+        f"read; {lack:,} rows have empty cells, and some values of {share:.0%} are hidden",
+    )
 
 
 def _number(row: Row, column: str) -> float:
