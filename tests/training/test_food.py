@@ -1,16 +1,21 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
+from tests import tiny
 from tests.training.real import real
 from training.bundled.food import TASK, HeldOutFood
+from training.config import RECIPES, load_recipe
 from training.data.usda import load_foods, split_foods
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.retrieval_copy import Examples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
+from training.splits import Splits
 from training.tasks.vec2seq import (
     Described,
     Vec2SeqTask,
@@ -252,3 +257,31 @@ def test_the_nearest_foods_own_name_is_this_good(split, first, f1):
     foods = [food(each.name, each.values) for each in asked]
     found = compare([remembered[number].name for number in nearest], foods)
     assert (round(found[0], 1), round(found[1], 3)) == (first, f1)
+
+
+def test_sharpness_is_what_names_foods_best_that_validate(monkeypatch, capsys):
+    """And adjusting anew what is adjusted changes nothing; what has validated is remembered."""
+    config = replace(COPIER, unknown=True, candidates=3, ranker_size=4)
+    model = VectorToSequence(config).eval()
+    remember(model, WRITER, TWINS)
+    model.sharpen(0.5)
+    recipe = load_recipe(RECIPES / "food.toml").with_value("task.sharpnesses", [1.0, 2.0, 4.0])
+    validating = [food("Figs, raw", (0.5, 2.5)), food("Butter, salted", (70.0, 0.1))]
+    splits = Splits(TWINS, validating, [])
+    seen = []
+
+    def answers(model, trained, questions, beam=None):
+        seen.append((len(model.examples.tokens), len(questions)))
+        is_best = model.examples.ranker.strength.item() == pytest.approx(1.0)
+        return [each.text if is_best else "Pasta" for each in validating] * 2
+
+    monkeypatch.setattr(TASK, "answers", answers)
+    trained = tiny.trained("food", config, {"output": WRITER}, vector=NUTRIENTS)
+    found = TASK.adjust(model, recipe, splits, trained)
+    assert found.training["sharpness"] == 2.0
+    printed = capsys.readouterr().out
+    assert "sharpness 2: F1 of words on validation 1 0.0000, 2 1.0000, 4 0.0000" in printed
+    assert seen == [(4, 4)] * 3  # each food whole and by its label, and none finds itself
+    assert len(model.examples.tokens) == 6
+    assert TASK.adjust(model, recipe, splits, found).training["sharpness"] == 2.0
+    assert model.examples.ranker.strength.item() == pytest.approx(1.0)
