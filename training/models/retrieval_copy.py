@@ -31,6 +31,10 @@ _ITSELF = 1e-3
 # likelihood alone is slow to learn that words of several names, mixed, make no name.
 _SHARPNESS = 4.0
 
+# How much less a score counts for each example before its own: more than rounding, less than all
+# else.
+_TIE = 1e-3
+
 _SMALL_IDS = 2**15  # so many fit into int16
 
 # What a logit gains, before training, where all attention is on its token.
@@ -144,6 +148,8 @@ class Examples(nn.Module):
             itself = self._is_itself(vector if whole is None else whole)
             closeness = closeness.masked_fill(itself, -torch.inf)
         rows = closeness.topk(self.candidates, dim=1).indices
+        if self.ranker is not None:
+            rows = rows.topk(self.candidates, dim=1, largest=False).values
         tokens = self.tokens.index_select(0, rows.flatten())
         tokens = tokens.view(-1, self.candidates, self.tokens.shape[1]).long()
         apart = self._apart(vector, rows)
@@ -154,7 +160,11 @@ class Examples(nn.Module):
             return tokens, scores, RankedExamples(tokens[:, :, 1:], scores)
         scores = self.ranker(scores, apart, vector, known, tokens[:, :, 1:])
         ranked = RankedExamples(tokens[:, :, 1:], scores)
-        best, chosen = scores.topk(self.nearest, dim=1)
+        # Twins by all that is known have equal scores: of these the first, in every runtime.
+        places = torch.arange(self.candidates, device=scores.device)
+        chosen = (scores - _TIE * places).topk(self.nearest, dim=1).indices
+        chosen = chosen.topk(self.nearest, dim=1, largest=False).values
+        best = scores.gather(1, chosen)
         tokens = tokens.gather(1, chosen.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         return tokens, self.ranker.strength * best, ranked
 
