@@ -16,6 +16,7 @@ import numpy as np
 
 from bundle import schema_3
 from bundle.errors import ManifestInvalid, SchemaUnknown
+from bundle.frames import FrameSpec
 from bundle.sampling import GRAPH_PARAMETERS, LARGEST_PENALTY, problem_of_defaults
 from bundle.series import DISTRIBUTIONS, SeriesSpec
 from bundle.stepping import DTYPES, SteppingSpec, problem_of, problem_of_choice
@@ -247,7 +248,7 @@ class ExportFacts:
 
 
 # Fields of the manifest that some models have and all others lack.
-_OF_SOME = ("series", "stepping", "length_penalty")
+_OF_SOME = ("series", "stepping", "frames", "length_penalty")
 
 
 @dataclass(frozen=True)
@@ -256,16 +257,16 @@ class Manifest:
     model: the configuration training built the model from, for export to build it again; empty
     for a model that was not trained here.
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``); of a
-    forecaster in values (``context``, ``horizon``); of a model whose vector may hold values below
-    0, by how much (``below_zero``), and of one whose values may be unknown, of how many
-    (``unknown_values``).
+    forecaster in values (``context``, ``horizon``); of a classifier of frames in these
+    (``input_frames``); of a model whose vector may hold values below 0, by how much
+    (``below_zero``), and of one whose values may be unknown, of how many (``unknown_values``).
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.
     files: every other file of the bundle by name.
-    series: that a forecaster reads, stepping: how a model of the task ``step`` is stepped,
-    length_penalty: of a beam search that does not choose one, where it is not 1; each left out of
-    the JSON of every other model.
+    series: that a forecaster reads. stepping: how a model is stepped over numbers. frames: that a
+    classifier of numbers reads. length_penalty: of a beam search that does not choose one, where it
+    is not 1. Each is left out of the JSON of every other model.
     """
 
     schema_version: int
@@ -291,6 +292,7 @@ class Manifest:
     files: dict[str, FileSpec] = field(default_factory=dict)
     series: SeriesSpec | None = None
     stepping: SteppingSpec | None = None
+    frames: FrameSpec | None = None
     length_penalty: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -407,6 +409,32 @@ def _check_classes(manifest: Manifest) -> None:
     _check_labels(manifest, BATCH)
 
 
+def _check_classifier(manifest: Manifest) -> None:
+    """It reads texts, or frames; the latter step by step too, where it has the graph."""
+    _check_classes(manifest)
+    spec, predict = manifest.frames, manifest.graphs["predict"]
+    if spec is None:
+        if "input" not in manifest.tokenizers or "input_tokens" not in manifest.limits:
+            raise ManifestInvalid(
+                "a classifier needs the tokenizer 'input' and the limit 'input_tokens', or the "
+                "field 'frames'"
+            )
+        if "step" in manifest.graphs:
+            raise ManifestInvalid("a classifier of texts is not stepped; leave the graph 'step'")
+        return
+    if problem := spec.problem:
+        raise ManifestInvalid(f"frames: {problem}")
+    if manifest.limits.get("input_frames", 0) < 1:
+        raise ManifestInvalid("a classifier of frames needs the limit 'input_frames', at least 1")
+    read = (
+        TensorSpec("frames", "float32", (BATCH, TIME, len(spec.channels))),
+        TensorSpec("lengths", "int64", (BATCH,)),
+    )
+    _expect("frames", read, predict.inputs)
+    if "step" in manifest.graphs:
+        _check_stepping(manifest)
+
+
 def _check_tagger(manifest: Manifest) -> None:
     _check_labels(manifest, BATCH, TIME)
     if "step" in manifest.graphs:
@@ -467,7 +495,7 @@ def _check_stepping(manifest: Manifest) -> None:
     if problem := problem_of(spec):
         raise ManifestInvalid(f"stepping: {problem}")
     if manifest.limits.get("message_steps", 0) < 1:
-        raise ManifestInvalid("task 'step' needs the limit 'message_steps', at least 1")
+        raise ManifestInvalid(f"task {manifest.task!r} needs the limit 'message_steps', at least 1")
     step = manifest.graphs["step"]
     names = [port.name for port in step.inputs]
     given = [*spec.frames, *(shared.name for shared in spec.shared)]
@@ -521,11 +549,11 @@ def _expect(what: str, wanted: object, given: object) -> None:
         raise ManifestInvalid(f"{what}: {wanted} does not match the graph's {given}")
 
 
-# A tagger that reads from left to right alone has a ``step`` too; a generator that carries no state
-# has no ``prime``. A vector is read without a tokenizer.
+# A tagger that reads from left to right alone has a ``step`` too, and so does such a classifier of
+# frames; a generator that carries no state has no ``prime``. Vectors and frames need no tokenizer.
 _INPUT, _BOTH = ("input",), ("input", "output")
 for _spec in (
-    TaskSpec(CLASSIFY, ("predict",), (), _INPUT, _check_classes),
+    TaskSpec(CLASSIFY, ("predict",), ("step",), (), _check_classifier),
     TaskSpec(TAG, ("predict",), ("step",), _INPUT, _check_tagger),
     TaskSpec(FILL, ("predict",), (), _INPUT, _check_classes),
     TaskSpec(GENERATE, ("step", "score"), ("prime",), _BOTH, _check_generator),

@@ -134,12 +134,17 @@ def claims_of(bundle: Bundle, precision: str) -> list[FigureSpec]:
     return [figure for figure in spec.figures if figure.precision == precision] if spec else []
 
 
-def _classify(client: Client, model: str, texts: Sequence[str], beam: int) -> list[Ranked]:
-    def ask(part: Sequence[str]) -> list[Ranked]:
-        rows = client.classify(model, part)
+def _classify(
+    client: Client, model: str, questions: Sequence[str | NDArray[Any]], beam: int
+) -> list[Ranked]:
+    """questions: texts, or sequences of frames."""
+
+    def ask(part: Sequence[Any]) -> list[Ranked]:
+        is_text = isinstance(part[0], str)
+        rows = client.classify(model, part) if is_text else client.classify(model, frames=part)
         return [_ranked(row.labels) for row in rows]
 
-    return in_calls(ask, texts, len)
+    return in_calls(ask, questions, len)
 
 
 def _tag(client: Client, model: str, texts: Sequence[list[str]], beam: int) -> list[list[str]]:

@@ -34,6 +34,7 @@ SAMPLES: Mapping[str, Mapping[str, Sample]] = tomllib.loads(
     Path(__file__).with_name("tour.toml").read_text(encoding="utf8")
 )
 SHOWN_WORDS = 6
+_ZEROS = 4  # frames, where nobody says others
 
 
 class TourFailed(Exception):
@@ -46,9 +47,11 @@ def demonstrate(client: Client, model: pb.Model) -> bool:
     Raises TourFailed when an answer is wrong, RequestFailed when a call fails.
     """
     show = _stream_tag if model.streams_tags else DEMONSTRATIONS.get(model.task)
+    task = pb.Task.Name(model.task).removeprefix("TASK_").lower()
+    if model.frames.channels:
+        show, task = _classify_frames, "classify_frames"
     if show is None:
         return False
-    task = pb.Task.Name(model.task).removeprefix("TASK_").lower()
     sample = SAMPLES["models"].get(model.name)
     show(client, model.name, SAMPLES["tasks"][task] if sample is None else sample)
     return True
@@ -64,6 +67,33 @@ def _classify(client: Client, model: str, sample: Sample) -> None:
         print(f"  {label} {probability:.3f}  {text}")
         if wanted not in (None, label):
             raise TourFailed(f"{model} calls {text!r} {label}, not {wanted}")
+
+
+def _classify_frames(client: Client, model: str, sample: Sample) -> None:
+    """A sequence as a whole, and, where the model can, after each of its frames."""
+    about = client.get_model(model)
+    frames = sample.get("frames", [[0.0] * len(about.frames.channels)] * _ZEROS)
+    header = ",".join(map(str, range(1, 1 + len(frames[0]))))
+    quoted = " ".join([header, *(",".join(f"{value:g}" for value in one) for one in frames)])
+    is_stepped = bool(about.stepper.inputs)
+    flags = " --stream" if is_stepped else ""
+    command = f"python -m unroll classify --model {model} --frames -{flags}"
+    print(f"\n$ printf '%s\\n' {quoted} | {command}", flush=True)
+    last: tuple[float, str] | None = None
+    for chunk in client.stream_step(model, frames) if is_stepped else ():
+        for result in chunk.results:
+            said = memoryview(result.outputs["probabilities"]).cast("B").cast("f")
+            last = max(zip(map(float, said), about.labels, strict=True))
+            probability, label = last
+            print(f"  -\t{result.position}\t{label} {probability:.3f}", flush=True)
+    (answer,) = client.classify(model, frames=[frames])
+    label, probability = answer.best
+    if last is None:
+        print(f"  {label} {probability:.3f}  -")
+    elif last != (probability, label):
+        raise TourFailed(f"{model} says {last} after the last frame, and {answer.best} of all")
+    if sample.get("label", label) != label:
+        raise TourFailed(f"{model} takes {sample['label']!r} for {label!r}")
 
 
 def _tag(client: Client, model: str, sample: Sample) -> None:

@@ -22,6 +22,7 @@ from bundle.manifest import (
     Manifest,
     PrecisionSpec,
 )
+from bundle.stepping import SteppingSpec
 from bundle.store import (
     Bundle,
     read_bundle,
@@ -40,7 +41,7 @@ from export.rows import write_rows_graph
 from export.tasks import TASKS, graphs_of, state_of, step_of
 from export.weights import for_export, to_pytorch
 from training.checkpoint import Figure, TrainedModel
-from training.models import build, config_from_json
+from training.models import Config, build, config_from_json
 
 # The int8 step's tensors in the weights file, beside the model's own.
 _INT8_PREFIX = "int8."
@@ -100,6 +101,8 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             training=trained.training,
             export=_facts(parity),
             series=trained.series,
+            stepping=_stepping_of(trained, model.config),
+            frames=trained.frames,
             length_penalty=trained.length_penalty,
         )
         write_manifest(folder, manifest)
@@ -135,8 +138,14 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         training=manifest.training,
         sampling=manifest.sampling,
         series=manifest.series,
+        frames=manifest.frames,
         length_penalty=manifest.length_penalty,
     )
+
+
+def _stepping_of(trained: TrainedModel, config: Config) -> SteppingSpec | None:
+    seconds = trained.frames.frame_seconds if trained.frames else 0.0
+    return TASKS[trained.task].stepping(config, seconds)
 
 
 def _int8_of(exported: nn.Module, trained: TrainedModel) -> nn.Module | None:

@@ -259,6 +259,8 @@ class _GraphCheck:
             return self.random.random(shape, dtype=np.float32)
         if port.name in ("series", "features", "value", "observed"):
             return self.random.uniform(-1, 1, shape).astype(np.float32)
+        if port.name in ("frames", "frame"):
+            return self.random.normal(0, 1, shape).astype(np.float32)
         if port.name == "adjusted":
             return np.sort(self.random.permutation(sizes[BATCH])[: sizes[ADJUSTED]])
         if port.name == "seen":

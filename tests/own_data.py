@@ -23,7 +23,7 @@ PEOPLE, PLACES = ("Ada", "Alan", "Grace", "Edsger"), ("Paris", "London", "Oslo",
 
 
 def write_all(folder: Path, rows: int = 90) -> Path:
-    """tickets.csv, texts/, lines.txt, pairs.tsv, train.conll and paints.csv in ``folder``."""
+    """Every file that docs/own-data.md names, in ``folder``."""
     write_tickets(folder / "tickets.csv", rows)
     write_texts(folder / "texts", rows // 3)
     (folder / "lines.txt").write_text("\n".join(sentences(rows)) + "\n")
@@ -31,7 +31,25 @@ def write_all(folder: Path, rows: int = 90) -> Path:
     write_conll(folder / "train.conll", rows)
     write_paints(folder / "paints.csv", rows)
     write_load(folder / "load.csv", folder / "load-to-come.csv", 4 * rows)
+    write_gestures(folder / "gestures.csv", folder / "new-gestures.csv", rows)
     return folder
+
+
+def gesture(is_nod: bool, frames: int, tremble: float = 0.0) -> list[str]:
+    """x and y of each frame: a nod goes up and down, a shake of the head to and fro."""
+    moved = [f"{math.sin(0.3 * time) + tremble * (time % 2):.3f}" for time in range(frames)]
+    return [f"0.0,{value}" if is_nod else f"{value},0.0" for value in moved]
+
+
+def write_gestures(path: Path, new: Path, count: int) -> None:
+    choose, lines = random.Random(5), ["gesture,label,x,y"]
+    for number in range(count):
+        is_nod = number % 2 == 0
+        tremble = choose.uniform(0, 0.2) * (number > 0)
+        frames = gesture(is_nod, 8 + number % 5, tremble)
+        lines += [f"g{number},{'nod' if is_nod else 'shake'},{frame}" for frame in frames]
+    path.write_text("\n".join(lines) + "\n")
+    new.write_text("\n".join(["x,y", *gesture(False, 10, 0.1)]) + "\n")
 
 
 def write_load(path: Path, to_come: Path, rows: int) -> None:

@@ -24,8 +24,8 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("$ ")
 ]
-TRAINED = ("tickets", "people", "people-online", "words", "chapters", "chapters-words", "numbers",
-           "paints", "load")  # fmt: skip
+TRAINED = ("tickets", "gestures", "people", "people-online", "words", "chapters", "chapters-words",
+           "numbers", "paints", "load")  # fmt: skip
 # `make own-data` trains as a user does, on more rows; otherwise the tiny files get few steps.
 IS_FULL = bool(os.environ.get("OWN_DATA_FULL"))
 FEW = [] if IS_FULL else ["--quick", "--set", "fit.epochs=1"]
@@ -90,7 +90,7 @@ def test_every_call_of_the_page_is_answered(folder, start_service, monkeypatch, 
 
 def test_files_shown_are_those_that_are_tried(folder):
     shown = re.findall(r"^\$ head -(\d) (\S+)\n((?:[^$`].*\n)+)", PAGE.read_text(), re.M)
-    assert len(shown) == 5
+    assert len(shown) == 6
     for count, name, lines in shown:
         begins = (folder / name).read_text().splitlines()[: int(count)]
         assert lines.splitlines() == begins

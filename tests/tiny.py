@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from bundle.frames import FrameSpec
 from bundle.manifest import UNKNOWN_VALUES
 from bundle.series import STUDENT_T, SeriesSpec
 from bundle.store import MANIFEST_FILE
@@ -26,6 +27,7 @@ from training.models.baselines import BAG, BaselineConfig
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
 from training.models.forecaster import ForecasterConfig
+from training.models.frame_classifier import FrameClassifierConfig
 from training.models.generator import GeneratorConfig
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2SeqConfig
@@ -34,13 +36,16 @@ from training.models.vec2seq import VectorToSequenceConfig
 
 # What export_all makes.
 NAMES = (
-    "bigrams", "blank", "foods", "letters", "mood", "rides", "speller", "tags", "tags-online",
+    "bigrams", "blank", "foods", "letters", "mood", "rides", "speller", "strokes", "tags",
+    "tags-online",
 )  # fmt: skip
 LETTERS = "abcdefghij klmn"
 WORDS = ("good", "bad", "food", "the", "is", "not", "was", "great")
 SOURCE_LIMIT = 10
 TAGS = ("DET", "NOUN", "VERB", "ADJ", "NOT")
 EXAMPLES = 20
+CHANNELS = ("x (mm)", "y (mm)", "pressure")
+SHAPES = ("line", "circle", "cross", "dot")
 NUTRIENTS = ("Water (g)", "Energy (kcal)", "Protein (g)")
 
 # Exported with an int8 step, as if its figures had been measured.
@@ -142,6 +147,22 @@ def classifier(name: str = "mood", cell: str = "lstm") -> TrainedModel:
     return trained(name, config, {"input": WORD_READER}, labels=("sad", "glad"))
 
 
+def frame_classifier(
+    name: str = "strokes", cell: str = "gru", bidirectional: bool = False
+) -> TrainedModel:
+    """Answers after each frame, too, unless it is bidirectional."""
+    config = FrameClassifierConfig(
+        channels=len(CHANNELS),
+        labels=len(SHAPES),
+        recurrent=RecurrentOptions(cell, 9, bidirectional=bidirectional),
+    )
+    limits = {"input_frames": 40} | ({} if bidirectional else {"message_steps": 16})
+    model = trained(name, config, {}, labels=SHAPES, limits=limits)
+    model.weights["mean"] = torch.tensor([0.5, -1.0, 2.0])
+    model.weights["spread"] = torch.tensor([1.5, 0.7, 3.0])
+    return replace(model, frames=FrameSpec(CHANNELS, 0.01))
+
+
 def baseline(reader: str, width: int, name: str = "mood") -> TrainedModel:
     """width: left out for a bag of words."""
     config = BaselineConfig(
@@ -235,7 +256,7 @@ def export_all(root: Path) -> Path:
     """``root`` with a bundle of each task."""
     for model in (
         generator(), memoryless(), seq2seq(), classifier(), tagger(), online_tagger(), fill(),
-        vec2seq(), forecaster(),
+        vec2seq(), forecaster(), frame_classifier(),
     ):  # fmt: skip
         export_bundle(model, root / model.name / "1")
     return root

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for task in TASKS.values():
-        command = commands.add_parser(task.name, help=task.help)
+        command = commands.add_parser(task.command, help=task.help)
         _add_file_options(command, task)
         _add_options(command)
     for model in models():
@@ -134,7 +134,7 @@ def _recipe_path(of: str) -> Path:
 
 def recipe_of_command(task: Task[Any], chosen: argparse.Namespace) -> Recipe:
     """With what the command says of the data and sets otherwise. Raises RecipeInvalid."""
-    recipe = load_recipe(_recipe_path(task.name), chosen.quick)
+    recipe = load_recipe(_recipe_path(task.command), chosen.quick)
     if chosen.recipe:
         recipe = recipe.under(load_recipe(chosen.recipe, chosen.quick))
     recipe = recipe.with_value("data.files", chosen.data)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bundle import schema_3
+from bundle.frames import FrameSpec
 from bundle.manifest import FigureSpec as Figure
 from bundle.sampling import SamplingDefaults
 from bundle.series import SeriesSpec
@@ -32,7 +33,8 @@ class TrainedModel:
         it writes.
     sampling: what a request that does not choose gets, None for what its task has.
     limits: the largest inputs and outputs the service accepts, by name.
-    series: that a forecaster reads; None for a model of another task.
+    series: that a forecaster reads; frames: that a classifier of numbers reads; each None for any
+        other model.
     length_penalty: of a beam search that does not choose one, None for 1.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
@@ -53,6 +55,7 @@ class TrainedModel:
     precisions: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     sampling: SamplingDefaults | None = None
     series: SeriesSpec | None = None
+    frames: FrameSpec | None = None
     length_penalty: float | None = None
 
     @property
@@ -86,6 +89,7 @@ class TrainedModel:
             },
             "sampling": self.sampling and dict(self.sampling),
             "series": self.series and asdict(self.series),
+            "frames": self.frames and asdict(self.frames),
             "length_penalty": self.length_penalty,
         }
         path = folder / MODEL_FILE
@@ -106,6 +110,8 @@ class TrainedModel:
         content["sampling"] = content.get("sampling")
         series = content.get("series")
         content["series"] = series and _series_from_json(series)
+        frames = content.get("frames")
+        content["frames"] = frames and _frames_from_json(frames)
         content["precisions"] = {
             name: _figures_from_json(figures)
             for name, figures in content.get("precisions", {}).items()
@@ -121,6 +127,10 @@ def _figures_from_json(content: list[dict[str, Any]]) -> tuple[Figure, ...]:
 
 def _series_from_json(content: dict[str, Any]) -> SeriesSpec:
     return SeriesSpec(**{**content, "covariates": tuple(content["covariates"])})
+
+
+def _frames_from_json(content: dict[str, Any]) -> FrameSpec:
+    return FrameSpec(**{**content, "channels": tuple(content["channels"])})
 
 
 def _tokenizer_to_json(tokenizer: Tokenizer) -> dict[str, Any]:

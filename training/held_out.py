@@ -6,7 +6,8 @@ the task alone, and no model by name. What a question and its answer are, by tas
 ==========  ==========================================  =========================================
 task        question                                    answer
 ==========  ==========================================  =========================================
-classify    a text                                      labels, the likeliest first, five at most
+classify    a text, or the frames of a sequence,        labels, the likeliest first, five at most
+            (time, channels)
 tag         the tokens of a text                        the label of each token
 fill        a text with ``___`` in it                   words, the likeliest first, five at most
 generate    a text, and how many of its first           -log p of each of the others, in nats

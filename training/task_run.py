@@ -118,6 +118,7 @@ def _untrained(run: TaskRun, task: Task[Any], prepared: Prepared) -> TrainedMode
         labels=prepared.labels,
         vector=prepared.vector,
         series=prepared.series,
+        frames=prepared.frames,
         limits=dict(prepared.limits),
         data=task.sources(run.recipe),
         training={"seed": run.seed},
@@ -199,7 +200,7 @@ def _keep(run: TaskRun, task: Task[Any], splits: Splits[Any]) -> None:
     if task.packages:
         return
     with (run.folder / HELD_OUT_FILE).open("w", encoding="utf8") as file:
-        first = {"task": task.name, "split": splits.name, "examples": len(splits.held_out)}
+        first = {"task": task.command, "split": splits.name, "examples": len(splits.held_out)}
         for content in (first, *map(task.example_to_json, splits.held_out)):
             file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
@@ -241,16 +242,26 @@ def adjusted(trained: TrainedModel, data: Path, run: Path | None = None) -> Trai
         path = (run or Path("runs") / trained.name) / RECIPE_FILE
         if not path.exists():
             return None
-        task, recipe = TASKS[trained.task], load_recipe(path)
+        task, recipe = _task_of(path.parent, trained), load_recipe(path)
     model = trained.build()
     splits, _ = task.read(recipe)
     found = task.adjust(model, recipe, splits, trained)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return replace(
-        found,
+        found.with_facts({"parameters": parameters}),
         description=recipe.data.get("description") or trained.description,
         config=config_to_json(model.config),
         weights=model.state_dict(),
     )
+
+
+def _task_of(run: Path, trained: TrainedModel) -> Task[Any]:
+    """That of the run's command: a task of a manifest may have several."""
+    path = run / HELD_OUT_FILE
+    if not path.exists():
+        return TASKS[trained.task]
+    with path.open(encoding="utf8") as file:
+        return TASKS[json.loads(next(file))["task"]]
 
 
 def bundled_held_out(model: str, quick: bool, data: Path) -> HeldOutExamples | None:

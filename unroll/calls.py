@@ -27,7 +27,7 @@ from unroll.forecasts import (
     forecast_request,
 )
 from unroll.repository import IndexRequest, LoadRequest, RepositoryStub, UnloadRequest
-from unroll.step_streams import Frame, StepChunk, StepOptions
+from unroll.step_streams import Frame, StepChunk, StepOptions, to_sequence
 from unroll.tag_streams import Part, TagChunk, TagStreamOptions
 from unroll.types import (
     Chunk,
@@ -156,13 +156,27 @@ class Calls:
 
     @unary
     def classify(
-        self, model: str, texts: Sequence[str], *, version: str = ""
+        self,
+        model: str,
+        texts: Sequence[str] = (),
+        *,
+        frames: Sequence[Any] = (),
+        version: str = "",
     ) -> Unary[list[Classification]]:
-        """One classification for each text, in their order.
+        """One classification for each text, in their order; or for each sequence of frames.
 
-        version: of the model; empty for the one that is served, as in every other call.
+        frames: of a model that reads numbers, each a NumPy array (frames, channels), or a list of
+        lists; sent in float32. version: of the model; empty for the one that is served, as in every
+        other call.
+
+        Raises ValueError for frames of several sizes in one sequence.
         """
-        request = pb.ClassifyRequest(model=model, model_version=version, texts=texts)
+        request = pb.ClassifyRequest(
+            model=model,
+            model_version=version,
+            texts=texts,
+            frames=[to_sequence(one) for one in frames],
+        )
         return self._unary(self._stubs.unroll.Classify, request, types.to_classifications)
 
     @unary

@@ -1,6 +1,7 @@
 """Command line of a client of Unroll.
 
     unroll classify --model sentiment "the food is not good"
+    unroll classify --model vowels --frames utterance.csv
     unroll tag --model pos "The man went to the bank"
     tail -f LOG | unroll stream-tag --model pos-online
     unroll fill --model cloze "The man went to the ___ to withdraw money"
@@ -153,8 +154,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         command.set_defaults(run=run, parser=command)
         return command
 
-    command = add("classify", commands.classify, "labels of texts")
+    command = add("classify", commands.classify, "labels of texts, or of sequences of frames")
     _add_model(command, "sentiment")
+    _add_frames(command)
     _add_texts(command)
 
     command = add("tag", commands.tag, "labels of each token of texts")
@@ -293,6 +295,23 @@ def _add_vector(command: argparse._ActionsContainer, text: str) -> None:
         type=commands.numbers,
         metavar="V1,V2,…",
         help=f"{text}: the values of the model's vector_fields, empty where one is unknown",
+    )
+
+
+def _add_frames(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--frames",
+        metavar="FILE",
+        help="CSV file with a header and a row a frame, for a model that reads numbers; - is "
+        "standard input",
+    )
+    command.add_argument(
+        "--sequence",
+        metavar="COLUMN",
+        help="column of --frames that says which sequence a row is of (default: all are one)",
+    )
+    command.add_argument(
+        "--stream", action="store_true", help="label after each of --frames, as StreamStep gives it"
     )
 
 

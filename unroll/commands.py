@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from unroll.lines import Line, Texts
 from unroll.output import Gathered, emit, emit_object
 from unroll.sampling import FLAGS
 from unroll.speech import Segment, Segmenter, SpeechOptions, read_frames
-from unroll.tables import Table, read_table
+from unroll.tables import Table, read_sequences, read_table
 from unroll.types import Beam, GenerateOptions, NamedState, OptionInvalid
 from unroll.v1 import unroll_pb2 as pb
 
@@ -56,12 +56,62 @@ def _show(chosen: argparse.Namespace, line: Line, content: output.Object, text: 
 
 
 def classify(client: Client, chosen: argparse.Namespace) -> int:
+    if chosen.frames is not None:
+        return _classify_frames(client, chosen)
+    if chosen.sequence is not None or chosen.stream:
+        chosen.parser.error("--sequence and --stream go with --frames FILE")
     texts = _texts(chosen)
     for line, answer in texts.answers(lambda some: client.classify(chosen.model, some)):
         label, probability = answer.best
         content = {"text": line.text, **output.classification_object(answer)}
         _show(chosen, line, content, f"{label} {probability:.3f}  {line.text}")
     return int(bool(texts.failed))
+
+
+def _classify_frames(client: Client, chosen: argparse.Namespace) -> int:
+    """Of a file's sequences, each whole or after each of its frames."""
+    if chosen.texts or chosen.lines is not None:
+        chosen.parser.error("give TEXT, --lines FILE or --frames FILE")
+    model = client.get_model(chosen.model)
+    if not model.frames.channels:
+        raise OptionInvalid(f"model {chosen.model!r} reads texts; leave --frames")
+    sequences = read_sequences(chosen.frames, model.frames.channels, chosen.sequence)
+    if chosen.stream:
+        for name, frames in sequences.items():
+            _classify_as_they_come(client, chosen, name, frames, model.labels)
+        return 0
+    answers = client.classify(chosen.model, frames=list(sequences.values()))
+    for name, answer in zip(sequences, answers, strict=True):
+        if chosen.json:
+            emit_object({"sequence": name, **output.classification_object(answer)})
+        else:
+            label, probability = answer.best
+            emit(f"{label} {probability:.3f}  {name}")
+    return 0
+
+
+def _classify_as_they_come(
+    client: Client,
+    chosen: argparse.Namespace,
+    name: str,
+    frames: list[list[float]],
+    labels: Sequence[str],
+) -> None:
+    for chunk in client.stream_step(chosen.model, frames):
+        for result in chunk.results:
+            found = memoryview(result.outputs["probabilities"]).cast("B").cast("f").tolist()
+            probability, label = max(zip(found, labels, strict=True))
+            if chosen.json:
+                emit_object(
+                    {
+                        "sequence": name,
+                        "position": result.position,
+                        "label": label,
+                        "probability": probability,
+                    }
+                )
+            else:
+                emit(f"{name}\t{result.position}\t{label} {probability:.3f}")
 
 
 def tag(client: Client, chosen: argparse.Namespace) -> int:

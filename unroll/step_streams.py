@@ -148,6 +148,19 @@ def _to_tensor(name: str, values: Values) -> pb.Tensor:
     return pb.Tensor(name=name, data_type=data_type, shape=values.shape, raw=values.tobytes())
 
 
+def to_sequence(frames: Values) -> pb.Tensor:
+    """frames: (time, channels), an array or lists of numbers. Raises ValueError for frames of
+    several sizes."""
+    if hasattr(frames, "astype"):
+        return _to_tensor("", frames.astype("float32"))
+    rows = [list(frame) for frame in frames]
+    sizes = sorted({len(row) for row in rows})
+    if len(sizes) > 1:
+        raise ValueError(f"frames of one sequence have {sizes[0]} and {sizes[-1]} numbers")
+    shape = (len(rows), *(sizes or (0,)))
+    return pb.Tensor(shape=shape, floats=[number for row in rows for number in row])
+
+
 def _of_numbers(name: str, values: list[Any]) -> pb.Tensor:
     """Of one step or several, one after the other: the model knows the shape."""
     if all(isinstance(value, bool) for value in values):

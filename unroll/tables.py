@@ -1,4 +1,4 @@
-"""Series from a CSV file with a header, for the command line."""
+"""Series, and sequences of frames, from a CSV file with a header, for the command line."""
 
 from __future__ import annotations
 
@@ -63,6 +63,37 @@ def read_table(
     beside = {column: columns[column][: count + horizon] for column in covariates}
     series = [Series(columns[column][:count], start, beside) for column in chosen]
     return Table(chosen, series, horizon)
+
+
+def read_sequences(
+    name: str, channels: Sequence[str], sequence: str | None = None
+) -> dict[str, list[list[float]]]:
+    """Sequences of frames, a row a frame, by the value of the column ``sequence``; without one, all
+    rows are one, by the file's name.
+
+    channels: the model's; the columns of these names, or where the file has others as many columns,
+    in their order. Raises TableUnreadable, for a missing value too.
+    """
+    header, rows = _read(name)
+    if sequence is not None and sequence not in header:
+        raise TableUnreadable(f"{name} has no column {sequence!r}; it has {', '.join(header)}")
+    others = [column for column in header if column != sequence]
+    columns = list(channels) if set(channels) <= set(others) else others
+    if len(columns) != len(channels):
+        raise TableUnreadable(
+            f"{name} has {len(others)} columns, the model reads {len(channels)}: "
+            f"{', '.join(channels)}"
+        )
+    found: dict[str, list[list[float]]] = {}
+    for line, row in rows:
+        frame = [_number(name, line, column, row[header.index(column)]) for column in columns]
+        if any(map(math.isnan, frame)):
+            raise TableUnreadable(
+                f"{name}, line {line}: a number is missing; give each frame whole"
+            )
+        whose = name if sequence is None else row[header.index(sequence)]
+        found.setdefault(whose, []).append(frame)
+    return found
 
 
 def _read(name: str) -> tuple[list[str], list[tuple[int, list[str]]]]:

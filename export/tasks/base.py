@@ -10,6 +10,7 @@ from torch import nn
 
 from bundle.manifest import StateTensor
 from bundle.sampling import SamplingDefaults
+from bundle.stepping import SteppingSpec
 from export.graphs import Graph, GraphTensor, made_anew, score_of, state_ports, step_of
 
 AnyConfig = TypeVar("AnyConfig")
@@ -31,6 +32,13 @@ class ExportTask(Generic[AnyConfig]):
     def state(self, config: AnyConfig) -> tuple[StateTensor, ...]:
         """What a stream carries, fixed tensors first; nothing where there is no step."""
         return ()
+
+    def stepping(self, config: AnyConfig, frame_seconds: float) -> SteppingSpec | None:
+        """How the model is stepped over a caller's frames; None for one that is not.
+
+        frame_seconds: of real time that a frame stands for, 0 where it is not said.
+        """
+        return None
 
     def graphs(
         self, model: nn.Module, config: AnyConfig, never_sampled_ids: Sequence[int], traced: bool

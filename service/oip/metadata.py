@@ -138,6 +138,7 @@ def _facts(card: ModelCard, adapter: ModelAdapter) -> dict[str, str]:
         ("labels", card.labels),
         ("vocabulary", card.vocabulary),
         ("vector_fields", card.vector_fields),
+        ("channels", card.frames.channels if card.frames else ()),
     ):
         if values:
             facts[name] = json.dumps(values, ensure_ascii=False)

@@ -15,7 +15,7 @@ from service.engine.errors import WrongInput
 from service.engine.requests import NextTokenDistribution, State, TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
 from service.oip.tensors import Array, TensorMetadata, datatype_of
-from service.serving.classifier import ClassifierModel
+from service.serving.classifier import TextClassifierModel
 from service.serving.fill_mask import FillItem, FillModel
 from service.serving.generator import GeneratorModel
 from service.serving.inputs import MAX_REQUEST_CHARACTERS, off_loop
@@ -28,7 +28,7 @@ _MOST_NUMBERS = 2**22
 
 # Of each number of an answer while it is made, as it was measured: the graph's own, the rows of
 # them together, their logarithms, both as raw contents, in the message, and serialised twice.
-_NUMBER_BYTES = 64
+NUMBER_BYTES = 64
 
 _LENGTHS = (-1, 1)
 _TOKEN = TensorMetadata("token", "INT64", (-1, 1), optional=True)
@@ -37,14 +37,14 @@ Pair = tuple[TensorMetadata, TensorMetadata]
 
 
 class ClassifyTensors(ModelAdapter):
-    def __init__(self, model: ClassifierModel) -> None:
+    def __init__(self, model: TextClassifierModel) -> None:
         super().__init__(model.card)
         self.model = model
         self.inputs = _sequence("tokens", "lengths")
-        self.outputs = _label_outputs((-1,), model.card.labels)
+        self.outputs = probability_outputs(model.card.labels)
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
-        return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
+        return len(inputs["tokens"]) * len(self.card.labels) * NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         rows = _rows(inputs, "tokens", "lengths")
@@ -63,10 +63,10 @@ class TagTensors(ModelAdapter):
         self.model = model
         self.keeps_sequences = model.stream is not None
         self.inputs = _sequence("tokens", "lengths")
-        self.outputs = _label_outputs((-1, -1), model.card.labels)
+        self.outputs = probability_outputs(model.card.labels, (-1, -1))
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
-        return inputs["tokens"].size * len(self.card.labels) * _NUMBER_BYTES
+        return inputs["tokens"].size * len(self.card.labels) * NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         rows = _rows(inputs, "tokens", "lengths")
@@ -96,10 +96,10 @@ class FillTensors(ModelAdapter):
         super().__init__(model.card)
         self.model = model
         self.inputs = (*_sequence("tokens", "lengths"), *_sequence("right", "right_lengths"))
-        self.outputs = _label_outputs((-1,), model.card.labels)
+        self.outputs = probability_outputs(model.card.labels)
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
-        return len(inputs["tokens"]) * len(self.card.labels) * _NUMBER_BYTES
+        return len(inputs["tokens"]) * len(self.card.labels) * NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         before = _rows(inputs, "tokens", "lengths")
@@ -145,7 +145,7 @@ class StepTensors(ModelAdapter):
         raise NotImplementedError
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
-        return self.batch(inputs) * self._numbers_a_row * _NUMBER_BYTES
+        return self.batch(inputs) * self._numbers_a_row * NUMBER_BYTES
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         return await self._result_of(await self._look_ahead(inputs, self._starts(inputs)))
@@ -255,7 +255,7 @@ def _sequence(tokens: str, lengths: str, optional: bool = False) -> Pair:
     )
 
 
-def _label_outputs(free: tuple[int, ...], labels: tuple[str, ...]) -> Pair:
+def probability_outputs(labels: tuple[str, ...], free: tuple[int, ...] = (-1,)) -> Pair:
     shape = (*free, len(labels))
     return tuple(  # type: ignore[return-value]
         TensorMetadata(name, "FP32", shape, labels=labels) for name in ("probabilities", "logits")
@@ -291,10 +291,10 @@ def _check_answer_size(tokens: int, labels: int, name: str) -> None:
 
 async def _probable(size: int, make: Callable[[], Array]) -> InferResult:
     """make: the probabilities. size: how many there are."""
-    return await off_loop(size, lambda: _with_logits(make()))
+    return await off_loop(size, lambda: with_logits(make()))
 
 
-def _with_logits(probabilities: Array) -> InferResult:
+def with_logits(probabilities: Array) -> InferResult:
     with np.errstate(divide="ignore"):  # what cannot be has the logit -inf
         logits = np.log(probabilities)
     return InferResult({"probabilities": probabilities, "logits": logits})

@@ -12,7 +12,7 @@ from service.engine.requests import TagSnapshot
 from service.oip.adapters import InferResult, ModelAdapter, about
 from service.oip.parameters import InferParameters
 from service.oip.tensors import Array, TensorMetadata, bytes_array, texts_of
-from service.serving.classifier import Classified, ClassifierModel
+from service.serving.classifier import Classified, TextClassifierModel
 from service.serving.fill_mask import MAX_TOP_WORDS, FilledBlank, FillModel
 from service.serving.inputs import off_loop
 from service.serving.tagger import TaggedToken, TaggerModel, TagParams
@@ -21,33 +21,38 @@ _TEXT = TensorMetadata("text", "BYTES", (-1, 1))
 
 
 class ClassifyText(ModelAdapter):
-    def __init__(self, model: ClassifierModel) -> None:
+    def __init__(self, model: TextClassifierModel) -> None:
         super().__init__(model.card)
         self.model = model
-        labels = model.card.labels
         self.inputs = (_TEXT,)
-        self.outputs = (
-            TensorMetadata("label", "BYTES", (-1, 1)),
-            TensorMetadata("probability", "FP32", (-1, 1)),
-            TensorMetadata("probabilities", "FP32", (-1, len(labels)), labels=labels),
-        )
+        self.outputs = label_outputs(model.card.labels)
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         texts = texts_of(inputs["text"], "text")
         with about("text"):
             rows = await self.model.classify(texts)
-        return await off_loop(len(rows) * len(self.card.labels), lambda: self._answered(rows))
+        return await off_loop(len(rows) * len(self.card.labels), lambda: answered(rows))
 
-    def _answered(self, rows: Sequence[Classified]) -> InferResult:
-        best = [row.best for row in rows]
-        return InferResult(
-            {
-                "label": bytes_array([label for label, _ in best], (-1, 1)),
-                "probability": np.array([[p] for _, p in best], np.float32),
-                "probabilities": np.array([row.probabilities for row in rows], np.float32),
-            },
-            {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
-        )
+
+def label_outputs(labels: tuple[str, ...]) -> tuple[TensorMetadata, ...]:
+    """Of answered()."""
+    return (
+        TensorMetadata("label", "BYTES", (-1, 1)),
+        TensorMetadata("probability", "FP32", (-1, 1)),
+        TensorMetadata("probabilities", "FP32", (-1, len(labels)), labels=labels),
+    )
+
+
+def answered(rows: Sequence[Classified]) -> InferResult:
+    best = [row.best for row in rows]
+    return InferResult(
+        {
+            "label": bytes_array([label for label, _ in best], (-1, 1)),
+            "probability": np.array([[p] for _, p in best], np.float32),
+            "probabilities": np.array([row.probabilities for row in rows], np.float32),
+        },
+        {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
+    )
 
 
 class TagText(ModelAdapter):

@@ -35,7 +35,7 @@ def resident_bytes(message: Message, wire_bytes: int) -> int:
 
 
 def classify_bytes(request: pb.ClassifyRequest, labels: int) -> int:
-    return len(request.texts) * labels * _LABEL_BYTES
+    return (len(request.texts) + len(request.frames)) * labels * _LABEL_BYTES
 
 
 def tag_bytes(request: pb.TagRequest) -> int:

@@ -48,6 +48,12 @@ class TwoSided(Sequenced, Protocol):
     def right(self) -> Sequence[int]: ...
 
 
+class Framed(Protocol):
+    @property
+    def frames(self) -> Array:
+        """(time, channels) float32"""
+
+
 class Scorable(Sequenced, Protocol):
     @property
     def targets(self) -> Sequence[int]: ...
@@ -84,6 +90,18 @@ class PredictRunner:
     def run(self, items: Sequence[Sequenced]) -> Iterator[list[list[float] | None]]:
         """The probabilities of each item's labels, in one piece; None where they are NaN."""
         feed = _padded([item.tokens for item in items])
+        (rows,) = self.session.run(["probabilities"], feed)
+        yield [None if row is None else row.tolist() for row in _finite(rows)]
+
+
+class FramesRunner:
+    """As PredictRunner, of sequences of frames."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+
+    def run(self, items: Sequence[Framed]) -> Iterator[list[list[float] | None]]:
+        feed = _padded_frames([item.frames for item in items])
         (rows,) = self.session.run(["probabilities"], feed)
         yield [None if row is None else row.tolist() for row in _finite(rows)]
 
@@ -465,6 +483,15 @@ def _padded(tokens: Sequence[Sequence[int]], least: int = 1) -> dict[str, Array]
     for row, ids in zip(padded, tokens, strict=True):
         row[: len(ids)] = ids
     return {"tokens": padded, "lengths": lengths}
+
+
+def _padded_frames(sequences: Sequence[Array]) -> dict[str, Array]:
+    """frames (rows, longest, channels) and lengths (rows,)"""
+    lengths = np.array([len(frames) for frames in sequences], np.int64)
+    padded = np.zeros((len(sequences), int(lengths.max()), sequences[0].shape[1]), np.float32)
+    for row, frames in zip(padded, sequences, strict=True):
+        row[: len(frames)] = frames
+    return {"frames": padded, "lengths": lengths}
 
 
 def _stacked(tensors: Sequence[StateTensor], states: Sequence[State | None]) -> dict[str, Array]:

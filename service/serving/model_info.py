@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bundle.frames import FrameSpec
 from bundle.manifest import DataSource, FigureSpec, StateTensor
 from bundle.series import SeriesSpec
 from service.step_model import StepperSpec
@@ -46,7 +47,8 @@ class ModelCard:
     bundle_bytes: of all its files.
     length_penalty: of a beam search that does not choose one.
     series: that a forecaster reads. stepper: how a model of StreamStep is stepped. embeds: whether
-        a text's state is answered as a vector. floors: of its figures.
+        a text's state is answered as a vector. floors: of its figures. frames: that a classifier of
+        numbers reads.
     """
 
     name: str
@@ -75,5 +77,6 @@ class ModelCard:
     stepper: StepperSpec | None = None
     embeds: bool = False
     floors: tuple[Floor, ...] = ()
+    frames: FrameSpec | None = None
     attended: int = 0
     length_penalty: float = 1.0

@@ -42,6 +42,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
         series=manifest.series,
+        frames=manifest.frames,
         floors=tuple(floors_of(manifest.training)),
         attended=manifest.attended,
         length_penalty=1.0 if manifest.length_penalty is None else manifest.length_penalty,

@@ -10,6 +10,7 @@ from service.serving.model_info import ModelCard
 if TYPE_CHECKING:
     from service.serving.embedder import Embedder
     from service.serving.named_states import StateMaker
+    from service.serving.stepper import StepperModel
 
 
 class ServedModel:
@@ -27,6 +28,11 @@ class ServedModel:
     def calls(self) -> str:
         """The calls that it answers, for a caller who tried another one."""
         return "ModelInfer"
+
+    @property
+    def frame_stepper(self) -> StepperModel:
+        """Raises WrongInput for a model that is not stepped over numbers."""
+        raise WrongInput(f"model {self.card.name!r} does not step over numbers; call {self.calls}")
 
     @property
     def state_maker(self) -> StateMaker:

@@ -299,6 +299,10 @@ class StepperModel(ServedModel):
     def calls(self) -> str:
         return "StreamStep"
 
+    @property
+    def frame_stepper(self) -> StepperModel:
+        return self
+
     def waiting_bytes(self, steps: int) -> int:
         """What a frame takes until its answer is read."""
         return _FRAME_BYTES + steps * self._step_bytes

@@ -16,6 +16,7 @@ from service.runtime.frame_probe import probe_steps, shared_arrays
 from service.runtime.frame_runner import FrameRunner
 from service.runtime.runners import SessionPair
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
+from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of
 from service.serving.stepper import StepperModel
 from service.step_model import FramePort, StepModel, StepperSpec
@@ -25,6 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def build(builder: ModelBuilder) -> StepperModel:
+    return build_stepper(builder)
+
+
+def build_stepper(builder: ModelBuilder, card: ModelCard | None = None) -> StepperModel:
+    """card: of a bundle that has other graphs beside the step, which were probed; None for one that
+    has none."""
     config, context, manifest = builder.config, builder.context, builder.manifest
     spec = manifest.stepping
     assert spec is not None, "a bundle of this task has it: its check says so"
@@ -42,7 +49,7 @@ def build(builder: ModelBuilder) -> StepperModel:
         reason = "rows depend on their batch on this machine, so each runs alone"
         stepper = replace(stepper, batching="none", reason=reason)
         probed = replace(probed, batch_invariant=True)
-    card = replace(card_of(builder.loaded, probed), stepper=stepper)
+    card = replace(card or card_of(builder.loaded, probed), stepper=stepper)
     engine = FrameEngine(
         manifest.name,
         model,

@@ -471,6 +471,10 @@ def from_card(
                 horizon=card.limits["horizon"],
             )
         )
+    if card.frames:
+        model.frames.CopyFrom(
+            pb.Frames(channels=card.frames.channels, frame_seconds=card.frames.frame_seconds)
+        )
     if card.stepper:
         steps = card.limits["message_steps"]
         model.stepper.CopyFrom(from_stepper(card.stepper, steps))

@@ -19,7 +19,7 @@ from service.rpc.measure import classify_bytes, score_bytes, tag_bytes
 from service.rpc.pipeline import CallRequests
 from service.rpc.writer import MessageWriter
 from service.serving import continuations
-from service.serving.classifier import ClassifierModel
+from service.serving.classifier import Classified, ClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.forecaster import ForecasterModel, ForecastParams
 from service.serving.generator import GeneratorModel
@@ -32,7 +32,7 @@ from service.serving.resume_token import ServedBundle, mismatch
 from service.serving.sampling_params import GenerateParams, unread_bytes
 from service.serving.served_model import ServedModel
 from service.serving.state_access import state_bytes
-from service.serving.stepper import StepperModel, StepStream
+from service.serving.stepper import StepStream
 from service.serving.tagger import TaggerModel
 from service.v1 import converters, step_converters
 from service.v1.state_converters import from_state, to_state_params
@@ -79,10 +79,10 @@ class UnrollServicer:
         self, request: pb.ClassifyRequest, context: ServerCall
     ) -> pb.ClassifyResponse:
         with self.registry.call(ClassifierModel, request.model, request.model_version) as call:
-            call.inferences = len(request.texts)
+            call.inferences = len(request.texts) or len(request.frames)
             labels = len(call.model.card.labels)
             with self.budget.reserve(ANSWERS, classify_bytes(request, labels)):
-                rows = await call.model.classify(request.texts)
+                rows = await _classified(call.model, request)
                 return await off_loop(len(rows) * labels, lambda: converters.from_classified(rows))
 
     async def Tag(self, request: pb.TagRequest, context: ServerCall) -> pb.TagResponse:
@@ -97,7 +97,9 @@ class UnrollServicer:
         start: pb.StreamStepStart = await self._start_of(requests, "frames")
         writer = MessageWriter(context, self.stall_seconds)
         named = await self._state(start.state)
-        with self.registry.call(StepperModel, start.model, start.model_version) as call:
+        with self.registry.call_of_part(
+            ServedModel, lambda model: model.frame_stepper, start.model, start.model_version
+        ) as call:
             params = step_converters.to_step_params(start, CALLER.get().name, named)
             stream = call.model.open(params)
             outputs = call.model.stepper.model.outputs
@@ -318,6 +320,20 @@ class UnrollServicer:
     ) -> pb.DeleteStateResponse:
         await self.states.delete(CALLER.get().name, request.name)
         return pb.DeleteStateResponse()
+
+
+async def _classified(model: ClassifierModel, request: pb.ClassifyRequest) -> list[Classified]:
+    if not request.frames:
+        return await model.classify(request.texts)
+    if request.texts:
+        raise WrongInput("the request has texts and frames; send one of the two")
+    # None where the model reads texts, and says so.
+    channels = model.card.frames.channels if model.card.frames else ()
+    size = sum(tensor.ByteSize() for tensor in request.frames)
+    sequences = await off_loop(
+        size // 4, lambda: step_converters.to_sequences(request.frames, len(channels))
+    )
+    return await model.classify_frames(sequences)
 
 
 async def _start_of(requests: CallRequests, then: str) -> Any:

@@ -157,6 +157,19 @@ class FrameReader:
         return tuple(found[place][0] for place in range(len(found))), steps
 
 
+def to_sequences(tensors: Sequence[pb.Tensor], channels: int) -> list[NDArray[Any]]:
+    """Of Classify: (frames, channels) float32 each. channels: 0 for a model that reads none, which
+    refuses what it gets. Raises WrongInput."""
+    if not channels:
+        return []
+    found = []
+    for number, tensor in enumerate(tensors):
+        port = FramePort(f"frames[{number}]", "float32", (channels,))
+        values, count = _values(tensor, port)
+        found.append(np.frombuffer(values, "<f4").astype(np.float32).reshape(count, channels))
+    return found
+
+
 def _values(tensor: pb.Tensor, port: FramePort) -> tuple[bytes, int]:
     """As bytes, and how many steps they are. Raises WrongInput."""
     if tensor.data_type and tensor.data_type != _TYPES[port.dtype]:

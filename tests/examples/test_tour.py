@@ -1,6 +1,7 @@
 """What the tour checks: right answers pass, wrong ones fail, missing models are named."""
 
 import shlex
+from array import array
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -116,7 +117,10 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     assert printed.count("python -m unroll ") == len(NEW)
     assert "The/at man/nn went/vbd" in printed
     assert client.vectors == [[22.87, 404, None]]
-    assert "Not here, so not shown: sentiment, g2p, translate, prose, monthly." in printed
+    assert (
+        "Not here, so not shown: sentiment, g2p, translate, prose, vowels, vowels-online, monthly."
+        in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,6 +230,63 @@ def test_another_text_from_a_state_fails_the_tour(monkeypatch):
     monkeypatch.setattr(KeepingClient, "text", "Bread")
     with pytest.raises(TourFailed, match="prose writes otherwise from a state"):
         tour.tour(KeepingClient())
+
+
+class FramesClient(RightClient):
+    """A classifier of frames. says: of the whole, after: its last frame. is_stepped: whether it
+    answers after each."""
+
+    served: ClassVar = {"vowels": pb.TASK_CLASSIFY}
+    says = after = (0.25, "speaker 3")
+    is_stepped = True
+
+    @property
+    def about(self):
+        model = pb.Model(name="vowels", task=pb.TASK_CLASSIFY, labels=["speaker 1", "speaker 3"])
+        model.frames.channels.extend("abcdefghijkl")
+        if self.is_stepped:
+            model.stepper.inputs.add(name="frame")
+        return model
+
+    def list_models(self):
+        return SimpleNamespace(models=[self.about], refused_models=[])
+
+    def get_model(self, name):
+        return self.about
+
+    def stream_step(self, model, frames):
+        for position, _ in enumerate(frames):
+            probability, label = self.after
+            values = [probability if name == label else 0.0 for name in self.about.labels]
+            outputs = {"probabilities": memoryview(array("f", values))}
+            yield SimpleNamespace(results=[SimpleNamespace(position=position, outputs=outputs)])
+
+    def classify(self, model, texts=(), *, frames=()):
+        (probability, label), (sent,) = self.says, frames
+        return [Classification([(label, probability)], len(sent), 0)]
+
+
+@pytest.mark.parametrize("is_stepped", [True, False])
+def test_frames_are_shown_after_each_and_as_a_whole(monkeypatch, capsys, is_stepped):
+    monkeypatch.setattr(FramesClient, "is_stepped", is_stepped)
+    tour.tour(FramesClient())
+    printed = capsys.readouterr().out
+    assert " | python -m unroll classify --model vowels --frames -" in printed
+    assert printed.count("speaker 3 0.250") == (7 if is_stepped else 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"says": (0.5, "speaker 3")}, "after the last frame, and"),
+        ({"says": (0.25, "speaker 1"), "after": (0.25, "speaker 1")}, "takes 'speaker 3' for"),
+    ],
+)
+def test_frames_that_are_taken_for_others_fail_the_tour(monkeypatch, changed, message):
+    for name, value in changed.items():
+        monkeypatch.setattr(FramesClient, name, value)
+    with pytest.raises(TourFailed, match=message):
+        tour.tour(FramesClient())
 
 
 @pytest.mark.parametrize("task", demonstrations.DEMONSTRATIONS)

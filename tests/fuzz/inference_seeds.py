@@ -144,6 +144,14 @@ def _texts() -> list[pb.ModelInferRequest]:
             sequence_end=True,
         ),
         _request("blank", _text(b"the ___ was good"), top_words=3),
+        _request(
+            "strokes",
+            {
+                "frames": ("FP32", [2, 2, 3], [0.5, 1, -2, 3, 0, 1, 4, 2, 8, 0, 0, 0]),
+                "lengths": ("INT64", [2], [2, 1]),
+            },
+        ),
+        _request("strokes.tensors", {"frames": ("FP32", [1, 1, 3], [0.5, 1, -2])}, raw=True),
     ]  # fmt: skip
 
 

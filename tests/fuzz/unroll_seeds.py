@@ -78,6 +78,13 @@ def _classify() -> list[Message]:
     return [
         pb.ClassifyRequest(model="mood", texts=["the food was good"]),
         pb.ClassifyRequest(model="mood", model_version="1", texts=several),
+        pb.ClassifyRequest(
+            model="strokes",
+            frames=[
+                pb.Tensor(raw=struct.pack("<6f", *range(6))),
+                pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=[1, 3], floats=[0.5, -2.0, 1000.0]),
+            ],
+        ),
     ]
 
 
@@ -130,7 +137,12 @@ def _stream_step() -> list[list[Message]]:
     typed = pb.Tensor(shape=[2, 4], floats=[1.0, -2.0, 0.5, 4.0, 0.0, 1.0, 2.0, 3.0])
     frames = [frame(*range(4)), frame(*range(8)), frame(1, 2, 3, 4, reset=True)]
     late = frame(4, 3, 2, 1, deadline_seconds=3600.0)
+    points = pb.Tensor(shape=[2, 3], floats=[1.0, -2.0, 0.5, 4.0, 0.0, 1.0])
     return [
+        [
+            pb.StreamStepRequest(start=pb.StreamStepStart(model="strokes")),
+            pb.StreamStepRequest(frame=pb.StepFrame(inputs=[points])),
+        ],
         [pb.StreamStepRequest(start=plain), *frames],
         [
             pb.StreamStepRequest(start=detailed), late, *frames * 6,

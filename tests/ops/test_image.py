@@ -29,7 +29,7 @@ STREAMS = 24
 # What the bundled models hold, a call for each task.
 MODELS = {
     "cloze", "food", "g2p", "monthly", "nationality", "pos", "pos-online", "prose", "sentiment",
-    "translate",
+    "translate", "vowels", "vowels-online",
 }  # fmt: skip
 
 

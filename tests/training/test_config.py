@@ -21,11 +21,13 @@ from training.loop import FitSettings
 from training.models.classifier import ClassifierConfig
 from training.models.fill import FillConfig
 from training.models.forecaster import ForecasterConfig
+from training.models.frame_classifier import FrameClassifierConfig
 from training.models.generator import GeneratorConfig
 from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
 from training.tasks import TASKS, default_recipe
+from training.tasks.frames import FramesSettings
 from training.tasks.generate import GenerateSettings
 from training.tasks.seq2seq import Seq2SeqSettings
 
@@ -202,6 +204,8 @@ BUNDLED = {
     "prose": (GenerateSettings, GeneratorConfig, ("vocabulary_size",)),
     "sentiment": (SentimentSettings, ClassifierConfig, ("vocabulary_size", "labels")),
     "translate": (Seq2SeqSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
+    "vowels": (FramesSettings, FrameClassifierConfig, ("channels", "labels")),
+    "vowels-online": (FramesSettings, FrameClassifierConfig, ("channels", "labels")),
 }
 
 
@@ -216,7 +220,8 @@ def test_every_recipe_says_what_its_model_reads(model, quick):
     assert recipe.fit_settings(seed=1).epochs > 0
     assert recipe.data["description"].endswith(".")
     task = bundled_task(model)
-    assert isinstance(task, type(TASKS[config.task]))
+    assert isinstance(task, type(TASKS[task.command]))
+    assert task.name == config.task
     assert task.packages
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from tests.tiny import NAMES
 from tests.unroll.fakes import FakeServer
-from unroll import AsyncClient, RequestFailed, Sampling
+from unroll import AsyncClient, Client, RequestFailed, Sampling
 from unroll.cli import main
 
 GENERATE = ("generate", "--model", "letters", "--prompt", "abc", "--max-tokens", 12, "--seed", 3)
@@ -30,6 +30,54 @@ def test_classify_prints_a_line_a_text(run):
     assert code == 0
     lines = printed.out.splitlines()
     assert [line.split("  ", 1)[1] for line in lines] == ["good food", "bad"]
+
+
+STROKES = "pressure,x (mm),y (mm),who\n1,2,3,ann\n4,5,6,bob\n7,8,9,ann\n"
+
+
+def test_classify_reads_frames_of_a_file(run, service, tmp_path):
+    """By the names of the channels; a label a sequence, or one after each frame."""
+    path = tmp_path / "strokes.csv"
+    path.write_text(STROKES)
+    code, printed = run(
+        "classify", "--model", "strokes", "--frames", path, "--sequence", "who", "--json"
+    )
+    assert code == 0
+    found = [json.loads(line) for line in printed.out.splitlines()]
+    assert [(one["sequence"], one["input_tokens"]) for one in found] == [("ann", 2), ("bob", 1)]
+    with Client(service.target) as client:
+        (ann,) = client.classify("strokes", frames=[[[2, 3, 1], [8, 9, 7]]])
+    assert (found[0]["label"], found[0]["probability"]) == ann.best
+    code, printed = run(
+        "classify", "--model", "strokes", "--frames", path, "--sequence", "who", "--stream"
+    )
+    lines = [line.split("\t") for line in printed.out.splitlines()]
+    assert [line[:2] for line in lines] == [["ann", "0"], ["ann", "1"], ["bob", "0"]]
+    assert lines[1][2] == f"{ann.best[0]} {ann.best[1]:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        (STROKES, (), "has 4 columns, the model reads 3"),
+        (STROKES, ("--sequence", "whose"), "has no column 'whose'"),
+        ("a,b,c\n1,2,\n", (), "line 2: a number is missing"),
+        ("a,b,c\n1,2,x\n", (), "'c' is 'x', no number"),
+    ],
+)
+def test_a_file_without_frames_is_refused(run, tmp_path, text, options, says):
+    path = tmp_path / "strokes.csv"
+    path.write_text(text)
+    code, printed = run("classify", "--model", "strokes", "--frames", path, *options)
+    assert code == 2
+    assert says in printed.err
+
+
+def test_frames_are_for_a_model_that_reads_them(run, tmp_path):
+    path = tmp_path / "strokes.csv"
+    path.write_text(STROKES)
+    code, printed = run("classify", "--model", "mood", "--frames", path)
+    assert (code, printed.err) == (2, "model 'mood' reads texts; leave --frames\n")
 
 
 def test_tag_prints_a_line_a_text_or_a_line_a_token(run):

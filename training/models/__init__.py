@@ -15,6 +15,7 @@ from training.models.baselines import Baseline, BaselineConfig, build_baseline
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.fill import Fill, FillConfig
 from training.models.forecaster import Forecaster, ForecasterConfig
+from training.models.frame_classifier import FrameClassifier, FrameClassifierConfig
 from training.models.generator import Generator, GeneratorConfig
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -23,6 +24,7 @@ from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 
 Config = (
     ClassifierConfig
+    | FrameClassifierConfig
     | BaselineConfig
     | TaggerConfig
     | FillConfig
@@ -31,12 +33,23 @@ Config = (
     | VectorToSequenceConfig
     | ForecasterConfig
 )
-Model = Classifier | Baseline | Tagger | Fill | Generator | Seq2Seq | VectorToSequence | Forecaster
+Model = (
+    Classifier
+    | FrameClassifier
+    | Baseline
+    | Tagger
+    | Fill
+    | Generator
+    | Seq2Seq
+    | VectorToSequence
+    | Forecaster
+)
 
 _ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
     config.architecture: (config, model)
     for config, model in (
         (ClassifierConfig, Classifier),
+        (FrameClassifierConfig, FrameClassifier),
         (BaselineConfig, build_baseline),
         (TaggerConfig, Tagger),
         (FillConfig, Fill),

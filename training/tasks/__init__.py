@@ -1,6 +1,6 @@
-"""The tasks that are trained on files, by their names; what one is to training: base.py.
+"""The tasks that are trained on files, by their commands; what one is to training: base.py.
 
-A new task is a module with a Task, a line below, and ``training/recipes/tasks/NAME.toml``.
+A new task is a module with a Task, a line below, and ``training/recipes/tasks/COMMAND.toml``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from training.tasks.base import Task
 from training.tasks.classify import Classify
 from training.tasks.fill import FillIn
 from training.tasks.forecast import Forecast
+from training.tasks.frames import ClassifyFrames
 from training.tasks.generate import Generate
 from training.tasks.seq2seq import Seq2SeqOfFiles
 from training.tasks.tag import Tag
 from training.tasks.vec2seq import Vec2Seq
 
 TASKS: dict[str, Task[Any]] = {
-    task.name: task
+    task.command: task
     for task in (
         Classify(),
+        ClassifyFrames(),
         Tag(),
         FillIn(),
         Generate(),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from bundle.frames import FrameSpec
 from bundle.series import SeriesSpec
 from bundle.tokenizer import Tokenizer
 from training.checkpoint import TrainedModel
@@ -100,24 +101,32 @@ class Prepared:
     labels: tuple[str, ...] = ()
     vector: tuple[str, ...] = ()
     series: SeriesSpec | None = None
+    frames: FrameSpec | None = None
     fit: Callable[[Run, FitSettings], tuple[Any, History]] | None = None
     finish: Callable[[Any], None] = lambda model: None
 
 
 class Task(ABC, Generic[Example]):
-    """name: as the manifest has it. help: a noun phrase. data: the table ``[data]``.
+    """name: as the manifest has it. command: that trains it on files, and its default recipe; the
+    name where one task has one way to come. help: a noun phrase. data: the table ``[data]``.
     formats: that it reads. flags: of its command, by name, beside those of ``[data]``.
     beams: widths of the beam searches that its figures are measured by; None where nothing is
     decoded. packages: of a bundled model, the data it learns.
     """
 
     name: ClassVar[str]
+    command: ClassVar[str]
     help: ClassVar[str]
     data: ClassVar[type[DataSettings]] = DataSettings
     formats: ClassVar[tuple[str, ...]]
     flags: ClassVar[Mapping[str, Flag]] = {}
     beams: ClassVar[tuple[int | None, ...]] = (None,)
     packages: ClassVar[tuple[DataPackage, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls) and "command" not in vars(cls):
+            cls.command = cls.name
 
     # -- rows -------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ class Classify(Task[Labelled]):
         return example.text
 
     def prepare(self, recipe: Recipe, splits: Splits[Labelled], seed: int) -> Prepared:
-        labels, facts = _labels_of(splits)
+        labels, facts = labels_of(splits)
         train = [example.text for example in splits.train]
         kind, why = choose_reader(train, [example.text for example in splits.validation])
         recipe = recipe.chosen({"task.tokens": kind, "task.vocabulary": MOST_WORDS})
@@ -303,8 +303,11 @@ def label_weights(counts: Counter[str], labels: Sequence[str], power: float) -> 
     return weights * rows.sum() / (weights * rows).sum()
 
 
-def _labels_of(splits: Splits[Labelled]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """Every label by falling frequency. Raises DataInvalid for one alone."""
+def labels_of(splits: Splits[Any]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Every label of such rows as have one, by falling frequency, and what is told of them.
+
+    Raises DataInvalid for one alone.
+    """
     counts = Counter(example.label for example in splits.every)
     labels = tuple(sorted(counts, key=lambda label: (-counts[label], label)))
     if len(labels) < 2:

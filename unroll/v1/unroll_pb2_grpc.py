@@ -124,7 +124,7 @@ class UnrollServiceServicer(object):
     """
 
     def Classify(self, request, context):
-        """One label for each text, with the probability of every label.
+        """One label for each text, or for each sequence of frames, with the probability of every label.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

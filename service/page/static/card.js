@@ -6,7 +6,7 @@ const KINDS = {
   TASK_TAG: 'labels each token', TASK_FILL: 'fills in blanks', TASK_VECTOR_TO_SEQUENCE: 'writes from a vector',
   TASK_FORECAST: 'forecasts series', TASK_STEP: 'answers numbers as they come',
 };
-export const kindOf = (model) => KINDS[model.task] ?? 'of another task';
+export const kindOf = (model) => (model.frames ? 'classifies numbers in time' : KINDS[model.task] ?? 'of another task');
 
 const number = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number((value ?? 0).toPrecision(4))));
 
@@ -16,6 +16,7 @@ export function cardView(model) {
     ['Rows are independent', model.batchInvariant ? 'yes: the same bits alone and in any batch' : 'no: a row’s last bits follow its batch'],
     ['Limits', Object.entries(model.limits ?? {}).map(([name, most]) => `${name.replaceAll('_', ' ')} ${most.toLocaleString('en')}`).join(', ')],
     ['Labels', model.labels?.length ? `${model.labels.length}: ${model.labels.slice(0, 12).join(', ')}${model.labels.length > 12 ? ' …' : ''}` : ''],
+    ['Channels', (model.frames?.channels ?? []).join(', ')],
     ['Inputs', (model.stepper?.inputs ?? []).map(({ name, shape }) => `${name} [${(shape ?? []).join(', ')}]`).join(', ')],
     ['Outputs', (model.stepper?.outputs ?? []).map(({ name, shape }) => `${name} [${(shape ?? []).join(', ')}]`).join(', ')],
     ['State', (model.state ?? []).map(({ name, units }) => `${name} (${units})`).join(', ')],

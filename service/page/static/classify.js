@@ -3,6 +3,7 @@ import { bars, field, h, percent } from './dom.js';
 import { unary } from './connect.js';
 import { answering } from './form.js';
 import { example } from './examples.js';
+import { framesView } from './frames.js';
 import { unitShade } from './tokens.js';
 
 const SHOWN = 8;
@@ -15,6 +16,7 @@ export function partsOf(text) {
 }
 
 export function classifyView(model, signal) {
+  if (model.frames) return framesView(model, signal);
   const area = h('textarea', { rows: 4, spellcheck: 'false' });
   area.value = example(model).text;
   const texts = (text) => {

@@ -37,8 +37,15 @@ function generateKeywords({ model, sampling = {}, vector, beam, seed, ...rest })
   return [...keywords(given), ...keywords(values), ...seeds, ...beams];
 }
 
+const classifyTexts = (m) => `for answer in client.classify(${listed([python(m.model), python(m.texts)])}):\n    print(answer.best)`;
+
+function classifyFrames({ model, frames: [{ shape: [rows, width], floats }] }) {
+  const listing = Array.from({ length: rows }, (_, n) => `    ${python(floats.slice(n * width, (n + 1) * width))},\n`).join('');
+  return `frames = [\n${listing}]\nfor answer in client.classify(${python(model)}, frames=[frames]):\n    print(answer.best)`;
+}
+
 const PYTHON = {
-  Classify: (m) => `for answer in client.classify(${listed([python(m.model), python(m.texts)])}):\n    print(answer.best)`,
+  Classify: (m) => (m.frames ? classifyFrames(m) : classifyTexts(m)),
   Tag: (m) => `for text in client.tag(${python(m.model)}, ${python(m.items.map((item) => item.text))}):\n    print([(token.text, token.label) for token in text.tokens])`,
   StreamTag: (m) => `for chunk in client.stream_tag(${python(m.model)}, ${python(m.words)}):\n    print([(token.text, token.label) for token in chunk.tokens])`,
   Fill: (m) => `for blank in client.fill(${python(m.model)}, ${python(m.texts)}):\n    print(blank.words)`,

@@ -1,5 +1,13 @@
 // What the fields hold at first: by model, else by task.
 
+// The mean of the third speaker's training utterances, to a tenth.
+const VOWELS = [
+  [0.6, -0.1, 0, -0.7, 0, -0.6, -0.1, 0.2, -0.1, -0.1, -0.1, 0.1], [0.6, -0.2, -0.1, -0.7, 0.1, -0.5, -0.1, 0.2, -0.1, -0.2, -0.1, 0.1],
+  [0.5, -0.3, -0.1, -0.6, 0.2, -0.5, 0, 0.1, -0.3, -0.2, -0.1, 0.2], [0.4, -0.3, 0, -0.4, 0.3, -0.4, 0, -0.1, -0.4, -0.2, 0, 0.2],
+  [0.3, -0.4, 0.1, -0.2, 0.4, -0.4, 0, -0.2, -0.4, -0.1, 0, 0.1], [0.1, -0.4, 0.2, 0, 0.5, -0.4, 0, -0.3, -0.4, 0, 0, 0],
+  [0, -0.4, 0.3, 0.1, 0.5, -0.4, 0, -0.3, -0.3, 0, -0.1, -0.1],
+];
+
 const MODELS = {
   prose: { prompt: 'ROMEO:\n', maxTokens: 400 },
   g2p: { source: 'unrolled', target: 'AH N R OW L D' },
@@ -19,6 +27,8 @@ const MODELS = {
       'Fatty acids, total monounsaturated (g)': 9.246, 'Fatty acids, total polyunsaturated (g)': 1.421,
     },
   },
+  vowels: { frames: VOWELS },
+  'vowels-online': { frames: VOWELS },
   // Airline passengers of 1955 to 1958, in thousands (Box and Jenkins 1976, series G).
   monthly: {
     start: '1955-01',

@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 GOOD, BAD = "The food was not bad, great in fact", "The food was not great, bad in fact"
 MODELS = {
     "sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "translate", "food", "prose",
-    "monthly",
+    "monthly", "vowels", "vowels-online",
 }  # fmt: skip
 DRAWN = {"max_tokens": 30, "temperature": "0.7", "seed": 7}
 

@@ -13,7 +13,7 @@ from tritonclient.grpc import InferenceServerClient
 
 MODELS = {
     "sentiment", "nationality", "pos", "pos-online", "cloze", "g2p", "translate", "food", "prose",
-    "monthly",
+    "monthly", "vowels", "vowels-online",
 }  # fmt: skip
 
 

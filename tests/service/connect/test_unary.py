@@ -55,6 +55,17 @@ def test_json_answers_what_grpc_answers(http_caller, probabilities):
     assert read(json_format.Parse(answer.body, pb.ClassifyResponse())) == probabilities
 
 
+def test_json_brings_frames_too(http_caller, envoy_service):
+    first, second = [0.5, -1.0, 2.0], [1.5, 0.0, 0.25]
+    asked = {"model": "strokes", "frames": [{"shape": [2, 3], "floats": [*first, *second]}]}
+    answer = http_caller.json("Classify", json.dumps(asked))
+    with Client(envoy_service.target, timeout=20) as client:
+        wanted = [
+            dict(each.labels) for each in client.classify("strokes", frames=[[first, second]])
+        ]
+    assert read(json_format.Parse(answer.body, pb.ClassifyResponse())) == wanted
+
+
 def test_protobuf_answers_the_same(http_caller, probabilities):
     request = pb.ClassifyRequest(model="mood", texts=["a b c", "d"]).SerializeToString()
     answer = http_caller.ask(CLASSIFY, request, content_type="application/proto")

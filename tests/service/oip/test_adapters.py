@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.service.oip.calls import ask, read
-from tests.tiny import LETTER_READER, NAMES, PHONE_WRITER, TAGS, WORD_READER, WORDS
+from tests.tiny import LETTER_READER, NAMES, PHONE_WRITER, SHAPES, TAGS, WORD_READER, WORDS
 from unroll import Sampling
 
 RAW = pytest.mark.parametrize("raw", [False, True], ids=["typed", "raw"])
@@ -52,6 +52,41 @@ def test_ids_are_classified_as_their_text_is(inference, raw):
     by_text = inference.infer("mood", {"text": texts}, raw)
     assert by_ids["probabilities"].tolist() == by_text["probabilities"].tolist()
     assert np.exp(by_ids["logits"]) == pytest.approx(by_ids["probabilities"], abs=1e-6)
+
+
+STROKES = np.random.default_rng(5).normal(0, 3, (2, 6, 3)).astype(np.float32)
+
+
+@RAW
+def test_frames_are_classified(inference, caller, raw):
+    answers = caller.classify("strokes", frames=[STROKES[0], STROKES[1, :4]])
+    inputs = {"frames": STROKES, "lengths": [[6], [4]]}
+    outputs = inference.infer("strokes", inputs, raw)
+    tensors = inference.infer("strokes.tensors", inputs, raw)
+    for row, answer in enumerate(answers):
+        known = dict(answer.labels)
+        assert outputs["probabilities"][row].tolist() == [known[label] for label in SHAPES]
+        assert (outputs["label"][row, 0], outputs["probability"][row, 0]) == answer.best
+    assert tensors["probabilities"].tolist() == outputs["probabilities"].tolist()
+    assert np.exp(tensors["logits"]) == pytest.approx(tensors["probabilities"], abs=1e-6)
+    whole = inference.infer("strokes", {"frames": STROKES[:1]}, raw)
+    assert whole["probabilities"].tolist() == outputs["probabilities"][:1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"frames": STROKES, "lengths": [[6], [7]]}, "row 1 is 7; 'frames' has 6 a row"),
+        ({"frames": STROKES, "lengths": [[6], [0]]}, "row 1 is 0"),
+        ({"frames": STROKES, "lengths": [[6]]}, "input 'lengths' has 1 rows"),
+        ({"frames": STROKES[:, :, :2]}, "has the shape [2, 6, 2], the model takes [-1, -1, 3]"),
+        ({"frames": STROKES * np.nan}, "frames[0] is nan in frame 0, channel 0"),
+        ({"frames": np.zeros((1, 41, 3))}, "frames[0] has 41 frames, model 'strokes' accepts 1"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(inference, inputs, says):
+    with pytest.raises(Exception, match=re.escape(says)):
+        inference.infer("strokes", inputs)
 
 
 @RAW

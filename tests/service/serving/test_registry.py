@@ -4,7 +4,7 @@ import pytest
 
 from service.engine.errors import ModelNotFound, ModelRefused, WrongInput
 from service.refused_model import RefusedModel
-from service.serving.classifier import ClassifierModel
+from service.serving.classifier import ClassifierModel, TextClassifierModel
 from service.serving.fill_mask import FillModel
 from service.serving.generator import GeneratorModel
 from service.serving.model_version import ServedVersion
@@ -14,7 +14,7 @@ from tests.service.engine.fakes import FakeThread, card
 
 
 def make_version(name="mood", version="1"):
-    model = ClassifierModel(card(name, "classify", version=version), None, FakeThread(None))
+    model = TextClassifierModel(card(name, "classify", version=version), None, FakeThread(None))
     return ServedVersion(model)
 
 
