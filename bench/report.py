@@ -216,7 +216,7 @@ def _joining(found: Sequence[Joining]) -> str:
 
 def _prefixes(rows: Sequence[PrefixRow]) -> str:
     header = (
-        "precision", "prompt, tokens", "prefill without a cache, µs a token", "with one, a miss",
+        "precision", "prompt, tokens", "prefill past the cache, µs a token", "of a miss",
         "cost of a miss", "first token of a hit, ms", "in a step alone",
     )  # fmt: skip
     table = _table(
@@ -231,9 +231,9 @@ def _prefixes(rows: Sequence[PrefixRow]) -> str:
     )  # fmt: skip
     note = (
         "The engine without network, on one thread, prompts of random symbols. Processor time of "
-        "reading a prompt that nobody has sent before, by an engine without and one with a prefix "
-        "cache, taking turns; then the time from the arrival of a prompt that the cache knows to "
-        "its first token, and that as steps of one row."
+        "reading a prompt that nobody has sent before, which leaves the prefix cache alone and "
+        "which it does not know, taking turns; then the time from the arrival of a prompt that the "
+        "cache knows to its first token, and that as steps of one row."
     )
     return f"## Cached prompts\n\n{table}\n\n{note}"
 

@@ -1,10 +1,10 @@
 """Measure what every bundle says of itself, through the service.
 
-    python -m evaluation [--only MODEL …] [--models FOLDER] [--output FOLDER]
+    python -m evaluation [--only MODEL …] [--models FOLDER] [--output FOLDER] [--everyday]
 
 Serves the bundles, asks them over gRPC what their held-out splits hold and the everyday questions
 of each, and writes models.md and the cards with their plots. Exits with 1 where a figure does not
-reproduce.
+reproduce. --everyday asks the everyday questions alone, and writes nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundle.errors import BundleError
 from bundle.manifest import FP32, INT8, FigureSpec
-from bundle.store import read_bundle
+from bundle.store import Bundle, read_bundle
 from evaluation import goals
 from evaluation.evaluators import (
     EVALUATORS,
@@ -50,11 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("docs"), help="folder of the pages (default: docs)"
     )
+    parser.add_argument("--everyday", action="store_true", help="everyday questions alone, printed")
     parser.add_argument(
         "--data", type=Path, default=DATA_FOLDER, help="folder of data packages (default: .data)"
     )
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.everyday:
+            return _everyday_alone(chosen.models, chosen.only)
         evaluated = _evaluated(chosen.models, chosen.only, chosen.data)
         _evaluate(evaluated, chosen.models)
     except (BundleError, DataUnavailable, RecipeInvalid, UnknownModel) as error:
@@ -77,16 +80,35 @@ class UnknownModel(Exception):
     """A bundle that is not there, or of which no held-out split is known."""
 
 
+def _everyday_alone(folder: Path, only: Sequence[str] | None) -> int:
+    """Raises UnknownModel for a model without a bundle."""
+    with serving(folder, _CALL_SECONDS) as client:
+        for name in _names(folder, only):
+            if everyday := everyday_set_of(name):
+                _print_everyday(name, ask_everyday(client, _bundle(folder, name), everyday))
+    return 0
+
+
+def _names(folder: Path, only: Sequence[str] | None) -> Sequence[str]:
+    return only or sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def _bundle(folder: Path, name: str) -> Bundle:
+    """The newest version. Raises UnknownModel where there is none."""
+    versions = [int(v.name) for v in (folder / name).glob("*") if v.name.isdigit()]
+    if not versions:
+        raise UnknownModel(f"{folder / name} is no bundle")
+    return read_bundle(folder / name / str(max(versions)))
+
+
 def _evaluated(folder: Path, only: Sequence[str] | None, data: Path) -> dict[str, Evaluated]:
     """The newest version of each, before anything is measured."""
-    names = only or sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return {name: _newest(folder, name, data) for name in names}
+    return {name: _newest(folder, name, data) for name in _names(folder, only)}
 
 
 def _newest(folder: Path, name: str, data: Path) -> Evaluated:
-    versions = [int(v.name) for v in (folder / name).glob("*") if v.name.isdigit()]
-    if versions:
-        bundle = read_bundle(folder / name / str(max(versions)))
+    with suppress(UnknownModel):
+        bundle = _bundle(folder, name)
         held_out = held_out_of(bundle, data)
         if held_out is not None:
             if name not in models():

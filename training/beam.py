@@ -6,8 +6,9 @@ the norm) and ends once ``width`` hypotheses of a source have ended.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -35,13 +36,30 @@ class BeamSettings:
     most_tokens: int
 
 
+class Hypothesis(NamedTuple):
+    """log_probability: of all its tokens. length: how many, its end counted."""
+
+    log_probability: float
+    length: int
+    tokens: list[int]
+
+    def score(self, penalty: float) -> float:
+        return self.log_probability / self.length**penalty
+
+
+def best_of(hypotheses: Sequence[Hypothesis], penalty: float) -> list[int]:
+    """The tokens of the one with the highest score, none of none."""
+    best = max(hypotheses, key=lambda one: one.score(penalty), default=None)
+    return best.tokens if best else []
+
+
 @dataclass
 class _Search:
-    """The hypotheses of one source: those that have ended, as (score, tokens), and whose
-    prefixes the rows of the batch go on with."""
+    """The hypotheses of one source: those that have ended, and whose prefixes the rows of the
+    batch go on with."""
 
     settings: BeamSettings
-    ended: list[tuple[float, list[int]]] = field(default_factory=list)
+    ended: list[Hypothesis] = field(default_factory=list)
     prefixes: list[list[int]] = field(default_factory=lambda: [[]])
     is_over: bool = False
 
@@ -49,32 +67,25 @@ class _Search:
         self, ranked: list[tuple[float, int, int]], made: int, end: int
     ) -> list[tuple[float, int, int]]:
         """ranked: (total, row, token), best first, twice as many as rows. The ones that go on."""
-        width, penalty = self.settings.width, self.settings.penalty
+        width = self.settings.width
         going: list[tuple[float, int, int]] = []
         for place, (total, row, token) in enumerate(ranked):
             if total == float("-inf"):
                 break
             if token == end:
                 if place < width:
-                    self.ended.append((total / made**penalty, self.prefixes[row]))
+                    self.ended.append(Hypothesis(total, made, self.prefixes[row]))
             elif len(going) < width:
                 going.append((total, row, token))
         if made == self.settings.most_tokens:
             self.ended += [
-                (total / made**penalty, [*self.prefixes[row], token]) for total, row, token in going
+                Hypothesis(total, made, [*self.prefixes[row], token]) for total, row, token in going
             ]
-        self.ended.sort(key=lambda hypothesis: -hypothesis[0])
-        del self.ended[width:]
-        self.is_over = made == self.settings.most_tokens or len(self.ended) == width or not going
+        self.is_over = made == self.settings.most_tokens or len(self.ended) >= width or not going
         self.prefixes = [[*self.prefixes[row], token] for _, row, token in going]
         return going
 
-    @property
-    def best(self) -> list[int]:
-        return self.ended[0][1] if self.ended else []
 
-
-@torch.no_grad()
 def beam_search(
     model: BeamModel, source: Tensor, lengths: Tensor, target: Vocabulary, settings: BeamSettings
 ) -> list[list[int]]:
@@ -82,6 +93,15 @@ def beam_search(
 
     Of width 1 it takes the most probable token at each step.
     """
+    found = beam_hypotheses(model, source, lengths, target, settings)
+    return [best_of(hypotheses, settings.penalty) for hypotheses in found]
+
+
+@torch.no_grad()
+def beam_hypotheses(
+    model: BeamModel, source: Tensor, lengths: Tensor, target: Vocabulary, settings: BeamSettings
+) -> list[list[Hypothesis]]:
+    """All that have ended of each source, as beam_search has them; no penalty changes which."""
     batch, width = len(source), settings.width
     silent = torch.zeros(len(target))
     silent[list(target.never_sampled_ids)] = float("-inf")
@@ -114,4 +134,4 @@ def beam_search(
             break
         tokens = tokens.view(-1, 1)
         state = tuple(part[parents.flatten()] for part in state)
-    return [search.best for search in searches]
+    return [search.ended for search in searches]

@@ -246,8 +246,9 @@ def adjusted(trained: TrainedModel, data: Path, run: Path | None = None) -> Trai
     model = trained.build()
     splits, _ = task.read(recipe)
     found = task.adjust(model, recipe, splits, trained)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return replace(
-        found,
+        found.with_facts({"parameters": parameters}),
         description=recipe.data.get("description") or trained.description,
         config=config_to_json(model.config),
         weights=model.state_dict(),

@@ -21,6 +21,12 @@ _WORTH_SHARE = 0.25
 # As many as come together by chance; a crowd's step takes as long as everybody's.
 MOST_ROWS = 4
 _SMOOTHING = 0.3
+# Of what such a step is held to take, what is left each time it is not worth it: one that was slow
+# because the machine was busy is not held against all that follow.
+_FORGETTING = 0.9
+# What one step may count as, in what such a step is held to take.
+_MOST_COUNTED = 2.0
+_WARM_ROUNDS = 3
 
 
 class FirstTokens:
@@ -34,16 +40,25 @@ class FirstTokens:
 
     def is_worth(self, streams: int, step_seconds: float) -> bool:
         """Whether a step for so many is short beside one that takes ``step_seconds``."""
-        return streams <= self.slots.capacity and self._seconds < _WORTH_SHARE * step_seconds
+        if streams > self.slots.capacity:
+            return False
+        if self._seconds < _WORTH_SHARE * step_seconds:
+            return True
+        self._seconds *= _FORGETTING
+        return False
 
     def warm(self, clock: Callable[[], float]) -> None:
-        """Run each size once each way, and learn what a step of all rows takes."""
+        """Run each size once each way, and learn what a step of all rows takes at best."""
         for rows in range(1, self.slots.capacity + 1):
             for side in (0, 1):
-                started = clock()
                 self._runner.step(side, rows)
-                self._seconds = clock() - started
+        self._seconds = min(self._timed(clock) for _ in range(_WARM_ROUNDS))
         self.slots.clear()
+
+    def _timed(self, clock: Callable[[], float]) -> float:
+        started = clock()
+        self._runner.step(0, self.slots.capacity)
+        return clock() - started
 
     def draw(
         self, streams: Sequence[DecodeSequence], clock: Callable[[], float]
@@ -58,7 +73,8 @@ class FirstTokens:
         slots.draw_uniforms(rows)
         started = clock()
         self._runner.step(slots.side, rows)
-        self._seconds += _SMOOTHING * (clock() - started - self._seconds)
+        seconds = min(clock() - started, _MOST_COUNTED * self._seconds)
+        self._seconds += _SMOOTHING * (seconds - self._seconds)
         slots.swap()
         tokens = slots.next_token[:rows].tolist()
         log_probabilities = slots.log_probability[:rows].tolist()

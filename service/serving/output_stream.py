@@ -47,20 +47,25 @@ class Dispatcher:
     def deliver(self, sinks: Sequence[Sink[Any]]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
         # Messages leave in this order: a first token does not queue behind everyone's next.
-        due, others = [], []
+        urgent, others = [], []
         for sink in sinks:
             if sink.is_urgent:
-                due.append(sink)
+                urgent.append(sink)
             elif sink.is_due:
                 others.append(sink)
-        due += others
-        if due and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(_wake, due)
+        if (urgent or others) and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._wake, urgent, others)
 
-
-def _wake(sinks: Sequence[Sink[Any]]) -> None:
-    for sink in sinks:
-        sink.wake()
+    def _wake(self, urgent: Sequence[Sink[Any]], others: Sequence[Sink[Any]]) -> None:
+        """A reader of the urgent ones is a task, which has its turn after this one; others may
+        write at once."""
+        for sink in urgent:
+            sink.wake()
+        if urgent and others:
+            self.loop.call_soon(self._wake, (), others)
+            return
+        for sink in others:
+            sink.wake()
 
 
 class DirectWriter(Protocol):

@@ -127,6 +127,11 @@ def test_everyday_questions_are_asked_and_a_goal_may_be_of_them(
         in (tmp_path / "models.md").read_text()
     )
     assert "| bad food | sad | glad" in (tmp_path / "models" / "mood.md").read_text()
+    nowhere = tmp_path / "nowhere"
+    assert evaluation.main(["--models", str(models), "--output", str(nowhere), "--everyday"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("mood, everyday questions: right at first 50.0 % of 2")
+    assert not nowhere.exists()
 
 
 def ask_for_precision(client, model, questions, beam):

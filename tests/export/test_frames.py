@@ -19,7 +19,10 @@ def both_ends(tmp_path_factory):
     return export_bundle(tiny.frame_classifier(bidirectional=True), folder)
 
 
-def sequences(channels=len(tiny.CHANNELS)):
+CHANNELS = len(tiny.CHANNELS)
+
+
+def sequences(channels=CHANNELS):
     random = np.random.default_rng(4)
     return [random.normal(0, 3, (n, channels)).astype(np.float32) for n in LENGTHS]
 

@@ -154,7 +154,7 @@ def _text(choose: random.Random, kind: Kind) -> str:
         return own
     shared = _beginning(kind, choose.randrange(BEGINNINGS))
     if kind.is_source:
-        return shared[: 1 + length % 3 * 4]
+        return shared[: (1, 5, kind.longest // 2)[length % 3]]
     return (shared[: choose.randint(1, kind.longest)] + own[: choose.choice((0, 3, length))])[
         : kind.longest
     ]

@@ -72,7 +72,7 @@ def test_a_nation_without_an_answer_counts_as_other():
     assert answerable(labelled(NAMES), ("Greek", "Thai")) == labelled(NAMES)
 
 
-def test_nations_with_few_names_are_answered_as_other():
+def test_nations_with_few_names_are_answered_as_other(capsys):
     """Two of three nations stay; facts say how many names of the third train."""
     torch.manual_seed(0)
     names = {f"{stem}{n:02}": nation for nation, stem in
@@ -89,6 +89,7 @@ def test_nations_with_few_names_are_answered_as_other():
     splits = Splits(labelled(rare), labelled(names), [])
     adjusted = TASK.adjust(model, recipe, splits, trained)
     assert adjusted.labels == ("French", "Greek", OTHER)
+    assert "Other: answered for 20 of 20 names that validate" in capsys.readouterr().out
     assert adjusted.training["answered_as_other"] == {"Thai": 5}
     assert adjusted.training["calibration_temperature"] > 0
     assert model.config.labels == 3

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.beam import BeamSettings
+from training.beam import BeamSettings, Hypothesis
 from training.bpe import learn_pieces
 from training.bundled.translate import TASK
 from training.checkpoint import TrainedModel
@@ -9,6 +9,7 @@ from training.config import recipe_of
 from training.models.options import RecurrentOptions
 from training.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from training.splits import Splits
+from training.tasks import seq2seq
 from training.tasks.seq2seq import Pair, Seq2SeqTask, write
 
 SOURCE_LIMIT, TARGET_LIMIT = 80, 96
@@ -99,20 +100,25 @@ def test_figures_name_the_signature():
 
 
 def test_the_length_penalty_is_chosen_on_what_validates(monkeypatch):
-    """Answers with a penalty of 0.6 are the wanted ones; its first figure is BLEU."""
-    wanted = [pair.target for pair in PAIRS]
-    asked = []
+    """The likelier of two hypotheses is short, and the wanted one is likelier a token."""
 
-    def answers(model, trained, questions, beam):
-        asked.append((trained.length_penalty, list(questions), beam))
-        return wanted if trained.length_penalty == 0.6 else [text.split()[0] for text in wanted]
+    def hypotheses(model, reader, writer, texts, limit, beam):
+        assert texts == [pair.source for pair in PAIRS]
+        assert beam.width == 5
+        written = [TARGET.encode(pair.target).ids for pair in PAIRS]
+        return [[Hypothesis(-1.0, 1, ids[:1]), Hypothesis(-2.0, 4, ids)] for ids in written]
 
-    monkeypatch.setattr(TASK, "answers", answers)
-    recipe = recipe_of("translate").with_value("task.length_penalties", [0.6, 1.0])
-    trained = TrainedModel("translate", "", {}, {}, {}, {}, training={"seed": 1})
+    monkeypatch.setattr(seq2seq, "hypotheses_of", hypotheses)
+    recipe = recipe_of("translate").with_value("task.length_penalties", [0.4, 0.6, 1.0])
+    trained = TrainedModel(
+        "translate", "", {}, {}, {"input": SOURCE, "output": TARGET},
+        {"input_tokens": SOURCE_LIMIT, "output_tokens": TARGET_LIMIT}, training={"seed": 1},
+    )  # fmt: skip
     found = TASK.adjust(None, recipe, Splits([], PAIRS, []), trained)
+    # -1 and -2 / 4 ** 0.6 = -0.87; with 0.4 it is -1.15.
     assert found.length_penalty == 0.6
-    assert found.training["length_penalties"].startswith("0.6 100.00, 1 ")
-    assert asked == [(p, [pair.source for pair in PAIRS], 5) for p in (0.6, 1.0)]
+    listed = found.training["length_penalties"].split(", ")
+    assert [one.split()[0] for one in listed] == ["0.4", "0.6", "1"]
+    assert listed[1:] == ["0.6 100.00", "1 100.00"]
     none = recipe.with_value("task.length_penalties", [])
     assert TASK.adjust(None, none, Splits([], PAIRS, []), trained) is trained

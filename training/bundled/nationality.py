@@ -160,7 +160,18 @@ def learn_other(
         for examples in ([*others, *beside], answerable(splits.validation, trained.labels))
     )
     chosen = fit_other(model, train, len(beside) / len(known), validation, MAY_COST)
+    _print_other(model, validation)
     return trained.with_facts({**chosen, "answered_as_other": dict(rare)})
+
+
+@torch.no_grad()
+def _print_other(model: Classifier, validation: Read) -> None:
+    said = model.output(validation.features).argmax(dim=1) == validation.others
+    rare, found = int(validation.is_other.sum()), int((said & validation.is_other).sum())
+    print(
+        f"{OTHER}: answered for {found} of {rare} names that validate of nations with few names, "
+        f"and for {int(said.sum()) - found:,} of {len(said) - rare:,} others"
+    )
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from bundle.manifest import SEQ2SEQ
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import PADDING_ID
 from training.alignment import draw_alignment
-from training.beam import BeamModel, BeamSettings, beam_search
+from training.beam import BeamModel, BeamSettings, Hypothesis, beam_hypotheses, best_of
 from training.bpe import cut_at_random
 from training.checkpoint import TrainedModel
 from training.config import Recipe
@@ -190,18 +190,31 @@ def write(
     source_limit: int,
     beam: BeamSettings,
 ) -> list[str]:
-    """What ``model`` writes for each text; sources of like length are read together."""
+    """What ``model`` writes for each text."""
+    found = hypotheses_of(model, source, target, texts, source_limit, beam)
+    return [target.decode(best_of(hypotheses, beam.penalty)) for hypotheses in found]
+
+
+def hypotheses_of(
+    model: BeamModel,
+    source: Tokenizer,
+    target: Tokenizer,
+    texts: Sequence[str],
+    source_limit: int,
+    beam: BeamSettings,
+) -> list[list[Hypothesis]]:
+    """Those of each text; sources of like length are read together."""
     encoded = [torch.tensor(source.encode(text).ids[:source_limit]) for text in texts]
     order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
-    written = [""] * len(texts)
+    every: list[list[Hypothesis]] = [[] for _ in texts]
     for start in range(0, len(order), WRITTEN_TOGETHER):
         part = order[start : start + WRITTEN_TOGETHER]
         lengths = torch.tensor([len(encoded[number]) for number in part])
         padded = pad_sequence([encoded[number] for number in part], batch_first=True)
-        found = beam_search(model, padded, lengths, target.vocabulary, beam)
-        for number, ids in zip(part, found, strict=True):
-            written[number] = target.decode(ids)
-    return written
+        found = beam_hypotheses(model, padded, lengths, target.vocabulary, beam)
+        for number, hypotheses in zip(part, found, strict=True):
+            every[number] = hypotheses
+    return every
 
 
 class Seq2SeqOfFiles(Task[Pair]):
@@ -311,18 +324,20 @@ class Seq2SeqOfFiles(Task[Pair]):
         tried = recipe.task_settings(Seq2SeqSettings).length_penalties
         if not tried:
             return trained
-        questions = self.held_out(splits.validation, trained)
-        models = [replace(trained, length_penalty=penalty) for penalty in tried]
+        asked, (reader, writer) = self.held_out(splits.validation, trained), _tokenizers(trained)
+        search = BeamSettings(self.beams[-1] or 1, 1.0, trained.limits["output_tokens"])
+        found = hypotheses_of(
+            model, reader, writer, asked.questions, trained.limits["input_tokens"], search
+        )
         scores = [
-            questions.measure(self.answers(model, one, questions.questions, self.beams[-1]))[
-                0
-            ].value
-            for one in models
+            asked.measure([writer.decode(best_of(one, penalty)) for one in found])[0].value
+            for penalty in tried
         ]
         listed = ", ".join(f"{p:g} {score:.2f}" for p, score in zip(tried, scores, strict=True))
         best = max(range(len(tried)), key=scores.__getitem__)
-        print(f"length penalty {tried[best]:g}: {questions.figures[0].name} on validation {listed}")
-        return models[best].with_facts({"length_penalties": listed})
+        print(f"length penalty {tried[best]:g}: {asked.figures[0].name} on validation {listed}")
+        chosen = replace(trained, length_penalty=tried[best])
+        return chosen.with_facts({"length_penalties": listed})
 
     def held_out(self, examples: Sequence[Pair], trained: TrainedModel) -> HeldOut[str, str]:
         """Each source once, with all its targets: an answer is as right as the nearest of them."""
@@ -373,7 +388,7 @@ class Seq2SeqOfFiles(Task[Pair]):
     ) -> list[str]:
         penalty = 1.0 if trained.length_penalty is None else trained.length_penalty
         search = BeamSettings(beam or 1, penalty, trained.limits["output_tokens"])
-        reader, writer = trained.tokenizers["input"], trained.tokenizers["output"]
+        reader, writer = _tokenizers(trained)
         return write(model, reader, writer, questions, trained.limits["input_tokens"], search)
 
     def floors(
@@ -399,6 +414,11 @@ class Seq2SeqOfFiles(Task[Pair]):
 
     def example_from_json(self, content: Any) -> Pair:
         return Pair(**content)
+
+
+def _tokenizers(trained: TrainedModel) -> tuple[Tokenizer, Tokenizer]:
+    """What reads the source, and what writes the target."""
+    return trained.tokenizers["input"], trained.tokenizers["output"]
 
 
 def _named(table: Table) -> Table:

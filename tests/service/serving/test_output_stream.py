@@ -12,7 +12,7 @@ from service.engine.requests import (
     TokensMade,
 )
 from service.serving.coalescing import Coalescer
-from service.serving.output_stream import FULL, TokenStream
+from service.serving.output_stream import FULL, Dispatcher, TokenStream
 
 END = Finished(FinishReason.LENGTH, 1, 1, 0.0, 0.0)
 
@@ -298,6 +298,37 @@ def test_tokens_pass_the_reader_by_and_what_is_none_does_not(thread):
         await reading
         assert (got, direct.written[2:]) == ([[0], [4, "end"]], [])
         assert thread.messages == [1, 1, 2, 1]
+
+    asyncio.run(run())
+
+
+def test_a_first_token_leaves_before_the_tokens_of_others(thread):
+    """Its reader is a task, and theirs is none."""
+
+    async def run():
+        written = []
+
+        class Noting(Direct):
+            def write(self, tokens):
+                written.append("other")
+
+        others = [await begun(thread, Noting()) for _ in range(3)]
+        newcomer = TokenStream(thread.coalescer, 0)
+
+        async def first():
+            async for _ in newcomer:
+                written.append("first")
+
+        readers = [asyncio.ensure_future(first()), *(reading for _, _, reading in others)]
+        await settle()
+        streams = [*(stream for stream, _, _ in others), newcomer]
+        for stream in streams:
+            stream.put(made(1))
+        Dispatcher(asyncio.get_running_loop()).deliver(streams)
+        await settle()
+        assert written == ["first", "other", "other", "other"]
+        for reader in readers:
+            reader.cancel()
 
     asyncio.run(run())
 
