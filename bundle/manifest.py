@@ -74,6 +74,10 @@ SERIES_STEP_OUTPUTS = ("next_value", "parameters")
 # vector's values are at least 0.
 BELOW_ZERO = "below_zero"
 
+# The limit of a model whose vector may hold unknown values, as NaN: of how many at most. Without
+# it each value is known.
+UNKNOWN_VALUES = "unknown_values"
+
 # The graph that moves streams between rows where their state lies on a device. Optional: in
 # host memory rows move without it.
 ROWS = "rows"
@@ -255,7 +259,7 @@ class Manifest:
     limits: the largest inputs and outputs in tokens (``input_tokens``, ``output_tokens``); of a
     forecaster in values (``context``, ``horizon``); of a classifier of frames in these
     (``input_frames``); of a model whose vector may hold values below 0, by how much
-    (``below_zero``).
+    (``below_zero``), and of one whose values may be unknown, of how many (``unknown_values``).
     labels: of a classifier or tagger; the words that a fill-in model chooses among.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what the model can run in beside fp32, such as ``int8``.

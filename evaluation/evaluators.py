@@ -36,7 +36,7 @@ from evaluation.results import Floor, Result, check
 from export.bundles import trained_from_bundle
 from export.quality import SteppedModel
 from training.forecasting import SAMPLES, floor_forecasts
-from training.held_out import BEST, Confusion, HeldOut, Ranked, SeriesQuestion
+from training.held_out import BEST, WORDS, Confusion, HeldOut, Ranked, SeriesQuestion
 from training.likelihood import nats_of
 from training.task_run import held_out_examples
 from unroll import Client, Series
@@ -142,7 +142,7 @@ def _classify(
     def ask(part: Sequence[Any]) -> list[Ranked]:
         is_text = isinstance(part[0], str)
         rows = client.classify(model, part) if is_text else client.classify(model, frames=part)
-        return [_ranked(row.labels) for row in rows]
+        return [_ranked(row.labels[:BEST]) for row in rows]
 
     return in_calls(ask, questions, len)
 
@@ -156,13 +156,13 @@ def _tag(client: Client, model: str, texts: Sequence[list[str]], beam: int) -> l
 
 def _fill(client: Client, model: str, texts: Sequence[str], beam: int) -> list[Ranked]:
     def ask(part: Sequence[str]) -> list[Ranked]:
-        return [_ranked(blank.words) for blank in client.fill(model, part, top=BEST)]
+        return [_ranked(blank.words) for blank in client.fill(model, part, top=WORDS)]
 
     return in_calls(ask, texts, len)
 
 
 def _ranked(best: Sequence[tuple[str, float]]) -> Ranked:
-    return Ranked([name for name, _ in best[:BEST]], best[0][1])
+    return Ranked([name for name, _ in best], best[0][1])
 
 
 def _score(

@@ -33,7 +33,7 @@ Sample = Mapping[str, Any]  # a table of tour.toml
 SAMPLES: Mapping[str, Mapping[str, Sample]] = tomllib.loads(
     Path(__file__).with_name("tour.toml").read_text(encoding="utf8")
 )
-SHOWN_WORDS = 6
+SHOWN_WORDS = 5
 _ZEROS = 4  # frames, where nobody says others
 
 
@@ -222,9 +222,10 @@ def _write_of_source(client: Client, model: str, sample: Sample) -> None:
 
 
 def _write_of_vector(client: Client, model: str, sample: Sample) -> None:
-    fields = client.get_model(model).vector_fields
-    vector = [sample["vector"].get(field, 0.0) for field in fields]
-    values = ",".join(f"{value:g}" for value in vector)
+    card = client.get_model(model)
+    absent = None if "unknown_values" in card.limits else 0.0
+    vector = [sample["vector"].get(field, absent) for field in card.vector_fields]
+    values = ",".join("" if value is None else f"{value:g}" for value in vector)
     flags, sampling = _sampling(sample)
     _show(f"generate --model {model} --vector {values}{flags}")
     _check_written(model, sample, client.generate(model, vector=vector, sampling=sampling))

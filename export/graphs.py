@@ -29,12 +29,13 @@ EXAMPLE_SIZES = {BATCH: 3, TIME: 5, RIGHT_TIME: 4, ADJUSTED: 2}
 @dataclass(frozen=True)
 class GraphTensor:
     """One input or output: its name, type and axes, a free axis by name. signed: of a vector,
-    whether values may lie below 0."""
+    whether values may lie below 0; unknown: whether they may be NaN."""
 
     name: str
     dtype: torch.dtype
     shape: tuple[int | str, ...]
     signed: bool = False
+    unknown: bool = False
 
     def example(self, sizes: dict[str, int]) -> Tensor:
         """Zeros, or for whole numbers ones, of this shape."""

@@ -247,6 +247,8 @@ class _GraphCheck:
             values = self.random.lognormal(0, 2, shape).astype(np.float32)
             if port.signed:
                 values = np.where(self.random.random(shape) < 0.5, -values, values)
+            if port.unknown:
+                values = np.where(self.random.random(shape) < 0.25, np.float32("nan"), values)
             return values
         if port.name in self.vocabulary_sizes:
             return self.random.integers(1, self.vocabulary_sizes[port.name], shape)

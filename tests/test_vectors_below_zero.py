@@ -90,7 +90,7 @@ def test_a_signed_model_takes_any_size_and_keeps_the_order():
     model = VectorToSequence(config)
     values = torch.tensor([-1e9, -300.0, -1.0, -0.01, 0.0, 0.01, 1.0, 300.0, 1e9])
     model.standardise(torch.stack((values.clamp(-300, 300), torch.zeros(9)), dim=1))
-    standard = model._standard(torch.stack((values, torch.zeros(9)), dim=1))
+    standard, _ = model._standard(torch.stack((values, torch.zeros(9)), dim=1))
     assert standard.isfinite().all()
     assert (standard[:, 0].diff() > 0).all()
     assert not standard[:, 1].any()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bundle.frames import FrameSpec
+from bundle.manifest import UNKNOWN_VALUES
 from bundle.series import STUDENT_T, SeriesSpec
 from bundle.store import MANIFEST_FILE
 from bundle.tokenizer import Tokenizer
@@ -203,8 +204,13 @@ def fill(name: str = "blank", cell: str = "lstm") -> TrainedModel:
     return trained(name, config, {"input": MARKED_WORD_READER}, labels=WORDS[:4])
 
 
-def vec2seq(name: str = "foods", recurrent: RecurrentOptions | None = None) -> TrainedModel:
-    """Copies from two of EXAMPLES examples."""
+def vec2seq(
+    name: str = "foods", recurrent: RecurrentOptions | None = None, candidates: int = 0
+) -> TrainedModel:
+    """Copies from two of EXAMPLES examples.
+
+    candidates: examples that it ranks for that, and reads unknown values; 0: it does neither.
+    """
     config = VectorToSequenceConfig(
         vector_size=len(NUTRIENTS),
         vocabulary_size=len(PHONE_WRITER.vocabulary),
@@ -215,12 +221,19 @@ def vec2seq(name: str = "foods", recurrent: RecurrentOptions | None = None) -> T
         example_tokens=4,
         nearest=2,
         key_size=7,
+        unknown=bool(candidates),
+        candidates=candidates,
+        ranker_size=5 if candidates else 0,
     )
     limits = {"output_tokens": 60}
+    if candidates:
+        limits[UNKNOWN_VALUES] = len(NUTRIENTS) - 1
     model = trained(name, config, {"output": PHONE_WRITER}, limits=limits, vector=NUTRIENTS)
     tokens = torch.randint(1, PHONE_WRITER.vocabulary.end_id + 1, (EXAMPLES, 5))
     model.weights["examples.vectors"] = torch.randn(len(NUTRIENTS), EXAMPLES)
-    model.weights["examples.tokens"] = tokens.to(torch.int32)
+    model.weights["examples.tokens"] = tokens.to(model.weights["examples.tokens"].dtype)
+    if candidates:
+        model.weights["examples.known"] = torch.rand(len(NUTRIENTS), EXAMPLES) > 0.2
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from training.loop import FitSettings, TrainingTask
+from training.models.layers import run_in_bfloat16
 
 _TRIED = 6  # steps that are timed, after one that is not
 _SHARE = 0.8  # of the minutes; reading, validating and measuring take the rest
@@ -28,8 +30,9 @@ def within_minutes(
     Times a few steps of a copy of ``model``; whoever trains again with the settings that come out
     trains the same.
     """
-    batches = list(task.batches(0))
-    readings = minutes * 60 * _SHARE / (_seconds_of_step(model, task, batches) * len(batches))
+    batches = task.batches(0)
+    seconds = _seconds_of_step(model, task, batches, settings.bfloat16)
+    readings = minutes * 60 * _SHARE / (seconds * len(batches))
     if readings >= _PARTS:
         return replace(settings, epochs=min(_MOST_EPOCHS, int(readings)))
     parts = min(len(batches), math.ceil(_PARTS / readings))
@@ -38,10 +41,13 @@ def within_minutes(
     return replace(settings, epochs=max(1, int(readings * parts)), parts=parts, patience=patience)
 
 
-def _seconds_of_step(model: nn.Module, task: TrainingTask[Any], batches: list[Any]) -> float:
+def _seconds_of_step(
+    model: nn.Module, task: TrainingTask[Any], batches: Sequence[Any], bfloat16: bool
+) -> float:
     """The mean over steps of batches that lie apart; validation is a small part of them."""
     random = torch.get_rng_state()
     tried = deepcopy(model).train()
+    run_in_bfloat16(tried, bfloat16)
     chosen = batches[:: max(1, len(batches) // _TRIED)][: _TRIED + 1]
     _step(tried, task, chosen[0])
     began = time.monotonic()

@@ -101,9 +101,9 @@ def _error(bins: NDArray[np.int64], gaps: NDArray[np.float64]) -> float:
     return float(100 * np.abs(sums).sum() / len(gaps))
 
 
-def ranked(logits: Tensor, names: Sequence[str]) -> list[Ranked]:
-    """logits (rows, names) → the BEST names of each row."""
-    best = torch.softmax(logits, dim=1).topk(min(BEST, len(names)), dim=1)
+def ranked(logits: Tensor, names: Sequence[str], most: int = BEST) -> list[Ranked]:
+    """logits (rows, names) → the names of each row, the likeliest first, ``most`` at most."""
+    best = torch.softmax(logits, dim=1).topk(min(most, len(names)), dim=1)
     return [
         Ranked([names[number] for number in row], sure)
         for row, sure in zip(best.indices.tolist(), best.values[:, 0].tolist(), strict=True)

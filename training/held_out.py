@@ -9,7 +9,7 @@ task        question                                    answer
 classify    a text, or the frames of a sequence,        labels, the likeliest first, five at most
             (time, channels)
 tag         the tokens of a text                        the label of each token
-fill        a text with ``___`` in it                   words, the likeliest first, five at most
+fill        a text with ``___`` in it                   words, the likeliest first, 100 at most
 generate    a text, and how many of its first           -log p of each of the others, in nats
             characters are only read
 seq2seq     a source                                    the text that the model writes
@@ -28,7 +28,8 @@ from typing import Generic, NamedTuple, TypeVar
 from training.measurements import Measurement
 
 BLANK = "___"
-BEST = 5  # labels or words of an answer, at most
+BEST = 5  # labels of an answer at most, and words of it that are measured
+WORDS = 100  # of a blank's answer, at most
 
 Confusion = Counter[tuple[str, str]]  # how often each (true label, said label) came up
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from training.ddp import ProcessGroup
 from training.ema import NONE, WeightAverage
+from training.models.layers import run_in_bfloat16
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"  # one object an epoch
@@ -54,6 +55,9 @@ class FitSettings:
     patience: epochs in a row without a lower validation loss that end the run; 0 for none.
     parts: that one reading of the data is cut into, each an epoch: more points of the curves, and
         runs shorter than a reading.
+    table_rate: share of the learning rate that embeddings, and the weights of what is called the
+        output, learn with: vectors of words that begin well are to change little.
+    bfloat16: whether a CPU too runs GRU and LSTM layers in bfloat16: with AMX they are faster.
     """
 
     seed: int
@@ -68,6 +72,8 @@ class FitSettings:
     average_decay: float = 0.999
     patience: int = 0
     parts: int = 1
+    table_rate: float = 1.0
+    bfloat16: bool = False
 
 
 class TrainingTask(Protocol[ModelT]):
@@ -176,8 +182,12 @@ class Trainer(Generic[AnyModel]):
         self.metrics = folder / METRICS
         self.identity = {**asdict(settings), **(identity or {})}
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+            _parameter_groups(model, settings.table_rate),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,  # one pass over all weights
         )
+        run_in_bfloat16(model, settings.bfloat16)
         self.average = WeightAverage(settings.average, settings.average_decay)
         self.progress = _Progress(history=History(revision=revision))
         self.best: dict[str, Tensor] = {}
@@ -240,8 +250,9 @@ class Trainer(Generic[AnyModel]):
         progress, settings = self.progress, self.settings
         done = progress.epoch * batches_per_epoch + progress.step
         total = settings.epochs * batches_per_epoch
+        rate = settings.learning_rate * _schedule(done, total, settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(done, total, settings)
+            group["lr"] = rate * group["share"]
         part = _on(self.device, self.team.part_of(batch))
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             loss, carry = self.task.loss(self.model, part, _on(self.device, progress.carry))
@@ -329,8 +340,24 @@ class Trainer(Generic[AnyModel]):
         self.best = content["best"]
         self.average.restore(**content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
+        for group in self.optimizer.param_groups:
+            group.setdefault("share", 1.0)  # of a checkpoint of an earlier release
         if self.team.is_leader:
             torch.set_rng_state(content["random"])
+
+
+def _parameter_groups(model: nn.Module, table_rate: float) -> list[dict[str, Any]]:
+    """share: of the learning rate."""
+    if table_rate == 1:
+        return [{"params": list(model.parameters()), "share": 1.0}]
+    named = list(model.named_parameters())
+    tables = [weight for name, weight in named if _is_table(name)]
+    others = [weight for name, weight in named if not _is_table(name)]
+    return [{"params": others, "share": 1.0}, {"params": tables, "share": table_rate}]
+
+
+def _is_table(name: str) -> bool:
+    return name.startswith("embedding.") or name == "output.weight"
 
 
 def _differences(made_with: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -14,15 +14,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from training.batching import similar_lengths
 from training.models.classifier import Classifier
 from training.models.options import DesignInvalid
-
-# Noise is drawn by the frequency to this power (Mikolov et al. 2013, arXiv:1310.4546).
-_NOISE_POWER = 0.75
+from training.sampled_softmax import noise_logits, sampled_cross_entropy
 
 Batch = tuple[Tensor, Tensor]  # tokens (batch, time), lengths (batch,)
 
@@ -53,28 +50,6 @@ class LanguageReader(nn.Module):
         features = self.stack.read(self.dropout(self.embedding(tokens)), lengths)
         forward, backward = self.dropout(features).chunk(2, dim=2)
         return self.after(forward), self.before(backward)
-
-
-def noise_logits(counts: Counter[int], size: int) -> Tensor:
-    """log of the chance to draw each of ``size`` ids as noise, -inf for what never occurs."""
-    powers = torch.tensor([float(counts[token]) ** _NOISE_POWER for token in range(size)])
-    return (powers / powers.sum()).log()
-
-
-def sampled_cross_entropy(
-    features: Tensor, targets: Tensor, words: Tensor, noise: Tensor, noise_logits: Tensor
-) -> Tensor:
-    """Mean -log p of ``targets`` among themselves and shared ``noise``: a softmax over few words.
-
-    features (rows, size), targets (rows,), words (vocabulary, size), noise (draws,). Each score
-    is corrected by how often noise draws its word (Bengio and Senecal 2003; Jean et al. 2015,
-    arXiv:1412.2007).
-    """
-    own = (features * words[targets]).sum(dim=1) - noise_logits[targets]
-    others = features @ words[noise].T - noise_logits[noise]
-    others = others.masked_fill(noise.unsqueeze(0) == targets.unsqueeze(1), -torch.inf)
-    scores = torch.cat((own.unsqueeze(1), others), dim=1)
-    return cross_entropy(scores, torch.zeros_like(targets))
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ class Calls:
         texts: Sequence[str],
         sources: Sequence[str] = (),
         *,
-        vectors: Sequence[Sequence[float]] = (),
+        vectors: Sequence[Sequence[float | None]] = (),
         choices: Sequence[str] | Sequence[Sequence[str]] = (),
         version: str = "",
     ) -> Unary[list[ScoredText]]:
@@ -310,7 +310,7 @@ class Calls:
         texts: Sequence[str],
         sources: Sequence[str] = (),
         *,
-        vectors: Sequence[Sequence[float]] = (),
+        vectors: Sequence[Sequence[float | None]] = (),
         top: int = 5,
         version: str = "",
     ) -> Unary[list[list[NextToken]]]:

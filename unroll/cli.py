@@ -294,7 +294,7 @@ def _add_vector(command: argparse._ActionsContainer, text: str) -> None:
         "--vector",
         type=commands.numbers,
         metavar="V1,V2,…",
-        help=f"{text}: the values of the model's vector_fields",
+        help=f"{text}: the values of the model's vector_fields, empty where one is unknown",
     )
 
 

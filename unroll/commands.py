@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ _INPUTS = {
 
 
 def numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    """NaN for an empty one."""
+    return [float(number) if number.strip() else math.nan for number in text.split(",")]
 
 
 def _texts(chosen: argparse.Namespace) -> Texts:
@@ -330,7 +332,7 @@ def _show_charts(table: Table, steps: list[ForecastStep], wanted: bool | None) -
         return
     for number, (name, series) in enumerate(zip(table.names, table.series, strict=True)):
         own = [step.quantiles for step in steps if step.series == number]
-        past = [float("nan") if value is None else value for value in series.values]
+        past = [math.nan if value is None else value for value in series.values]
         lower, middle, upper = ([one[place] for one in own] for place in range(3))
         emit(f"\n{name}, then the median between the 10 % and the 90 % quantile")
         emit(chart(past, lower, middle, upper))

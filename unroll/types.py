@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -127,8 +128,8 @@ class GenerateOptions(SamplingKeywords, total=False):
     """Options of generate beside those of sampling; proto/unroll/v1/unroll.proto has each in full.
 
     The input, one of: prompt, text to continue; source, of a sequence-to-sequence model; vector,
-    of a vector-to-sequence model; resume_token, of a ResumePoint (allow_inexact: even where other
-    kernels may round otherwise).
+    of a vector-to-sequence model, None for what is unknown; resume_token, of a ResumePoint
+    (allow_inexact: even where other kernels may round otherwise).
 
     Length: max_tokens, None for the model's limit; min_tokens, before which neither the end token
     nor a stop text ends the output; stop, texts that end it and are not part of it.
@@ -154,7 +155,7 @@ class GenerateOptions(SamplingKeywords, total=False):
 
     prompt: str | None
     source: str | None
-    vector: Sequence[float] | None
+    vector: Sequence[float | None] | None
     resume_token: bytes | None
     allow_inexact: bool
     max_tokens: int | None
@@ -414,13 +415,18 @@ def generate_request(model: str, options: GenerateOptions) -> pb.GenerateRequest
     if beam is not None:
         request.beam.MergeFrom(pb.Beam(**vars(beam)))
     if vector is not None:
-        request.vector.CopyFrom(pb.Vector(values=vector))
+        request.vector.CopyFrom(to_vector(vector))
     if watch is not None:
         request.watch.CopyFrom(to_watch(watch))
     request.set_state.extend(to_changes(changes))
     if constraint is not None:
         request.constraint.CopyFrom(constraint)
     return request
+
+
+def to_vector(values: Sequence[float | None]) -> pb.Vector:
+    """None is sent as NaN: it is unknown."""
+    return pb.Vector(values=[math.nan if value is None else value for value in values])
 
 
 def to_constraint(
@@ -456,7 +462,7 @@ def score_request(
     version: str,
     texts: Sequence[str],
     sources: Sequence[str],
-    vectors: Sequence[Sequence[float]],
+    vectors: Sequence[Sequence[float | None]],
     choices: Sequence[str] | Sequence[Sequence[str]] = (),
     top_next: int = 0,
 ) -> pb.ScoreRequest:
@@ -471,7 +477,7 @@ def score_request(
             item.source = source
     if vectors:
         for item, vector in zip(items, vectors, strict=True):
-            item.vector.CopyFrom(pb.Vector(values=vector))
+            item.vector.CopyFrom(to_vector(vector))
     return pb.ScoreRequest(model=model, model_version=version, items=items)
 
 

@@ -38,5 +38,7 @@ class Vec2SeqExport(WritingTask[VectorToSequenceConfig]):
 
     def prefill(self, model: nn.Module, config: VectorToSequenceConfig) -> list[Graph]:
         shape = (BATCH, config.vector_size)
-        vector = GraphTensor("vector", torch.float32, shape, signed=config.signed)
+        vector = GraphTensor(
+            "vector", torch.float32, shape, signed=config.signed, unknown=config.unknown
+        )
         return [Graph("prime", _Prefill(model), (vector,), (), prefilled(self.state(config)))]

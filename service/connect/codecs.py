@@ -1,15 +1,17 @@
 """Messages as callers write them: protobuf as it is, or JSON by protobuf's canonical mapping.
 
-https://protobuf.dev/programming-guides/json/
+https://protobuf.dev/programming-guides/json/, and beyond it null in a list of numbers for NaN, as
+JSON writes what is missing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from service.access.memory_budget import ANSWERS, REQUESTS, MemoryBudget
@@ -19,6 +21,7 @@ from service.engine.errors import WrongInput
 # objects of Python that stand for the JSON, most of them for the smallest values.
 _INLINE_BYTES = 8_192
 _REQUEST_FACTOR, _ANSWER_FACTOR = 24, 12
+_FRACTIONS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
 class Codec(Protocol):
@@ -75,13 +78,43 @@ def from_json(data: bytes, message: type[Message]) -> bytes:
         text = data.decode()
         if not text.lstrip().startswith("{"):
             raise ValueError("it is no object")
-        parsed = json_format.Parse(text, message())
+        parsed = _parsed(text, message())
         serialized: bytes = parsed.SerializeToString()
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         raise WrongInput(
             f"the request is no JSON of {message.DESCRIPTOR.full_name}: {_one_line(error)}"
         ) from error
     return serialized
+
+
+def _parsed(text: str, message: Message) -> Message:
+    """Raises json_format.ParseError or ValueError."""
+    if "null" not in text:
+        return json_format.Parse(text, message)
+    content = json.loads(text, object_pairs_hook=_unique)
+    return json_format.ParseDict(_without_gaps(content, message.DESCRIPTOR), message)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice in an object")
+    return found
+
+
+def _without_gaps(content: Any, message: Descriptor) -> Any:
+    """The JSON of a ``message`` with "NaN" for each null in a list of numbers with a fraction."""
+    if not isinstance(content, dict):
+        return content
+    for field in message.fields:
+        for name in {field.name, field.json_name} & content.keys():
+            value, kind = content[name], field.message_type
+            if isinstance(value, list) and field.cpp_type in _FRACTIONS:
+                content[name] = ["NaN" if number is None else number for number in value]
+            elif kind is not None and not kind.GetOptions().map_entry:
+                for part in value if isinstance(value, list) else [value]:
+                    _without_gaps(part, kind)
+    return content
 
 
 def to_json(message: Message) -> bytes:

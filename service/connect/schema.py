@@ -91,7 +91,10 @@ def _of_field(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
     if entry is not None and entry.GetOptions().map_entry:
         values = _of_value(entry.fields_by_name["value"], schemas)
         return {"type": "object", "additionalProperties": values, **_keys(entry)}
-    return {"type": "array", "items": _of_value(field, schemas)}
+    items = _of_value(field, schemas)
+    if field.cpp_type in (_FIELD.CPPTYPE_FLOAT, _FIELD.CPPTYPE_DOUBLE):
+        items = {"anyOf": [*items["anyOf"], {"type": "null"}]}  # which is NaN
+    return {"type": "array", "items": items}
 
 
 def _keys(entry: Descriptor) -> Schema:

@@ -7,6 +7,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, TypeVar
 
 from bundle.sampling import SAMPLING_PARAMETERS, SamplingParameter
@@ -268,7 +269,8 @@ def _prompt(request: CompletionRequest, name: str, value: Any) -> None:
 
 def _vector(request: CompletionRequest, name: str, value: Any) -> None:
     request.inputs.append(name)
-    values = [_number(name, number) for number in _list(name, value, "a list of numbers")]
+    given = _list(name, value, "a list of numbers")
+    values = [nan if number is None else _number(name, number) for number in given]
     request.generate.vector.SetInParent()
     request.generate.vector.values.extend(values)
 

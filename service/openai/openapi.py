@@ -105,7 +105,7 @@ def _request() -> Schema:
         "banned_tokens": _IDS,
         "model_version": _TEXT,
         "source": _TEXT,
-        "vector": {"type": "array", "items": {"type": "number"}},
+        "vector": {"type": "array", "items": {"type": ["number", "null"]}},
         "resume_token": _OCTETS,
         "allow_inexact": _FLAG,
         "min_tokens": _WHOLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -16,7 +17,7 @@ _KINDS: dict[str, tuple[frozenset[type], str]] = {
     "?": (frozenset((bool,)), "true or false"),
     "i": (frozenset((int,)), "whole numbers"),
     "u": (frozenset((int,)), "whole numbers from 0"),
-    "f": (frozenset((int, float)), "numbers"),
+    "f": (frozenset((int, float, type(None))), "numbers"),
     "O": (frozenset((str,)), "strings"),
 }
 
@@ -37,7 +38,8 @@ def flattened(data: list[Any], shape: Sequence[int], what: str) -> list[Any]:
 
 
 def elements_of(datatype: Datatype, values: list[Any], what: str) -> list[Any]:
-    """As a message's typed contents take them: texts as bytes. Raises WrongInput."""
+    """As a message's typed contents take them: texts as bytes, null among numbers with a fraction
+    as NaN. Raises WrongInput."""
     if not datatype.contents:
         raise WrongInput(
             f"{what} is {datatype.name}, which JSON does not hold; send it as binary data"
@@ -48,6 +50,8 @@ def elements_of(datatype: Datatype, values: list[Any], what: str) -> list[Any]:
         raise WrongInput(f"{what} is {datatype.name} and holds {quoted(wrong)}; send {wanted}")
     if datatype.name == "BYTES":
         return _encoded(values, what)
+    if None in values:
+        values = [math.nan if value is None else value for value in values]
     if values and datatype.dtype != "?":
         _check_range(datatype, values, what)
     return values

@@ -62,14 +62,15 @@ class TextInput(GeneratorInput):
 
 @dataclass(frozen=True)
 class VectorInput(GeneratorInput):
-    """A value of at least ``least`` for each of ``fields``."""
+    """A value of at least ``least`` for each of ``fields``; ``most_unknown`` may be NaN."""
 
     fields: Sequence[str]
     least: float = 0.0
+    most_unknown: int = 0
     name: str = "vector"
 
     def read(self, model: ReadingModel, given: Sequence[float], what: str) -> EncodedInput:
         return EncodedInput(self.checked(model, given, what))
 
     def checked(self, model: ReadingModel, ids: Sequence[float], what: str) -> tuple[float, ...]:
-        return checked_vector(ids, self.fields, what, self.least)
+        return checked_vector(ids, self.fields, what, self.least, self.most_unknown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -156,18 +157,33 @@ def _turn_of(loop: asyncio.AbstractEventLoop) -> _LoopTurn:
 
 
 def checked_vector(
-    values: Sequence[float], fields: Sequence[str], what: str, least: float = 0.0
+    values: Sequence[float],
+    fields: Sequence[str],
+    what: str,
+    least: float = 0.0,
+    most_unknown: int = 0,
 ) -> tuple[float, ...]:
-    """One value from ``least`` to MOST_NUMBER for each of ``fields``. Raises WrongInput."""
+    """One value from ``least`` to MOST_NUMBER for each of ``fields``, or NaN for an unknown one, of
+    which there are at most ``most_unknown``. Raises WrongInput."""
     if len(values) != len(fields):
         raise WrongInput(
             f"{what} has {len(values)} values, the model takes {len(fields)}; send one for each "
             "of vector_fields, which GetModel lists, in their order"
         )
+    unknown = 0
     for number, (field, value) in enumerate(zip(fields, values, strict=True)):
-        if not least <= value <= MOST_NUMBER:
+        if most_unknown and math.isnan(value):
+            unknown += 1
+        elif not least <= value <= MOST_NUMBER:
             raise WrongInput(
                 f"{what}.values[{number}] is {value:g}; vector_fields[{number}], {field!r}, is a "
                 f"number from {least:g} to {MOST_NUMBER:g}"
+                + (", and the model reads no unknown ones" if math.isnan(value) else "")
             )
-    return tuple(values)
+    if unknown > most_unknown:
+        raise WrongInput(
+            f"{what} has {unknown} unknown values, the model reads at most {most_unknown}; send "
+            "more of its values"
+        )
+    # NaN has many bit patterns, and equal requests get equal answers.
+    return tuple(math.nan if math.isnan(value) else value for value in values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundle.manifest import BELOW_ZERO, VEC2SEQ
+from bundle.manifest import BELOW_ZERO, UNKNOWN_VALUES, VEC2SEQ
 from bundle.tasks import spec_of
 from service.oip.generate_adapters import GenerateFromVector
 from service.oip.tensor_adapters import VectorSteps
@@ -15,9 +15,10 @@ from service.tasks.task import Task
 
 
 def build(builder: ModelBuilder) -> GeneratorModel:
-    fields = builder.manifest.vector
-    least = -min(builder.manifest.limits.get(BELOW_ZERO, 0), MOST_NUMBER)
-    return build_generator(builder, VectorInput(fields, least), len(fields), is_conditioned=True)
+    fields, limits = builder.manifest.vector, builder.manifest.limits
+    least = -min(limits.get(BELOW_ZERO, 0), MOST_NUMBER)
+    given = VectorInput(fields, least, limits.get(UNKNOWN_VALUES, 0))
+    return build_generator(builder, given, len(fields), is_conditioned=True)
 
 
 TASK = Task(spec_of(VEC2SEQ), build, GenerateFromVector, VectorSteps)

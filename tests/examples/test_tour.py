@@ -102,7 +102,8 @@ class RightClient:
         self.states.remove(name)
 
     def get_model(self, model):
-        return SimpleNamespace(vector_fields=["Protein (g)", "Energy (kcal)", "Sugar (g)"])
+        fields = ["Protein (g)", "Energy (kcal)", "Sugar (g)"]
+        return SimpleNamespace(vector_fields=fields, limits={"unknown_values": 2})
 
     def generate(self, model, **options):
         self.vectors.append(options.get("vector"))
@@ -115,7 +116,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
     printed = capsys.readouterr().out
     assert printed.count("python -m unroll ") == len(NEW)
     assert "The/at man/nn went/vbd" in printed
-    assert client.vectors == [[22.87, 404, 0.0]]
+    assert client.vectors == [[22.87, 404, None]]
     assert (
         "Not here, so not shown: sentiment, g2p, translate, prose, vowels, vowels-online, monthly."
         in printed
@@ -128,7 +129,7 @@ def test_right_answers_pass_and_what_is_not_there_is_named(capsys):
         ("classify", [Classification([("Dutch", 0.9)], 5, 0)] * 2, "nationality calls"),
         ("tag", [TaggedText([TaggedToken("The", "nn", 0.9, 0)], 0)], "pos tags .* nn, not at nn"),
         ("stream_tag", [], "pos-online answered 0 of 6 words"),
-        ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of town"),
+        ("fill", [FilledBlank([("way", 0.9)], 9, 0)] * 2, "cloze fills .* none of bank"),
         ("generate", [Chunk([], 1, Answer("length", 3, 1, 0, 0.0, 0.0))], "end of its answer"),
     ],
 )

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from bundle.manifest import ROWS
+from bundle.store import read_bundle
 from export.bundles import export_bundle
 from service.runtime.probe import probe
 from service.runtime.sessions import SessionSettings, open_session
+from tests import tiny
 from tests.designs import (
     covering,
     every_pair,
@@ -18,6 +20,8 @@ from tests.designs import (
     trained_of,
     valid_designs,
 )
+from training.models.fill import FillConfig
+from training.models.options import RecurrentOptions
 
 CPU = SessionSettings("cpu", "CPUExecutionProvider", 1)
 LENGTHS = np.array([7, 1, 4, 6, 2])
@@ -44,6 +48,20 @@ def test_a_design_is_exported_and_keeps_its_rows_apart(design, tmp_path):
     for session in sessions.values():
         assert_ragged_rows_are_independent(session)
     shutil.rmtree(tmp_path)
+
+
+def test_a_bag_keeps_its_rows_apart(tmp_path):
+    """At sizes of a real model, whose sums over time have more than one way to be taken."""
+    config = FillConfig(
+        len(tiny.MARKED_WORD_READER.vocabulary), 4, 100, RecurrentOptions("lstm", 64),
+        combined_size=32, bag=True,
+    )  # fmt: skip
+    readers = {"input": tiny.MARKED_WORD_READER}
+    trained = tiny.trained("bag", config, readers, labels=tiny.WORDS[:4])
+    export_bundle(trained, tmp_path / "1")
+    session = open_session(read_bundle(tmp_path / "1"), "predict", CPU)
+    assert probe({"predict": session}, IDS).batch_invariant
+    assert_ragged_rows_are_independent(session)
 
 
 def assert_ragged_rows_are_independent(session):

@@ -125,7 +125,7 @@ def test_it_serves_locked_down(image, start, saw):
         assert len(client.fill("cloze", ["The man went to the ___"])[0].words) == 5
         assert _text(client, "g2p", source="unrolled").split()
         assert _text(client, "prose", prompt="ROMEO:\n", max_tokens=20)
-        assert _text(client, "food", vector=[1.0] * 28)
+        assert _text(client, "food", vector=[1.0] * 29)
 
     metrics = container.get("/metrics")
     assert re.search(r'^unroll_requests_total\{.*model="prose".*\} 1\.0$', metrics, re.MULTILINE)

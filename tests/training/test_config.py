@@ -192,10 +192,11 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 # What each bundled model reads its recipe into, and what its data decide of the model.
 SEQ2SEQ_DATA = ("source_vocabulary_size", "target_vocabulary_size", "source_limit")
+VEC2SEQ_DATA = ("vector_size", "vocabulary_size", "examples", "unknown")
 BUNDLED = {
     "cloze": (ClozeSettings, FillConfig, ("vocabulary_size", "candidates")),
     "g2p": (Seq2SeqSettings, Seq2SeqConfig, SEQ2SEQ_DATA),
-    "food": (FoodSettings, VectorToSequenceConfig, ("vector_size", "vocabulary_size", "examples")),
+    "food": (FoodSettings, VectorToSequenceConfig, VEC2SEQ_DATA),
     "monthly": (ForecastSettings, ForecasterConfig, ("features",)),
     "nationality": (NationalitySettings, ClassifierConfig, ("vocabulary_size", "labels")),
     "pos": (TaggingSettings, TaggerConfig, ("vocabulary_size", "labels")),
@@ -215,7 +216,7 @@ def test_every_recipe_says_what_its_model_reads(model, quick):
     settings, config, of_data = BUNDLED[model]
     recipe = load_recipe(RECIPES / f"{model}.toml", quick)
     assert recipe.task_settings(settings)
-    assert recipe.config(config, **dict.fromkeys(of_data, 9))
+    assert recipe.config(config, **dict.fromkeys(of_data, 19))
     assert recipe.fit_settings(seed=1).epochs > 0
     assert recipe.data["description"].endswith(".")
     task = bundled_task(model)

@@ -1,16 +1,23 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
+from tests import tiny
 from tests.training.real import real
-from training.bundled.food import TASK, HeldOutFood
+from training.bundled.food import TASK, HeldOutFood, of_label
+from training.config import RECIPES, load_recipe
 from training.data.usda import load_foods, split_foods
+from training.floors.nearest import nearest_vectors
 from training.metrics import overlap_f1
 from training.models import build, config_from_json, config_to_json
 from training.models.options import DesignInvalid, RecurrentOptions
 from training.models.retrieval_copy import Examples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
+from training.splits import Splits
 from training.tasks.vec2seq import (
     Described,
     Vec2SeqTask,
@@ -35,7 +42,7 @@ def compare(written, foods):
     asked = [HeldOutFood(*vars(f).values(), "every tenth") for f in foods]
     # The other part holds one food, which nobody names.
     asked.append(HeldOutFood(NUTRIENTS, (0.0, 0.0), "nothing", "new names"))
-    first, f1, *_ = TASK.held_out(asked, None).measure([*written, "other"])
+    first, f1, *_ = TASK.held_out(asked, None).measure([*written, "other"] * 2)
     return first.value, f1.value
 
 
@@ -153,7 +160,7 @@ def test_a_food_is_not_copied_from_itself_while_training():
     for training, own in ((True, []), (False, [1])):
         model.train(training)
         model.examples.tokens[:, 0] = torch.arange(4)  # so that each is known
-        found, closeness = model.examples.nearest_to(standard[1:2])
+        found, closeness, _ = model.examples.nearest_to(standard[1:2])
         assert [n for n in found[0, :, 0].tolist() if n == 1] == own
         assert (closeness <= 0).all()
 
@@ -166,11 +173,11 @@ def test_copying_is_taught_in_mixed_precision_too():
         vocabulary_size=9,
     ).train()  # fmt: skip
     vectors = 30 * torch.randn(4, 2)
-    examples.remember(vectors, BEGIN, [[1, 2, END]] * 4)
+    examples.remember(vectors, None, BEGIN, [[1, 2, END]] * 4)
     examples.tokens[:, 0] = torch.arange(4)  # so that each is known
     features = torch.randn(4, 5, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        tokens, scores = examples.nearest_to(vectors)
+        tokens, scores, _ = examples.nearest_to(vectors)
         memory = examples.look_at(tokens, scores, torch.randn(8, 3, 8), torch.randn(4, 2, 3, 8))
         logits = examples.copy(torch.zeros(4, 5, 9, dtype=torch.bfloat16), features, memory)
     logits.sum().backward()
@@ -184,9 +191,9 @@ def test_sharper_means_farther_from_all_but_the_nearest():
     vectors = torch.tensor([food.values for food in TWINS])
     model.standardise(vectors)
     remember(model, WRITER, TWINS)
-    _, before = model.examples.nearest_to(model.examples.vectors.T[:1])
+    _, before, _ = model.examples.nearest_to(model.examples.vectors.T[:1])
     model.sharpen(3.0)
-    _, after = model.examples.nearest_to(model.examples.vectors.T[:1])
+    _, after, _ = model.examples.nearest_to(model.examples.vectors.T[:1])
     torch.testing.assert_close(after[0, 0], before[0, 0])  # itself
     torch.testing.assert_close(after[0, 1], 3 * before[0, 1], rtol=0.01, atol=0)
 
@@ -209,7 +216,7 @@ def test_what_is_not_to_be_copied_is_not():
 def test_every_id_of_a_vocabulary_can_be_remembered(vocabulary_size):
     examples = Examples(2, 2, 1, 4, 3, 4, 4, vocabulary_size)
     last = vocabulary_size - 1
-    examples.remember(torch.randn(2, 3), 1, [[last], [2, last]])
+    examples.remember(torch.randn(2, 3), None, 1, [[last], [2, last]])
     assert examples.tokens.tolist() == [[1, last, 0], [1, 2, last]]
 
 
@@ -236,19 +243,53 @@ def test_noise_is_added_while_training_alone():
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(
-    ("split", "first", "f1"), [("every tenth", 75.0, 0.570), ("new names", 49.7, 0.343)]
+    ("split", "asked_with", "first", "f1"),
+    [
+        ("every tenth", lambda food: food.values, 68.6, 0.539),
+        ("every tenth", of_label, 48.9, 0.402),
+        ("new names", lambda food: food.values, 37.3, 0.304),
+        ("new names", of_label, 28.8, 0.237),
+    ],
 )
-def test_the_nearest_foods_own_name_is_this_good(split, first, f1):
-    """By all values alike, among what the model remembers: what it is to be better than."""
-    splits = split_foods(real(load_foods).foods)
-    remembered, asked = [*splits["train"], *splits["validation"]], splits[split]
-    known, wanted = (
-        torch.tensor([food.values for food in foods]).log1p().double()
-        for foods in (remembered, asked)
+def test_the_nearest_foods_own_name_is_this_good(split, asked_with, first, f1):
+    """By all known values alike, among what the model remembers: what it is to be better than."""
+    foods = real(load_foods)
+    splits = split_foods(foods.foods)
+    remembered, asked = (
+        [Described(foods.nutrients, each.values, each.name) for each in part]
+        for part in ([*splits["train"], *splits["validation"]], splits[split])
     )
-    scale = known.std(dim=0)
-    exact = "donot_use_mm_for_euclid_dist"
-    nearest = torch.cdist(wanted / scale, known / scale, compute_mode=exact).argmin(dim=1)
-    foods = [food(each.name, each.values) for each in asked]
-    found = compare([remembered[number].name for number in nearest], foods)
+    known, wanted = (
+        np.log1p([values(each) for each in part])
+        for part, values in ((remembered, lambda each: each.values), (asked, asked_with))
+    )
+    found = compare([remembered[n].text for n in nearest_vectors(known, wanted)], asked)
     assert (round(found[0], 1), round(found[1], 3)) == (first, f1)
+
+
+def test_sharpness_is_what_names_foods_best_that_validate(monkeypatch, capsys):
+    """And adjusting anew what is adjusted changes nothing; what has validated is remembered."""
+    config = replace(COPIER, unknown=True, candidates=3, ranker_size=4)
+    model = VectorToSequence(config).eval()
+    remember(model, WRITER, TWINS)
+    model.sharpen(0.5)
+    recipe = load_recipe(RECIPES / "food.toml").with_value("task.sharpnesses", [1.0, 2.0, 4.0])
+    validating = [food("Figs, raw", (0.5, 2.5)), food("Butter, salted", (70.0, 0.1))]
+    splits = Splits(TWINS, validating, [])
+    seen = []
+
+    def answers(model, trained, questions, beam=None):
+        seen.append((len(model.examples.tokens), len(questions)))
+        is_best = model.examples.ranker.strength.item() == pytest.approx(1.0)
+        return [each.text if is_best else "Pasta" for each in validating] * 2
+
+    monkeypatch.setattr(TASK, "answers", answers)
+    trained = tiny.trained("food", config, {"output": WRITER}, vector=NUTRIENTS)
+    found = TASK.adjust(model, recipe, splits, trained)
+    assert found.training["sharpness"] == 2.0
+    printed = capsys.readouterr().out
+    assert "sharpness 2: F1 of words on validation 1 0.0000, 2 1.0000, 4 0.0000" in printed
+    assert seen == [(4, 4)] * 3  # each food whole and by its label, and none finds itself
+    assert len(model.examples.tokens) == 6
+    assert TASK.adjust(model, recipe, splits, found).training["sharpness"] == 2.0
+    assert model.examples.ranker.strength.item() == pytest.approx(1.0)

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +59,7 @@ def test_every_candidate_of_a_sentence_is_a_blank():
     lines = [Line("the food is good"), Line("is not")]
     held_out = cloze.TASK.held_out(lines, trained(labels=("food", "good")))
     assert held_out.questions == ["the ___ is good", "the food is ___"]
-    assert values(held_out, [["food", "good"], ["food", "good"]]) == [50.0, 100.0]
+    assert values(held_out, [["food", "good"], ["food", "good"]]) == [50.0, 100.0] * 2
 
 
 def test_sentences_and_pairs_are_measured_apart():
@@ -88,15 +89,22 @@ def test_translations_keep_the_order_of_their_verses():
     assert values(held_out, ["sea la luz", "en el principio creó Dios"])[0] < 20
 
 
-def test_each_split_of_foods_has_figures_of_its_own():
+def test_each_split_of_foods_has_figures_of_its_own_whole_and_by_labels():
+    names = ("Protein (g)", "Iron, Fe (mg)")
     foods = [
-        HeldOutFood(("x",), (2.0,), "Milk", "new names"),
-        HeldOutFood(("x",), (1.0,), "Cheese, cheddar", "every tenth"),
+        HeldOutFood(names, (2.0, 0.1), "Milk", "new names"),
+        HeldOutFood(names, (1.0, 0.2), "Cheese, cheddar", "every tenth"),
     ]
     held_out = food.TASK.held_out(foods, None)
-    assert held_out.questions == [(1.0,), (2.0,)]
-    assert values(held_out, ["Cheese, cheddar", "Bread"]) == [100.0, 1.0, 0.0, 0.0]
-    assert [figure.split[:3] for figure in held_out.figures] == ["eve", "eve", "all", "all"]
+    assert held_out.questions[:2] == [(1.0, 0.2), (2.0, 0.1)]
+    np.testing.assert_equal(held_out.questions[2:], [(1.0, np.nan), (2.0, np.nan)])
+    answers = ["Cheese, cheddar", "Bread", "Butter", "Milk"]
+    assert values(held_out, answers) == [100.0, 1.0, 0.0, 0.0, 0.0, 0.0, 100.0, 1.0]
+    begins = ["every tenth food", "all foods of a tenth"]
+    for figure, begin in zip(
+        held_out.figures, np.repeat([*begins, *(f"labels of {b}" for b in begins)], 2), strict=True
+    ):
+        assert figure.split.startswith(begin)
 
 
 def test_a_text_is_read_in_pieces_that_make_it_up():

@@ -191,3 +191,39 @@ def test_the_rate_rises_and_falls_to_its_last_share():
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[99] == pytest.approx(0.2, abs=0.01)
     assert rates[55] == pytest.approx(0.6)
+
+
+class _Named(nn.Module):
+    """A model whose embedding and output are named as every model's."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.middle, self.output = (nn.Linear(3, 3) for _ in range(3))
+
+
+def test_tables_learn_at_their_share_of_the_rate(tmp_path):
+    settings = replace(SETTINGS, table_rate=0.1)
+    trainer = Trainer(_Named(), CarryingTask(), settings, tmp_path)
+    weights = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    shares = {
+        weights[id(weight)]: group["share"]
+        for group in trainer.optimizer.param_groups
+        for weight in group["params"]
+    }
+    slow = {name for name, share in shares.items() if share == 0.1}
+    assert slow == {"embedding.weight", "embedding.bias", "output.weight"}
+    assert len(shares) == 6
+
+
+def test_a_slow_table_moves_less(tmp_path):
+    class Step(CarryingTask):
+        def loss(self, model, batch, carry):
+            return model.output.weight.sum() + model.middle.weight.sum(), None
+
+    model = _Named()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    Trainer(model, Step(), replace(SETTINGS, table_rate=0.1, weight_decay=0.0), tmp_path).fit()
+    moved = {
+        name: (before[name] - weight).mean().item() for name, weight in model.state_dict().items()
+    }
+    assert moved["output.weight"] == pytest.approx(0.1 * moved["middle.weight"], rel=1e-3)

@@ -162,7 +162,13 @@ CASES = {
     ),
     "NaN": ("vec2seq --text-column name", "a.csv", PAINTS + b"x,nan,2\n", "'nan' is not finite; g"),
     "an infinity": ("vec2seq --text-column name", "a.csv", PAINTS + b"x,1,inf\n", "is not finite"),
-    "an empty number": ("vec2seq --text-column name", "a.csv", PAINTS + b"x,,2\n", "'' is no numb"),
+    "no number in a row": (
+        "vec2seq --text-column name", "a.csv", PAINTS + b"x,,\n", "column 'r': no number in any col"
+    ),
+    "an empty number that the recipe excludes": (
+        "vec2seq --text-column name --set task.unknown_fields=0", "a.csv", PAINTS + b"x,,2\n",
+        "task.unknown_fields is 0, and 1 rows have an empty number; leave the key, fill the cells",
+    ),
     "a number far below 0": (
         "vec2seq --text-column name", "a.csv", PAINTS + b"x,-1e10,2\n",
         "line 42, column 'r': -1e+10 is not from -1e+09 to 1e+09; give the column in a larger unit",

@@ -4,6 +4,7 @@ import torch
 from tests import tiny
 from training.models import DesignInvalid, config_from_json, config_to_json
 from training.models.cells import CELLS
+from training.models.layers import run_in_bfloat16
 from training.models.options import RecurrentOptions
 from training.models.recurrent import RecurrentStack
 
@@ -78,6 +79,19 @@ def test_an_alignment_is_what_each_next_token_looks_at(cell):
     features, _ = model.decoder(model.target_embedding(tokens), state[2:])
     mixed = torch.tanh(model.combine(torch.cat((features, weights @ state[0]), dim=2)))
     torch.testing.assert_close(model.output(mixed), model(tokens, state)[0])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_bfloat16_is_for_training_alone(cell):
+    torch.manual_seed(0)
+    stack = RecurrentStack(RecurrentOptions(cell, 16), 8)
+    x, lengths = torch.randn(3, 5, 8), torch.tensor([5, 3, 1])
+    exact = stack.read(x, lengths)
+    run_in_bfloat16(stack, True)
+    near = stack.read(x, lengths)
+    assert near.dtype == torch.float32
+    assert 1e-6 < (near - exact).abs().max() < 0.05
+    assert torch.equal(stack.eval().read(x, lengths), exact)
 
 
 def test_classifier_reads_its_own_words_only(cell):

@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy
 from training.models import DesignInvalid
 from training.models.classifier import Classifier, ClassifierConfig
 from training.models.options import RecurrentOptions
-from training.pretraining import LanguageReader, LanguageTask, noise_logits, sampled_cross_entropy
+from training.pretraining import LanguageReader, LanguageTask
+from training.sampled_softmax import noise_logits, sampled_cross_entropy
 
 # After 1 comes 2, after 2 comes 3, after 3 comes 1.
 TEXTS = [[1, 2, 3, 1, 2, 3], [2, 3, 1, 2], [3, 1, 2, 3, 1]] * 20

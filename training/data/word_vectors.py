@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,3 +28,12 @@ def load_word_vectors(words: Iterable[str], data: Path = DATA_FOLDER) -> dict[st
         vectors = json.load(member)["vectors"]
     # Behind the vector stand its length and its place.
     return {word: torch.tensor(vectors[word][:SIZE]) for word in words if word in vectors}
+
+
+def vectors_of(words: Sequence[str], data: Path = DATA_FOLDER) -> Tensor:
+    """(words, SIZE) around zero with spread 1, NaN of a word that has no vector."""
+    known = load_word_vectors(words, data)
+    nothing = torch.full((SIZE,), torch.nan)
+    vectors = torch.stack([known.get(word, nothing) for word in words])
+    vectors = vectors - vectors.nanmean(dim=0)
+    return vectors / vectors.square().nanmean().sqrt()

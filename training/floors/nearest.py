@@ -4,10 +4,13 @@ their distance."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.floors.naive_bayes import character_features
 
@@ -56,9 +59,20 @@ class NearestText:
 def nearest_vectors(
     vectors: Sequence[Sequence[float]], questions: Sequence[Sequence[float]]
 ) -> list[int]:
-    """The number of the vector nearest to each question, each value in its own deviations."""
+    """The number of the vector nearest to each question, each value in its own deviations; by the
+    values that both know, where some are unknown (NaN)."""
     known, asked = np.asarray(vectors, float), np.asarray(questions, float)
-    spread = known.std(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns that nobody knows
+        spread = np.nanstd(known, axis=0)
     scale = np.where(spread > 0, spread, 1.0)
     known, asked = known / scale, asked / scale
-    return [int(np.square(known - row).sum(axis=1).argmin()) for row in asked]
+    return [int(_distances(known, row).argmin()) for row in asked]
+
+
+def _distances(vectors: NDArray[Any], question: NDArray[Any]) -> NDArray[Any]:
+    """(vectors,): the mean square over the values that both know; infinite where there are none"""
+    squares = np.square(vectors - question)
+    counts = (~np.isnan(squares)).sum(axis=1)
+    sums = np.nansum(squares, axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)

@@ -93,6 +93,7 @@ class FusedLayer(Layer):
         super().__init__()
         self.options = options
         self.input_size = input_size
+        self.trains_in_bfloat16 = False
         self.network = _FUSED[options.cell](
             input_size, options.hidden_size, batch_first=True, bidirectional=options.bidirectional
         )
@@ -133,7 +134,10 @@ class FusedLayer(Layer):
     def _run_one_way(self, x: Tensor, carried: list[Tensor], weights: list[Tensor]) -> Tensor:
         state = carried if self.options.cell == "lstm" else carried[0]
         run = _OPERATORS[self.options.cell]
-        return run(x, state, weights, True, 1, 0.0, self.training, False, True)[0]
+        if not (self.trains_in_bfloat16 and self.training and x.device.type == "cpu"):
+            return run(x, state, weights, True, 1, 0.0, self.training, False, True)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            return run(x, state, weights, True, 1, 0.0, True, False, True)[0].float()
 
     @property
     def _drops(self) -> bool:
@@ -150,6 +154,15 @@ class FusedLayer(Layer):
             else weight
             for name, weight in weights.items()
         }
+
+
+def run_in_bfloat16(model: nn.Module, wanted: bool) -> None:
+    """Whether the fused layers of ``model`` read padded rows in bfloat16 while they train on a
+    CPU: the operator alone, for other shapes than its own products are slower in bfloat16.
+    """
+    for module in model.modules():
+        if isinstance(module, FusedLayer):
+            module.trains_in_bfloat16 = wanted
 
 
 def _open_forget_gates(network: nn.RNNBase) -> None:

@@ -17,6 +17,7 @@ from bundle.manifest import VEC2SEQ
 from training.models.cells import Mlp, State
 from training.models.dropout import make_dropout
 from training.models.embedding import token_embedding
+from training.models.example_ranker import ExampleRanker, RankedExamples
 from training.models.options import (
     HIDDEN_AND_OUTPUT,
     DesignInvalid,
@@ -38,7 +39,9 @@ class VectorToSequenceConfig:
     examples: of training that are remembered to be copied from, 0 for none; example_tokens: of
     each at most, its end marker counted. nearest: examples that a vector is written from.
     key_size: numbers that each of their tokens is found by.
-    signed: whether values may lie below 0.
+    signed: whether values may lie below 0. unknown: whether they may be unknown (NaN).
+    candidates: examples that are ranked for the ``nearest`` to be chosen from, 0 for the nearest
+    themselves; ranker_size: hidden units of what ranks them. Such a model has ``unknown``.
     """
 
     architecture: ClassVar[str] = "vec2seq"
@@ -58,6 +61,9 @@ class VectorToSequenceConfig:
     nearest: int = 0
     key_size: int = 0
     signed: bool = False
+    unknown: bool = False
+    candidates: int = 0
+    ranker_size: int = 0
 
     def __post_init__(self) -> None:
         memory = (self.examples, self.example_tokens, self.nearest, self.key_size)
@@ -65,6 +71,15 @@ class VectorToSequenceConfig:
             raise DesignInvalid(
                 "examples, example_tokens, nearest and key_size are all 0 or all given, nearest "
                 f"below examples; they are {memory}"
+            )
+        ranking = (self.candidates, self.ranker_size)
+        if any(ranking) and not (
+            self.unknown and self.ranker_size > 0
+            and self.nearest < self.candidates < self.examples
+        ):  # fmt: skip
+            raise DesignInvalid(
+                "candidates and ranker_size are both 0 or both given, of a model with unknown, "
+                f"candidates from above nearest to below examples; they are {ranking}"
             )
         check_one_direction(self.recurrent, "a generator", "what it would read is not made yet")
         if self.recurrent.recurrence == HIDDEN_AND_OUTPUT:
@@ -95,7 +110,8 @@ class VectorToSequence(nn.Module):
         self.register_buffer("mean", torch.zeros(config.vector_size))
         self.register_buffer("scale", torch.ones(config.vector_size))
         self.register_buffer("softness", torch.ones(config.vector_size) if config.signed else None)
-        self.reader = nn.Linear(config.vector_size, config.condition_size)
+        reads = 2 * config.vector_size if config.unknown else config.vector_size
+        self.reader = nn.Linear(reads, config.condition_size)
         self.deeper = Mlp(config.condition_size, config.reader_mlp, skip=True)
         self.embedding = token_embedding(
             config.vocabulary_size, config.embedding_size, config.embedding_dropout
@@ -107,6 +123,9 @@ class VectorToSequence(nn.Module):
         self.condition_dropout = make_dropout(config.condition_dropout, False)
         self.examples = None
         if config.examples:
+            ranker = None
+            if config.candidates:
+                ranker = ExampleRanker(config.vector_size, config.ranker_size, config.dropout)
             self.examples = Examples(
                 config.examples,
                 config.example_tokens,
@@ -116,17 +135,20 @@ class VectorToSequence(nn.Module):
                 config.embedding_size,
                 config.recurrent.output_size,
                 config.vocabulary_size,
+                config.unknown,
+                config.candidates,
+                ranker,
             )
 
     def standardise(self, vectors: Tensor) -> None:
-        """Take mean, scale and softness from ``vectors`` (examples, vector_size), of values at
-        least 0 unless the model is signed."""
+        """Take mean, scale and softness from ``vectors`` (examples, vector_size), as ``encode``
+        takes them: of each value from those that are known."""
+        known = ~vectors.isnan()
         if self.softness is not None:
-            size = vectors.abs().mean(dim=0)
+            size, _ = _moments(vectors.abs(), known)
             self.softness.copy_(torch.where(size > 0, size, 1.0))
-        compressed = self._compressed(vectors)
-        self.mean.copy_(compressed.mean(dim=0))
-        spread = compressed.std(dim=0)
+        mean, spread = _moments(self._compressed(vectors), known)
+        self.mean.copy_(mean)
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
     def remember(self, vectors: Tensor, begin_id: int, sequences: Sequence[Sequence[int]]) -> None:
@@ -135,7 +157,10 @@ class VectorToSequence(nn.Module):
         copied. The configuration says how many there are.
         """
         assert self.examples is not None, "the configuration has no examples"
-        self.examples.remember(self._standard(vectors), begin_id, sequences)
+        standard, known = self._standard(vectors)
+        self.examples.remember(
+            standard, None if known is None else known.bool(), begin_id, sequences
+        )
         self.config = replace(self.config, examples=len(vectors))
 
     def sharpen(self, factor: float) -> None:
@@ -144,15 +169,32 @@ class VectorToSequence(nn.Module):
         self.examples.sharpen(factor)
 
     def encode(self, vector: Tensor) -> State:
-        """vector (batch, vector_size), values at least 0 unless signed → the first state"""
-        standard = self._standard(vector)
+        """vector (batch, vector_size), values at least 0 unless signed, NaN for those that are
+        unknown where the model knows such → the first state"""
+        return self.read(vector)[0]
+
+    def read(
+        self, vector: Tensor, shown: Tensor | None = None
+    ) -> tuple[State, RankedExamples | None]:
+        """As ``encode``, and the examples that were ranked, where there is a memory.
+
+        shown: (batch, vector_size) bool, the values that are read; the others are as unknown, but
+        a vector that is trained on is still known by them for an example of the memory.
+        """
+        standard, known = self._standard(vector)
+        whole = standard
+        if shown is not None and known is not None:
+            known = known * shown
+            standard = standard * known
         noisy = standard
         if self.training and self.config.noise:
             noisy = standard + self.config.noise * torch.randn_like(standard)
+        if known is not None:
+            noisy = torch.cat((noisy * known, known), dim=1)
         condition = self.deeper(torch.tanh(self.reader(self.dropout(noisy))))
         condition = self.condition_dropout(condition)
-        remembered = self._look_up(standard)
-        return (condition, *remembered, *self.stack.zero_state(len(vector), condition))
+        remembered, ranked = self._look_up(standard, known, whole)
+        return (condition, *remembered, *self.stack.zero_state(len(vector), condition)), ranked
 
     def forward(
         self, tokens: Tensor, state: State, lengths: Tensor | None = None
@@ -175,8 +217,14 @@ class VectorToSequence(nn.Module):
         count = 1 if self.examples is None else 4
         return state[:count], state[count:]
 
-    def _standard(self, vector: Tensor) -> Tensor:
-        return (self._compressed(vector) - self.mean) / self.scale
+    def _standard(self, vector: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of a model that knows unknown values 0 for those, and 1 or 0 for each: is it known?"""
+        if not self.config.unknown:
+            return (self._compressed(vector) - self.mean) / self.scale, None
+        is_unknown = torch.isnan(vector)
+        values = self._compressed(torch.where(is_unknown, 0.0, vector))
+        standard = torch.where(is_unknown, 0.0, (values - self.mean) / self.scale)
+        return standard, (~is_unknown).to(vector.dtype)
 
     def _compressed(self, values: Tensor) -> Tensor:
         """The fourth root of values that range over decades (a power transform: Box and Cox 1964).
@@ -194,16 +242,19 @@ class VectorToSequence(nn.Module):
         beside = condition.unsqueeze(1).expand(-1, tokens.shape[1], -1)
         return torch.cat((self.dropout(self.embedding(tokens)), beside), dim=2)
 
-    def _look_up(self, standard: Tensor) -> State:
+    def _look_up(
+        self, standard: Tensor, known: Tensor | None, whole: Tensor
+    ) -> tuple[State, RankedExamples | None]:
         """An example is read as the writer would have written it, but under no condition."""
         if self.examples is None:
-            return ()
-        tokens, scores = self.examples.nearest_to(standard)
+            return (), None
+        tokens, scores, ranked = self.examples.nearest_to(standard, known, whole)
         before = tokens[:, :, :-1].flatten(0, 1)
         nothing = standard.new_zeros(len(before), self.config.condition_size)
         features, _ = self.stack(self._entering(before, nothing))
         embedded = self.embedding(tokens[:, :, 1:])
-        return self.examples.look_at(tokens, scores, self.dropout(features), embedded).state
+        memory = self.examples.look_at(tokens, scores, self.dropout(features), embedded)
+        return memory.state, ranked
 
     def _logits(self, features: Tensor, fixed: State) -> Tensor:
         """features (batch, time, hidden) → (batch, time, vocabulary)"""
@@ -212,3 +263,14 @@ class VectorToSequence(nn.Module):
         if self.examples is None:
             return logits
         return self.examples.copy(logits, features, RetrievedMemory(*fixed[1:]))
+
+
+def _moments(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """values, known (examples, size) → the mean and the deviation of each column's known values;
+    0 where there are none"""
+    if known.all():
+        return values.mean(dim=0), values.std(dim=0)
+    counts = known.sum(dim=0)
+    mean = torch.where(known, values, 0.0).sum(dim=0) / counts.clamp(min=1)
+    apart = torch.where(known, values - mean, 0.0).square().sum(dim=0)
+    return mean, torch.sqrt(apart / (counts - 1).clamp(min=1))

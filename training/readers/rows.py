@@ -86,6 +86,11 @@ class Row:
             return str(value)
         return self.text(column).strip()
 
+    def is_empty(self, column: str) -> bool:
+        """Whether nothing is there, or a text of spaces."""
+        value = self.values.get(column)
+        return value is None or (isinstance(value, str) and not value.strip())
+
     def number(self, column: str) -> float:
         """A finite number. Raises DataInvalid."""
         value = self.values.get(column)

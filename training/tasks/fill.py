@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from bundle.manifest import FILL
@@ -22,11 +24,14 @@ from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
 from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
 from training.checkpoint import TrainedModel
-from training.config import Recipe
-from training.held_out import BEST, BLANK, FigureName, HeldOut, Ranked
+from training.config import Recipe, RecipeInvalid
+from training.data.packages import DATA_FOLDER
+from training.data.word_vectors import SIZE, vectors_of
+from training.held_out import BEST, BLANK, WORDS, FigureName, HeldOut, Ranked
 from training.measurements import Measurement, ratio
 from training.models.fill import Fill, FillConfig
 from training.readers import CSV, JSONL, LINES, PARQUET, TEXT, TSV, BadRows, DataInvalid, Table
+from training.sampled_softmax import noise_logits, sampled_cross_entropy
 from training.splits import Splits, epochs_of, hidden_size
 from training.tasks.base import DataSettings, Prepared, Task, data_name, option
 from training.tasks.texts import MOST_WORDS, count_vocabulary
@@ -37,13 +42,11 @@ MOST_ASKED = 5_000  # held-out blanks that are measured
 NO_BLANK = -100  # a word that is no candidate: cross_entropy leaves it out
 _LEAST_SEEN = 5  # times that training holds a candidate
 _LEAST_WORDS = 3  # of a text with a blank
+_FREQUENT_SHARE = 1e-3  # of all tokens: a word of it weighs half in a bag
 
 # tokens (batch, time): begin, words, end; lengths (batch,);
 # answers (batch, time): the number of the candidate that stands there, or NO_BLANK
 Batch = tuple[Tensor, Tensor, Tensor]
-
-# tokens (batch, time), lengths (batch,) → logits (batch, time, candidates)
-Filler = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,36 +77,63 @@ class FillSettings:
     most_frequent: int
     input_limit: int
     label_smoothing: float
+    draws: int
+    vectors: float
     calibrated: bool = True
 
 
 @dataclass(frozen=True)
 class FillTask:
-    """Every blank of a sentence is filled in one pass: no side ever reads its own blank."""
+    """Every blank of a sentence is filled in one pass: no side ever reads its own blank.
+
+    draws: candidates that a batch's are chosen among, by a sampled softmax; 0 for all. The loss
+    of such a batch is no likelihood, and nothing of it is smoothed.
+    """
 
     training: Sequence[Sentence]
     validation: Sequence[Sentence]
     seed: int
     batch: int = 32
     label_smoothing: float = 0.1
+    draws: int = 0
 
-    def batches(self, epoch: int) -> list[Batch]:
+    def batches(self, epoch: int) -> Sequence[Batch]:
         choose = random.Random(self.seed * 10_007 + epoch)
         return make_batches(self.training, choose, self.batch)
 
     @cached_property
-    def _validation_batches(self) -> list[Batch]:
+    def counts(self) -> Counter[int]:
+        """How often each candidate stands in the training sentences."""
+        counts = Counter(answer for sentence in self.training for answer in sentence.answers)
+        del counts[NO_BLANK]
+        return counts
+
+    @cached_property
+    def _noise_logits(self) -> Tensor:
+        return noise_logits(self.counts, max(self.counts) + 1)
+
+    @cached_property
+    def _validation_batches(self) -> Sequence[Batch]:
         return make_batches(self.validation, random.Random(0))
 
     def loss(self, model: Fill, batch: Batch, carry: None) -> tuple[Tensor, None]:
-        logits, answers = at_blanks(model.everywhere, batch)
-        return cross_entropy(logits, answers, label_smoothing=self.label_smoothing), None
+        read, answers = read_at_blanks(model, batch)
+        if not self.draws:
+            logits = model.output(read)
+            return cross_entropy(logits, answers, label_smoothing=self.label_smoothing), None
+        chances = self._noise_logits
+        noise = torch.multinomial(chances.exp(), self.draws, replacement=True).to(answers.device)
+        # A bias is the weight of a feature that is always 1.
+        read = torch.cat((read, torch.ones_like(read[:, :1])), dim=1)
+        words = torch.cat((model.output.weight, model.output.bias.unsqueeze(1)), dim=1)
+        loss = sampled_cross_entropy(read, answers, words, noise, chances.to(answers.device))
+        return loss, None
 
     def validate(self, model: Fill) -> float:
         total, blanks = 0.0, 0
         for batch in self._validation_batches:
-            logits, answers = at_blanks(model.everywhere, batch)
-            total += cross_entropy(logits, answers, reduction="sum").item()
+            read, answers = read_at_blanks(model, batch)
+            total += cross_entropy(model.output(read), answers, reduction="sum").item()
             blanks += len(answers)
         return total / blanks
 
@@ -126,11 +156,29 @@ def encode_all(
     return [encode(tokenizer, numbers, text) for text in texts]
 
 
+@dataclass(frozen=True)
+class _Batches(Sequence[Batch]):
+    """Each made when it is its turn: of a large text all of them would not fit memory."""
+
+    groups: Sequence[Sequence[Sentence]]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, place: int) -> Batch: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Batch]: ...
+    def __getitem__(self, place: int | slice) -> Batch | Sequence[Batch]:
+        if isinstance(place, slice):
+            return _Batches(self.groups[place])
+        return _stack(self.groups[place])
+
+
 def make_batches(
     sentences: Sequence[Sentence], choose: random.Random, size: int = EVALUATION_BATCH
-) -> list[Batch]:
-    grouped = similar_lengths(sentences, lambda s: len(s.tokens), size, choose)
-    return [_stack(batch) for batch in grouped]
+) -> Sequence[Batch]:
+    return _Batches(similar_lengths(sentences, lambda s: len(s.tokens), size, choose))
 
 
 def _stack(sentences: Sequence[Sentence]) -> Batch:
@@ -143,11 +191,44 @@ def _stack(sentences: Sequence[Sentence]) -> Batch:
     )
 
 
-def at_blanks(fill: Filler, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits (blanks, candidates) and answers (blanks,) of a batch's blanks alone."""
+def read_at_blanks(model: Fill, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the output reads at a batch's blanks alone, (blanks, size), and answers (blanks,)."""
     tokens, lengths, answers = batch
     blanks = answers != NO_BLANK
-    return fill(tokens, lengths)[blanks], answers[blanks]
+    return model.read_at(tokens, lengths, blanks), answers[blanks]
+
+
+@torch.no_grad()
+def begin_importance(model: Fill, sentences: Sequence[Sentence]) -> None:
+    """A bag's weights begin as a / (a + p) of a token with the share p of all, a being
+    _FREQUENT_SHARE: smooth inverse frequencies (Arora, Liang and Ma 2017, section 2).
+    """
+    weight = model.importance.weight
+    tokens = Counter(token for sentence in sentences for token in sentence.tokens)
+    counts = torch.tensor([[max(1, tokens[token])] for token in range(len(weight))])
+    weight.copy_(math.log(_FREQUENT_SHARE) - (counts / tokens.total()).log())
+
+
+@torch.no_grad()
+def begin_with_vectors(
+    model: Fill, words: Sequence[str], candidates: Sequence[str], spread: float, data: Path
+) -> None:
+    """The embeddings of ``words``, in the vocabulary's order, begin as word vectors of that spread
+    (training/data/word_vectors.py), the output's weights as those of length 1.
+
+    Raises RecipeInvalid where the embeddings are shorter than the vectors.
+    """
+    size = model.config.embedding_size
+    if size < SIZE:
+        raise RecipeInvalid(f"embedding_size is {size}; word vectors take {SIZE} at least")
+    vectors = vectors_of([*words, *candidates], data)
+    known = ~vectors[:, 0].isnan()
+    of_words, of_candidates = vectors.split((len(words), len(candidates)))
+    has, may = known.split((len(words), len(candidates)))
+    embedded = model.embedding.weight[1 : 1 + len(words), :SIZE]  # padding has the first row
+    embedded[has] = spread * of_words[has]
+    model.output.weight[may] = 0.0
+    model.output.weight[:, :SIZE][may] = normalize(of_candidates[may])
 
 
 class FillIn(Task[Line]):
@@ -197,7 +278,7 @@ class FillIn(Task[Line]):
         candidates = _candidates(counts, vocabulary, settings)
         limit = settings.input_limit
         encoded = {
-            part: _with_blanks(
+            part: with_blanks(
                 encode_all(tokenizer, candidates, [line.text for line in rows]), limit
             )
             for part, rows in (("train", splits.train), ("validation", splits.validation))
@@ -206,11 +287,22 @@ class FillIn(Task[Line]):
             raise DataInvalid("no text that validates holds a candidate; give more text")
         training = FillTask(
             encoded["train"], encoded["validation"], seed, settings.batch,
-            settings.label_smoothing,
+            settings.label_smoothing, settings.draws,
         )  # fmt: skip
         config = recipe.config(
             FillConfig, vocabulary_size=len(vocabulary), candidates=len(candidates)
         )
+
+        def build(config: FillConfig) -> Fill:
+            model = Fill(config)
+            if config.bag:
+                begin_importance(model, encoded["train"])
+            if settings.vectors:
+                begin_with_vectors(
+                    model, vocabulary.symbols, candidates, settings.vectors, DATA_FOLDER
+                )
+            return model
+
         few = ", ".join(candidates[:8])
         facts = [
             ("words", f"{len(vocabulary):,} ids, {counts.total():,} words train"),
@@ -218,7 +310,7 @@ class FillIn(Task[Line]):
              f"least but the {settings.most_frequent} most frequent: {few} …"),
         ]  # fmt: skip
         return Prepared(
-            recipe, config, Fill, training, {"input": tokenizer}, {"input_tokens": limit},
+            recipe, config, build, training, {"input": tokenizer}, {"input_tokens": limit},
             f"Fills a blank with one of {len(candidates):,} words, from the words on both its "
             f"sides, as {data_name(recipe)} has them.",
             facts, candidates,
@@ -272,9 +364,10 @@ class FillIn(Task[Line]):
         tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
         encoded = encode_all(tokenizer, trained.labels, [line.text for line in examples])
         found, left = list[tuple[Tensor, Tensor]](), MOST_LOGITS // len(trained.labels)
-        for batch in make_batches(_with_blanks(encoded, limit), random.Random(0)):
+        for batch in make_batches(with_blanks(encoded, limit), random.Random(0)):
             if left > 0:
-                logits, answers = at_blanks(model.everywhere, batch)
+                read, answers = read_at_blanks(model, batch)
+                logits = model.output(read)
                 found.append((logits[:left], answers[:left]))
                 left -= len(answers)
         every_logits, every_answer = zip(*found, strict=True)
@@ -302,8 +395,9 @@ class FillIn(Task[Line]):
             rows.append(Sentence(tokens, answers))
         found = [Ranked((), math.nan)] * len(questions)
         for batch in make_batches(rows, random.Random(0)):
-            logits, numbers = at_blanks(model.everywhere, batch)
-            for number, best in zip(numbers.tolist(), ranked(logits, trained.labels), strict=True):
+            read, numbers = read_at_blanks(model, batch)
+            answered = ranked(model.output(read), trained.labels, WORDS)
+            for number, best in zip(numbers.tolist(), answered, strict=True):
                 found[number] = best
         return found
 
@@ -320,12 +414,29 @@ class FillIn(Task[Line]):
                     every[words[place]] += 1
                     sides["left", words[place - 1]][words[place]] += 1
                     sides["right", words[place + 1]][words[place]] += 1
-        frequent = [word for word, _ in every.most_common(BEST)]
+        frequent = [word for word, _ in every.most_common(WORDS)]
+        names = sorted(every)
+        totals = np.array([every[word] for word in names], float)
+        number = {word: place for place, word in enumerate(names)}
+
+        def counted(side: str, word: str) -> NDArray[np.float64]:
+            """Of each name, how often it stands there, and its share of all."""
+            beside, counts = sides.get((side, word), Counter()), totals / totals.sum()
+            counts[[number[name] for name in beside]] += list(beside.values())
+            return counts
+
+        def between(question: str) -> list[str]:
+            """The words most often seen after the left neighbour and before the right one."""
+            left, right = (split("words", part, lowercase=True) for part in question.split(BLANK))
+            before = counted("left", left[-1] if left else "")
+            after = counted("right", right[0] if right else "")
+            scores = before * after / totals
+            best = np.argpartition(-scores, min(WORDS, len(names)) - 1)[:WORDS]
+            return [names[place] for place in sorted(best, key=lambda place: -scores[place])]
+
         return {
             "the most frequent words": [frequent for _ in questions],
-            "the words left and right, counted": [
-                _between(question, every, sides) for question in questions
-            ],
+            "the words left and right, counted": [between(question) for question in questions],
         }
 
     def example_from_json(self, content: Any) -> Line:
@@ -350,25 +461,10 @@ def _candidates(
     return tuple(kept[: settings.candidates])
 
 
-def _with_blanks(sentences: Sequence[Sentence], limit: int) -> list[Sentence]:
+def with_blanks(sentences: Sequence[Sentence], limit: int) -> list[Sentence]:
     """Those that hold a candidate and are within the limit, the markers not counted."""
     return [
         sentence
         for sentence in sentences
         if len(sentence.tokens) - 2 <= limit and any(a != NO_BLANK for a in sentence.answers)
     ]
-
-
-def _between(
-    question: str, every: Counter[str], sides: Mapping[tuple[str, str], Counter[str]]
-) -> list[str]:
-    """The words most often seen after the left neighbour and before the right one."""
-    left, right = (split("words", part, lowercase=True) for part in question.split(BLANK))
-    before = sides.get(("left", left[-1] if left else ""), Counter())
-    after = sides.get(("right", right[0] if right else ""), Counter())
-    total = every.total()
-    scores = {
-        word: (before[word] + count / total) * (after[word] + count / total) / count
-        for word, count in every.items()
-    }
-    return sorted(scores, key=lambda word: (-scores[word], word))[:BEST]

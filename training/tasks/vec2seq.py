@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,16 +14,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from bundle.manifest import BELOW_ZERO, VEC2SEQ
+from bundle.manifest import BELOW_ZERO, UNKNOWN_VALUES, VEC2SEQ
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import PADDING_ID, Vocabulary
 from training.batching import similar_lengths
 from training.checkpoint import TrainedModel
 from training.config import Recipe
+from training.field_dropout import FieldDropout
 from training.floors.nearest import nearest_vectors
 from training.held_out import FigureName, HeldOut
 from training.measurements import Measurement, ratio, share
 from training.metrics import overlap_f1
+from training.models.example_ranker import RankedExamples
 from training.models.vec2seq import VectorToSequence, VectorToSequenceConfig
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Row, Table, listed
 from training.splits import Splits, epochs_of, hidden_size
@@ -40,6 +43,7 @@ from training.tasks.texts import (
 
 MOST_TOKENS = 256
 MOST_NUMBER = 1e9
+HIDDEN_SHARE = 0.3  # of the rows, some values while training, where the data has empty cells
 _WRITTEN_TOGETHER = 256
 
 # vectors (batch, values), inputs and targets (batch, tokens): begin + text, text + end
@@ -48,7 +52,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Described:
-    """names: of the values."""
+    """names: of the values, of which NaN is unknown."""
 
     names: tuple[str, ...]
     values: tuple[float, ...]
@@ -70,11 +74,17 @@ class Vec2SeqSettings:
     vocabulary: int
     output_limit: int
     label_smoothing: float
+    unknown_fields: float
+    ranking: float
 
 
 @dataclass(frozen=True)
 class Vec2SeqTask:
-    """Teacher forcing. training, validation: with ``values`` and the text ``text_of`` gives."""
+    """Teacher forcing. training, validation: with ``values`` and the text ``text_of`` gives.
+
+    fields: which values are hidden while training; None: none are. ranking: weight of the F1 that
+    is expected of the examples to copy from, beside the text's likelihood.
+    """
 
     output: Tokenizer
     training: Sequence[Any]
@@ -82,6 +92,8 @@ class Vec2SeqTask:
     seed: int
     batch: int = 64
     label_smoothing: float = 0.1
+    fields: FieldDropout | None = None
+    ranking: float = 0.0
 
     def text_of(self, example: Any) -> str:
         return str(example.text)
@@ -100,14 +112,24 @@ class Vec2SeqTask:
         return [_stack(self.output.vocabulary, batch) for batch in grouped]
 
     def loss(self, model: VectorToSequence, batch: Batch, carry: None) -> tuple[Tensor, None]:
-        return _nats_per_token(model, batch, self.label_smoothing), None
+        shown = self.fields.shown(len(batch[0])).to(batch[0].device) if self.fields else None
+        nats, ranked = _nats_per_token(model, batch, self.label_smoothing, shown)
+        if self.ranking and ranked is not None:
+            nats = nats - self.ranking * ranked.expected_overlap(batch[2]).mean()
+        return nats, None
 
     def validate(self, model: VectorToSequence) -> float:
-        losses = [
-            _nats_per_token(model, batch, 0.0).item() * len(batch[0])
-            for batch in self._validation_batches
-        ]
-        return sum(losses) / len(self.validation)
+        """Of whole vectors, and as much of the same with values hidden where training hides any."""
+        batches = self._validation_batches
+        losses = [_nats_per_token(model, b, 0.0)[0].item() * len(b[0]) for b in batches]
+        if not self.fields:
+            return sum(losses) / len(self.validation)
+        drawn = torch.Generator().manual_seed(0)
+        hides = replace(self.fields, share=1.0)
+        for batch in batches:
+            shown = hides.shown(len(batch[0]), drawn)
+            losses.append(_nats_per_token(model, batch, 0.0, shown)[0].item() * len(batch[0]))
+        return sum(losses) / (2 * len(self.validation))
 
 
 def _stack(vocabulary: Vocabulary, rows: Sequence[tuple[Sequence[float], list[int]]]) -> Batch:
@@ -122,15 +144,20 @@ def _stack(vocabulary: Vocabulary, rows: Sequence[tuple[Sequence[float], list[in
     return torch.tensor([values for values, _ in rows]), marked[:, :-1], targets
 
 
-def _nats_per_token(model: VectorToSequence, batch: Batch, label_smoothing: float) -> Tensor:
+def _nats_per_token(
+    model: VectorToSequence, batch: Batch, label_smoothing: float, shown: Tensor | None = None
+) -> tuple[Tensor, RankedExamples | None]:
+    """And the examples that the model may have copied from; shown: as VectorToSequence.read."""
     vectors, inputs, targets = batch
-    logits, _ = model(inputs, model.encode(vectors))
-    return cross_entropy(
+    state, ranked = model.read(vectors, shown)
+    logits, _ = model(inputs, state)
+    nats = cross_entropy(
         logits.flatten(0, 1),
         targets.flatten(),
         ignore_index=PADDING_ID,
         label_smoothing=label_smoothing,
     )
+    return nats, ranked
 
 
 @torch.no_grad()
@@ -156,10 +183,10 @@ def write(model: VectorToSequence, vectors: Tensor, output: Tokenizer, most: int
 
 
 def distinct(examples: Sequence[Described]) -> list[Described]:
-    """The first of all that have the same values."""
-    first: dict[tuple[float, ...], Described] = {}
+    """The first of all that have the same values; unknown ones are alike."""
+    first: dict[str, Described] = {}
     for example in examples:
-        first.setdefault(example.values, example)
+        first.setdefault(repr(example.values), example)
     return list(first.values())
 
 
@@ -190,6 +217,8 @@ class Vec2Seq(Task[Described]):
         for row in table.rows:
             try:
                 values = tuple(_number(row, column) for column in columns)
+                if all(map(math.isnan, values)):
+                    raise row.bad(columns[0], "no number in any column", "leave the row out")
                 found.append(Described(names, values, row.text(text).strip()))
             except DataInvalid as problem:
                 bad_rows.report(problem)
@@ -227,6 +256,7 @@ class Vec2Seq(Task[Described]):
         recipe = recipe.chosen({"task.vocabulary": pieces_for(texts) if kind == PIECES else 2_000})
         output = make_tokenizer(kind, texts, recipe.task["vocabulary"], has_markers=True)
         recipe, numbers = _with_sign(recipe, splits)
+        recipe, unknown = _with_unknown(recipe, splits)
         lengths = [len(output.split(example.text)) for example in splits.every]
         hidden = hidden_size(sum(lengths))
         recipe = recipe.chosen(
@@ -240,15 +270,18 @@ class Vec2Seq(Task[Described]):
         )
         settings = recipe.task_settings(Vec2SeqSettings)
         recipe = recipe.chosen({"fit.epochs": epochs_of(len(texts) // settings.batch)})
+        names, hides = splits.train[0].names, settings.unknown_fields > 0
         training = Vec2SeqTask(
             output, splits.train, splits.validation, seed, settings.batch,
             settings.label_smoothing,
+            FieldDropout(len(names), settings.unknown_fields) if hides else None,
+            settings.ranking,
         )  # fmt: skip
         vectors = torch.tensor([example.values for example in splits.train])
         remembered = distinct(splits.train)
         copies = 0 < recipe.model["nearest"] < len(remembered)
         if not copies:
-            for key in ("nearest", "example_tokens", "key_size"):
+            for key in ("nearest", "example_tokens", "key_size", "candidates", "ranker_size"):
                 recipe = recipe.with_value(f"model.{key}", 0)
         recipe = recipe.chosen({"model.example_tokens": min(24, 1 + max(lengths))})
         config = recipe.config(
@@ -256,6 +289,7 @@ class Vec2Seq(Task[Described]):
             vector_size=vectors.shape[1],
             vocabulary_size=len(output.vocabulary),
             examples=len(remembered) if copies else 0,
+            unknown=hides,
         )
 
         def build(config: VectorToSequenceConfig) -> VectorToSequence:
@@ -270,9 +304,9 @@ class Vec2Seq(Task[Described]):
             if copies:
                 remember(model, output, distinct([*splits.train, *splits.validation]))
 
-        names = splits.train[0].names
         facts = [
             ("numbers", numbers),
+            ("unknown", unknown),
             ("tokens", f"{kind}, {len(output.vocabulary):,} ids: {why}"),
             ("lengths", length_facts(lengths, settings.output_limit)),
             ("copying", f"from the {recipe.model['nearest']} nearest of {len(remembered):,} rows"
@@ -281,7 +315,8 @@ class Vec2Seq(Task[Described]):
         return Prepared(
             recipe, config, build, training, {"output": output},
             {"output_tokens": settings.output_limit}
-            | ({BELOW_ZERO: int(MOST_NUMBER)} if config.signed else {}),
+            | ({BELOW_ZERO: int(MOST_NUMBER)} if config.signed else {})
+            | ({UNKNOWN_VALUES: len(names) - 1} if config.unknown else {}),
             f"Writes a text for {len(names)} numbers: {', '.join(names)}.",
             facts, vector=names, finish=finish,
         )  # fmt: skip
@@ -324,10 +359,16 @@ class Vec2Seq(Task[Described]):
         return {"the text of the nearest row": [splits.train[number].text for number in near]}
 
     def example_from_json(self, content: Any) -> Described:
-        return Described(tuple(content["names"]), tuple(content["values"]), content["text"])
+        values = tuple(math.nan if value is None else value for value in content["values"])
+        return Described(tuple(content["names"]), values, content["text"])
+
+    def example_to_json(self, example: Described) -> Any:
+        values = [None if math.isnan(value) else value for value in example.values]
+        return {**vars(example), "values": values}
 
     def shown(self, question: Sequence[float], answer: str) -> tuple[str, str]:
-        return ", ".join(f"{value:g}" for value in question), answer
+        shown = ("unknown" if math.isnan(value) else f"{value:g}" for value in question)
+        return ", ".join(shown), answer
 
 
 def words_of(text: str) -> list[str]:
@@ -340,7 +381,7 @@ def _with_sign(recipe: Recipe, splits: Splits[Described]) -> tuple[Recipe, str]:
 
     Raises DataInvalid for such a number where the recipe says that there is none.
     """
-    numbers = [value for example in splits.every for value in example.values]
+    numbers = [v for example in splits.every for v in example.values if not math.isnan(v)]
     least, largest = min(numbers), max(numbers)
     recipe = recipe.chosen({"model.signed": least < 0})
     if least < 0 and not recipe.model.get("signed"):
@@ -351,7 +392,33 @@ def _with_sign(recipe: Recipe, splits: Splits[Described]) -> tuple[Recipe, str]:
     return recipe, f"{least:g} to {largest:g}; what is below 0 is {below}"
 
 
+def _with_unknown(recipe: Recipe, splits: Splits[Described]) -> tuple[Recipe, str]:
+    """How often values are hidden while training, and what is printed of that.
+
+    Raises DataInvalid for an unknown value where the recipe says that there is none.
+    """
+    lack = sum(any(map(math.isnan, example.values)) for example in splits.every)
+    recipe = recipe.chosen({"task.unknown_fields": HIDDEN_SHARE if lack else 0.0})
+    share = recipe.task["unknown_fields"]
+    if not 0 <= share <= 1:
+        raise DataInvalid(f"task.unknown_fields is {share}; choose a share from 0 to 1")
+    if lack and not share:
+        raise DataInvalid(
+            f"task.unknown_fields is 0, and {lack:,} rows have an empty number; leave the key, "
+            "fill the cells, or leave such rows out"
+        )
+    if not share:
+        return recipe, "refused, since the data has no empty cell"
+    return (
+        recipe,
+        f"read; {lack:,} rows have empty cells, and some values of {share:.0%} are hidden",
+    )
+
+
 def _number(row: Row, column: str) -> float:
+    """NaN for an empty cell."""
+    if row.is_empty(column):
+        return math.nan
     value = row.number(column)
     if abs(value) > MOST_NUMBER:
         raise row.bad(

@@ -10,12 +10,16 @@ const STREAMS = new Set(['Generate', 'Forecast']);
 function python(value) {
   if (value === true) return 'True';
   if (value === false) return 'False';
+  if (value === null) return 'None';
   if (Array.isArray(value)) return `[${value.map(python).join(', ')}]`;
   if (value && typeof value === 'object') {
     return `{${Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${python(v)}`).join(', ')}}`;
   }
   return JSON.stringify(value);
 }
+
+// Unknown values, which JSON of protobuf writes as NaN.
+const known = (vector) => vector.values.map((value) => (value === 'NaN' ? null : value));
 
 // Arguments in one line, or else a line each.
 function listed(values) {
@@ -26,7 +30,7 @@ function listed(values) {
 const keywords = (message) => Object.entries(message).map(([name, value]) => `${snake(name)}=${python(value)}`);
 
 function generateKeywords({ model, sampling = {}, vector, beam, seed, ...rest }) {
-  const given = { ...rest, ...(vector ? { vector: vector.values } : {}) };
+  const given = { ...rest, ...(vector ? { vector: known(vector) } : {}) };
   const { seed: drawn, ...values } = sampling;
   const seeds = drawn === undefined ? [] : [`seed=${drawn}`];
   const beams = beam ? [`beam=Beam(${keywords(beam).join(', ')})`] : [];
@@ -52,7 +56,7 @@ const PYTHON = {
 
 function scoredGiven(items) {
   if (items[0].source !== undefined) return [`sources=${python(items.map((item) => item.source))}`];
-  if (items[0].vector) return [`vectors=${python(items.map((item) => item.vector.values))}`];
+  if (items[0].vector) return [`vectors=${python(items.map((item) => known(item.vector)))}`];
   return [];
 }
 

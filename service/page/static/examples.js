@@ -19,9 +19,9 @@ const MODELS = {
     target: 'Cheese, cheddar',
     vector: {
       'Protein (g)': 22.87, 'Total lipid (fat) (g)': 33.31, 'Carbohydrate, by difference (g)': 3.09, 'Ash (g)': 3.71,
-      'Energy (kcal)': 404, 'Water (g)': 37.02, 'Energy (kJ)': 1689, 'Calcium, Ca (mg)': 710, 'Iron, Fe (mg)': 0.14,
+      'Energy (kcal)': 404, 'Water (g)': 37.02, 'Energy (kJ)': 1689, 'Sugars, total (g)': 0.48, 'Fiber, total dietary (g)': 0, 'Calcium, Ca (mg)': 710, 'Iron, Fe (mg)': 0.14,
       'Magnesium, Mg (mg)': 27, 'Phosphorus, P (mg)': 455, 'Potassium, K (mg)': 76, 'Sodium, Na (mg)': 653,
-      'Zinc, Zn (mg)': 3.64, 'Copper, Cu (mg)': 0.03, 'Vitamin A, IU (IU)': 1242, 'Thiamin (mg)': 0.029,
+      'Zinc, Zn (mg)': 3.64, 'Copper, Cu (mg)': 0.03, 'Vitamin A, IU (IU)': 1242, 'Vitamin C, total ascorbic acid (mg)': 0, 'Thiamin (mg)': 0.029,
       'Riboflavin (mg)': 0.428, 'Niacin (mg)': 0.059, 'Vitamin B-6 (mg)': 0.066, 'Folate, total (µg)': 27,
       'Vitamin B-12 (µg)': 1.1, 'Cholesterol (mg)': 99, 'Fatty acids, total saturated (g)': 18.867,
       'Fatty acids, total monounsaturated (g)': 9.246, 'Fatty acids, total polyunsaturated (g)': 1.421,

@@ -20,11 +20,12 @@ export function modelInput(model) {
 }
 
 function vectorInput(model, values) {
-  const inputs = (model.vectorFields ?? []).map((name) => [name, h('input', { type: 'number', step: 'any', value: values[name] ?? 0 })]);
+  const absent = model.limits?.unknown_values ? '' : 0;
+  const inputs = (model.vectorFields ?? []).map((name) => [name, h('input', { type: 'number', step: 'any', value: values[name] ?? absent, placeholder: absent === '' ? 'unknown' : '' })]);
   const element = h('fieldset', { class: 'vector' }, h('legend', {}, 'Vector'), inputs.map(([name, input]) => field(name, input)));
   return {
     element,
-    input: () => ({ vector: { values: inputs.map(([, input]) => Number(input.value)) } }),
+    input: () => ({ vector: { values: inputs.map(([, input]) => (input.value === '' && absent === '' ? 'NaN' : Number(input.value))) } }),
     shown: () => '',
   };
 }

@@ -101,7 +101,7 @@ def cheddar(client: InferenceServerClient) -> np.ndarray:
     known = {"Protein (g)": 22.87, "Total lipid (fat) (g)": 33.31, "Calcium, Ca (mg)": 710.0}
     known |= {"Energy (kcal)": 404.0, "Water (g)": 37.02, "Sodium, Na (mg)": 653.0}
     fields = client.get_model_config("food").config.parameters["vector_fields"].string_value
-    return np.array([known.get(field, 0.0) for field in json.loads(fields)], np.float32)
+    return np.array([known.get(field, np.nan) for field in json.loads(fields)], np.float32)
 
 
 def go_on_after_an_error(stream: Stream) -> None:
