@@ -30,6 +30,7 @@ class Speaks:
 TRAINED = SimpleNamespace(
     tokenizers={"input": SOURCE, "output": Tokenizer("symbols", PHONES)},
     limits={"input_tokens": 32, "output_tokens": 40},
+    length_penalty=None,
 )
 
 

@@ -59,7 +59,7 @@ def test_classify_reads_frames_of_a_file(run, service, tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "says"),
     [
-        (STROKES, (), "has 4 columns, the model reads 3"),
+        ("a,b,c,who\n1,2,3,4\n", (), "has 4 columns, the model reads 3"),
         (STROKES, ("--sequence", "whose"), "has no column 'whose'"),
         ("a,b,c\n1,2,\n", (), "line 2: a number is missing"),
         ("a,b,c\n1,2,x\n", (), "'c' is 'x', no number"),

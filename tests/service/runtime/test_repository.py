@@ -164,7 +164,7 @@ def test_only_the_graphs_of_the_chosen_precision_are_opened(
     # A generator's prompts go through its int8 step; a source still needs the encoder, a generator
     # without a state has nothing to prefill, and a forecaster scores nothing.
     assert opened.count("prime.onnx") == opened.count("score.onnx") - (precision == "int8")
-    assert opened.count("step.onnx") == (6 if precision == "fp32" else 5)
+    assert opened.count("step.onnx") == (7 if precision == "fp32" else 6)
     (letters,) = (model for model in loaded if model.bundle.manifest.name == "letters")
     assert sorted(letters.sessions) == [
         *(["prime"] if precision == "fp32" else []),
