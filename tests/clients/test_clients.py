@@ -117,7 +117,8 @@ def test_the_examples_of_openais_clients_work(
     service: Service, generated: str, language: str, flag: str
 ) -> None:
     """Those in docs/openai.md, as they stand there but for the port."""
-    (example,) = re.findall(rf"```{language}\n(.*?)```", OPENAI_PAGE.read_text(), re.DOTALL)
+    # Later ones go on from earlier ones.
+    example = "".join(re.findall(rf"```{language}\n(.*?)```", OPENAI_PAGE.read_text(), re.DOTALL))
     command = {"sh": "bash", "python": OPENAI.command}[language]
     if language == "python" and (reason := OPENAI.missing()):
         pytest.skip(reason)
