@@ -427,11 +427,11 @@ def load_task(recipe: Recipe, splits: Splits[Example], seed: int) -> Loaded:
     reviews = load_reviews(data) if options.pieces or options.taught_sentences else []
     sentences = [e for e in [*real, *words, *made] if may_train(e)]
     pieces = [e for e in review_pieces(reviews) if may_train(e)]
-    told = [e for e in real if may_train(e)]
+    labelled_sentences = [e for e in real if may_train(e)]
     unlabelled = [
         *review_sentences(reviews, options.taught_sentences, seed),
-        *fragments_of(told, options.fragments, seed),
-        *(Unlabelled(e.text, (e,)) for e in told if options.has_teacher),
+        *fragments_of(labelled_sentences, options.fragments, seed),
+        *(Unlabelled(e.text, (e,)) for e in labelled_sentences if options.has_teacher),
     ]
     unlabelled = [text for text in unlabelled if may_train(text)]
     texts = (e.text for e in [*sentences, *pieces])

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
@@ -41,7 +41,7 @@ EVALUATION_BATCH = 256
 MOST_TOKENS = 512
 _UNEVEN = 3.0  # times as frequent as the rarest label is the most frequent one
 
-# tokens (batch, time), lengths, labels (batch,)
+# tokens (batch, time) or frames (batch, time, channels), lengths, labels (batch,)
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -73,13 +73,14 @@ class ClassifySettings:
 
 @dataclass(frozen=True)
 class ClassifyTask:
-    """rows, validation: token ids of a text and the number of its label.
+    """rows, validation: token ids of a text, or the frames (time, channels) of a sequence, and the
+    number of its label.
 
     weights: (labels,) what a row counts by its label; validation counts all alike.
     """
 
-    rows: Sequence[tuple[list[int], int]]
-    validation: Sequence[tuple[list[int], int]]
+    rows: Sequence[tuple[Any, int]]
+    validation: Sequence[tuple[Any, int]]
     seed: int
     batch: int
     label_smoothing: float = 0.0
@@ -93,13 +94,13 @@ class ClassifyTask:
     def _validation_batches(self) -> list[Batch]:
         return make_batches(self.validation, random.Random(0), EVALUATION_BATCH)
 
-    def loss(self, model: Classifier, batch: Batch, carry: None) -> tuple[Tensor, None]:
+    def loss(self, model: nn.Module, batch: Batch, carry: None) -> tuple[Tensor, None]:
         tokens, lengths, labels = batch
         logits = model(tokens, lengths)
         weights = None if self.weights is None else self.weights.to(logits)
         return cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing), None
 
-    def validate(self, model: Classifier) -> float:
+    def validate(self, model: nn.Module) -> float:
         losses = [
             cross_entropy(model(tokens, lengths), labels, reduction="sum").item()
             for tokens, lengths, labels in self._validation_batches
@@ -107,15 +108,13 @@ class ClassifyTask:
         return sum(losses) / len(self.validation)
 
 
-def make_batches(
-    rows: Sequence[tuple[list[int], int]], choose: random.Random, size: int
-) -> list[Batch]:
+def make_batches(rows: Sequence[tuple[Any, int]], choose: random.Random, size: int) -> list[Batch]:
     grouped = similar_lengths(rows, lambda row: len(row[0]), size, choose)
     return [_stack(batch) for batch in grouped]
 
 
-def _stack(rows: Sequence[tuple[list[int], int]]) -> Batch:
-    tokens = [torch.tensor(ids) for ids, _ in rows]
+def _stack(rows: Sequence[tuple[Any, int]]) -> Batch:
+    tokens = [torch.as_tensor(row) for row, _ in rows]
     lengths = torch.tensor([len(row) for row in tokens])
     return pad_sequence(tokens, batch_first=True), lengths, torch.tensor([n for _, n in rows])
 

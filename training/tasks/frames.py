@@ -13,18 +13,13 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 
 from bundle.frames import FrameSpec
 from bundle.manifest import CLASSIFY
-from training.batching import similar_lengths
 from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
@@ -37,19 +32,15 @@ from training.models.frame_classifier import FrameClassifier, FrameClassifierCon
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Row, Table, listed
 from training.splits import Splits, epochs_of, hidden_size
 from training.tasks.base import DataSettings, Prepared, Task, option
-from training.tasks.classify import labels_of
+from training.tasks.classify import EVALUATION_BATCH, ClassifyTask, labels_of, make_batches
 from training.tasks.texts import limit_for
 
-EVALUATION_BATCH = 256
 MOST_FRAMES = 4_096
 MOST_NUMBER = 1e9
 # That a stream brings at once.
 MESSAGE_STEPS = 1_024
 # Of the frames of what is held out: a model that is stepped answers after each.
 SHARES = {"the first quarter": 0.25, "the first half": 0.5, "the first three quarters": 0.75}
-
-# frames (batch, time, channels), lengths, labels (batch,)
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,50 +65,6 @@ class FramesSettings:
     input_limit: int
     label_smoothing: float
     calibrated: bool = True
-
-
-@dataclass(frozen=True)
-class FramesTask:
-    """rows, validation: the frames of a sequence and the number of its label."""
-
-    rows: Sequence[tuple[Frames, int]]
-    validation: Sequence[tuple[Frames, int]]
-    seed: int
-    batch: int
-    label_smoothing: float = 0.0
-
-    def batches(self, epoch: int) -> list[Batch]:
-        choose = random.Random(self.seed * 10_007 + epoch)
-        return make_batches(self.rows, choose, self.batch)
-
-    @cached_property
-    def _validation_batches(self) -> list[Batch]:
-        return make_batches(self.validation, random.Random(0), EVALUATION_BATCH)
-
-    def loss(self, model: FrameClassifier, batch: Batch, carry: None) -> tuple[Tensor, None]:
-        frames, lengths, labels = batch
-        logits = model(frames, lengths)
-        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing), None
-
-    def validate(self, model: FrameClassifier) -> float:
-        losses = [
-            cross_entropy(model(frames, lengths), labels, reduction="sum").item()
-            for frames, lengths, labels in self._validation_batches
-        ]
-        return sum(losses) / len(self.validation)
-
-
-def make_batches(
-    rows: Sequence[tuple[Frames, int]], choose: random.Random, size: int
-) -> list[Batch]:
-    grouped = similar_lengths(rows, lambda row: len(row[0]), size, choose)
-    return [_stack(batch) for batch in grouped]
-
-
-def _stack(rows: Sequence[tuple[Frames, int]]) -> Batch:
-    frames = [torch.from_numpy(np.ascontiguousarray(row)) for row, _ in rows]
-    lengths = torch.tensor([len(row) for row in frames])
-    return pad_sequence(frames, batch_first=True), lengths, torch.tensor([n for _, n in rows])
 
 
 class ClassifyFrames(Task[LabelledFrames]):
@@ -161,7 +108,7 @@ class ClassifyFrames(Task[LabelledFrames]):
         batches = -(-len(splits.train) // settings.batch)
         recipe = recipe.chosen({"fit.epochs": epochs_of(batches)})
         channels = splits.train[0].channels
-        training = FramesTask(
+        training = ClassifyTask(
             _numbered(splits.train, labels, settings.input_limit),
             _numbered(splits.validation, labels, settings.input_limit),
             seed, settings.batch, settings.label_smoothing,
