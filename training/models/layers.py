@@ -126,15 +126,26 @@ class FusedLayer(Layer):
         return torch.where(length_mask(x, lengths).unsqueeze(2), torch.cat(outputs, dim=2), 0.0)
 
     def _run(self, x: Any, carried: Any) -> tuple[Any, Any]:
+        if not (isinstance(x, Tensor) and self._reads_in_bfloat16(x)):
+            return self._call(x, carried)
+        with torch.autocast("cpu", torch.bfloat16):
+            y, final = self._call(x, carried)
+        parts = final if isinstance(final, tuple) else (final,)
+        return y.float(), tuple(part.float() for part in parts)
+
+    def _call(self, x: Any, carried: Any) -> tuple[Any, Any]:
         if not self._drops:
             made: tuple[Any, Any] = self.network(x, carried)
             return made
         return functional_call(self.network, self._weights(), (x, carried))
 
+    def _reads_in_bfloat16(self, x: Tensor) -> bool:
+        return self.trains_in_bfloat16 and self.training and x.device.type == "cpu"
+
     def _run_one_way(self, x: Tensor, carried: list[Tensor], weights: list[Tensor]) -> Tensor:
         state = carried if self.options.cell == "lstm" else carried[0]
         run = _OPERATORS[self.options.cell]
-        if not (self.trains_in_bfloat16 and self.training and x.device.type == "cpu"):
+        if not self._reads_in_bfloat16(x):
             return run(x, state, weights, True, 1, 0.0, self.training, False, True)[0]
         with torch.autocast("cpu", torch.bfloat16):
             return run(x, state, weights, True, 1, 0.0, True, False, True)[0].float()
@@ -157,8 +168,8 @@ class FusedLayer(Layer):
 
 
 def run_in_bfloat16(model: nn.Module, wanted: bool) -> None:
-    """Whether the fused layers of ``model`` read padded rows in bfloat16 while they train on a
-    CPU: the operator alone, for other shapes than its own products are slower in bfloat16.
+    """Whether the fused layers of ``model`` read rows in bfloat16 while they train on a CPU, but
+    for packed ones: the operator alone, for other shapes than its own products are slower in it.
     """
     for module in model.modules():
         if isinstance(module, FusedLayer):
