@@ -63,12 +63,14 @@ class CallServer:
             await self._serve(method, call)
             return
         try:
-            async with asyncio.timeout(left):
-                await self._serve(method, call)
+            async with asyncio.timeout(left) as deadline:
+                await self._serve(method, call, deadline)
         except TimeoutError:
             pass  # the caller knows
 
-    async def _serve(self, method: Method, call: OpenCall) -> None:
+    async def _serve(
+        self, method: Method, call: OpenCall, deadline: asyncio.Timeout | None = None
+    ) -> None:
         response: Message | None = None
         try:
             if method.reads_several:
@@ -76,9 +78,10 @@ class CallServer:
             else:
                 response, failure = await self.pipeline.answer(method, call, call.request())
         except asyncio.CancelledError:
-            # For a caller that is still there: its deadline has passed, or the server stops.
-            left = call.seconds_left()
-            status = _LATE if left is not None and left <= 0 else _STOPPING
+            # For a caller that is still there: its deadline has passed, or the server stops. The
+            # clock does not say which: timers may be a moment early.
+            is_late = deadline is not None and deadline.expired()
+            status = _LATE if is_late else _STOPPING
             with contextlib.suppress(TimeoutError):  # one that does not read
                 async with asyncio.timeout(_STATUS_SECONDS):
                     await call.end(status)
