@@ -105,7 +105,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         self._columns = TokenColumns(model.end_id)
         self.prefixes = prefixes
         self._first_tokens = first_tokens
-        self._has_drawn_first = False  # in the step before
+        self._has_drawn_first = False  # since everybody's last step
 
     def warm_prefill(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Prefill batches of these (prompts, tokens) once; the cost of each is learned too."""
@@ -345,6 +345,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         super()._preempt(stream)
 
     def _measured(self, seconds: float) -> None:
+        self._has_drawn_first = False
         self._throughput.stepped(self.scheduler.rows, seconds)
 
     def _rows(self, stream: DecodeSequence) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -358,7 +359,6 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
 
     def _draw_first(self, streams: Sequence[DecodeSequence]) -> int:
         if self._has_drawn_first or not self._may_draw_first(streams):
-            self._has_drawn_first = False
             return 0
         first = self._first_tokens
         assert first is not None, "who may draw first has a batch for it"
@@ -399,10 +399,8 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
     def _commit(self, rows: int, joined: int) -> None:
         """Hand out what is due after this step; then streams that are done or held up leave."""
         now = self._advance(rows, joined)
-        slots, columns = self.slots, self._columns
-        slots.controls["token"][:rows] = slots.next_token[:rows]
-        tokens = slots.next_token[:rows].tolist()
-        log_probabilities = slots.log_probability[:rows].tolist()
+        columns = self._columns
+        tokens, log_probabilities = self.slots.drawn(rows)
         broken = self._requests_of(broken_rows(log_probabilities))
         due = columns.add(tokens, log_probabilities)
         if not (due or broken):

@@ -147,8 +147,8 @@ class Plan(Generic[Stream]):
 class Scheduler(Generic[Stream]):
     """capacity: rows. A stream whose prompt is being prefilled has a row set aside for it.
 
-    Before each step: preemptions(), then preempt() for each of them; schedule(), then prefilled()
-    and admit() for what it says.
+    Before each step: begin_step(). Where it has_waiting: preemptions(), then preempt() for each
+    of them; schedule(), then prefilled() and admit() for what it says.
     """
 
     def __init__(self, capacity: int, policy: PrefillPolicy) -> None:
@@ -181,6 +181,11 @@ class Scheduler(Generic[Stream]):
     def is_idle(self) -> bool:
         """Nothing to do now; streams that pause need none."""
         return not (self.rows or self.begun or self.queue_length)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a stream waits for a row, or is being read."""
+        return self.queue_length > 0 or bool(self.begun)
 
     @property
     def has_returning(self) -> bool:
@@ -240,12 +245,14 @@ class Scheduler(Generic[Stream]):
 
     # -- before a step ------------------------------------------------------------------------
 
+    def begin_step(self) -> None:
+        self._now += 1
+
     def preemptions(self) -> Sequence[Stream]:
         """Running streams that are to give up their rows now, to callers that hold fewer.
 
         A stream that has a row set aside and is still being read gives it up here.
         """
-        self._now += 1
         self._has_preempted = False
         if not self.queue_length or len(self._callers) == 1 or self._now < self._look_at:
             return _NOBODY

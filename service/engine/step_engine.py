@@ -328,36 +328,53 @@ class StepEngine(Generic[Stream, Request]):
     def step(self) -> list[Sink[Event]]:
         """Prefill what is due, make one token for every row, and say who got something."""
         started = self._step_began = self.clock()
-        for stream in self.scheduler.preemptions():
-            self._preempt(stream)
-        queue_pressure = self.scheduler.queue_pressure
-        allowed = self.prefill_budget.allowance(queue_pressure, self.scheduler.newcomers)
-        plan, prefilled, prefill_seconds = self._read_prompts(allowed, started)
-        if prefill_seconds and self.scheduler.rows:
-            self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
-        rows = self._draw_first(plan.admits)
-        is_whole = not rows
-        if is_whole:
-            for stream in plan.admits:
-                self._admit(stream)
-            rows = len(self.scheduler.rows)
+        scheduler = self.scheduler
+        scheduler.begin_step()
+        joined = prefilled = drawn = 0
+        prefill_seconds = 0.0
+        if scheduler.has_waiting:
+            joined, drawn, prefilled, prefill_seconds = self._let_in(started)
+        rows = drawn
+        if not drawn:
+            rows = len(scheduler.rows)
             if rows:
                 self._run(rows)
-                self._commit(rows, len(plan.admits))
-        queue = self.scheduler.queue_length
+                self._commit(rows, joined)
         seconds = self.clock() - started
         self._step_seconds += seconds
         self._step_began = None
-        if rows and is_whole:
+        if rows and not drawn:
             self._measured(seconds)
             self.prefill_budget.earn(seconds - prefill_seconds)
-        self._report_answered()
-        self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds)
-        if self.is_idle:
+        if self._stops:
+            self._report_answered()
+        self.observer.stepped(rows, scheduler.queue_length, prefilled, seconds, prefill_seconds)
+        if not scheduler.rows and self.is_idle:
             self.prefill_budget.rest()
             self.observer.idle()
         sinks, self._sinks = self._sinks, []
         return sinks
+
+    def _let_in(self, now: float) -> tuple[int, int, int, float]:
+        """Read prompts, and give rows to those that are read.
+
+        Returns how many have joined everybody's step; how many had their first tokens in one of
+        their own, after which there is none of everybody's; tokens read of prompts, and the seconds
+        that took.
+        """
+        for stream in self.scheduler.preemptions():
+            self._preempt(stream)
+        queue_pressure = self.scheduler.queue_pressure
+        allowed = self.prefill_budget.allowance(queue_pressure, self.scheduler.newcomers)
+        plan, prefilled, prefill_seconds = self._read_prompts(allowed, now)
+        if prefill_seconds and self.scheduler.rows:
+            self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
+        drawn = self._draw_first(plan.admits)
+        if drawn:
+            return 0, drawn, prefilled, prefill_seconds
+        for stream in plan.admits:
+            self._admit(stream)
+        return len(plan.admits), 0, prefilled, prefill_seconds
 
     def _report_answered(self) -> None:
         stops, self._stops = self._stops, []

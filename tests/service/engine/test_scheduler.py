@@ -132,6 +132,7 @@ def test_prefill_is_bounded_when_nobody_decodes_too():
 
 def read_all(s):
     """One step in which there is time for everything."""
+    s.begin_step()
     s.preemptions()
     plan = s.schedule(1e9)
     for chunk in plan.prefill:
