@@ -146,8 +146,9 @@ class _Ahead:
         self._control[:size] = self._numbers[start : start + size]
 
 
-def _flat(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1))
+def _flat(array: Array) -> Any:
+    """A view of its numbers, one after the other."""
+    return array.reshape(-1).data
 
 
 class StepSlots:

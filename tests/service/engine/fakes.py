@@ -95,9 +95,7 @@ class Recorder:
         self.answers = []
         self.found = []
 
-    def stepped(
-        self, rows, waiting, prefill_tokens, seconds, prefill_seconds, followed=0, gap=0.0
-    ):
+    def stepped(self, rows, waiting, prefill_tokens, seconds, prefill_seconds, followed=0, gap=0.0):
         assert followed >= 0
         self.rows.append(rows)
 
