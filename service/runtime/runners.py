@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +17,17 @@ from bundle.manifest import ADJUSTED_INPUTS, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.vocabulary import PADDING_ID
 from service.runtime.sessions import NUMPY_TYPES
+from service.runtime.width import Width
 from service.step_buffers import StepBuffers
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
 
-# Rows of a step, and prompts read together, from which more threads are faster than one.
+# Rows of a step from which more threads can be faster than one.
 WIDE_ROWS = 32
-WIDE_PROMPTS = 8
+# Of runs of a size, those that look whether it would be faster on the other number of threads. A
+# look at a step is no part of the slowest hundredth of the gaps between two tokens.
+_LOOK_EVERY_STEPS, _LOOK_EVERY_PROMPTS = 256, 16
 
 # Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
 # what a score graph holds features and logits for.
@@ -72,7 +76,7 @@ class Scorable(Sequenced, Protocol):
 class SessionPair:
     """One graph in one or two sessions: on one thread, and on several.
 
-    A batch of a few rows is done before a second thread has woken up; a large one is shared
+    A batch of a few rows is done before a second thread has woken up; a large one can be shared
     between them. Either way gives the same bits.
     """
 
@@ -80,7 +84,33 @@ class SessionPair:
     wide: onnxruntime.InferenceSession | None = None
 
     def of(self, rows: int, wide_from: int) -> onnxruntime.InferenceSession:
-        return self.wide if self.wide is not None and rows >= wide_from else self.narrow
+        return self.of_width(rows >= wide_from)
+
+    def of_width(self, is_wide: bool) -> onnxruntime.InferenceSession:
+        return self.wide if self.wide is not None and is_wide else self.narrow
+
+
+class TimedPair:
+    """Runs of one graph in either session of a pair, whichever is faster now; for one thread."""
+
+    def __init__(self, pair: SessionPair, look_every: int) -> None:
+        self._pair = pair
+        self._look_every = look_every
+        self._widths: dict[int, Width] = {}  # by powers of two of rows
+
+    def run(self, rows: int, length: int, outputs: Sequence[str], feed: Mapping[str, Any]) -> Any:
+        """As InferenceSession.run, of so many rows of ``length`` tokens."""
+        pair = self._pair
+        if pair.wide is None:
+            return pair.narrow.run(outputs, feed)
+        width = self._widths.get(rows.bit_length())
+        if width is None:
+            width = self._widths[rows.bit_length()] = Width(self._look_every)
+        is_wide = width.is_wide()
+        started = time.perf_counter()
+        found = pair.of_width(is_wide).run(outputs, feed)
+        width.ran(is_wide, (time.perf_counter() - started) / (rows * length))
+        return found
 
 
 class PredictRunner:
@@ -141,6 +171,7 @@ class Prefiller:
         self, session: SessionPair | onnxruntime.InferenceSession, state: Sequence[StateTensor]
     ) -> None:
         self.sessions = session if isinstance(session, SessionPair) else SessionPair(session)
+        self._graph = TimedPair(self.sessions, _LOOK_EVERY_PROMPTS)
         self.state = state
         ports = self.sessions.narrow
         self.outputs = [port.name for port in ports.get_outputs()]
@@ -154,8 +185,9 @@ class Prefiller:
         """The state after each row of tokens, from its state or from zeros."""
         feed = {"vector": np.array(tokens, np.float32)} if self.reads_vector else _padded(tokens)
         feed |= _stacked(self.carried, states)
-        session = self.sessions.of(len(tokens), WIDE_PROMPTS)
-        found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
+        longest = max(map(len, tokens))
+        made = self._graph.run(len(tokens), longest, self.outputs, feed)
+        found = dict(zip(self.outputs, made, strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
         # Copies: a view would keep the whole batch in memory for as long as one stream waits.
         return [{name: rows[i].copy() for name, rows in after.items()} for i in range(len(tokens))]
@@ -168,6 +200,7 @@ class SeriesPrefiller:
         self, session: SessionPair | onnxruntime.InferenceSession, state: Sequence[StateTensor]
     ) -> None:
         self.sessions = session if isinstance(session, SessionPair) else SessionPair(session)
+        self._graph = TimedPair(self.sessions, _LOOK_EVERY_PROMPTS)
         self.state = state
         self.outputs = [port.name for port in self.sessions.narrow.get_outputs()]
 
@@ -185,8 +218,8 @@ class SeriesPrefiller:
             "lengths": lengths,
             **_stacked(self.state, states),
         }
-        session = self.sessions.of(len(tokens), WIDE_PROMPTS)
-        found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
+        made = self._graph.run(len(tokens), int(lengths.max()), self.outputs, feed)
+        found = dict(zip(self.outputs, made, strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
         return [
             {**(state or {}), **{name: rows[i].copy() for name, rows in after.items()}}
@@ -219,7 +252,8 @@ class GenerateRunner:
         self.prefiller = prefiller
         self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.sides: tuple[StepBuffers, ...] = ()
-        self._steps: dict[tuple[int, int, int, bool], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, int, int, bool, bool], Callable[[], None]] = {}
+        self._widths: dict[int, Width] = {}  # by powers of two of rows
 
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         self.sides = sides
@@ -231,20 +265,34 @@ class GenerateRunner:
         return self.prefiller.prefill(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
+        width, is_wide = None, False
+        if rows >= WIDE_ROWS and self.sessions.wide is not None:
+            width = self._widths.get(rows.bit_length())
+            if width is None:
+                width = self._widths[rows.bit_length()] = Width(_LOOK_EVERY_STEPS)
+            is_wide = width.is_wide()
         use = self.sides[side].use
-        size = (side, rows, use.adjusted, use.reports)
+        size = (side, rows, use.adjusted, use.reports, is_wide)
         step = self._steps.get(size)
         if step is None:
             if len(self._steps) == _MOST_STEPS:
                 self._steps.clear()
-            step = self._steps[size] = bound_step(self.sessions, self.sides[side], rows)
+            session = self.sessions.of_width(is_wide)
+            step = self._steps[size] = bound_step(session, self.sides[side], rows)
+        if width is None:
+            step()
+            return
+        started = time.perf_counter()
         step()
+        width.ran(is_wide, (time.perf_counter() - started) / rows)
 
 
-def bound_step(sessions: SessionPair, buffers: StepBuffers, rows: int) -> Callable[[], None]:
+def bound_step(
+    session: onnxruntime.InferenceSession, buffers: StepBuffers, rows: int
+) -> Callable[[], None]:
     """A run of the first ``rows`` rows of these arrays, which are read and written in place, and
     of as much of the others as their use says now."""
-    session, use = sessions.of(rows, WIDE_ROWS), buffers.use
+    use = buffers.use
     binding = session.io_binding()
     written = {**buffers.outputs, **buffers.reports} if use.reports else buffers.outputs
     for arrays, count, bind in (
@@ -346,7 +394,8 @@ class SteppedPrefiller:
             written = {f"next_{name}": array for name, array in self._sets[1 - side].items()}
             read = {**self._controls, **self._sets[side]}
             buffers = StepBuffers(read, written, self._adjusted)
-            step = self._steps[side, rows] = bound_step(self.sessions, buffers, rows)
+            session = self.sessions.of(rows, WIDE_ROWS)
+            step = self._steps[side, rows] = bound_step(session, buffers, rows)
         return step
 
 
