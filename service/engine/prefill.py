@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 # queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
 # in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (docs/decisions/0045).
 LEAST_PAUSE_SECONDS = 0.004
+# What newcomers may borrow at least, where that is all they need: nobody notices one such pause.
+LEAST_LOAN_SECONDS = 0.012
+# A step earns more than it takes where steps are short: so many times as much, as long as that is
+# no more than so many seconds. A token every ten milliseconds is as good as one every five, and a
+# long prompt is read in half the time.
+_CHEAP_SHARE, _CHEAP_SECONDS = 2.25, 0.008
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.
@@ -73,8 +79,8 @@ class PrefillCost:
 class PrefillBudget:
     """Time that may be spent on prefill while streams run: saved up, and spent at once.
 
-    share: of a decode step's time that each step earns, which bounds how much slower streams
-    get while long prompts are read. burst_steps: what may be saved up, in decode steps: a
+    share: of a decode step's time that each step earns, or of more where steps are short, which
+    bounds how much slower streams get while long prompts are read. burst_steps: what may be saved up, in decode steps: a
     short prompt is then read as a whole and joins the very next step.
     """
 
@@ -104,7 +110,7 @@ class PrefillBudget:
 
         What was not earned yet, the next steps pay off, and until then nothing more is lent.
         """
-        return self.usual_pause if self.seconds > 0 else 0.0
+        return max(LEAST_LOAN_SECONDS, self.usual_pause) if self.seconds > 0 else 0.0
 
     def allowance(self, queue_pressure: float, newcomers: int) -> float:
         """Seconds that prefill may take before the next step.
@@ -142,7 +148,8 @@ class PrefillBudget:
             self.seconds = self.burst_steps * step_seconds
         self._step_seconds += _SMOOTHING * (step_seconds - self._step_seconds)
         most = self.burst_steps * self._step_seconds
-        self.seconds = min(most, self.seconds + self.share * step_seconds)
+        worth = max(step_seconds, min(_CHEAP_SHARE * step_seconds, _CHEAP_SECONDS))
+        self.seconds = min(most, self.seconds + self.share * worth)
 
     def spend(self, seconds: float, pause: float = 0.0) -> None:
         """May go below zero, where one token cost more than there was; steps earn it back.
