@@ -80,8 +80,8 @@ class PrefillBudget:
     """Time that may be spent on prefill while streams run: saved up, and spent at once.
 
     share: of a decode step's time that each step earns, or of more where steps are short, which
-    bounds how much slower streams get while long prompts are read. burst_steps: what may be saved up, in decode steps: a
-    short prompt is then read as a whole and joins the very next step.
+    bounds how much slower streams get while long prompts are read. burst_steps: what may be saved
+    up, in decode steps: a short prompt is then read as a whole and joins the very next step.
     """
 
     share: float = 1.0

@@ -33,6 +33,9 @@ _LOOK_EVERY_STEPS, _LOOK_EVERY_PROMPTS = 256, 16
 # what a score graph holds features and logits for.
 _SCORE_PIECE = 4096
 
+# Tokens of a prompt that one layer reads before the next one does.
+_PIECE = 64
+
 # Bindings that are kept: one of each size, which with rows that adjust their logits are many.
 _MOST_STEPS = 8192
 
@@ -322,7 +325,7 @@ class SteppedPrefiller:
     than the fp32 one. Whatever it draws on the way is left.
 
     rows: prompts that are read together. state_path: of the step what makes its next state, with
-    the same bits; a few prompts are read by that.
+    the same bits, as open_state_path() has it; a few prompts are read by that.
     """
 
     def __init__(
@@ -330,7 +333,7 @@ class SteppedPrefiller:
         step: SessionPair | onnxruntime.InferenceSession,
         state: Sequence[StateTensor],
         rows: int = 64,
-        state_path: onnxruntime.InferenceSession | None = None,
+        state_path: Sequence[onnxruntime.InferenceSession] = (),
     ) -> None:
         self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.rows = rows
@@ -355,8 +358,7 @@ class SteppedPrefiller:
             for _ in range(2)
         )
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
-        if state_path is not None:
-            self.sessions = SessionPair(state_path, self.sessions.wide)
+        self._layers = _Layers(state_path, state, rows) if state_path else None
 
     def prefill(
         self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
@@ -372,6 +374,9 @@ class SteppedPrefiller:
         return [after[i] for i in range(len(tokens))]
 
     def _read(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        is_wide = self.sessions.wide is not None and len(tokens) >= WIDE_ROWS
+        if self._layers is not None and not is_wide:
+            return self._layers.read(tokens, states)
         for row, state in enumerate(states):
             for name, rows in self._sets[0].items():
                 rows[row] = 0 if state is None else state[name]
@@ -399,11 +404,112 @@ class SteppedPrefiller:
         return step
 
 
+class _Layer:
+    """One part of a state path: two sets of its own state, which take turns, and what it reads."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor], rows: int
+    ) -> None:
+        made = {port.name.removeprefix("next_") for port in session.get_outputs()}
+        own = [tensor for tensor in state if tensor.name in made]
+        self.sets = tuple({t.name: np.zeros((rows, *t.shape), t.dtype) for t in own} for _ in "01")
+        shapes = {f"next_{t.name}": (t.shape, t.dtype) for t in state}
+        read = {port.name for port in session.get_inputs()}
+        # What the layers before it made of the same token.
+        self.given = {
+            name: np.zeros((rows, *shape), dtype)
+            for name, (shape, dtype) in shapes.items()
+            if name in read
+        }
+        self.token = np.zeros(rows, np.int64)
+        self._session = session
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+
+    def step(self, side: int, rows: int) -> None:
+        step = self._steps.get((side, rows))
+        if step is None:
+            written = {f"next_{name}": array for name, array in self.sets[1 - side].items()}
+            read = {"token": self.token, **self.given, **self.sets[side]}
+            step = self._steps[side, rows] = bound_step(
+                self._session, StepBuffers(read, written), rows
+            )
+        step()
+
+
+class _Layers:
+    """Reads prompts layer by layer: all of a piece by the first, then by the second, …
+
+    What a token costs of a few prompts is to bring the weights to the processor. Those of one layer
+    stay in its nearest caches from token to token, where those of all layers do not.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[onnxruntime.InferenceSession],
+        state: Sequence[StateTensor],
+        rows: int,
+    ) -> None:
+        self._layers = [_Layer(session, state, rows) for session in sessions]
+        self._tokens = np.zeros((_PIECE, rows), np.int64)
+        wanted = {name for layer in self._layers for name in layer.given}
+        # Of each layer what later ones read, for each token of a piece.
+        self._made = [
+            {
+                f"next_{name}": np.zeros((_PIECE, *array.shape), array.dtype)
+                for name, array in layer.sets[0].items()
+                if f"next_{name}" in wanted
+            }
+            for layer in self._layers
+        ]
+
+    def read(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        """The state after each row of tokens, the longest first."""
+        for layer in self._layers:
+            for row, state in enumerate(states):
+                for name, rows in layer.sets[0].items():
+                    rows[row] = 0 if state is None else state[name]
+        lengths = [len(row) for row in tokens]
+        for start in range(0, lengths[0], _PIECE):
+            self._read_piece(tokens, lengths, start)
+        # A row's last step wrote the set that the step after it would have read.
+        return [
+            {
+                name: rows[row].copy()
+                for layer in self._layers
+                for name, rows in layer.sets[length % 2].items()
+            }
+            for row, length in enumerate(lengths)
+        ]
+
+    def _read_piece(
+        self, tokens: Sequence[Sequence[int]], lengths: Sequence[int], start: int
+    ) -> None:
+        end = min(start + _PIECE, lengths[0])
+        for row, ids in enumerate(tokens):
+            piece = ids[start:end]
+            self._tokens[: len(piece), row] = piece
+        made: dict[str, Array] = {}
+        for layer, kept in zip(self._layers, self._made, strict=True):
+            running = len(tokens)
+            for place in range(start, end):
+                while lengths[running - 1] <= place:
+                    running -= 1
+                layer.token[:running] = self._tokens[place - start, :running]
+                for name, rows in layer.given.items():
+                    rows[:running] = made[name][place - start, :running]
+                side = place % 2
+                layer.step(side, running)
+                for name, rows in kept.items():
+                    after = layer.sets[1 - side][name.removeprefix("next_")]
+                    rows[place - start, :running] = after[:running]
+            made |= kept
+
+
 def generate_runner(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     state: Sequence[StateTensor],
     wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
-    state_path: onnxruntime.InferenceSession | None = None,
+    state_path: Sequence[onnxruntime.InferenceSession] = (),
 ) -> GenerateRunner:
     """From the sessions of one model by role; without ``prime``, prompts go through ``step``,
     or nowhere where there is no state.
@@ -421,7 +527,7 @@ def generate_runner(
 def _prefiller(
     sessions: Mapping[str, SessionPair],
     state: Sequence[StateTensor],
-    state_path: onnxruntime.InferenceSession | None,
+    state_path: Sequence[onnxruntime.InferenceSession],
 ) -> PromptReader:
     if "prime" in sessions:
         reads = {port.name for port in sessions["prime"].narrow.get_inputs()}
@@ -435,7 +541,7 @@ def _prefiller(
 def prompt_reader(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     state: Sequence[StateTensor],
-    state_path: onnxruntime.InferenceSession | None = None,
+    state_path: Sequence[onnxruntime.InferenceSession] = (),
 ) -> PromptReader:
     """Of these sessions, with arrays of its own: for a thread beside the one that steps.
 
