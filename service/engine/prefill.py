@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 LEAST_PAUSE_SECONDS = 0.004
 # What newcomers may borrow at least, where that is all they need: nobody notices one such pause.
 LEAST_LOAN_SECONDS = 0.012
-# A step earns more than it takes where steps are short: so many times as much, as long as that is
-# no more than so many seconds. A token every ten milliseconds is as good as one every five, and a
-# long prompt is read in half the time.
-_CHEAP_SHARE, _CHEAP_SECONDS = 2.25, 0.008
+# A short step counts as so many times what it takes, as long as that is no more than so many
+# seconds: a token every five milliseconds is as good as one every three, and long prompts are read
+# sooner.
+_SHORT_COUNTS, _SHORT_SECONDS = 1.6, 0.0032
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.
@@ -148,7 +148,7 @@ class PrefillBudget:
             self.seconds = self.burst_steps * step_seconds
         self._step_seconds += _SMOOTHING * (step_seconds - self._step_seconds)
         most = self.burst_steps * self._step_seconds
-        worth = max(step_seconds, min(_CHEAP_SHARE * step_seconds, _CHEAP_SECONDS))
+        worth = max(step_seconds, min(_SHORT_COUNTS * step_seconds, _SHORT_SECONDS))
         self.seconds = min(most, self.seconds + self.share * worth)
 
     def spend(self, seconds: float, pause: float = 0.0) -> None:

@@ -63,7 +63,7 @@ class Prompt:
     tokens: ids, or steps of a series, to be read by the prefill graph. state: after the ones read
     so far. unserved: streams that have not yet begun from it. cached: tokens that a prefix cache
     knew. lookup: what is to be kept in it; None for nothing. cut: a place, in tokens, where the
-    state is wanted, so no chunk goes beyond it; 0 for none.
+    state is wanted, so no chunk goes beyond it; 0 for none. is_begun: a chunk of it was read.
     """
 
     tokens: Sequence[Any] | NDArray[Any]
@@ -73,6 +73,7 @@ class Prompt:
     cached: int = 0
     lookup: PrefixLookup | None = None
     cut: int = 0
+    is_begun: bool = False
 
     @property
     def left(self) -> int:
@@ -374,8 +375,11 @@ class Scheduler(Generic[Stream]):
         return chunks
 
     def _is_read_by(self, seconds: float, prompts: Sequence[Prompt]) -> bool:
-        """Whether all of them can be read as a whole in so many seconds."""
-        return len(prompts) <= self.policy.rows and self._whole_seconds(prompts) <= seconds
+        """Whether all of them can be read as a whole in so many seconds. What is left of a long
+        prompt is not: those who run have waited for it all along."""
+        if len(prompts) > self.policy.rows or any(prompt.is_begun for prompt in prompts):
+            return False
+        return self._whole_seconds(prompts) <= seconds
 
     def _by_priority(self) -> Sequence[Stream]:
         return sorted(self.begun, key=_priority)
@@ -433,6 +437,7 @@ class Scheduler(Generic[Stream]):
     def prefilled(self, chunk: PrefillChunk) -> None:
         """The chunk was read."""
         chunk.prompt.prefilled += chunk.count
+        chunk.prompt.is_begun = True
 
     # -- rows ---------------------------------------------------------------------------------
 

@@ -25,9 +25,9 @@ State = Mapping[str, Array]
 
 # Rows of a step from which more threads can be faster than one.
 WIDE_ROWS = 32
-# Of runs of a size, those that look whether it would be faster on the other number of threads. A
-# look at a step is no part of the slowest hundredth of the gaps between two tokens.
-_LOOK_EVERY_STEPS, _LOOK_EVERY_PROMPTS = 256, 16
+# Of runs of a size, those that look whether it would be faster on the other number of threads:
+# neither is part of the slowest hundredth of the gaps between two tokens.
+_LOOK_EVERY_STEPS, _LOOK_EVERY_PROMPTS = 256, 128
 
 # Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
 # what a score graph holds features and logits for.
