@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 # queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
 # in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (docs/decisions/0045).
 LEAST_PAUSE_SECONDS = 0.004
-# What newcomers may borrow at least, where that is all they need: nobody notices one such pause.
-LEAST_LOAN_SECONDS = 0.012
 # A short step counts as so many times what it takes, as long as that is no more than so many
 # seconds: a token every five milliseconds is as good as one every three, and long prompts are read
 # sooner.
@@ -110,7 +108,7 @@ class PrefillBudget:
 
         What was not earned yet, the next steps pay off, and until then nothing more is lent.
         """
-        return max(LEAST_LOAN_SECONDS, self.usual_pause) if self.seconds > 0 else 0.0
+        return self.usual_pause if self.seconds > 0 else 0.0
 
     def allowance(self, queue_pressure: float, newcomers: int) -> float:
         """Seconds that prefill may take before the next step.
