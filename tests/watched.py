@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import itertools
 import json
 import sys
 import time
@@ -27,12 +28,14 @@ from service.app import App
 from service.config import Config
 from service.engine.decode import GenerateEngine
 from service.process.gc_tuning import settle
-from service.runtime import runners
+from service.runtime import runners, width
 from service.serving.worker import EngineThread
 from tests.front_ends import with_front_end
 
-# With several threads, nearly every batch here takes them: what is watched has few rows.
-runners.WIDE_ROWS = runners.WIDE_PROMPTS = 2
+# With several threads, every other batch here takes them: what is watched has few rows.
+runners.WIDE_ROWS = 2
+_turns = itertools.cycle((True, False))
+width.Width.is_wide = lambda _: next(_turns)  # type: ignore[method-assign]
 
 
 # A NaN that no arithmetic makes of other numbers.
