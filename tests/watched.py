@@ -35,7 +35,7 @@ from tests.front_ends import with_front_end
 # With several threads, every other batch here takes them: what is watched has few rows.
 runners.WIDE_ROWS = 2
 _turns = itertools.cycle((True, False))
-width.Width.is_wide = lambda _: next(_turns)  # type: ignore[method-assign]
+width.Width.is_wide = lambda _: next(_turns)
 
 
 # A NaN that no arithmetic makes of other numbers.
@@ -80,8 +80,8 @@ class RowWatch:
             self.pauses += 1
             return pause(stream)
 
-        slots.take, slots.give = watched_take, watched_give  # type: ignore[method-assign]
-        scheduler.pause = watched_pause  # type: ignore[method-assign]
+        slots.take, slots.give = watched_take, watched_give
+        scheduler.pause = watched_pause
 
     def _watch_steps(self, step_seconds: float) -> None:
         runner, sides = self.engine.runner, self.engine.slots.sides()
@@ -98,7 +98,7 @@ class RowWatch:
                 np.isnan(a[:rows][~wild]).any() for a in outputs.values() if _is_float(a)
             )
 
-        runner.step = watched_step  # type: ignore[method-assign]
+        runner.step = watched_step
 
     def _wild_rows(self, inputs: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.bool_]:
         """Rows that may make a NaN by themselves: their state is a caller's, and enormous."""
@@ -164,7 +164,7 @@ class EngineWatch:
                 _add(self._stopped_rows, self._stopped_work, thread, self._running.pop(thread))
             return has_ended
 
-        EngineThread.start, EngineThread.stop = watched_start, watched_stop  # type: ignore[method-assign]
+        EngineThread.start, EngineThread.stop = watched_start, watched_stop
 
     def report(self) -> dict[str, Any]:
         """models: of those with rows. open_work: of every model, on all of its engines."""
