@@ -26,7 +26,7 @@ Array = NDArray[Any]
 # Arrays of rows from which on they are mapped.
 _MAPPED_BYTES = 1 << 20
 # Steps whose random numbers are gathered together, at most.
-_AHEAD = 16
+_AHEAD = BLOCK
 
 
 class StateStore(Protocol):
