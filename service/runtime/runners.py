@@ -94,7 +94,7 @@ class SessionPair:
 
 
 class TimedPair:
-    """Runs of one graph in either session of a pair, whichever is faster now; for one thread."""
+    """Runs of one graph in either session of a pair, whichever is faster now."""
 
     def __init__(self, pair: SessionPair, look_every: int) -> None:
         self._pair = pair

@@ -17,7 +17,8 @@ _MOST_COUNTED = 2.0
 
 @dataclass(slots=True)
 class Width:
-    """Of batches of about one size; for one thread.
+    """Of batches of about one size. Threads may share it: of what two of them note at once, one is
+    lost.
 
     Where a core is free a second thread nearly halves a long run. Where the front end, or another
     model, has work for it, such a run waits for its slower half, and the others wait for both: one
