@@ -23,8 +23,9 @@ from service.step_buffers import StepBuffers
 Array = NDArray[Any]
 State = Mapping[str, Array]
 
-# Rows of a step from which more threads can be faster than one.
+# Rows of a step from which more threads can be faster than one; and prompts, of those that go on.
 WIDE_ROWS = 32
+WIDE_PROMPTS = 8
 # Of runs of a size, those that look whether it would be faster on the other number of threads:
 # neither is part of the slowest hundredth of the gaps between two tokens.
 _LOOK_EVERY_STEPS, _LOOK_EVERY_PROMPTS = 256, 128
@@ -101,10 +102,17 @@ class TimedPair:
         self._look_every = look_every
         self._widths: dict[int, Width] = {}  # by powers of two of rows
 
-    def run(self, rows: int, length: int, outputs: Sequence[str], feed: Mapping[str, Any]) -> Any:
+    def run(
+        self,
+        rows: int,
+        length: int,
+        outputs: Sequence[str],
+        feed: Mapping[str, Any],
+        may_be_wide: bool = True,
+    ) -> Any:
         """As InferenceSession.run, of so many rows of ``length`` tokens."""
         pair = self._pair
-        if pair.wide is None:
+        if pair.wide is None or not may_be_wide:
             return pair.narrow.run(outputs, feed)
         width = self._widths.get(rows.bit_length())
         if width is None:
@@ -189,7 +197,11 @@ class Prefiller:
         feed = {"vector": np.array(tokens, np.float32)} if self.reads_vector else _padded(tokens)
         feed |= _stacked(self.carried, states)
         longest = max(map(len, tokens))
-        made = self._graph.run(len(tokens), longest, self.outputs, feed)
+        # A few prompts that go on are long, and stay on one thread: they are read for seconds, in
+        # which others want a core, and a chunk would take once as long as it was cut for and once
+        # twice that.
+        may_be_wide = len(tokens) >= WIDE_PROMPTS or all(state is None for state in states)
+        made = self._graph.run(len(tokens), longest, self.outputs, feed, may_be_wide)
         found = dict(zip(self.outputs, made, strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
         # Copies: a view would keep the whole batch in memory for as long as one stream waits.
