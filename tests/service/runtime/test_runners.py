@@ -9,6 +9,7 @@ from bundle.store import read_bundle
 from service.engine.slots import Slots
 from service.runtime.probe import computes_alike
 from service.runtime.runners import (
+    WIDE_PROMPTS,
     FillRunner,
     GenerateRunner,
     PredictRunner,
@@ -268,6 +269,39 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
     for rows in slots.current().values():
         assert np.isfinite(rows[:2]).all()
         assert np.isnan(rows[2:]).all()
+
+
+class Counted:
+    """A session that counts its runs."""
+
+    def __init__(self, session):
+        self._session, self.runs = session, 0
+
+    def run(self, *given):
+        self.runs += 1
+        return self._session.run(*given)
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+
+def test_what_is_left_of_a_few_long_prompts_is_read_on_one_thread(tiny_models, settings, random):
+    """Newcomers, and many that go on, on whichever number is faster."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    prime = open_session(bundle, "prime", settings)
+    pair = SessionPair(Counted(prime), Counted(prime))
+    prefiller = Prefiller(pair, bundle.manifest.state)
+    states = [None] * WIDE_PROMPTS
+    for _ in range(3):
+        states = prefiller.prefill([ids(random, 5) for _ in states], states)
+    before = pair.wide.runs
+    assert before
+    for count in range(1, WIDE_PROMPTS):
+        prefiller.prefill([ids(random, 5)] * count, states[:count])
+    assert pair.wide.runs == before
+    for _ in range(2):
+        prefiller.prefill([ids(random, 5)], [None])
+    assert pair.wide.runs == before + 1
 
 
 @pytest.mark.parametrize("graph", ["step", "step_int8"])
