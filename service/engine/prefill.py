@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 # in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (docs/decisions/0045).
 LEAST_PAUSE_SECONDS = 0.004
 # A short step counts as so many times what it takes, as long as that is no more than so many
-# seconds: a token every twelve milliseconds is as good as one every six, and long prompts are read
+# seconds: a token every five milliseconds is as good as one every three, and long prompts are read
 # sooner.
-_SHORT_COUNTS, _SHORT_SECONDS = 1.6, 0.007
+_SHORT_COUNTS, _SHORT_SECONDS = 1.6, 0.0032
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # Of what one thread takes, what several may: they take the time of a core that others want.
-_WORTH = 0.95
+_WORTH = 0.85
 # Runs of each to begin with, the best of which counts: a first run allocates.
 _FIRST_RUNS = 3
 _SMOOTHING = 0.2

@@ -65,7 +65,7 @@ def test_in_the_long_run_no_more_than_the_share_is_spent():
 
 
 @pytest.mark.parametrize(
-    ("step", "earned"), [(0.001, 0.0016), (0.004, 0.0064), (0.005, 0.007), (0.02, 0.02)]
+    ("step", "earned"), [(0.001, 0.0016), (0.0015, 0.0024), (0.003, 0.0032), (0.02, 0.02)]
 )
 def test_a_short_step_earns_more_than_its_share(step, earned):
     """Never so much more that a longer step would have earned less."""
