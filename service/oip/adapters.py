@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.engine.errors import WrongInput
 from service.oip.parameters import InferParameters
@@ -16,6 +16,9 @@ from service.oip.tensors import Array, TensorMetadata
 from service.serving.inputs import MAX_TEXTS
 from service.serving.model_info import ModelCard
 from service.serving.named_states import NamedState
+
+if TYPE_CHECKING:
+    from service.oip.direct import DirectResponses
 
 # What a model's name ends with for its second adapter.
 TENSORS = ".tensors"
@@ -80,9 +83,15 @@ class ModelAdapter:
         return 0
 
     def stream(
-        self, inputs: Mapping[str, Array], settings: Any
+        self,
+        inputs: Mapping[str, Array],
+        settings: Any,
+        direct: DirectResponses | None = None,
     ) -> AsyncGenerator[InferResult, None]:
-        """The answer as it is made, of an adapter that is decoupled. Raises as infer()."""
+        """The answer as it is made, of an adapter that is decoupled. Raises as infer().
+
+        direct: takes what may leave at once, between those that are yielded.
+        """
         raise NotImplementedError
 
     async def go_on(

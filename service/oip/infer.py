@@ -23,6 +23,7 @@ from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
 from service.oip.adapters import STATE, TENSORS, InferResult, ModelAdapter, Setting, base_name
+from service.oip.direct import DirectCall, DirectResponses
 from service.oip.parameters import InferParameters
 from service.oip.plans import Plan, Plans, signature_of
 from service.oip.tensors import (
@@ -151,12 +152,21 @@ class InferHandler:
         with target.served.call() as target.call:
             return await self._whole(request, target)
 
-    async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
-        """Send each response as it is made; the last one says so. Raises as answer()."""
+    async def stream(
+        self,
+        request: pb.ModelInferRequest,
+        owner: Hashable,
+        send: Send,
+        direct: DirectCall | None = None,
+    ) -> None:
+        """Send each response as it is made; the last one says so. Raises as answer().
+
+        direct: for those that may leave at once, where the call has such a way.
+        """
         target = self._target(request, owner)
         with target.served.call() as target.call:
             if target.adapter.is_decoupled:
-                await self._stream_all(request, target, send)
+                await self._stream_all(request, target, send, direct)
             else:
                 await send(_marked(await self._whole(request, target), True))
 
@@ -183,14 +193,22 @@ class InferHandler:
                 result = await adapter.infer(context.inputs, context.settings)
         return context, result
 
-    async def _stream_all(self, request: pb.ModelInferRequest, target: _Target, send: Send) -> None:
+    async def _stream_all(
+        self,
+        request: pb.ModelInferRequest,
+        target: _Target,
+        send: Send,
+        direct: DirectCall | None,
+    ) -> None:
         options = target.options
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
         # nothing follows the final response.
         limit = _Limit(options.timeout_seconds)
         async with limit.watch():
             context, result = await self._read_and_run(request, target)
-        async with aclosing(target.adapter.stream(context.inputs, context.settings)) as answers:
+        at_once = _direct(request, context, target, direct)
+        answering = target.adapter.stream(context.inputs, context.settings, at_once)
+        async with aclosing(answering) as answers:
             while result is None or not result.is_last:
                 async with limit.watch():
                     result = await anext(answers)
@@ -314,6 +332,22 @@ def _response(
         for name, count in plan.outputs.items()
     }
     return plan.response(request, target.served.version, arrays)
+
+
+def _direct(
+    request: pb.ModelInferRequest, context: InferContext, target: _Target, call: DirectCall | None
+) -> DirectResponses | None:
+    """Of a request that is answered raw."""
+    if call is None or not request.raw_input_contents:
+        return None
+
+    def head_of(result: InferResult) -> bytes:
+        response = _marked(_response(request, context.plan, result, target), False)
+        del response.raw_output_contents[:]
+        data: bytes = response.SerializeToString()
+        return data
+
+    return DirectResponses(call, tuple(context.plan.outputs), head_of)
 
 
 def _empty(request: pb.ModelInferRequest, target: _Target) -> pb.ModelInferResponse:

@@ -68,8 +68,8 @@ _MOST_ELEMENTS = 2**31
 # Over HTTP, raw tensors follow the message: their clients say here too how long each is.
 BINARY_SIZE = "binary_data_size"
 
-# Of one element of BYTES.
-_LENGTH = struct.Struct("<I")
+# Before each element of BYTES.
+LENGTH = struct.Struct("<I")
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
@@ -255,7 +255,7 @@ def _read_bytes(raw: bytes, count: int, what: str) -> Array:
     for number in range(count):
         if place + 4 > len(raw):
             raise WrongInput(f"{what}: the raw bytes end before element {number} of {count}")
-        (length,) = _LENGTH.unpack_from(raw, place)
+        (length,) = LENGTH.unpack_from(raw, place)
         place += 4
         if place + length > len(raw):
             raise WrongInput(
@@ -312,7 +312,7 @@ def raw_of(array: Array) -> bytes:
         return (
             array if _IS_LITTLE_ENDIAN else array.astype(array.dtype.newbyteorder("<"))
         ).tobytes()
-    return b"".join(_LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
+    return b"".join(LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
 
 
 def bytes_array(texts: Sequence[Any], shape: tuple[int, ...] | None = None) -> Array:
