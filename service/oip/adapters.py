@@ -57,6 +57,7 @@ class ModelAdapter:
     is_decoupled = False
     keeps_sequences = False
     begins_from_states = False
+    reads_texts = False
     state: tuple[TensorMetadata, ...] = ()
 
     def __init__(self, card: ModelCard) -> None:
@@ -76,6 +77,22 @@ class ModelAdapter:
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
         """The whole answer. Raises WrongInput, QueueFull or EngineFailed."""
+        raise NotImplementedError
+
+    async def rows_of(self, texts: Sequence[str]) -> Sequence[Any]:
+        """What the model says to each text. Raises as infer()."""
+        raise NotImplementedError
+
+    def result_of(self, rows: Sequence[Any]) -> InferResult:
+        """As infer() answers it."""
+        raise NotImplementedError
+
+    def raw_of(self, rows: Sequence[Any]) -> Mapping[str, bytes]:
+        """The raw contents of result_of()'s outputs."""
+        raise NotImplementedError
+
+    def said_of(self, rows: Sequence[Any]) -> Mapping[str, Setting]:
+        """The parameters of result_of()."""
         raise NotImplementedError
 
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:

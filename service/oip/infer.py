@@ -33,8 +33,9 @@ from service.oip.tensors import (
     input_specs,
     read_inputs,
     refuse_parameter,
+    texts_of_raw,
 )
-from service.serving.inputs import off_loop
+from service.serving.inputs import is_free, off_loop
 from service.serving.model_version import Call, ServedVersion
 from service.serving.named_states import NamedStates
 from service.serving.registry import ModelRegistry
@@ -50,6 +51,8 @@ _LARGEST = 2**64 - 1
 MOST_ID_CHARACTERS = 1024
 # Tensors of a request, and parameters of it or of one of them.
 _MOST_TENSORS, _MOST_PARAMETERS = 64, 256
+# Of a request that is answered without arrays.
+_FEW_TEXTS = 8
 # Triton's priorities: 1 comes first; 0 stands for the default, which is this one.
 _DEFAULT_PRIORITY, _LOWEST_PRIORITY = 4, 8
 # Of requests over HTTP; here answers are raw where requests are.
@@ -150,7 +153,35 @@ class InferHandler:
         """
         target = self._target(request, owner)
         with target.served.call() as target.call:
-            return await self._whole(request, target)
+            return await self._short(request, target) or await self._whole(request, target)
+
+    async def _short(
+        self, request: pb.ModelInferRequest, target: _Target
+    ) -> pb.ModelInferResponse | None:
+        """The response to a request such as was answered before, of a few texts that come and go
+        raw: what _whole() makes of it without arrays, in a third of the time. None for any other.
+        """
+        plan, adapter, call = target.plan, target.adapter, target.call
+        if plan is None or not (adapter.reads_texts and plan.is_plain):
+            return None
+        started = time.monotonic()
+        (content,), (spec,) = request.raw_input_contents, plan.inputs
+        if spec.count > _FEW_TEXTS or not is_free(len(content)):
+            return None
+        texts = texts_of_raw(content, spec.count)
+        if texts is None:
+            return None
+        call.inferences = len(texts)
+        call.input_seconds = time.monotonic() - started
+        rows = await adapter.rows_of(texts)
+        started = time.monotonic()
+        response = plan.raw_response(request, len(rows), adapter.raw_of(rows))
+        if response is None:
+            response = _response(request, plan, adapter.result_of(rows), target)
+            plan.keep_for(len(rows), response)
+        _say(response, adapter.said_of(rows))
+        call.output_seconds = time.monotonic() - started
+        return response
 
     async def stream(
         self,
@@ -318,8 +349,7 @@ async def _respond(
     started = time.monotonic()
     size = sum([result.outputs[name].size for name in context.plan.outputs])
     response = await off_loop(size, lambda: _response(request, context.plan, result, target))
-    for name, value in result.parameters.items():
-        _set(response.parameters[name], value)
+    _say(response, result.parameters)
     target.call.output_seconds += time.monotonic() - started
     return response
 
@@ -471,6 +501,11 @@ def _labelled(array: Array, count: int, ports: tuple[TensorMetadata, ...], name:
         )
     ]
     return bytes_array(texts, places.shape)
+
+
+def _say(response: pb.ModelInferResponse, parameters: Mapping[str, Setting]) -> None:
+    for name, value in parameters.items():
+        _set(response.parameters[name], value)
 
 
 def _set(parameter: pb.InferParameter, value: Setting) -> None:

@@ -315,6 +315,26 @@ def raw_of(array: Array) -> bytes:
     return b"".join(LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
 
 
+def raw_text(text: str) -> bytes:
+    """An element of BYTES."""
+    data = text.encode("utf8", "surrogatepass")
+    return LENGTH.pack(len(data)) + data
+
+
+def texts_of_raw(raw: bytes, count: int) -> list[str] | None:
+    """The elements of raw BYTES; None for what read_raw() or texts_of() raise at."""
+    texts, place = [], 0
+    try:
+        for _ in range(count):
+            (length,) = LENGTH.unpack_from(raw, place)
+            place += LENGTH.size
+            texts.append(raw[place : place + length].decode("utf8"))
+            place += length
+    except (struct.error, UnicodeDecodeError):
+        return None
+    return texts if place == len(raw) else None
+
+
 def bytes_array(texts: Sequence[Any], shape: tuple[int, ...] | None = None) -> Array:
     """Texts as BYTES in UTF-8, of ``shape`` or (n,)."""
     array = np.empty(len(texts), object)
