@@ -125,12 +125,11 @@ class TokenStream(Sink[Event]):
 
     def put(self, event: Event) -> None:
         self._events.append(event)
-        kind = type(event)
-        if kind is TokensMade:
+        if type(event) is TokensMade:
             self._put += len(event.tokens)
             return
         self._put += 1
-        if kind is not TokenMade and kind not in MADE:
+        if type(event) not in MADE:
             self._others_put += 1
 
     @property
