@@ -47,11 +47,11 @@ class Dispatcher:
     def deliver(self, sinks: Sequence[Sink[Any]]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
         # Messages leave in this order: a first token does not queue behind everyone's next.
-        urgent, others = [], []
+        urgent: list[Sink[Any]] = []
+        others: list[Sink[Any]] = []
         for sink in sinks:
-            if not sink.is_due:
-                continue
-            (urgent if sink.is_urgent else others).append(sink)
+            if sink.is_due:
+                (urgent if sink.is_urgent else others).append(sink)
         if (urgent or others) and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._wake, urgent, others)
 
