@@ -29,8 +29,9 @@ function listed(values) {
 
 const keywords = (message) => Object.entries(message).map(([name, value]) => `${snake(name)}=${python(value)}`);
 
-function generateKeywords({ model, sampling = {}, vector, beam, seed, ...rest }) {
-  const given = { ...rest, ...(vector ? { vector: known(vector) } : {}) };
+function generateKeywords({ model, sampling = {}, vector, beam, seed, constraint, ...rest }) {
+  const held = constraint?.choices ? { choices: constraint.choices.texts } : constraint;
+  const given = { ...rest, ...(vector ? { vector: known(vector) } : {}), ...held };
   const { seed: drawn, ...values } = sampling;
   const seeds = drawn === undefined ? [] : [`seed=${drawn}`];
   const beams = beam ? [`beam=Beam(${keywords(beam).join(', ')})`] : [];
