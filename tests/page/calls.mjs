@@ -26,4 +26,7 @@ await inBrowser(async (open) => {
   await held.locator('summary', { hasText: 'Hold the text to a form' }).click();
   await held.getByLabel('Held to').selectOption('choices');
   await say(held, HELD);
+  const likeliest = await open('prose/score');
+  await likeliest.getByLabel('Ways to go on').fill('be\ngo');
+  await say(likeliest, 'prose/score, ways to go on');
 });

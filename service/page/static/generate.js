@@ -122,7 +122,8 @@ class Run {
           this.on.report('');
         },
       });
-      why = `. Ended: ${ENDS[last.finishReason] ?? 'done'}.`;
+      const { inputTokens = 0, cachedTokens = 0 } = last.usage ?? {};
+      why = `. Ended: ${ENDS[last.finishReason] ?? 'done'}.${cachedTokens ? ` Of ${plural(inputTokens, 'input token')} ${cachedTokens.toLocaleString('en')} had been read before.` : ''}`;
     } catch (error) {
       why = '. Stopped.';
       if (error.name !== 'AbortError') this.on.failed(error);
