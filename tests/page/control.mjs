@@ -112,5 +112,6 @@ await inBrowser(async (open) => {
   await other.getByLabel('Begin from').selectOption('read');
   await other.getByLabel('Source').fill('k');
   assert.strictEqual(await generate(other, { seed: '3', tokens: 20 }), answer);
+  assert.deepStrictEqual(await other.locator('.attention .reads span').allTextContents(), ['1', '2', '3', '4', '5'], 'of its tokens the places are known');
   console.log('a source that was kept');
 });

@@ -60,6 +60,7 @@ export class AttentionMap {
 
   /** Tokens of one frame. weights: of each a Float32Array of all places, undefined for none. */
   append(tokens, weights) {
+    if (!this.source.length && weights[0]) this.#number(weights[0]);
     const from = this.tokens.length;
     tokens.forEach((token, n) => {
       this.tokens.push(word(token.text));
@@ -70,6 +71,11 @@ export class AttentionMap {
     else this.#draw(from);
     if (this.chosen === undefined) this.#name();
     if (this.follow) this.box.scrollTop = this.box.scrollHeight;
+  }
+
+  /** The places of a source that nothing is known of but where it ends: those that are looked at. */
+  #number(weights) {
+    this.read(Array.from({ length: weights.findLastIndex((weight) => weight > 0) + 1 }, (_, n) => ({ text: String(n + 1) })));
   }
 
   /** The row of a token of the text. */

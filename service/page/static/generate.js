@@ -39,7 +39,8 @@ class Run {
     this.text.clear(shown);
     this.panel?.clear();
     this.attention?.clear();
-    return this.#read({ ...request, ...(this.attention ? { echo: true } : {}) });
+    // Of a state with a name the source is not kept as a text.
+    return this.#read({ ...request, ...(this.attention && !request.state ? { echo: true } : {}) });
   }
 
   freeze() { this.running?.abort(); }
