@@ -1,8 +1,9 @@
 """python -m bench.capacity [--rounds 3] [--quick] [--output docs]
 
 What one core carries, how the cost of a token grows with streams, model and replicas, and what an
-open stream takes: measured with the server on one core and its callers on another. Writes
-docs/capacity.md, with the arithmetic up to a million streams, and docs/bench/capacity.json.
+open stream takes: measured with the server on one core and its callers on another. What a second
+worker costs and takes, on all cores. Writes docs/capacity.md, with the arithmetic for many cores
+and up to a million streams, all of it from this run, and docs/bench/capacity.json.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from tqdm import tqdm
 
 from bench.callers import Caller, make_request
-from bench.capacity_page import Findings, page
+from bench.capacity_page import Findings, WorkersCost, page
 from bench.machine import this_machine
 from bench.medians import alternate
 from bench.memory import Memory, measure_memory
 from bench.servers import Server, start_service
 from bench.settings import Settings, quick
+from bench.workers import COUNTS, STREAMED, measure_workers
 from bundle.manifest import Manifest
 from bundle.store import read_bundle, read_weights
 from unroll.v1 import unroll_pb2 as pb
@@ -37,6 +39,7 @@ STREAMS = (1, 4, 16, 64, 256, 1024)
 TOKENS = 128
 SIZED_MODELS = ("food", "g2p", "prose")
 SIZED = 64  # streams of each model that is compared by size
+WORKERS_PRECISION = "int8"  # where a token costs the least, the front end's share is the largest
 # 100 g of something, as food's vector: only the cost of a step counts here.
 _VECTOR = 28
 _WORD = "unrolledunrolledunrolled"
@@ -153,12 +156,17 @@ class Run:
             found[str(streams)] = self.compare(f"{streams} streams", contestants)
         return found
 
+    @property
+    def sized_tokens(self) -> int:
+        """As many of each model, so that what a stream costs once is shared out alike."""
+        return min(self.tokens, *(m.limits["output_tokens"] for m in self._manifests().values()))
+
+    def _manifests(self) -> dict[str, Manifest]:
+        return {m: read_bundle(self.models / m / "1").manifest for m in SIZED_MODELS}
+
     def by_model(self, servers: dict[str, Server]) -> dict[str, dict[str, float]]:
-        contestants = {}
-        manifests = {m: read_bundle(self.models / m / "1").manifest for m in SIZED_MODELS}
-        # As many of each, so that what a stream costs once is shared out alike.
-        tokens = min(self.tokens, *(m.limits["output_tokens"] for m in manifests.values()))
-        for model, manifest in manifests.items():
+        contestants, tokens = {}, self.sized_tokens
+        for model, manifest in self._manifests().items():
             for precision in ("fp32", *manifest.precisions):
                 name = f"{model} {precision}"
                 contestants[name] = self.cost([servers[precision]], model, SIZED, tokens)
@@ -182,9 +190,24 @@ class Run:
         looks = [self._memory(manifest, settings) for _ in range(self.rounds)]
         stream_bytes = median(look.resident_bytes_per_stream for look, _ in looks)
         return Findings(
-            streams, models, replicas, self.parameters(), self.vocabularies(), stream_bytes,
-            looks[0][0].state_bytes, int(median(base for _, base in looks)),
+            streams, models, replicas, self.sized_tokens, self.parameters(), self.vocabularies(),
+            stream_bytes, looks[0][0].state_bytes, int(median(base for _, base in looks)),
+            self.by_workers(settings),
         )  # fmt: skip
+
+    def by_workers(self, settings: Settings) -> dict[str, WorkersCost]:
+        """Of a token, for each number of workers: they have all cores, and the callers too."""
+        bundle, classifier = (read_bundle(self.models / m / "1") for m in ("prose", "sentiment"))
+        settings = replace(settings, rounds=self.rounds, tokens=self.tokens)
+        found = measure_workers(bundle, classifier, WORKERS_PRECISION, settings)
+        costs = {}
+        for count in COUNTS:
+            if row := found.row(STREAMED, count):
+                costs[str(count)] = WorkersCost(
+                    found.callers, row.server_cpu_us, row.front_end_cpu_us, row.client_cpu_us,
+                    found.proportional_bytes[count],
+                )  # fmt: skip
+        return costs
 
     def _memory(self, manifest: Manifest, settings: Settings) -> tuple[Memory, int]:
         """What a stream takes in a process that has served nothing yet, and what that takes."""

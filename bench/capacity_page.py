@@ -16,10 +16,9 @@ FLEETS = (1_000, 10_000, 100_000, 1_000_000)
 # Of a core, beyond which queues grow faster than they empty when load comes in bursts.
 BUSY = 0.6
 _CORES_OF_A_MACHINE = 16
-# One machine's, in the model of several workers; what a core carries beside others, of what it
-# carries alone; and an Envoy with the relay.
+# One machine's, in the model of several workers; and what a further Envoy with its relay is taken
+# to need, which no run here starts.
 MACHINES = (2, 4, 8, 16, 32)
-EFFICIENCY = 0.9
 _ENVOY_BYTES = 100e6
 _WIDTH = 140
 
@@ -27,20 +26,46 @@ Costs = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
+class WorkersCost:
+    """Of a service of some workers. streams: of each worker. server_cpu_us: of all its processes, a
+    token; front_end_cpu_us: of them, Envoy's and the parent's. client_cpu_us: of the callers.
+    memory_bytes: of all processes when ready, what they share counted once."""
+
+    streams: int
+    server_cpu_us: float
+    front_end_cpu_us: float
+    client_cpu_us: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Findings:
     """streams: by their number and precision. models: by name and precision. replicas: by their
-    number and precision. Each a Cost. parameters, vocabularies: of each model. stream_bytes: that
-    a further open stream takes. state_bytes: of them, its state. process_bytes: without any stream.
+    number and precision. Each a Cost. sized_tokens: of a stream of each of models. parameters,
+    vocabularies: of each model. stream_bytes: that a further open stream takes. state_bytes: of
+    them, its state. process_bytes: without any stream. workers: by their number, of one and of two.
     """
 
     streams: Mapping[str, Costs]
     models: Costs
     replicas: Costs
+    sized_tokens: int
     parameters: Mapping[str, int]
     vocabularies: Mapping[str, int]
     stream_bytes: float
     state_bytes: int
     process_bytes: int
+    workers: Mapping[str, WorkersCost]
+
+    @property
+    def efficiency(self) -> float:
+        """What a core carries beside another one, of what it carries alone: at most all of it."""
+        return min(1.0, self.workers["1"].server_cpu_us / self.workers["2"].server_cpu_us)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Of a further worker."""
+        return max(0, self.workers["2"].memory_bytes - self.workers["1"].memory_bytes)
 
 
 def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
@@ -68,8 +93,10 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         "",
         *_by_model(found),
         "",
-        "A large vocabulary costs more than weights: top-p sorts the probabilities of every word, "
-        "in each row and step.",
+        f"{found.sized_tokens} tokens a stream, the least that all of them may make, so what a "
+        "stream costs once, its call and its prefill, weighs more than above.",
+        "",
+        *_by_vocabulary(found),
         "",
         "## How cost grows with replicas",
         "",
@@ -89,42 +116,31 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         "",
         "## One machine with many cores",
         "",
-        "**A model, not a measurement**: no machine with more than two cores was at hand. "
-        f"`--workers auto` starts a worker for each {1 + FRONT_END_CORES:g} cores, of which the "
-        f"worker uses one and Envoy the rest, and an Envoy for each {WORKERS_OF_ENVOY} workers, "
-        "beyond which its relay, one interpreter, would be what all wait for. A core is taken to "
-        f"carry {EFFICIENCY:g} of what it carries alone: two workers on two cores carried 0.89 to "
-        "0.98 (`make bench`, part workers); caches and memory that 32 cores share may take more.",
+        *_assumptions(found, best, most),
         "",
         "    workers  = cores / " + f"{1 + FRONT_END_CORES:g}",
-        "    tokens/s = cores in use / CPU seconds a token × " + f"{EFFICIENCY:g}",
-        "    memory   = workers × a process with every model + Envoys × 100 MB",
+        "    tokens/s = cores in use / CPU seconds a token × " + f"{found.efficiency:.2f}",
+        "    memory   = one worker's + (workers - 1) × a further one's + (Envoys - 1) × "
+        f"{_ENVOY_BYTES / 1e6:.0f} MB",
         "",
-        *_many_cores(found, best),
+        *_many_cores(found, best, int(most)),
         "",
-        "The client of a load test needs cores of its own, about a third as many. `max_streams` is "
-        "each worker's, so rows grow with the workers.",
+        f"The client of a load test needs cores of its own: here {_client_share(found):.0%} of the "
+        "server's. `max_streams` is each worker's, so rows grow with the workers.",
         "",
         "## Up to a million streams",
         "",
-        f"    cores  = streams × tokens a second of one stream × CPU seconds a token / {BUSY:g}",
+        f"    cores  = streams × tokens a second of one stream × CPU seconds a token / {BUSY:g} "
+        f"/ {found.efficiency:.2f}",
         "    memory = streams × what an open stream takes",
         "",
-        f"CPU a token: {_sentence(best)}, as measured with {most} streams on a core; {BUSY:g} "
-        "is how busy a core may be on the average. Cores here are cores like the measured one.",
+        f"CPU a token: {_sentence(best)}, as measured with {int(most):,} streams on a core; "
+        f"{BUSY:g} is how busy a core may be on the average, {found.efficiency:.2f} what it "
+        "carries beside others.",
         "",
         *_fleets(found, best),
         "",
-        f"A million streams of int8 that make five tokens a second need "
-        f"{_cores(1_000_000, 5, best['int8']):,.0f} cores, which are "
-        f"{_machines(1_000_000, 5, best['int8']):,.0f} machines of {_CORES_OF_A_MACHINE}, and "
-        f"{1e6 * found.stream_bytes / 1e9:,.0f} GB of memory between them: "
-        f"{1e6 / _machines(1_000_000, 5, best['int8']):,.0f} streams and "
-        f"{1e6 * found.stream_bytes / 1e9 / _machines(1_000_000, 5, best['int8']):.1f} GB "
-        "each. Nothing is shared between replicas but the key of resume tokens, so they add "
-        "up; what balances the calls must hold a million of them too, or the clients balance "
-        "by themselves (`round_robin` over a headless service). Not measured: more than two "
-        "replicas, and more than one machine.",
+        _million(found, best["int8"]),
         "",
     )
     return "\n".join(map(_wrapped, lines))
@@ -132,7 +148,9 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
 
 def _wrapped(line: str) -> str:
     """Tables and formulas stay as they are."""
-    return line if line.startswith(("|", " ", "#")) else textwrap.fill(line, _WIDTH)
+    if line.startswith(("|", " ", "#")):
+        return line
+    return textwrap.fill(line, _WIDTH, subsequent_indent="  " if line.startswith("- ") else "")
 
 
 def _by_streams(found: Findings) -> Iterable[str]:
@@ -168,38 +186,106 @@ def _by_replicas(found: Findings) -> Iterable[str]:
         yield _row(name, f"{cost['tokens_per_second']:,.0f}", f"{cost['cpu_us']:,.0f}")
 
 
+def _by_vocabulary(found: Findings) -> Iterable[str]:
+    """Nothing where not both were measured."""
+    food, prose = found.models.get("food fp32"), found.models.get("prose fp32")
+    if food and prose:
+        words = found.vocabularies["food"] / found.vocabularies["prose"]
+        weights = found.parameters["food"] / found.parameters["prose"]
+        yield (
+            f"`food` chooses among {words:,.0f} times as many tokens as `prose`, with "
+            f"{weights:.2f} of its weights: a token costs {food['cpu_us'] / prose['cpu_us']:.2f} "
+            "times as much, drawn with top-p."
+        )
+
+
+def _assumptions(found: Findings, best: Mapping[str, float], most: str) -> Iterable[str]:
+    """most: streams on one core, of which ``best`` is."""
+    one, two = found.workers["1"], found.workers["2"]
+    yield (
+        "**A model, not a measurement**: no machine with more than two cores was at hand. It is "
+        "arithmetic on figures of this run, and assumes:"
+    )
+    yield ""
+    yield (
+        f"- `--workers auto` as it is: a worker for each {1 + FRONT_END_CORES:g} cores, of which "
+        "the worker uses one and Envoy the rest (here Envoy and the parent used "
+        f"{two.front_end_cpu_us / (two.server_cpu_us - two.front_end_cpu_us):.2f} of a worker's), "
+        f"and an Envoy for each {WORKERS_OF_ENVOY} workers, beyond which its relay, one "
+        "interpreter, would be what all wait for"
+    )
+    yield (
+        f"- CPU a token as with {int(most):,} streams on one core ({_sentence(best)}), so as many "
+        "streams for each worker, and plain text"
+    )
+    yield (
+        f"- a core beside others carries {found.efficiency:.2f} of what it carries alone: two "
+        f"workers with {two.streams} streams each used "
+        f"{two.server_cpu_us:.1f} µs a token of `prose` in int8, one a message, and one worker "
+        f"{one.server_cpu_us:.1f}. That loss is taken not to grow beyond two: caches, memory's "
+        "bandwidth, sockets and clocks that 32 cores share may take more"
+    )
+    yield "- cores are whole ones, not two threads of one, and like the measured one"
+    yield (
+        f"- memory of one worker {one.memory_bytes / 1e6:.0f} MB and of a further one "
+        f"{found.worker_bytes / 1e6:.0f} MB, as measured with every bundled model; of a further "
+        f"Envoy {_ENVOY_BYTES / 1e6:.0f} MB, which was not measured; open streams not counted"
+    )
+
+
+def _client_share(found: Findings) -> float:
+    two = found.workers["2"]
+    return two.client_cpu_us / two.server_cpu_us
+
+
 def _fleets(found: Findings, best: Mapping[str, float]) -> Iterable[str]:
     columns = [f"{p} cores at {rate}/s" for p in best for rate in RATES]
     yield from _head("streams", *columns, "memory")
     for fleet in FLEETS:
-        cores = [f"{_cores(fleet, rate, best[p]):,.1f}" for p in best for rate in RATES]
+        cores = [f"{_cores(found, fleet, rate, best[p]):,.1f}" for p in best for rate in RATES]
         yield _row(f"{fleet:,}", *cores, f"{fleet * found.stream_bytes / 1e9:,.2f} GB")
 
 
-def _many_cores(found: Findings, best: Mapping[str, float]) -> Iterable[str]:
-    yield from _head("cores", "workers", "Envoys", *(f"{p} tokens/s" for p in best), "memory")
+def _many_cores(found: Findings, best: Mapping[str, float], streams: int) -> Iterable[str]:
+    """streams: of each worker."""
+    yield from _head(
+        "cores", "workers", "Envoys", "streams", *(f"{p} tokens/s" for p in best), "memory"
+    )
     for cores in MACHINES:
         workers = int(cores / (1 + FRONT_END_CORES)) or 1
         in_use = min(cores, workers * (1 + FRONT_END_CORES))
-        share = EFFICIENCY if workers > 1 else 1.0
-        # Of one process Envoy is a part already.
+        share = found.efficiency if workers > 1 else 1.0
+        # Of one worker an Envoy is a part already.
         envoys = envoy_count(workers)
-        memory = workers * found.process_bytes + (envoys if workers > 1 else 0) * _ENVOY_BYTES
+        memory: float = found.workers["1"].memory_bytes + (workers - 1) * found.worker_bytes
+        memory += (envoys - 1) * _ENVOY_BYTES
         yield _row(
             str(cores),
             str(workers),
             str(envoys),
+            f"{workers * streams:,}",
             *(f"{in_use * share * 1e6 / cpu_us:,.0f}" for cpu_us in best.values()),
             f"{memory / 1e9:.1f} GB",
         )
 
 
-def _cores(streams: int, rate: float, cpu_us: float) -> float:
-    return streams * rate * cpu_us / 1e6 / BUSY
+def _million(found: Findings, cpu_us: float) -> str:
+    cores = _cores(found, 1_000_000, 5, cpu_us)
+    machines = -(-cores // _CORES_OF_A_MACHINE)
+    gigabytes = 1e6 * found.stream_bytes / 1e9
+    return (
+        f"A million streams of int8 that make five tokens a second need {cores:,.0f} cores, which "
+        f"are {machines:,.0f} machines of {_CORES_OF_A_MACHINE}, and {gigabytes:,.0f} GB of memory "
+        f"between them: {1e6 / machines:,.0f} streams and {gigabytes / machines:.1f} GB each, "
+        "beside what their processes take. Nothing is shared between replicas but the key of "
+        "resume tokens, so they add up; what balances the calls must hold a million of them too, "
+        "or the clients balance by themselves (`round_robin` over a headless service). Not "
+        "measured: more than two replicas, and more than one machine."
+    )
 
 
-def _machines(streams: int, rate: float, cpu_us: float) -> float:
-    return -(-_cores(streams, rate, cpu_us) // _CORES_OF_A_MACHINE)
+def _cores(found: Findings, streams: int, rate: float, cpu_us: float) -> float:
+    return streams * rate * cpu_us / 1e6 / BUSY / found.efficiency
 
 
 def _sentence(best: Mapping[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.loops import BareStep, Discard, StepGraph, open_engine
-from bench.medians import alternate
+from bench.medians import median_round, take_turns
 from bench.settings import TEMPERATURE, TOP_P, Settings
 from service.engine.decode import GenerateEngine
 from service.engine.prefixes import Found
@@ -33,21 +34,18 @@ class _Prompt:
 @dataclass(frozen=True)
 class PrefixRow:
     """tokens: of a prompt. without_us, miss_us: processor time of a token read, of a prompt that
-    leaves the cache alone and of one that it does not know. hit_ms: to the first token of one that
-    it knows. hit_steps: that as bare steps of one row.
+    leaves the cache alone and of one that it does not know. miss_cost: what the second adds, as a
+    share: the median of pairs that were read one after the other. hit_ms: to the first token of one
+    that it knows. hit_steps: that as bare steps of one row.
     """
 
     precision: str
     tokens: int
     without_us: float
     miss_us: float
+    miss_cost: float
     hit_ms: float
     hit_steps: float
-
-    @property
-    def miss_cost(self) -> float:
-        """What a miss adds, as a share."""
-        return self.miss_us / self.without_us - 1
 
 
 class _Cache:
@@ -82,15 +80,18 @@ def _measure(graph: StepGraph, settings: Settings) -> PrefixRow:
         "miss": lambda: _read(engine, prompt()),
         "hit": partial(_read, engine, known),
     }
-    rounds = 4 * settings.rounds
+    rounds = 8 * settings.rounds
     with tqdm(total=rounds * len(contestants), desc=f"prefixes {graph.precision}") as bar:
-        found = alternate(contestants, rounds, bar)
+        turns = take_turns(contestants, rounds, bar)
+    found = {what: median_round(measured) for what, measured in turns.items()}
+    pairs = zip(turns["miss"], turns["without"], strict=True)
     step = 1 / BareStep(graph, 1).run(settings.loop_seconds).tokens_per_second
     return PrefixRow(
         graph.precision,
         tokens,
         1e6 * found["without"].cpu / tokens,
         1e6 * found["miss"].cpu / tokens,
+        statistics.median(miss.cpu / without.cpu for miss, without in pairs) - 1,
         1e3 * found["hit"].wall,
         found["hit"].wall / step,
     )

@@ -232,8 +232,9 @@ def _prefixes(rows: Sequence[PrefixRow]) -> str:
     note = (
         "The engine without network, on one thread, prompts of random symbols. Processor time of "
         "reading a prompt that nobody has sent before, which leaves the prefix cache alone and "
-        "which it does not know, taking turns; then the time from the arrival of a prompt that the "
-        "cache knows to its first token, and that as steps of one row."
+        "which it does not know, taking turns; the cost is the median of such pairs. Then the "
+        "time from the arrival of a prompt that the cache knows to its first token, and that as "
+        "steps of one row."
     )
     return f"## Cached prompts\n\n{table}\n\n{note}"
 

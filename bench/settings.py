@@ -73,7 +73,7 @@ class Settings:
     door_callers: int = 64
     door_seconds: float = 1.5
     frame_streams: tuple[int, ...] = (16, 64, 256, 1000)
-    frame_seconds: float = 4.0
+    frame_seconds: float = 3.0
     frame_rounds: int = 3
     front_end: str | None = None
 

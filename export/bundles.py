@@ -34,7 +34,7 @@ from bundle.store import (
 )
 from export.graphs import Graph
 from export.onnx_files import ExportRefused, write_graph
-from export.operators import OPSET
+from export.opset import OPSET
 from export.parity import TOLERANCE, check_parity
 from export.quantised import NoInt8Step, quantised
 from export.rows import write_rows_graph

@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 from bundle.manifest import GraphSpec, TensorSpec, Weights
 from export.graphs import EXAMPLE_SIZES, Graph, GraphTensor
-from export.operators import OPSET, TRANSLATION_TABLE
+from export.operators import TRANSLATION_TABLE
+from export.opset import OPSET
 
 # Constants below this many bytes stay inside a graph: shapes, axes, ids. So does one row of the
 # vocabulary that a step draws among, be it large: which ids are suppressed.

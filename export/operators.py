@@ -192,9 +192,8 @@ TRANSLATION_TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.unroll.draw_token.default: _onnx_draw,
 }
 
-OPSET = 18
 
 __all__ = [
-    "DRAW", "DRAW_DOMAIN", "OPSET", "TRANSLATION_TABLE", "draw_token", "gru", "lstm",
+    "DRAW", "DRAW_DOMAIN", "TRANSLATION_TABLE", "draw_token", "gru", "lstm",
     "quantized_product",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper
 
 from bundle.manifest import ROWS, GraphSpec, StateTensor, TensorSpec, rows_index, rows_ports
-from export.operators import OPSET
+from export.opset import OPSET
 
 # The format that the exporter writes the other graphs in.
 _IR_VERSION = 10

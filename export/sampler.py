@@ -27,7 +27,8 @@ from onnx import FunctionProto
 from torch import Tensor
 
 from export.draw_nodes import DRAW_INPUTS, draw_function
-from export.operators import DRAW, DRAW_DOMAIN, OPSET, draw_token
+from export.operators import DRAW, DRAW_DOMAIN, draw_token
+from export.opset import OPSET
 
 Array = NDArray[Any]
 

@@ -148,7 +148,10 @@ class Config:
         above=0,
     )
     prime_share: float = _setting(
-        1.0, "prefill time per decode step while streams run, as a share of the step", above=0
+        1.25,
+        "prefill time per decode step while streams run, as a share of the step; more where steps "
+        "are short",
+        above=0,
     )
     engine_share: float = _setting(
         0.9, "processor share of a decode step below which tokens are coalesced into messages",

@@ -27,7 +27,7 @@ def write_all(folder: Path, rows: int = 90) -> Path:
     write_tickets(folder / "tickets.csv", rows)
     write_texts(folder / "texts", rows // 3)
     (folder / "lines.txt").write_text("\n".join(sentences(rows)) + "\n")
-    write_pairs(folder / "pairs.tsv")
+    write_pairs(folder / "pairs.tsv", rows)
     write_conll(folder / "train.conll", rows)
     write_paints(folder / "paints.csv", rows)
     write_load(folder / "load.csv", folder / "load-to-come.csv", 4 * rows)
@@ -105,12 +105,18 @@ def write_texts(folder: Path, count: int) -> None:
 def spelled(number: int) -> str:
     if number < 20:
         return ONES[number]
-    tens, ones = divmod(number, 10)
-    return TENS[tens - 2] + (f" {ONES[ones]}" if ones else "")
+    if number < 100:
+        tens, ones = divmod(number, 10)
+        return TENS[tens - 2] + (f" {ONES[ones]}" if ones else "")
+    size, name = (100, "hundred") if number < 1000 else (1000, "thousand")
+    count, rest = divmod(number, size)
+    return f"{spelled(count)} {name}" + (f" {spelled(rest)}" if rest else "")
 
 
-def write_pairs(path: Path) -> None:
-    path.write_text("".join(f"{number}\t{spelled(number)}\n" for number in range(100)))
+def write_pairs(path: Path, rows: int) -> None:
+    """Four numbers below ten thousand for each row; in the tiny files those of two digits."""
+    numbers = range(100) if rows < 100 else random.Random(6).sample(range(10_000), 4 * rows)
+    path.write_text("".join(f"{number}\t{spelled(number)}\n" for number in numbers))
 
 
 def write_conll(path: Path, sentences: int) -> None:

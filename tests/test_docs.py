@@ -55,6 +55,25 @@ def broken_links(page: Path) -> Iterator[str]:
             yield f"{link} (no such heading)"
 
 
+def test_the_map_names_every_folder_and_every_layer_of_the_service() -> None:
+    """And what it names as a folder or a module of the service is there."""
+    named = set(INLINE.findall((ROOT / "ARCHITECTURE.md").read_text()))
+    words = {name.strip("`").rstrip("/") for name in named}
+    folders = {path.parent.name for path in ROOT.glob("*/*") if is_ours(path.parent)}
+    service = {
+        path.name for path in (ROOT / "service").iterdir() if not path.name.startswith(("_", "."))
+    }
+    assert sorted((folders | service) - words) == []
+    modules = {word for word in words if word.endswith(".py")}
+    places = ("", "service/", "service/*/")
+    assert sorted(m for m in modules if not any(any(ROOT.glob(p + m)) for p in places)) == []
+
+
+def is_ours(folder: Path) -> bool:
+    """Neither hidden nor made here."""
+    return not folder.name.startswith((".", "__")) and folder.name not in ("docs", "runs")
+
+
 def is_there(module: str) -> bool:
     """A module of ours that runs, or a package that is installed."""
     top, *_ = module.split(".")

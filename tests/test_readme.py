@@ -21,12 +21,15 @@ CONSOLE, PYTHON, PRINTED = (
 )
 TARGET = "127.0.0.1:50051"
 
-# Each command with the lines that are shown below it; what sets the shell up is left out.
-SHOWN = [
-    (command, answer)
-    for command, answer in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", CONSOLE, re.MULTILINE)
-    if "unroll" in command
-]
+CONTROL = next(text for kind, text in BLOCKS if kind == "console" and "create-state" in text)
+
+
+def shown(block: str) -> list[tuple[str, str]]:
+    """Each command with the lines that are shown below it; what sets the shell up is left out."""
+    found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    return [(command, answer) for command, answer in found if "unroll" in command]
+
+
 # How a stream ended, which no two runs say alike.
 HOW_IT_ENDED = re.compile(r"\[(end|length); .*seed \d+\]")
 
@@ -62,17 +65,21 @@ def answered(command: list[str], target: str, text: str = "") -> str:
     return ran.stdout
 
 
-def test_every_command_answers_what_is_shown(target):
+@pytest.mark.parametrize(("block", "commands"), [(CONSOLE, 7), (CONTROL, 4)])
+def test_every_command_answers_what_is_shown(target, block, commands):
     """In a plain shell, with the lines in the order they are shown."""
-    for command, answer in SHOWN:
-        lines = answered(["sh", "-c", command.replace(TARGET, target)], target).splitlines()
+    for command, answer in shown(block):
+        if "create-state" in command:
+            answered(["bash", "-c", command], target)
+            continue
+        lines = answered(["bash", "-c", command.replace(TARGET, target)], target).splitlines()
         found = [line for line in lines if line and not HOW_IT_ENDED.fullmatch(line)]
-        expected = answer.splitlines()
+        expected = list(filter(None, answer.splitlines()))
         assert len(found) == len(expected), command
-        for line, shown in zip(found, expected, strict=True):
-            begins = shown.removesuffix("…")
-            assert line[: len(begins) if begins != shown else None] == begins, command
-    assert len(SHOWN) == 7
+        for line, said in zip(found, expected, strict=True):
+            begins = said.removesuffix("…")
+            assert line[: len(begins) if begins != said else None] == begins, command
+    assert len(shown(block)) == commands
 
 
 def test_the_python_lines_print_what_is_shown(target):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import itertools
 import json
 import sys
 import time
@@ -27,12 +28,14 @@ from service.app import App
 from service.config import Config
 from service.engine.decode import GenerateEngine
 from service.process.gc_tuning import settle
-from service.runtime import runners
+from service.runtime import runners, width
 from service.serving.worker import EngineThread
 from tests.front_ends import with_front_end
 
-# With several threads, nearly every batch here takes them: what is watched has few rows.
-runners.WIDE_ROWS = runners.WIDE_PROMPTS = 2
+# With several threads, every other batch here takes them: what is watched has few rows.
+runners.WIDE_ROWS = 2
+_turns = itertools.cycle((True, False))
+width.Width.is_wide = lambda _: next(_turns)
 
 
 # A NaN that no arithmetic makes of other numbers.
@@ -77,8 +80,8 @@ class RowWatch:
             self.pauses += 1
             return pause(stream)
 
-        slots.take, slots.give = watched_take, watched_give  # type: ignore[method-assign]
-        scheduler.pause = watched_pause  # type: ignore[method-assign]
+        slots.take, slots.give = watched_take, watched_give
+        scheduler.pause = watched_pause
 
     def _watch_steps(self, step_seconds: float) -> None:
         runner, sides = self.engine.runner, self.engine.slots.sides()
@@ -95,7 +98,7 @@ class RowWatch:
                 np.isnan(a[:rows][~wild]).any() for a in outputs.values() if _is_float(a)
             )
 
-        runner.step = watched_step  # type: ignore[method-assign]
+        runner.step = watched_step
 
     def _wild_rows(self, inputs: Mapping[str, NDArray[Any]], rows: int) -> NDArray[np.bool_]:
         """Rows that may make a NaN by themselves: their state is a caller's, and enormous."""
@@ -161,7 +164,7 @@ class EngineWatch:
                 _add(self._stopped_rows, self._stopped_work, thread, self._running.pop(thread))
             return has_ended
 
-        EngineThread.start, EngineThread.stop = watched_start, watched_stop  # type: ignore[method-assign]
+        EngineThread.start, EngineThread.stop = watched_start, watched_stop
 
     def report(self) -> dict[str, Any]:
         """models: of those with rows. open_work: of every model, on all of its engines."""

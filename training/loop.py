@@ -27,8 +27,8 @@ from training.models.layers import run_in_bfloat16
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"  # one object an epoch
 
-# Settings that a resumed run may change: it goes on longer, or stops sooner.
-_EXTENDABLE = ("epochs", "patience")
+# Settings that a resumed run may change: it goes on longer, stops sooner, or keeps another epoch.
+_EXTENDABLE = ("epochs", "patience", "keep_last")
 _LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
@@ -58,6 +58,8 @@ class FitSettings:
     table_rate: share of the learning rate that embeddings, and the weights of what is called the
         output, learn with: vectors of words that begin well are to change little.
     bfloat16: whether a CPU too runs GRU and LSTM layers in bfloat16: with AMX they are faster.
+    keep_last: whether the last epoch is kept, and not the one with the lowest validation loss:
+        with smoothed labels answers go on getting better when the loss in nats does not.
     """
 
     seed: int
@@ -74,6 +76,7 @@ class FitSettings:
     parts: int = 1
     table_rate: float = 1.0
     bfloat16: bool = False
+    keep_last: bool = False
 
 
 class TrainingTask(Protocol[ModelT]):
@@ -89,7 +92,7 @@ class TrainingTask(Protocol[ModelT]):
         """
 
     def validate(self, model: ModelT) -> float:
-        """The loss on the validation split; the epoch with the lowest is kept."""
+        """The loss on the validation split; the epoch with the lowest is kept, or the last."""
 
 
 @dataclass
@@ -156,10 +159,10 @@ class Trainer(Generic[AnyModel]):
     identity: what a run must share with the checkpoint it goes on from, beside the settings:
     the model's configuration, the size of the data. revision: of the code, for the history.
 
-    fit() leaves the weights of the best epoch in the model. Raises TrainingStopped after
+    fit() leaves the weights of the epoch that is kept in the model. Raises TrainingStopped after
     Ctrl-C or SIGTERM, when the step under way is finished and the checkpoint is written, and
     ResumeImpossible where there is nothing to resume. Of the settings, a resumed run may have
-    other ``epochs`` and ``patience``.
+    other ``epochs``, ``patience`` and ``keep_last``.
     """
 
     def __init__(
@@ -205,7 +208,8 @@ class Trainer(Generic[AnyModel]):
                 self._epoch(stop_requested)
                 if stop_requested():
                     raise self._stopped()
-        self.model.cpu().load_state_dict(self.best)
+        kept = self._averaged().state_dict() if self.settings.keep_last else self.best
+        self.model.cpu().load_state_dict(kept)
         self.model.eval()
         return self.progress.history
 

@@ -460,7 +460,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--json-schema", metavar="FILE", help="file of the JSON Schema that the output satisfies"
     )
-    command.add_argument("--echo", action="store_true", help="prompt before its continuation")
+    command.add_argument("--echo", action="store_true", help="prompt or source before what is made")
     command.add_argument(
         "--log-probabilities", action="store_true", help="log-probability of each token"
     )

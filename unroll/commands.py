@@ -235,7 +235,9 @@ def generate(client: Client, chosen: argparse.Namespace) -> int:
     elif max(chosen.samples, chosen.beam) > 1:
         output.print_samples(chunks)
     else:
-        output.print_stream(chunks, chosen.log_probabilities)
+        output.print_stream(
+            chunks, chosen.log_probabilities, echo_end="\n" if chosen.source is not None else ""
+        )
     return 0
 
 

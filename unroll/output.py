@@ -244,16 +244,21 @@ def print_samples(chunks: Iterable[Chunk]) -> None:
 
 
 def print_stream(
-    chunks: Iterable[Chunk], log_probabilities: bool = False, notes: TextIO | None = None
+    chunks: Iterable[Chunk],
+    log_probabilities: bool = False,
+    notes: TextIO | None = None,
+    echo_end: str = "",
 ) -> Answer | None:
     """Tokens as they come, then a note of how the stream ended.
 
-    log_probabilities: a line for each token. notes: None for standard error.
+    log_probabilities: a line for each token. notes: None for standard error. echo_end: what stands
+    between the input, where it is echoed, and the output.
     """
     seed, answer = None, None
     for chunk in chunks:
         seed, answer = chunk.seed if seed is None else seed, chunk.answer
-        print("".join(token.text for token in chunk.echo), end="", flush=True)
+        if chunk.echo:
+            print("".join(token.text for token in chunk.echo), end=echo_end, flush=True)
         if log_probabilities:
             for token in chunk.tokens:
                 emit(f"{token.position}\t{token.text!r}\t{token.log_probability:.4f}")

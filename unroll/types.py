@@ -135,9 +135,9 @@ class GenerateOptions(SamplingKeywords, total=False):
     nor a stop text ends the output; stop, texts that end it and are not part of it.
 
     Outputs: samples, 1 to 64 independent ones of one input; beam, to search instead of sampling;
-    echo, for the prompt's tokens in the first chunk; log_probabilities of each token, and of the
-    top_log_probabilities most probable ones at its position, 0 to 20; tokens_per_message, 0 for
-    the server's choice.
+    echo, for the tokens of the prompt or the source in the first chunk; log_probabilities of each
+    token, and of the top_log_probabilities most probable ones at its position, 0 to 20;
+    tokens_per_message, 0 for the server's choice.
 
     Resume points: resume_every so many tokens, at least 16; resume_at_end, where max_tokens or a
     stop text ended the output. version: of the model, empty for the one that is served.
@@ -247,8 +247,8 @@ class ResumePoint:
 class Chunk:
     """One message of a stream: its new tokens, the seed in the first, the answer in the last.
 
-    echo: the prompt's tokens, in the first one if requested. ends: the samples that ended with
-    these tokens. resume_points: where samples could go on from.
+    echo: the tokens of the prompt or the source, in the first one if requested. ends: the samples
+    that ended with these tokens. resume_points: where samples could go on from.
     """
 
     tokens: list[Token]

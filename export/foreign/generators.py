@@ -43,7 +43,7 @@ from export.foreign.vocabularies import read_symbols, tokenizer_of
 from export.foreign.weights import write_weights_of
 from export.graphs import step_of
 from export.onnx_files import write_graph
-from export.operators import OPSET
+from export.opset import OPSET
 from export.rows import write_rows_graph
 from export.tasks.base import UNCHANGED
 from training.models.cells import State

@@ -19,7 +19,7 @@ from export.foreign.bundles import import_model
 from export.foreign.errors import ImportRefused
 from export.foreign.mapping import GraphMapping, ModelMapping
 from export.foreign.surgery import open_model
-from export.operators import OPSET
+from export.opset import OPSET
 
 _STEPS = 4
 _ROWS = 3

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -45,30 +46,36 @@ class CallServer:
         self.settings = settings
         self.bodies = Bodies(settings, pipeline.admission.budget)
 
-    async def serve(self, method: Method, call: OpenCall, metadata_bytes: int) -> None:
-        """metadata_bytes: of the headers that the call brought, as header_bytes() has it."""
+    def serve(
+        self, method: Method, call: OpenCall, metadata_bytes: int
+    ) -> Coroutine[Any, Any, None]:
+        """To be awaited at once, in the task of the call.
+
+        metadata_bytes: of the headers that the call brought, as header_bytes() has it.
+        """
+        # No coroutine itself: each that a call passes costs as much as what it does here.
         most = self.settings.max_metadata_bytes
         if metadata_bytes > most:
             message = f"metadata size exceeds limit ({most} bytes)"
-            await call.end(Status(Code.RESOURCE_EXHAUSTED, message))
-            return
+            return call.end(Status(Code.RESOURCE_EXHAUSTED, message))
         try:
             self.pipeline.identify(method, call.metadata)
         except RequestError as error:
             self.pipeline.refuse(call, error)
-            await call.end(status_of(error))
-            return
+            return call.end(status_of(error))
         left = call.seconds_left()
-        if left is None:
-            await self._serve(method, call)
-            return
+        return self._serve(method, call) if left is None else self._in_time(method, call, left)
+
+    async def _in_time(self, method: Method, call: OpenCall, left: float) -> None:
         try:
-            async with asyncio.timeout(left):
-                await self._serve(method, call)
+            async with asyncio.timeout(left) as deadline:
+                await self._serve(method, call, deadline)
         except TimeoutError:
             pass  # the caller knows
 
-    async def _serve(self, method: Method, call: OpenCall) -> None:
+    async def _serve(
+        self, method: Method, call: OpenCall, deadline: asyncio.Timeout | None = None
+    ) -> None:
         response: Message | None = None
         try:
             if method.reads_several:
@@ -76,9 +83,10 @@ class CallServer:
             else:
                 response, failure = await self.pipeline.answer(method, call, call.request())
         except asyncio.CancelledError:
-            # For a caller that is still there: its deadline has passed, or the server stops.
-            left = call.seconds_left()
-            status = _LATE if left is not None and left <= 0 else _STOPPING
+            # For a caller that is still there: its deadline has passed, or the server stops. The
+            # clock does not say which: timers may be a moment early.
+            is_late = deadline is not None and deadline.expired()
+            status = _LATE if is_late else _STOPPING
             with contextlib.suppress(TimeoutError):  # one that does not read
                 async with asyncio.timeout(_STATUS_SECONDS):
                     await call.end(status)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from google.protobuf.message import Message
@@ -197,15 +197,14 @@ class GrpcProtocol:
             (CONTENT_TYPE + b"+proto", CONTENT_TYPE + b";")
         )
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def serve(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         try:
             head = self._head(scope)
         except RequestError as error:
-            await _end_at_once(send, status_of(error))
-            return
+            return _end_at_once(send, status_of(error))
         body = self._server.bodies.of(head.peer, receive)
         call = GrpcCall(head, body, send, scope["extensions"].get(DIRECT))
-        await self._server.serve(head.method, call, head.size)
+        return self._server.serve(head.method, call, head.size)
 
     def _head(self, scope: Scope) -> GrpcHead:
         """Raises NotOffered or WrongInput."""

@@ -105,7 +105,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         self._columns = TokenColumns(model.end_id)
         self.prefixes = prefixes
         self._first_tokens = first_tokens
-        self._has_drawn_first = False  # in the step before
+        self._has_drawn_first = False  # since everybody's last step
 
     def warm_prefill(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Prefill batches of these (prompts, tokens) once; the cost of each is learned too."""
@@ -345,6 +345,7 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
         super()._preempt(stream)
 
     def _measured(self, seconds: float) -> None:
+        self._has_drawn_first = False
         self._throughput.stepped(self.scheduler.rows, seconds)
 
     def _rows(self, stream: DecodeSequence) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -358,7 +359,6 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
 
     def _draw_first(self, streams: Sequence[DecodeSequence]) -> int:
         if self._has_drawn_first or not self._may_draw_first(streams):
-            self._has_drawn_first = False
             return 0
         first = self._first_tokens
         assert first is not None, "who may draw first has a batch for it"
@@ -396,19 +396,18 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
             stream.is_plain and not stream.search and stream.saved is None for stream in streams
         )
 
-    def _commit(self, rows: int, joined: int) -> None:
+    def _commit(self, rows: int, now: float) -> None:
         """Hand out what is due after this step; then streams that are done or held up leave."""
-        now = self._advance(rows, joined)
-        slots, columns = self.slots, self._columns
-        slots.controls["token"][:rows] = slots.next_token[:rows]
-        tokens = slots.next_token[:rows].tolist()
-        log_probabilities = slots.log_probability[:rows].tolist()
-        broken = self._requests_of(broken_rows(log_probabilities))
+        columns = self._columns
+        tokens, log_probabilities = self.slots.drawn(rows)
+        broken_ones = broken_rows(log_probabilities)
+        broken = self._requests_of(broken_ones) if broken_ones else ()
         due = columns.add(tokens, log_probabilities)
         if not (due or broken):
             return
-        for stream in (s for progress in broken for s in progress.streams if s.row != NO_ROW):
-            self._take_before(stream, 1)
+        if broken:
+            for stream in (s for progress in broken for s in progress.streams if s.row != NO_ROW):
+                self._take_before(stream, 1)
         end_id, pieces, sinks = self.model.end_id, self.model.pieces[1], self._sinks
         streams = self.scheduler.rows
         done: list[tuple[DecodeSequence, FinishReason]] = []
@@ -445,14 +444,16 @@ class GenerateEngine(TokenEngine[DecodeSequence, Decodable]):
             columns.take(row, at_once if at_once < left else left)
         columns.settle()
         # Rows move when a stream leaves, so what this step computed is read before.
-        answered = [p for search, p in searches.items() if not self._goes_on(search, p)]
-        for progress in answered:
-            self._answer(progress, now)
+        if searches:
+            answered = [p for search, p in searches.items() if not self._goes_on(search, p)]
+            for progress in answered:
+                self._answer(progress, now)
         for stream, reason in done:
             self._finish(stream, reason)
         for stream in behind:
             self._pause(stream)
-        self._fail_alone(broken)
+        if broken:
+            self._fail_alone(broken)
 
     def _take_before(self, stream: DecodeSequence, last: int) -> None:
         """Hand out what a stream has made, but for so many of the last tokens."""

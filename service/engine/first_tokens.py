@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.engine.step_engine import Runner
 
 # Of everybody's step, what the newcomers' may take.
-_WORTH_SHARE = 0.25
+_WORTH_SHARE = 0.5
 # As many as come together by chance; a crowd's step takes as long as everybody's.
 MOST_ROWS = 4
 _SMOOTHING = 0.3

@@ -178,9 +178,8 @@ class ForecastEngine(StepEngine[ValueSequence, ForecastRequest]):
     def _measured(self, seconds: float) -> None:
         self._throughput.stepped(self.scheduler.rows, seconds)
 
-    def _commit(self, rows: int, joined: int) -> None:
+    def _commit(self, rows: int, now: float) -> None:
         """Hand out the values of this step; then streams that are done or held up leave."""
-        now = self._advance(rows, joined)
         slots = self.slots
         made = slots.next_value[:rows]
         slots.controls["value"][:rows] = made

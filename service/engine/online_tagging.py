@@ -191,9 +191,8 @@ class OnlineTagEngine(TokenEngine[PushedSequence, TagRequest]):
         super()._preempt(stream)
         stream.inbox.appendleft(stream.token)  # it was to be read in this step
 
-    def _commit(self, rows: int, joined: int) -> None:
+    def _commit(self, rows: int, now: float) -> None:
         """Answer each row's token and give it its next; streams without one leave."""
-        now = self._advance(rows, joined)
         slots, others_wait = self.slots, self.scheduler.has_returning
         labels = slots.next_token[:rows].tolist()
         log_probabilities = slots.log_probability[:rows].tolist()

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 # queue of long prompts is read in 1.6 times the time that pauses without a bound take, with 3 ms
 # in 2.4 times, with 8 ms in 1.3: fewer prompts side by side cost more each (docs/decisions/0045).
 LEAST_PAUSE_SECONDS = 0.004
+# A short step counts as so many times what it takes, as long as that is no more than so many
+# seconds: a token every five milliseconds is as good as one every three, and long prompts are read
+# sooner.
+_SHORT_COUNTS, _SHORT_SECONDS = 1.6, 0.0032
 # A longer one, once in so many steps: it is no part of the slowest hundredth of the gaps between
 # two tokens, and lets newcomers that come together have their first tokens early, such as 64
 # prompts of 32 characters.
@@ -73,9 +77,9 @@ class PrefillCost:
 class PrefillBudget:
     """Time that may be spent on prefill while streams run: saved up, and spent at once.
 
-    share: of a decode step's time that each step earns, which bounds how much slower streams
-    get while long prompts are read. burst_steps: what may be saved up, in decode steps: a
-    short prompt is then read as a whole and joins the very next step.
+    share: of a decode step's time that each step earns, or of more where steps are short, which
+    bounds how much slower streams get while long prompts are read. burst_steps: what may be saved
+    up, in decode steps: a short prompt is then read as a whole and joins the very next step.
     """
 
     share: float = 1.0
@@ -142,7 +146,8 @@ class PrefillBudget:
             self.seconds = self.burst_steps * step_seconds
         self._step_seconds += _SMOOTHING * (step_seconds - self._step_seconds)
         most = self.burst_steps * self._step_seconds
-        self.seconds = min(most, self.seconds + self.share * step_seconds)
+        worth = max(step_seconds, min(_SHORT_COUNTS * step_seconds, _SHORT_SECONDS))
+        self.seconds = min(most, self.seconds + self.share * worth)
 
     def spend(self, seconds: float, pause: float = 0.0) -> None:
         """May go below zero, where one token cost more than there was; steps earn it back.

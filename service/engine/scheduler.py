@@ -63,7 +63,7 @@ class Prompt:
     tokens: ids, or steps of a series, to be read by the prefill graph. state: after the ones read
     so far. unserved: streams that have not yet begun from it. cached: tokens that a prefix cache
     knew. lookup: what is to be kept in it; None for nothing. cut: a place, in tokens, where the
-    state is wanted, so no chunk goes beyond it; 0 for none.
+    state is wanted, so no chunk goes beyond it; 0 for none. is_begun: a chunk of it was read.
     """
 
     tokens: Sequence[Any] | NDArray[Any]
@@ -73,6 +73,7 @@ class Prompt:
     cached: int = 0
     lookup: PrefixLookup | None = None
     cut: int = 0
+    is_begun: bool = False
 
     @property
     def left(self) -> int:
@@ -147,8 +148,8 @@ class Plan(Generic[Stream]):
 class Scheduler(Generic[Stream]):
     """capacity: rows. A stream whose prompt is being prefilled has a row set aside for it.
 
-    Before each step: preemptions(), then preempt() for each of them; schedule(), then prefilled()
-    and admit() for what it says.
+    Before each step: begin_step(). Where it has_waiting: preemptions(), then preempt() for each
+    of them; schedule(), then prefilled() and admit() for what it says.
     """
 
     def __init__(self, capacity: int, policy: PrefillPolicy) -> None:
@@ -181,6 +182,11 @@ class Scheduler(Generic[Stream]):
     def is_idle(self) -> bool:
         """Nothing to do now; streams that pause need none."""
         return not (self.rows or self.begun or self.queue_length)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a stream waits for a row, or is being read."""
+        return self.queue_length > 0 or bool(self.begun)
 
     @property
     def has_returning(self) -> bool:
@@ -240,12 +246,14 @@ class Scheduler(Generic[Stream]):
 
     # -- before a step ------------------------------------------------------------------------
 
+    def begin_step(self) -> None:
+        self._now += 1
+
     def preemptions(self) -> Sequence[Stream]:
         """Running streams that are to give up their rows now, to callers that hold fewer.
 
         A stream that has a row set aside and is still being read gives it up here.
         """
-        self._now += 1
         self._has_preempted = False
         if not self.queue_length or len(self._callers) == 1 or self._now < self._look_at:
             return _NOBODY
@@ -367,8 +375,11 @@ class Scheduler(Generic[Stream]):
         return chunks
 
     def _is_read_by(self, seconds: float, prompts: Sequence[Prompt]) -> bool:
-        """Whether all of them can be read as a whole in so many seconds."""
-        return len(prompts) <= self.policy.rows and self._whole_seconds(prompts) <= seconds
+        """Whether all of them can be read as a whole in so many seconds. What is left of a long
+        prompt is not: those who run have waited for it all along."""
+        if len(prompts) > self.policy.rows or any(prompt.is_begun for prompt in prompts):
+            return False
+        return self._whole_seconds(prompts) <= seconds
 
     def _by_priority(self) -> Sequence[Stream]:
         return sorted(self.begun, key=_priority)
@@ -426,6 +437,7 @@ class Scheduler(Generic[Stream]):
     def prefilled(self, chunk: PrefillChunk) -> None:
         """The chunk was read."""
         chunk.prompt.prefilled += chunk.count
+        chunk.prompt.is_begun = True
 
     # -- rows ---------------------------------------------------------------------------------
 

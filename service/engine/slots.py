@@ -25,6 +25,8 @@ Array = NDArray[Any]
 
 # Arrays of rows from which on they are mapped.
 _MAPPED_BYTES = 1 << 20
+# Steps whose random numbers are gathered together, at most.
+_AHEAD = BLOCK
 
 
 class StateStore(Protocol):
@@ -126,6 +128,29 @@ class HostStateStore:
             rows[last] = 0
 
 
+class _Ahead:
+    """Numbers of one control for the next steps, (_AHEAD, capacity, …).
+
+    Between two steps of a graph nothing is left of Python or numpy in the processor's nearest
+    caches, so what is done there costs by the code and the objects that it touches: a view's bytes
+    are copied in a tenth of the time that numpy takes.
+    """
+
+    def __init__(self, control: Array) -> None:
+        self.numbers = np.zeros((_AHEAD, *control.shape), control.dtype)
+        self._control, self._numbers = _flat(control), _flat(self.numbers)
+        self._step, self._row = control.size, math.prod(control.shape[1:])
+
+    def use(self, step: int, rows: int) -> None:
+        start, size = step * self._step, rows * self._row
+        self._control[:size] = self._numbers[start : start + size]
+
+
+def _flat(array: Array) -> Any:
+    """A view of its numbers, one after the other."""
+    return array.reshape(-1).data
+
+
 class StepSlots:
     """Rows 0 … n-1 belong to n streams; the rest are zero.
 
@@ -155,6 +180,10 @@ class StepSlots:
         self._numbers = self._blocks.reshape(-1, numbers)
         self._next = np.zeros(capacity, np.int64)
         self._draws_left = BLOCK  # before any row's block may be used up
+        # Numbers that were gathered for so many rows and steps, of which some are used.
+        self._uniforms = _Ahead(self.controls["uniform"])
+        self._rows = self._gathered = self._used = 0
+        self._horizon = 1  # steps to gather next
         # Bound once: these are called each step, or for each row that moves.
         self.swap = self.rows.swap
         self.current = self.rows.current
@@ -177,41 +206,68 @@ class StepSlots:
 
     def clear(self) -> None:
         """Zero every row of what a step has read or written."""
+        self._rewind()
         for rows in (*self.controls.values(), *self.outputs.values()):
             rows[:] = 0
         self.rows.clear()
 
     def seed(self, row: int, seed: int, sample: int, position: int) -> None:
         """The row's next numbers are those at ``position`` of its stream's."""
+        self._rewind()
         block, place = divmod(position, BLOCK)
         self._blocks[row] = self._uniform_blocks.block(seed, sample, block)
         self._next[row] = row * BLOCK + place
         self._draws_left = min(self._draws_left, BLOCK - place)
 
-    def draw_uniforms(self, rows: int) -> list[int]:
+    def draw_uniforms(self, rows: int) -> Sequence[int]:
         """Set the next uniform numbers of rows 0 … rows-1.
 
         Returns the rows whose block is used up: seed() them before the next draw.
         """
-        following = self._next[:rows]
-        self._draw(rows, self._numbers.take(following, axis=0, mode="clip"))
-        following += 1
+        if self._used == self._gathered or rows != self._rows:
+            self._rewind()
+            self._gather(rows)
+        self._draw(self._used, rows)
+        self._used += 1
         self._draws_left -= 1
         if self._draws_left:
-            return []
-        places = following - np.arange(rows) * BLOCK
+            return ()
+        places = self._next[:rows] - np.arange(rows) * BLOCK
         self._draws_left = int((BLOCK - places % BLOCK).min())
         return np.flatnonzero(places == BLOCK).tolist()
 
-    def _draw(self, rows: int, numbers: Array) -> None:
-        """numbers: (rows, numbers) the next ones."""
-        self.controls["uniform"][:rows] = numbers[:, 0]
+    def _gather(self, rows: int) -> None:
+        """Of the next steps, as long as no block ends."""
+        steps = min(self._horizon, self._draws_left)
+        following = self._next[:rows]
+        places = following + np.arange(steps)[:, None]
+        self._set_ahead(steps, rows, self._numbers.take(places, axis=0, mode="clip"))
+        following += steps
+        self._rows, self._gathered, self._used = rows, steps, 0
+        self._horizon = min(2 * self._horizon, _AHEAD)
+
+    def _rewind(self) -> None:
+        """What was gathered and not used is gathered again: rows move, or change."""
+        left = self._gathered - self._used
+        if left:
+            self._next[: self._rows] -= left
+            self._horizon = 1
+        self._gathered = self._used = 0
+
+    def _set_ahead(self, steps: int, rows: int, numbers: Array) -> None:
+        """numbers: (steps, rows, numbers) of each row."""
+        self._uniforms.numbers[:steps, :rows] = numbers[:, :, 0]
+
+    def _draw(self, step: int, rows: int) -> None:
+        """Of those that are gathered."""
+        self._uniforms.use(step, rows)
 
     def give(self, row: int, last: int) -> None:
         """Take ``row`` back; the stream of row ``last`` moves into it.
 
         The freed row is zeroed: nothing of a stream outlives it.
         """
+        self._rewind()
         self.rows.give(row, last)
         moving = (*self.controls.values(), self._blocks, self._next)
         for rows in moving:
@@ -255,6 +311,9 @@ class Slots(StepSlots):
             rows,
             1 + RETRIES,
         )
+        self._retries = _Ahead(self.controls["retries"])
+        self._token, self._next_token = _flat(self.controls["token"]), _flat(self.next_token)
+        self._log_probability = _flat(self.log_probability)
         self.adjusted = {
             "adjusted": np.zeros(capacity, np.int64),
             "seen": np.zeros((capacity, vocabulary), np.bool_),
@@ -276,9 +335,19 @@ class Slots(StepSlots):
             reports[ATTENTION] = self.attention
         return replace(super()._side(side), adjusted=self.adjusted, reports=reports)
 
-    def _draw(self, rows: int, numbers: Array) -> None:
-        super()._draw(rows, numbers)
-        self.controls["retries"][:rows] = numbers[:, 1:]
+    def _set_ahead(self, steps: int, rows: int, numbers: Array) -> None:
+        super()._set_ahead(steps, rows, numbers)
+        self._retries.numbers[:steps, :rows] = numbers[:, :, 1:]
+
+    def _draw(self, step: int, rows: int) -> None:
+        self._uniforms.use(step, rows)
+        self._retries.use(step, rows)
+
+    def drawn(self, rows: int) -> tuple[list[int], list[float]]:
+        """What a step drew of rows 0 … rows-1, which they read next, with its log-probabilities."""
+        tokens = self._next_token[:rows]
+        self._token[:rows] = tokens
+        return tokens.tolist(), self._log_probability[:rows].tolist()
 
     def clear(self) -> None:
         super().clear()

@@ -69,9 +69,17 @@ class Observer(Protocol):
     """Records each step, once, for the metrics."""
 
     def stepped(
-        self, rows: int, waiting: int, prefill_tokens: int, seconds: float, prefill_seconds: float
+        self,
+        rows: int,
+        waiting: int,
+        prefill_tokens: int,
+        seconds: float,
+        prefill_seconds: float,
+        followed: int = 0,
+        gap: float = 0.0,
     ) -> None:
-        """seconds: of the whole step, prefill_seconds of them for reading prompts."""
+        """seconds: of the whole step, prefill_seconds of them for reading prompts. followed: tokens
+        that came after others of their streams, by so many seconds (gap)."""
 
     def began(self, queue_seconds: float, is_resumed: bool) -> None: ...
 
@@ -79,8 +87,6 @@ class Observer(Protocol):
         """Of a request: until it began, and in steps from then on, unless all of it paused."""
 
     def first_token(self, seconds: float) -> None: ...
-
-    def tokens_followed(self, count: int, seconds: float) -> None: ...
 
     def paused(self, count: int) -> None:
         """So many streams wait for their readers."""
@@ -263,9 +269,9 @@ class StepEngine(Generic[Stream, Request]):
         """
         return 0
 
-    def _commit(self, rows: int, joined: int) -> None:
-        """After a step of ``rows`` rows, of which ``joined`` are new: hand out what it made, and
-        have those streams leave or pause that are done or held up."""
+    def _commit(self, rows: int, now: float) -> None:
+        """After a step of ``rows`` rows: hand out what it made, and have those streams leave or
+        pause that are done or held up."""
         raise NotImplementedError
 
     def _checkpoint(self, stream: Stream) -> Checkpoint:
@@ -328,36 +334,56 @@ class StepEngine(Generic[Stream, Request]):
     def step(self) -> list[Sink[Event]]:
         """Prefill what is due, make one token for every row, and say who got something."""
         started = self._step_began = self.clock()
-        for stream in self.scheduler.preemptions():
-            self._preempt(stream)
-        queue_pressure = self.scheduler.queue_pressure
-        allowed = self.prefill_budget.allowance(queue_pressure, self.scheduler.newcomers)
-        plan, prefilled, prefill_seconds = self._read_prompts(allowed, started)
-        if prefill_seconds and self.scheduler.rows:
-            self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
-        rows = self._draw_first(plan.admits)
-        is_whole = not rows
-        if is_whole:
-            for stream in plan.admits:
-                self._admit(stream)
-            rows = len(self.scheduler.rows)
+        scheduler = self.scheduler
+        scheduler.begin_step()
+        joined = prefilled = drawn = followed = 0
+        prefill_seconds = gap = 0.0
+        if scheduler.has_waiting:
+            joined, drawn, prefilled, prefill_seconds = self._let_in(started)
+        rows = drawn
+        if not drawn:
+            rows = len(scheduler.rows)
             if rows:
                 self._run(rows)
-                self._commit(rows, len(plan.admits))
-        queue = self.scheduler.queue_length
+                now = self.clock()
+                followed, gap, self._last_step = rows - joined, now - self._last_step, now
+                self._commit(rows, now)
         seconds = self.clock() - started
         self._step_seconds += seconds
         self._step_began = None
-        if rows and is_whole:
+        if rows and not drawn:
             self._measured(seconds)
             self.prefill_budget.earn(seconds - prefill_seconds)
-        self._report_answered()
-        self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds)
-        if self.is_idle:
+        if self._stops:
+            self._report_answered()
+        queue = scheduler.queue_length
+        self.observer.stepped(rows, queue, prefilled, seconds, prefill_seconds, followed, gap)
+        if not scheduler.rows and self.is_idle:
             self.prefill_budget.rest()
             self.observer.idle()
         sinks, self._sinks = self._sinks, []
         return sinks
+
+    def _let_in(self, now: float) -> tuple[int, int, int, float]:
+        """Read prompts, and give rows to those that are read.
+
+        Returns how many have joined everybody's step; how many had their first tokens in one of
+        their own, after which there is none of everybody's; tokens read of prompts, and the seconds
+        that took.
+        """
+        for stream in self.scheduler.preemptions():
+            self._preempt(stream)
+        queue_pressure = self.scheduler.queue_pressure
+        allowed = self.prefill_budget.allowance(queue_pressure, self.scheduler.newcomers)
+        plan, prefilled, prefill_seconds = self._read_prompts(allowed, now)
+        if prefill_seconds and self.scheduler.rows:
+            self.prefill_budget.spend(prefill_seconds / queue_pressure, prefill_seconds)
+        drawn = self._draw_first(plan.admits)
+        if drawn:
+            return 0, drawn, prefilled, prefill_seconds
+        for stream in plan.admits:
+            self._admit(stream)
+        return len(plan.admits), 0, prefilled, prefill_seconds
 
     def _report_answered(self) -> None:
         stops, self._stops = self._stops, []
@@ -437,13 +463,6 @@ class StepEngine(Generic[Stream, Request]):
         for row in used_up:
             stream = self.scheduler.rows[row]
             self.slots.seed(row, stream.key, stream.sample, self._made(stream) + 1)
-
-    def _advance(self, rows: int, joined: int) -> float:
-        """Report a step to the observer; returns the time."""
-        now = self.clock()
-        self.observer.tokens_followed(rows - joined, now - self._last_step)
-        self._last_step = now
-        return now
 
     def _requests_of(self, broken: Sequence[int]) -> set[RequestState[Stream, Request]]:
         """The requests of rows for which this step computed NaN: nothing of them may go out."""

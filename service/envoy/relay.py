@@ -12,7 +12,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from service.envoy.frames import (
@@ -67,14 +67,19 @@ class _Call:
     """One call between Envoy (receive, send) and the service (frames)."""
 
     __slots__ = (
-        "_credit", "_has_sent", "_has_trailers", "_is_listening", "_is_read", "_number",
-        "_receive", "_relay", "_send", "_taken", "ended",
+        "_credit", "_has_sent", "_has_trailers", "_held", "_is_listening", "_is_read", "_number",
+        "_receive", "_relay", "_send", "_sent", "_uncredited", "ended",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, number: int, receive: Receive, send: Send) -> None:
         self._relay, self._number = relay, number
         self._receive, self._send = receive, send
-        self._credit, self._taken = REQUEST_WINDOW, 0
+        self._credit = REQUEST_WINDOW
+        # The last part of the response, until it is taken; what came meanwhile; and bytes beyond
+        # the last CREDIT.
+        self._sent: asyncio.Future[None] | None = None
+        self._held: list[bytes] = []
+        self._uncredited = 0
         self._has_trailers: bool | None = None  # until the response starts
         self.ended: asyncio.Future[None] = relay.loop.create_future()
         self._is_listening = False  # not while the service must take what it has first
@@ -114,6 +119,9 @@ class _Call:
     def look_for_caller(self) -> None:
         """Whether it has left; sending says so too. Called again and again while the call lasts,
         since nothing is received once the request is whole: pyvoy answers at once, and empty."""
+        if self._is_lost():
+            self._leave()
+            return
         if self._is_read and not (self._has_sent or self._is_listening):
             self._is_listening = True
             self._next_event().add_done_callback(self._looked)
@@ -138,16 +146,67 @@ class _Call:
         self._put(event)
 
     def write(self, body: bytes) -> None:
-        """A part, with more to come."""
+        """A part, with more to come.
+
+        One at a time: what comes before it is taken follows it as one. Nobody is called back for
+        a part that is taken before the next one comes, as most are.
+        """
         self._has_sent = True
-        sent = self._send({"type": "http.response.body", "body": body, "more_body": True})
-        size = len(body) + PART_BYTES
-        if isinstance(sent, asyncio.Future):
-            sent.add_done_callback(lambda sent: self._sent(sent, size))
+        sent = self._sent
+        if self._held:
+            self._held.append(body)
+        elif sent is not None and not sent.done():
+            self._held.append(body)
+            sent.add_done_callback(self._go_on)
+        elif self._is_lost():
+            self._leave()
         else:
-            self._take(size)
+            self._write(body, len(body) + PART_BYTES)
+
+    def _write(self, body: bytes, size: int) -> None:
+        """size: that it counts for."""
+        sent = self._send({"type": "http.response.body", "body": body, "more_body": True})
+        # No future for a call that has ended.
+        self._sent = sent if isinstance(sent, asyncio.Future) else None
+        self._uncredited += size
+        if self._uncredited >= CREDIT_SHARE * RESPONSE_WINDOW and self._sent is not None:
+            self._sent.add_done_callback(partial(self._give_credit, self._uncredited))
+            self._uncredited = 0
+
+    def _go_on(self, sent: asyncio.Future[None]) -> None:
+        """With what was held back, if that has not left with the last part."""
+        if self.ended.done() or sent.cancelled() or not self._held:
+            return
+        if self._is_lost():
+            self._leave()
+            return
+        size = len(self._held) * PART_BYTES
+        body = self._take_held()
+        self._write(body, len(body) + size)
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, []
+        return b"".join(held)
+
+    def _is_lost(self) -> bool:
+        """Whether the last part cannot be taken, since the caller has left."""
+        sent = self._sent
+        return (
+            sent is not None
+            and sent.done()
+            and not sent.cancelled()
+            and sent.exception() is not None
+        )
+
+    def _give_credit(self, size: int, sent: asyncio.Future[None]) -> None:
+        """The caller, or Envoy for it, has taken so much."""
+        if sent.cancelled() or sent.exception() is not None or self.ended.done():
+            return
+        self._relay.post(frame(self._number, Kind.CREDIT, CREDIT_BYTES.pack(size)))
 
     def write_last(self, body: bytes) -> None:
+        if self._held:
+            body = self._take_held() + body
         self._put({"type": "http.response.body", "body": body, "more_body": False})
         if not self._has_trailers:
             self.end()
@@ -168,33 +227,34 @@ class _Call:
         self._has_sent = True
         self._send(event)
 
-    def _sent(self, sent: asyncio.Future[None], size: int) -> None:
-        if sent.cancelled():
-            return
-        if sent.exception() is None:
-            self._take(size)
-        elif not self.ended.done():
-            self._leave()
-
-    def _take(self, size: int) -> None:
-        """The caller, or Envoy for it, has taken so much."""
-        self._taken += size
-        if self._taken >= CREDIT_SHARE * RESPONSE_WINDOW and not self.ended.done():
-            self._relay.post(frame(self._number, Kind.CREDIT, CREDIT_BYTES.pack(self._taken)))
-            self._taken = 0
-
     def end(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
 
     def reset(self) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(ConnectionAbortedError(RESET))
+        self._fail(ConnectionAbortedError(RESET))
 
     def lose(self) -> None:
         """Nobody serves it any more."""
-        if not self.ended.done():
-            self.ended.set_exception(ServiceLost(self._has_trailers))
+        self._fail(ServiceLost(self._has_trailers))
+
+    def _fail(self, error: ConnectionAbortedError) -> None:
+        if self.ended.done():
+            return
+        if self._held:
+            self._write(self._take_held(), 0)
+        self.ended.set_exception(error)
+
+    def close(self) -> None:
+        """It has ended; whether the last part was taken, nobody asks any more."""
+        if self._sent is not None:
+            self._sent.add_done_callback(_forgive)
+
+
+def _forgive(sent: asyncio.Future[None]) -> None:
+    """What it failed with was seen: nothing is logged of it."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 # Most responses begin and end alike.
@@ -301,6 +361,7 @@ class Relay(asyncio.Protocol):
             await call.ended
         finally:
             del self.calls[number]
+            call.close()
 
     def tell_port(self, port: int) -> None:
         self.post(frame(0, Kind.LISTENING, b"%d" % port))

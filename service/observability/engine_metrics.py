@@ -48,15 +48,20 @@ class GenerateMetrics:
         metrics.batch_capacity.labels(model, "step").set(capacity)
 
     def stepped(
-        self, rows: int, waiting: int, prefill_tokens: int, seconds: float, prefill_seconds: float
+        self,
+        rows: int,
+        waiting: int,
+        prefill_tokens: int,
+        seconds: float,
+        prefill_seconds: float,
+        followed: int = 0,
+        gap: float = 0.0,
     ) -> None:
         self._steps.append((rows, waiting, prefill_tokens, seconds, prefill_seconds))
+        if followed:
+            self._gaps.append((followed, gap))
         if len(self._steps) == _STEPS_RECORDED_TOGETHER:
             self._flush()
-
-    def tokens_followed(self, count: int, seconds: float) -> None:
-        if count:
-            self._gaps.append((count, seconds))
 
     def _flush(self) -> None:
         """Of several steps at once: between two steps there is no time to lose."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.engine.errors import WrongInput
 from service.oip.parameters import InferParameters
@@ -16,6 +16,9 @@ from service.oip.tensors import Array, TensorMetadata
 from service.serving.inputs import MAX_TEXTS
 from service.serving.model_info import ModelCard
 from service.serving.named_states import NamedState
+
+if TYPE_CHECKING:
+    from service.oip.direct import DirectResponses
 
 # What a model's name ends with for its second adapter.
 TENSORS = ".tensors"
@@ -54,6 +57,7 @@ class ModelAdapter:
     is_decoupled = False
     keeps_sequences = False
     begins_from_states = False
+    reads_texts = False
     state: tuple[TensorMetadata, ...] = ()
 
     def __init__(self, card: ModelCard) -> None:
@@ -75,14 +79,36 @@ class ModelAdapter:
         """The whole answer. Raises WrongInput, QueueFull or EngineFailed."""
         raise NotImplementedError
 
+    async def rows_of(self, texts: Sequence[str]) -> Sequence[Any]:
+        """What the model says to each text. Raises as infer()."""
+        raise NotImplementedError
+
+    def result_of(self, rows: Sequence[Any]) -> InferResult:
+        """As infer() answers it."""
+        raise NotImplementedError
+
+    def raw_of(self, rows: Sequence[Any]) -> Mapping[str, bytes]:
+        """The raw contents of result_of()'s outputs."""
+        raise NotImplementedError
+
+    def said_of(self, rows: Sequence[Any]) -> Mapping[str, Setting]:
+        """The parameters of result_of()."""
+        raise NotImplementedError
+
     def answer_bytes(self, inputs: Mapping[str, Array]) -> int:
         """What the whole answer takes at most while it is made; 0 where its request is larger."""
         return 0
 
     def stream(
-        self, inputs: Mapping[str, Array], settings: Any
+        self,
+        inputs: Mapping[str, Array],
+        settings: Any,
+        direct: DirectResponses | None = None,
     ) -> AsyncGenerator[InferResult, None]:
-        """The answer as it is made, of an adapter that is decoupled. Raises as infer()."""
+        """The answer as it is made, of an adapter that is decoupled. Raises as infer().
+
+        direct: takes what may leave at once, between those that are yielded.
+        """
         raise NotImplementedError
 
     async def go_on(

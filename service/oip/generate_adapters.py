@@ -7,15 +7,15 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from bundle.sampling import SAMPLING_PARAMETERS
 from service.engine.automaton import CHOICES, JSON_SCHEMA, REGEX, ConstraintSpec
 from service.engine.errors import WrongInput
-from service.engine.requests import Event, Finished, TokenMade
+from service.engine.requests import Event
 from service.oip.adapters import STATE, InferResult, ModelAdapter, Setting
+from service.oip.direct import DirectResponses
 from service.oip.parameters import InferParameters
-from service.oip.tensors import Array, TensorMetadata, bytes_array, texts_of
+from service.oip.tensors import Array, TensorMetadata, texts_of
+from service.oip.token_responses import DirectTokens, result_of
 from service.serving.generator import GeneratorModel, OpenStream
 from service.serving.named_states import NamedState
 from service.serving.sampling_params import GenerateParams, SamplingParams
@@ -27,6 +27,9 @@ _KNOWN = (
     "preset", STATE,
 )  # fmt: skip
 
+
+# Of one response, that may leave at once: a larger one counts as an answer while it is unread.
+_MOST_DIRECT_TOKENS = 64
 
 # Tokens of a request that does not say: a load generator sends a prompt and nothing else.
 _USUAL_TOKENS = 256
@@ -112,16 +115,21 @@ class GenerateAdapter(ModelAdapter):
                 events += some
         finally:
             stream.tokens.close()
-        return _result_of(events, _first(stream))
+        return result_of(events, _first(stream))
 
     async def stream(
-        self, inputs: Mapping[str, Array], settings: GenerationSettings
+        self,
+        inputs: Mapping[str, Array],
+        settings: GenerationSettings,
+        direct: DirectResponses | None = None,
     ) -> AsyncGenerator[InferResult, None]:
         stream = await self._open(inputs, settings)
+        if direct is not None and settings.tokens_per_message <= _MOST_DIRECT_TOKENS:
+            stream.tokens.write_through(DirectTokens(direct))
         try:
             said = _first(stream)
             async for events in stream.tokens:
-                yield _result_of(events, said)
+                yield result_of(events, said)
                 said = {}
         finally:
             stream.tokens.close()
@@ -173,29 +181,6 @@ class GenerateFromVector(GenerateAdapter):
 def _first(stream: OpenStream) -> dict[str, Setting]:
     """What the first response says. The seed is a text: it may be above what int64 holds."""
     return {"seed": str(stream.seed), "unknown_symbols": stream.unknown_symbols}
-
-
-def _result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferResult:
-    tokens = [event for event in events if type(event) is TokenMade]
-    last = events[-1]
-    reason, parameters = "", dict(said)
-    if isinstance(last, Finished):
-        reason = last.reason.value
-        parameters |= {
-            "input_tokens": last.input_tokens,
-            "output_tokens": last.output_tokens,
-            "cached_tokens": last.cached_tokens,
-        }
-    return InferResult(
-        {
-            "text": bytes_array(["".join(token.text for token in tokens)]),
-            "tokens": np.array([token.token for token in tokens], np.int64),
-            "log_probabilities": np.array([token.log_probability for token in tokens], np.float32),
-            "finish_reason": bytes_array([reason]),
-        },
-        parameters,
-        is_last=isinstance(last, Finished),
-    )
 
 
 def _values(parameters: InferParameters) -> dict[str, float]:

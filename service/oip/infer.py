@@ -23,6 +23,7 @@ from service.access.memory_budget import ANSWERS, MemoryBudget
 from service.engine.errors import RequestError, TimedOut, WrongInput
 from service.engine.shares import SHARE
 from service.oip.adapters import STATE, TENSORS, InferResult, ModelAdapter, Setting, base_name
+from service.oip.direct import DirectCall, DirectResponses
 from service.oip.parameters import InferParameters
 from service.oip.plans import Plan, Plans, signature_of
 from service.oip.tensors import (
@@ -32,8 +33,9 @@ from service.oip.tensors import (
     input_specs,
     read_inputs,
     refuse_parameter,
+    texts_of_raw,
 )
-from service.serving.inputs import off_loop
+from service.serving.inputs import is_free, off_loop
 from service.serving.model_version import Call, ServedVersion
 from service.serving.named_states import NamedStates
 from service.serving.registry import ModelRegistry
@@ -49,6 +51,8 @@ _LARGEST = 2**64 - 1
 MOST_ID_CHARACTERS = 1024
 # Tensors of a request, and parameters of it or of one of them.
 _MOST_TENSORS, _MOST_PARAMETERS = 64, 256
+# Of a request that is answered without arrays.
+_FEW_TEXTS = 8
 # Triton's priorities: 1 comes first; 0 stands for the default, which is this one.
 _DEFAULT_PRIORITY, _LOWEST_PRIORITY = 4, 8
 # Of requests over HTTP; here answers are raw where requests are.
@@ -149,14 +153,51 @@ class InferHandler:
         """
         target = self._target(request, owner)
         with target.served.call() as target.call:
-            return await self._whole(request, target)
+            return await self._short(request, target) or await self._whole(request, target)
 
-    async def stream(self, request: pb.ModelInferRequest, owner: Hashable, send: Send) -> None:
-        """Send each response as it is made; the last one says so. Raises as answer()."""
+    async def _short(
+        self, request: pb.ModelInferRequest, target: _Target
+    ) -> pb.ModelInferResponse | None:
+        """The response to a request such as was answered before, of a few texts that come and go
+        raw: what _whole() makes of it without arrays, in a third of the time. None for any other.
+        """
+        plan, adapter, call = target.plan, target.adapter, target.call
+        if plan is None or not (adapter.reads_texts and plan.is_plain):
+            return None
+        started = time.monotonic()
+        (content,), (spec,) = request.raw_input_contents, plan.inputs
+        if spec.count > _FEW_TEXTS or not is_free(len(content)):
+            return None
+        texts = texts_of_raw(content, spec.count)
+        if texts is None:
+            return None
+        call.inferences = len(texts)
+        call.input_seconds = time.monotonic() - started
+        rows = await adapter.rows_of(texts)
+        started = time.monotonic()
+        response = plan.raw_response(request, len(rows), adapter.raw_of(rows))
+        if response is None:
+            response = _response(request, plan, adapter.result_of(rows), target)
+            plan.keep_for(len(rows), response)
+        _say(response, adapter.said_of(rows))
+        call.output_seconds = time.monotonic() - started
+        return response
+
+    async def stream(
+        self,
+        request: pb.ModelInferRequest,
+        owner: Hashable,
+        send: Send,
+        direct: DirectCall | None = None,
+    ) -> None:
+        """Send each response as it is made; the last one says so. Raises as answer().
+
+        direct: for those that may leave at once, where the call has such a way.
+        """
         target = self._target(request, owner)
         with target.served.call() as target.call:
             if target.adapter.is_decoupled:
-                await self._stream_all(request, target, send)
+                await self._stream_all(request, target, send, direct)
             else:
                 await send(_marked(await self._whole(request, target), True))
 
@@ -183,14 +224,22 @@ class InferHandler:
                 result = await adapter.infer(context.inputs, context.settings)
         return context, result
 
-    async def _stream_all(self, request: pb.ModelInferRequest, target: _Target, send: Send) -> None:
+    async def _stream_all(
+        self,
+        request: pb.ModelInferRequest,
+        target: _Target,
+        send: Send,
+        direct: DirectCall | None,
+    ) -> None:
         options = target.options
         # No time limit cuts a response short that is being sent: grpc takes no write back, and
         # nothing follows the final response.
         limit = _Limit(options.timeout_seconds)
         async with limit.watch():
             context, result = await self._read_and_run(request, target)
-        async with aclosing(target.adapter.stream(context.inputs, context.settings)) as answers:
+        at_once = _direct(request, context, target, direct)
+        answering = target.adapter.stream(context.inputs, context.settings, at_once)
+        async with aclosing(answering) as answers:
             while result is None or not result.is_last:
                 async with limit.watch():
                     result = await anext(answers)
@@ -300,8 +349,7 @@ async def _respond(
     started = time.monotonic()
     size = sum([result.outputs[name].size for name in context.plan.outputs])
     response = await off_loop(size, lambda: _response(request, context.plan, result, target))
-    for name, value in result.parameters.items():
-        _set(response.parameters[name], value)
+    _say(response, result.parameters)
     target.call.output_seconds += time.monotonic() - started
     return response
 
@@ -314,6 +362,22 @@ def _response(
         for name, count in plan.outputs.items()
     }
     return plan.response(request, target.served.version, arrays)
+
+
+def _direct(
+    request: pb.ModelInferRequest, context: InferContext, target: _Target, call: DirectCall | None
+) -> DirectResponses | None:
+    """Of a request that is answered raw."""
+    if call is None or not request.raw_input_contents:
+        return None
+
+    def head_of(result: InferResult) -> bytes:
+        response = _marked(_response(request, context.plan, result, target), False)
+        del response.raw_output_contents[:]
+        data: bytes = response.SerializeToString()
+        return data
+
+    return DirectResponses(call, tuple(context.plan.outputs), head_of)
 
 
 def _empty(request: pb.ModelInferRequest, target: _Target) -> pb.ModelInferResponse:
@@ -437,6 +501,11 @@ def _labelled(array: Array, count: int, ports: tuple[TensorMetadata, ...], name:
         )
     ]
     return bytes_array(texts, places.shape)
+
+
+def _say(response: pb.ModelInferResponse, parameters: Mapping[str, Setting]) -> None:
+    for name, value in parameters.items():
+        _set(response.parameters[name], value)
 
 
 def _set(parameter: pb.InferParameter, value: Setting) -> None:

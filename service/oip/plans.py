@@ -52,12 +52,14 @@ class Plan:
     numbers).
     """
 
-    __slots__ = ("_heads", "inputs", "outputs")
+    __slots__ = ("_heads", "_heads_of_rows", "inputs", "is_plain", "outputs")
 
     def __init__(self, inputs: Sequence[InputSpec], outputs: Mapping[str, int]) -> None:
         self.inputs, self.outputs = inputs, outputs
-        # Of responses, serialized, by the datatypes and shapes of their tensors.
+        self.is_plain = not any(outputs.values())
+        # Of responses, serialized, by the datatypes and shapes of their tensors, and by their rows.
         self._heads: dict[Hashable, bytes] = {}
+        self._heads_of_rows: dict[int, bytes] = {}
 
     def response(
         self, request: pb.ModelInferRequest, version: str, arrays: Mapping[str, Array]
@@ -80,6 +82,30 @@ class Plan:
         else:
             add_typed(response, arrays.values())
         return response
+
+    def raw_response(
+        self, request: pb.ModelInferRequest, rows: int, raw: Mapping[str, bytes]
+    ) -> pb.ModelInferResponse | None:
+        """As response(), of outputs that are bytes already and of so many rows each; None where
+        keep_for() has not seen one like it."""
+        head = self._heads_of_rows.get(rows)
+        if head is None:
+            return None
+        response: pb.ModelInferResponse = pb.ModelInferResponse.FromString(head)
+        if request.id:
+            response.id = request.id
+        response.raw_output_contents.extend([raw[name] for name in self.outputs])
+        return response
+
+    def keep_for(self, rows: int, response: pb.ModelInferResponse) -> None:
+        """``response`` shows what those of so many rows are like but for their contents."""
+        if len(self._heads_of_rows) < _MOST_LAYOUTS:
+            head = pb.ModelInferResponse(
+                model_name=response.model_name,
+                model_version=response.model_version,
+                outputs=response.outputs,
+            )
+            self._heads_of_rows[rows] = head.SerializeToString()
 
 
 def _head(name: str, version: str, arrays: Mapping[str, Array]) -> bytes:

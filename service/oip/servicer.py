@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 
 import service
@@ -119,10 +119,10 @@ class InferenceServicer:
 
     # -- inference -----------------------------------------------------------------------------
 
-    async def ModelInfer(
+    def ModelInfer(
         self, request: pb.ModelInferRequest, context: ServerCall
-    ) -> pb.ModelInferResponse:
-        return await self.handler.answer(request)
+    ) -> Coroutine[Any, Any, pb.ModelInferResponse]:
+        return self.handler.answer(request)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[bytes], context: ServerCall) -> None:
         stream = InferStream(self.handler, context, self.admission, self.stall_seconds)

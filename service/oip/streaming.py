@@ -9,6 +9,7 @@ from functools import partial
 from service.access.admission import Admission, AdmissionControl, release_with_call
 from service.access.memory_budget import Reservation
 from service.engine.errors import RequestError, ServiceStopping
+from service.oip.direct import DirectCall
 from service.oip.infer import MOST_ID_CHARACTERS, InferHandler
 from service.oip.writer import ResponseQueue
 from service.rpc.call import MessageRequest, ServerCall
@@ -51,7 +52,9 @@ class InferStream:
         )
         self._unread: set[Reservation] = set()
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._outbox = ResponseQueue(MessageWriter(call, stall_seconds).write, MOST_UNWRITTEN)
+        self._writer = MessageWriter(call, stall_seconds)
+        self._outbox = ResponseQueue(self._writer.write, MOST_UNWRITTEN)
+        self._direct = DirectCall(self._has_room, self._writer.write_now)
 
     async def serve(self, requests: AsyncIterator[bytes]) -> None:
         """Until the caller has sent all and has all, or the server stops.
@@ -122,7 +125,7 @@ class InferStream:
             request = read_message(admission, data, pb.ModelInferRequest)
             admission.enter(MessageRequest(request))
             _name(about, request)
-            await self.handler.stream(request, self, self._send)
+            await self.handler.stream(request, self, self._send, self._direct)
             await self._outbox.written()
         return admission.failure
 
@@ -144,6 +147,10 @@ class InferStream:
         if held:
             # Nobody waits for that here: the model's version is free before its answer is read.
             self._outbox.when_written(partial(self._release, held))
+
+    def _has_room(self) -> bool:
+        """As DirectCall has it."""
+        return self._outbox.is_empty and self._writer.has_room()
 
     def _release(self, held: Reservation) -> None:
         self._unread.discard(held)

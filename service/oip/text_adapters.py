@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,29 +10,50 @@ import numpy as np
 
 from service.engine.errors import WrongInput
 from service.engine.requests import TagSnapshot
-from service.oip.adapters import InferResult, ModelAdapter, about
+from service.oip.adapters import InferResult, ModelAdapter, Setting, about
 from service.oip.parameters import InferParameters
-from service.oip.tensors import Array, TensorMetadata, bytes_array, texts_of
+from service.oip.tensors import Array, TensorMetadata, bytes_array, raw_text, texts_of
 from service.serving.classifier import Classified, TextClassifierModel
 from service.serving.fill_mask import MAX_TOP_WORDS, FilledBlank, FillModel
 from service.serving.inputs import off_loop
 from service.serving.tagger import TaggedToken, TaggerModel, TagParams
 
+_NUMBER = struct.Struct("<f")
 _TEXT = TensorMetadata("text", "BYTES", (-1, 1))
 
 
 class ClassifyText(ModelAdapter):
+    reads_texts = True
+
     def __init__(self, model: TextClassifierModel) -> None:
         super().__init__(model.card)
         self.model = model
         self.inputs = (_TEXT,)
         self.outputs = label_outputs(model.card.labels)
+        self._raw_labels = {label: raw_text(label) for label in model.card.labels}
+        self._numbers = struct.Struct(f"<{len(model.card.labels)}f")
 
     async def infer(self, inputs: Mapping[str, Array], settings: Any) -> InferResult:
-        texts = texts_of(inputs["text"], "text")
-        with about("text"):
-            rows = await self.model.classify(texts)
+        rows = await self.rows_of(texts_of(inputs["text"], "text"))
         return await off_loop(len(rows) * len(self.card.labels), lambda: answered(rows))
+
+    async def rows_of(self, texts: Sequence[str]) -> list[Classified]:
+        with about("text"):
+            return await self.model.classify(texts)
+
+    def result_of(self, rows: Sequence[Classified]) -> InferResult:
+        return answered(rows)
+
+    def raw_of(self, rows: Sequence[Classified]) -> dict[str, bytes]:
+        best = [row.best for row in rows]
+        return {
+            "label": b"".join([self._raw_labels[label] for label, _ in best]),
+            "probability": b"".join([_NUMBER.pack(probability) for _, probability in best]),
+            "probabilities": b"".join([self._numbers.pack(*row.probabilities) for row in rows]),
+        }
+
+    def said_of(self, rows: Sequence[Classified]) -> dict[str, Setting]:
+        return _said(rows)
 
 
 def label_outputs(labels: tuple[str, ...]) -> tuple[TensorMetadata, ...]:
@@ -51,8 +73,12 @@ def answered(rows: Sequence[Classified]) -> InferResult:
             "probability": np.array([[p] for _, p in best], np.float32),
             "probabilities": np.array([row.probabilities for row in rows], np.float32),
         },
-        {"unknown_symbols": sum(row.unknown_symbols for row in rows)},
+        _said(rows),
     )
+
+
+def _said(rows: Sequence[Classified]) -> dict[str, Setting]:
+    return {"unknown_symbols": sum([row.unknown_symbols for row in rows])}
 
 
 class TagText(ModelAdapter):

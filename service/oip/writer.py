@@ -25,6 +25,11 @@ class ResponseQueue:
         self._awaited: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._is_closed = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was put in is written."""
+        return self._written == self._put and self._waiting.empty()
+
     async def put(self, response: Any) -> None:
         await self._waiting.put(response)
         self._put += 1

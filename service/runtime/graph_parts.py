@@ -1,4 +1,4 @@
-"""The part of an ONNX graph that some of its outputs need.
+"""The part of an ONNX graph that some of its outputs need, after others if they are given.
 
 onnxruntime runs every node of a graph, whichever outputs are asked for. The onnx package, which
 could cut one, is no part of the service; of the protobuf encoding
@@ -23,27 +23,30 @@ class NotAGraph(ValueError):
     """Bytes that are no protobuf message."""
 
 
-def part_for(model: bytes, outputs: Collection[str]) -> bytes:
+def part_for(model: bytes, outputs: Collection[str], given: Collection[str] = ()) -> bytes:
     """``model``, a serialized ModelProto, with what computes these outputs and nothing else.
 
     Nodes, initializers and inputs that they do not need are left out; all else is as it was.
+    given: of the model's other outputs, what the part reads instead of computing it.
 
     Raises NotAGraph.
     """
     return b"".join(
-        _message(number, _graph_part(value, outputs)) if number == _MODEL_GRAPH else raw
+        _message(number, _graph_part(value, outputs, given)) if number == _MODEL_GRAPH else raw
         for number, value, raw in _fields(model)
     )
 
 
-def _graph_part(graph: bytes, outputs: Collection[str]) -> bytes:
+def _graph_part(graph: bytes, outputs: Collection[str], given: Collection[str]) -> bytes:
     fields = list(_fields(graph))
     needed = set(outputs)
     nodes: set[int] = set()  # places in fields
     # Nodes come in an order in which each reads what earlier ones made.
     for place in reversed(range(len(fields))):
         number, node, _ = fields[place]
-        if number == _GRAPH_NODE and not needed.isdisjoint(_names(node, _NODE_OUTPUT)):
+        if number == _GRAPH_NODE and any(
+            name in needed and name not in given for name in _names(node, _NODE_OUTPUT)
+        ):
             nodes.add(place)
             needed.update(_read_by(node))
     names = {
@@ -52,14 +55,20 @@ def _graph_part(graph: bytes, outputs: Collection[str]) -> bytes:
         _GRAPH_OUTPUT: (_VALUE_NAME, outputs),
     }
 
-    def is_kept(place: int, number: int, value: bytes) -> bool:
+    def kept(place: int, number: int, value: bytes, raw: bytes) -> bytes:
         if number == _GRAPH_NODE:
-            return place in nodes
+            return raw if place in nodes else b""
         name, wanted = names.get(number, (0, ()))
-        return not name or any(found in wanted for found in _names(value, name))
+        if not name or any(found in wanted for found in _names(value, name)):
+            return raw
+        if number == _GRAPH_OUTPUT and any(
+            found in needed and found in given for found in _names(value, name)
+        ):
+            return _message(_GRAPH_INPUT, value)
+        return b""
 
     return b"".join(
-        raw for place, (number, value, raw) in enumerate(fields) if is_kept(place, number, value)
+        kept(place, number, value, raw) for place, (number, value, raw) in enumerate(fields)
     )
 
 

@@ -79,20 +79,27 @@ def probe(
 
 
 def computes_alike(
-    part: onnxruntime.InferenceSession, whole: onnxruntime.InferenceSession, vocabulary: int
+    parts: Sequence[onnxruntime.InferenceSession],
+    whole: onnxruntime.InferenceSession,
+    vocabulary: int,
 ) -> bool:
-    """Whether ``part`` of a graph gives the bits that ``whole`` gives for the same outputs.
+    """Whether the parts of a graph give the bits that ``whole`` gives for the same outputs. A part
+    may read what those before it gave.
 
     vocabulary: as probe() has it.
     """
     feed = _feed(whole, max(_BATCHES), vocabulary)
-    read = {port.name for port in part.get_inputs()}
-    names = [port.name for port in part.get_outputs()]
+    names = [port.name for part in parts for port in part.get_outputs()]
     for size in (1, *_BATCHES):
         rows = _rows(feed, 0, size)
-        theirs = whole.run(names, rows)
-        ours = part.run(names, {name: rows[name] for name in read})
-        if any(a.tobytes() != b.tobytes() for a, b in zip(ours, theirs, strict=True)):
+        theirs = dict(zip(names, whole.run(names, rows), strict=True))
+        ours: Feed = {}
+        for part in parts:
+            known = {**rows, **ours}
+            made = [port.name for port in part.get_outputs()]
+            read = {port.name: known[port.name] for port in part.get_inputs()}
+            ours |= zip(made, part.run(made, read), strict=True)
+        if any(ours[name].tobytes() != theirs[name].tobytes() for name in names):
             return False
     return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class LoadedModel:
     do without ``prime``, such a model has none.
     wide: the sessions of steps and prefills once more, on several threads; none where one is all.
     rows: of the graph that moves state between rows, which only a device needs.
-    state_path: of the step what makes its next state, where the step reads prompts.
+    state_path: of the step what makes its next state, as open_state_path() has it, where the step
+    reads prompts; else nothing.
     seconds: that reading, verifying and opening took.
     """
 
@@ -70,7 +71,7 @@ class LoadedModel:
     sessions: Mapping[str, onnxruntime.InferenceSession]
     wide: Mapping[str, onnxruntime.InferenceSession] = field(default_factory=dict)
     rows: onnxruntime.InferenceSession | None = None
-    state_path: onnxruntime.InferenceSession | None = None
+    state_path: Sequence[onnxruntime.InferenceSession] = ()
     seconds: float = 0.0
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +17,25 @@ from bundle.manifest import ADJUSTED_INPUTS, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.vocabulary import PADDING_ID
 from service.runtime.sessions import NUMPY_TYPES
+from service.runtime.width import Width
 from service.step_buffers import StepBuffers
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
 
-# Rows of a step, and prompts read together, from which more threads are faster than one.
+# Rows of a step from which more threads can be faster than one; and prompts, of those that go on.
 WIDE_ROWS = 32
 WIDE_PROMPTS = 8
+# Of runs of a size, those that look whether it would be faster on the other number of threads:
+# neither is part of the slowest hundredth of the gaps between two tokens.
+_LOOK_EVERY_STEPS, _LOOK_EVERY_PROMPTS = 256, 128
 
 # Tokens, padding counted, of one piece of a score: what a cancelled call may still cost, and
 # what a score graph holds features and logits for.
 _SCORE_PIECE = 4096
+
+# Tokens of a prompt that one layer reads before the next one does.
+_PIECE = 64
 
 # Bindings that are kept: one of each size, which with rows that adjust their logits are many.
 _MOST_STEPS = 8192
@@ -72,7 +80,7 @@ class Scorable(Sequenced, Protocol):
 class SessionPair:
     """One graph in one or two sessions: on one thread, and on several.
 
-    A batch of a few rows is done before a second thread has woken up; a large one is shared
+    A batch of a few rows is done before a second thread has woken up; a large one can be shared
     between them. Either way gives the same bits.
     """
 
@@ -80,7 +88,40 @@ class SessionPair:
     wide: onnxruntime.InferenceSession | None = None
 
     def of(self, rows: int, wide_from: int) -> onnxruntime.InferenceSession:
-        return self.wide if self.wide is not None and rows >= wide_from else self.narrow
+        return self.of_width(rows >= wide_from)
+
+    def of_width(self, is_wide: bool) -> onnxruntime.InferenceSession:
+        return self.wide if self.wide is not None and is_wide else self.narrow
+
+
+class TimedPair:
+    """Runs of one graph in either session of a pair, whichever is faster now."""
+
+    def __init__(self, pair: SessionPair, look_every: int) -> None:
+        self._pair = pair
+        self._look_every = look_every
+        self._widths: dict[int, Width] = {}  # by powers of two of rows
+
+    def run(
+        self,
+        rows: int,
+        length: int,
+        outputs: Sequence[str],
+        feed: Mapping[str, Any],
+        may_be_wide: bool = True,
+    ) -> Any:
+        """As InferenceSession.run, of so many rows of ``length`` tokens."""
+        pair = self._pair
+        if pair.wide is None or not may_be_wide:
+            return pair.narrow.run(outputs, feed)
+        width = self._widths.get(rows.bit_length())
+        if width is None:
+            width = self._widths[rows.bit_length()] = Width(self._look_every)
+        is_wide = width.is_wide()
+        started = time.perf_counter()
+        found = pair.of_width(is_wide).run(outputs, feed)
+        width.ran(is_wide, (time.perf_counter() - started) / (rows * length))
+        return found
 
 
 class PredictRunner:
@@ -141,6 +182,7 @@ class Prefiller:
         self, session: SessionPair | onnxruntime.InferenceSession, state: Sequence[StateTensor]
     ) -> None:
         self.sessions = session if isinstance(session, SessionPair) else SessionPair(session)
+        self._graph = TimedPair(self.sessions, _LOOK_EVERY_PROMPTS)
         self.state = state
         ports = self.sessions.narrow
         self.outputs = [port.name for port in ports.get_outputs()]
@@ -154,8 +196,13 @@ class Prefiller:
         """The state after each row of tokens, from its state or from zeros."""
         feed = {"vector": np.array(tokens, np.float32)} if self.reads_vector else _padded(tokens)
         feed |= _stacked(self.carried, states)
-        session = self.sessions.of(len(tokens), WIDE_PROMPTS)
-        found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
+        longest = max(map(len, tokens))
+        # A few prompts that go on are long, and stay on one thread: they are read for seconds, in
+        # which others want a core, and a chunk would take once as long as it was cut for and once
+        # twice that.
+        may_be_wide = len(tokens) >= WIDE_PROMPTS or all(state is None for state in states)
+        made = self._graph.run(len(tokens), longest, self.outputs, feed, may_be_wide)
+        found = dict(zip(self.outputs, made, strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
         # Copies: a view would keep the whole batch in memory for as long as one stream waits.
         return [{name: rows[i].copy() for name, rows in after.items()} for i in range(len(tokens))]
@@ -168,6 +215,7 @@ class SeriesPrefiller:
         self, session: SessionPair | onnxruntime.InferenceSession, state: Sequence[StateTensor]
     ) -> None:
         self.sessions = session if isinstance(session, SessionPair) else SessionPair(session)
+        self._graph = TimedPair(self.sessions, _LOOK_EVERY_PROMPTS)
         self.state = state
         self.outputs = [port.name for port in self.sessions.narrow.get_outputs()]
 
@@ -185,8 +233,8 @@ class SeriesPrefiller:
             "lengths": lengths,
             **_stacked(self.state, states),
         }
-        session = self.sessions.of(len(tokens), WIDE_PROMPTS)
-        found = dict(zip(self.outputs, session.run(self.outputs, feed), strict=True))
+        made = self._graph.run(len(tokens), int(lengths.max()), self.outputs, feed)
+        found = dict(zip(self.outputs, made, strict=True))
         after = {name.removeprefix("next_"): rows for name, rows in found.items()}
         return [
             {**(state or {}), **{name: rows[i].copy() for name, rows in after.items()}}
@@ -219,7 +267,8 @@ class GenerateRunner:
         self.prefiller = prefiller
         self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.sides: tuple[StepBuffers, ...] = ()
-        self._steps: dict[tuple[int, int, int, bool], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, int, int, bool, bool], Callable[[], None]] = {}
+        self._widths: dict[int, Width] = {}  # by powers of two of rows
 
     def attach(self, sides: tuple[StepBuffers, StepBuffers]) -> None:
         self.sides = sides
@@ -231,20 +280,34 @@ class GenerateRunner:
         return self.prefiller.prefill(tokens, states)
 
     def step(self, side: int, rows: int) -> None:
+        width, is_wide = None, False
+        if rows >= WIDE_ROWS and self.sessions.wide is not None:
+            width = self._widths.get(rows.bit_length())
+            if width is None:
+                width = self._widths[rows.bit_length()] = Width(_LOOK_EVERY_STEPS)
+            is_wide = width.is_wide()
         use = self.sides[side].use
-        size = (side, rows, use.adjusted, use.reports)
+        size = (side, rows, use.adjusted, use.reports, is_wide)
         step = self._steps.get(size)
         if step is None:
             if len(self._steps) == _MOST_STEPS:
                 self._steps.clear()
-            step = self._steps[size] = bound_step(self.sessions, self.sides[side], rows)
+            session = self.sessions.of_width(is_wide)
+            step = self._steps[size] = bound_step(session, self.sides[side], rows)
+        if width is None:
+            step()
+            return
+        started = time.perf_counter()
         step()
+        width.ran(is_wide, (time.perf_counter() - started) / rows)
 
 
-def bound_step(sessions: SessionPair, buffers: StepBuffers, rows: int) -> Callable[[], None]:
+def bound_step(
+    session: onnxruntime.InferenceSession, buffers: StepBuffers, rows: int
+) -> Callable[[], None]:
     """A run of the first ``rows`` rows of these arrays, which are read and written in place, and
     of as much of the others as their use says now."""
-    session, use = sessions.of(rows, WIDE_ROWS), buffers.use
+    use = buffers.use
     binding = session.io_binding()
     written = {**buffers.outputs, **buffers.reports} if use.reports else buffers.outputs
     for arrays, count, bind in (
@@ -274,7 +337,7 @@ class SteppedPrefiller:
     than the fp32 one. Whatever it draws on the way is left.
 
     rows: prompts that are read together. state_path: of the step what makes its next state, with
-    the same bits; a few prompts are read by that.
+    the same bits, as open_state_path() has it; a few prompts are read by that.
     """
 
     def __init__(
@@ -282,7 +345,7 @@ class SteppedPrefiller:
         step: SessionPair | onnxruntime.InferenceSession,
         state: Sequence[StateTensor],
         rows: int = 64,
-        state_path: onnxruntime.InferenceSession | None = None,
+        state_path: Sequence[onnxruntime.InferenceSession] = (),
     ) -> None:
         self.sessions = step if isinstance(step, SessionPair) else SessionPair(step)
         self.rows = rows
@@ -307,8 +370,7 @@ class SteppedPrefiller:
             for _ in range(2)
         )
         self._steps: dict[tuple[int, int], Callable[[], None]] = {}
-        if state_path is not None:
-            self.sessions = SessionPair(state_path, self.sessions.wide)
+        self._layers = _Layers(state_path, state, rows) if state_path else None
 
     def prefill(
         self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]
@@ -324,6 +386,9 @@ class SteppedPrefiller:
         return [after[i] for i in range(len(tokens))]
 
     def _read(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        is_wide = self.sessions.wide is not None and len(tokens) >= WIDE_ROWS
+        if self._layers is not None and not is_wide:
+            return self._layers.read(tokens, states)
         for row, state in enumerate(states):
             for name, rows in self._sets[0].items():
                 rows[row] = 0 if state is None else state[name]
@@ -346,15 +411,117 @@ class SteppedPrefiller:
             written = {f"next_{name}": array for name, array in self._sets[1 - side].items()}
             read = {**self._controls, **self._sets[side]}
             buffers = StepBuffers(read, written, self._adjusted)
-            step = self._steps[side, rows] = bound_step(self.sessions, buffers, rows)
+            session = self.sessions.of(rows, WIDE_ROWS)
+            step = self._steps[side, rows] = bound_step(session, buffers, rows)
         return step
+
+
+class _Layer:
+    """One part of a state path: two sets of its own state, which take turns, and what it reads."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, state: Sequence[StateTensor], rows: int
+    ) -> None:
+        made = {port.name.removeprefix("next_") for port in session.get_outputs()}
+        own = [tensor for tensor in state if tensor.name in made]
+        self.sets = tuple({t.name: np.zeros((rows, *t.shape), t.dtype) for t in own} for _ in "01")
+        shapes = {f"next_{t.name}": (t.shape, t.dtype) for t in state}
+        read = {port.name for port in session.get_inputs()}
+        # What the layers before it made of the same token.
+        self.given = {
+            name: np.zeros((rows, *shape), dtype)
+            for name, (shape, dtype) in shapes.items()
+            if name in read
+        }
+        self.token = np.zeros(rows, np.int64)
+        self._session = session
+        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+
+    def step(self, side: int, rows: int) -> None:
+        step = self._steps.get((side, rows))
+        if step is None:
+            written = {f"next_{name}": array for name, array in self.sets[1 - side].items()}
+            read = {"token": self.token, **self.given, **self.sets[side]}
+            step = self._steps[side, rows] = bound_step(
+                self._session, StepBuffers(read, written), rows
+            )
+        step()
+
+
+class _Layers:
+    """Reads prompts layer by layer: all of a piece by the first, then by the second, …
+
+    What a token costs of a few prompts is to bring the weights to the processor. Those of one layer
+    stay in its nearest caches from token to token, where those of all layers do not.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[onnxruntime.InferenceSession],
+        state: Sequence[StateTensor],
+        rows: int,
+    ) -> None:
+        self._layers = [_Layer(session, state, rows) for session in sessions]
+        self._tokens = np.zeros((_PIECE, rows), np.int64)
+        wanted = {name for layer in self._layers for name in layer.given}
+        # Of each layer what later ones read, for each token of a piece.
+        self._made = [
+            {
+                f"next_{name}": np.zeros((_PIECE, *array.shape), array.dtype)
+                for name, array in layer.sets[0].items()
+                if f"next_{name}" in wanted
+            }
+            for layer in self._layers
+        ]
+
+    def read(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
+        """The state after each row of tokens, the longest first."""
+        for layer in self._layers:
+            for row, state in enumerate(states):
+                for name, rows in layer.sets[0].items():
+                    rows[row] = 0 if state is None else state[name]
+        lengths = [len(row) for row in tokens]
+        for start in range(0, lengths[0], _PIECE):
+            self._read_piece(tokens, lengths, start)
+        # A row's last step wrote the set that the step after it would have read.
+        return [
+            {
+                name: rows[row].copy()
+                for layer in self._layers
+                for name, rows in layer.sets[length % 2].items()
+            }
+            for row, length in enumerate(lengths)
+        ]
+
+    def _read_piece(
+        self, tokens: Sequence[Sequence[int]], lengths: Sequence[int], start: int
+    ) -> None:
+        end = min(start + _PIECE, lengths[0])
+        for row, ids in enumerate(tokens):
+            piece = ids[start:end]
+            self._tokens[: len(piece), row] = piece
+        made: dict[str, Array] = {}
+        for layer, kept in zip(self._layers, self._made, strict=True):
+            running = len(tokens)
+            for place in range(start, end):
+                while lengths[running - 1] <= place:
+                    running -= 1
+                layer.token[:running] = self._tokens[place - start, :running]
+                for name, rows in layer.given.items():
+                    rows[:running] = made[name][place - start, :running]
+                side = place % 2
+                layer.step(side, running)
+                for name, rows in kept.items():
+                    after = layer.sets[1 - side][name.removeprefix("next_")]
+                    rows[place - start, :running] = after[:running]
+            made |= kept
 
 
 def generate_runner(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     state: Sequence[StateTensor],
     wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
-    state_path: onnxruntime.InferenceSession | None = None,
+    state_path: Sequence[onnxruntime.InferenceSession] = (),
 ) -> GenerateRunner:
     """From the sessions of one model by role; without ``prime``, prompts go through ``step``,
     or nowhere where there is no state.
@@ -372,7 +539,7 @@ def generate_runner(
 def _prefiller(
     sessions: Mapping[str, SessionPair],
     state: Sequence[StateTensor],
-    state_path: onnxruntime.InferenceSession | None,
+    state_path: Sequence[onnxruntime.InferenceSession],
 ) -> PromptReader:
     if "prime" in sessions:
         reads = {port.name for port in sessions["prime"].narrow.get_inputs()}
@@ -386,7 +553,7 @@ def _prefiller(
 def prompt_reader(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     state: Sequence[StateTensor],
-    state_path: onnxruntime.InferenceSession | None = None,
+    state_path: Sequence[onnxruntime.InferenceSession] = (),
 ) -> PromptReader:
     """Of these sessions, with arrays of its own: for a thread beside the one that steps.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -52,14 +53,46 @@ def open_session(
 
 def open_state_path(
     bundle: Bundle, graph: str, settings: SessionSettings
-) -> onnxruntime.InferenceSession:
+) -> tuple[onnxruntime.InferenceSession, ...]:
     """Of a step graph, what makes its next state: without the output layer and the draw.
 
-    Raises ManifestInvalid and DeviceUnavailable.
+    A session for each recurrent layer, which reads what those before it made of the same token;
+    one for all where their states do not say which layer they are of, or a layer reads the state
+    of another. Raises ManifestInvalid and DeviceUnavailable.
     """
-    outputs = {f"next_{tensor.name}" for tensor in bundle.manifest.state if tensor.carried}
+    carried = [tensor.name for tensor in bundle.manifest.state if tensor.carried]
+    parts, before = [], set[str]()
+    for names in _layers_of(carried):
+        outputs = {f"next_{name}" for name in names}
+        session = _open_part(bundle, graph, settings, outputs, before)
+        if {port.name for port in session.get_inputs()} & (set(carried) - set(names)):
+            every = {f"next_{name}" for name in carried}
+            return (_open_part(bundle, graph, settings, every, ()),)
+        parts.append(session)
+        before |= outputs
+    return tuple(parts)
+
+
+def _layers_of(names: Sequence[str]) -> list[list[str]]:
+    """``hidden_0`` is of the first layer; the lowest first."""
+    layers: dict[int, list[str]] = {}
+    for name in names:
+        number = name.rpartition("_")[2]
+        if not number.isdecimal():
+            return [list(names)]
+        layers.setdefault(int(number), []).append(name)
+    return [layers[number] for number in sorted(layers)]
+
+
+def _open_part(
+    bundle: Bundle,
+    graph: str,
+    settings: SessionSettings,
+    outputs: Collection[str],
+    given: Collection[str],
+) -> onnxruntime.InferenceSession:
     try:
-        part = part_for(bundle.graph_of(graph), outputs)
+        part = part_for(bundle.graph_of(graph), outputs, given)
     except NotAGraph as error:
         raise ManifestInvalid(
             f"{bundle.path_of(graph)} is no ONNX graph ({error}); export the bundle again"

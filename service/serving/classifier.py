@@ -16,6 +16,7 @@ from service.serving.inputs import (
     PredictItem,
     ReadingModel,
     checked_size,
+    is_free,
     off_loop,
 )
 from service.serving.model_info import ModelCard
@@ -93,7 +94,10 @@ class TextClassifierModel(ReadingModel, ClassifierModel):
 
     async def classify(self, texts: Sequence[str]) -> list[Classified]:
         size = checked_size("texts", [len(text) for text in texts])
-        encoded = await off_loop(size, lambda: self._encode_all(texts))
+        if is_free(size):
+            encoded = self._encode_all(texts)
+        else:
+            encoded = await off_loop(size, lambda: self._encode_all(texts))
         items = [PredictItem(tuple(part.ids)) for part in encoded]
         rows = await run_batch(self.thread, items)
         return [

@@ -48,7 +48,7 @@ _SEEDS = 2**64
 class OpenStream:
     """A stream under way: read ``tokens``, and close it.
 
-    echo: the prompt's tokens, where the request wants them. sign: makes a resume token of a
+    echo: the input's tokens, where the request wants them. sign: makes a resume token of a
     snapshot.
     """
 
@@ -218,9 +218,9 @@ class GeneratorModel(ReadingModel):
             if params.start:
                 params.start.check(bundle, params.allow_inexact)
                 self._check_start(params)
-            if params.echo and self.is_conditioned:
+            if params.echo and not self.input.is_text:
                 raise WrongInput(
-                    f"model {self.card.name!r} reads a {self.input.name} and has no prompt to "
+                    f"model {self.card.name!r} reads a {self.input.name}, which has no tokens to "
                     "echo; leave echo"
                 )
             size = sum(len(value) for value in params.inputs.values() if value)
@@ -358,15 +358,15 @@ class GeneratorModel(ReadingModel):
             raise WrongInput("the stream's text is complete: its constraint lets nothing follow")
         return replace(request, constraint=constraint)
 
-    async def _echo(self, params: GenerateParams, prompt: EncodedInput) -> list[ScoredToken]:
-        """The prompt's tokens, with their log-probabilities where the request wants those."""
-        if params.log_probabilities and len(prompt.ids) > 1:
-            item = _continuation(prompt)
+    async def _echo(self, params: GenerateParams, given: EncodedInput) -> list[ScoredToken]:
+        """The input's tokens; a prompt's with their log-probabilities where the request wants those."""
+        if params.log_probabilities and not self.is_conditioned and len(given.ids) > 1:
+            item = _continuation(given)
             (row,) = await run_batch(self.score_thread, [item])
             return await off_loop(item.length, lambda: self.scored(item, row))
+        pieces = self.input.pieces(given.ids)
         return [
-            ScoredToken(token, self.writer.piece(token, number == 0), None)
-            for number, token in enumerate(prompt.ids)
+            ScoredToken(token, text, None) for token, text in zip(given.ids, pieces, strict=True)
         ]
 
     async def score(self, all_params: Sequence[ScoreParams]) -> list[ScoredText]:

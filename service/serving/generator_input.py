@@ -22,9 +22,10 @@ class EncodedInput:
 
 
 class GeneratorInput:
-    """name: of its field in a request."""
+    """name: of its field in a request. is_text: whether it is read as tokens."""
 
     name: str
+    is_text = False
 
     def read(self, model: ReadingModel, given: Any, what: str) -> EncodedInput:
         """``given`` as a caller of unroll.v1 sends it; ``what`` names it in a refusal.
@@ -35,6 +36,10 @@ class GeneratorInput:
 
     def checked(self, model: ReadingModel, ids: Sequence[Any], what: str) -> tuple[Any, ...]:
         """``ids``, which came as they are. Raises WrongInput."""
+        raise NotImplementedError
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token as the model reads it, where it reads a text."""
         raise NotImplementedError
 
 
@@ -48,6 +53,7 @@ class TextInput(GeneratorInput):
     name: str
     reader: Tokenizer
     begin_id: int | None = None
+    is_text = True
 
     def read(self, model: ReadingModel, given: str, what: str) -> EncodedInput:
         if not given and self.begin_id is not None:
@@ -58,6 +64,9 @@ class TextInput(GeneratorInput):
     def checked(self, model: ReadingModel, ids: Sequence[int], what: str) -> tuple[int, ...]:
         model.check_ids(ids, what)
         return tuple(ids)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return [self.reader.piece(token, number == 0) for number, token in enumerate(ids)]
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,11 @@ async def off_loop(size: int, work: Callable[[], Answer]) -> Answer:
     return work()
 
 
+def is_free(size: int) -> bool:
+    """Whether off_loop() does work of this size at once."""
+    return size <= _FREE_SIZE
+
+
 class _LoopTurn:
     """What one turn of an event loop has done so far: requests that come together are
     many small pieces, and streams' messages wait for all of a turn's."""

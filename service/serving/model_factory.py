@@ -208,7 +208,7 @@ class ModelBuilder:
         """On a thread of its own; None for a model that does not embed. whole: as StateRunner."""
         if not card.embeds:
             return None
-        path = self.loaded.state_path if self._reads_by_state_path else None
+        path = self.loaded.state_path if self._reads_by_state_path else ()
         reader = prompt_reader(self.sessions, self.manifest.state, path)
         runner = StateRunner(reader, tuple(watchable(card)), whole)
         return Embedder(card, self.tokenizers["input"], self.batch_thread("embed", runner))
@@ -217,7 +217,7 @@ class ModelBuilder:
     def _reads_by_state_path(self) -> bool:
         """Whether there is a state path of the step, and its bits are those of the step here."""
         path = self.loaded.state_path
-        if path is None:
+        if not path:
             return False
         if computes_alike(path, self.sessions["step"], ids_for_all(self.bundle)):
             return True
@@ -227,7 +227,7 @@ class ModelBuilder:
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""
         loaded, state = self.loaded, self.manifest.state
-        path = loaded.state_path if self._reads_by_state_path else None
+        path = loaded.state_path if self._reads_by_state_path else ()
         runner = generate_runner(self.sessions, state, loaded.wide, path)
         if loaded.rows is None:
             return runner, None

@@ -47,12 +47,11 @@ class Dispatcher:
     def deliver(self, sinks: Sequence[Sink[Any]]) -> None:
         """Called on the engine's thread: wake the readers that have a message's worth."""
         # Messages leave in this order: a first token does not queue behind everyone's next.
-        urgent, others = [], []
+        urgent: list[Sink[Any]] = []
+        others: list[Sink[Any]] = []
         for sink in sinks:
-            if sink.is_urgent:
-                urgent.append(sink)
-            elif sink.is_due:
-                others.append(sink)
+            if sink.is_due:
+                (urgent if sink.is_urgent else others).append(sink)
         if (urgent or others) and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._wake, urgent, others)
 
@@ -105,6 +104,7 @@ class TokenStream(Sink[Event]):
         self._timeline, self._times = TIMELINE.get(), ENGINE_TIMES.get()
         self._on_given_up = ON_GIVEN_UP.get()
         self._error: Exception | None = None  # it was given up for
+        self._at_once = tokens_per_message // size or 1 if tokens_per_message else 0
         self._handed_at: float | None = None  # when its reader got what it has not written yet
         self._direct: DirectWriter | None = None
         self._is_read_from = False  # the reader waits for events
@@ -146,7 +146,7 @@ class TokenStream(Sink[Event]):
     def tokens_at_once(self) -> int:
         if self._thread is not None and self._thread.are_buffers_small:
             return 1
-        return self._each // self._size or 1
+        return self._at_once or self._coalescer.tokens_per_message // self._size or 1
 
     @property
     def is_urgent(self) -> bool:
@@ -158,14 +158,19 @@ class TokenStream(Sink[Event]):
         full = self._full
         if self._thread is not None and self._thread.are_buffers_small:
             full = max(1, int(_SMALL_SHARE * full))
-        if self._waiting < full:
+        if self._put - self._taken < full:
             return False
         self._was_full = True
         return True
 
     @property
     def is_due(self) -> bool:
-        return self.is_urgent or self._was_full or self._waiting >= self._each
+        return (
+            self._put - self._taken >= self._each
+            or self._was_full
+            or not self._has_begun
+            or self._others_put != self._others_taken
+        )
 
     def write_through(self, writer: DirectWriter) -> None:
         """From its second message on, tokens go to ``writer`` while it has room and the reader
@@ -184,17 +189,35 @@ class TokenStream(Sink[Event]):
             self._ready.set()
             return
         try:
-            if tokens := self._take_tokens():
+            while tokens := self._take_one() or self._take_tokens():
                 direct.write(tokens)
+                if not (self._tokens_per_message and direct.has_room()):
+                    break
             # Also where there is none: it may have been paused when they were taken already.
-            self._let_go_on()
+            if self._was_full:
+                self._let_go_on()
         except Exception as error:  # it is this stream's alone; its reader raises it
             self._error = error
             self._ready.set()
             return
-        # What came meanwhile wakes it again, but not for one more message of as many tokens.
-        if 0 < self._tokens_per_message <= self._waiting:
+        # Where there was no room for all of it: what comes wakes it again, but not for one more
+        # message of as many tokens.
+        if 0 < self._tokens_per_message <= self._put - self._taken:
             self._ready.set()
+
+    def _take_one(self) -> tuple[TokenMade, ...]:
+        """What _take_tokens() does, for most messages of one token."""
+        events = self._events
+        if self._tokens_per_message != 1 or not events:
+            return ()
+        event = events[0]
+        if type(event) is not TokenMade:
+            return ()
+        events.popleft()
+        self._taken += 1
+        if self._thread is not None:
+            self._thread.count_message(1)
+        return (event,)
 
     def _take_tokens(self) -> list[TokenMade | TokensMade]:
         """What the next message holds; the engine may put what is no token behind it."""

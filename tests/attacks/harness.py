@@ -72,7 +72,7 @@ class Threat:
 class Sample:
     """at: monotonic seconds. cpu: seconds of processor time since the start.
 
-    resident_bytes counts pages that processes share once for each.
+    resident_bytes counts pages that programs share once for each.
     """
 
     at: float
@@ -139,16 +139,23 @@ class Usage:
 
 def _sample(pid: int) -> Sample:
     """Of a process and its children together: the service, and Envoy where that is its front."""
-    of_each = [_sample_of_one(pid)]
+    of_each, program = [_sample_of_one(pid)], _program_of(pid)
     for child in children_of(pid):
         with suppress(OSError, IndexError):  # it has ended
-            of_each.append(_sample_of_one(child))
+            # Until it runs a program of its own, a child has its parent's memory (vfork).
+            if _program_of(child) != program:
+                of_each.append(_sample_of_one(child))
     sums = {
         field.name: sum(getattr(one, field.name) for one in of_each)
         for field in fields(Sample)
         if field.name != "at"
     }
     return Sample(at=time.monotonic(), **sums)
+
+
+def _program_of(pid: int) -> bytes:
+    """The command line that it runs."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _sample_of_one(pid: int) -> Sample:

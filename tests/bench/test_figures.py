@@ -189,8 +189,8 @@ FINDINGS = Findings(
         (ConstraintRow("choices", 40, 90, 3.0, 12.0), ConstraintRow("regex", 9, 60, 7.5, 30.0))
     ),
     prefixes=(
-        PrefixRow("fp32", 2000, 50.0, 50.25, 0.4, 1.2),
-        PrefixRow("int8", 2000, 100.0, 100.1, 0.3, 1.3),
+        PrefixRow("fp32", 2000, 50.0, 50.25, 0.005, 0.4, 1.2),
+        PrefixRow("int8", 2000, 100.0, 100.1, 0.001, 0.3, 1.3),
     ),
     memory=Memory(200, 400, True, 8192, 8192 + 20 * 1024, 20000),
     doors=Doors(

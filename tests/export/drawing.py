@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from bundle.manifest import BATCH, RETRIES, step_inputs
 from bundle.sampling import GRAPH_PARAMETERS
 from export.draw_nodes import DRAW_INPUTS, DRAW_OUTPUTS
-from export.operators import DRAW, DRAW_DOMAIN, OPSET
+from export.operators import DRAW, DRAW_DOMAIN
+from export.opset import OPSET
 from export.sampler import draw_functions
 
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}

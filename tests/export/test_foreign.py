@@ -344,6 +344,17 @@ def test_a_refusal_leaves_what_was_served(tmp_path, capsys):
     assert read_bundle(tmp_path / "b" / "m" / "1").digest == before
 
 
+def test_an_import_needs_no_pytorch(tmp_path, monkeypatch):
+    """Loading it takes ten times as long as all else of an import."""
+    for name in ("torch", "onnxscript"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('it is loaded')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    mapping = ModelMapping("m", "step", (GraphMapping(file, states=STATE),))
+    bundle, _ = import_model(mapping, tmp_path / "models")
+    assert bundle.manifest.task == "step"
+
+
 def test_equal_imports_have_equal_bytes(tmp_path):
     file = graphs.lstm(tmp_path / "lstm.onnx")
     mapping = ModelMapping("m", "step", (GraphMapping(file, states={"h": "hn", "c": "cn"}),))

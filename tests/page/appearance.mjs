@@ -7,7 +7,7 @@ import { generate, inBrowser, PHONE, press, WIDE } from './browser.mjs';
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SERIOUS = new Set(['serious', 'critical']);
 const VIEWS = [
-  ['prose/generate', generate], ['prose/generate', byUnit], ['prose/card', null], ['prose/many', null],
+  ['prose/generate', generate], ['prose/generate', byUnit], ['translate/generate', looking], ['prose/card', null], ['prose/many', null],
   ['translate/score', (page) => answered(page, 'Score', '.alignment')],
   ['translate/beam', (page) => answered(page, 'Search', '.rank')],
   ['sentiment', (page) => answered(page, 'Classify', '.parts')],
@@ -26,6 +26,12 @@ async function byUnit(page) {
   await generate(page);
   await page.locator('.following button').first().click();
   await page.locator('.output .tokens span:not(.before)').last().hover();
+}
+
+async function looking(page) {
+  await generate(page);
+  await page.locator('canvas[data-tensor="attention"]').focus();
+  await page.keyboard.press('ArrowDown');
 }
 
 async function findings(page) {

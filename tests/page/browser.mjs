@@ -79,7 +79,17 @@ export async function call(method, message) {
   return response.json();
 }
 
-/** Tokens of a Generate, and its resume points. */
+/** float16, little-endian. */
+export function halves(base64) {
+  const bytes = Buffer.from(base64, 'base64');
+  return Array.from({ length: bytes.length / 2 }, (_, n) => {
+    const bits = bytes.readUInt16LE(2 * n);
+    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+    return exponent ? sign * (1 + fraction / 1024) * 2 ** (exponent - 15) : sign * fraction * 2 ** -24;
+  });
+}
+
+/** Tokens of a Generate, its resume points, and what it echoed. */
 export async function stream(message) {
   const text = new TextEncoder().encode(JSON.stringify(message));
   const body = new Uint8Array(5 + text.length);
@@ -88,13 +98,14 @@ export async function stream(message) {
   const headers = { 'Content-Type': 'application/connect+json' };
   const response = await fetch(`${origin}/unroll.v1.UnrollService/Generate`, { method: 'POST', headers, body });
   const bytes = new Uint8Array(await response.arrayBuffer());
-  const found = { tokens: [], points: [] };
+  const found = { tokens: [], points: [], echo: [] };
   for (let at = 0; at < bytes.length;) {
     const size = new DataView(bytes.buffer).getUint32(at + 1);
     const read = JSON.parse(new TextDecoder().decode(bytes.subarray(at + 5, at + 5 + size)));
     assert(!read.error, JSON.stringify(read.error));
     found.tokens.push(...(read.tokens ?? []));
     found.points.push(...(read.resumePoints ?? []));
+    found.echo.push(...(read.echo ?? []));
     at += 5 + size;
   }
   return found;

@@ -37,6 +37,10 @@ await inBrowser(async (open) => {
   await dark.evaluate(() => document.querySelectorAll('.ways .tokens').forEach((box) => { box.scrollTop = 0; }));
   await shoot(dark, 'fork', '.fork', '.ways');
 
+  const looking = await open('translate/generate', SIZE);
+  await generate(looking);
+  await shoot(looking, 'attention', '.attention', '.attention .looking');
+
   const translate = await open('translate/score', SIZE);
   await press(translate, 'Score');
   await translate.locator('.alignment').waitFor();

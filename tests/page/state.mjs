@@ -1,18 +1,8 @@
 // The state: the map is what the call answers; freeze, step, go on; a changed unit.
 import assert from 'node:assert';
-import { generate, inBrowser, made, press, stream } from './browser.mjs';
+import { generate, halves, inBrowser, made, press, stream } from './browser.mjs';
 
 const ASKED = { model: 'prose', prompt: 'ROMEO:\n', sampling: { seed: '7' } };
-
-/** float16, little-endian. */
-function halves(base64) {
-  const bytes = Buffer.from(base64, 'base64');
-  return Array.from({ length: bytes.length / 2 }, (_, n) => {
-    const bits = bytes.readUInt16LE(2 * n);
-    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
-    return exponent ? sign * (1 + fraction / 1024) * 2 ** (exponent - 15) : sign * fraction * 2 ** -24;
-  });
-}
 
 const picture = (page, tensor) => page.locator(`canvas[data-tensor="${tensor}"]`).evaluate((canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]);
 

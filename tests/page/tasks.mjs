@@ -75,6 +75,16 @@ await inBrowser(async (open) => {
   assert.match(await page.locator('.alignment thead th').nth(heavens).textContent(), /cielos/);
   console.log('score: heavens is cielos');
 
+  await go('prose/score');
+  await page.getByLabel('Text', { exact: true }).fill('To be, or not to ');
+  await page.getByLabel('Ways to go on').fill('go\nbe');
+  await press(page, 'Score');
+  await page.locator('.answer .bars li').nth(1).waitFor();
+  const { scores } = await call('Score', { model: 'prose', items: [{ text: 'To be, or not to ', choices: ['go', 'be'] }] });
+  assert.deepStrictEqual(await page.locator('.answer .bars .name').allTextContents(), ['be', 'go']);
+  assert(scores[0].choices[1].probability > 0.5, 'be is likelier');
+  console.log(`score: ${await page.locator('.answer .bars li').first().textContent()}`);
+
   await go('translate/beam');
   await press(page, 'Search');
   await page.locator('.tree .rank').nth(4).waitFor();

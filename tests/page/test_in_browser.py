@@ -18,6 +18,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from export.bundles import export_bundle
 from tests import tiny
 from tests.clients.conftest import Service, serving
 from tests.page.conftest import ROOT, Visit
@@ -43,6 +44,19 @@ def test_it_is_legible_light_dark_and_on_a_phone(bundled: Service, visit: Visit)
 def test_it_draws_500_tokens_a_second(bundled: Service, visit: Visit) -> None:
     said = visit("frames.mjs", bundled.target)
     assert json.loads(said.splitlines()[-1])["tokens"] >= 3000
+
+
+def test_where_a_model_looks_is_drawn_while_it_writes(models_copy: Path, visit: Visit) -> None:
+    export_bundle(tiny.seq2seq("unaware", attention=False), models_copy / "unaware" / "1")
+    with serving("--models", str(models_copy)) as running:
+        visit("attention.mjs", running.target, "speller", "unaware")
+
+
+def test_text_is_controlled_and_states_are_kept(models_copy: Path, visit: Visit) -> None:
+    presets = models_copy.with_name("presets.toml")
+    presets.write_text("[careful]\ntemperature = 0.6\ntop_p = 0.9\n")
+    with serving("--models", str(models_copy), "--presets", str(presets)) as running:
+        visit("control.mjs", running.target, "letters", "speller")
 
 
 def test_audio_is_stepped_over(tmp_path: Path, visit: Visit) -> None:

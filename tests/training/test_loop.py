@@ -86,6 +86,21 @@ def test_the_best_epoch_is_kept(tmp_path):
         assert torch.equal(best, kept)
 
 
+def test_the_last_epoch_is_kept_where_that_is_wanted(tmp_path):
+    """Of a run that has ended as well, since both are in its checkpoint."""
+    best, last = make_model(), make_model()
+    Trainer(best, CarryingTask(validation=[1.0, 2.0, 3.0]), SETTINGS, tmp_path).fit()
+    keeping = replace(SETTINGS, keep_last=True)
+    history = Trainer(last, CarryingTask(), keeping, tmp_path).fit(resume=True)
+    assert history.best_epoch == 0
+    assert not torch.equal(next(last.parameters()), next(best.parameters()))
+
+    whole = make_model()
+    Trainer(whole, CarryingTask(validation=[1.0, 2.0, 3.0]), keeping, tmp_path / "whole").fit()
+    for expected, got in zip(whole.parameters(), last.parameters(), strict=True):
+        assert torch.equal(expected, got)
+
+
 def test_a_finished_run_resumes_to_its_result(tmp_path):
     model = make_model()
     Trainer(model, CarryingTask(), SETTINGS, tmp_path).fit()

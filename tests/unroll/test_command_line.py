@@ -156,6 +156,13 @@ def test_generate_prints_its_answer_and_notes_how_it_ended(run):
     assert echoed.out == "abc" + printed.out
 
 
+def test_a_source_that_is_echoed_has_a_line_of_its_own(run):
+    arguments = ("generate", "--model", "speller", "--source", "AB", "--max-tokens", 4)
+    _, printed = run(*arguments, "--seed", 3)
+    _, echoed = run(*arguments, "--seed", 3, "--echo")
+    assert echoed.out == "ab\n" + printed.out
+
+
 def test_samples_are_lines_and_their_scores_notes(run):
     arguments = ("generate", "--model", "speller", "--source", "ab", "--beam", 3, "--max-tokens", 4)
     code, printed = run(*arguments)

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from torch import Tensor
+
 from bundle.frames import FrameSpec
 from bundle.series import SeriesSpec
 from bundle.tokenizer import Tokenizer
+from training.calibration import calibrate
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.packages import DataPackage
@@ -266,3 +269,23 @@ class Task(ABC, Generic[Example]):
     def shown(self, question: Any, answer: Any) -> tuple[str, str]:
         """A question and its answer as a card shows them."""
         return str(question), str(answer)
+
+
+class CalibratedTask(Task[Example]):
+    """A task whose model answers with one of its labels, as likely as it says: calibrated on what
+    validates, unless the recipe's ``[task]`` has ``calibrated = false``."""
+
+    @abstractmethod
+    def validation_logits(
+        self, model: Any, examples: Sequence[Any], trained: TrainedModel
+    ) -> tuple[Tensor, Tensor]:
+        """(questions, labels) and the numbers of the right labels (questions,), of so many of
+        ``examples`` as make MOST_LOGITS."""
+
+    def adjust(
+        self, model: Any, recipe: Recipe, splits: Splits[Any], trained: TrainedModel
+    ) -> TrainedModel:
+        if not recipe.task.get("calibrated", True):
+            return trained
+        logits, answers = self.validation_logits(model, splits.validation, trained)
+        return trained.with_facts(calibrate(model, logits, answers))

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from bundle.manifest import CLASSIFY
 from bundle.tokenizer import Tokenizer
 from training.batching import similar_lengths
-from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
+from training.calibration import MOST_LOGITS, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.floors.naive_bayes import NaiveBayes, character_features, word_features
@@ -27,7 +27,7 @@ from training.measurements import Measurement, macro_f1, share
 from training.models.classifier import Classifier, ClassifierConfig
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Table
 from training.splits import Splits, epochs_of, hidden_size
-from training.tasks.base import DataSettings, Prepared, Task, option
+from training.tasks.base import CalibratedTask, DataSettings, Prepared, option
 from training.tasks.texts import (
     CHARACTERS,
     MOST_WORDS,
@@ -119,7 +119,7 @@ def _stack(rows: Sequence[tuple[Any, int]]) -> Batch:
     return pad_sequence(tokens, batch_first=True), lengths, torch.tensor([n for _, n in rows])
 
 
-class Classify(Task[Labelled]):
+class Classify(CalibratedTask[Labelled]):
     name = CLASSIFY
     help = "a label for each text: CSV, TSV, JSONL or Parquet with texts and labels"
     data = ClassifyData
@@ -221,19 +221,10 @@ class Classify(Task[Labelled]):
         """Examples of its splits as texts and labels."""
         return examples
 
-    def adjust(
-        self, model: Any, recipe: Recipe, splits: Splits[Any], trained: TrainedModel
-    ) -> TrainedModel:
-        if not recipe.task.get("calibrated", True):
-            return trained
-        logits, answers = self.validation_logits(model, splits.validation, trained)
-        return trained.with_facts(calibrate(model, logits, answers))
-
     @torch.no_grad()
     def validation_logits(
         self, model: Any, examples: Sequence[Any], trained: TrainedModel
     ) -> tuple[Tensor, Tensor]:
-        """(rows, labels) and the numbers of the right labels (rows,), of the first ``examples``."""
         tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
         numbers = {label: number for number, label in enumerate(trained.labels)}
         first = self.labelled(examples[: MOST_LOGITS // len(numbers)])

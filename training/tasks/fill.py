@@ -22,7 +22,7 @@ from bundle.manifest import FILL
 from bundle.tokenizer import Tokenizer, split
 from bundle.vocabulary import Vocabulary
 from training.batching import similar_lengths
-from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
+from training.calibration import MOST_LOGITS, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe, RecipeInvalid
 from training.data.packages import DATA_FOLDER
@@ -33,7 +33,7 @@ from training.models.fill import Fill, FillConfig
 from training.readers import CSV, JSONL, LINES, PARQUET, TEXT, TSV, BadRows, DataInvalid, Table
 from training.sampled_softmax import noise_logits, sampled_cross_entropy
 from training.splits import Splits, epochs_of, hidden_size
-from training.tasks.base import DataSettings, Prepared, Task, data_name, option
+from training.tasks.base import CalibratedTask, DataSettings, Prepared, data_name, option
 from training.tasks.texts import MOST_WORDS, count_vocabulary
 
 EVALUATION_BATCH = 32
@@ -231,7 +231,7 @@ def begin_with_vectors(
     model.output.weight[:, :SIZE][may] = normalize(of_candidates[may])
 
 
-class FillIn(Task[Line]):
+class FillIn(CalibratedTask[Line]):
     name = FILL
     help = "the word of a blank: lines of text, or a column of CSV, TSV, JSONL or Parquet"
     data = FillData
@@ -347,20 +347,11 @@ class FillIn(Task[Line]):
         questions, truth = [text for _, text, _ in blanks], [word for _, _, word in blanks]
         return with_calibration(HeldOut(questions, measure, figures=figures), truth)
 
-    def adjust(
-        self, model: Any, recipe: Recipe, splits: Splits[Line], trained: TrainedModel
-    ) -> TrainedModel:
-        if not recipe.task.get("calibrated", True):
-            return trained
-        logits, answers = self.validation_logits(model, splits.validation, trained)
-        return trained.with_facts(calibrate(model, logits, answers))
-
     @torch.no_grad()
     def validation_logits(
         self, model: Any, examples: Sequence[Line], trained: TrainedModel
     ) -> tuple[Tensor, Tensor]:
-        """(blanks, candidates) and the numbers of the right words (blanks,), of some blanks of
-        ``examples``."""
+        """A blank is a question: (blanks, candidates)."""
         tokenizer, limit = trained.tokenizers["input"], trained.limits["input_tokens"]
         encoded = encode_all(tokenizer, trained.labels, [line.text for line in examples])
         found, left = list[tuple[Tensor, Tensor]](), MOST_LOGITS // len(trained.labels)

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bundle.frames import FrameSpec
 from bundle.manifest import CLASSIFY
-from training.calibration import MOST_LOGITS, calibrate, ranked, with_calibration
+from training.calibration import MOST_LOGITS, ranked, with_calibration
 from training.checkpoint import TrainedModel
 from training.config import Recipe
 from training.data.frames import Frames, LabelledFrames
@@ -31,7 +32,7 @@ from training.models import config_from_json
 from training.models.frame_classifier import FrameClassifier, FrameClassifierConfig
 from training.readers import CSV, JSONL, PARQUET, TSV, BadRows, DataInvalid, Row, Table, listed
 from training.splits import Splits, epochs_of, hidden_size
-from training.tasks.base import DataSettings, Prepared, Task, option
+from training.tasks.base import CalibratedTask, DataSettings, Prepared, option
 from training.tasks.classify import EVALUATION_BATCH, ClassifyTask, labels_of, make_batches
 from training.tasks.texts import limit_for
 
@@ -67,7 +68,7 @@ class FramesSettings:
     calibrated: bool = True
 
 
-class ClassifyFrames(Task[LabelledFrames]):
+class ClassifyFrames(CalibratedTask[LabelledFrames]):
     name = CLASSIFY
     command = "classify-frames"
     help = "a label for each sequence of numbers: CSV, TSV, JSONL or Parquet with frames and labels"
@@ -184,23 +185,17 @@ class ClassifyFrames(Task[LabelledFrames]):
         return with_calibration(held_out, truth, split)
 
     @torch.no_grad()
-    def adjust(
-        self,
-        model: Any,
-        recipe: Recipe,
-        splits: Splits[LabelledFrames],
-        trained: TrainedModel,
-    ) -> TrainedModel:
-        if not recipe.task.get("calibrated", True):
-            return trained
-        first = splits.validation[: MOST_LOGITS // len(trained.labels)]
+    def validation_logits(
+        self, model: Any, examples: Sequence[LabelledFrames], trained: TrainedModel
+    ) -> tuple[Tensor, Tensor]:
+        first = examples[: MOST_LOGITS // len(trained.labels)]
         rows = _numbered(first, trained.labels, trained.limits["input_frames"])
         found = [
             (model(frames, lengths), answers)
             for frames, lengths, answers in make_batches(rows, random.Random(0), EVALUATION_BATCH)
         ]
         logits, answers = zip(*found, strict=True)
-        return trained.with_facts(calibrate(model, torch.cat(logits), torch.cat(answers)))
+        return torch.cat(logits), torch.cat(answers)
 
     @torch.no_grad()
     def answers(

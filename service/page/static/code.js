@@ -29,8 +29,9 @@ function listed(values) {
 
 const keywords = (message) => Object.entries(message).map(([name, value]) => `${snake(name)}=${python(value)}`);
 
-function generateKeywords({ model, sampling = {}, vector, beam, seed, ...rest }) {
-  const given = { ...rest, ...(vector ? { vector: known(vector) } : {}) };
+function generateKeywords({ model, sampling = {}, vector, beam, seed, constraint, ...rest }) {
+  const held = constraint?.choices ? { choices: constraint.choices.texts } : constraint;
+  const given = { ...rest, ...(vector ? { vector: known(vector) } : {}), ...held };
   const { seed: drawn, ...values } = sampling;
   const seeds = drawn === undefined ? [] : [`seed=${drawn}`];
   const beams = beam ? [`beam=Beam(${keywords(beam).join(', ')})`] : [];
@@ -49,15 +50,17 @@ const PYTHON = {
   Tag: (m) => `for text in client.tag(${python(m.model)}, ${python(m.items.map((item) => item.text))}):\n    print([(token.text, token.label) for token in text.tokens])`,
   StreamTag: (m) => `for chunk in client.stream_tag(${python(m.model)}, ${python(m.words)}):\n    print([(token.text, token.label) for token in chunk.tokens])`,
   Fill: (m) => `for blank in client.fill(${python(m.model)}, ${python(m.texts)}):\n    print(blank.words)`,
-  Score: (m) => `for scored in client.score(${listed([python(m.model), python(m.items.map((item) => item.text)), ...scoredGiven(m.items)])}):\n    print(scored.log_probability)`,
+  Score: (m) => `for scored in client.score(${listed([python(m.model), python(m.items.map((item) => item.text)), ...scoredGiven(m.items)])}):\n    print(${m.items[0].choices ? '[choice.probability for choice in scored.choices]' : 'scored.log_probability'})`,
   Forecast: ({ model, series, ...rest }) => `series = [Series(${python(series[0].values)}${series[0].start ? `, start=${python(series[0].start)}` : ''})]\nfor chunk in client.forecast(${listed([python(model), 'series', ...keywords(rest)])}):\n    for step in chunk.steps:\n        print(step)`,
   Generate: (m) => `for chunk in client.generate(${listed([python(m.model), ...generateKeywords(m)])}):\n    print(chunk.text, end="", flush=True)`,
 };
 
-function scoredGiven(items) {
-  if (items[0].source !== undefined) return [`sources=${python(items.map((item) => item.source))}`];
-  if (items[0].vector) return [`vectors=${python(items.map((item) => known(item.vector)))}`];
-  return [];
+function scoredGiven([item]) {
+  const { source, vector, choices: ways } = item;
+  return [
+    ...(source !== undefined ? [`sources=${python([source])}`] : []), ...(vector ? [`vectors=${python([known(vector)])}`] : []),
+    ...(ways ? [`choices=${python(ways)}`] : []),
+  ];
 }
 
 function asPython(method, message) {

@@ -9,6 +9,7 @@ export const setToken = (value) => { token = value; };
 const TITLES = {
   invalid_argument: 'The request cannot be served as it stands',
   not_found: 'There is no such thing',
+  already_exists: 'That name is taken',
   failed_precondition: 'Not like this',
   resource_exhausted: 'The server has no room just now',
   unavailable: 'The server cannot be reached',

@@ -4,7 +4,7 @@ import { readTokens } from './reading.js';
 import { TokenText } from './tokens.js';
 
 export class Fork {
-  constructor(model, stream, signal) {
+  constructor(model, stream, signal, named) {
     this.model = model;
     this.stream = stream;
     this.signal = signal;
@@ -15,6 +15,11 @@ export class Fork {
     this.length = h('input', { type: 'number', min: 1, max: 1000, value: 160 });
     this.button = h('button', { type: 'submit', class: 'main' }, 'Go on both ways');
     this.where = h('p', { class: 'hint' });
+    // Changes beside the one of the chosen unit, by tensor and unit.
+    this.others = new Map();
+    this.listed = h('ul', { class: 'changes', 'aria-label': 'Further units that are changed' });
+    this.another = h('button', { type: 'button', onclick: () => this.#add() }, 'And another unit');
+    this.keeper = model.task === 'TASK_GENERATE' ? named?.keeper('Keep the changed state', () => ({ resumeToken: this.last.token })) : null;
     this.problem = h('div');
     this.plain = new TokenText('The stream as it is');
     this.changed = new TokenText('The stream from the changed state');
@@ -23,15 +28,21 @@ export class Fork {
     const value = field('Value', this.value);
     value.querySelector('label').append(this.shown);
     this.form = h('form', { class: 'forking', onsubmit: (event) => { event.preventDefault(); this.run(); } },
-      value, field('Hold it for tokens', this.hold), field('Tokens each way', this.length), this.button);
+      value, field('Hold it for tokens', this.hold), field('Tokens each way', this.length), h('div', { class: 'buttons' }, this.button, this.another));
     this.ways = h('div', { class: 'ways', hidden: true },
       h('section', {}, h('h4', {}, 'As it is'), this.plain.element, this.plainSaid),
-      h('section', {}, this.heading = h('h4', {}, 'Changed'), this.changed.element, this.changedSaid));
-    this.element = h('section', { class: 'fork' }, h('h4', {}, 'Change a unit and go on'), this.where, this.form, this.problem, this.ways);
+      h('section', {}, this.heading = h('h4', {}, 'Changed'), this.changed.element, this.changedSaid, this.keeper?.element));
+    this.element = h('section', { class: 'fork' }, h('h4', {}, 'Change a unit and go on'), this.where, this.listed, this.form, this.problem, this.ways);
     this.enable(false);
   }
 
-  clear() { this.place = undefined; this.ways.hidden = true; show(this.problem); this.#report(); }
+  clear() {
+    this.place = undefined;
+    this.ways.hidden = true;
+    this.others.clear();
+    show(this.problem);
+    this.#report();
+  }
 
   enable(isPossible) { this.isPossible = isPossible; this.#report(); }
 
@@ -50,12 +61,29 @@ export class Fork {
 
   #report() {
     this.button.disabled = !(this.isPossible && this.unit);
+    this.another.disabled = !this.unit;
+    show(this.listed, [...this.others].map(([key, { name, unit, value }]) => h('li', {}, `${name}, unit ${unit} = ${value} `,
+      h('button', { type: 'button', class: 'link', 'aria-label': `Leave ${name}, unit ${unit} as it is`, onclick: () => { this.others.delete(key); this.#report(); } }, 'leave as it is'))));
     if (!this.unit) this.where.textContent = 'Choose a unit above, and a token in the text where the ways part; without one they part at its end.';
     else this.where.textContent = `From ${this.place === undefined ? 'the end of the text' : `after token ${this.place + 1}`}: unit ${this.unit.unit} of ${this.unit.name} is set to this value.`;
   }
 
+  /** The chosen unit stays changed while a further one is chosen. */
+  #add() {
+    const { name, unit } = this.unit;
+    this.others.set(`${name} ${unit}`, { name, unit, value: Number(this.value.value) });
+    this.#report();
+  }
+
+  /** As set_state takes them, each unit once. */
+  #changes() {
+    const { name, unit } = this.unit;
+    const all = new Map([...this.others, [`${name} ${unit}`, { name, unit, value: Number(this.value.value) }]]);
+    return [...all.values()].map((one) => ({ tensor: one.name, units: [one.unit], values: [one.value] }));
+  }
+
   async run() {
-    const change = { tensor: this.unit.name, units: [this.unit.unit], values: [Number(this.value.value)] };
+    const changes = this.#changes();
     const { model } = this;
     const count = Number(this.length.value);
     show(this.problem);
@@ -63,7 +91,8 @@ export class Fork {
     this.plain.clear();
     this.changed.clear();
     this.plainSaid.textContent = this.changedSaid.textContent = '';
-    this.heading.textContent = `${change.tensor}, unit ${change.units[0]} = ${change.values[0]}`;
+    this.heading.textContent = changes.map(({ tensor, units, values }) => `${tensor}, unit ${units[0]} = ${values[0]}`).join('; ');
+    this.keeper?.enable(false);
     this.button.disabled = true;
     try {
       const point = await this.stream.pointAt(this.place === undefined ? undefined : this.place + 1);
@@ -75,10 +104,12 @@ export class Fork {
           let from = point;
           // Held: it is set before each of so many tokens, a resumed stream each.
           for (let n = 0; n < held && from; n += 1) {
-            from = await this.#read(this.changed, { ...request(from.token, 1), setState: [change] }) ?? null;
+            from = await this.#read(this.changed, { ...request(from.token, 1), setState: changes }) ?? null;
           }
           if (from && held < count) from = await this.#read(this.changed, request(from.token, count - held));
           this.digest = from?.changed ?? '';
+          this.last = from;
+          this.keeper?.enable(Boolean(from));
         })(),
       ]);
       this.#compare();

@@ -7,6 +7,10 @@ import { modelInput } from './input.js';
 import { example } from './examples.js';
 import { TokenText, probabilityLegend } from './tokens.js';
 import { StatePanel } from './state.js';
+import { AttentionMap } from './attention.js';
+import { constraintField } from './constraint.js';
+import { NamedStates } from './named.js';
+import { halves } from './half.js';
 
 const ENDS = {
   FINISH_REASON_END: 'the model ended it', FINISH_REASON_STOP: 'a stop text came up',
@@ -14,6 +18,8 @@ const ENDS = {
   FINISH_REASON_UNFINISHED: 'too short for its constraint',
 };
 const TOP = 5;
+// From the nearest resume point before it the stream is made again up to a place that was chosen.
+const RESUME_EVERY = 16;
 
 /** One stream of the page: what was asked, what came, and where it can go on from. */
 class Run {
@@ -32,8 +38,9 @@ class Run {
     this.speed = { count: 0, seed: request.sampling?.seed };
     this.text.clear(shown);
     this.panel?.clear();
-    this.ended = false;
-    return this.#read({ ...request, ...this.panel?.watch() });
+    this.attention?.clear();
+    // Of a state with a name the source is not kept as a text.
+    return this.#read({ ...request, ...(this.attention && !request.state ? { echo: true } : {}) });
   }
 
   freeze() { this.running?.abort(); }
@@ -46,7 +53,7 @@ class Run {
       const most = count ?? (left > 0 ? left : this.asked.maxTokens);
       this.speed.count = 0;
       await this.#read({
-        model: this.model.name, resumeToken: point.token, maxTokens: most, resumeAtEnd: true, ...beside(), ...this.panel?.watch(),
+        model: this.model.name, resumeToken: point.token, maxTokens: most, resumeAtEnd: true, ...beside(),
       });
     } catch (error) {
       if (error.name !== 'AbortError') this.on.failed(error);
@@ -70,8 +77,28 @@ class Run {
     return found;
   }
 
+  /** What comes beside a token: values of the state, then how much it looks at each place. */
+  #watching() {
+    const tensors = this.panel?.tensors ?? [];
+    const names = [...tensors.map(({ name }) => name), ...(this.attention ? ['attention'] : [])];
+    return { tensors, request: names.length ? { watch: { tensors: names }, resumeEvery: RESUME_EVERY } : {} };
+  }
+
+  #watched(tokens, tensors) {
+    const from = this.text.tokens.length;
+    const units = tensors.reduce((sum, tensor) => sum + tensor.units, 0);
+    const values = tokens.map((token) => {
+      const found = token.state && halves(token.state);
+      delete token.state;
+      return found;
+    });
+    this.panel?.read(tokens, values.map((one) => one?.subarray(0, units)), from, tensors);
+    this.attention?.append(tokens, values.map((one) => one?.subarray(units)));
+  }
+
   async #read(request) {
     this.running?.abort();
+    const watching = this.#watching();
     const own = this.running = new AbortController();
     this.signal.addEventListener('abort', () => own.abort(), { signal: own.signal });
     const { speed } = this;
@@ -83,19 +110,21 @@ class Run {
     this.on.report('');
     let why;
     try {
-      const last = await readTokens(request, own.signal, {
+      const last = await readTokens({ ...request, ...watching.request }, own.signal, {
+        echo: (tokens) => this.attention?.read(tokens),
         seed: (value) => { speed.seed = value; },
         point: (point) => this.points.set(point.nextPosition ?? 0, point),
         tokens: (tokens) => {
           speed.last = performance.now();
           speed.first ||= speed.last;
           speed.count += tokens.length;
-          this.panel?.read(tokens, this.text.tokens.length);
+          this.#watched(tokens, watching.tensors);
           this.text.append(tokens);
           this.on.report('');
         },
       });
-      why = `. Ended: ${ENDS[last.finishReason] ?? 'done'}.`;
+      const { inputTokens = 0, cachedTokens = 0 } = last.usage ?? {};
+      why = `. Ended: ${ENDS[last.finishReason] ?? 'done'}.${cachedTokens ? ` Of ${plural(inputTokens, 'input token')} ${cachedTokens.toLocaleString('en')} had been read before.` : ''}`;
     } catch (error) {
       why = '. Stopped.';
       if (error.name !== 'AbortError') this.on.failed(error);
@@ -121,31 +150,42 @@ export function generateView(model, signal) {
   const end = h('button', { type: 'button', onclick: () => run.freeze() }, 'Stop');
   const said = h('p', { class: 'status', role: 'status' }, 'Nothing made yet.');
   const problem = h('div');
-  const text = new TokenText('Generated text', (position) => run.panel?.at(position));
+  const text = new TokenText('Generated text', (position) => { run.panel?.at(position); run.attention?.at(position); });
   const run = new Run(model, text, signal, {
     running: (isRunning) => { end.disabled = !isRunning; },
     failed: (error) => show(problem, refusal(error)),
     report: (why) => { said.textContent = summary(run.speed, text.tokens.length) + why; },
   });
-  if (model.state?.length) run.panel = new StatePanel(model, text, run, signal);
+  const isKept = model.task !== 'TASK_VECTOR_TO_SEQUENCE';
+  const named = isKept ? new NamedStates(model, signal) : null;
+  const constraint = constraintField();
+  if (model.state?.length) run.panel = new StatePanel(model, text, run, signal, named, () => input.input());
+  if (model.attended) run.attention = new AttentionMap(model.attended, signal);
 
   const request = () => ({
-    model: model.name, ...input.input(), maxTokens: Number(length.value), ...sampling.sampling(),
-    ...(stop.value ? { stop: [stop.value] } : {}), ...beside(),
+    model: model.name, ...(named?.begin(input.input()) ?? input.input()), maxTokens: Number(length.value), ...sampling.sampling(),
+    ...(stop.value ? { stop: [stop.value] } : {}), ...constraint.constraint(), ...beside(),
   });
   const call = callBox(() => ['Generate', request()]);
   end.disabled = true;
   const form = h('form', {
     class: 'form', oninput: call.update, onchange: call.update,
     onsubmit: (event) => { event.preventDefault(); show(problem); run.start(request(), input.shown()); output.scrollIntoView({ block: 'nearest' }); },
-  }, input.element,
+  }, input.element, named?.element,
   h('div', { class: 'buttons' }, start, end),
-  h('div', { class: 'pair' }, field('Tokens at most', length), field('Stop at', stop)), sampling.element);
+  h('div', { class: 'pair' }, field('Tokens at most', length), field('Stop at', stop)), sampling.element, constraint.element);
   input.area?.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
   const output = h('section', { class: 'output' }, problem, text.element, said, probabilityLegend());
-  return h('div', { class: 'task' }, form, h('div', { class: 'answers' }, output, run.panel?.element, call.element));
+  return h('div', { class: 'task' }, form, h('div', { class: 'answers' }, output, run.attention?.element ?? unattended(model), run.panel?.element, call.element));
+}
+
+/** For a bundle whose graph does not report its attention. */
+function unattended(model) {
+  if (model.task !== 'TASK_SEQ2SEQ') return null;
+  return h('p', { class: 'hint' }, 'This bundle does not report where it looks. ',
+    h('a', { href: `#/${encodeURIComponent(model.name)}/score` }, 'Score'), ' shows what hangs on what, by leaving out parts of the source.');
 }
 
 function summary({ began, first, last, count, seed }, total) {

@@ -1,15 +1,14 @@
 // The units of one tensor as cells of a picture: warm above zero, cold below.
 import { h } from './dom.js';
 
-const SHADES = 255;
+const SHADES = 128;
 
 /** Columns of a picture of so many units: about twice as wide as high, and a power of two. */
 export const columnsOf = (units) => 2 ** Math.round(Math.log2(Math.sqrt(2 * units)));
 
-let palette = null;
-const forget = () => { palette = null; };
-addEventListener('themechange', forget);
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', forget);
+const palettes = new Map();
+addEventListener('themechange', () => palettes.clear());
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => dispatchEvent(new Event('themechange')));
 
 /** Of a colour of style.css: red, green, blue, alpha, 0 to 255 each. */
 export function rgb(name) {
@@ -24,20 +23,21 @@ export function rgb(name) {
   return context.getImageData(0, 0, 1, 1).data;
 }
 
-function colours() {
-  if (palette) return palette;
-  const [cold, none, warm] = ['--cold', '--blank', '--warm'].map(rgb);
-  palette = new Uint32Array(SHADES);
-  const view = new DataView(palette.buffer);
-  for (let n = 0; n < SHADES; n += 1) {
-    const share = (2 * n) / (SHADES - 1) - 1;
-    const to = share < 0 ? cold : warm;
+/** Pixels from one colour of style.css to another, as an image holds them; until the theme changes. */
+export function ramp(from, to, steps) {
+  const key = `${from} ${to} ${steps}`;
+  if (palettes.has(key)) return palettes.get(key);
+  const [first, last] = [from, to].map(rgb);
+  const found = new Uint32Array(steps);
+  const bytes = new Uint8Array(found.buffer);
+  for (let n = 0; n < steps; n += 1) {
     for (let channel = 0; channel < 3; channel += 1) {
-      view.setUint8(4 * n + channel, none[channel] + (to[channel] - none[channel]) * Math.abs(share));
+      bytes[4 * n + channel] = first[channel] + ((last[channel] - first[channel]) * n) / (steps - 1);
     }
-    view.setUint8(4 * n + 3, 255);
+    bytes[4 * n + 3] = 255;
   }
-  return palette;
+  palettes.set(key, found);
+  return found;
 }
 
 /** name: of the tensor. squash: of a value into -1 … 1. onpick(unit). */
@@ -78,9 +78,10 @@ export class UnitMap {
 
   draw(values) {
     this.values = values;
-    const shades = colours();
+    const [cold, warm] = [ramp('--blank', '--cold', SHADES), ramp('--blank', '--warm', SHADES)];
     for (let unit = 0; unit < this.units; unit += 1) {
-      this.pixels[unit] = shades[Math.round(((this.squash(values[unit]) + 1) * (SHADES - 1)) / 2)];
+      const share = this.squash(values[unit]);
+      this.pixels[unit] = (share < 0 ? cold : warm)[Math.round(Math.abs(share) * (SHADES - 1))];
     }
     this.context.putImageData(this.image, 0, 0);
     if (this.chosen !== undefined) this.#say(this.chosen);

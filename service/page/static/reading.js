@@ -10,6 +10,7 @@ export async function readTokens(request, signal, on) {
   try {
     for await (const message of stream('Generate', request, signal)) {
       if (message.seed !== undefined) on.seed?.(message.seed);
+      if (message.echo) on.echo?.(message.echo);
       for (const token of message.tokens ?? []) waiting.push(token);
       for (const point of message.resumePoints ?? []) on.point?.(point);
       if (waiting.length && !frame) frame = requestAnimationFrame(flush);

@@ -16,28 +16,41 @@ const IN_SIGHT = 3;
 const NEUTRAL = { temperature: 1, topP: 1, topK: 0, minP: 0, typicalP: 1, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 };
 const tidy = (value) => Number(Number(value).toFixed(4));
 
-/** element; sampling(): what differs from the model's defaults; draw(): a seed where none is set. */
+/** element; sampling(): the preset and what differs from it and the model's defaults. */
 export function samplingControls(model) {
-  const controls = RANGES.map((range) => control(range, model.defaultSampling ?? {}));
+  const presets = model.presets ?? {};
+  const controls = RANGES.map((range) => control(range));
+  const own = () => ({ ...NEUTRAL, ...model.defaultSampling, ...presets[preset.value] });
+  const preset = h('select', { onchange: () => controls.forEach((one) => one.reset(own())) },
+    h('option', { value: '' }, 'the model’s own'), Object.keys(presets).sort().map((name) => h('option', { value: name }, name)));
+  controls.forEach((one) => one.reset(own()));
   const seed = h('input', { type: 'number', min: 0, step: 1, placeholder: 'drawn by the server', autocomplete: 'off' });
   const element = h('div', { class: 'sampling' },
+    Object.keys(presets).length ? field('Preset', preset, 'Sampling parameters that the server keeps by name; what is changed below comes before them.') : null,
     controls.slice(0, IN_SIGHT).map((one) => one.element),
     field('Seed', seed, 'The same request with the same seed gives the same text, whatever else the server does.'),
     h('details', {}, h('summary', {}, 'More ways to draw'), controls.slice(IN_SIGHT).map((one) => one.element)));
   const sampling = () => {
     const chosen = Object.fromEntries(controls.filter((one) => one.isChosen()).map((one) => [one.name, one.value()]));
     if (seed.value !== '') chosen.seed = seed.value;
-    return Object.keys(chosen).length ? { sampling: chosen } : {};
+    return { ...(preset.value ? { preset: preset.value } : {}), ...(Object.keys(chosen).length ? { sampling: chosen } : {}) };
   };
   return { element, sampling, seed };
 }
 
-function control([name, label, least, most, step, meaning], defaults) {
-  const own = tidy(defaults[name] ?? NEUTRAL[name]);
-  const input = h('input', { type: 'range', min: Math.min(least, own), max: Math.max(most, own), step, value: own });
-  const output = h('output', {}, String(own));
-  input.addEventListener('input', () => { output.value = String(tidy(input.value)); });
+function control([name, label, least, most, step, meaning]) {
+  let [own, isChanged] = [0, false];
+  const input = h('input', { type: 'range', step });
+  const output = h('output', {});
+  const reset = (values) => {
+    [own, isChanged] = [tidy(values[name]), false];
+    input.min = Math.min(least, own);
+    input.max = Math.max(most, own);
+    input.value = own;
+    output.value = String(own);
+  };
+  input.addEventListener('input', () => { isChanged = true; output.value = String(tidy(input.value)); });
   const element = field(label, input, meaning);
   element.querySelector('label').append(output);
-  return { name, element, value: () => tidy(input.value), isChosen: () => tidy(input.value) !== own };
+  return { name, element, reset, value: () => tidy(input.value), isChosen: () => isChanged && tidy(input.value) !== own };
 }

@@ -3,7 +3,6 @@
 import { choices, h, refusal, show } from './dom.js';
 import { UnitMap } from './map.js';
 import { Correlations, Properties } from './follow.js';
-import { halves } from './half.js';
 import { unitShade } from './tokens.js';
 import { Fork } from './fork.js';
 
@@ -18,9 +17,10 @@ const KINDS = [
 
 const layerOf = (name) => `layer ${Number(name.split('_').at(-1)) + 1}`;
 
-/** text: the TokenText of the stream. stream: what goes on with it (see generate.js). */
+/** text: the TokenText of the stream. stream: what goes on with it (see generate.js). named: the
+ *  NamedStates of the model, null where none can be made; input(): what the form reads. */
 export class StatePanel {
-  constructor(model, text, stream, signal) {
+  constructor(model, text, stream, signal, named, input) {
     this.model = model;
     this.text = text;
     this.stream = stream;
@@ -35,11 +35,15 @@ export class StatePanel {
     this.freeze = h('button', { type: 'button', onclick: () => stream.freeze() }, 'Freeze');
     this.stepping = h('button', { type: 'button', onclick: () => stream.goOn(1) }, 'Step one token');
     this.goingOn = h('button', { type: 'button', onclick: () => stream.goOn() }, 'Go on');
-    this.fork = new Fork(model, stream, signal);
+    this.fork = new Fork(model, stream, signal, named);
+    // Of a model that reads a whole source, a state with a name stands for that source.
+    const isAlone = model.task === 'TASK_GENERATE';
+    this.keeper = named?.keeper(isAlone ? 'Keep this state' : 'Keep this source', async () => (isAlone
+      ? { resumeToken: (await stream.pointAt(this.place === undefined ? undefined : this.place + 1)).token } : input()));
     const picked = choices('What of the state', kinds.map(([prefix, name]) => [prefix, name]), (prefix) => this.#watch(kinds.find(([one]) => one === prefix)));
     this.element = h('section', { class: 'state' },
       h('div', { class: 'row' }, h('h3', {}, 'The state'), kinds.length > 1 ? picked : null, h('span', { class: 'grow' }), this.freeze, this.stepping, this.goingOn),
-      this.problem, this.maps,
+      this.problem, this.maps, this.keeper?.element,
       h('div', { class: 'unit row' }, this.unitName, this.scale, h('span', { class: 'grow' }), this.back),
       h('div', { class: 'follow' }, h('h4', {}, 'What units follow'), this.followHint, this.following),
       this.fork.element);
@@ -47,9 +51,6 @@ export class StatePanel {
     this.running(false);
     addEventListener('themechange', () => this.#draw(), { signal });
   }
-
-  /** The part of a request that has it watched. */
-  watch() { return { watch: { tensors: this.tensors.map(({ name }) => name) }, resumeEvery: 16 }; }
 
   #watch([prefix, , squash, most]) {
     this.tensors = this.model.state.filter(({ name }) => name.startsWith(prefix));
@@ -81,13 +82,12 @@ export class StatePanel {
     this.fork.clear();
   }
 
-  /** Tokens that came, before they are shown; each with the state that it was drawn from. */
-  read(tokens, position) {
+  /** Tokens that came, before they are shown; of each the state that it was drawn from, of `tensors`. */
+  read(tokens, states, position, tensors) {
+    if (tensors !== this.tensors) return; // another kind is watched by now
     tokens.forEach((token, n) => {
-      if (!token.state) return;
-      const values = halves(token.state);
-      delete token.state;
-      if (values.length !== this.units) return; // another kind is watched by now
+      const values = states[n];
+      if (!values) return;
       const at = position + n;
       this.states[at] = values;
       // That is the state after the token before it.
@@ -103,6 +103,7 @@ export class StatePanel {
     this.freeze.disabled = !isRunning;
     this.stepping.disabled = this.goingOn.disabled = isRunning || !has;
     this.fork.enable(!isRunning && has);
+    this.keeper?.enable(!isRunning && has);
     if (!isRunning) this.#rank();
   }
 

@@ -95,7 +95,8 @@ class Recorder:
         self.answers = []
         self.found = []
 
-    def stepped(self, rows, waiting, prefill_tokens, seconds, prefill_seconds):
+    def stepped(self, rows, waiting, prefill_tokens, seconds, prefill_seconds, followed=0, gap=0.0):
+        assert followed >= 0
         self.rows.append(rows)
 
     def began(self, queue_seconds, is_resumed):
@@ -106,9 +107,6 @@ class Recorder:
 
     def first_token(self, seconds):
         pass
-
-    def tokens_followed(self, count, seconds):
-        assert count >= 0
 
     def paused(self, count):
         self.waiting_for_readers = count

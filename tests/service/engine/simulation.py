@@ -108,6 +108,7 @@ class Simulation:
     def _decode(self) -> None:
         """What an engine does in a step."""
         scheduler = self.scheduler
+        scheduler.begin_step()
         for request in scheduler.preemptions():
             assert request.group == 1
             assert request.phase is Phase.RUNNING

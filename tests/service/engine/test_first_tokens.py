@@ -208,17 +208,17 @@ def test_a_step_of_newcomers_is_worth_it_beside_a_long_one_only():
     slots = Slots(make_engine().model.state, 4, VOCABULARY)
     first = FirstTokens(FakeRunner(), slots)
     first.warm(Clock())  # a millisecond
-    assert first.is_worth(1, 0.005)
-    assert not first.is_worth(1, 0.003)
-    assert first.is_worth(4, 0.005)
-    assert not first.is_worth(5, 0.005)
+    assert first.is_worth(1, 0.0025)
+    assert not first.is_worth(1, 0.0015)
+    assert first.is_worth(4, 0.0025)
+    assert not first.is_worth(5, 0.0025)
 
 
 def test_one_slow_step_of_newcomers_is_forgotten():
     """The machine was busy with something else just then."""
     first = FirstTokens(FakeRunner(), Slots(make_engine().model.state, 4, VOCABULARY))
     first.warm(iter((0.0, 0.1, 1.0, 1.01, 2.0, 2.1)).__next__)
-    assert not first.is_worth(1, 0.03)
-    tried = [first.is_worth(1, 0.02) for _ in range(100)]
+    assert not first.is_worth(1, 0.015)
+    tried = [first.is_worth(1, 0.01) for _ in range(100)]
     assert tried.index(True) > 3
     assert all(tried[tried.index(True) :])

@@ -64,6 +64,20 @@ def test_in_the_long_run_no_more_than_the_share_is_spent():
     assert 480 <= spent <= 510
 
 
+@pytest.mark.parametrize(
+    ("step", "earned"), [(0.001, 0.0016), (0.0015, 0.0024), (0.003, 0.0032), (0.02, 0.02)]
+)
+def test_a_short_step_earns_more_than_its_share(step, earned):
+    """Never so much more that a longer step would have earned less."""
+    for share in (0.5, 1.0, 2.0):
+        prefill_budget = PrefillBudget(share=share)
+        prefill_budget.earn(step)
+        prefill_budget.spend(10 * step)
+        before = prefill_budget.seconds
+        prefill_budget.earn(step)
+        assert prefill_budget.seconds - before == pytest.approx(share * earned)
+
+
 def test_a_pause_is_bounded_however_many_wait():
     """In seconds where steps are short, in steps where they are long."""
     prefill_budget = PrefillBudget(burst_steps=2.5)

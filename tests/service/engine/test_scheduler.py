@@ -68,6 +68,15 @@ def test_a_long_prompt_is_read_by_what_was_earned_alone():
     assert [chunk.count for chunk in s.schedule(10.0, loan=30.0).prefill] == [10]
 
 
+def test_the_rest_of_a_long_prompt_is_not_read_on_loan():
+    s = beside_others(scheduler(capacity=8))
+    s.arrive(stream(tokens=30))
+    (chunk,) = s.schedule(20.0, loan=20.0).prefill
+    s.prefilled(chunk)
+    assert s.schedule(-1.0, loan=20.0).prefill == []
+    assert [chunk.count for chunk in s.schedule(9.0, loan=20.0).prefill] == [9]
+
+
 def test_a_source_is_prefilled_whole():
     s = scheduler(whole=True, chunk_tokens=2)
     s.arrive(stream(tokens=5))
@@ -132,6 +141,7 @@ def test_prefill_is_bounded_when_nobody_decodes_too():
 
 def read_all(s):
     """One step in which there is time for everything."""
+    s.begin_step()
     s.preemptions()
     plan = s.schedule(1e9)
     for chunk in plan.prefill:

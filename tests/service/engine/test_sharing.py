@@ -29,6 +29,7 @@ def scheduler(capacity=4, **policy):
 
 def step(s, seconds=1e9, lost=None):
     """lost: where the streams go that lose their rows."""
+    s.begin_step()
     for one in s.preemptions():
         s.preempt(one)
         if lost is not None:

@@ -1,7 +1,10 @@
+import random
+
 import numpy as np
 import pytest
 
-from bundle.manifest import StateTensor
+from bundle.manifest import RETRIES, StateTensor
+from service.engine.rng import BLOCK, UniformBlocks
 from service.engine.slots import Slots
 
 STATE = (
@@ -127,3 +130,38 @@ def test_all_log_probabilities_are_written_while_a_row_reports(slots):
     slots.clear()
     assert not slots.use.reports
     assert not slots.log_probabilities.any()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_row_draws_the_numbers_of_its_stream_whoever_comes_and_goes(seed):
+    """Those of the position it is at, in any row, however far ahead others' were gathered."""
+    choose, slots, blocks = random.Random(seed), Slots(STATE, 5, 6), UniformBlocks(1 + RETRIES)
+    streams = []  # of each row: key, and position
+    for _ in range(400):
+        if len(streams) < 5 and choose.random() < 0.1:
+            streams.append([choose.randrange(2**32), choose.choice([0, 3, 62, 63, 64, 1000])])
+            slots.seed(len(streams) - 1, streams[-1][0], 7, streams[-1][1])
+        if streams and choose.random() < 0.05:
+            row, last = choose.randrange(len(streams)), len(streams) - 1
+            slots.give(row, last)
+            streams[row] = streams[last]
+            streams.pop()
+        if not streams:
+            continue
+        used_up = slots.draw_uniforms(len(streams))
+        uniforms, retries = slots.controls["uniform"], slots.controls["retries"]
+        assert not uniforms[len(streams) :].any()
+        for row, stream in enumerate(streams):
+            expected = blocks.block(stream[0], 7, stream[1] // BLOCK)[stream[1] % BLOCK]
+            assert [uniforms[row], *retries[row]] == expected.tolist()
+            stream[1] += 1
+            assert (row in used_up) == (stream[1] % BLOCK == 0)
+        for row in used_up:
+            slots.seed(row, streams[row][0], 7, streams[row][1])
+
+
+def test_what_was_drawn_is_what_rows_read_next(slots):
+    slots.next_token[:3], slots.log_probability[:3] = [4, 2, 5], [-1.0, -np.inf, -0.5]
+    slots.controls["token"][:] = 1
+    assert slots.drawn(3) == ([4, 2, 5], [-1.0, -np.inf, -0.5])
+    assert slots.controls["token"].tolist() == [4, 2, 5, 1, 1]

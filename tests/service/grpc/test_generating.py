@@ -580,9 +580,15 @@ def test_what_cannot_be_asked_is_refused_and_says_what_to_choose(ask, case):
     assert caught.value.code == "INVALID_ARGUMENT"
 
 
-def test_a_source_model_has_no_prompt_to_echo(ask):
-    with pytest.raises(RequestFailed, match=r"INVALID_ARGUMENT.*no prompt to echo; leave echo"):
-        ask("speller", source="abc", echo=True)
+def test_echo_of_a_source_is_its_tokens_as_they_are_read(ask):
+    request = {"source": "ABé", "max_tokens": 8, "sampling": Sampling(seed=3)}
+    reported, plain = ask("speller", echo=True, **request), ask("speller", **request)
+    echo = reported.pieces[0].echo
+    assert [token.text for token in echo] == ["a", "b", "\N{REPLACEMENT CHARACTER}"]
+    assert [token.position for token in echo] == [0, 1, 2]
+    assert all(token.log_probability is None for token in echo)
+    assert not any(piece.echo for piece in reported.pieces[1:])
+    assert reported.tokens == plain.tokens
 
 
 def test_a_beam_wider_than_the_rows_is_refused(tiny_models):

@@ -55,6 +55,21 @@ def test_a_part_holds_what_its_outputs_need_and_nothing_else(model):
     assert part.opset_import == model.opset_import
 
 
+def test_a_part_reads_what_it_is_given_and_does_not_compute_it(model):
+    part = part_for(model.SerializeToString(), {"left"}, given={"kept"})
+    assert names(onnx.load_model_from_string(part).graph.input) == ["y"]
+    following = onnx.ModelProto.FromString(model.SerializeToString())
+    following.graph.node.append(helper.make_node("Sub", ["kept", "y"], ["after"]))
+    following.graph.output.append(value("after"))
+    part = onnx.load_model_from_string(
+        part_for(following.SerializeToString(), {"after"}, given={"kept"})
+    )
+    checker.check_model(part)
+    assert [node.op_type for node in part.graph.node] == ["Sub"]
+    assert sorted(names(part.graph.input)) == ["kept", "y"]
+    assert names(part.graph.output) == ["after"]
+
+
 def test_the_whole_is_a_part_of_itself(model):
     whole = part_for(model.SerializeToString(), {"kept", "left"})
     assert onnx.load_model_from_string(whole) == model

@@ -9,6 +9,7 @@ from bundle.store import read_bundle
 from service.engine.slots import Slots
 from service.runtime.probe import computes_alike
 from service.runtime.runners import (
+    WIDE_PROMPTS,
     FillRunner,
     GenerateRunner,
     PredictRunner,
@@ -270,6 +271,39 @@ def test_a_step_leaves_the_other_rows_alone(tiny_models, settings):
         assert np.isnan(rows[2:]).all()
 
 
+class Counted:
+    """A session that counts its runs."""
+
+    def __init__(self, session):
+        self._session, self.runs = session, 0
+
+    def run(self, *given):
+        self.runs += 1
+        return self._session.run(*given)
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+
+def test_what_is_left_of_a_few_long_prompts_is_read_on_one_thread(tiny_models, settings, random):
+    """Newcomers, and many that go on, on whichever number is faster."""
+    bundle = read_bundle(tiny_models / "letters" / "1")
+    prime = open_session(bundle, "prime", settings)
+    pair = SessionPair(Counted(prime), Counted(prime))
+    prefiller = Prefiller(pair, bundle.manifest.state)
+    states = [None] * WIDE_PROMPTS
+    for _ in range(3):
+        states = prefiller.prefill([ids(random, 5) for _ in states], states)
+    before = pair.wide.runs
+    assert before
+    for count in range(1, WIDE_PROMPTS):
+        prefiller.prefill([ids(random, 5)] * count, states[:count])
+    assert pair.wide.runs == before
+    for _ in range(2):
+        prefiller.prefill([ids(random, 5)], [None])
+    assert pair.wide.runs == before + 1
+
+
 @pytest.mark.parametrize("graph", ["step", "step_int8"])
 def test_a_stepped_prompt_is_what_steps_make_of_it(tiny_models, settings, random, graph):
     """Together, alone, in chunks and in more rows than fit: one state, to the bit."""
@@ -295,7 +329,8 @@ def test_the_state_path_reads_prompts_as_whole_steps_do(tiny_models, settings, r
     state, step = bundle.manifest.state, open_session(bundle, graph, settings)
     path = open_state_path(bundle, graph, settings)
     assert computes_alike(path, step, 9)
-    assert {port.name for port in path.get_inputs()} == {"token", *(t.name for t in state)}
+    read = {port.name for part in path for port in part.get_inputs()}
+    assert {"token", *(t.name for t in state)} <= read
     whole = SteppedPrefiller(step, state)
     by_path = SteppedPrefiller(SessionPair(step, step), state, state_path=path)
     prompts = [ids(random, length) for length in (3, 9, 1, *[5] * 40)]
@@ -305,6 +340,31 @@ def test_the_state_path_reads_prompts_as_whole_steps_do(tiny_models, settings, r
         (alone,) = by_path.prefill([prompt], [None])
         for name, part in one.items():
             assert part.tobytes() == other[name].tobytes() == alone[name].tobytes()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_prompt_read_layer_by_layer_is_what_whole_steps_make_of_it(tiny_models, settings, seed):
+    """Any number of prompts of any lengths, longer than a piece, from any state; and whoever is
+    read next starts from nothing of them."""
+    bundle, random = read_bundle(tiny_models / "letters" / "1"), np.random.default_rng(seed)
+    state, step = bundle.manifest.state, open_session(bundle, "step_int8", settings)
+    path = open_state_path(bundle, "step_int8", settings)
+    assert len(path) == 2, "a part for each layer"
+    whole, by_layer = SteppedPrefiller(step, state), SteppedPrefiller(step, state, state_path=path)
+    for _ in range(4):
+        lengths = random.choice([1, 2, 7, 63, 64, 65, 130], random.integers(1, 9))
+        prompts = [ids(random, int(length)) for length in lengths]
+        states = [
+            {t.name: random.uniform(-1, 1, t.shape).astype(t.dtype) for t in state}
+            if random.random() < 0.5
+            else None
+            for _ in prompts
+        ]
+        expected = whole.prefill(prompts, states)
+        found = by_layer.prefill(prompts, states)
+        for one, other in zip(expected, found, strict=True):
+            assert one.keys() == other.keys()
+            assert all(part.tobytes() == other[name].tobytes() for name, part in one.items())
 
 
 def test_a_part_that_rounds_otherwise_is_found_out(tiny_models, settings):

@@ -408,6 +408,22 @@ def test_past_the_reader_too_a_message_has_as_many_tokens_as_were_asked_for(thre
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("size", "written", "left"), [(1, [[1], [2], [3]], []), (2, [[1, 2]], [3])]
+)
+def test_past_the_reader_whole_messages_that_wait_leave_together(thread, size, written, left):
+    async def run():
+        direct = Direct()
+        stream, got, reading = await begun(thread, direct, tokens_per_message=size)
+        feed(stream, made(1), made(2), made(3))
+        assert direct.written == written
+        feed(stream, END)
+        await reading
+        assert got == [[0], [*left, "end"]]
+
+    asyncio.run(run())
+
+
 def test_a_write_that_fails_ends_its_own_stream_and_no_later_token_is_written(thread):
     async def run():
         direct = Direct()
