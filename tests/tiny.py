@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -38,6 +39,7 @@ from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
 
 CACHE = Path(__file__).parents[1] / ".pytest_cache"
+_KEPT_SECONDS = 7 * 86_400
 # Of models().
 NAMES = (
     "bigrams", "blank", "foods", "letters", "mood", "rides", "speller", "strokes", "tags",
@@ -280,6 +282,7 @@ def export_once(cache: Path = CACHE) -> Path:
     """
     root = cache / f"tiny-{_digest_of_sources()[:16]}"
     if not root.exists():
+        _forget_old(cache)
         for model in models():
             _cached(model, cache, waits=False)
         made = Path(tempfile.mkdtemp(dir=cache))
@@ -289,6 +292,15 @@ def export_once(cache: Path = CACHE) -> Path:
             made.rename(root)
         shutil.rmtree(made, ignore_errors=True)
     return root
+
+
+def _forget_old(cache: Path) -> None:
+    """Remove what sources of a week ago or earlier made."""
+    for folder in (*cache.glob("tiny-*"), *cache.glob("bundles-*")):
+        with suppress(OSError):  # another process removes it
+            is_old = time.time() - folder.stat().st_mtime > _KEPT_SECONDS
+            if is_old and not folder.name.endswith(_digest_of_sources()[:16]):
+                shutil.rmtree(folder)
 
 
 def _cached(model: TrainedModel, cache: Path = CACHE, waits: bool = True) -> Path:
