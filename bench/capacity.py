@@ -40,8 +40,6 @@ TOKENS = 128
 SIZED_MODELS = ("food", "g2p", "prose")
 SIZED = 64  # streams of each model that is compared by size
 WORKERS_PRECISION = "int8"  # where a token costs the least, the front end's share is the largest
-# 100 g of something, as food's vector: only the cost of a step counts here.
-_VECTOR = 28
 _WORD = "unrolledunrolledunrolled"
 
 
@@ -65,27 +63,29 @@ def on_core(core: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def request_of(model: str, seed: int, tokens: int) -> pb.GenerateRequest:
-    """A request for exactly so many tokens, whatever the model reads."""
+def request_of(model: str, seed: int, tokens: int, fields: int = 0) -> pb.GenerateRequest:
+    """A request for exactly so many tokens, whatever the model reads. fields: of a vector."""
     request = make_request(model, seed, tokens)
     request.min_tokens = tokens
     if model == "g2p":
         request.source = _WORD
-    if model == "food":
-        request.vector.values.extend([1.0] * _VECTOR)
+    if fields:  # what is in it does not matter: only the cost of a step counts here
+        request.vector.values.extend([1.0] * fields)
     return request
 
 
-async def _round(servers: Sequence[Server], model: str, streams: int, tokens: int) -> Cost:
+async def _round(
+    servers: Sequence[Server], model: str, streams: int, tokens: int, fields: int
+) -> Cost:
     """``streams`` at once, shared out among the servers."""
     async with _callers(servers) as callers:
         for caller in callers:
-            await caller.read(request_of(model, 0, 4))  # connects
+            await caller.read(request_of(model, 0, 4, fields))  # connects
         before = sum(server.cpu_seconds() for server in servers)
         started = time.perf_counter()
         readings = await asyncio.gather(
             *(
-                callers[seed % len(callers)].read(request_of(model, seed, tokens))
+                callers[seed % len(callers)].read(request_of(model, seed, tokens, fields))
                 for seed in range(streams)
             )
         )
@@ -144,7 +144,8 @@ class Run:
     def cost(
         self, servers: Sequence[Server], model: str, streams: int, tokens: int
     ) -> Callable[[], Cost]:
-        return lambda: asyncio.run(_round(servers, model, streams, tokens))
+        fields = len(read_bundle(self.models / model / "1").manifest.vector)
+        return lambda: asyncio.run(_round(servers, model, streams, tokens, fields))
 
     def by_streams(self, servers: dict[str, Server]) -> dict[str, dict[str, dict[str, float]]]:
         found = {}

@@ -73,7 +73,7 @@ def test_every_command_answers_what_is_shown(target, block, commands):
             answered(["bash", "-c", command], target)
             continue
         lines = answered(["bash", "-c", command.replace(TARGET, target)], target).splitlines()
-        found = [line for line in lines if line and not HOW_IT_ENDED.fullmatch(line)]
+        found = [line.rstrip() for line in lines if line and not HOW_IT_ENDED.fullmatch(line)]
         expected = list(filter(None, answer.splitlines()))
         assert len(found) == len(expected), command
         for line, said in zip(found, expected, strict=True):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import torch
 from bundle.frames import FrameSpec
 from bundle.manifest import UNKNOWN_VALUES
 from bundle.series import STUDENT_T, SeriesSpec
-from bundle.store import MANIFEST_FILE
+from bundle.store import MANIFEST_FILE, Bundle, read_bundle
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 from export.bundles import export_bundle
@@ -34,7 +38,9 @@ from training.models.seq2seq import Seq2SeqConfig
 from training.models.tagger import TaggerConfig
 from training.models.vec2seq import VectorToSequenceConfig
 
-# What export_all makes.
+CACHE = Path(__file__).parents[1] / ".pytest_cache"
+_KEPT_SECONDS = 7 * 86_400
+# Of models().
 NAMES = (
     "bigrams", "blank", "foods", "letters", "mood", "rides", "speller", "strokes", "tags",
     "tags-online",
@@ -252,28 +258,76 @@ def forecaster(
     return replace(trained(name, config, {}, limits=limits, largest=0.3), series=spec)
 
 
-def export_all(root: Path) -> Path:
-    """``root`` with a bundle of each task."""
-    for model in (
+def models() -> tuple[TrainedModel, ...]:
+    """One of each task: those of NAMES."""
+    return (
         generator(), memoryless(), seq2seq(), classifier(), tagger(), online_tagger(), fill(),
         vec2seq(), forecaster(), frame_classifier(),
-    ):  # fmt: skip
-        export_bundle(model, root / model.name / "1")
-    return root
+    )  # fmt: skip
 
 
-def export_once(cache: Path) -> Path:
-    """As export_all(), in a folder of ``cache``; anew where what makes them has changed."""
-    cache.mkdir(exist_ok=True)
+def export(model: TrainedModel, folder: Path) -> Bundle:
+    """As export_bundle(): a copy of what any test of this or an earlier run exported of ``model``.
+
+    Tests that change anything of the export, or export twice, call export_bundle().
+    """
+    shutil.copytree(_cached(model), folder)
+    return read_bundle(folder)
+
+
+def export_once(cache: Path = CACHE) -> Path:
+    """A folder of ``cache`` with a bundle of each task; anew where what makes them has changed.
+
+    Processes that run tests side by side share the work: each exports what none has begun.
+    """
     root = cache / f"tiny-{_digest_of_sources()[:16]}"
-    with (cache / "tiny.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that run tests side by side, one exports
-        if not root.exists():
-            made = Path(tempfile.mkdtemp(dir=cache))
-            export_all(made).rename(root)
+    if not root.exists():
+        _forget_old(cache)
+        for model in models():
+            _cached(model, cache, waits=False)
+        made = Path(tempfile.mkdtemp(dir=cache))
+        for model in models():
+            shutil.copytree(_cached(model, cache), made / model.name / "1")
+        with suppress(OSError):  # another process was first
+            made.rename(root)
+        shutil.rmtree(made, ignore_errors=True)
     return root
 
 
+def _forget_old(cache: Path) -> None:
+    """Remove what sources of a week ago or earlier made."""
+    for folder in (*cache.glob("tiny-*"), *cache.glob("bundles-*")):
+        with suppress(OSError):  # another process removes it
+            is_old = time.time() - folder.stat().st_mtime > _KEPT_SECONDS
+            if is_old and not folder.name.endswith(_digest_of_sources()[:16]):
+                shutil.rmtree(folder)
+
+
+def _cached(model: TrainedModel, cache: Path = CACHE, waits: bool = True) -> Path:
+    """The folder of ``cache`` with the bundle; not waits: while another process exports it, it is
+    not there yet.
+    """
+    folder = cache / f"bundles-{_digest_of_sources()[:16]}" / _digest_of(model)[:16] / "1"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return folder
+        if not folder.exists():
+            export_bundle(model, folder)  # which writes it as a whole
+    return folder
+
+
+def _digest_of(model: TrainedModel) -> str:
+    digest = hashlib.sha256(repr(replace(model, weights={})).encode())
+    for name, tensor in model.weights.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
 def _digest_of_sources() -> str:
     project = Path(__file__).parents[1]
     folders = ("bundle", "export", "training")

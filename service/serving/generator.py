@@ -359,7 +359,7 @@ class GeneratorModel(ReadingModel):
         return replace(request, constraint=constraint)
 
     async def _echo(self, params: GenerateParams, given: EncodedInput) -> list[ScoredToken]:
-        """The input's tokens; a prompt's with their log-probabilities where the request wants those."""
+        """The input's tokens; a prompt's with log-probabilities where the request wants those."""
         if params.log_probabilities and not self.is_conditioned and len(given.ids) > 1:
             item = _continuation(given)
             (row,) = await run_batch(self.score_thread, [item])

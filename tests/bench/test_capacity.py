@@ -94,9 +94,11 @@ def test_every_measured_figure_is_reported(found):
 
 
 @pytest.mark.parametrize(
-    ("model", "kind"), [("prose", "prompt"), ("g2p", "source"), ("food", "vector")]
+    ("model", "kind", "fields"),
+    [("prose", "prompt", 0), ("g2p", "source", 0), ("food", "vector", 29)],
 )
-def test_a_model_is_sent_what_it_reads(model, kind):
-    request = request_of(model, 1, 20)
+def test_a_model_is_sent_what_it_reads(model, kind, fields):
+    request = request_of(model, 1, 20, fields)
     assert request.WhichOneof("input") == kind
+    assert len(request.vector.values) == fields
     assert (request.max_tokens, request.min_tokens) == (20, 20)

@@ -15,7 +15,7 @@ from evaluation import evaluators, everyday_sets
 from evaluation.calls import in_calls, written
 from evaluation.evaluators import Evaluator, evaluate, evaluate_graphs, measure_floors
 from evaluation.serving import serving
-from export.bundles import export_bundle, trained_from_bundle
+from export.bundles import trained_from_bundle
 from tests import tiny
 from training import config
 from training.alignment import alignment, draw_alignment
@@ -73,7 +73,7 @@ def models(tmp_path, declare):
         (tiny.generator("letters"), Figure("loss", 1.0, "nats a letter", "a text", 5, "none")),
     ):
         trained = replace(model, figures=(figure,), training=FACTS, precisions={})
-        export_bundle(trained, tmp_path / "models" / trained.name / "1")
+        tiny.export(trained, tmp_path / "models" / trained.name / "1")
     return tmp_path / "models"
 
 
@@ -164,7 +164,7 @@ def test_a_precisions_figures_are_measured_where_it_is_served(
         tiny.seq2seq("speller"), figures=figures_of("training", 0.0), training=FACTS,
         precisions={"int8": (*small, *large)},
     )  # fmt: skip
-    export_bundle(trained, tmp_path / "models" / "speller" / "1")
+    tiny.export(trained, tmp_path / "models" / "speller" / "1")
     arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
     assert evaluation.main(arguments) == 0
     said = capsys.readouterr().out
@@ -185,7 +185,7 @@ def test_step_graphs_are_measured_in_this_process_where_no_call_reads_with_them(
         tiny.generator("letters"), figures=(figures[1],), training=FACTS,
         precisions={"int8": tuple(figures)},
     )  # fmt: skip
-    bundle = export_bundle(trained, tmp_path / "models" / "letters" / "1")
+    bundle = tiny.export(trained, tmp_path / "models" / "letters" / "1")
     held_out = letters_held_out(None)
     int8, fp32 = evaluate_graphs(bundle, held_out, figures)
     tokens = torch.tensor([tiny.LETTER_READER.encode("abcabc").ids])
@@ -219,7 +219,7 @@ def test_figures_of_several_beams_are_measured_with_each(declare, tmp_path):
         for beam in (1, 5)
         for name in ("greedy", "searched")
     ]
-    bundle = export_bundle(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
+    bundle = tiny.export(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
     results, _ = evaluate(Client(), bundle, held_out, claims)
     assert asked == [1, 5]
     assert [result.claimed for result in results] == claims
@@ -230,7 +230,7 @@ def test_figures_of_several_beams_are_measured_with_each(declare, tmp_path):
 def test_the_service_decodes_as_training_does(tmp_path, width):
     """The same answers, token by token and by beam search, so that figures can be compared."""
     trained = tiny.seq2seq("speller")
-    export_bundle(trained, tmp_path / "speller" / "1")
+    tiny.export(trained, tmp_path / "speller" / "1")
     reader, writer = tiny.LETTER_READER, tiny.PHONE_WRITER
     words = ["abc", "fed", "gab gab", "jig", "lamed", "m"]
     most = trained.limits["output_tokens"]
@@ -248,7 +248,7 @@ def test_the_service_decodes_as_training_does(tmp_path, width):
 
 
 def test_an_alignment_has_a_row_for_each_token_and_the_end(tmp_path):
-    bundle = export_bundle(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
+    bundle = tiny.export(tiny.seq2seq("speller"), tmp_path / "speller" / "1")
     source, said, weights = alignment(trained_from_bundle(bundle), "fedgab")
     assert source == list("fedgab")
     assert said[-1] == "(end)"
@@ -259,7 +259,7 @@ def test_an_alignment_has_a_row_for_each_token_and_the_end(tmp_path):
 
 
 def test_a_bundle_without_a_held_out_split_is_named(models, tmp_path, capsys):
-    export_bundle(tiny.classifier("stranger"), models / "stranger" / "1")
+    tiny.export(tiny.classifier("stranger"), models / "stranger" / "1")
     for name in ("stranger", "nobody"):
         assert evaluation.main(["--models", str(models), "--only", name]) == 1
         said = f"{name} is no bundle with a known held-out split (of: letters, mood)"
@@ -292,7 +292,7 @@ def test_a_forecasters_floors_are_measured_beside_it(tmp_path, declare, capsys):
     declare("rises", held_out)
     model = tiny.forecaster("rises", spec=SeriesSpec("M", STUDENT_T, (), False, 4))
     trained = replace(model, training=FACTS, figures=())
-    export_bundle(trained, tmp_path / "models" / "rises" / "1")
+    tiny.export(trained, tmp_path / "models" / "rises" / "1")
     arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
     assert evaluation.main(arguments) == 0
     assert (
@@ -300,7 +300,7 @@ def test_a_forecasters_floors_are_measured_beside_it(tmp_path, declare, capsys):
     )
     card = (tmp_path / "models" / "rises.md").read_text()
     assert "| MASE | 0.0000 | 0.0000 to 0.0000 | the last season again | one year |" in card
-    bundle = export_bundle(tiny.classifier("mood"), tmp_path / "mood" / "1")
+    bundle = tiny.export(tiny.classifier("mood"), tmp_path / "mood" / "1")
     assert measure_floors(bundle, mood_held_out(None)) == []
 
 

@@ -33,7 +33,6 @@ from evaluation.units import (
     correlations,
     find_followers,
 )
-from export.bundles import export_bundle
 from tests import tiny
 from training.checkpoint import Figure
 from training.config import CardSettings, Published
@@ -64,7 +63,7 @@ def feature(name):
 @pytest.fixture(scope="module")
 def mood(tmp_path_factory):
     trained = replace(tiny.classifier("mood"), training=FACTS)
-    return export_bundle(trained, tmp_path_factory.mktemp("models") / "mood" / "1")
+    return tiny.export(trained, tmp_path_factory.mktemp("models") / "mood" / "1")
 
 
 def card_with(bundle, pictures=(), card=NO_CARD, **fields):

@@ -27,7 +27,7 @@ def baselines(tmp_path_factory):
     """A folder with a bundle of each baseline that has one."""
     root = tmp_path_factory.mktemp("baselines")
     for reader in EXPORTED:
-        export_bundle(tiny.baseline(reader, WIDTH, reader), root / reader / "1")
+        tiny.export(tiny.baseline(reader, WIDTH, reader), root / reader / "1")
     return root
 
 

@@ -36,7 +36,7 @@ def test_a_bundle_samples_as_its_training_said_or_else_as_its_task_does(tmp_path
         (replace(tiny.memoryless(), sampling={"temperature": 0.7, "typical_p": 0.9}),
          {"temperature": 0.7, "typical_p": 0.9}),
     ):  # fmt: skip
-        bundle = export_bundle(trained, tmp_path / trained.name / "1")
+        bundle = tiny.export(trained, tmp_path / trained.name / "1")
         assert bundle.manifest.sampling == expected
         assert trained_from_bundle(bundle).sampling == expected
 
@@ -47,7 +47,7 @@ def bytes_of(folder):
 
 def test_a_plain_cell_is_a_scan_over_its_step(tmp_path):
     """A sequence runs the very body of the step: one product, one sum, one tanh."""
-    bundle = export_bundle(tiny.classifier(cell="rnn"), tmp_path / "m" / "1")
+    bundle = tiny.export(tiny.classifier(cell="rnn"), tmp_path / "m" / "1")
     scans = [n for n in onnx.load(bundle.path_of("predict")).graph.node if n.op_type == "Scan"]
     assert len(scans) == 2  # one a direction
     model = onnx.load(bundle.path_of("predict"))

@@ -25,7 +25,7 @@ def bundle(tmp_path_factory):
     """Of counts, without lags or a calendar; the tiny models have the other kinds."""
     spec = SeriesSpec("D", NEGATIVE_BINOMIAL, (), calendar=False, least_context=1)
     model = tiny.forecaster("counts", NEGATIVE_BINOMIAL, spec)
-    return export_bundle(model, tmp_path_factory.mktemp("models") / "counts" / "1")
+    return tiny.export(model, tmp_path_factory.mktemp("models") / "counts" / "1")
 
 
 def test_every_graph_agrees_with_pytorch(bundle):

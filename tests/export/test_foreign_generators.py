@@ -17,6 +17,7 @@ from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
 from export.foreign.mapping import GraphMapping, ModelMapping
 from export.foreign.surgery import open_model
+from export.foreign.worker import JOBS
 from export.sampler import draw_numpy
 from service.runtime.sessions import open_session
 from tests.export import foreign_graphs as graphs
@@ -33,6 +34,16 @@ def mapped(folder: Path, file: Path, **options: Any) -> ModelMapping:
     graph = GraphMapping(file, states=STATES, initial=options.pop("initial", {}))
     given = {"tokens": "input_ids", "logits": "logits", "special": SPECIAL, **options}
     return ModelMapping("mylm", "generate", (graph,), vocabulary=folder / "vocab.txt", **given)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Imports run in this process, which has loaded PyTorch; apart, the command's test imports."""
+
+    def run(job, argument, *bounds):
+        return JOBS[job](argument)
+
+    monkeypatch.setattr("export.foreign.bundles.run_apart", run)
 
 
 class TheirLoop:
@@ -68,7 +79,7 @@ def suppressed_of(bundle: Bundle) -> np.ndarray:
 
 
 @pytest.mark.parametrize("is_free", [True, False])
-def test_it_streams_the_tokens_of_its_own_loop(tmp_path, is_free):
+def test_it_streams_the_tokens_of_its_own_loop(here, tmp_path, is_free):
     """Rows together, and one by one where the graph holds a batch of one."""
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS), is_free=is_free)
     bundle, lines = import_model(mapped(tmp_path, file), tmp_path / "models")
@@ -79,7 +90,7 @@ def test_it_streams_the_tokens_of_its_own_loop(tmp_path, is_free):
     assert len(set(expected)) > 3
 
 
-def test_prompts_and_scores_are_those_of_steps(tmp_path):
+def test_prompts_and_scores_are_those_of_steps(here, tmp_path):
     """Ragged rows in one run, in two pieces, from states that are carried."""
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
     bundle, _ = import_model(mapped(tmp_path, file), tmp_path / "models")
@@ -109,7 +120,7 @@ def test_prompts_and_scores_are_those_of_steps(tmp_path):
         assert np.allclose(found[0], loop.logits([*tokens[row, :length], 3])[-1], atol=1e-5)
 
 
-def test_probabilities_become_logits(tmp_path):
+def test_probabilities_become_logits(here, tmp_path):
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS), ends_in="probs")
     mapping = mapped(tmp_path, file, logits="", probabilities="probs")
     bundle, _ = import_model(mapping, tmp_path / "models")
@@ -119,7 +130,7 @@ def test_probabilities_become_logits(tmp_path):
     assert ours(bundle, prompt, UNIFORMS) == expected
 
 
-def test_initial_states_begin_every_stream(tmp_path):
+def test_initial_states_begin_every_stream(here, tmp_path):
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
     mapping = mapped(tmp_path, file, initial={"h": 2.0, "c": 2.0})
     bundle, _ = import_model(mapping, tmp_path / "models")
@@ -155,7 +166,7 @@ def test_the_command_of_the_docs_imports_one(tmp_path, capsys):
         ({"kind": "runes"}, "kind 'runes'"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, change, message):
+def test_what_does_not_fit_is_refused(here, tmp_path, change, message):
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
     with pytest.raises(ImportRefused, match=message):
         import_model(mapped(tmp_path, file, **change), tmp_path / "models")

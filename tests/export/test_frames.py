@@ -16,7 +16,7 @@ LENGTHS = [1 + 7 * row % 40 for row in range(17)]
 @pytest.fixture(scope="module")
 def both_ends(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frames") / "strokes" / "1"
-    return export_bundle(tiny.frame_classifier(bidirectional=True), folder)
+    return tiny.export(tiny.frame_classifier(bidirectional=True), folder)
 
 
 CHANNELS = len(tiny.CHANNELS)

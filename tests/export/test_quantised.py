@@ -28,8 +28,8 @@ BUNDLED = {
     folder.parent.name: folder for folder in newest_versions(Path(__file__).parents[2] / "models")
 }
 MODELS = {
-    "letters of gru": tiny.generator(cell="gru"),
-    "letters of rnn": tiny.generator(cell="rnn"),
+    "letters of gru": tiny.generator("gru", "gru", 11),
+    "letters of rnn": tiny.generator("rnn", "rnn", 13),
     "speller of lstm": replace(tiny.seq2seq(), precisions=tiny.INT8),
     "scaled speller": replace(tiny.seq2seq(scaled=True), precisions=tiny.INT8),
     "speller without attention": replace(tiny.seq2seq(attention=False), precisions=tiny.INT8),
@@ -41,7 +41,7 @@ def bundles(tiny_models, tmp_path_factory):
     """Tiny bundles with an int8 step by what they are; hidden sizes are 13 and 11."""
     root = tmp_path_factory.mktemp("int8")
     made = {
-        kind: export_bundle(model, root / str(number) / "1")
+        kind: tiny.export(model, root / str(number) / "1")
         for number, (kind, model) in enumerate(MODELS.items())
     }
     return {**made, "letters of lstm": read_bundle(tiny_models / "letters" / "1")}

@@ -27,7 +27,7 @@ export async function inBrowser(check, { mayFail = /$^/, mayCall = /$^/ } = {}) 
     page.on('pageerror', (error) => wrong.push(`error: ${error.message}`));
     page.on('console', (message) => {
       // A refused call is shown by the page, and told by the browser too.
-      const isRefusal = /Failed to load resource: the server responded with a status of (400|401|404)/.test(message.text());
+      const isRefusal = /Failed to load resource: the server responded with a status of (400|401|404|409)/.test(message.text());
       if (message.type() === 'error' && !isRefusal && !mayFail.test(message.text())) wrong.push(`console: ${message.text()}`);
     });
     page.on('request', (request) => {

@@ -38,6 +38,9 @@ await inBrowser(async (open) => {
   assert.match(await code(page), /choices=\["ab", "def"\]/);
   await page.getByLabel('Held to').selectOption('json');
   await page.getByLabel('A JSON schema').fill('{"type": "integer"}');
+  assert.match(await code(page), /json_schema="\{\\"type\\": \\"integer\\"\}"/);
+  await page.getByLabel('Held to').selectOption('choices');
+  await page.getByLabel('One of these').fill('9');
   await press(page, 'Generate');
   await page.locator('.output .refusal', { hasText: 'cannot be served as it stands' }).waitFor();
   console.log(`held to a form; refused: ${await page.locator('.output .refusal p').textContent()}`);

@@ -53,16 +53,24 @@ function answerAlone([rate, seconds]) {
   };
 }
 
-// In the page: how far apart frames were.
+// In the page: how far apart frames began, and how long after its beginning each was laid out and
+// painted, of this thread: a message that is sent before that comes after it.
 async function watchFrames() {
-  const apart = [];
+  const [apart, work] = [[], []];
+  const { port1, port2 } = new MessageChannel();
   let last = 0;
   while (!document.querySelector('.output .status').textContent.includes('Ended:')) {
-    const now = await new Promise(requestAnimationFrame);
-    if (last) apart.push(now - last);
-    last = now;
+    const began = await new Promise(requestAnimationFrame);
+    const painted = new Promise((resolve) => { port1.onmessage = resolve; });
+    port2.postMessage(null);
+    await painted;
+    if (last) {
+      apart.push(began - last);
+      work.push(performance.now() - began);
+    }
+    last = began;
   }
-  return apart;
+  return { apart, work };
 }
 
 await inBrowser(async (open) => {
@@ -79,14 +87,15 @@ await inBrowser(async (open) => {
   const before = await busy();
   const watched = page.evaluate(watchFrames);
   await press(page, 'Generate');
-  const apart = await watched;
+  const { apart, work } = await watched;
   const after = await busy();
-  const of = (share) => apart.toSorted((a, b) => a - b)[Math.floor(share * (apart.length - 1))];
+  const of = (share, values) => Number(values.toSorted((a, b) => a - b)[Math.floor(share * (values.length - 1))].toFixed(1));
   const each = (name) => Number(((1000 * (after[name] - before[name])) / apart.length).toFixed(2));
   const found = {
     tokens: await page.locator('.output .tokens span:not(.before)').count(),
     frames: apart.length,
-    frames_apart_ms: { median: of(0.5), p95: of(0.95) },
+    frames_apart_ms: { median: of(0.5, apart), p95: of(0.95, apart), most: of(1, apart) },
+    frame_ms: { median: of(0.5, work), p95: of(0.95, work), most: of(1, work) },
     processor_ms_a_frame: { all: each('TaskDuration'), script: each('ScriptDuration'), layout: each('LayoutDuration'), style: each('RecalcStyleDuration') },
   };
   assert(found.tokens >= RATE * SECONDS, `${found.tokens} tokens were shown`);

@@ -98,7 +98,7 @@ await inBrowser(async (open) => {
     return {
       plain: await made(page, '.ways section:nth-child(1) .tokens'),
       changed: await made(page, '.ways section:nth-child(2) .tokens'),
-      said: await page.locator('.ways section:nth-child(2) .status').textContent(),
+      said: await page.locator('.ways section:nth-child(2) > .status').textContent(),
     };
   };
   const once = await fork(-6);

@@ -22,7 +22,6 @@ from bundle.sampling import missing_parameters
 from bundle.store import read_bundle
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
-from export.bundles import export_bundle
 from service.config import usable_cores
 from tests import tiny
 from tests.promise.mixes import (
@@ -74,7 +73,7 @@ def models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in names:
             shutil.copytree(source / name, root / name)
     for model in (tiny.generator("gru", "gru", 11), tiny.generator("rnn", "rnn", 13), tiny.words()):
-        export_bundle(model, root / model.name / "1")
+        tiny.export(model, root / model.name / "1")
     for name in ("letters", "gru", "rnn", "words"):
         tiny.edit_manifest(root / name / "1", lambda m: m["limits"].update(input_tokens=600))
     return root

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from export.bundles import export_bundle
 from tests import tiny
 from tests.promise.processes import Watched
 from tests.robustness import faults
@@ -77,7 +76,7 @@ def models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("robustness") / "models"
     for name in (LETTERS, SPELLER, TAGGER, MOOD):
         shutil.copytree(tiny_models / name, root / name)
-    export_bundle(tiny.classifier(cell="gru"), root / MOOD / "2")
+    tiny.export(tiny.classifier(cell="gru"), root / MOOD / "2")
     return root
 
 

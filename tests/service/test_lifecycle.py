@@ -478,6 +478,8 @@ def set_aside():
     """As a service does once it is ready: collections no longer look at what there is."""
     yield gc.freeze
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # as tests/conftest.py does
 
 
 @pytest.fixture

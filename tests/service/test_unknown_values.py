@@ -9,7 +9,6 @@ from math import nan
 import numpy as np
 import pytest
 
-from export.bundles import export_bundle
 from service.connect.codecs import from_json
 from service.engine.errors import WrongInput
 from tests import tiny
@@ -26,7 +25,7 @@ NO_UNKNOWN = r"vector.values\[0\] is nan; .*'Water \(g\)'.* and the model reads 
 @pytest.fixture(scope="module")
 def folder(tiny_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unknown")
-    export_bundle(tiny.vec2seq(MODEL, candidates=6), folder / MODEL / "1")
+    tiny.export(tiny.vec2seq(MODEL, candidates=6), folder / MODEL / "1")
     shutil.copytree(tiny_models / FIRM, folder / FIRM)
     return folder
 

@@ -82,7 +82,7 @@ def test_a_run_of_files_is_adjusted_anew(classifier, tmp_path):
     (tmp_path / "rows").rename(tmp_path / "rows.jsonl")
     recipe = (tmp_path / RECIPE_FILE).read_text().replace('/rows"', '/rows.jsonl"')
     (tmp_path / RECIPE_FILE).write_text(recipe)
-    bundle = export_bundle(classifier, tmp_path / "mood" / "1")
+    bundle = tiny.export(classifier, tmp_path / "mood" / "1")
     trained = trained_from_bundle(bundle)
     again = adjusted(trained, tmp_path, run=tmp_path)
     temperature = again.training["calibration_temperature"]
@@ -100,5 +100,5 @@ def test_a_length_penalty_goes_through_a_bundle(tmp_path):
     assert bundle.manifest.length_penalty == 0.6
     assert trained_from_bundle(bundle).length_penalty == 0.6
     assert trained.load(trained.save(tmp_path).parent).length_penalty == 0.6
-    plain = export_bundle(tiny.seq2seq("speller"), tmp_path / "speller" / "2")
+    plain = tiny.export(tiny.seq2seq("speller"), tmp_path / "speller" / "2")
     assert "length_penalty" not in json.loads((plain.folder / "manifest.json").read_text())

@@ -4,10 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
+from service.config import Config
 from tests import tiny
+from tests.conftest import RunningService
 from tests.tiny import NAMES
 from tests.unroll.fakes import FakeServer
 from unroll import AsyncClient, Client, RequestFailed, Sampling
@@ -16,13 +19,32 @@ from unroll.cli import main
 GENERATE = ("generate", "--model", "letters", "--prompt", "abc", "--max-tokens", 12, "--seed", 3)
 
 
+@pytest.fixture(scope="module")
+def shared(tiny_models):
+    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+    service = RunningService(Config(models=tiny_models, device="cpu", **addresses))
+    yield service
+    service.stop()
+
+
 @pytest.fixture
-def run(service, capsys):
-    def call(*arguments):
+def service(shared):
+    """The one that all tests of this file share, but for those that start one of their own."""
+    return shared
+
+
+@pytest.fixture
+def run_at(capsys):
+    def call(service, *arguments):
         code = main(["--target", service.target, *map(str, arguments)])
         return code, capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def run(run_at, service):
+    return partial(run_at, service)
 
 
 def test_classify_prints_a_line_a_text(run):
@@ -220,9 +242,10 @@ def test_a_version_can_be_asked_for(client):
         client.classify("mood", ["good"], version="2")
 
 
-def test_top_prints_a_row_for_each_model(run, service):
+def test_top_prints_a_row_for_each_model(run_at, start_service):
+    service = start_service()  # where nobody else is under way
     url = f"http://127.0.0.1:{service.app.http.port}/metrics"
-    code, printed = run("top", "--once", "--interval", 0.1, "--metrics", url)
+    code, printed = run_at(service, "top", "--once", "--interval", 0.1, "--metrics", url)
     assert code == 0
     assert "ready, 0 requests under way" in printed.out
     shown = [line.split()[1] for line in printed.out.splitlines() if line.startswith("127.0.0.1")]
@@ -474,7 +497,8 @@ def spawn(service, *arguments):
     return subprocess.Popen(command, text=True, **pipes)
 
 
-def test_models_are_loaded_and_unloaded(run):
+def test_models_are_loaded_and_unloaded(run_at, start_service):
+    run = partial(run_at, start_service())
     code, printed = run("unload", "mood", "--json")
     assert code == 0
     assert objects(printed)[0] | {"reason": ""} == {

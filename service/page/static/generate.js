@@ -18,6 +18,8 @@ const ENDS = {
   FINISH_REASON_UNFINISHED: 'too short for its constraint',
 };
 const TOP = 5;
+// What is said of a stream under way is read out by screen readers, which a change a frame would flood.
+const REPORT_MS = 500;
 // From the nearest resume point before it the stream is made again up to a place that was chosen.
 const RESUME_EVERY = 16;
 
@@ -104,6 +106,7 @@ class Run {
     const { speed } = this;
     speed.began = performance.now();
     speed.first = speed.last = 0;
+    speed.reported = -Infinity;
     this.panel?.at();
     this.panel?.running(true);
     this.on.running(true);
@@ -120,6 +123,8 @@ class Run {
           speed.count += tokens.length;
           this.#watched(tokens, watching.tensors);
           this.text.append(tokens);
+          if (speed.last - speed.reported < REPORT_MS) return;
+          speed.reported = speed.last;
           this.on.report('');
         },
       });

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from export.bundles import export_bundle
 from service.engine.errors import EngineFailed
 from service.engine.online_tagging import TURN, OnlineTagEngine
 from service.engine.requests import (
@@ -292,7 +291,7 @@ def tagger(request, tmp_path_factory):
     """One that feeds its labels back, which vary, loaded."""
     root = tmp_path_factory.mktemp("tagger")
     options = RecurrentOptions(request.param, 9, recurrence="hidden_and_output")
-    export_bundle(
+    tiny.export(
         tiny.tagger("tags", options, {"lstm": 43, "gru": 13}[request.param]), root / "tags/1"
     )
     (loaded,), _ = load_models(root, SessionSettings("cpu", CPU_PROVIDER, 1))

@@ -43,19 +43,19 @@ def engine_of(service, name):
 # -- answers --------------------------------------------------------------------------------
 
 
-def test_classify_answers_every_text_in_order(client):
+def test_classify_answers_every_text_in_order(caller):
     texts = ["the food is good", "bad", "not bad was great"]
-    answers = client.classify("mood", texts)
+    answers = caller.classify("mood", texts)
     assert [answer.input_tokens for answer in answers] == [4, 1, 4]
     for text, answer in zip(texts, answers, strict=True):
         assert sorted(label for label, _ in answer.labels) == ["glad", "sad"]
         assert sum(p for _, p in answer.labels) == pytest.approx(1)
         assert answer.labels[0][1] >= answer.labels[1][1]
-        assert client.classify("mood", [text]) == [answer]
+        assert caller.classify("mood", [text]) == [answer]
 
 
-def test_generate_streams_tokens_seed_and_usage(client):
-    pieces = list(client.generate("letters", prompt="abc", max_tokens=20, log_probabilities=True))
+def test_generate_streams_tokens_seed_and_usage(caller):
+    pieces = list(caller.generate("letters", prompt="abc", max_tokens=20, log_probabilities=True))
     tokens = [token for piece in pieces for token in piece.tokens]
     assert [token.position for token in tokens] == list(range(20))
     assert all(token.log_probability < 0 for token in tokens)
@@ -66,35 +66,35 @@ def test_generate_streams_tokens_seed_and_usage(client):
     assert 0 <= answer.queue_seconds <= answer.time_to_first_token_seconds < 10
 
 
-def test_log_probabilities_come_only_when_asked_for(client):
-    for piece in client.generate("letters", prompt="a", max_tokens=3):
+def test_log_probabilities_come_only_when_asked_for(caller):
+    for piece in caller.generate("letters", prompt="a", max_tokens=3):
         assert all(token.log_probability is None for token in piece.tokens)
 
 
-def test_a_stream_without_a_seed_can_be_repeated_with_the_one_it_reports(client):
-    first = list(client.generate("letters", prompt="abc", max_tokens=30))
-    again = client.generate(
+def test_a_stream_without_a_seed_can_be_repeated_with_the_one_it_reports(caller):
+    first = list(caller.generate("letters", prompt="abc", max_tokens=30))
+    again = caller.generate(
         "letters", prompt="abc", max_tokens=30, sampling=Sampling(seed=first[0].seed)
     )
     assert text_of(again) == text_of(first)
-    other = client.generate("letters", prompt="abc", max_tokens=30, sampling=Sampling(seed=1))
+    other = caller.generate("letters", prompt="abc", max_tokens=30, sampling=Sampling(seed=1))
     assert text_of(other) != text_of(first)
 
 
-def test_a_source_becomes_another_sequence(client):
-    pieces = list(client.generate("speller", source="abc"))
-    again = list(client.generate("speller", source="abc", sampling=Sampling(seed=5)))
+def test_a_source_becomes_another_sequence(caller):
+    pieces = list(caller.generate("speller", source="abc"))
+    again = list(caller.generate("speller", source="abc", sampling=Sampling(seed=5)))
     assert text_of(pieces) == text_of(again), "the default takes the most probable token"
     assert pieces[-1].answer.input_tokens == 3
 
 
-def test_a_stop_text_ends_the_stream(client):
+def test_a_stop_text_ends_the_stream(caller):
     whole = text_of(
-        client.generate("letters", prompt="a", max_tokens=60, sampling=Sampling(seed=4))
+        caller.generate("letters", prompt="a", max_tokens=60, sampling=Sampling(seed=4))
     )
     stop = whole[20:22]
     pieces = list(
-        client.generate(
+        caller.generate(
             "letters", prompt="a", max_tokens=60, sampling=Sampling(seed=4), stop=[stop]
         )
     )
@@ -102,13 +102,13 @@ def test_a_stop_text_ends_the_stream(client):
     assert pieces[-1].answer.reason == "stop"
 
 
-def test_score_is_the_log_probability_that_generation_reports(client):
+def test_score_is_the_log_probability_that_generation_reports(caller):
     """Scoring a stream's own text gives the log-probabilities the stream carried."""
-    pieces = client.generate(
+    pieces = caller.generate(
         "letters", prompt="abc", max_tokens=30, sampling=Sampling(seed=3), log_probabilities=True
     )
     made = [token for piece in pieces for token in piece.tokens]
-    (scored,) = client.score("letters", ["abc" + "".join(token.text for token in made)])
+    (scored,) = caller.score("letters", ["abc" + "".join(token.text for token in made)])
     assert scored.tokens[0].log_probability is None
     for reported, token in zip(made, scored.tokens[3:], strict=True):
         assert token.id == reported.id
@@ -117,33 +117,33 @@ def test_score_is_the_log_probability_that_generation_reports(client):
     assert scored.log_probability == pytest.approx(sum(known))
 
 
-def test_score_of_a_target_given_a_source_ends_with_the_end_token(client):
-    two = client.score("speller", ["P Q R", "S"], ["abc", "abc"])
+def test_score_of_a_target_given_a_source_ends_with_the_end_token(caller):
+    two = caller.score("speller", ["P Q R", "S"], ["abc", "abc"])
     assert [token.text for token in two[0].tokens] == ["P", " Q", " R", ""]
-    assert client.score("speller", ["S"], ["abc"]) == two[1:]
+    assert caller.score("speller", ["S"], ["abc"]) == two[1:]
 
 
-def test_unknown_symbols_are_counted(client):
-    (answer,) = client.classify("mood", ["the zebra is zzz"])
+def test_unknown_symbols_are_counted(caller):
+    (answer,) = caller.classify("mood", ["the zebra is zzz"])
     assert answer.unknown_symbols == 2
-    pieces = list(client.generate("letters", prompt="aXÄb", max_tokens=1))
+    pieces = list(caller.generate("letters", prompt="aXÄb", max_tokens=1))
     assert pieces[-1].answer.unknown_symbols == 2
-    (scored,) = client.score("speller", ["P ?"], ["a!"])
+    (scored,) = caller.score("speller", ["P ?"], ["a!"])
     assert scored.unknown_symbols == 2
 
 
-def test_models_are_listed_with_the_public_part_of_their_manifest(client, tiny_models):
-    listed = client.list_models()
+def test_models_are_listed_with_the_public_part_of_their_manifest(caller, tiny_models):
+    listed = caller.list_models()
     assert [model.name for model in listed.models] == list(NAMES)
     manifest = json.loads((tiny_models / "letters" / "1" / MANIFEST_FILE).read_text())
-    model = client.get_model("letters")
+    model = caller.get_model("letters")
     assert model in listed.models
     assert model.task == pb.TASK_GENERATE
     assert dict(model.limits) == manifest["limits"]
     assert model.figures[0].split == manifest["figures"][0]["split"]
     assert len(model.digest) == 64
     assert model.provider == "CPUExecutionProvider"
-    assert list(client.get_model("mood").labels) == ["sad", "glad"]
+    assert list(caller.get_model("mood").labels) == ["sad", "glad"]
 
 
 # -- the promise ----------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import grpc
 import pytest
 
 from bench.servers import Server
-from export.bundles import export_bundle
 from service.config import Config
 from tests import tiny
 from tests.conftest import RunningService
@@ -40,7 +39,7 @@ def models(tiny_models, tmp_path_factory):
     for name in ("letters", "tags"):
         shutil.copytree(tiny_models / name, root / name)
     options = RecurrentOptions("lstm", 9, recurrence="hidden_and_output")
-    export_bundle(tiny.tagger(MODEL, options, seed=43), root / MODEL / "1")
+    tiny.export(tiny.tagger(MODEL, options, seed=43), root / MODEL / "1")
     return root
 
 

@@ -126,7 +126,10 @@ REFUSED = {
         generate("letters", vector=vector(1)),
         "takes a prompt, the request has a vector",
     ),
-    "echo": (generate(vector=vector(*VECTOR), echo=True), "reads a vector, which has no tokens to echo"),
+    "echo": (
+        generate(vector=vector(*VECTOR), echo=True),
+        "reads a vector, which has no tokens to echo",
+    ),
     "scored without": (score(), r"items\[0\].vector is empty; model 'foods' scores texts given a"),
     "scored with a source": (
         score(source="a", vector=vector(*VECTOR)),

@@ -13,8 +13,9 @@ class Thing:
 
 @pytest.fixture(autouse=True)
 def _thawed():
-    yield
     gc.unfreeze()
+    yield
+    gc.freeze()  # as tests/conftest.py does
 
 
 def test_what_was_set_aside_is_collected_once_it_is_gone_and_the_rest_set_aside_again():
