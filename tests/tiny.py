@@ -271,7 +271,9 @@ def export(model: TrainedModel, folder: Path) -> Bundle:
 
     Tests that change anything of the export, or export twice, call export_bundle().
     """
-    shutil.copytree(_cached(model), folder)
+    kept = _cached(model, version=folder.name)
+    shutil.rmtree(folder, ignore_errors=True)  # an export takes the place of what was there, too
+    shutil.copytree(kept, folder)
     return read_bundle(folder)
 
 
@@ -303,11 +305,13 @@ def _forget_old(cache: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _cached(model: TrainedModel, cache: Path = CACHE, waits: bool = True) -> Path:
+def _cached(
+    model: TrainedModel, cache: Path = CACHE, waits: bool = True, version: str = "1"
+) -> Path:
     """The folder of ``cache`` with the bundle; not waits: while another process exports it, it is
     not there yet.
     """
-    folder = cache / f"bundles-{_digest_of_sources()[:16]}" / _digest_of(model)[:16] / "1"
+    folder = cache / f"bundles-{_digest_of_sources()[:16]}" / _digest_of(model)[:16] / version
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("w") as lock:
         try:
