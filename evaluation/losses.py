@@ -31,7 +31,7 @@ def has_losses(training: Mapping[str, Any]) -> bool:
 def draw_losses(training: Mapping[str, Any], path: Path) -> None:
     """A plot a stage, the last one last.
 
-    training: a manifest's, with both curves and ``best_epoch``, counted from 1.
+    training: a manifest's, with both curves, ``best_epoch``, counted from 1, and ``keep_last``.
     """
     earlier: Mapping[str, Mapping[str, Any]] = training.get(EARLIER, {})
     stages = [*earlier.items(), ("last stage" if earlier else "", training)]
@@ -50,7 +50,7 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, Any]) -> None:
     marker = "o" if len(epochs) <= _MOST_MARKED else ""
     for name, label in ((TRAINING, "training"), (VALIDATION, "validation")):
         axes.plot(epochs, curves[name], marker=marker, markersize=4, label=label)
-    kept = curves["best_epoch"]
+    kept = len(epochs) if curves.get("keep_last") else curves["best_epoch"]
     axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
     axes.set(xlabel="epoch", ylabel="loss (nats)", xlim=(0.5, len(epochs) + 0.5), title=title)

@@ -53,11 +53,11 @@ class Evaluated:
 SEARCH = """\
 `training/recipes/NAME.toml` holds a model's settings; with a seed they fix the run, whose folder \
 under `runs/` keeps settings, figures and curve. Each model is the weights of the epoch with the \
-lowest loss on its validation split, which is apart from what is held out. Settings were chosen \
-by the validation losses of a few short runs, one seed each: what was tried, kept and rejected \
-stands in [notebook.md](notebook.md). There was no automatic search. Held-out figures were \
-looked at when a training had ended; where one led to another training of the same model, \
-that page says so."""
+lowest loss on its validation split, which is apart from what is held out, or of the last epoch \
+where its recipe has `keep_last`. Settings were chosen by the validation losses of a few short \
+runs, one seed each: what was tried, kept and rejected stands in [notebook.md](notebook.md). There \
+was no automatic search. Held-out figures were looked at when a training had ended; where one led \
+to another training of the same model, that page says so."""
 
 
 def page_of(evaluated: Mapping[str, Evaluated]) -> str:

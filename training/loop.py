@@ -133,6 +133,11 @@ class History:
         losses = [math.inf if math.isnan(loss) else loss for loss in self.validation_loss]
         return min(range(len(losses)), key=losses.__getitem__)
 
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights the model has, of a run that has ended."""
+        return len(self.validation_loss) - 1 if self.settings.get("keep_last") else self.best_epoch
+
     def has_stalled(self, patience: int) -> bool:
         """Whether the last ``patience`` epochs brought no lower validation loss."""
         if not patience or not self.validation_loss:

@@ -175,7 +175,7 @@ def _plot(history: History, path: Path, title: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 4))
     axes.plot(epochs, history.train_loss, marker="o", label="training")
     axes.plot(epochs, history.validation_loss, marker="o", label="validation")
-    axes.axvline(history.best_epoch + 1, color="grey", linestyle=":", label="kept")
+    axes.axvline(history.kept_epoch + 1, color="grey", linestyle=":", label="kept")
     axes.set(xlabel="epoch", ylabel="loss (nats)", title=title, xticks=list(epochs))
     axes.legend()
     figure.tight_layout()

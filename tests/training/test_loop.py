@@ -1,7 +1,7 @@
 import json
 import re
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 import torch
@@ -93,6 +93,8 @@ def test_the_last_epoch_is_kept_where_that_is_wanted(tmp_path):
     keeping = replace(SETTINGS, keep_last=True)
     history = Trainer(last, CarryingTask(), keeping, tmp_path).fit(resume=True)
     assert history.best_epoch == 0
+    assert replace(history, settings=asdict(keeping)).kept_epoch == 2
+    assert replace(history, settings=asdict(SETTINGS)).kept_epoch == 0
     assert not torch.equal(next(last.parameters()), next(best.parameters()))
 
     whole = make_model()

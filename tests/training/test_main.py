@@ -213,7 +213,7 @@ def test_minutes_that_are_too_few_for_one_reading_say_so(tickets, monkeypatch, c
 
 def test_a_number_chooses_a_column_without_a_header(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pairs(tmp_path / "pairs.tsv")
+    write_pairs(tmp_path / "pairs.tsv", 90)
     task, recipe = TASKS["seq2seq"], default_recipe("seq2seq").with_value("data.files", "pairs.tsv")
     pairs = task.read(recipe)[0].every
     assert {(pair.source, pair.target) for pair in pairs} >= {("0", "zero"), ("42", "forty two")}
