@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from service.oip.adapters import InferResult
+from service.varint import varint
 from unroll.inference import grpc_service_pb2 as pb
 
 _RESPONSE = pb.ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
@@ -51,13 +52,4 @@ class DirectResponses:
 @lru_cache(maxsize=4096)
 def _before(field: int, size: int) -> bytes:
     """What comes before so many bytes of a field, as protobuf writes it."""
-    return _varint(field << 3 | _WIRE_TYPE) + _varint(size)
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    return varint(field << 3 | _WIRE_TYPE) + varint(size)

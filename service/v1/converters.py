@@ -46,6 +46,7 @@ from service.serving.state_access import watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
 from service.v1.state_converters import to_changes, to_watch
 from service.v1.step_converters import from_stepper
+from service.varint import varint
 from unroll.v1 import unroll_pb2 as pb
 
 _TASKS = {
@@ -68,9 +69,8 @@ _REASONS = {
 
 _NO_PRESETS = Presets()
 
-# The tag of GenerateResponse.tokens; Token.log_probability with its tag; lengths of one byte.
+# The tag of GenerateResponse.tokens; Token.log_probability with its tag.
 _TOKENS, _PROBABILITY = b"\x0a", struct.Struct("<Bf")
-_BYTES = [bytes((value,)) for value in range(0x80)]
 
 
 def to_params(
@@ -202,14 +202,7 @@ class TokenEncoder:
         place, last = _token_place(position, sample)
         probability = _PROBABILITY.pack(0x25, log_probability) if self._with else b""
         body = head + place + probability + last
-        return _TOKENS + _varint(len(body)) + body
-
-
-def _varint(value: int) -> bytes:
-    """As protobuf writes lengths."""
-    if value < 0x80:
-        return _BYTES[value]
-    return bytes((value & 0x7F | 0x80,)) + _varint(value >> 7)
+        return _TOKENS + varint(len(body)) + body
 
 
 def _add_top(token: pb.Token, made: TokenMade, stream: OpenStream) -> None:

@@ -16,6 +16,7 @@ from service.serving.named_states import NamedState
 from service.serving.stepper import StepMessage, StepperModel, StepStream, StepStreamParams
 from service.step_model import FramePort, StepperSpec
 from service.v1.state_converters import to_changes, to_watch
+from service.varint import varint
 from unroll.v1 import unroll_pb2 as pb
 
 _TYPES = {
@@ -37,7 +38,6 @@ _MOST_RANK = 32
 # Tensor.raw.
 _RESULT, _HEAD, _ONE_STEP, _TENSOR, _RAW = b"\x0a", b"\x08", b"\x10\x01", b"\x1a", b"\x22"
 _MOST_NUMBER_BYTES = 8  # more than a position takes with its tag
-_BYTES = [bytes((value,)) for value in range(0x80)]
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
@@ -261,7 +261,7 @@ class AnswerEncoder:
         before = [_before_values_of(ports[place]) for place in outputs]
         size = len(_ONE_STEP) + sum(map(len, before))
         size += sum(ports[place].row_bytes for place in outputs)
-        self._starts = [_RESULT + _varint(number + size) for number in range(_MOST_NUMBER_BYTES)]
+        self._starts = [_RESULT + varint(number + size) for number in range(_MOST_NUMBER_BYTES)]
         self._parts = list(zip(outputs, before, strict=True))
 
     def __call__(self, answers: Sequence[FrameAnswered]) -> bytes:
@@ -281,7 +281,7 @@ class AnswerEncoder:
         """
         if answer.steps != 1 or answer.is_late or answer.state:
             return None
-        number = _HEAD + _varint(answer.position) if answer.position else b""
+        number = _HEAD + varint(answer.position) if answer.position else b""
         parts = [self._starts[len(number)], number, _ONE_STEP]
         for place, before in self._parts:
             parts += (before, answer.outputs[place])
@@ -320,20 +320,8 @@ class AnswerEncoder:
 def _before_values_of(port: FramePort) -> bytes:
     """A Tensor of one step, in a result, as far as its raw bytes."""
     head = pb.Tensor(name=port.name, data_type=_TYPES[port.dtype], shape=(1, *port.shape))
-    tensor: bytes = head.SerializeToString() + _RAW + _varint(port.row_bytes)
-    return _TENSOR + _varint(len(tensor) + port.row_bytes) + tensor
-
-
-def _varint(number: int) -> bytes:
-    """As protobuf writes whole numbers."""
-    if number < 0x80:
-        return _BYTES[number]
-    parts = bytearray()
-    while number >= 0x80:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
+    tensor: bytes = head.SerializeToString() + _RAW + varint(port.row_bytes)
+    return _TENSOR + varint(len(tensor) + port.row_bytes) + tensor
 
 
 def from_step_message(
