@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -270,6 +271,15 @@ class RunningService:
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric now; 0 where it has none yet."""
         return self.app.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextmanager
+def running(models: Path) -> Iterator[RunningService]:
+    """A service of these models with its defaults."""
+    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+    service = RunningService(Config(models=models, device="cpu", **addresses))
+    yield service
+    service.stop()
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ _MOST_ELEMENTS = 2**31
 BINARY_SIZE = "binary_data_size"
 
 # Before each element of BYTES.
-LENGTH = struct.Struct("<I")
+_LENGTH = struct.Struct("<I")
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
@@ -255,7 +255,7 @@ def _read_bytes(raw: bytes, count: int, what: str) -> Array:
     for number in range(count):
         if place + 4 > len(raw):
             raise WrongInput(f"{what}: the raw bytes end before element {number} of {count}")
-        (length,) = LENGTH.unpack_from(raw, place)
+        (length,) = _LENGTH.unpack_from(raw, place)
         place += 4
         if place + length > len(raw):
             raise WrongInput(
@@ -312,13 +312,13 @@ def raw_of(array: Array) -> bytes:
         return (
             array if _IS_LITTLE_ENDIAN else array.astype(array.dtype.newbyteorder("<"))
         ).tobytes()
-    return b"".join(LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
+    return b"".join(_LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
 
 
 def raw_text(text: str) -> bytes:
     """An element of BYTES."""
     data = text.encode("utf8", "surrogatepass")
-    return LENGTH.pack(len(data)) + data
+    return _LENGTH.pack(len(data)) + data
 
 
 def texts_of_raw(raw: bytes, count: int) -> list[str] | None:
@@ -326,8 +326,8 @@ def texts_of_raw(raw: bytes, count: int) -> list[str] | None:
     texts, place = [], 0
     try:
         for _ in range(count):
-            (length,) = LENGTH.unpack_from(raw, place)
-            place += LENGTH.size
+            (length,) = _LENGTH.unpack_from(raw, place)
+            place += _LENGTH.size
             texts.append(raw[place : place + length].decode("utf8"))
             place += length
     except (struct.error, UnicodeDecodeError):

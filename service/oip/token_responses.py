@@ -11,10 +11,10 @@ import numpy as np
 from service.engine.requests import Event, Finished, TokenMade, TokensMade
 from service.oip.adapters import InferResult, Setting
 from service.oip.direct import DirectResponses
-from service.oip.tensors import LENGTH, bytes_array
+from service.oip.tensors import bytes_array, raw_text
 
 # A text that is empty, as a tensor of BYTES has it.
-_NO_TEXT = LENGTH.pack(0)
+_NO_TEXT = raw_text("")
 
 
 def result_of(events: Sequence[Event], said: Mapping[str, Setting]) -> InferResult:
@@ -67,9 +67,8 @@ class DirectTokens:
         head = self._heads.get(count)
         if head is None:
             head = self._heads[count] = self._head(count)
-        data = text.encode("utf8", "surrogatepass")
         contents = {
-            "text": LENGTH.pack(len(data)) + data,
+            "text": raw_text(text),
             "tokens": _format("q", count).pack(*tokens),
             "log_probabilities": _format("f", count).pack(*known),
             "finish_reason": _NO_TEXT,

@@ -3,8 +3,7 @@
 import grpc
 import pytest
 
-from service.config import Config
-from tests.conftest import RunningService
+from tests.conftest import running
 from tests.service.processes import Process
 from unroll import Client
 from unroll.v1 import unroll_pb2_grpc
@@ -12,10 +11,8 @@ from unroll.v1 import unroll_pb2_grpc
 
 @pytest.fixture(scope="session")
 def standing_service(tiny_models):
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(Config(models=tiny_models, device="cpu", **addresses))
-    yield service
-    service.stop()
+    with running(tiny_models) as service:
+        yield service
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from functools import partial
 
 import pytest
 
-from service.config import Config
 from tests import tiny
-from tests.conftest import RunningService
+from tests.conftest import running
 from tests.tiny import NAMES
 from tests.unroll.fakes import FakeServer
 from unroll import AsyncClient, Client, RequestFailed, Sampling
@@ -21,10 +20,8 @@ GENERATE = ("generate", "--model", "letters", "--prompt", "abc", "--max-tokens",
 
 @pytest.fixture(scope="module")
 def shared(tiny_models):
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(Config(models=tiny_models, device="cpu", **addresses))
-    yield service
-    service.stop()
+    with running(tiny_models) as service:
+        yield service
 
 
 @pytest.fixture
