@@ -719,7 +719,8 @@ def test_unread_streams_give_up_their_places_to_whoever_comes(start_service):
         reading_slowly(service, much(1)) as (_, call),
         Client(service.target, timeout=30) as client,
     ):
-        wait_until(lambda: paused(service) == 10)
+        # Two of the ten run first whenever there is room, and may be done before it is used up.
+        wait_until(lambda: thread.engine.is_idle and paused(service) > 0)
         assert thread.open_work > thread.limit
 
         def answered():
