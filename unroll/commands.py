@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from unroll import output
 from unroll.chart import chart
@@ -17,7 +17,9 @@ from unroll.lines import Line, Texts
 from unroll.output import Gathered, emit, emit_object
 from unroll.sampling import FLAGS
 from unroll.speech import Segment, Segmenter, SpeechOptions, read_frames
+from unroll.step_streams import StepChunk
 from unroll.tables import Table, read_sequences, read_table
+from unroll.tag_streams import TagChunk
 from unroll.types import Beam, GenerateOptions, NamedState, OptionInvalid
 from unroll.v1 import unroll_pb2 as pb
 
@@ -27,6 +29,16 @@ _INPUTS = {
     pb.TASK_SEQ2SEQ: "source",
     pb.TASK_VECTOR_TO_SEQUENCE: "vector",
 }
+
+Resumable = TypeVar("Resumable", StepChunk, TagChunk)
+
+
+class StreamBegin(TypedDict):
+    """Options of stream_tag and of stream_step."""
+
+    state: str
+    allow_inexact: bool
+    resume_at_end: bool
 
 
 def numbers(text: str) -> list[float]:
@@ -60,6 +72,7 @@ def classify(client: Client, chosen: argparse.Namespace) -> int:
         return _classify_frames(client, chosen)
     if chosen.sequence is not None or chosen.stream:
         chosen.parser.error("--sequence and --stream go with --frames FILE")
+    _check_no_stream(chosen)
     texts = _texts(chosen)
     for line, answer in texts.answers(lambda some: client.classify(chosen.model, some)):
         label, probability = answer.best
@@ -77,9 +90,11 @@ def _classify_frames(client: Client, chosen: argparse.Namespace) -> int:
         raise OptionInvalid(f"model {chosen.model!r} reads texts; leave --frames")
     sequences = read_sequences(chosen.frames, model.frames.channels, chosen.sequence)
     if chosen.stream:
+        _check_one(chosen, len(sequences))
         for name, frames in sequences.items():
             _classify_as_they_come(client, chosen, name, frames, model.labels)
         return 0
+    _check_no_stream(chosen)
     answers = client.classify(chosen.model, frames=list(sequences.values()))
     for name, answer in zip(sequences, answers, strict=True):
         if chosen.json:
@@ -97,7 +112,8 @@ def _classify_as_they_come(
     frames: list[list[float]],
     labels: Sequence[str],
 ) -> None:
-    for chunk in client.stream_step(chosen.model, frames):
+    chunks = client.stream_step(chosen.model, frames, **_begin(chosen))
+    for chunk in _with_token_kept(chosen, chunks):
         for result in chunk.results:
             found = memoryview(result.outputs["probabilities"]).cast("B").cast("f").tolist()
             probability, label = max(zip(found, labels, strict=True))
@@ -124,7 +140,8 @@ def tag(client: Client, chosen: argparse.Namespace) -> int:
 
 def stream_tag(client: Client, chosen: argparse.Namespace) -> int:
     """A line of standard input at a time: each token's label as soon as it is known."""
-    for chunk in client.stream_tag(chosen.model, iter(sys.stdin.readline, "")):
+    chunks = client.stream_tag(chosen.model, iter(sys.stdin.readline, ""), **_begin(chosen))
+    for chunk in _with_token_kept(chosen, chunks):
         for token in chunk.tokens:
             if chosen.json:
                 emit_object(output.tagged_token_object(token))
@@ -157,7 +174,8 @@ def vad(client: Client, chosen: argparse.Namespace) -> int:
                 emit(f"{begin:9.3f} {end:9.3f}")
 
     answer = stepper.outputs[0].name
-    for chunk in client.stream_step(chosen.model, frames, outputs=[answer]):
+    chunks = client.stream_step(chosen.model, frames, outputs=[answer], **_begin(chosen))
+    for chunk in _with_token_kept(chosen, chunks):
         for result in chunk.results:
             show(segmenter.push(memoryview(result.outputs[answer]).cast("B").cast("f")[0]))
     show(segmenter.end(read[0]))
@@ -346,12 +364,68 @@ def create_state(client: Client, chosen: argparse.Namespace) -> int:
         chosen.model,
         prompt=chosen.prompt,
         source=chosen.source,
+        resume_token=chosen.resume_token and _read_token(chosen.resume_token),
         state=chosen.state,
         ttl_seconds=chosen.ttl,
         replace=chosen.replace,
+        allow_inexact=chosen.allow_inexact,
     )
     _show_state(chosen, state)
     return 0
+
+
+def _begin(chosen: argparse.Namespace) -> StreamBegin:
+    """Of a stream whose input comes as it runs."""
+    return {
+        "state": chosen.state,
+        "allow_inexact": chosen.allow_inexact,
+        "resume_at_end": chosen.resume_out is not None,
+    }
+
+
+def _with_token_kept(
+    chosen: argparse.Namespace, chunks: Iterable[Resumable]
+) -> Iterator[Resumable]:
+    """``chunks``, whose last resume token is in the file of --resume-out then. Raises OptionInvalid
+    for a file that cannot be written, and where there is no token."""
+    token = b""
+    for chunk in chunks:
+        for point in chunk.resume_points:
+            token = point.token
+        yield chunk
+    if chosen.resume_out is None:
+        return
+    if not token:
+        raise OptionInvalid("the stream had no input, so there is no resume token to keep")
+    try:
+        Path(chosen.resume_out).write_bytes(token)
+    except OSError as error:
+        raise OptionInvalid(
+            f"--resume-out: {chosen.resume_out} cannot be written ({error.strerror})"
+        ) from error
+
+
+def _read_token(file: str) -> bytes:
+    """Raises OptionInvalid."""
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise OptionInvalid(f"--resume-token: {file} cannot be read ({error.strerror})") from error
+
+
+def _check_no_stream(chosen: argparse.Namespace) -> None:
+    """Exits with 2 where there is what only a stream takes."""
+    if chosen.state or chosen.allow_inexact or chosen.resume_out is not None:
+        chosen.parser.error("--state, --allow-inexact and --resume-out go with --stream")
+
+
+def _check_one(chosen: argparse.Namespace, sequences: int) -> None:
+    """Raises OptionInvalid where several streams would end in one file."""
+    if chosen.resume_out is not None and sequences > 1:
+        raise OptionInvalid(
+            f"--resume-out keeps the end of one sequence, and {chosen.frames} has {sequences}; "
+            "leave --sequence"
+        )
 
 
 def states(client: Client, chosen: argparse.Namespace) -> int:
