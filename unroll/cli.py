@@ -467,6 +467,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--state", default="", metavar="NAME", help="named state to begin from, before any prompt"
     )
+    _add_allow_inexact(command)
     command.add_argument(
         "--max-tokens", type=int, metavar="N", help="largest number of tokens (default: model's)"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from unroll import output
 from unroll.chart import chart
@@ -15,11 +15,10 @@ from unroll.clients import Client
 from unroll.forecasts import ForecastOptions, ForecastStep, Series
 from unroll.lines import Line, Texts
 from unroll.output import Gathered, emit, emit_object
+from unroll.resume_files import read_token, with_token_kept
 from unroll.sampling import FLAGS
 from unroll.speech import Segment, Segmenter, SpeechOptions, read_frames
-from unroll.step_streams import StepChunk
 from unroll.tables import Table, read_sequences, read_table
-from unroll.tag_streams import TagChunk
 from unroll.types import Beam, GenerateOptions, NamedState, OptionInvalid
 from unroll.v1 import unroll_pb2 as pb
 
@@ -29,8 +28,6 @@ _INPUTS = {
     pb.TASK_SEQ2SEQ: "source",
     pb.TASK_VECTOR_TO_SEQUENCE: "vector",
 }
-
-Resumable = TypeVar("Resumable", StepChunk, TagChunk)
 
 
 class StreamBegin(TypedDict):
@@ -113,7 +110,7 @@ def _classify_as_they_come(
     labels: Sequence[str],
 ) -> None:
     chunks = client.stream_step(chosen.model, frames, **_begin(chosen))
-    for chunk in _with_token_kept(chosen, chunks):
+    for chunk in with_token_kept(chunks, chosen.resume_out):
         for result in chunk.results:
             found = memoryview(result.outputs["probabilities"]).cast("B").cast("f").tolist()
             probability, label = max(zip(found, labels, strict=True))
@@ -141,7 +138,7 @@ def tag(client: Client, chosen: argparse.Namespace) -> int:
 def stream_tag(client: Client, chosen: argparse.Namespace) -> int:
     """A line of standard input at a time: each token's label as soon as it is known."""
     chunks = client.stream_tag(chosen.model, iter(sys.stdin.readline, ""), **_begin(chosen))
-    for chunk in _with_token_kept(chosen, chunks):
+    for chunk in with_token_kept(chunks, chosen.resume_out):
         for token in chunk.tokens:
             if chosen.json:
                 emit_object(output.tagged_token_object(token))
@@ -175,7 +172,7 @@ def vad(client: Client, chosen: argparse.Namespace) -> int:
 
     answer = stepper.outputs[0].name
     chunks = client.stream_step(chosen.model, frames, outputs=[answer], **_begin(chosen))
-    for chunk in _with_token_kept(chosen, chunks):
+    for chunk in with_token_kept(chunks, chosen.resume_out):
         for result in chunk.results:
             show(segmenter.push(memoryview(result.outputs[answer]).cast("B").cast("f")[0]))
     show(segmenter.end(read[0]))
@@ -272,6 +269,7 @@ def _options(chosen: argparse.Namespace) -> GenerateOptions:
         "regex": chosen.regex,
         "json_schema": _schema(chosen.json_schema),
         "state": chosen.state,
+        "allow_inexact": chosen.allow_inexact,
         "preset": chosen.preset,
     }
     sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
@@ -364,7 +362,7 @@ def create_state(client: Client, chosen: argparse.Namespace) -> int:
         chosen.model,
         prompt=chosen.prompt,
         source=chosen.source,
-        resume_token=chosen.resume_token and _read_token(chosen.resume_token),
+        resume_token=read_token(chosen.resume_token),
         state=chosen.state,
         ttl_seconds=chosen.ttl,
         replace=chosen.replace,
@@ -381,36 +379,6 @@ def _begin(chosen: argparse.Namespace) -> StreamBegin:
         "allow_inexact": chosen.allow_inexact,
         "resume_at_end": chosen.resume_out is not None,
     }
-
-
-def _with_token_kept(
-    chosen: argparse.Namespace, chunks: Iterable[Resumable]
-) -> Iterator[Resumable]:
-    """``chunks``, whose last resume token is in the file of --resume-out then. Raises OptionInvalid
-    for a file that cannot be written, and where there is no token."""
-    token = b""
-    for chunk in chunks:
-        for point in chunk.resume_points:
-            token = point.token
-        yield chunk
-    if chosen.resume_out is None:
-        return
-    if not token:
-        raise OptionInvalid("the stream had no input, so there is no resume token to keep")
-    try:
-        Path(chosen.resume_out).write_bytes(token)
-    except OSError as error:
-        raise OptionInvalid(
-            f"--resume-out: {chosen.resume_out} cannot be written ({error.strerror})"
-        ) from error
-
-
-def _read_token(file: str) -> bytes:
-    """Raises OptionInvalid."""
-    try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise OptionInvalid(f"--resume-token: {file} cannot be read ({error.strerror})") from error
 
 
 def _check_no_stream(chosen: argparse.Namespace) -> None:

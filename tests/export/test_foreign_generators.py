@@ -15,7 +15,7 @@ from export import from_torch
 from export.foreign.bundles import import_model
 from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
-from export.foreign.mapping import GraphMapping, ModelMapping
+from export.foreign.mapping import GraphMapping, ModelMapping, read_mapping
 from export.foreign.surgery import open_model
 from export.foreign.worker import JOBS
 from export.sampler import draw_numpy
@@ -108,6 +108,17 @@ def test_only_an_empty_text_is_bos_unless_all_begin_with_it(here, tmp_path):
     assert "add_bos_token" not in bundle.manifest.to_json()
     assert [SYMBOLS[token] for token in prompt_of(bundle, "bad")] == [*"bad"]
     assert [SYMBOLS[token] for token in prompt_of(bundle, "")] == ["<s>"]
+
+
+def test_a_mapping_file_says_that_texts_begin_with_bos(tmp_path):
+    path = tmp_path / "mylm.toml"
+    text = 'name = "m"\ntask = "TASK"\nadd_bos_token = true\nspecial = { bos = "<s>" }\n'
+    graph = '[[graph]]\nfile = "lm.onnx"\n'
+    path.write_text(text.replace("TASK", "generate") + graph)
+    assert read_mapping(path).add_bos_token
+    path.write_text(text.replace("TASK", "classify") + graph)
+    with pytest.raises(ImportRefused, match="add_bos_token is for the task 'generate' alone"):
+        read_mapping(path)
 
 
 def test_prompts_and_scores_are_those_of_steps(here, tmp_path):
