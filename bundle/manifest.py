@@ -248,7 +248,7 @@ class ExportFacts:
 
 
 # Fields of the manifest that some models have and all others lack.
-_OF_SOME = ("series", "stepping", "frames", "length_penalty")
+_OF_SOME = ("series", "stepping", "frames", "length_penalty", "add_bos_token")
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,8 @@ class Manifest:
     files: every other file of the bundle by name.
     series: that a forecaster reads. stepping: how a model is stepped over numbers. frames: that a
     classifier of numbers reads. length_penalty: of a beam search that does not choose one, where it
-    is not 1. Each is left out of the JSON of every other model.
+    is not 1. add_bos_token: of a generator, whether each text is read after the beginning's token,
+    and not the empty one alone. Each is left out of the JSON of every other model.
     """
 
     schema_version: int
@@ -294,6 +295,7 @@ class Manifest:
     stepping: SteppingSpec | None = None
     frames: FrameSpec | None = None
     length_penalty: float | None = None
+    add_bos_token: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -348,6 +350,8 @@ def _check(manifest: Manifest) -> None:
         raise ManifestInvalid(
             f"length_penalty is {penalty:g}; choose -{LARGEST_PENALTY:g} to {LARGEST_PENALTY:g}"
         )
+    if manifest.add_bos_token and manifest.task != GENERATE:
+        raise ManifestInvalid(f"add_bos_token is for the task {GENERATE!r} alone")
     _check_files(manifest)
     _check_precisions(manifest)
     spec.check(manifest)

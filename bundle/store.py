@@ -111,6 +111,7 @@ def read_bundle(folder: Path, most_bytes: int = MOST_BUNDLE_BYTES) -> Bundle:
         _tokenizers(folder / manifest.vocabulary_file, manifest, contents),
         contents,
     )
+    _check_bos(bundle)
     _check_weights(bundle)
     return bundle
 
@@ -234,6 +235,16 @@ def _wrong_size(path: Path, found: int, expected: int) -> BundleCorrupt:
     return BundleCorrupt(
         f"{path} has {found} bytes, the manifest says {expected}; copy or export the bundle again"
     )
+
+
+def _check_bos(bundle: Bundle) -> None:
+    """Raises ManifestInvalid where texts are to begin with a token that there is not."""
+    manifest = bundle.manifest
+    if manifest.add_bos_token and not bundle.tokenizers["input"].vocabulary.has_begin:
+        raise ManifestInvalid(
+            f"{bundle.folder / MANIFEST_FILE} says add_bos_token, and the vocabulary has no symbol "
+            "for 'bos'; import the model again with both"
+        )
 
 
 def _check_weights(bundle: Bundle) -> None:

@@ -143,6 +143,10 @@ def _write_of_prompt(client: Client, model: str, sample: Sample) -> None:
         raise TourFailed(f"{model} did not write {most} tokens: {answer}")
     if "state" in sample:
         _write_from_state(client, model, sample)
+    if "again" in sample:
+        _write_after_a_beginning(client, model, sample["again"] | {"seed": sample["seed"]})
+    if "preset" in sample:
+        _write_with_preset(client, model, sample)
     if "follow" in sample:
         _choose(client, model, sample["follow"])
     if "regex" in sample:
@@ -164,6 +168,39 @@ def _write_from_state(client: Client, model: str, sample: Sample) -> None:
         raise TourFailed(f"{model} writes otherwise from a state than from its prompt")
     _show(f"delete-state {name}")
     client.delete_state(name)
+
+
+def _write_after_a_beginning(client: Client, model: str, sample: Sample) -> None:
+    """Two prompts that begin alike: of the second one what they share was read before."""
+    most, answer = sample["max_tokens"], None
+    flags, sampling = _sampling(sample)
+    for prompt in (sample["prompt"], sample["prompt"] + sample["more"]):
+        _show(f"generate --model {model} --prompt {_quoted(prompt)} --max-tokens {most}{flags}")
+        answer = _print(client.generate(model, prompt=prompt, max_tokens=most, sampling=sampling))
+    if client.get_model(model).batch_invariant and not (answer and answer.cached_tokens):
+        raise TourFailed(
+            f"{model} read a prompt from its beginning, which it had read before; has the server a "
+            "prefix cache (--prefix-cache-bytes)?"
+        )
+
+
+def _write_with_preset(client: Client, model: str, sample: Sample) -> None:
+    """The text of a preset is that of its parameters; nothing on a server that has no such one."""
+    name, prompt, most, seed = (sample[key] for key in ("preset", "prompt", "max_tokens", "seed"))
+    presets = client.get_model(model).presets
+    if name not in presets:
+        return
+    _show(
+        f"generate --model {model} --prompt {_quoted(prompt)} --preset {name} --max-tokens {most} "
+        f"--seed {seed}"
+    )
+    options: Any = {"prompt": prompt, "max_tokens": most}
+    printed, again = tee(client.generate(model, preset=name, seed=seed, **options))
+    _print(printed)
+    values = {field.name: value for field, value in presets[name].ListFields()}
+    said = client.generate(model, sampling=Sampling(seed=seed, **values), **options)
+    if _text(again) != _text(said):
+        raise TourFailed(f"{model} writes otherwise by the preset {name!r} than by its parameters")
 
 
 def _text(chunks: Iterable[Chunk]) -> str:

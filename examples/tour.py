@@ -16,9 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from examples.demonstrations import SAMPLES, TourFailed, demonstrate
-from examples.over_http import show_over_http, show_page
+from examples.over_http import show_classify, show_completion, show_page
 from unroll.channel import DEFAULT_TARGET, target_of
 from unroll.clients import Client
 from unroll.types import RequestFailed
@@ -28,6 +29,7 @@ START_SECONDS = 60
 _SERVE = (
     *(sys.executable, "-m", "service", "serve", "--propagation-seconds", "0"),
     "--metrics-on-port",  # the page shows them beside many streams
+    *("--presets", str(Path(__file__).with_name("presets.toml"))),
 )
 STOPPED_BY_USER = 130
 
@@ -49,15 +51,21 @@ def tour(client: Client, target: str = "") -> None:
             raise TourFailed(f"the server refused {name}: {refused[name]}")
         if name not in served or not demonstrate(client, served[name]):
             left_out.append(name)
-    show_over_http(target, *_over_http())
+    _show_over_http(client, target, served)
     rest = f" Not here, so not shown: {', '.join(left_out)}." if left_out else ""
     print(f"\nThe tour is over: every call was answered.{rest}", flush=True)
 
 
-def _over_http() -> tuple[str, str, str]:
-    """A classifier of tour.toml, a text for it and the right label."""
-    sample = SAMPLES["models"]["sentiment"]
-    return "sentiment", sample["texts"][0], sample["labels"][0]
+def _show_over_http(client: Client, target: str, served: Mapping[str, object]) -> None:
+    """A classifier and a generator of tour.toml, as far as they are served."""
+    if "sentiment" in served:
+        sample = SAMPLES["models"]["sentiment"]
+        show_classify(target, "sentiment", sample["texts"][0], sample["labels"][0])
+    if "prose" in served:
+        sample = SAMPLES["models"]["prose"]["again"]
+        options = {"prompt": sample["prompt"], "max_tokens": sample["max_tokens"], "seed": 7}
+        chunks = client.generate("prose", **options) if target else ()
+        show_completion(target, {"model": "prose", **options}, "".join(c.text for c in chunks))
 
 
 def refuse_another_server(client: Client, target: str) -> None:

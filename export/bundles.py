@@ -104,6 +104,7 @@ def export_bundle(trained: TrainedModel, target: Path, measure: Measure | None =
             stepping=_stepping_of(trained, model.config),
             frames=trained.frames,
             length_penalty=trained.length_penalty,
+            add_bos_token=trained.add_bos_token,
         )
         write_manifest(folder, manifest)
     return read_bundle(target)
@@ -140,6 +141,7 @@ def trained_from_bundle(bundle: Bundle) -> TrainedModel:
         series=manifest.series,
         frames=manifest.frames,
         length_penalty=manifest.length_penalty,
+        add_bos_token=manifest.add_bos_token,
     )
 
 

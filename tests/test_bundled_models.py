@@ -21,7 +21,7 @@ from training.data.sentiment import LECTURE_SENTENCES
 from training.models import config_from_json
 
 ROOT = Path(__file__).parents[1]
-MODELS = ROOT / "models"
+MODELS, PRESETS = ROOT / "models", ROOT / "examples" / "presets.toml"
 BUNDLED = {folder.parent.name: folder for folder in newest_versions(MODELS)}
 LIMIT_BYTES = 80e6
 NAMES = config.models()  # every model that has a recipe
@@ -31,7 +31,7 @@ TWO_THREADS = SessionSettings("cpu", "CPUExecutionProvider", 2)
 
 @pytest.fixture
 def service(start_service):
-    return start_service(models=MODELS)
+    return start_service(models=MODELS, presets=PRESETS)
 
 
 def test_all_of_them_load_and_stay_within_their_size():
@@ -47,6 +47,7 @@ def test_the_tour_is_answered(client, capsys):
     printed = capsys.readouterr().out
     shown = re.findall(r"python -m unroll .*?--model (\S+)", printed)
     assert set(shown) == set(NAMES)
+    assert "--preset careful" in printed
     assert printed.endswith("every call was answered.\n")
 
 

@@ -36,6 +36,7 @@ class TrainedModel:
     series: that a forecaster reads; frames: that a classifier of numbers reads; each None for any
         other model.
     length_penalty: of a beam search that does not choose one, None for 1.
+    add_bos_token: as the manifest's; None where it says nothing.
     vector: names, with units, of the values of the vector that prefills the model.
     precisions: what it is exported in beside fp32, with the figures measured of each. Export
         alone adds to it.
@@ -57,6 +58,7 @@ class TrainedModel:
     series: SeriesSpec | None = None
     frames: FrameSpec | None = None
     length_penalty: float | None = None
+    add_bos_token: bool | None = None
 
     @property
     def task(self) -> str:
@@ -91,6 +93,7 @@ class TrainedModel:
             "series": self.series and asdict(self.series),
             "frames": self.frames and asdict(self.frames),
             "length_penalty": self.length_penalty,
+            "add_bos_token": self.add_bos_token,
         }
         path = folder / MODEL_FILE
         partial = path.with_suffix(".partial")

@@ -353,7 +353,8 @@ class Calls:
         prompt, source, resume_token: what it is made of, one of them. state: the name of one that
         the prompt is read after; it stays as it is. ttl_seconds: how long it is kept, None for as
         long as the server keeps any. replace: take the place of one with that name, which is
-        ALREADY_EXISTS otherwise. allow_inexact: as of generate.
+        ALREADY_EXISTS otherwise. allow_inexact: as of generate. The answer alone has
+        unknown_symbols.
         """
         request = pb.CreateStateRequest(
             name=name,
@@ -367,9 +368,7 @@ class Calls:
             replace=replace,
             allow_inexact=allow_inexact,
         )
-        return self._unary(
-            self._stubs.unroll.CreateState, request, lambda r: types.to_named_state(r.state)
-        )
+        return self._unary(self._stubs.unroll.CreateState, request, types.to_created_state)
 
     @unary
     def list_states(self, model: str = "") -> Unary[list[NamedState]]:

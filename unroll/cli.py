@@ -157,6 +157,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     command = add("classify", commands.classify, "labels of texts, or of sequences of frames")
     _add_model(command, "sentiment")
     _add_frames(command)
+    _add_begin(command)
     _add_texts(command)
 
     command = add("tag", commands.tag, "labels of each token of texts")
@@ -168,6 +169,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "stream-tag", commands.stream_tag, "labels of tokens, as standard input brings them"
     )
     _add_model(command, "pos-online")
+    _add_begin(command)
 
     _add_vad(add("vad", commands.vad, "start and end of speech in audio, in seconds"))
 
@@ -365,6 +367,7 @@ def _add_forecast(command: argparse.ArgumentParser) -> None:
 
 def _add_vad(command: argparse.ArgumentParser) -> None:
     _add_model(command, "vad")
+    _add_begin(command)
     command.add_argument(
         "audio",
         metavar="WAV",
@@ -391,6 +394,27 @@ def _add_vad(command: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_begin(command: argparse.ArgumentParser) -> None:
+    """Of a stream whose input comes as it runs, as commands._begin reads it."""
+    command.add_argument(
+        "--state", default="", metavar="NAME", help="named state to begin from (default: none)"
+    )
+    _add_allow_inexact(command)
+    command.add_argument(
+        "--resume-out",
+        metavar="FILE",
+        help="file for the resume token of the stream's end, of which `create-state` makes a state",
+    )
+
+
+def _add_allow_inexact(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-inexact",
+        action="store_true",
+        help="states of other kernels too, which may round otherwise",
+    )
+
+
 def _add_failover(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--failover",
@@ -407,6 +431,13 @@ def _add_states(add: Callable[..., argparse.ArgumentParser]) -> None:
     group = command.add_mutually_exclusive_group()
     group.add_argument("--prompt", help="text that leads to it")
     group.add_argument("--source", help="source sequence that leads to it")
+    group.add_argument(
+        "--resume-token",
+        metavar="FILE",
+        help="file of a resume token, the state at that place, as --resume-out writes it; - is "
+        "standard input",
+    )
+    _add_allow_inexact(command)
     command.add_argument(
         "--state", default="", metavar="NAME", help="state to read the prompt after"
     )
@@ -436,6 +467,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--state", default="", metavar="NAME", help="named state to begin from, before any prompt"
     )
+    _add_allow_inexact(command)
     command.add_argument(
         "--max-tokens", type=int, metavar="N", help="largest number of tokens (default: model's)"
     )

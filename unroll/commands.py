@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from unroll import output
 from unroll.chart import chart
@@ -15,6 +15,7 @@ from unroll.clients import Client
 from unroll.forecasts import ForecastOptions, ForecastStep, Series
 from unroll.lines import Line, Texts
 from unroll.output import Gathered, emit, emit_object
+from unroll.resume_files import read_token, with_token_kept
 from unroll.sampling import FLAGS
 from unroll.speech import Segment, Segmenter, SpeechOptions, read_frames
 from unroll.tables import Table, read_sequences, read_table
@@ -27,6 +28,14 @@ _INPUTS = {
     pb.TASK_SEQ2SEQ: "source",
     pb.TASK_VECTOR_TO_SEQUENCE: "vector",
 }
+
+
+class StreamBegin(TypedDict):
+    """Options of stream_tag and of stream_step."""
+
+    state: str
+    allow_inexact: bool
+    resume_at_end: bool
 
 
 def numbers(text: str) -> list[float]:
@@ -60,6 +69,7 @@ def classify(client: Client, chosen: argparse.Namespace) -> int:
         return _classify_frames(client, chosen)
     if chosen.sequence is not None or chosen.stream:
         chosen.parser.error("--sequence and --stream go with --frames FILE")
+    _check_no_stream(chosen)
     texts = _texts(chosen)
     for line, answer in texts.answers(lambda some: client.classify(chosen.model, some)):
         label, probability = answer.best
@@ -77,9 +87,11 @@ def _classify_frames(client: Client, chosen: argparse.Namespace) -> int:
         raise OptionInvalid(f"model {chosen.model!r} reads texts; leave --frames")
     sequences = read_sequences(chosen.frames, model.frames.channels, chosen.sequence)
     if chosen.stream:
+        _check_one(chosen, len(sequences))
         for name, frames in sequences.items():
             _classify_as_they_come(client, chosen, name, frames, model.labels)
         return 0
+    _check_no_stream(chosen)
     answers = client.classify(chosen.model, frames=list(sequences.values()))
     for name, answer in zip(sequences, answers, strict=True):
         if chosen.json:
@@ -97,7 +109,8 @@ def _classify_as_they_come(
     frames: list[list[float]],
     labels: Sequence[str],
 ) -> None:
-    for chunk in client.stream_step(chosen.model, frames):
+    chunks = client.stream_step(chosen.model, frames, **_begin(chosen))
+    for chunk in with_token_kept(chunks, chosen.resume_out):
         for result in chunk.results:
             found = memoryview(result.outputs["probabilities"]).cast("B").cast("f").tolist()
             probability, label = max(zip(found, labels, strict=True))
@@ -124,7 +137,8 @@ def tag(client: Client, chosen: argparse.Namespace) -> int:
 
 def stream_tag(client: Client, chosen: argparse.Namespace) -> int:
     """A line of standard input at a time: each token's label as soon as it is known."""
-    for chunk in client.stream_tag(chosen.model, iter(sys.stdin.readline, "")):
+    chunks = client.stream_tag(chosen.model, iter(sys.stdin.readline, ""), **_begin(chosen))
+    for chunk in with_token_kept(chunks, chosen.resume_out):
         for token in chunk.tokens:
             if chosen.json:
                 emit_object(output.tagged_token_object(token))
@@ -157,7 +171,8 @@ def vad(client: Client, chosen: argparse.Namespace) -> int:
                 emit(f"{begin:9.3f} {end:9.3f}")
 
     answer = stepper.outputs[0].name
-    for chunk in client.stream_step(chosen.model, frames, outputs=[answer]):
+    chunks = client.stream_step(chosen.model, frames, outputs=[answer], **_begin(chosen))
+    for chunk in with_token_kept(chunks, chosen.resume_out):
         for result in chunk.results:
             show(segmenter.push(memoryview(result.outputs[answer]).cast("B").cast("f")[0]))
     show(segmenter.end(read[0]))
@@ -254,6 +269,7 @@ def _options(chosen: argparse.Namespace) -> GenerateOptions:
         "regex": chosen.regex,
         "json_schema": _schema(chosen.json_schema),
         "state": chosen.state,
+        "allow_inexact": chosen.allow_inexact,
         "preset": chosen.preset,
     }
     sampling: Any = {name: getattr(chosen, name) for name in FLAGS}
@@ -346,12 +362,38 @@ def create_state(client: Client, chosen: argparse.Namespace) -> int:
         chosen.model,
         prompt=chosen.prompt,
         source=chosen.source,
+        resume_token=read_token(chosen.resume_token),
         state=chosen.state,
         ttl_seconds=chosen.ttl,
         replace=chosen.replace,
+        allow_inexact=chosen.allow_inexact,
     )
     _show_state(chosen, state)
     return 0
+
+
+def _begin(chosen: argparse.Namespace) -> StreamBegin:
+    """Of a stream whose input comes as it runs."""
+    return {
+        "state": chosen.state,
+        "allow_inexact": chosen.allow_inexact,
+        "resume_at_end": chosen.resume_out is not None,
+    }
+
+
+def _check_no_stream(chosen: argparse.Namespace) -> None:
+    """Exits with 2 where there is what only a stream takes."""
+    if chosen.state or chosen.allow_inexact or chosen.resume_out is not None:
+        chosen.parser.error("--state, --allow-inexact and --resume-out go with --stream")
+
+
+def _check_one(chosen: argparse.Namespace, sequences: int) -> None:
+    """Raises OptionInvalid where several streams would end in one file."""
+    if chosen.resume_out is not None and sequences > 1:
+        raise OptionInvalid(
+            f"--resume-out keeps the end of one sequence, and {chosen.frames} has {sequences}; "
+            "leave --sequence"
+        )
 
 
 def states(client: Client, chosen: argparse.Namespace) -> int:

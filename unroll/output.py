@@ -282,12 +282,14 @@ def _end_of(answer: Answer, seed: int | None) -> str:
 
 
 def named_state_line(state: NamedState) -> str:
-    """Name, model, what led to it, its size, when it expires, and why it cannot be used."""
+    """Name, model, what led to it, its size, when it expires, what of it is unknown to the model,
+    and why it cannot be used."""
     until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.expires))
+    unknown = f"  {state.unknown_symbols} symbols unknown" if state.unknown_symbols else ""
     reason = f"  UNUSABLE: {state.reason}" if state.reason else ""
     return (
         f"{state.name}  {state.model}  {state.method}  {state.input_tokens} tokens  "
-        f"{state.bytes / 1024:.1f} KiB  until {until}{reason}"
+        f"{state.bytes / 1024:.1f} KiB  until {until}{unknown}{reason}"
     )
 
 

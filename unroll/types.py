@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import grpc
@@ -337,7 +337,8 @@ class NamedState:
 
     input_tokens: that led to it, as far as they are known. method: whose streams begin from it.
     bytes: that it takes. created, expires: seconds since 1970. reason: why it cannot be used with
-    what is served now; empty where it can.
+    what is served now; empty where it can. unknown_symbols: of what it was made of, outside the
+    vocabulary; None in a list, which does not say.
     """
 
     name: str
@@ -351,6 +352,11 @@ class NamedState:
     precision: str
     fingerprint: str
     reason: str = ""
+    unknown_symbols: int | None = field(default=None, compare=False)
+
+
+def to_created_state(response: pb.CreateStateResponse) -> NamedState:
+    return replace(to_named_state(response.state), unknown_symbols=response.unknown_symbols)
 
 
 def to_named_state(state: pb.NamedState) -> NamedState:

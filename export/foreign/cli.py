@@ -24,6 +24,8 @@ from export.foreign.mapping import (
 from export.foreign.worker import SECONDS, run_apart
 from export.reports import headline_of
 
+ADD_BOS_HELP = "bos before every text, as in training (default: an empty one is read as it)"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         names = ("--token", flag) if flag == "--tokens" else (flag,)
         texts.add_argument(*names, dest=flag[2:], metavar=form, default="", help=said)
+    texts.add_argument("--add-bos-token", action="store_true", help=ADD_BOS_HELP)
     for flag, said in (
         ("--vocabulary", "file of symbols, one a line, in the order of their ids"),
         ("--labels", "file of labels, one a line"),
@@ -146,7 +149,10 @@ def _mapping(chosen: argparse.Namespace) -> ModelMapping:
             if getattr(chosen, key) is not None
         }
         return _changed(
-            mapping, allow_inexact=mapping.allow_inexact or chosen.allow_inexact, **changed
+            mapping,
+            allow_inexact=mapping.allow_inexact or chosen.allow_inexact,
+            add_bos_token=mapping.add_bos_token or chosen.add_bos_token,
+            **changed,
         )
     for flag in ("name", "task"):
         if not getattr(chosen, flag):
@@ -164,6 +170,7 @@ def _mapping(chosen: argparse.Namespace) -> ModelMapping:
         },
         allow_inexact=chosen.allow_inexact,
         special=special_of(chosen.special),
+        add_bos_token=chosen.add_bos_token,
         limits={
             name: int(number_of(text, "--limit"))
             for name, text in pairs_of(chosen.limit, "--limit", "=").items()

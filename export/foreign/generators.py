@@ -107,6 +107,7 @@ def import_generator(mapping: ModelMapping, folder: Path) -> Outcome:
             "reason": form.reason,
         },
         export=facts(opset_of(models["step.onnx"]), form.verdict.original),
+        add_bos_token=mapping.add_bos_token or None,
     )
     write_manifest(folder, manifest)
     return Outcome(

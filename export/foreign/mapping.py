@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.manifest import CLASSIFY, GENERATE, STEP
+from bundle.vocabulary import BEGIN
 from export.foreign.errors import ImportRefused
 
 TASKS = (STEP, GENERATE, CLASSIFY)
@@ -55,7 +56,8 @@ class ModelMapping:
     tokens, lengths, logits, probabilities: of a generator or classifier, by the graph's names.
     vocabulary: file of a generator's symbols, one a line, in the order of its ids. special: roles
     (``pad``, ``unk``, ``bos``, ``eos``) → the symbol. kind: of its tokenizer. labels: file, one a
-    line. tokenizer: a tokenizer.json. limits: of the manifest.
+    line. tokenizer: a tokenizer.json. limits: of the manifest. add_bos_token: whether every text
+    begins with the symbol of ``bos``, as in training, and not the empty one alone.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelMapping:
     labels: Path | None = None
     tokenizer: Path | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    add_bos_token: bool = False
 
 
 def read_mapping(path: Path) -> ModelMapping:
@@ -99,7 +102,7 @@ _MODEL_KEYS = {
     "name": str, "task": str, "version": int, "description": str, "frame_seconds": float,
     "attributes": dict, "allow_inexact": bool, "tokens": str, "lengths": str, "mask": str,
     "logits": str, "probabilities": str, "vocabulary": str, "special": dict, "kind": str,
-    "labels": str, "tokenizer": str, "limits": dict, "graph": list,
+    "labels": str, "tokenizer": str, "limits": dict, "graph": list, "add_bos_token": bool,
 }  # fmt: skip
 _GRAPH_KEYS = {
     "file": str, "name": str, "state": dict, "constant": dict, "input": dict, "output": dict,
@@ -119,7 +122,7 @@ def _model(folder: Path, content: Mapping[str, Any]) -> ModelMapping:
         key: content[key]
         for key in (
             "version", "description", "allow_inexact", "tokens", "lengths", "mask", "logits",
-            "probabilities", "kind",
+            "probabilities", "kind", "add_bos_token",
         )
         if key in content
     }  # fmt: skip
@@ -203,6 +206,7 @@ def check_mapping(mapping: ModelMapping) -> None:
     for key, value in mapping.attributes.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ImportRefused(f"the attribute {key!r} is {value}")
+    _check_bos(mapping)
     for key, number in mapping.limits.items():
         if number < 1:
             raise ImportRefused(f"the limit {key!r} is {number}; it is 1 at least")
@@ -213,6 +217,15 @@ def check_mapping(mapping: ModelMapping) -> None:
     _check_unique("graph", [graph.name for graph in mapping.graphs])
     for graph in mapping.graphs:
         _check_graph(graph)
+
+
+def _check_bos(mapping: ModelMapping) -> None:
+    if not mapping.add_bos_token:
+        return
+    if mapping.task != GENERATE:
+        raise ImportRefused(f"add_bos_token is for the task {GENERATE!r} alone")
+    if BEGIN not in mapping.special:
+        raise ImportRefused(f"add_bos_token needs the symbol: --special {BEGIN}=SYMBOL")
 
 
 def _check_graph(graph: GraphMapping) -> None:

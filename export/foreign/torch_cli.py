@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bundle.errors import BundleError
 from bundle.manifest import GENERATE
-from export.foreign.cli import special_of
+from export.foreign.cli import ADD_BOS_HELP, special_of
 from export.foreign.errors import ImportRefused
 from export.foreign.mapping import GraphMapping, ModelMapping, check_mapping, number_of, pairs_of
 from export.foreign.torch_models import (
@@ -43,7 +43,13 @@ def _run(chosen: argparse.Namespace, command: str) -> int:
     graph = GraphMapping(chosen.weights)
     check_mapping(
         ModelMapping(
-            chosen.name, chosen.task, (graph,), chosen.version, special=special, limits=limits
+            chosen.name,
+            chosen.task,
+            (graph,),
+            chosen.version,
+            special=special,
+            limits=limits,
+            add_bos_token=chosen.add_bos_token,
         )
     )
     parts = Parts.of(pairs_of(chosen.map.split(","), "--map", "="))
@@ -60,6 +66,7 @@ def _run(chosen: argparse.Namespace, command: str) -> int:
         chosen.description,
         limits,
         {"command": command, "imported": [origin]},
+        add_bos_token=chosen.add_bos_token,
     )
     target = chosen.models / chosen.name / str(chosen.version)
     bundle = export_weights(trained, target, chosen.int8)
@@ -96,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="file of symbols, one a line, in the order of their ids; or .json",
     )  # fmt: skip
     add("--special", default="", metavar="ROLE=SYMBOL,…", help="symbols for pad, unk, bos, eos")
+    add("--add-bos-token", action="store_true", help=ADD_BOS_HELP)
     add("--kind", default="", help="how texts are cut: characters, words, subwords, …")
     add("--lowercase", action="store_true", help="texts are lowercased first")
     add("--description", default="", help="sentence that ListModels shows")

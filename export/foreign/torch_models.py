@@ -99,8 +99,11 @@ def trained_from_weights(
     description: str = "",
     limits: Mapping[str, int] | None = None,
     training: Mapping[str, Any] | None = None,
+    add_bos_token: bool = False,
 ) -> TrainedModel:
     """A generator of this project with the weights of another's.
+
+    add_bos_token: whether every text begins with the tokenizer's ``bos``.
 
     Raises ImportRefused for weights that such a model does not have, by their names.
     """
@@ -148,6 +151,7 @@ def trained_from_weights(
         tokenizers={"input": tokenizer, "output": tokenizer},
         limits={**LIMITS, **(limits or {})},
         training=dict(training or {}),
+        add_bos_token=add_bos_token or None,
     )
 
 
@@ -330,6 +334,7 @@ def from_torch(
     int8: bool = False,
     vocabulary: Sequence[str] = (),
     special: Mapping[str, str] | None = None,
+    add_bos_token: bool = False,
     kind: str = "",
     inputs: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Tensor] | None = None,
@@ -351,7 +356,8 @@ def from_torch(
     order; of a generator, ``logits``, and its one input is ``token`` (batch,) int64.
 
     vocabulary: a generator's symbols by id. special: its symbols for ``pad``, ``unk``, ``bos`` and
-    ``eos``. kind: of its tokenizer.
+    ``eos``. add_bos_token: whether every text begins with that of ``bos``, as in training; an empty
+    one does anyway. kind: of its tokenizer.
 
     Raises ImportRefused, ParityMissed and ExportRefused, and then leaves what was there.
     """
@@ -366,6 +372,7 @@ def from_torch(
         attributes=dict(attributes or {}),
         allow_inexact=allow_inexact,
         special=dict(special or {}),
+        add_bos_token=add_bos_token,
         kind=kind,
         limits=dict(limits or {}),
     )
@@ -389,6 +396,7 @@ def from_torch(
         description,
         limits,
         {"command": "export.from_torch", "imported": [{"parts": dict(parts)}]},
+        add_bos_token,
     )
     if reference is not None:
         check_against(trained, reference)

@@ -122,6 +122,8 @@ def _facts(card: ModelCard, adapter: ModelAdapter) -> dict[str, str]:
         "precision": card.precision,
         "fingerprint": card.fingerprint,
         "batch_invariant": json.dumps(card.batch_invariant),
+        "batching": card.batching,
+        "batching_reason": card.batching_reason,
         "limits": json.dumps(dict(card.limits)),
         "parameters": adapter.settings_help,
     }

@@ -335,6 +335,26 @@ def _response_format(request: CompletionRequest, name: str, value: Any) -> None:
     _guided_json(request, f"{where}.schema", described.get("schema"))
 
 
+def _structured_outputs(request: CompletionRequest, name: str, value: Any) -> None:
+    """vLLM's ``{"choice": […]}``, ``{"regex": …}`` or ``{"json": …}``."""
+    given = _object(name, value, "an object with choice, regex or json")
+    for kind, constraint in given.items():
+        where = f"{name}.{kind}"
+        if kind not in _STRUCTURED:
+            raise _unknown(where)
+        if constraint is not None:
+            _STRUCTURED[kind](request, where, constraint)
+    if all(constraint is None for constraint in given.values()):
+        raise FieldInvalid(name, f"{name} has no constraint; send choice, regex or json in it")
+
+
+_STRUCTURED: dict[str, _Reader[CompletionRequest]] = {
+    "choice": _guided_choice,
+    "regex": _guided_regex,
+    "json": _guided_json,
+}
+
+
 def _constrain(request: CompletionRequest, name: str) -> pb.Constraint:
     """The request's constraint, of which there may be one."""
     if request.generate.HasField("constraint"):
@@ -369,7 +389,8 @@ _READERS: dict[str, _Reader[CompletionRequest]] = {
     "suffix": _suffix,
     "user": _ignored,
     "response_format": _response_format,
-    # vLLM's.
+    # vLLM's, and what its releases before 0.12 had.
+    "structured_outputs": _structured_outputs,
     "guided_choice": _guided_choice,
     "guided_regex": _guided_regex,
     "guided_json": _guided_json,

@@ -20,6 +20,7 @@ _WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
 _OCTETS: Schema = {"type": "string", "contentEncoding": "base64"}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
 _IDS: Schema = {"type": "array", "items": _WHOLE}
+_JSON_SCHEMA: Schema = {"anyOf": [_TEXT, {"type": "object"}]}
 
 
 def document() -> dict[str, Any]:
@@ -97,9 +98,13 @@ def _request() -> Schema:
                 "json_schema": {"type": "object", "properties": {"schema": {"type": "object"}}},
             },
         },
+        "structured_outputs": {
+            **_nullable({"choice": _TEXTS, "regex": _TEXT, "json": _JSON_SCHEMA}),
+            "minProperties": 1,
+        },
         "guided_choice": _TEXTS,
         "guided_regex": _TEXT,
-        "guided_json": {"anyOf": [_TEXT, {"type": "object"}]},
+        "guided_json": _JSON_SCHEMA,
         **{parameter.name: _sampling(parameter) for parameter in SAMPLING_PARAMETERS},
         "allowed_tokens": _IDS,
         "banned_tokens": _IDS,
@@ -133,16 +138,18 @@ def _embedding_request() -> Schema:
 
 def _fields(required: dict[str, Schema], optional: dict[str, Schema]) -> Schema:
     """An optional one may be null."""
+    optional_ones = _nullable(optional)
+    properties = {**required, **optional_ones["properties"]}
+    return {**optional_ones, "required": list(required), "properties": properties}
+
+
+def _nullable(properties: dict[str, Schema]) -> Schema:
+    """An object of these and no others, each of which may be null."""
     nullable = {
         name: {"anyOf": [schema, {"type": "null"}]} if schema else {}
-        for name, schema in optional.items()
+        for name, schema in properties.items()
     }
-    return {
-        "type": "object",
-        "required": list(required),
-        "properties": {**required, **nullable},
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": nullable, "additionalProperties": False}
 
 
 def _between(least: int, most: int) -> Schema:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.errors import WrongInput
 from service.engine.requests import State
+from service.serving.generator_input import EncodedInput, TextInput
 from service.serving.inputs import (
     MAX_TEXTS,
     PredictItem,
@@ -23,9 +24,6 @@ from service.serving.model_info import ModelCard
 from service.serving.output_stream import run_batch
 from service.serving.state_access import HIDDEN, checked_tensors, watchable
 from service.serving.worker import EngineThread
-
-if TYPE_CHECKING:
-    from bundle.tokenizer import Encoded, Tokenizer
 
 # Of one answer: 2 MiB as float32, below what gRPC's clients take unless told otherwise.
 MAX_RETURNED_VALUES = 524_288
@@ -45,14 +43,14 @@ class Embedded:
 class Embedder(ReadingModel):
     """Of a model that reads texts and carries a state.
 
-    reader: of its input. thread: of an engine whose runner gives states (service/runtime).
+    input: how a text is read. thread: of an engine whose runner gives states (service/runtime).
     """
 
     does = "embed"
 
-    def __init__(self, card: ModelCard, reader: Tokenizer, thread: EngineThread) -> None:
+    def __init__(self, card: ModelCard, input: TextInput, thread: EngineThread) -> None:
         super().__init__(card)
-        self.reader = reader
+        self.input = input
         self.thread = thread
 
     @property
@@ -97,8 +95,8 @@ class Embedder(ReadingModel):
         sizes = watchable(self.card)
         return tuple(name for name in sizes if name.startswith(HIDDEN))[-1:] or tuple(sizes)
 
-    def _encode_all(self, texts: Sequence[str]) -> list[Encoded]:
-        return [self.read(self.reader, text, f"texts[{i}]") for i, text in enumerate(texts)]
+    def _encode_all(self, texts: Sequence[str]) -> list[EncodedInput]:
+        return [self.input.read(self, text, f"texts[{i}]") for i, text in enumerate(texts)]
 
 
 def _normalised(state: State, names: Sequence[str]) -> NDArray[Any]:

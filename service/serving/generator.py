@@ -309,7 +309,8 @@ class GeneratorModel(ReadingModel):
         assert text is not None, "it is given"
         if params.base and not text:
             return EncodedInput(())
-        return await off_loop(len(text), lambda: self.input.read(self, text, needs))
+        read = self.input.read_on if params.base else self.input.read
+        return await off_loop(len(text), lambda: read(self, text, needs))
 
     async def _state_after(self, tokens: tuple[int, ...], start: State | None) -> State:
         """From which a stream of ``tokens`` begins."""
@@ -393,7 +394,8 @@ class GeneratorModel(ReadingModel):
             others = [name for name, value in params.inputs.items() if value is not None]
             says = f"the request has a {others[0]}" if others else "the request has no input"
             raise WrongInput(f"model {self.card.name!r} takes a {needs}, {says}; set {needs!r}")
-        return self.input.read(self, given, needs)
+        read = self.input.read_on if params.start else self.input.read
+        return read(self, given, needs)
 
     def _score_items(self, all_params: Sequence[ScoreParams]) -> list[tuple[ScoreItem, int]]:
         return [
@@ -445,7 +447,8 @@ class GeneratorModel(ReadingModel):
         if self.is_conditioned:
             return self.scored_targets(item, row)
         first = ScoredToken(item.tokens[0], self.writer.piece(item.tokens[0], True), None)
-        return [first, *self.scored_targets(item, row, has_begun=True)]
+        # What marks the beginning has no text.
+        return [first, *self.scored_targets(item, row, has_begun=bool(first.text))]
 
     def scored_targets(
         self, item: ScoreItem, row: Sequence[float], has_begun: bool = False

@@ -34,6 +34,10 @@ class GeneratorInput:
         """
         raise NotImplementedError
 
+    def read_on(self, model: ReadingModel, given: Any, what: str) -> EncodedInput:
+        """As read(), after something that was read before."""
+        return self.read(model, given, what)
+
     def checked(self, model: ReadingModel, ids: Sequence[Any], what: str) -> tuple[Any, ...]:
         """``ids``, which came as they are. Raises WrongInput."""
         raise NotImplementedError
@@ -48,16 +52,26 @@ class TextInput(GeneratorInput):
     """A text, as ``prompt`` or as ``source``.
 
     begin_id: what an empty one is read as, where the model knows a beginning; None elsewhere.
+    adds_begin: whether every text is read after it.
     """
 
     name: str
     reader: Tokenizer
     begin_id: int | None = None
+    adds_begin: bool = False
     is_text = True
 
     def read(self, model: ReadingModel, given: str, what: str) -> EncodedInput:
         if not given and self.begin_id is not None:
             return EncodedInput([self.begin_id])
+        encoded = self.read_on(model, given, what)
+        if self.begin_id is None or not self.adds_begin:
+            return encoded
+        ids = [self.begin_id, *encoded.ids]
+        model.check_tokens(len(ids), what, model.card.limits["input_tokens"])
+        return EncodedInput(ids, encoded.unknown)
+
+    def read_on(self, model: ReadingModel, given: str, what: str) -> EncodedInput:
         encoded = model.read(self.reader, given, what)
         return EncodedInput(encoded.ids, encoded.unknown)
 
@@ -66,7 +80,8 @@ class TextInput(GeneratorInput):
         return tuple(ids)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        return [self.reader.piece(token, number == 0) for number, token in enumerate(ids)]
+        first = int(self.adds_begin and list(ids[:1]) == [self.begin_id])
+        return [self.reader.piece(token, number <= first) for number, token in enumerate(ids)]
 
 
 @dataclass(frozen=True)

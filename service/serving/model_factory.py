@@ -27,7 +27,7 @@ from service.serving.coalescing import Clock, Coalescer
 from service.serving.constraints import Constraints
 from service.serving.embedder import Embedder
 from service.serving.model_info import ModelCard
-from service.serving.model_metadata import card_of, ids_for_all
+from service.serving.model_metadata import card_of, ids_for_all, text_input
 from service.serving.output_stream import Dispatcher
 from service.serving.prefix_cache import ModelPrefixes, PrefixCache
 from service.serving.presets import Presets
@@ -211,7 +211,7 @@ class ModelBuilder:
         path = self.loaded.state_path if self._reads_by_state_path else ()
         reader = prompt_reader(self.sessions, self.manifest.state, path)
         runner = StateRunner(reader, tuple(watchable(card)), whole)
-        return Embedder(card, self.tokenizers["input"], self.batch_thread("embed", runner))
+        return Embedder(card, text_input(self.bundle, "text"), self.batch_thread("embed", runner))
 
     @cached_property
     def _reads_by_state_path(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bundle.frames import FrameSpec
 from bundle.manifest import DataSource, FigureSpec, StateTensor
 from bundle.series import SeriesSpec
+from bundle.stepping import EXACT
 from service.step_model import StepperSpec
 
 
@@ -40,7 +41,9 @@ class ModelCard:
     input_ids: ids below it can be read; 0 for a model that reads a vector. state: of a row that is
         stepped, none for a model that is not. attended: places of the source that a step says it
         looks at; 0 for a model that says nothing of them.
-    batch_invariant: whether rows were found to give the same bits in any batch, at load.
+    batch_invariant: whether rows were found to give the same bits in any batch, at load. batching:
+        how they are run together here, of bundle.stepping.BATCHING. batching_reason: why that is
+        not exact; empty where it is.
     fingerprint: hash of what was computed then, equal where kernels round alike.
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
@@ -80,3 +83,5 @@ class ModelCard:
     frames: FrameSpec | None = None
     attended: int = 0
     length_penalty: float = 1.0
+    batching: str = EXACT
+    batching_reason: str = ""

@@ -8,16 +8,19 @@ from typing import Any
 
 from bundle.manifest import FP32, Manifest
 from bundle.sampling import missing_parameters
+from bundle.stepping import EXACT, INEXACT, NONE
 from bundle.store import Bundle
 from bundle.tasks import spec_of
 from service.engine.step_engine import GenerationModel
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
+from service.serving.generator_input import TextInput
 from service.serving.model_info import Floor, ModelCard
 
 
 def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
     manifest = loaded.bundle.manifest
+    batching, reason = batching_of(manifest, probed)
     return ModelCard(
         name=manifest.name,
         version=str(manifest.version),
@@ -37,7 +40,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         vocabulary=_symbols(loaded.bundle),
         input_ids=_input_ids(loaded.bundle),
         state=manifest.state,
-        batch_invariant=probed.batch_invariant,
+        batch_invariant=probed.batch_invariant and batching != INEXACT,
         fingerprint=probed.fingerprint,
         missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
@@ -46,7 +49,23 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         floors=tuple(floors_of(manifest.training)),
         attended=manifest.attended,
         length_penalty=1.0 if manifest.length_penalty is None else manifest.length_penalty,
+        batching=batching,
+        batching_reason=reason,
     )
+
+
+def batching_of(manifest: Manifest, probed: ProbeResult) -> tuple[str, str]:
+    """How rows are run together, of BATCHING, and why that is not exact.
+
+    The import of a model from elsewhere has said so among the facts of training; what it says is
+    exact, and the graphs of this project, are what the probe found.
+    """
+    said, reason = manifest.training.get("batching"), manifest.training.get("reason")
+    if said in (INEXACT, NONE):
+        return str(said), str(reason or "")
+    if probed.batch_invariant:
+        return EXACT, ""
+    return INEXACT, "rows depend on their batch on this machine"
 
 
 def floors_of(training: Mapping[str, Any]) -> Iterator[Floor]:
@@ -89,6 +108,15 @@ def _symbols(bundle: Bundle) -> tuple[str, ...]:
         return ()
     vocabulary = output.vocabulary
     return tuple(vocabulary.symbol_of(token) for token in range(len(vocabulary)))
+
+
+def text_input(bundle: Bundle, name: str, reads_empty: bool = False) -> TextInput:
+    """The field ``name``, as the model reads its texts. reads_empty: as the beginning's token,
+    where the vocabulary has one; the manifest's add_bos_token has that before every text."""
+    reader, adds_begin = bundle.tokenizers["input"], bool(bundle.manifest.add_bos_token)
+    has_begin = reader.vocabulary.has_begin and (adds_begin or reads_empty)
+    begin_id = reader.vocabulary.begin_id if has_begin else None
+    return TextInput(name, reader, begin_id, adds_begin)
 
 
 def generation_model(bundle: Bundle, is_conditioned: bool) -> GenerationModel:

@@ -7,18 +7,15 @@ from bundle.tasks import spec_of
 from service.oip.generate_adapters import GenerateFromText
 from service.oip.tensor_adapters import PromptSteps
 from service.serving.generator import GeneratorModel
-from service.serving.generator_input import TextInput
 from service.serving.model_factory import ModelBuilder
+from service.serving.model_metadata import text_input
 from service.tasks.generating import build_generator, warm_tokens
 from service.tasks.task import Task
 
 
 def build(builder: ModelBuilder) -> GeneratorModel:
     """A model whose texts were marked where they begin may begin from nothing."""
-    reader = builder.tokenizers["input"]
-    vocabulary = reader.vocabulary
-    begin_id = vocabulary.begin_id if vocabulary.has_begin else None
-    prompt = TextInput("prompt", reader, begin_id)
+    prompt = text_input(builder.bundle, "prompt", reads_empty=True)
     return build_generator(builder, prompt, warm_tokens(builder), is_conditioned=False)
 
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from bundle.manifest import STEP, GraphSpec, Manifest
-from bundle.stepping import EXACT
+from bundle.stepping import EXACT, NONE
 from bundle.tasks import spec_of
 from service.engine.frame_stepping import FrameEngine
 from service.observability.frame_metrics import FrameMetrics
@@ -47,9 +47,16 @@ def build_stepper(builder: ModelBuilder, card: ModelCard | None = None) -> Stepp
         log.warning("model %s: rows depend on their batch on this machine", manifest.name)
         capacity = 1
         reason = "rows depend on their batch on this machine, so each runs alone"
-        stepper = replace(stepper, batching="none", reason=reason)
+        stepper = replace(stepper, batching=NONE, reason=reason)
         probed = replace(probed, batch_invariant=True)
-    card = replace(card or card_of(builder.loaded, probed), stepper=stepper)
+    if card is None:
+        card = replace(
+            card_of(builder.loaded, probed),
+            batch_invariant=probed.batch_invariant,
+            batching=stepper.batching,
+            batching_reason=stepper.reason,
+        )
+    card = replace(card, stepper=stepper)
     engine = FrameEngine(
         manifest.name,
         model,

@@ -45,7 +45,7 @@ from service.serving.sampling_params import (
 from service.serving.state_access import watchable
 from service.serving.tagger import TaggedText, TaggedToken, TagParams
 from service.v1.state_converters import to_changes, to_watch
-from service.v1.step_converters import from_stepper
+from service.v1.step_converters import BATCHING, from_stepper
 from service.varint import varint
 from unroll.v1 import unroll_pb2 as pb
 
@@ -439,6 +439,8 @@ def from_card(
         precision=card.precision,
         precisions=card.precisions,
         batch_invariant=card.batch_invariant,
+        batching=BATCHING[card.batching],
+        batching_reason=card.batching_reason,
         fingerprint=card.fingerprint,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )

@@ -27,7 +27,7 @@ _TYPES = {
     )
 }  # fmt: skip
 _NAMES = {number: name for name, number in _TYPES.items()}
-_BATCHING = {
+BATCHING = {
     "exact": pb.BATCHING_EXACT,
     "inexact": pb.BATCHING_INEXACT,
     "none": pb.BATCHING_NONE,
@@ -357,7 +357,7 @@ def from_stepper(stepper: StepperSpec, message_steps: int) -> pb.Stepper:
         shared=[
             pb.SharedInput(name=name, choices=choices) for name, choices in stepper.shared.items()
         ],
-        batching=_BATCHING[stepper.batching],
+        batching=BATCHING[stepper.batching],
         reason=stepper.reason,
         frame_seconds=spec.frame_seconds,
         attributes={name: str(value) for name, value in spec.attributes.items()},

@@ -78,6 +78,8 @@ def test_a_manifest_that_is_no_json_is_refused(folder):
         (lambda c: c.pop("limits"), r"missing fields \['limits'\]"),
         (lambda c: c.update(extra=1), r"unknown fields \['extra'\]"),
         (lambda c: c.update(length_penalty=10.5), "length_penalty is 10.5; choose -10 to 10"),
+        (lambda c: c.update(add_bos_token=1), "add_bos_token is 1, not of type"),
+        (lambda c: c.update(add_bos_token=True), "the vocabulary has no symbol for 'bos'"),
         (lambda c: c.update(task="paint"), "task 'paint' is not one of"),
         (lambda c: c.update(version="1"), "manifest.version is '1'"),
         (lambda c: c.update(version=True), "manifest.version is True"),
@@ -104,6 +106,9 @@ def test_limits_and_labels_must_fit_the_graphs(models_copy):
         read_bundle(models_copy / "speller" / "1")
     edit_manifest(models_copy / "mood" / "1", lambda c: c["labels"].append("calm"))
     with pytest.raises(ManifestInvalid, match=r"labels: .* does not match"):
+        read_bundle(models_copy / "mood" / "1")
+    edit_manifest(models_copy / "mood" / "1", lambda c: c.update(add_bos_token=True))
+    with pytest.raises(ManifestInvalid, match="add_bos_token is for the task 'generate' alone"):
         read_bundle(models_copy / "mood" / "1")
 
 

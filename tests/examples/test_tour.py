@@ -44,6 +44,7 @@ class RightClient:
 
     served = NEW
     refused = ()
+    presets = ("careful",)
 
     def __init__(self):
         self.vectors = []
@@ -103,7 +104,12 @@ class RightClient:
 
     def get_model(self, model):
         fields = ["Protein (g)", "Energy (kcal)", "Sugar (g)"]
-        return SimpleNamespace(vector_fields=fields, limits={"unknown_values": 2})
+        return SimpleNamespace(
+            vector_fields=fields,
+            limits={"unknown_values": 2},
+            batch_invariant=True,
+            presets={name: pb.Sampling(temperature=0.5) for name in self.presets},
+        )
 
     def generate(self, model, **options):
         self.vectors.append(options.get("vector"))
@@ -140,14 +146,17 @@ def test_a_wrong_answer_fails_the_tour(monkeypatch, name, answers, message):
 
 
 class FollowingClient(RightClient):
-    """Of the two models whose samples look ahead. held: the text that is held to an expression."""
+    """Of the two models whose samples look ahead. held: the text that is held to an expression.
+    cached: tokens of each prompt. preset: the text by one."""
 
     served = LOOKING_AHEAD
-    held = HELD
+    held, cached, preset = HELD, 2, "Dios"
 
     def generate(self, model, **options):
         text = self.held if "regex" in options else "Dios"
-        yield Chunk([Token(1, text, 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
+        text = self.preset if "preset" in options else text
+        answer = Answer("end", 3, 1, 0, 0.0, 0.0, cached_tokens=self.cached)
+        yield Chunk([Token(1, text, 0, None)], 1, answer)
 
 
 def test_what_follows_and_what_is_near_is_shown(capsys):
@@ -158,6 +167,33 @@ def test_what_follows_and_what_is_near_is_shown(capsys):
     assert "cosine 0.960  'The king is dead.', 'The king has died.'" in printed
     assert f"--regex {shlex.quote(SAMPLES['prose']['regex'])}" in printed
     assert HELD in printed
+
+
+def test_a_beginning_that_was_read_and_a_preset_are_shown(capsys):
+    tour.tour(FollowingClient())
+    printed = capsys.readouterr().out
+    assert "through yonder window breaks?\\nIt is the east" in printed
+    assert "3 tokens in (2 cached)" in printed
+    assert "--preset careful --max-tokens 200 --seed 7" in printed
+
+
+def test_a_preset_that_the_server_lacks_is_not_shown(monkeypatch, capsys):
+    monkeypatch.setattr(FollowingClient, "presets", ())
+    tour.tour(FollowingClient())
+    assert "--preset" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("cached", 0, "prose read a prompt from its beginning, which it had read before"),
+        ("preset", "Dias", "prose writes otherwise by the preset 'careful'"),
+    ],
+)
+def test_what_a_server_does_not_keep_fails_the_tour(monkeypatch, name, value, message):
+    monkeypatch.setattr(FollowingClient, name, value)
+    with pytest.raises(TourFailed, match=message):
+        tour.tour(FollowingClient())
 
 
 def test_a_text_that_strays_from_its_expression_fails_the_tour(monkeypatch):
@@ -214,7 +250,8 @@ class KeepingClient(RightClient):
 
     def generate(self, model, **options):
         text = self.text if "state" in options else HELD if "regex" in options else "Cheese"
-        yield Chunk([Token(1, text, 0, None)], 1, Answer("end", 3, 1, 0, 0.0, 0.0))
+        answer = Answer("end", 3, 1, 0, 0.0, 0.0, cached_tokens=2)
+        yield Chunk([Token(1, text, 0, None)], 1, answer)
 
 
 def test_a_generator_writes_the_same_from_a_state(capsys):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from service.runtime.runners import generate_runner
 from service.runtime.sessions import SessionSettings, open_session
+from service.serving.inputs import ReadingModel
+from service.serving.model_metadata import text_input
 
 SETTINGS = SessionSettings("cpu", "CPUExecutionProvider", 1)
 
@@ -29,6 +32,13 @@ def controls(uniform: float, count: int) -> dict[str, Any]:
         "seen": np.zeros((0, count), bool),
         "bias": np.zeros((0, count), np.float32),
     }
+
+
+def prompt_of(bundle: Any, text: str) -> list[int]:
+    """The tokens that the service reads of a prompt."""
+    manifest = bundle.manifest
+    model = ReadingModel(SimpleNamespace(name=manifest.name, limits=manifest.limits))
+    return list(text_input(bundle, "prompt", reads_empty=True).read(model, text, "prompt").ids)
 
 
 def ours(bundle: Any, prompt: Sequence[int], uniforms: Any) -> list[int]:

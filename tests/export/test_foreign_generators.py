@@ -15,13 +15,13 @@ from export import from_torch
 from export.foreign.bundles import import_model
 from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
-from export.foreign.mapping import GraphMapping, ModelMapping
+from export.foreign.mapping import GraphMapping, ModelMapping, read_mapping
 from export.foreign.surgery import open_model
 from export.foreign.worker import JOBS
 from export.sampler import draw_numpy
 from service.runtime.sessions import open_session
 from tests.export import foreign_graphs as graphs
-from tests.export.own_loop import SETTINGS, controls, ours
+from tests.export.own_loop import SETTINGS, controls, ours, prompt_of
 
 SYMBOLS = ["<s>", *"abcdefgh ", "<unk>", "</s>"]
 SPECIAL = {"bos": "<s>", "unk": "<unk>", "eos": "</s>"}
@@ -90,6 +90,37 @@ def test_it_streams_the_tokens_of_its_own_loop(here, tmp_path, is_free):
     assert len(set(expected)) > 3
 
 
+def test_a_loop_that_begins_with_bos_gives_the_tokens_of_texts(here, tmp_path):
+    """As it was trained: every text after <s>, which no text spells."""
+    file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
+    bundle, _ = import_model(mapped(tmp_path, file, add_bos_token=True), tmp_path / "models")
+    assert bundle.manifest.add_bos_token
+    prompt = prompt_of(bundle, "h")
+    assert [SYMBOLS[token] for token in prompt] == ["<s>", "h"]
+    loop = TheirLoop(file)
+    assert np.abs(loop.logits(prompt)[-1] - loop.logits(prompt[1:])[-1]).max() > 0.5
+    assert ours(bundle, prompt, UNIFORMS) == loop.drawn(prompt, suppressed_of(bundle))
+
+
+def test_only_an_empty_text_is_bos_unless_all_begin_with_it(here, tmp_path):
+    file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
+    bundle, _ = import_model(mapped(tmp_path, file), tmp_path / "models")
+    assert "add_bos_token" not in bundle.manifest.to_json()
+    assert [SYMBOLS[token] for token in prompt_of(bundle, "bad")] == [*"bad"]
+    assert [SYMBOLS[token] for token in prompt_of(bundle, "")] == ["<s>"]
+
+
+def test_a_mapping_file_says_that_texts_begin_with_bos(tmp_path):
+    path = tmp_path / "mylm.toml"
+    text = 'name = "m"\ntask = "TASK"\nadd_bos_token = true\nspecial = { bos = "<s>" }\n'
+    graph = '[[graph]]\nfile = "lm.onnx"\n'
+    path.write_text(text.replace("TASK", "generate") + graph)
+    assert read_mapping(path).add_bos_token
+    path.write_text(text.replace("TASK", "classify") + graph)
+    with pytest.raises(ImportRefused, match="add_bos_token is for the task 'generate' alone"):
+        read_mapping(path)
+
+
 def test_prompts_and_scores_are_those_of_steps(here, tmp_path):
     """Ragged rows in one run, in two pieces, from states that are carried."""
     file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS))
@@ -147,12 +178,13 @@ def test_the_command_of_the_docs_imports_one(tmp_path, capsys):
         "import", str(file), "--name", "mylm", "--task", "generate", "--vocabulary",
         str(tmp_path / "vocab.txt"), "--special", "bos=<s>,unk=<unk>,eos=</s>", "--token",
         "input_ids", "--logits", "logits", "--state", "h:h_out", "--state", "c:c_out", "--models",
-        str(tmp_path / "models"),
+        str(tmp_path / "models"), "--add-bos-token",
     ]  # fmt: skip
     assert main(flags) == 0
     assert "12 symbols, read as characters" in capsys.readouterr().out
     bundle = read_bundle(tmp_path / "models" / "mylm" / "1")
     assert bundle.tokenizers["output"].vocabulary.symbols == tuple(SYMBOLS)
+    assert bundle.manifest.add_bos_token
 
 
 @pytest.mark.parametrize(
@@ -164,6 +196,7 @@ def test_the_command_of_the_docs_imports_one(tmp_path, capsys):
         ({"tokens": "h"}, "given twice|whole numbers"),
         ({"special": {"eos": "<end>"}}, "is not in the vocabulary"),
         ({"kind": "runes"}, "kind 'runes'"),
+        ({"special": {"eos": "</s>"}, "add_bos_token": True}, "--special bos=SYMBOL"),
     ],
 )
 def test_what_does_not_fit_is_refused(here, tmp_path, change, message):

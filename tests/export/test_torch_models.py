@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 import export
 from bundle.store import read_bundle
+from export.bundles import export_bundle, trained_from_bundle
 from export.foreign.errors import ImportRefused
 from export.foreign.torch_cli import main
 from export.foreign.torch_models import from_torch, read_state_dict
 from export.sampler import draw_numpy
 from service.runtime.sessions import SessionSettings, open_session
-from tests.export.own_loop import controls, ours
+from tests.export.own_loop import controls, ours, prompt_of
+from training.checkpoint import TrainedModel
 
 SYMBOLS = ["<s>", *"hello, wrd", "<unk>", "</s>", "<pad>"]
 SYMBOLS = list(dict.fromkeys(SYMBOLS))
@@ -90,6 +92,17 @@ def test_it_streams_the_tokens_of_its_own_loop(tmp_path, kind):
     suppressed[list(reader.vocabulary.never_sampled_ids)] = -np.inf
     uniforms = np.random.default_rng(1).random(40, np.float32)
     assert ours(bundle, prompt, uniforms) == theirs(model, prompt, uniforms, suppressed)
+
+
+def test_texts_that_begin_with_bos_do_so_after_another_export(tmp_path):
+    """A native bundle is exported anew from itself, and reads its texts as before."""
+    from_torch(
+        Theirs(), name="m", models=tmp_path, parts=PARTS, vocabulary=SYMBOLS, special=SPECIAL,
+        add_bos_token=True,
+    )  # fmt: skip
+    trained_from_bundle(read_bundle(tmp_path / "m" / "1")).save(tmp_path)
+    bundle = export_bundle(TrainedModel.load(tmp_path), tmp_path / "m" / "2")
+    assert [SYMBOLS[token] for token in prompt_of(bundle, "hello")] == ["<s>", *"hello"]
 
 
 def theirs(model: Theirs, prompt: list[int], uniforms: Any, suppressed: Any) -> list[int]:

@@ -211,6 +211,71 @@ def test_stream_tag_labels_each_line_of_its_input_as_it_comes(run, monkeypatch):
     assert all(label.split()[0] in tiny.TAGS for _, label in lines)
 
 
+def test_stream_tag_begins_from_a_state_made_of_a_streams_end(run, monkeypatch, tmp_path):
+    """From the shell alone: a resume token becomes a state, from which a stream goes on."""
+
+    def labelled(text, *options):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        code, printed = run("stream-tag", "--model", "tags-online", *options)
+        assert code == 0
+        return printed.out.splitlines()
+
+    whole = labelled("the food is\nnot Good\n")
+    assert labelled("the food is\n", "--resume-out", tmp_path / "token") == whole[:3]
+    code, printed = run(
+        "create-state", "half", "--model", "tags-online", "--resume-token", tmp_path / "token"
+    )
+    assert (code, printed.out.split()[:3]) == (0, ["half", "tags-online", "StreamTag"])
+    begun = labelled("not Good\n", "--state", "half", "--allow-inexact")
+    assert begun == whole[3:]
+    assert run("delete-state", "half")[0] == 0
+
+
+def test_classify_begins_from_a_state_made_of_a_streams_end(run, tmp_path):
+    head, *rows = (line.rpartition(",")[0] for line in STROKES.splitlines())
+    files = {name: tmp_path / name for name in ("whole", "first", "rest", "token")}
+    for name, part in (("whole", rows), ("first", rows[:2]), ("rest", rows[2:])):
+        files[name].write_text("\n".join([head, *part]))
+
+    def labelled(name, *options):
+        code, printed = run(
+            "classify", "--model", "strokes", "--frames", files[name], "--stream", "--json",
+            *options,
+        )  # fmt: skip
+        assert code == 0
+        return [json.loads(line)["probability"] for line in printed.out.splitlines()]
+
+    whole = labelled("whole")
+    assert labelled("first", "--resume-out", files["token"]) == whole[:2]
+    token = ("--resume-token", files["token"])
+    assert run("create-state", "strokes", "--model", "strokes", *token)[0] == 0
+    assert labelled("rest", "--state", "strokes") == whole[2:] != labelled("rest")
+    assert run("delete-state", "strokes")[0] == 0
+
+
+def test_a_resume_token_that_cannot_be_read_or_kept_is_said(run, monkeypatch, tmp_path):
+    asked = ("create-state", "none", "--model", "tags-online", "--resume-token", tmp_path / "none")
+    code, printed = run(*asked)
+    assert (code, "none cannot be read" in printed.err) == (2, True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("the food\n"))
+    code, printed = run("stream-tag", "--model", "tags-online", "--resume-out", tmp_path)
+    assert (code, f"{tmp_path} cannot be written" in printed.err) == (2, True)
+    path = tmp_path / "strokes.csv"
+    path.write_text(STROKES)
+    code, printed = run(
+        "classify", "--model", "strokes", "--frames", path, "--sequence", "who", "--stream",
+        "--resume-out", tmp_path / "token",
+    )  # fmt: skip
+    assert (code, "keeps the end of one sequence" in printed.err) == (2, True)
+
+
+def test_what_a_stream_begins_from_is_for_streams(run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("classify", "--model", "mood", "--state", "start", "good")
+    assert ended.value.code == 2
+    assert "--resume-out go with --stream" in capsys.readouterr().err
+
+
 def test_score_prints_sum_and_mean(run):
     code, printed = run("score", "--model", "speller", "--source", "abc", "P Q")
     assert code == 0
@@ -582,7 +647,11 @@ def test_states_are_created_listed_begun_from_and_deleted(run):
     made = json.loads(printed.out)
     assert (made["name"], made["input_tokens"]) == ("more", 4)
     assert made["expires"] - made["created"] == pytest.approx(60)
+    assert made["unknown_symbols"] == 0
     assert [line.split()[0] for line in run("states")[1].out.splitlines()] == ["more", "start"]
+    asked = ("create-state", "more", "--model", "letters", "--prompt", "a?b!", "--replace")
+    assert run(*asked)[1].out.endswith("  2 symbols unknown\n")
+    assert "unknown_symbols" not in json.loads(run("states", "--json")[1].out.splitlines()[0])
     assert run("states", "--model", "mood")[1].out == ""
     assert run("delete-state", "start", "more")[0] == 0
     assert run("states")[1].out == ""

@@ -56,6 +56,17 @@ def test_probabilities_are_those_of_the_model_frame_by_frame(target, speech):
     assert one.tobytes() == all_.tobytes()
 
 
+def test_speech_is_looked_for_from_a_state_made_of_a_streams_end(target, speech, tmp_path, capsys):
+    asked, token = ["--target", target, "--model", NAME], str(tmp_path / "token")
+    assert main(["vad", str(speech), *asked, "--resume-out", token]) == 0
+    assert main(["create-state", "after", *asked, "--resume-token", token]) == 0
+    assert f"after  {NAME}  StreamStep" in capsys.readouterr().out
+    assert main(["vad", str(speech), *asked, "--threshold", "0.01", "--state", "after"]) == 0
+    assert capsys.readouterr().out.split() == ["0.000", "1.000"]
+    assert main(["vad", str(speech), *asked, "--state", "nobody"]) == 1
+    assert "no state 'nobody' of yours" in capsys.readouterr().err
+
+
 def test_what_cannot_be_used_is_said(target, speech, tmp_path, capsys):
     asked = ["vad", str(tmp_path / "none.wav"), "--target", target, "--model", NAME]
     assert main(asked) == 2

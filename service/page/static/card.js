@@ -6,6 +6,10 @@ const KINDS = {
   TASK_TAG: 'labels each token', TASK_FILL: 'fills in blanks', TASK_VECTOR_TO_SEQUENCE: 'writes from a vector',
   TASK_FORECAST: 'forecasts series', TASK_STEP: 'answers numbers as they come',
 };
+const BATCHING = {
+  BATCHING_EXACT: 'exact: the same bits alone and in any batch', BATCHING_INEXACT: 'inexact: a row’s last bits follow its batch',
+  BATCHING_NONE: 'none: rows run one after the other, with the bits of each alone',
+};
 export const kindOf = (model) => (model.frames ? 'classifies numbers in time' : KINDS[model.task] ?? 'of another task');
 
 const number = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : String(Number((value ?? 0).toPrecision(4))));
@@ -13,7 +17,7 @@ const number = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleS
 export function cardView(model) {
   const facts = [
     ['Version', model.version], ['Task', kindOf(model)], ['Runs in', `${model.precision}${model.precisions?.length > 1 ? ` (could: ${model.precisions.join(', ')})` : ''}, ${model.provider}`],
-    ['Rows are independent', model.batchInvariant ? 'yes: the same bits alone and in any batch' : 'no: a row’s last bits follow its batch'],
+    ['Batching', [BATCHING[model.batching], model.batchingReason].filter(Boolean).join('; ')],
     ['Limits', Object.entries(model.limits ?? {}).map(([name, most]) => `${name.replaceAll('_', ' ')} ${most.toLocaleString('en')}`).join(', ')],
     ['Labels', model.labels?.length ? `${model.labels.length}: ${model.labels.slice(0, 12).join(', ')}${model.labels.length > 12 ? ' …' : ''}` : ''],
     ['Channels', (model.frames?.channels ?? []).join(', ')],

@@ -197,6 +197,9 @@ def test_the_card_says_what_is_read_and_answered(client):
     assert client.get_model("gained").batch_invariant
     inexact = client.get_model("close")
     assert (inexact.stepper.batching, inexact.batch_invariant) == (pb.BATCHING_INEXACT, False)
+    assert (inexact.batching, inexact.batching_reason) == (
+        inexact.stepper.batching, inexact.stepper.reason,
+    )  # fmt: skip
     assert inexact.stepper.reason == "a test says so"
     assert dict(client.get_model("leaky").stepper.attributes) == {"sample_rate": "16000"}
 

@@ -105,6 +105,8 @@ def test_the_user_is_ignored(api):
     "constraint",
     [
         {"guided_regex": "(bad|dead)( beef){2}"},
+        {"structured_outputs": {"regex": "(bad|dead)( beef){2}", "choice": None}},
+        {"structured_outputs": {"choice": ["bad beef", "dead beef"]}},
         {"guided_choice": ["bad beef", "dead beef"]},
         {"response_format": {"type": "text"}, "guided_choice": ["bad beef"]},
     ],

@@ -42,8 +42,9 @@ def test_every_field_that_is_read_is_described():
         },
         {"stop": ["a"], "user": "someone", "stream_options": None, "resume_at_end": True},
         {"prompt": ["ab", "c"], "best_of": 3, "max_tokens": 4, "seed": None},
+        {"structured_outputs": {"choice": ["bad"], "regex": None}},
     ],
-    ids=["choices", "resumable", "beam"],
+    ids=["choices", "resumable", "beam", "structured"],
 )
 def test_requests_and_answers_fit(api, fields):
     answer = api.complete(**fields)

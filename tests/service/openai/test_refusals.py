@@ -58,6 +58,19 @@ CASES = {
     "many stops": ({"stop": ["a"] * 17}, None, "at most 16"),
     "an empty stop": ({"stop": [""]}, None, "0 characters"),
     "a choice as a text": ({"guided_choice": "a"}, "guided_choice", "a list of strings"),
+    "a grammar as a structure": (
+        {"structured_outputs": {"grammar": "a"}}, "structured_outputs.grammar", "unknown parameter",
+    ),
+    "a structure without a constraint": (
+        {"structured_outputs": {"json": None}}, "structured_outputs", "send choice, regex or json",
+    ),
+    "a structure's choice as a text": (
+        {"structured_outputs": {"choice": "a"}}, "structured_outputs.choice", "a list of strings",
+    ),
+    "two structures": (
+        {"structured_outputs": {"regex": "a", "json": {}}}, "structured_outputs.json",
+        "another constraint",
+    ),
     "a schema as a number": ({"guided_json": 3}, "guided_json", "send a JSON schema"),
     "two constraints": (
         {"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice", "another constraint",
