@@ -89,24 +89,32 @@ export function halves(base64) {
   });
 }
 
-/** Tokens of a Generate, its resume points, and what it echoed. */
-export async function stream(message) {
-  const text = new TextEncoder().encode(JSON.stringify(message));
-  const body = new Uint8Array(5 + text.length);
-  new DataView(body.buffer).setUint32(1, text.length);
-  body.set(text, 5);
+function envelope(message) {
+  const text = Buffer.from(JSON.stringify(message));
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(text.length, 1);
+  return Buffer.concat([head, text]);
+}
+
+/** What a streaming method answers to these messages: its tokens or results, resume points, and what it echoed. */
+export async function push(method, messages) {
   const headers = { 'Content-Type': 'application/connect+json' };
-  const response = await fetch(`${origin}/unroll.v1.UnrollService/Generate`, { method: 'POST', headers, body });
+  const body = Buffer.concat(messages.map(envelope));
+  const response = await fetch(`${origin}/unroll.v1.UnrollService/${method}`, { method: 'POST', headers, body });
   const bytes = new Uint8Array(await response.arrayBuffer());
-  const found = { tokens: [], points: [], echo: [] };
+  const found = { tokens: [], results: [], points: [], echo: [] };
   for (let at = 0; at < bytes.length;) {
     const size = new DataView(bytes.buffer).getUint32(at + 1);
     const read = JSON.parse(new TextDecoder().decode(bytes.subarray(at + 5, at + 5 + size)));
     assert(!read.error, JSON.stringify(read.error));
     found.tokens.push(...(read.tokens ?? []));
+    found.results.push(...(read.results ?? []));
     found.points.push(...(read.resumePoints ?? []));
     found.echo.push(...(read.echo ?? []));
     at += 5 + size;
   }
   return found;
 }
+
+/** A Generate. */
+export const stream = (message) => push('Generate', [message]);
