@@ -76,6 +76,7 @@ def test_audio_is_stepped_over(tmp_path: Path, visit: Visit) -> None:
     with serving("--models", str(tmp_path / "models")) as running:
         visit("step.mjs", running.target, "leaky", str(audio), f"{8000 // FRAME:,}")
         _check_calls(visit("calls.mjs", running.target, "leaky", "sensor"))
+        visit("appearance.mjs", running.target, "leaky", str(audio))
 
 
 @pytest.fixture

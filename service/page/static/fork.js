@@ -61,7 +61,7 @@ export class Fork {
     this.button.disabled = !(this.isPossible && this.unit);
     this.another.disabled = !this.unit;
     show(this.listed, [...this.others].map(([key, { name, unit, value }]) => h('li', {}, `${name}, unit ${unit} = ${value} `,
-      h('button', { type: 'button', class: 'link', 'aria-label': `Leave ${name}, unit ${unit} as it is`, onclick: () => { this.others.delete(key); this.#report(); } }, 'leave as it is'))));
+      h('button', { type: 'button', class: 'link', 'aria-label': `leave as it is: ${name}, unit ${unit}`, onclick: () => { this.others.delete(key); this.#report(); } }, 'leave as it is'))));
     if (!this.unit) this.where.textContent = `Choose a unit above, and ${this.stream.spot} where the ways part; without one they part at its end.`;
     else this.where.textContent = `${this.place === undefined ? 'From the end' : `After ${this.stream.noun} ${this.place + 1}`}: unit ${this.unit.unit} of ${this.unit.name} is set to this value.`;
   }
