@@ -9,7 +9,7 @@ export class Fork {
     this.value = h('input', { type: 'range', min: -1, max: 1, step: 0.05, value: 1 });
     this.shown = h('output', {}, '1');
     this.value.addEventListener('input', () => { this.shown.value = this.value.value; });
-    this.hold = h('input', { type: 'number', min: 1, max: 200, value: 60 });
+    this.hold = h('input', { type: 'number', min: 1, max: 200, value: stream.held });
     this.length = h('input', { type: 'number', min: 1, max: 1000, value: 160 });
     this.button = h('button', { type: 'submit', class: 'main' }, 'Go on both ways');
     this.where = h('p', { class: 'hint' });

@@ -28,6 +28,8 @@ const RESUME_EVERY = 16;
  *  token is that before it; what else the state's panel asks is as of a PushedStream. */
 class Run {
   lag = 1;
+  // Tokens for which a changed unit is held at first.
+  held = 60;
   noun = 'token';
   spot = 'a token in the text';
   whole = 'the text';

@@ -37,6 +37,8 @@ function pushAll(method, start, parts, signal, onMessage = () => {}) {
  *  them, others than before, and to show no unit. properties(): what units may follow. */
 export class PushedStream {
   lag = 0;
+  // Each is a call, which costs more than a token's.
+  held = 8;
 
   constructor(model, method, named, signal, how) {
     Object.assign(this, { model, method, named, signal, base: {} }, how);
