@@ -118,3 +118,17 @@ export async function push(method, messages) {
 
 /** A Generate. */
 export const stream = (message) => push('Generate', [message]);
+
+/** That of pairs of a value and its pixel, [red, green, blue, alpha], where the value is higher the pixel
+ *  is no colder; between the ends is a difference of so much. */
+export function checkWarmth(what, pairs, least) {
+  const cells = pairs.map(([value, [red, , blue]]) => [value, red - blue]).sort((a, b) => a[0] - b[0]);
+  for (let n = 1; n < cells.length; n += 1) assert(cells[n][1] >= cells[n - 1][1] - 1, `${what}: ${cells[n - 1]}, ${cells[n]}`);
+  assert(cells.at(-1)[1] - cells[0][1] > least, `${what}: warm above zero, cold below`);
+}
+
+/** The pixels of a canvas, row by row, [red, green, blue, alpha] each. columns: the first so many. */
+export const pixelsOf = (canvas, columns) => canvas.evaluate((element, width) => {
+  const { data } = element.getContext('2d').getImageData(0, 0, width ?? element.width, element.height);
+  return Array.from({ length: data.length / 4 }, (_, n) => [...data.slice(4 * n, 4 * n + 4)]);
+}, columns);

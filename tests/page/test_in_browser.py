@@ -26,6 +26,7 @@ from tests.step_models import FRAME, write_step_bundle
 from unroll.v1 import unroll_pb2
 
 pytestmark = pytest.mark.page
+APPEARANCES = ("light", "dark", "phone")
 MARKUP = '<img src=x onerror="globalThis.ran=1"><script>globalThis.ran=1</script>'
 
 
@@ -37,8 +38,13 @@ def test_the_state_is_shown_and_changed(bundled: Service, visit: Visit) -> None:
     visit("state.mjs", bundled.target)
 
 
-def test_it_is_legible_light_dark_and_on_a_phone(bundled: Service, visit: Visit) -> None:
-    visit("appearance.mjs", bundled.target)
+@pytest.mark.parametrize("how", APPEARANCES)
+def test_it_is_legible_light_dark_and_on_a_phone(how: str, bundled: Service, visit: Visit) -> None:
+    visit("appearance.mjs", bundled.target, how)
+
+
+def test_it_goes_by_keys_and_nothing_moves(bundled: Service, visit: Visit) -> None:
+    visit("keys.mjs", bundled.target)
 
 
 def test_it_draws_500_tokens_a_second(bundled: Service, visit: Visit) -> None:
@@ -76,7 +82,8 @@ def test_audio_is_stepped_over(tmp_path: Path, visit: Visit) -> None:
     with serving("--models", str(tmp_path / "models")) as running:
         visit("step.mjs", running.target, "leaky", str(audio), f"{8000 // FRAME:,}")
         _check_calls(visit("calls.mjs", running.target, "leaky", "sensor"))
-        visit("appearance.mjs", running.target, "leaky", str(audio))
+        for how in APPEARANCES:
+            visit("appearance.mjs", running.target, how, "leaky", str(audio))
 
 
 @pytest.fixture
