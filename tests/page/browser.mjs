@@ -89,24 +89,46 @@ export function halves(base64) {
   });
 }
 
-/** Tokens of a Generate, its resume points, and what it echoed. */
-export async function stream(message) {
-  const text = new TextEncoder().encode(JSON.stringify(message));
-  const body = new Uint8Array(5 + text.length);
-  new DataView(body.buffer).setUint32(1, text.length);
-  body.set(text, 5);
+function envelope(message) {
+  const text = Buffer.from(JSON.stringify(message));
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(text.length, 1);
+  return Buffer.concat([head, text]);
+}
+
+/** What a streaming method answers to these messages: its tokens or results, resume points, and what it echoed. */
+export async function push(method, messages) {
   const headers = { 'Content-Type': 'application/connect+json' };
-  const response = await fetch(`${origin}/unroll.v1.UnrollService/Generate`, { method: 'POST', headers, body });
+  const body = Buffer.concat(messages.map(envelope));
+  const response = await fetch(`${origin}/unroll.v1.UnrollService/${method}`, { method: 'POST', headers, body });
   const bytes = new Uint8Array(await response.arrayBuffer());
-  const found = { tokens: [], points: [], echo: [] };
+  const found = { tokens: [], results: [], points: [], echo: [] };
   for (let at = 0; at < bytes.length;) {
     const size = new DataView(bytes.buffer).getUint32(at + 1);
     const read = JSON.parse(new TextDecoder().decode(bytes.subarray(at + 5, at + 5 + size)));
     assert(!read.error, JSON.stringify(read.error));
     found.tokens.push(...(read.tokens ?? []));
+    found.results.push(...(read.results ?? []));
     found.points.push(...(read.resumePoints ?? []));
     found.echo.push(...(read.echo ?? []));
     at += 5 + size;
   }
   return found;
 }
+
+/** A Generate. */
+export const stream = (message) => push('Generate', [message]);
+
+/** That of pairs of a value and its pixel, [red, green, blue, alpha], where the value is higher the pixel
+ *  is no colder; between the ends is a difference of so much. */
+export function checkWarmth(what, pairs, least) {
+  const cells = pairs.map(([value, [red, , blue]]) => [value, red - blue]).sort((a, b) => a[0] - b[0]);
+  for (let n = 1; n < cells.length; n += 1) assert(cells[n][1] >= cells[n - 1][1] - 1, `${what}: ${cells[n - 1]}, ${cells[n]}`);
+  assert(cells.at(-1)[1] - cells[0][1] > least, `${what}: warm above zero, cold below`);
+}
+
+/** The pixels of a canvas, row by row, [red, green, blue, alpha] each. columns: the first so many. */
+export const pixelsOf = (canvas, columns) => canvas.evaluate((element, width) => {
+  const { data } = element.getContext('2d').getImageData(0, 0, width ?? element.width, element.height);
+  return Array.from({ length: data.length / 4 }, (_, n) => [...data.slice(4 * n, 4 * n + 4)]);
+}, columns);

@@ -6,6 +6,9 @@ import assert from 'node:assert';
 import { inBrowser, press } from './browser.mjs';
 
 const [RATE, SECONDS] = [500, 6];
+// Between two frames at 60 a second.
+const FRAME_MS = 16;
+const TRIES = 3;
 
 // In the page: Generate answers by itself, a token every 2 ms.
 function answerAlone([rate, seconds]) {
@@ -73,32 +76,50 @@ async function watchFrames() {
   return { apart, work };
 }
 
-await inBrowser(async (open) => {
+/** Of each frame, the processor time of the page's main thread from its beginning to that of the next, in
+ *  ms: what other programs of the machine do is not in it. */
+function processorTimes(trace) {
+  const callbacks = trace.filter(({ name }) => name === 'FireAnimationFrame').sort((a, b) => a.ts - b.ts);
+  const { pid, tid } = callbacks[0];
+  const tasks = trace.filter((event) => event.name === 'ThreadControllerImpl::RunTask' && event.tdur !== undefined && event.pid === pid && event.tid === tid);
+  const found = [];
+  let next = 0;
+  for (const { ts, dur, tdur } of tasks.sort((a, b) => a.ts - b.ts)) {
+    // A frame has several callbacks, all of them in the task that it begins with.
+    const from = next;
+    while (callbacks[next]?.ts <= ts + dur) next += 1;
+    if (next > from) found.push(0);
+    if (found.length) found[found.length - 1] += tdur / 1000;
+  }
+  return found.slice(0, -1);
+}
+
+async function measure(open, browser) {
   const page = await open('prose');
   await page.evaluate(answerAlone, [RATE, SECONDS]);
   await page.locator('canvas').first().click();
-  // Processor time of the page's main thread: what other programs of the machine do is not in it.
-  const session = await page.context().newCDPSession(page);
-  await session.send('Performance.enable', { timeDomain: 'threadTicks' });
-  const busy = async () => {
-    const { metrics } = await session.send('Performance.getMetrics');
-    return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
-  };
-  const before = await busy();
+  await browser.startTracing(page, { categories: ['toplevel', 'devtools.timeline'] });
   const watched = page.evaluate(watchFrames);
   await press(page, 'Generate');
   const { apart, work } = await watched;
-  const after = await busy();
-  const of = (share, values) => Number(values.toSorted((a, b) => a - b)[Math.floor(share * (values.length - 1))].toFixed(1));
-  const each = (name) => Number(((1000 * (after[name] - before[name])) / apart.length).toFixed(2));
-  const found = {
-    tokens: await page.locator('.output .tokens span:not(.before)').count(),
-    frames: apart.length,
-    frames_apart_ms: { median: of(0.5, apart), p95: of(0.95, apart), most: of(1, apart) },
-    frame_ms: { median: of(0.5, work), p95: of(0.95, work), most: of(1, work) },
-    processor_ms_a_frame: { all: each('TaskDuration'), script: each('ScriptDuration'), layout: each('LayoutDuration'), style: each('RecalcStyleDuration') },
+  const { traceEvents } = JSON.parse(await browser.stopTracing());
+  const spread = (values) => {
+    const sorted = values.toSorted((a, b) => a - b);
+    const at = (share) => Number(sorted[Math.floor(share * (sorted.length - 1))].toFixed(1));
+    return { median: at(0.5), p95: at(0.95), most: at(1) };
   };
-  assert(found.tokens >= RATE * SECONDS, `${found.tokens} tokens were shown`);
-  assert(found.processor_ms_a_frame.all < 16, `a frame takes ${found.processor_ms_a_frame.all} ms of processor time`);
+  const tokens = await page.locator('.output .tokens span:not(.before)').count();
+  assert(tokens >= RATE * SECONDS, `${tokens} tokens were shown`);
+  await page.close();
+  return {
+    tokens, frames: apart.length, frames_apart_ms: spread(apart), frame_ms: spread(work), processor_ms: spread(processorTimes(traceEvents)),
+  };
+}
+
+await inBrowser(async (open, browser) => {
+  let found = await measure(open, browser);
+  // A machine that is busy shows fewer frames, each with more to draw.
+  for (let n = 1; n < TRIES && found.processor_ms.p95 >= FRAME_MS; n += 1) found = await measure(open, browser);
+  assert(found.processor_ms.p95 < FRAME_MS, `19 frames in 20 take up to ${found.processor_ms.p95} ms of processor time`);
   console.log(JSON.stringify(found));
 });

@@ -1,10 +1,8 @@
 // The state: the map is what the call answers; freeze, step, go on; a changed unit.
 import assert from 'node:assert';
-import { generate, halves, inBrowser, made, press, stream } from './browser.mjs';
+import { checkWarmth, generate, halves, inBrowser, made, pixelsOf, press, stream } from './browser.mjs';
 
 const ASKED = { model: 'prose', prompt: 'ROMEO:\n', sampling: { seed: '7' } };
-
-const picture = (page, tensor) => page.locator(`canvas[data-tensor="${tensor}"]`).evaluate((canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]);
 
 await inBrowser(async (open) => {
   const page = await open('prose');
@@ -29,11 +27,8 @@ await inBrowser(async (open) => {
   assert.strictEqual(text, tokens.map((token) => token.text).join(''));
   const values = halves(tokens.at(-1).state);
   for (const [n, tensor] of ['hidden_0', 'hidden_1'].entries()) {
-    const pixels = await picture(page, tensor);
-    const reds = values.slice(512 * n, 512 * (n + 1)).map((value, unit) => [value, pixels[4 * unit] - pixels[4 * unit + 2]]);
-    reds.sort((a, b) => a[0] - b[0]);
-    for (let unit = 1; unit < reds.length; unit += 1) assert(reds[unit][1] >= reds[unit - 1][1] - 1, `${tensor}: ${reds[unit - 1]}, ${reds[unit]}`);
-    assert(reds.at(-1)[1] - reds[0][1] > 200, 'warm above zero, cold below');
+    const pixels = await pixelsOf(page.locator(`canvas[data-tensor="${tensor}"]`));
+    checkWarmth(tensor, values.slice(512 * n, 512 * (n + 1)).map((value, unit) => [value, pixels[unit]]), 200);
   }
   console.log(`the map changed ${pictures} times, and is what the call answers`);
 

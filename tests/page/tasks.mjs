@@ -85,6 +85,46 @@ await inBrowser(async (open) => {
   assert(scores[0].choices[1].probability > 0.5, 'be is likelier');
   console.log(`score: ${await page.locator('.answer .bars li').first().textContent()}`);
 
+  // The likeliest next tokens, and on from one of them.
+  await go('prose/next');
+  await page.getByLabel('Prompt').fill('To be, or not to b');
+  await page.getByLabel('Tokens shown').fill('5');
+  await press(page, 'Look ahead');
+  await page.locator('.answer .bars li').nth(4).waitFor();
+  const ahead = async (text) => (await call('Score', { model: 'prose', items: [{ text, topNextTokens: 5 }] })).scores[0].nextTokens;
+  const next = await ahead('To be, or not to b');
+  assert.deepStrictEqual(await page.locator('.answer .bars .name').allTextContents(), next.map((token) => (token.text === ' ' ? '␣' : token.text)));
+  assert.strictEqual(parseFloat(await page.locator('.answer .bars .number').first().textContent()), Number((100 * Math.exp(next[0].logProbability)).toFixed(next[0].logProbability > Math.log(0.0995) ? 0 : 1)));
+  await page.locator('.answer .bars button').first().click();
+  assert.strictEqual(await page.getByLabel('Prompt').inputValue(), `To be, or not to b${next[0].text}`);
+  const after = await ahead(`To be, or not to b${next[0].text}`);
+  await page.locator('.answer:not([aria-busy]) .bars .name', { hasText: after[0].text.trim() || '␣' }).first().waitFor();
+  await go('g2p/next');
+  await press(page, 'Look ahead');
+  await page.locator('.answer .bars li').first().waitFor();
+  console.log(`next: ${next.map((token) => token.text)}; of a source ${await page.locator('.answer .bars .name').first().textContent()}`);
+
+  await go('translate/embed');
+  await press(page, 'Compare');
+  await page.locator('.similarity tbody tr').nth(2).waitFor();
+  const { embeddings } = await call('Embed', { model: 'translate', texts: (await page.getByLabel('Texts').inputValue()).split('\n') });
+  const cosines = embeddings.map((one) => embeddings.map((other) => one.values.reduce((sum, value, n) => sum + value * other.values[n], 0).toFixed(2)));
+  assert.deepStrictEqual(await page.locator('.similarity tbody td').allTextContents(), cosines.flat());
+  assert(cosines[0][1] > cosines[0][2], 'verses that say alike are nearer');
+  console.log(`embed: ${cosines[0]}`);
+
+  await go('vowels');
+  await press(page, 'Classify');
+  await page.locator('.answer .bars li').first().waitFor();
+  const rows = (await page.getByLabel('Frames').inputValue()).split('\n').map((line) => line.split(',').map(Number));
+  const frames = [{ shape: [rows.length, rows[0].length], floats: rows.flat() }];
+  const { classifications: [speakers] } = await call('Classify', { model: 'vowels', frames });
+  assert.strictEqual(await page.locator('.answer .bars .name').first().textContent(), speakers.labels[0].label);
+  await page.getByLabel('Frames').fill('1, 2');
+  await press(page, 'Classify');
+  await page.locator('.refusal', { hasText: 'cannot be served as it stands' }).waitFor();
+  console.log(`frames: ${speakers.labels[0].label}; refused: ${await page.locator('.refusal p').textContent()}`);
+
   await go('translate/beam');
   await press(page, 'Search');
   await page.locator('.tree .rank').nth(4).waitFor();

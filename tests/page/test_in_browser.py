@@ -26,6 +26,7 @@ from tests.step_models import FRAME, write_step_bundle
 from unroll.v1 import unroll_pb2
 
 pytestmark = pytest.mark.page
+APPEARANCES = ("light", "dark", "phone")
 MARKUP = '<img src=x onerror="globalThis.ran=1"><script>globalThis.ran=1</script>'
 
 
@@ -37,8 +38,13 @@ def test_the_state_is_shown_and_changed(bundled: Service, visit: Visit) -> None:
     visit("state.mjs", bundled.target)
 
 
-def test_it_is_legible_light_dark_and_on_a_phone(bundled: Service, visit: Visit) -> None:
-    visit("appearance.mjs", bundled.target)
+@pytest.mark.parametrize("how", APPEARANCES)
+def test_it_is_legible_light_dark_and_on_a_phone(how: str, bundled: Service, visit: Visit) -> None:
+    visit("appearance.mjs", bundled.target, how)
+
+
+def test_it_goes_by_keys_and_nothing_moves(bundled: Service, visit: Visit) -> None:
+    visit("keys.mjs", bundled.target)
 
 
 def test_it_draws_500_tokens_a_second(bundled: Service, visit: Visit) -> None:
@@ -59,8 +65,13 @@ def test_text_is_controlled_and_states_are_kept(models_copy: Path, visit: Visit)
         visit("control.mjs", running.target, "letters", "speller")
 
 
+def test_the_state_of_words_and_frames_is_shown(bundled: Service, visit: Visit) -> None:
+    visit("pushed.mjs", bundled.target)
+
+
 def test_audio_is_stepped_over(tmp_path: Path, visit: Visit) -> None:
     write_step_bundle(tmp_path / "models", attributes={"sample_rate": 8000, "threshold": 0.1})
+    write_step_bundle(tmp_path / "models", "sensor")
     audio = tmp_path / "tone.wav"
     with wave.open(str(audio), "wb") as file:
         file.setnchannels(1)
@@ -70,6 +81,9 @@ def test_audio_is_stepped_over(tmp_path: Path, visit: Visit) -> None:
         file.writeframes((32767 * tone).astype("<i2").tobytes())
     with serving("--models", str(tmp_path / "models")) as running:
         visit("step.mjs", running.target, "leaky", str(audio), f"{8000 // FRAME:,}")
+        _check_calls(visit("calls.mjs", running.target, "leaky", "sensor"))
+        for how in APPEARANCES:
+            visit("appearance.mjs", running.target, how, "leaky", str(audio))
 
 
 @pytest.fixture
@@ -101,7 +115,11 @@ def test_a_service_with_tokens_is_used_with_one(secured: tuple[Service, str], vi
 
 def test_calls_that_are_shown_can_be_copied(bundled: Service, visit: Visit) -> None:
     """Python and curl run as they stand; grpcurl's message is that of the method."""
-    for line in visit("calls.mjs", bundled.target).splitlines():
+    _check_calls(visit("calls.mjs", bundled.target))
+
+
+def _check_calls(lines: str) -> None:
+    for line in lines.splitlines():
         said = json.loads(line)
         for command in ([sys.executable, "-c", said["Python"]], ["bash", "-c", said["curl"]]):
             done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
@@ -112,7 +130,8 @@ def test_calls_that_are_shown_can_be_copied(bundled: Service, visit: Visit) -> N
         words = shlex.split(said["grpcurl"])
         service, _, method = words[-1].rpartition("/")
         request = unroll_pb2.DESCRIPTOR.services_by_name[service.split(".")[-1]].methods_by_name
-        ParseDict(json.loads(words[words.index("-d") + 1]), _message(request[method].input_type))
+        for message in words[words.index("-d") + 1].splitlines():
+            ParseDict(json.loads(message), _message(request[method].input_type))
 
 
 def _message(descriptor: Descriptor) -> Message:

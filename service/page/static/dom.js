@@ -63,10 +63,10 @@ export const plural = (count, noun) => `${count.toLocaleString('en')} ${noun}${c
 
 export const percent = (p) => `${(100 * p).toFixed(p > 0.0995 && p < 0.9995 ? 0 : 1)} %`;
 
-/** Bars of probabilities: [text, probability] each. `onpick` makes them buttons. */
+/** Bars of probabilities: [text, probability] each. `onpick(text, row)` makes them buttons. */
 export function bars(rows, onpick) {
-  return h('ul', { class: 'bars' }, rows.map(([text, probability]) => h('li', {},
-    onpick ? h('button', { type: 'button', class: 'name link', onclick: () => onpick(text) }, text)
+  return h('ul', { class: 'bars' }, rows.map(([text, probability], row) => h('li', {},
+    onpick ? h('button', { type: 'button', class: 'name link', onclick: () => onpick(text, row) }, text)
       : h('span', { class: 'name' }, text),
     h('span', { class: 'bar', 'aria-hidden': 'true' },
       h('span', { style: { width: `${100 * probability}%` } })),

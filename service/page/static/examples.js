@@ -9,9 +9,15 @@ const VOWELS = [
 ];
 
 const MODELS = {
-  prose: { prompt: 'ROMEO:\n', maxTokens: 400 },
-  g2p: { source: 'unrolled', target: 'AH N R OW L D' },
-  translate: { source: 'In the beginning, God created the heavens and the earth.', target: 'En el principio creó Dios los cielos y la tierra.' },
+  prose: {
+    prompt: 'ROMEO:\n', maxTokens: 400,
+    lines: ['To be, or not to be, that is the question', 'Shall I die, or live? I ask', 'The letter is here, my lord'],
+  },
+  g2p: { source: 'unrolled', target: 'AH N R OW L D', lines: ['night', 'knight', 'nation'] },
+  translate: {
+    source: 'In the beginning, God created the heavens and the earth.', target: 'En el principio creó Dios los cielos y la tierra.',
+    lines: ['The king is dead.', 'The king has died.', 'He went into the city.'],
+  },
   sentiment: { text: 'The food was not bad, great in fact' },
   nationality: { text: 'Sergei Ivanov' },
   cloze: { text: 'The man went to the ___ to withdraw money' },
@@ -36,12 +42,14 @@ const MODELS = {
   },
 };
 
+const LINES = ['The man went to the bank', 'The woman went to the bank', 'It rains'];
+
 const TASKS = {
-  TASK_GENERATE: { prompt: 'The man went to the ', maxTokens: 200, text: 'To be, or not to be, that is the question.' },
-  TASK_SEQ2SEQ: { source: 'unrolled', target: '' },
+  TASK_GENERATE: { prompt: 'The man went to the ', maxTokens: 200, text: 'To be, or not to be, that is the question.', lines: LINES },
+  TASK_SEQ2SEQ: { source: 'unrolled', target: '', lines: LINES },
   TASK_VECTOR_TO_SEQUENCE: { vector: {}, target: '' },
   TASK_CLASSIFY: { text: 'The man went to the bank' },
-  TASK_TAG: { text: 'The man went to the bank' },
+  TASK_TAG: { text: 'The man went to the bank', lines: LINES },
   TASK_FILL: { text: 'The man went to the ___' },
   TASK_FORECAST: { start: '', values: [3, 5, 4, 6, 5, 7, 6, 8, 7, 9, 8, 10, 9, 11, 10, 12, 11, 13] },
 };

@@ -1,21 +1,23 @@
-// Which units follow which property of the text: the correlation of each unit with each property.
+// Which units follow which property of what is read: the correlation of each unit with each property.
 
-export const PROPERTIES = [
+const PROPERTIES = [
   'inside quotation marks', 'last character of a line', 'inside a name or capitals', 'place in the line',
   'inside a word', 'after a sentence’s end',
 ];
 const QUOTES = /["“”]/;
 
 /** The properties of a text, token by token. */
-export class Properties {
+export class TextProperties {
+  names = PROPERTIES;
+
   #isQuoted = false;
   #place = 0;
   #isName = false;
   #isInWord = false;
   #hasEnded = true;
 
-  /** Of the token `text`, which `next` comes after; in the order of PROPERTIES. */
-  of(text, next) {
+  /** Of a token, which `next` comes after; in the order of `names`. */
+  of({ text = '' }, { text: next = '' }) {
     for (const letter of text) this.#read(letter);
     return [this.#isQuoted, next.startsWith('\n') && !text.endsWith('\n'), this.#isName, this.#place, this.#isInWord, this.#hasEnded].map(Number);
   }
@@ -32,16 +34,38 @@ export class Properties {
   }
 }
 
+/** Which label a part has. */
+export class LabelProperties {
+  constructor(labels) {
+    this.labels = labels;
+    this.names = labels.map((label) => `labelled ${label}`);
+  }
+
+  of({ label }) { return this.labels.map((one) => Number(one === label)); }
+}
+
+/** Numbers that a token has by these names: [name, key] each. */
+export class NumberProperties {
+  constructor(named) {
+    this.names = named.map(([name]) => name);
+    this.keys = named.map(([, key]) => key);
+  }
+
+  of(token) { return this.keys.map((key) => token[key]); }
+}
+
 /** Sums out of which correlations follow; a token at a time, whatever the length of the text. */
 export class Correlations {
-  constructor(units) {
+  /** names: of the properties. */
+  constructor(units, names) {
     this.units = units;
+    this.names = names;
     this.count = 0;
     this.x = new Float64Array(units);
     this.xx = new Float64Array(units);
-    this.y = new Float64Array(PROPERTIES.length);
-    this.yy = new Float64Array(PROPERTIES.length);
-    this.xy = PROPERTIES.map(() => new Float64Array(units));
+    this.y = new Float64Array(names.length);
+    this.yy = new Float64Array(names.length);
+    this.xy = names.map(() => new Float64Array(units));
   }
 
   add(values, properties) {
@@ -64,7 +88,7 @@ export class Correlations {
   /** The unit that follows each property best: { property, unit, r }; of those that vary. */
   best() {
     const found = [];
-    for (let n = 0; n < PROPERTIES.length; n += 1) {
+    for (let n = 0; n < this.names.length; n += 1) {
       const spreadOfY = this.count * this.yy[n] - this.y[n] ** 2;
       if (spreadOfY <= 0) continue;
       let best = { r: 0 };
@@ -72,7 +96,7 @@ export class Correlations {
         const spread = this.count * this.xx[unit] - this.x[unit] ** 2;
         if (spread <= 1e-9 * this.count) continue;
         const r = (this.count * this.xy[n][unit] - this.x[unit] * this.y[n]) / Math.sqrt(spread * spreadOfY);
-        if (Math.abs(r) > Math.abs(best.r)) best = { property: PROPERTIES[n], unit, r };
+        if (Math.abs(r) > Math.abs(best.r)) best = { property: this.names[n], unit, r };
       }
       if (best.r) found.push(best);
     }

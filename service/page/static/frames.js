@@ -1,10 +1,10 @@
-// Classify of a model that reads numbers: the label of a sequence of frames, and after each of them.
-import { bars, field, h, percent } from './dom.js';
+// Classify of a model that reads numbers: the label of a sequence of frames.
+import { bars, field, h } from './dom.js';
 import { unary } from './connect.js';
 import { answering } from './form.js';
 import { example } from './examples.js';
 
-const [SHOWN, MOST_BEGINNINGS] = [8, 64];
+const SHOWN = 8;
 
 /** A line a frame, numbers between commas or spaces. */
 export const framesOf = (text) => text.split('\n').map((line) => line.split(/[\s,;]+/).filter(Boolean).map(Number)).filter((frame) => frame.length);
@@ -16,7 +16,6 @@ export function framesView(model, signal) {
   const area = h('textarea', { rows: 8, spellcheck: 'false' });
   const sample = example(model).frames ?? [channels.map(() => 0)];
   area.value = sample.map((frame) => frame.join(', ')).join('\n');
-  const isStepped = Boolean(model.stepper);
   const every = frameSeconds ? `, each ${Number((1000 * frameSeconds).toPrecision(3))} ms` : '';
   return answering({
     signal,
@@ -25,15 +24,11 @@ export function framesView(model, signal) {
     hint: 'Labels appear here.',
     call: () => ['Classify', { model: model.name, frames: [tensor(framesOf(area.value))] }],
     answer: async (own) => {
-      const frames = framesOf(area.value);
-      const beginnings = isStepped && frames.length <= MOST_BEGINNINGS ? frames.map((_, n) => tensor(frames.slice(0, n + 1))) : [];
-      const { classifications } = await unary('Classify', { model: model.name, frames: [tensor(frames), ...beginnings] }, own);
-      const [whole, ...each] = classifications;
+      const { classifications: [whole] } = await unary('Classify', { model: model.name, frames: [tensor(framesOf(area.value))] }, own);
       return [
         bars(whole.labels.slice(0, SHOWN).map((one) => [one.label, one.probability ?? 0])),
         whole.labels.length > SHOWN && h('p', { class: 'hint' }, `and ${whole.labels.length - SHOWN} more labels`),
-        each.length > 0 && h('section', {}, h('h3', {}, 'After each frame'),
-          h('ol', { class: 'segments' }, each.map(({ labels: [best] }) => h('li', {}, `${best.label} ${percent(best.probability ?? 0)}`)))),
+        model.stepper && h('p', { class: 'hint' }, h('a', { href: `#/${encodeURIComponent(model.name)}/step` }, 'Step'), ' has the label after each frame.'),
       ];
     },
   }).element;

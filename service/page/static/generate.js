@@ -11,6 +11,7 @@ import { AttentionMap } from './attention.js';
 import { constraintField } from './constraint.js';
 import { NamedStates } from './named.js';
 import { halves } from './half.js';
+import { TextProperties } from './follow.js';
 
 const ENDS = {
   FINISH_REASON_END: 'the model ended it', FINISH_REASON_STOP: 'a stop text came up',
@@ -23,8 +24,18 @@ const REPORT_MS = 500;
 // From the nearest resume point before it the stream is made again up to a place that was chosen.
 const RESUME_EVERY = 16;
 
-/** One stream of the page: what was asked, what came, and where it can go on from. */
+/** One stream of the page: what was asked, what came, and where it can go on from. The state beside a
+ *  token is that before it; what else the state's panel asks is as of a PushedStream. */
 class Run {
+  lag = 1;
+  // Tokens for which a changed unit is held at first.
+  held = 60;
+  noun = 'token';
+  spot = 'a token in the text';
+  whole = 'the text';
+  otherwise = 'another text';
+  unshaded = 'Shade by probability';
+
   constructor(model, text, signal, on) {
     this.model = model;
     this.text = text;
@@ -77,6 +88,21 @@ class Run {
     const found = this.points.get(position);
     if (!found) throw Object.assign(new Error('The stream cannot go on from here: the model ended it.'), { title: 'Nothing to go on from' });
     return found;
+  }
+
+  properties() { return new TextProperties(); }
+
+  way(label) { return new TokenText(label); }
+
+  following() { return Infinity; }
+
+  /** So many tokens after a resume point; returns the point after them, undefined where it ended. */
+  async readOn(box, from, count, setState = []) {
+    let point;
+    await readTokens({ model: this.model.name, resumeToken: from.token, maxTokens: count, resumeAtEnd: true, logProbabilities: true, setState }, this.signal, {
+      tokens: (tokens) => box.append(tokens), point: (one) => { point = one; },
+    });
+    return point;
   }
 
   /** What comes beside a token: values of the state, then how much it looks at each place. */

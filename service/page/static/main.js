@@ -3,28 +3,40 @@ import { h, refusal, show } from './dom.js';
 import { Refused, setToken, unary } from './connect.js';
 import { cardView, kindOf } from './card.js';
 import { classifyView } from './classify.js';
+import { embedView } from './embed.js';
 import { tagView } from './tag.js';
 import { fillView } from './fill.js';
 import { generateView } from './generate.js';
+import { nextView } from './next.js';
 import { scoreView } from './score.js';
 import { beamView } from './beam.js';
 import { forecastView } from './forecast.js';
 import { manyView } from './many.js';
 import { stepView } from './step.js';
+import { framesStepView } from './steps.js';
 import { hideTip } from './tokens.js';
 
 const CARD = ['card', 'Card', cardView];
-const WRITES = [['generate', 'Generate', generateView], ['beam', 'Beam search', beamView], ['score', 'Score', scoreView], ['many', 'Many streams', manyView], CARD];
+const EMBED = ['embed', 'Embed', embedView];
+const WRITES = [['generate', 'Generate', generateView], ['beam', 'Beam search', beamView], ['next', 'Next token', nextView], ['score', 'Score', scoreView], ['many', 'Many streams', manyView]];
 const VIEWS = {
   TASK_GENERATE: WRITES,
   TASK_SEQ2SEQ: WRITES,
   TASK_VECTOR_TO_SEQUENCE: WRITES,
-  TASK_CLASSIFY: [['classify', 'Classify', classifyView], CARD],
-  TASK_TAG: [['tag', 'Tag', tagView], CARD],
-  TASK_FILL: [['fill', 'Fill in', fillView], CARD],
-  TASK_FORECAST: [['forecast', 'Forecast', forecastView], CARD],
-  TASK_STEP: [['step', 'Step', stepView], CARD],
+  TASK_CLASSIFY: [['classify', 'Classify', classifyView]],
+  TASK_TAG: [['tag', 'Tag', tagView]],
+  TASK_FILL: [['fill', 'Fill in', fillView]],
+  TASK_FORECAST: [['forecast', 'Forecast', forecastView]],
+  TASK_STEP: [['step', 'Step', stepView]],
 };
+
+/** [key, text, view(model, signal)] each. */
+function viewsOf(model) {
+  const views = VIEWS[model.task] ?? [];
+  const stepped = model.stepper && model.task === 'TASK_CLASSIFY' ? [['step', 'Step', framesStepView]] : [];
+  return [...views, ...stepped, ...(model.embeds ? [EMBED] : []), CARD];
+}
+
 const ORDER = ['TASK_GENERATE', 'TASK_SEQ2SEQ', 'TASK_VECTOR_TO_SEQUENCE', 'TASK_CLASSIFY', 'TASK_TAG', 'TASK_FILL', 'TASK_FORECAST', 'TASK_STEP'];
 
 const main = document.getElementById('main');
@@ -65,7 +77,7 @@ function route() {
     return;
   }
   document.title = `${model.name} · Unroll`;
-  const views = VIEWS[model.task] ?? [CARD];
+  const views = viewsOf(model);
   const [key, , make] = views.find(([one]) => one === tab) ?? views[0];
   show(main, h('div', { class: 'head' }, h('h1', {}, model.name), h('p', {}, model.description)),
     h('div', { class: 'tabs', role: 'navigation', 'aria-label': `Views of ${model.name}` }, views.map(([one, text]) => h('a', {

@@ -2,13 +2,13 @@
 import { field, h, plural, refusal, show } from './dom.js';
 import { unary } from './connect.js';
 
-const METHOD = 'Generate';
 const kilobytes = (bytes) => `${(Number(bytes) / 1000).toFixed(Number(bytes) < 10_000 ? 1 : 0)} kB`;
 
-/** The states of one model that this caller has kept. Hidden while there are none. */
+/** The states of one model that this caller has kept for a method's streams. Hidden while there are none. */
 export class NamedStates {
-  constructor(model, signal) {
+  constructor(model, signal, method = 'Generate') {
     this.model = model;
+    this.method = method;
     this.signal = signal;
     this.states = [];
     this.select = h('select', { onchange: () => this.#report() });
@@ -22,16 +22,19 @@ export class NamedStates {
 
   get name() { return this.select.value; }
 
-  /** Its part of a request: the state, and what is read after it. */
+  /** Its part of a request. */
+  from() { return this.name ? { state: this.name } : {}; }
+
+  /** Likewise, with what is read after it. */
   begin(input) {
     if (!this.name) return input;
-    return this.model.task === 'TASK_GENERATE' && input.prompt ? { prompt: input.prompt, state: this.name } : { state: this.name };
+    return this.model.task === 'TASK_GENERATE' && input.prompt ? { prompt: input.prompt, ...this.from() } : this.from();
   }
 
   async refresh(chosen = this.name) {
     const { states = [] } = await unary('ListStates', { model: this.model.name }, this.signal);
-    this.states = states.filter(({ method }) => method === METHOD);
-    show(this.select, h('option', { value: '' }, 'Nothing: what is above alone'),
+    this.states = states.filter(({ method }) => method === this.method);
+    show(this.select, h('option', { value: '' }, 'Nothing: what is read alone'),
       this.states.map(({ name, reason }) => h('option', { value: name, disabled: Boolean(reason) }, reason ? `${name}: ${reason}` : name)));
     this.select.value = this.states.some(({ name, reason }) => name === chosen && !reason) ? chosen : '';
     this.#report();
@@ -41,8 +44,13 @@ export class NamedStates {
     const state = this.states.find(({ name }) => name === this.name);
     this.element.hidden = !this.states.length;
     this.forget.disabled = !state;
-    this.hint.textContent = state ? `${describe(state)}. ${this.model.task === 'TASK_GENERATE' ? 'The prompt is read after it, or may be empty.' : 'It stands for its source.'}`
+    this.hint.textContent = state ? `${describe(state)}. ${this.#meaning()}`
       : 'A state that was kept under a name; it stays as it is.';
+  }
+
+  #meaning() {
+    if (this.method !== 'Generate') return 'What comes is read after it.';
+    return this.model.task === 'TASK_GENERATE' ? 'The prompt is read after it, or may be empty.' : 'It stands for its source.';
   }
 
   async #forget() {

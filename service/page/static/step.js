@@ -1,14 +1,17 @@
-// StreamStep: numbers in as they come, such as audio from a file or the microphone, an answer a step.
+// StreamStep over audio as it comes, from a file or the microphone: an answer a step, and the state that it leaves.
 import { field, h, plural, refusal, show } from './dom.js';
-import { socket } from './connect.js';
-import { codeBox } from './code.js';
+import { callBox } from './code.js';
+import { NumberProperties } from './follow.js';
+import { NamedStates } from './named.js';
+import { PushedStream, push } from './pushed.js';
+import { StatePanel } from './state.js';
+import { METHOD, framesStepView, sizeOf, stripsOf, valuesOf } from './steps.js';
 import { Wave, segmentsOf } from './wave.js';
 
-// Steps in a frame, and frames that may be unanswered.
-const [STEPS, AHEAD] = [16, 8];
+// Steps in a frame at most, seconds that it is long if it has several, and frames that may be
+// unanswered. The state comes once a frame.
+const [STEPS, FRAME_SECONDS, AHEAD] = [16, 0.016, 8];
 const SECONDS = 5;
-
-const sizeOf = ({ shape = [] }) => shape.reduce((product, length) => product * Number(length), 1);
 
 function base64(samples) {
   const bytes = new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength);
@@ -17,22 +20,22 @@ function base64(samples) {
   return btoa(text);
 }
 
+const frameOf = (samples) => ({ frame: { inputs: [{ raw: base64(samples) }] } });
+
 /** A stream of frames under way. Steps that are not whole wait for more samples. */
 class Frames {
-  constructor(model, size, on) {
+  constructor(start, size, most, on) {
     this.size = size;
+    this.most = most;
     this.waiting = [];
     this.held = 0;
     this.unanswered = 0;
     this.isOpen = this.isEnded = false;
-    this.call = socket('StreamStep', {
-      open: () => { this.isOpen = true; this.call.send({ start: { model: model.name, typed: true } }); this.#pump(); },
-      message: ({ results = [] }) => {
-        for (const result of results) {
-          this.unanswered -= 1;
-          this.steps = (this.steps ?? 0) + (result.steps ?? 0);
-          on.answer(this.steps - (result.steps ?? 0), result);
-        }
+    this.call = push(METHOD, start, {
+      open: () => { this.isOpen = true; this.#pump(); },
+      message: (message) => {
+        this.unanswered -= message.results?.length ?? 0;
+        on.message(message);
         this.#pump();
       },
       end: on.end,
@@ -47,8 +50,8 @@ class Frames {
 
   #pump() {
     while (this.isOpen && this.unanswered < AHEAD && this.held >= this.size) {
-      const steps = Math.min(STEPS, Math.floor(this.held / this.size));
-      this.call.send({ frame: { inputs: [{ raw: base64(this.#take(steps * this.size)) }] } });
+      const steps = Math.min(this.most, Math.floor(this.held / this.size));
+      this.call.send(frameOf(this.#take(steps * this.size)));
       this.unanswered += 1;
     }
     if (this.isOpen && this.isEnded && this.held < this.size) { this.isOpen = false; this.call.send(null); }
@@ -70,31 +73,59 @@ class Frames {
   }
 }
 
-const python = (name, size) => `import numpy as np
+/** The wave of frames that come with their samples. */
+class Way extends Wave {
+  append(tokens) {
+    tokens.forEach(({ samples }) => this.hear(samples));
+    super.append(tokens);
+  }
+}
 
-from unroll import Client
+const loudnessOf = (samples) => Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
 
-samples = np.zeros((100, ${size}), np.float32)  # a step in each row
-with Client("${location.host}") as client:
-    for chunk in client.stream_step(${JSON.stringify(name)}, samples):
-        for result in chunk.results:
-            print(result.position, result.outputs)`;
+function audioStream(model, signal, named, wave, again) {
+  return new PushedStream(model, METHOD, named, signal, {
+    noun: 'frame', spot: 'a place in the waveform', whole: 'the waveform', otherwise: 'other answers', unshaded: 'No colour',
+    shown: wave,
+    options: { typed: true },
+    part: ({ samples }) => frameOf(samples),
+    read: ({ results = [] }) => {
+      let from = wave.values.length;
+      return results.map(({ position = 0, steps = 0, outputs = [], state }) => {
+        // Of a frame that is read once more, what it was the first time is known.
+        const known = wave.tokens[position];
+        const samples = known?.samples ?? wave.samples.slice(from * wave.size, (from + steps) * wave.size);
+        const all = outputs.map(valuesOf);
+        const each = (all[0]?.length ?? 0) / steps;
+        const values = Array.from({ length: steps }, (_, n) => all[0]?.[n * each] ?? 0);
+        from += steps;
+        return { steps, values, all, samples, state, answer: values.at(-1), loudness: loudnessOf(samples) };
+      });
+    },
+    way: (label) => new Way(wave.rate, wave.size, wave.threshold, 0, signal, undefined, label),
+    properties: () => new NumberProperties([['the answer', 'answer'], ['loudness', 'loudness']]),
+    again,
+  });
+}
 
 export function stepView(model, signal) {
   const [input] = model.stepper.inputs ?? [];
   const attributes = model.stepper.attributes ?? {};
   const rate = Number(attributes.sample_rate);
-  if (model.stepper.inputs?.length !== 1 || !(rate > 0)) {
-    return h('p', { class: 'hint' }, 'This model steps over numbers that are no audio: call StreamStep, of which the card lists inputs and outputs.');
-  }
+  if (model.stepper.inputs?.length !== 1 || !(rate > 0)) return framesStepView(model, signal);
   const size = sizeOf(input);
+  const most = Math.max(1, Math.min(STEPS, model.stepper.messageSteps ?? 1, Math.round((FRAME_SECONDS * rate) / size)));
   const threshold = attributes.threshold === undefined ? undefined : Number(attributes.threshold);
-  const wave = new Wave(rate, size, threshold, SECONDS);
+  const wave = new Wave(rate, size, threshold, SECONDS, signal, (position) => stream.panel?.at(position));
   const said = h('p', { class: 'status', role: 'status' }, 'Choose a file, or listen.');
   const problem = h('div');
   const found = h('ol', { class: 'segments' });
   const file = h('input', { type: 'file', accept: 'audio/*' });
   const listen = h('button', { type: 'button', class: 'main', onclick: () => (stopListening ? stopListening() : hear()) }, 'Listen');
+  const named = new NamedStates(model, signal, METHOD);
+  const strips = stripsOf(model, signal);
+  const stream = audioStream(model, signal, named, wave, () => { if (wave.filled) readAgain(); });
+  if (model.state?.length) stream.panel = new StatePanel(model, wave, stream, signal, named);
   let frames = null;
   let stopListening = null;
   const end = () => { stopListening?.(); frames?.close(); frames = null; };
@@ -110,13 +141,15 @@ export function stepView(model, signal) {
   function begin(samples) {
     end();
     show(problem);
-    show(found);
+    stream.clear();
+    strips.clear();
     wave.clear(samples);
-    frames = new Frames(model, size, {
-      answer: (position, { steps = 0, outputs = [] }) => {
-        const values = outputs[0]?.floats ?? outputs[0]?.doubles ?? [];
-        const each = values.length / steps;
-        wave.answer(position, Array.from({ length: steps }, (_, n) => values[n * each] ?? 0));
+    report();
+    frames = new Frames(stream.start(), size, most, {
+      message: (message) => {
+        const tokens = stream.read(message);
+        stream.append(tokens);
+        tokens.forEach(({ all, steps }) => strips.append(all, steps, wave.across));
         report();
       },
       end: (error) => { if (error) show(problem, refusal(error)); report(); },
@@ -124,15 +157,22 @@ export function stepView(model, signal) {
     return frames;
   }
 
+  /** What was heard, from its beginning. */
+  function readAgain() {
+    const samples = wave.samples.slice(0, wave.filled);
+    const reading = begin(samples);
+    reading.push(samples);
+    reading.end();
+  }
+
   async function read() {
     if (!file.files.length) return;
     try {
       const decoder = new OfflineAudioContext(1, 1, rate);
       const audio = await decoder.decodeAudioData(await file.files[0].arrayBuffer());
-      const samples = audio.getChannelData(0).slice();
-      const reading = begin(samples);
-      reading.push(samples);
-      reading.end();
+      wave.clear(audio.getChannelData(0).slice());
+      readAgain();
+      call.update();
     } catch (error) {
       show(problem, refusal(Object.assign(new Error(`This file cannot be read as audio (${error.message}).`), { title: 'No audio' })));
     }
@@ -162,14 +202,16 @@ export function stepView(model, signal) {
   }
 
   file.addEventListener('change', read);
-  const call = codeBox([
-    ['Python', () => python(model.name, size)],
-    ['Shell', () => `python -m unroll vad speech.wav --target ${location.host} --model ${model.name}`],
-  ]);
-  const form = h('form', { class: 'form', onsubmit: (event) => event.preventDefault() },
+  // Of a whole file the call is long: its first step is shown.
+  const firstStep = () => (wave.filled < size ? new Float32Array(size) : wave.samples.slice(0, size));
+  const call = callBox(() => [METHOD, [{ start: { model: model.name, typed: true, ...named.from() } }, frameOf(firstStep())]],
+    [['Shell', () => `python -m unroll vad speech.wav --target ${location.host} --model ${model.name}`]]);
+  named.element.addEventListener('change', () => { if (wave.filled) readAgain(); });
+  const form = h('form', { class: 'form', onchange: () => call.update(), onsubmit: (event) => event.preventDefault() },
     field('Audio file', file, `Any that this browser can decode; it is resampled to ${rate.toLocaleString('en')} Hz here.`),
-    h('div', { class: 'buttons' }, listen),
-    h('p', { class: 'hint' }, `Each step is ${size} samples, ${(1000 * size) / rate} ms. What the microphone hears goes to this server, and nowhere else; it keeps nothing.`));
+    h('div', { class: 'buttons' }, listen), named.element,
+    h('p', { class: 'hint' }, `Each step is ${size} samples, ${(1000 * size) / rate} ms. What the microphone hears goes to this server, and nowhere else; it keeps nothing but a state that is given a name.`));
   return h('div', { class: 'task' }, form, h('div', { class: 'answers' }, h('section', { class: 'output' }, problem, wave.canvas, said,
-    threshold !== undefined && h('p', { class: 'hint' }, `Stretches at or above ${threshold}:`), found), call.element));
+    threshold !== undefined && h('p', { class: 'hint' }, `Stretches at or above ${threshold}:`), found), strips.element, stream.panel?.element,
+  h('p', { class: 'hint' }, 'The call below has the first step alone; the others follow it likewise.'), call.element));
 }

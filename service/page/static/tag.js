@@ -1,20 +1,16 @@
-// Tag: coloured labels, after the text or while it is typed.
-import { field, h, percent, refusal, show } from './dom.js';
-import { socket, unary } from './connect.js';
+// Tag: coloured labels, after the text or while it is typed, the state of the model beside them.
+import { field, h, refusal, show } from './dom.js';
+import { unary } from './connect.js';
+import { callBox } from './code.js';
 import { answering } from './form.js';
 import { example } from './examples.js';
+import { LabelProperties } from './follow.js';
+import { LabelLine, labelled } from './labelled.js';
+import { NamedStates } from './named.js';
+import { PushedStream, push } from './pushed.js';
+import { StatePanel } from './state.js';
 
-const HUES = 12;
-
-/** The same label has the same hue in every text. */
-function hue(label) {
-  let sum = 0;
-  for (const letter of label) sum = (sum * 31 + letter.codePointAt(0)) % 9973;
-  return sum % HUES;
-}
-
-const tagged = ({ text, label, probability = 0 }) => h('span', { class: `tag h${hue(label)}`, title: `${label}, ${percent(probability)}` },
-  h('span', {}, text), h('small', {}, label));
+const METHOD = 'StreamTag';
 
 export function tagView(model, signal) {
   const area = h('textarea', { rows: 4, spellcheck: 'false' });
@@ -28,46 +24,66 @@ export function tagView(model, signal) {
     call: () => ['Tag', message()],
     answer: async (own) => {
       const { texts } = await unary('Tag', message(), own);
-      return h('p', { class: 'tags' }, (texts[0].tokens ?? []).map(tagged));
+      return h('p', { class: 'tags' }, (texts[0].tokens ?? []).map(labelled));
     },
   });
   return model.streamsTags ? h('div', {}, whole.element, whileTyping(model, signal)) : whole.element;
 }
 
+const tagOf = ({ text = '', label = '', probability = 0, state }) => ({ text, label, probability, state });
+
+function tagStream(model, signal, named, line, again) {
+  return new PushedStream(model, METHOD, named, signal, {
+    noun: 'word', spot: 'a word in the line', whole: 'the line', otherwise: 'other labels', unshaded: 'Colour by label',
+    shown: line,
+    part: ({ text }) => ({ words: { words: [text] } }),
+    read: ({ tokens = [] }) => tokens.map(tagOf),
+    way: (label) => new LabelLine(label),
+    properties: () => new LabelProperties(model.labels),
+    again,
+  });
+}
+
 /** Each word is sent once it is finished; what was read before is kept for as long as the call. */
 function whileTyping(model, signal) {
   const area = h('textarea', { rows: 3, spellcheck: 'false', placeholder: 'They can fish …', autocomplete: 'off' });
-  const line = h('p', { class: 'tags', 'aria-live': 'polite' });
   const problem = h('div');
+  const named = new NamedStates(model, signal, METHOD);
+  const line = new LabelLine('Words and their labels', (position) => stream.panel?.at(position));
+  const stream = tagStream(model, signal, named, line, () => { close(); more(); });
+  if (model.state?.length) stream.panel = new StatePanel(model, line, stream, signal, named);
   let call = null;
   let sent = '';
-  let waiting = [];
+  const finished = () => area.value.slice(0, area.value.search(/\S*$/));
   const close = () => { call?.close(); call = null; };
   signal.addEventListener('abort', close);
 
   function begin() {
     close();
     sent = '';
-    waiting = [];
-    show(line);
+    stream.clear();
     show(problem);
-    let isOpen = false;
-    const own = call = socket('StreamTag', {
-      open: () => { isOpen = true; own.send({ start: { model: model.name } }); waiting.splice(0).forEach((part) => own.send(part)); },
-      message: ({ tokens = [] }) => line.append(...tokens.map(tagged)),
+    const own = call = push(METHOD, stream.start(), {
+      message: (message) => stream.append(stream.read(message)),
       end: (error) => { if (call === own) call = null; if (error) show(problem, refusal(error)); },
     });
-    own.say = (text) => { if (isOpen) own.send({ text }); else waiting.push({ text }); };
   }
 
-  area.addEventListener('input', () => {
-    const finished = area.value.slice(0, area.value.search(/\S*$/));
-    if (!call || !finished.startsWith(sent)) begin();
-    const next = finished.slice(sent.length);
+  function more() {
+    const text = finished();
+    if (!call || !text.startsWith(sent)) begin();
+    const next = text.slice(sent.length);
     if (!next.trim()) return;
-    sent = finished;
-    call.say(next);
-  });
+    sent = text;
+    call.send({ text: next });
+  }
+
+  const shown = () => [{ start: { model: model.name, ...named.from() } }, { text: finished() || area.placeholder.replace('…', '') }];
+  const box = callBox(() => [METHOD, shown()]);
+  area.addEventListener('input', more);
+  named.element.addEventListener('change', () => { close(); more(); });
+  const form = h('form', { class: 'form', oninput: box.update, onchange: box.update, onsubmit: (event) => event.preventDefault() },
+    field('Each word is tagged as soon as a space ends it', area), named.element);
   return h('section', { class: 'online' }, h('h3', {}, 'While you type'),
-    field('Each word is tagged as soon as a space ends it', area), problem, line);
+    h('div', { class: 'task' }, form, h('div', { class: 'answers' }, h('section', { class: 'output' }, problem, line.element), stream.panel?.element, box.element)));
 }

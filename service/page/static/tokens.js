@@ -17,7 +17,8 @@ export const unitShade = (value) => {
   return step < 0 ? `n${-step}` : `u${step}`;
 };
 
-const visible = (text) => (text === '\n' ? '↵' : text === ' ' ? '␣' : text === '' ? '∅' : text);
+/** A text of which no character is invisible. */
+export const visible = (text) => (text === '\n' ? '↵' : text === ' ' ? '␣' : text === '' ? '∅' : text);
 
 let tip;
 
@@ -65,6 +66,9 @@ export class TokenText {
   }
 
   get text() { return this.tokens.map((token) => token.text ?? '').join(''); }
+
+  /** What the tokens say, to be compared. */
+  said() { return this.tokens.map((token) => token.text ?? ''); }
 
   clear(before = '') {
     this.tokens = [];
