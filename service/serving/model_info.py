@@ -42,6 +42,7 @@ class ModelCard:
         looks at; 0 for a model that says nothing of them.
     batch_invariant: whether rows were found to give the same bits in any batch, at load.
     fingerprint: hash of what was computed then, equal where kernels round alike.
+    cpu_extensions: of this machine, by which kernels are chosen; no part of the fingerprint.
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
@@ -71,6 +72,7 @@ class ModelCard:
     state: tuple[StateTensor, ...]
     batch_invariant: bool
     fingerprint: str
+    cpu_extensions: tuple[str, ...] = ()
     missing_parameters: tuple[str, ...] = ()
     bundle_bytes: int = 0
     series: SeriesSpec | None = None

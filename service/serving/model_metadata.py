@@ -11,6 +11,7 @@ from bundle.sampling import missing_parameters
 from bundle.store import Bundle
 from bundle.tasks import spec_of
 from service.engine.step_engine import GenerationModel
+from service.runtime.cpu import cpu_extensions
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
 from service.serving.model_info import Floor, ModelCard
@@ -39,6 +40,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         state=manifest.state,
         batch_invariant=probed.batch_invariant,
         fingerprint=probed.fingerprint,
+        cpu_extensions=cpu_extensions(),
         missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
         series=manifest.series,

@@ -419,6 +419,8 @@ def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
     token = tokens.add(id=scored.token, text=scored.text, position=position)
     if scored.log_probability is not None:
         token.log_probability = scored.log_probability
+    for number, text, log_probability in scored.top:
+        token.top.add(id=number, text=text, log_probability=log_probability)
 
 
 def from_card(
@@ -440,6 +442,7 @@ def from_card(
         precisions=card.precisions,
         batch_invariant=card.batch_invariant,
         fingerprint=card.fingerprint,
+        cpu_extensions=card.cpu_extensions,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
     if card.vocabulary or card.streams_tags or card.stepper:
