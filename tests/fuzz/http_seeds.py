@@ -91,7 +91,7 @@ def _encoded(content: Any, kind: type[Message] | None) -> bytes:
 
 _CLASSIFY = {"model": "mood", "texts": ["good", "bad food"]}
 _SCORE = {"model": "letters", "items": [{"text": "abc", "topNextTokens": 2}, {"text": "ab"}]}
-_GENERATE = {
+GENERATE = {
     "model": "letters",
     "prompt": "abc",
     "maxTokens": 4,
@@ -99,7 +99,7 @@ _GENERATE = {
     "topLogProbabilities": 2,
     "echo": True,
 }
-_TAGGED = [
+TAGGED = [
     {"start": {"model": "tags-online", "topLabels": 2}},
     {"text": "the good food"},
 ]
@@ -107,12 +107,12 @@ SEEDS: tuple[Seed, ...] = (
     Seed(f"{UNROLL}/Classify", _CLASSIFY, _as_json),
     Seed(f"{UNROLL}/Score", _SCORE, _as_json),
     Seed(f"{UNROLL}/Classify", _CLASSIFY, _in_target),
-    Seed(f"{UNROLL}/Generate", _GENERATE, _enveloped(CONNECT_JSON)),
-    Seed(f"{UNROLL}/Generate", _GENERATE, _enveloped(CONNECT_PROTO, pb.GenerateRequest)),
-    Seed(f"{UNROLL}/StreamTag", _TAGGED, _enveloped(CONNECT_JSON)),
+    Seed(f"{UNROLL}/Generate", GENERATE, _enveloped(CONNECT_JSON)),
+    Seed(f"{UNROLL}/Generate", GENERATE, _enveloped(CONNECT_PROTO, pb.GenerateRequest)),
+    Seed(f"{UNROLL}/StreamTag", TAGGED, _enveloped(CONNECT_JSON)),
     Seed(f"{UNROLL}/Classify", _CLASSIFY, _enveloped(WEB, pb.ClassifyRequest)),
     Seed(f"{UNROLL}/Score", _SCORE, _enveloped(WEB_TEXT, pb.ScoreRequest)),
-    Seed(f"{UNROLL}/Generate", _GENERATE, _enveloped(WEB, pb.GenerateRequest)),
+    Seed(f"{UNROLL}/Generate", GENERATE, _enveloped(WEB, pb.GenerateRequest)),
     Seed("/v1/embeddings", {"model": "letters", "input": ["abc", "de"], "user": "someone"}),
     Seed("/v1/embeddings", {"model": "letters", "input": "ab", "encoding_format": "base64"}),
 )

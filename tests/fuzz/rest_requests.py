@@ -134,7 +134,7 @@ def mutated(name: str, count: int) -> Iterator[Request]:
             seed = draw.choice(SEEDS)
             content = seed.content
             for _ in range(draw.randint(1, 3)):
-                content = _mutate(draw, content)
+                content = mutate(draw, content)
             request = seed.frame(seed.path, content)
         for change in (_bytes, _headers, _path):
             if draw.random() < 0.15:
@@ -144,12 +144,12 @@ def mutated(name: str, count: int) -> Iterator[Request]:
         yield request
 
 
-def _mutate(draw: random.Random, content: Any) -> Any:
+def mutate(draw: random.Random, content: Any) -> Any:
     """One place of it, changed; the rest is the same."""
     if isinstance(content, dict) and content and draw.random() < 0.85:
         name = draw.choice(list(content))
         ways: list[Callable[[], Any]] = [
-            lambda: content | {name: _mutate(draw, content[name])},
+            lambda: content | {name: mutate(draw, content[name])},
             lambda: content | {draw.choice(NAMES): _odd(draw)},
             lambda: {key: value for key, value in content.items() if key != name},
         ]
@@ -157,7 +157,7 @@ def _mutate(draw: random.Random, content: Any) -> Any:
     if isinstance(content, list) and content and draw.random() < 0.85:
         place = draw.randrange(len(content))
         ways = [
-            lambda: [*content[:place], _mutate(draw, content[place]), *content[place + 1 :]],
+            lambda: [*content[:place], mutate(draw, content[place]), *content[place + 1 :]],
             lambda: content * draw.choice((2, 50)),
             lambda: content[:place],
             lambda: [content],
