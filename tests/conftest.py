@@ -274,12 +274,14 @@ class RunningService:
 
 
 @contextmanager
-def running(models: Path) -> Iterator[RunningService]:
-    """A service of these models with its defaults."""
+def running(models: Path, **settings: Any) -> Iterator[RunningService]:
+    """A service of these models with its defaults, but for ``settings``."""
     addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(Config(models=models, device="cpu", **addresses))
-    yield service
-    service.stop()
+    service = RunningService(Config(**{"models": models, "device": "cpu", **addresses, **settings}))
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ The masks are rows of bias: 0 for a token that may come next, -inf for any other
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,21 @@ class TokenAutomaton:
         self._tokens, self._targets = tokens.data, targets.data
         self._rows: dict[int, Array] = {}
         self._most_rows = max(1, _KEPT_BYTES // (4 * vocabulary))
+
+    @classmethod
+    def of_one(cls, tokens: Sequence[int], vocabulary: int) -> TokenAutomaton:
+        """Of a single text: these tokens, of which there is at least one."""
+        states = len(tokens) + 1
+        return cls(
+            np.minimum(np.arange(states + 1), states - 1),
+            np.asarray(tokens, np.int32),
+            np.arange(1, states, dtype=np.int32),
+            np.arange(states) == states - 1,
+            np.arange(states - 1, -1, -1, dtype=np.int32),
+            vocabulary,
+            None,
+            "",
+        )
 
     @property
     def states(self) -> int:

@@ -121,6 +121,7 @@ def _facts(card: ModelCard, adapter: ModelAdapter) -> dict[str, str]:
         "digest": card.digest,
         "precision": card.precision,
         "fingerprint": card.fingerprint,
+        "cpu_extensions": json.dumps(list(card.cpu_extensions)),
         "batch_invariant": json.dumps(card.batch_invariant),
         "batching": card.batching,
         "batching_reason": card.batching_reason,

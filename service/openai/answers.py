@@ -70,7 +70,9 @@ class GatheredAnswer:
         self._left = 0  # of what is reserved
 
     async def write(self, number: int, response: pb.GenerateResponse) -> None:
-        self._hold(_KEPT_FACTOR * response.ByteSize())
+        # The prompt is kept with every choice.
+        copies = self._request.choices if response.echo else 1
+        self._hold(_KEPT_FACTOR * copies * response.ByteSize())
         first = number * self._request.choices
         _spread(response, self._request.choices, lambda sample: self._choice(first + sample))
         if response.HasField("usage"):

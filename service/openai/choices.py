@@ -54,7 +54,7 @@ class LogProbabilities:
         self._offsets.append(str(self.offset))
         self.offset += len(token.text)
         if self._most:
-            self._top.append(_top(token, text, value) if is_known else "null")
+            self._top.append(_top(token, text, value) if token.top else "null")
 
     def json(self) -> str:
         top = f"[{','.join(self._top)}]" if self._most else "null"

@@ -1,4 +1,7 @@
-"""The paths of OpenAI's API: those that are answered, and what to use instead of others."""
+"""The paths of OpenAI's API: those that are answered, and what to use instead of others.
+
+Everything below /v1/ is its, so that a client reads why a part is missing.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from service.openai.models import Models
 from service.openai.openapi import document
 from service.serving.registry import ModelRegistry
 
+_PREFIX = "/v1/"
 _COMPLETIONS, _EMBEDDINGS, _MODELS = "/v1/completions", "/v1/embeddings", "/v1/models"
 _POSTED = (_COMPLETIONS, _EMBEDDINGS)
 _MODEL = f"{_MODELS}/"
@@ -22,6 +26,7 @@ _INSTEAD = {
     "/v1/chat/completions": "these models continue text and know no chats; use /v1/completions",
     "/v1/responses": "these models continue text; use /v1/completions",
 }
+_OFFERED = f"use {_COMPLETIONS}, {_EMBEDDINGS} or {_MODELS}"
 # Of a hash; enough to tell models apart.
 _DIGITS = 12
 
@@ -49,13 +54,14 @@ class OpenAiProtocol:
         return document()
 
     def speaks(self, scope: Scope) -> bool:
-        path = scope["path"]
-        return path in (*_POSTED, _MODELS) or path in _INSTEAD or path.startswith(_MODEL)
+        path: str = scope["path"]
+        return path.startswith(_PREFIX)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if path in _INSTEAD:
-            await Refusal(404, _INSTEAD[path], code="unsupported_endpoint").send(send)
+        if path not in (*_POSTED, _MODELS) and not path.startswith(_MODEL):
+            message = _INSTEAD.get(path) or f"{path[:100]} is not offered; {_OFFERED}"
+            await Refusal(404, message, code="unsupported_endpoint").send(send)
         elif method != (allowed := "POST" if path in _POSTED else "GET"):
             await _refuse_method(send, method, path, allowed)
         elif path == _COMPLETIONS:

@@ -24,27 +24,48 @@ _RETRY_AFTER_SECONDS = 1.0
 
 
 class HealthServicer:
-    """For the event loop alone; set() waits for nobody."""
+    """For the event loop alone; what sets it waits for nobody.
+
+    What another process behind the same port serves counts as served here.
+    """
 
     def __init__(self) -> None:
-        self._statuses: dict[str, int] = {}
+        self._own: dict[str, int] = {}
+        self._elsewhere: frozenset[str] = frozenset()
         self._watchers: dict[str, set[asyncio.Event]] = {}
 
     @property
     def watchers(self) -> int:
         return sum(map(len, self._watchers.values()))
 
+    @property
+    def served(self) -> list[str]:
+        """What this process serves itself; called on any thread."""
+        return [name for name, status in self._own.copy().items() if status == SERVING]
+
     def set(self, names: Iterable[str], status: int) -> None:
         for name in names:
-            self._statuses[name] = status
-            for changed in self._watchers.get(name, ()):
-                changed.set()
+            self._own[name] = status
+            self._wake(name)
+
+    def set_elsewhere(self, names: Iterable[str]) -> None:
+        """All that other processes serve."""
+        before, self._elsewhere = self._elsewhere, frozenset(names)
+        for name in before ^ self._elsewhere:
+            self._wake(name)
+
+    def _wake(self, name: str) -> None:
+        for changed in self._watchers.get(name, ()):
+            changed.set()
+
+    def _status(self, name: str) -> int | None:
+        return SERVING if name in self._elsewhere else self._own.get(name)
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, call: ServerCall
     ) -> health_pb2.HealthCheckResponse:
         """Raises ModelNotFound."""
-        status = self._statuses.get(request.service)
+        status = self._status(request.service)
         if status is None:
             raise ModelNotFound("no service or model has that name; List has those there are")
         return _response(status)
@@ -52,7 +73,8 @@ class HealthServicer:
     async def List(
         self, request: health_pb2.HealthListRequest, call: ServerCall
     ) -> health_pb2.HealthListResponse:
-        statuses = {name: _response(status) for name, status in self._statuses.items()}
+        statuses = {name: _response(status) for name, status in self._own.items()}
+        statuses |= {name: _response(SERVING) for name in self._elsewhere}
         return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, call: ServerCall) -> None:
@@ -69,7 +91,8 @@ class HealthServicer:
         try:
             while True:
                 changed.clear()
-                status = self._statuses.get(name, UNKNOWN)
+                status = self._status(name)
+                status = UNKNOWN if status is None else status
                 if status != written:
                     await call.write(_response(status))
                     written = status

@@ -8,16 +8,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from service.engine.automaton import ConstraintPlace, ConstraintSpec
+from service.engine.automaton import (
+    CHOICES,
+    Constraint,
+    ConstraintPlace,
+    ConstraintSpec,
+    TokenAutomaton,
+)
 from service.engine.errors import ResumeRefused, WrongInput
 from service.engine.requests import (
+    LIKELIEST,
+    Event,
+    Finished,
+    FinishReason,
     GenerateRequest,
     NextTokenDistribution,
     NextTokenRequest,
+    SampleFinished,
     Snapshot,
     Start,
     State,
     TagSnapshot,
+    TokenMade,
 )
 from service.serving.constraints import ModelConstraints
 from service.serving.embedder import Embedder
@@ -63,17 +75,19 @@ class OpenStream:
         return self.codec.piece(token, position == 0)
 
 
+# A token that may come next: its id, its text and its log-probability.
+NextToken = tuple[int, str, float]
+
+
 @dataclass(frozen=True)
 class ScoredToken:
-    """log_probability: None for a token that follows nothing."""
+    """log_probability: None for a token that follows nothing. top: the likeliest tokens in its
+    place, the likeliest first, where they were asked for."""
 
     token: int
     text: str
     log_probability: float | None
-
-
-# A token that may come next: its id, its text and its log-probability.
-NextToken = tuple[int, str, float]
+    top: Sequence[NextToken] = ()
 
 
 @dataclass(frozen=True)
@@ -240,7 +254,10 @@ class GeneratorModel(ReadingModel):
                 request = await self._still_constrained(request, snapshot.constrained)
         size = request.beam.width if request.beam else request.samples
         each = params.tokens_per_message or self.tokens_per_message
-        stream = TokenStream.open(self.thread, request, each, size)
+        if request.max_tokens:
+            stream = TokenStream.open(self.thread, request, each, size)
+        else:
+            stream = TokenStream.of_events(self.thread, _ends_of(request))
         return OpenStream(
             stream,
             request.sampling.seed,
@@ -361,14 +378,48 @@ class GeneratorModel(ReadingModel):
 
     async def _echo(self, params: GenerateParams, given: EncodedInput) -> list[ScoredToken]:
         """The input's tokens; a prompt's with log-probabilities where the request wants those."""
-        if params.log_probabilities and not self.is_conditioned and len(given.ids) > 1:
-            item = _continuation(given)
-            (row,) = await run_batch(self.score_thread, [item])
-            return await off_loop(item.length, lambda: self.scored(item, row))
+        if not self.is_conditioned and len(given.ids) > 1:
+            if params.top and self._rules.can_make(given.ids[1:]):
+                return await self._echo_with_top(params, given.ids)
+            if params.log_probabilities:
+                item = _continuation(given)
+                (row,) = await run_batch(self.score_thread, [item])
+                return await off_loop(item.length, lambda: self.scored(item, row))
         pieces = self.input.pieces(given.ids)
         return [
             ScoredToken(token, text, None) for token, text in zip(given.ids, pieces, strict=True)
         ]
+
+    async def _echo_with_top(self, params: GenerateParams, ids: Sequence[int]) -> list[ScoredToken]:
+        """A prompt with the likeliest tokens beside its own: a stream from its first token, which
+        nothing but the others may follow. Scores know of no tokens but those of their texts."""
+        automaton = TokenAutomaton.of_one(ids[1:], self._rules.vocabulary)
+        request = GenerateRequest(
+            tokens=(ids[0],),
+            sampling=LIKELIEST,
+            max_tokens=len(ids) - 1,
+            stop=(),
+            arrived=self.clock(),
+            top=params.top,
+            no_cache=True,
+            constraint=Constraint(ConstraintSpec(CHOICES, ()), automaton),
+        )
+        stream = TokenStream.open(self.thread, request)
+        try:
+            made = [e async for some in stream for e in some if isinstance(e, TokenMade)]
+        finally:
+            stream.close()
+        echo = [ScoredToken(ids[0], self.writer.piece(ids[0], True), None)]
+        return echo + [self._echoed(token, params.log_probabilities) for token in made]
+
+    def _echoed(self, made: TokenMade, with_log_probability: bool) -> ScoredToken:
+        piece = self.writer.piece
+        return ScoredToken(
+            made.token,
+            piece(made.token, False),
+            made.log_probability if with_log_probability else None,
+            [(token, piece(token, False), value) for token, value in made.top],
+        )
 
     async def score(self, all_params: Sequence[ScoreParams]) -> list[ScoredText]:
         """Of texts alone: continuations.py has the rest. Raises WrongInput, QueueFull or
@@ -458,6 +509,15 @@ class GeneratorModel(ReadingModel):
             ScoredToken(token, self.writer.piece(token, not (number or has_begun)), float(value))
             for number, (token, value) in enumerate(zip(item.targets, row, strict=True))
         ]
+
+
+def _ends_of(request: GenerateRequest) -> list[Event]:
+    """All that there is to say of one that makes nothing."""
+    reason = FinishReason.LENGTH
+    ends: list[Event] = [
+        SampleFinished(sample, reason, 0, 0.0) for sample in range(request.samples)
+    ]
+    return [*ends, Finished(reason, len(request.tokens), 0, 0.0, 0.0, 0)]
 
 
 def _continuation(given: EncodedInput) -> ScoreItem:

@@ -45,6 +45,7 @@ class ModelCard:
         how they are run together here, of bundle.stepping.BATCHING. batching_reason: why that is
         not exact; empty where it is.
     fingerprint: hash of what was computed then, equal where kernels round alike.
+    cpu_extensions: of this machine, by which kernels are chosen; no part of the fingerprint.
     sampling: the model's own defaults of sampling parameters, by name. missing_parameters: those
         that its step graph does not read.
     bundle_bytes: of all its files.
@@ -74,6 +75,7 @@ class ModelCard:
     state: tuple[StateTensor, ...]
     batch_invariant: bool
     fingerprint: str
+    cpu_extensions: tuple[str, ...] = ()
     missing_parameters: tuple[str, ...] = ()
     bundle_bytes: int = 0
     series: SeriesSpec | None = None

@@ -12,6 +12,7 @@ from bundle.stepping import EXACT, INEXACT, NONE
 from bundle.store import Bundle
 from bundle.tasks import spec_of
 from service.engine.step_engine import GenerationModel
+from service.runtime.cpu import cpu_extensions
 from service.runtime.probe import ProbeResult
 from service.runtime.repository import LoadedModel
 from service.serving.generator_input import TextInput
@@ -42,6 +43,7 @@ def card_of(loaded: LoadedModel, probed: ProbeResult) -> ModelCard:
         state=manifest.state,
         batch_invariant=probed.batch_invariant and batching != INEXACT,
         fingerprint=probed.fingerprint,
+        cpu_extensions=cpu_extensions(),
         missing_parameters=_missing_parameters(manifest),
         bundle_bytes=sum(file.bytes for file in manifest.files.values()),
         series=manifest.series,

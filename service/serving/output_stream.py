@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -121,6 +121,15 @@ class TokenStream(Sink[Event]):
         stream = cls(thread.coalescer, tokens_per_message, size)
         stream.work = thread.submit(request, stream, size)
         stream._thread = thread
+        return stream
+
+    @classmethod
+    def of_events(cls, thread: EngineThread, events: Iterable[Event]) -> TokenStream:
+        """All of a request that no engine has to run. The last event is a Finished."""
+        stream = cls(thread.coalescer)
+        for event in events:
+            stream.put(event)
+        stream.wake()
         return stream
 
     def put(self, event: Event) -> None:

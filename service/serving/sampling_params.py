@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,6 +131,8 @@ def unread_bytes(params: GenerateParams, card: ModelCard) -> int:
     else:
         waiting = max(FULL * min(params.samples, 4), 2 * params.tokens_per_message)
     beside = _TOP_BYTES * min(params.top, MAX_TOP)
+    if params.echo:
+        waiting += min(len(params.prompt or params.source or ""), card.limits["input_tokens"])
     return waiting * (_TOKEN_BYTES + beside + watch_bytes(watch_of(params.watch, card), card))
 
 
@@ -185,11 +187,15 @@ class GenerateValidator:
         self.end_id = end_id
         self.rows = rows
 
+    def can_make(self, tokens: Iterable[int]) -> bool:
+        """Whether a stream could be made of these alone."""
+        return (self.never_sampled_ids | {self.end_id}).isdisjoint(tokens)
+
     def fresh(
         self, params: GenerateParams, tokens: Sequence[Any], seed: int, arrived: float
     ) -> GenerateRequest:
         """Raises WrongInput."""
-        max_tokens = self._max_tokens(params.max_tokens)
+        max_tokens = self._max_tokens(params.max_tokens, _least_tokens(params))
         beam = self._checked_beam(params, params.beam) if params.beam else None
         if not 1 <= params.samples <= MAX_SAMPLES:
             raise WrongInput(f"samples is {params.samples}; choose 1 to {MAX_SAMPLES}")
@@ -268,12 +274,15 @@ class GenerateValidator:
             )
         return snapshot.max_tokens
 
-    def _max_tokens(self, params: int | None) -> int:
+    def _max_tokens(self, params: int | None, least: int = 1) -> int:
         limit = self.card.limits["output_tokens"]
         if params is None:
             return limit
-        if not 1 <= params <= limit:
-            raise WrongInput(f"max_tokens is {params}; model {self.card.name!r} makes 1 to {limit}")
+        if not least <= params <= limit:
+            raise WrongInput(
+                f"max_tokens is {params}; model {self.card.name!r} makes 1 to {limit}, or 0 for a "
+                "prompt's own tokens alone, with echo"
+            )
         return params
 
     def _with_preset(self, params: GenerateParams) -> SamplingParams:
@@ -358,6 +367,12 @@ class GenerateValidator:
         if others:
             raise WrongInput(f"beam search goes without {others[0]}; leave one of the two")
         return Beam(beam.width, beam.best, penalty, beam.early_stop)
+
+
+def _least_tokens(params: GenerateParams) -> int:
+    """0 where the tokens of the input may be all that is asked for."""
+    makes_some = params.beam or params.constraint or params.checkpoints.is_asked_for
+    return 0 if params.echo and not makes_some else 1
 
 
 def _between(value: float | None, default: float, name: str, least: float, most: float) -> float:

@@ -419,6 +419,8 @@ def _add_scored(tokens: Any, position: int, scored: ScoredToken) -> None:
     token = tokens.add(id=scored.token, text=scored.text, position=position)
     if scored.log_probability is not None:
         token.log_probability = scored.log_probability
+    for number, text, log_probability in scored.top:
+        token.top.add(id=number, text=text, log_probability=log_probability)
 
 
 def from_card(
@@ -442,6 +444,7 @@ def from_card(
         batching=BATCHING[card.batching],
         batching_reason=card.batching_reason,
         fingerprint=card.fingerprint,
+        cpu_extensions=card.cpu_extensions,
         vocabulary=card.vocabulary if with_vocabulary else (),
     )
     if card.vocabulary or card.streams_tags or card.stepper:

@@ -55,7 +55,8 @@ class Watcher(Protocol):
 class Slot:
     """One worker after another, under one number.
 
-    process: None before the first. state: what it last said of itself. is_ready: it has started
+    process: None before the first. state: what it last said of itself. beside: what it was last
+    sent of what others serve. is_ready: it has started
     and not ended. is_awake: it takes calls. is_leaving: it is being replaced. ends: soon after a
     start, in a row.
     """
@@ -64,11 +65,17 @@ class Slot:
         self.number = number
         self.process: WorkerProcess | None = None
         self.state: dict[str, Any] = {}
+        self.beside: frozenset[str] = frozenset()
         self.has_begun = asyncio.Event()
         self.is_ready = False
         self.is_awake = False
         self.is_leaving = False
         self.ends = 0
+
+    @property
+    def healthy(self) -> frozenset[str]:
+        """What health says it serves, while it takes calls."""
+        return frozenset(self.state.get("healthy", ())) if self.is_awake else frozenset()
 
     @property
     def calls(self) -> int:
@@ -110,7 +117,7 @@ class WorkerPool:
         self._log_level = config.log_level
         self._others = others
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_stopping = False
+        self._is_leaving = self._is_stopping = False
 
     # -- start and stop ------------------------------------------------------------------------
 
@@ -131,6 +138,11 @@ class WorkerPool:
         self._tasks.append(loop.create_task(self._read_counts()))
 
     async def announce(self) -> None:
+        self._is_leaving = True
+        for slot in self.ready:
+            if slot.process:
+                with suppress(ChannelClosed):
+                    await self._share_health(slot, slot.process)
         await self._tell("announce")
 
     async def stop(self, seconds: float) -> bool:
@@ -169,6 +181,7 @@ class WorkerPool:
                 await process.channel.ask("serve_as", wanted=self._wanted)
                 await process.channel.ask("reload", log_level=self._log_level)
             slot.state = await process.channel.ask("state")
+            slot.beside = frozenset()
             slot.is_ready = slot.is_awake = True
         self._places.add(process)
         await self._mind()
@@ -218,6 +231,7 @@ class WorkerPool:
             try:
                 async with asyncio.timeout(self._config.liveness_seconds):
                     slot.state = await process.channel.ask("state")
+                    await self._share_health(slot, process)
             except ChannelClosed:
                 continue
             except TimeoutError:
@@ -276,6 +290,17 @@ class WorkerPool:
         """Have each know whose memory counts towards the limit."""
         workers = [slot.process.pid for slot in self.ready if slot.process]
         await self._tell("mind", process_ids=[*self._others(), *workers])
+
+    async def _share_health(self, slot: Slot, process: WorkerProcess) -> None:
+        """Have it know what others serve, so that health is one verdict whichever is asked.
+
+        Raises ChannelClosed.
+        """
+        others = [other.healthy for other in self.slots if other is not slot]
+        beside = frozenset() if self._is_leaving else frozenset[str]().union(*others)
+        if beside != slot.beside:
+            slot.beside = beside
+            await process.channel.ask("serve_beside", names=sorted(beside))
 
     async def reload(self, log_level: str | None) -> None:
         """log_level: None for the one it has."""

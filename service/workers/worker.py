@@ -176,7 +176,13 @@ class ParentLink:
                 "not_ready": app.why_not_ready(),
                 "has_failed": app.has_failed,
                 "calls": app.inflight.calls,
+                "healthy": app.services.health.served,
             }
+        if what == "serve_beside":
+            # Not waited for: the service's loop may stand still.
+            show = app.services.health.set_elsewhere
+            self._main.call_soon_threadsafe(show, arguments["names"])
+            return None
         if what == "carry_out":
             request = base64.b64decode(arguments["request"])
             response = await self._on_main(app.carry_out(arguments["method"], request))

@@ -1,4 +1,4 @@
-"""Mutated requests of the inference protocol and of OpenAI's: JSON, bytes, headers and paths."""
+"""Mutated requests over HTTP, of every protocol: what they hold, bytes, headers and paths."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+from tests.fuzz.http_seeds import SEEDS as CALLS
+from tests.fuzz.http_seeds import Request, Seed
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, 1e39, 1e308,
@@ -22,21 +24,13 @@ NAMES = (
     "model", "prompt", "n", "best_of", "echo", "logprobs", "stream_options", "include_usage",
     "suffix", "user", "source", "vector", "resume_token", "resume_every", "resume_at_end",
     "min_tokens", "tokens_per_message", "allowed_tokens", "banned_tokens", "top_p", "top_k",
+    "texts", "items", "choices", "topNextTokens", "maxTokens", "sampling", "resumeToken", "watch",
+    "beam", "constraint", "start", "words", "input", "encoding_format", "dimensions", "tensors",
 )  # fmt: skip
 DATATYPES = ("BOOL", "INT8", "UINT64", "FP16", "BF16", "FP32", "FP64", "BYTES", "INT64")
 MODELS = ("mood", "mood.tensors", "letters", "letters.tensors", "speller", "foods", "tags-online")
 ENCODINGS = ("gzip", "deflate", "br", "identity", "gzip, deflate", "\t")
 _MOST_BYTES = 500_000
-
-
-@dataclass
-class Request:
-    """What is sent. headers: by name."""
-
-    path: str
-    body: bytes
-    method: str = "POST"
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 def texts(name: str, *values: str, shape: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -50,7 +44,7 @@ def ids(name: str, *values: int, shape: tuple[int, ...]) -> dict[str, Any]:
 
 SHORT = {"max_tokens": 4, "seed": 1}
 TOKENS = [ids("tokens", 1, 2, 3, shape=(1, 3)), ids("lengths", 3, shape=(1, 1))]
-SEEDS: tuple[tuple[str, Any], ...] = (
+_OTHERS: tuple[tuple[str, Any], ...] = (
     ("/v2/models/mood/infer", {"id": "a", "inputs": [texts("text", "good", "bad food")]}),
     (
         "/v2/models/mood/infer",
@@ -112,6 +106,7 @@ SEEDS: tuple[tuple[str, Any], ...] = (
     ("/v1/completions", {"model": "foods", "vector": [1.0, 2.0, 3.0], **SHORT}),
     ("/v1/chat/completions", {"model": "letters", "messages": [{"role": "user"}]}),
 )
+SEEDS = (*(Seed(path, content) for path, content in _OTHERS), *CALLS)
 
 
 def binary_seed() -> Request:
@@ -126,7 +121,7 @@ def binary_seed() -> Request:
 
 def seeds() -> list[Request]:
     """Requests that are answered well, or by what they ask for."""
-    return [*(Request(path, _dump(content)) for path, content in SEEDS), binary_seed()]
+    return [*(seed.request() for seed in SEEDS), binary_seed()]
 
 
 def mutated(name: str, count: int) -> Iterator[Request]:
@@ -136,10 +131,11 @@ def mutated(name: str, count: int) -> Iterator[Request]:
         if draw.random() < 0.1:
             request = binary_seed()
         else:
-            path, content = draw.choice(SEEDS)
+            seed = draw.choice(SEEDS)
+            content = seed.content
             for _ in range(draw.randint(1, 3)):
-                content = _mutate(draw, content)
-            request = Request(path, _dump(content))
+                content = mutate(draw, content)
+            request = seed.frame(seed.path, content)
         for change in (_bytes, _headers, _path):
             if draw.random() < 0.15:
                 change(draw, request)
@@ -148,17 +144,12 @@ def mutated(name: str, count: int) -> Iterator[Request]:
         yield request
 
 
-def _dump(content: Any) -> bytes:
-    """What json can write but not every reader take: NaN, halves of pairs, huge numbers."""
-    return json.dumps(content).encode()
-
-
-def _mutate(draw: random.Random, content: Any) -> Any:
+def mutate(draw: random.Random, content: Any) -> Any:
     """One place of it, changed; the rest is the same."""
     if isinstance(content, dict) and content and draw.random() < 0.85:
         name = draw.choice(list(content))
         ways: list[Callable[[], Any]] = [
-            lambda: content | {name: _mutate(draw, content[name])},
+            lambda: content | {name: mutate(draw, content[name])},
             lambda: content | {draw.choice(NAMES): _odd(draw)},
             lambda: {key: value for key, value in content.items() if key != name},
         ]
@@ -166,7 +157,7 @@ def _mutate(draw: random.Random, content: Any) -> Any:
     if isinstance(content, list) and content and draw.random() < 0.85:
         place = draw.randrange(len(content))
         ways = [
-            lambda: [*content[:place], _mutate(draw, content[place]), *content[place + 1 :]],
+            lambda: [*content[:place], mutate(draw, content[place]), *content[place + 1 :]],
             lambda: content * draw.choice((2, 50)),
             lambda: content[:place],
             lambda: [content],
@@ -182,6 +173,8 @@ def _odd(draw: random.Random) -> Any:
 
 
 def _bytes(draw: random.Random, request: Request) -> None:
+    if not request.body:
+        return
     body = bytearray(request.body)
     place = draw.randrange(len(body))
     way = draw.randrange(5)

@@ -1,11 +1,13 @@
-"""Mutated requests over REST: no failure of the server, no hang, no leak, no answer changed."""
+"""Mutated requests over HTTP: no failure of the server, no hang, no leak, no answer changed."""
 
 from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import re
 import threading
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +16,23 @@ from typing import Any
 
 import pytest
 
-from tests.fuzz.rest_requests import Request, mutated, seeds
+from tests.fuzz.http_seeds import CONNECT_JSON, UNROLL, WEB_TEXT, Request
+from tests.fuzz.rest_requests import mutated, seeds
 from tests.fuzz.test_fuzz import FAULTS, RESIDENT_BYTES, SETTINGS
 from tests.promise.processes import Watched, all_is_released
+from tests.service.connect.conftest import envelopes
 from tests.service.rest.exchanges import events_of
+from unroll.v1 import unroll_pb2 as pb
 
 # Of a completion: its id, when it was made, what of its input was read before, and sealed states,
 # which hold the time.
 _OWN = re.compile(rb'"(id":"cmpl-|resume_token":")[^"]*"|"(created|cached_tokens)":[0-9]+')
 ROUNDS, AT_ONCE, SECONDS = 5, 8, 20.0
 # What a caller can be told of a request of its own making.
-STATUSES = {200, 400, 401, 403, 404, 405, 409, 413, 429, 431, 501, 504}
+STATUSES = {200, 400, 401, 403, 404, 405, 409, 413, 415, 429, 431, 501, 504}
+# What an answer that has begun well may end with where the server failed.
+_FAILED = re.compile(rb'grpc-status: (2|13|15)\r|"code": ?"(unknown|internal|data_loss)"')
+_STREAMS = (f"{UNROLL}/Generate", f"{UNROLL}/StreamTag")
 
 
 class Caller:
@@ -55,14 +63,16 @@ class Caller:
 def answers_of(target: str) -> list[tuple[int, Any]]:
     caller = Caller(target)
     try:
-        return [_comparable(*caller.send(request)) for request in seeds()]
+        return [_comparable(request, *caller.send(request)) for request in seeds()]
     finally:
         caller.close()
 
 
-def _comparable(status: int, body: bytes) -> tuple[int, Any]:
+def _comparable(request: Request, status: int, body: bytes) -> tuple[int, Any]:
     """Without what is another one each time, and of a stream its tokens: a reader that is behind
     gets several of them at once."""
+    if "Content-Type" in request.headers and body[:1] != b"{":
+        return status, _messages(request, body)
     if not body.startswith(b"data: "):
         return status, _OWN.sub(b"", body)
     if b'"text_completion"' not in body:
@@ -72,6 +82,23 @@ def _comparable(status: int, body: bytes) -> tuple[int, Any]:
         for choice in event["choices"]:
             texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
     return status, texts
+
+
+def _messages(request: Request, body: bytes) -> list[Any]:
+    """What an answer in envelopes holds, without what comes at its end."""
+    kind = request.headers["Content-Type"]
+    if kind == WEB_TEXT:
+        quads = [body[at : at + 4] for at in range(0, len(body), 4)]
+        body = b"".join(map(b64decode, quads))
+    messages = [message for flags, message in envelopes(body) if flags == 0]
+    assert messages, f"{request} is answered by {body!r}"
+    if request.path not in _STREAMS:
+        return messages
+    if kind == CONNECT_JSON:
+        read = map(json.loads, messages)
+        return [token for each in read for token in each.get("tokens", ())]
+    answers = map(pb.GenerateResponse.FromString, messages)
+    return [token.id for each in answers for token in each.tokens]
 
 
 def send_all(target: str, requests: Iterator[Request]) -> tuple[Counter[int], list[str]]:
@@ -96,7 +123,7 @@ def send_all(target: str, requests: Iterator[Request]) -> tuple[Counter[int], li
                     continue
                 with lock:
                     statuses[status] += 1
-                if status not in STATUSES:
+                if status not in STATUSES or _FAILED.search(body):
                     findings.append(f"{request}: {status} {body[:300]!r}")
         finally:
             caller.close()
@@ -130,7 +157,7 @@ def test_mutated_requests_break_nothing(fuzzed_models: Path, tmp_path: Path, fuz
             resident.append(watched.report("memory")["resident"])
     grown = resident[-1] - resident[0]
     fuzz.report(
-        f"fuzz over REST: {sum(statuses.values())} mutated requests, "
+        f"fuzz over HTTP: {sum(statuses.values())} mutated requests, "
         f"{', '.join(f'{n} {status}' for status, n in statuses.most_common())}; "
         f"{grown / 1e6:+.1f} MB resident"
     )

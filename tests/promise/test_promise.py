@@ -62,19 +62,29 @@ COUNTED = (
 QUESTIONS_SHARE = 0.5
 
 # Characters of an input, the most tokens to request.
-SIZES = {"prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": (10, 60)}
+SIZES = {
+    "prose": (600, 60), "g2p": (20, 40), "letters": (600, 120), "speller": (10, 60),
+    "lexicon": (600, 24),  # a step of which takes as long as six of 10,000 words
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def models(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundled models, and tiny ones whose sizes no kernel likes: 13 and 11; one of 10,000 words."""
+def models(
+    request: pytest.FixtureRequest, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Bundled models, and tiny ones whose sizes no kernel likes: 13 and 11; one of 10,000 words.
+
+    With --proof one of 50,000 as well.
+    """
+    large = [tiny.words("lexicon", 50_000)] if request.config.getoption("--proof") else []
     root = tmp_path_factory.mktemp("promise") / "models"
     for source, names in ((BUNDLED, ("prose", "g2p")), (tiny_models, ("letters", "speller"))):
         for name in names:
             shutil.copytree(source / name, root / name)
-    for model in (tiny.generator("gru", "gru", 11), tiny.generator("rnn", "rnn", 13), tiny.words()):
+    odd = (tiny.generator("gru", "gru", 11), tiny.generator("rnn", "rnn", 13))
+    for model in (*odd, tiny.words(), *large):
         tiny.export(model, root / model.name / "1")
-    for name in ("letters", "gru", "rnn", "words"):
+    for name in ("letters", "gru", "rnn", "words", *(model.name for model in large)):
         tiny.edit_manifest(root / name / "1", lambda m: m["limits"].update(input_tokens=600))
     return root
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Config
-from tests.conftest import RunningService
+from tests.conftest import RunningService, running
 from tests.front_ends import is_envoy
 
 
@@ -25,9 +24,5 @@ def standing_service(
     if is_envoy():
         yield standing_service
         return
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(
-        Config(models=tiny_models, device="cpu", front_end="envoy", **addresses)
-    )
-    yield service
-    service.stop()
+    with running(tiny_models, front_end="envoy") as service:
+        yield service

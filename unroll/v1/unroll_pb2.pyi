@@ -880,7 +880,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "presets", "embeds", "frames", "attended", "batching", "batching_reason")
+    __slots__ = ("name", "version", "task", "description", "labels", "limits", "default_sampling", "figures", "data", "digest", "provider", "precision", "precisions", "batch_invariant", "fingerprint", "vocabulary", "vector_fields", "streams_tags", "forecaster", "stepper", "state", "presets", "embeds", "frames", "attended", "batching", "batching_reason", "cpu_extensions")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -922,6 +922,7 @@ class Model(_message.Message):
     ATTENDED_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     BATCHING_REASON_FIELD_NUMBER: _ClassVar[int]
+    CPU_EXTENSIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     task: Task
@@ -949,7 +950,8 @@ class Model(_message.Message):
     attended: int
     batching: Batching
     batching_reason: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., presets: _Optional[_Mapping[str, Sampling]] = ..., embeds: bool = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., attended: _Optional[int] = ..., batching: _Optional[_Union[Batching, str]] = ..., batching_reason: _Optional[str] = ...) -> None: ...
+    cpu_extensions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, int]] = ..., default_sampling: _Optional[_Union[Sampling, _Mapping]] = ..., figures: _Optional[_Iterable[_Union[Figure, _Mapping]]] = ..., data: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., digest: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., precisions: _Optional[_Iterable[str]] = ..., batch_invariant: bool = ..., fingerprint: _Optional[str] = ..., vocabulary: _Optional[_Iterable[str]] = ..., vector_fields: _Optional[_Iterable[str]] = ..., streams_tags: bool = ..., forecaster: _Optional[_Union[Forecaster, _Mapping]] = ..., stepper: _Optional[_Union[Stepper, _Mapping]] = ..., state: _Optional[_Iterable[_Union[StateTensor, _Mapping]]] = ..., presets: _Optional[_Mapping[str, Sampling]] = ..., embeds: bool = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., attended: _Optional[int] = ..., batching: _Optional[_Union[Batching, str]] = ..., batching_reason: _Optional[str] = ..., cpu_extensions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Frames(_message.Message):
     __slots__ = ("channels", "frame_seconds")

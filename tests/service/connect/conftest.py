@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Config
-from tests.conftest import RunningService
+from tests.conftest import RunningService, running
 
 PAGE = "https://page.example"
 UNROLL = "/unroll.v1.UnrollService"
@@ -52,12 +51,8 @@ class Caller:
 
 @pytest.fixture(scope="session")
 def envoy_service(tiny_models: Path) -> Iterator[RunningService]:
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(
-        Config(models=tiny_models, device="cpu", front_end="envoy", cors_origins=PAGE, **addresses)
-    )
-    yield service
-    service.stop()
+    with running(tiny_models, front_end="envoy", cors_origins=PAGE) as service:
+        yield service
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ class Refused(Exception):
         self.status = status
 
 
-def frame(opcode: int, payload: bytes, is_last: bool = True) -> bytes:
-    """Masked, as a client's are."""
-    mask = os.urandom(4)
+def frame(opcode: int, payload: bytes, is_last: bool = True, mask: bytes | None = None) -> bytes:
+    """Masked, as a client's are. mask: of four bytes, None for random ones."""
+    mask = mask or os.urandom(4)
     size = len(payload)
     if size < 126:
         head = bytes((0x80 * is_last | opcode, 0x80 | size))
@@ -91,6 +91,15 @@ class Socket:
         if size > 125:
             size = int.from_bytes(self._incoming.read(2 if size == 126 else 8))
         return first & 0x0F, self._incoming.read(size)
+
+    def until_closed(self, shuts: bool) -> bytes:
+        """Whatever still comes. shuts: nothing more is sent, and the server is to see it."""
+        if shuts:
+            self._connection.shutdown(socket.SHUT_WR)
+        try:
+            return self._incoming.read()
+        finally:
+            self.end()
 
     def rest(self, waits: bool = True) -> tuple[list[Any], int, str]:
         """The messages to the end, JSON read; the close's code and reason.

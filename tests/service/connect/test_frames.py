@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.config import Config
-from tests.conftest import RunningService
+from tests.conftest import running
 from tests.service.connect.conftest import UNROLL, Caller, enveloped, envelopes
 from tests.service.connect.sockets import TEXT, Socket
 from tests.step_models import FRAME, expected_levels, write_step_bundle
@@ -26,10 +25,8 @@ START = {"start": {"model": "leaky", "outputs": ["level"], "typed": True}}
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     models: Path = tmp_path_factory.mktemp("models")
     write_step_bundle(models)
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(Config(models=models, device="cpu", front_end="envoy", **addresses))
-    yield service.target
-    service.stop()
+    with running(models, front_end="envoy") as service:
+        yield service.target
 
 
 def typed(frame: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from service.config import Config
-from tests.conftest import RunningService
+from tests.conftest import running
 from tests.tiny import edit_manifest
 from unroll import Beam, Client, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
@@ -68,26 +67,16 @@ def keys(tmp_path_factory):
     return path
 
 
-@contextmanager
-def serving(**settings):
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    service = RunningService(Config(**{"device": "cpu", **addresses, **settings}))
-    try:
-        yield service
-    finally:
-        service.stop()
-
-
 @pytest.fixture(scope="module")
 def shared(tiny_models, keys):
-    with serving(models=tiny_models, resume_keys=keys) as service:
+    with running(tiny_models, resume_keys=keys) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def elsewhere(tiny_models, keys):
     """Another server with the same bundles and keys."""
-    with serving(models=tiny_models, resume_keys=keys) as service:
+    with running(tiny_models, resume_keys=keys) as service:
         yield service
 
 
@@ -130,7 +119,7 @@ def test_a_sample_is_the_same_whatever_their_number(ask):
 def test_more_samples_than_rows_are_the_same_samples(ask, tiny_models):
     make_request = {"prompt": "ab", "max_tokens": 12, "samples": 7, "sampling": Sampling(seed=8)}
     with (
-        serving(models=tiny_models, max_streams=2) as narrow,
+        running(tiny_models, max_streams=2) as narrow,
         Client(narrow.target, timeout=30) as client,
     ):
         few = Answer(client.generate("letters", log_probabilities=True, **make_request))
@@ -157,7 +146,7 @@ def test_a_beam_answers_its_best_hypotheses_best_first(ask, length_penalty):
 
 def test_a_beam_that_chooses_no_penalty_takes_the_models(models_copy):
     edit_manifest(models_copy / "speller" / "1", lambda c: c.update(length_penalty=2.5))
-    with serving(models=models_copy) as service, Client(service.target, timeout=30) as client:
+    with running(models_copy) as service, Client(service.target, timeout=30) as client:
         for chosen, power in ((None, 2.5), (0.5, 0.5)):
             beam = Beam(6, 4, chosen)
             found = Answer(client.generate("speller", source="abcd", max_tokens=15, beam=beam))
@@ -478,7 +467,7 @@ def test_a_resume_token_of_another_key_is_refused_and_says_what_to_share(
     token = a_point(ask)
     for setting in (other, None):
         with (
-            serving(models=tiny_models, resume_keys=setting) as service,
+            running(tiny_models, resume_keys=setting) as service,
             Client(service.target, timeout=30) as client,
         ):
             with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*same resume_keys"):
@@ -494,7 +483,7 @@ def test_a_resume_token_is_good_for_its_time_and_its_model(ask, tiny_models, key
     with pytest.raises(RequestFailed, match=r"FAILED_PRECONDITION.*is for model 'letters'"):
         ask("speller", resume_token=a_point(ask))
     with (
-        serving(models=tiny_models, resume_keys=keys, resume_seconds=1e-6) as service,
+        running(tiny_models, resume_keys=keys, resume_seconds=1e-6) as service,
         Client(service.target, timeout=30) as client,
     ):
         token = a_point(lambda model, **options: Answer(client.generate(model, **options)))
@@ -593,7 +582,7 @@ def test_echo_of_a_source_is_its_tokens_as_they_are_read(ask):
 
 def test_a_beam_wider_than_the_rows_is_refused(tiny_models):
     with (
-        serving(models=tiny_models, max_streams=3) as narrow,
+        running(tiny_models, max_streams=3) as narrow,
         Client(narrow.target, timeout=30) as client,
     ):
         with pytest.raises(RequestFailed, match=r"beam.width is 4; choose 1 to 3"):

@@ -18,9 +18,8 @@ from torch.nn.functional import cross_entropy
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import PADDING_ID, Vocabulary
 from export.bundles import export_bundle
-from service.config import Config
 from tests import tiny
-from tests.conftest import RunningService
+from tests.conftest import running
 from training.models import build, config_from_json
 from training.models.generator import GeneratorConfig
 from training.models.options import RecurrentOptions
@@ -105,10 +104,8 @@ def trained():
 def service(tmp_path_factory):
     models = tmp_path_factory.mktemp("objects") / "models"
     export_bundle(trained(), models / "objects" / "1")
-    addresses = {"address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
-    one = RunningService(Config(models=models, device="cpu", **addresses))
-    yield one
-    one.stop()
+    with running(models) as one:
+        yield one
 
 
 def objects(service, count, **options):

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from bundle.store import MANIFEST_FILE
 from service import services
 from service.grpc import handlers
+from tests.conftest import running
 from tests.tiny import NAMES, names_without
 from unroll import NO_RETRIES, Client, RequestFailed, Sampling
 from unroll.v1 import unroll_pb2 as pb
@@ -481,14 +482,8 @@ REFUSALS = {
 
 @pytest.fixture(scope="module")
 def shared_service(tiny_models):
-    from service.config import Config
-    from tests.conftest import RunningService
-
-    service = RunningService(
-        Config(models=tiny_models, address="127.0.0.1:0", http_address="127.0.0.1:0")
-    )
-    yield service
-    service.stop()
+    with running(tiny_models, device="auto") as service:
+        yield service
 
 
 @pytest.mark.parametrize("case", REFUSALS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.openai.choices import number
-from tests.service.openai.api import Api
+from tests.service.openai.api import Api, texts_of
 from unroll import Beam
 
 REASONS = {"end": "stop", "stop": "stop", "length": "length"}
@@ -169,8 +169,50 @@ def test_echo_puts_the_prompt_before_every_choice(api):
         assert found["text_offset"] == list(range(15))
         assert found["token_logprobs"][0] is None
         assert found["top_logprobs"][0] is None
-        assert found["top_logprobs"][1] == {"b": found["token_logprobs"][1]}
         assert all(value < 0 for value in found["token_logprobs"][1:])
+
+
+def test_echo_reports_what_was_likeliest_in_the_prompt(api, caller):
+    """A scorer takes a token for the greedy one where none beside it is likelier."""
+    prompt = "abc defg"
+    (choice,) = api.complete(prompt=prompt, echo=True, logprobs=3, max_tokens=2).content["choices"]
+    found = {key: values[:8] for key, values in choice["logprobs"].items()}
+    assert found["tokens"] == list(prompt)
+    (scored,) = caller.score("letters", [prompt])
+    expected = [token.log_probability for token in scored.tokens]
+    assert found["token_logprobs"] == pytest.approx(expected, abs=1e-4)
+    likeliest = caller.next_tokens("letters", [prompt[:n] for n in range(1, 8)], top=3)
+    for place, few in enumerate(likeliest, start=1):
+        top, own = found["top_logprobs"][place], found["token_logprobs"][place]
+        named = {token.text: token.log_probability for token in few} | {prompt[place]: own}
+        assert top == pytest.approx(named, abs=1e-4)
+        assert top[prompt[place]] == own
+        assert max(top.values()) == pytest.approx(few[0].log_probability, abs=1e-4)
+
+
+def test_echo_of_an_unknown_symbol_names_nothing_likelier(api):
+    """No stream can be made of what a model does not know, so nothing is said of its prompt."""
+    (choice,) = api.complete(prompt="aéb", echo=True, logprobs=2, max_tokens=1).content["choices"]
+    found = choice["logprobs"]
+    assert found["top_logprobs"][:3] == [None] * 3
+    assert all(value < 0 for value in found["token_logprobs"][1:])
+    assert len(found["top_logprobs"][3]) >= 2
+
+
+def test_nothing_is_made_where_a_prompt_is_scored_alone(api):
+    made = api.complete(n=2, echo=True, logprobs=2, max_tokens=1).content["choices"]
+    answer = api.complete(n=2, echo=True, logprobs=2, max_tokens=0)
+    assert choices_of(answer) == [("abc", "length")] * 2
+    for choice, whole in zip(answer.content["choices"], made, strict=True):
+        assert choice["logprobs"] == {key: of[:3] for key, of in whole["logprobs"].items()}
+    assert answer.content["usage"]["completion_tokens"] == 0
+    assert answer.content["usage"]["prompt_tokens"] == 3
+
+
+def test_a_prompt_alone_is_streamed_too(api):
+    events = api.events(echo=True, logprobs=1, max_tokens=0)
+    assert texts_of(events) == {0: "abc"}
+    assert events[-1]["choices"][0]["finish_reason"] == "length"
 
 
 def test_best_of_above_n_searches_for_the_n_best(api, caller):

@@ -41,6 +41,10 @@ CASES = {
     "half a pair as a name": ({"\ud800": 1}, "\ud800", "unknown parameter"),
     "negative max_tokens": ({"max_tokens": -1}, "max_tokens", "choose one from 0"),
     "no max_tokens": ({"max_tokens": 0}, None, "max_tokens is 0"),
+    "echo of a search": ({"max_tokens": 0, "echo": True, "best_of": 3, "seed": None}, None,
+                         "max_tokens is 0"),
+    "echo with a resume token": ({"max_tokens": 0, "echo": True, "resume_at_end": True}, None,
+                                 "max_tokens is 0"),
     "huge max_tokens": ({"max_tokens": 10**30}, "max_tokens", "max_tokens is too large"),
     "max_tokens with a fraction": ({"max_tokens": 1.5}, "max_tokens", "a whole number"),
     "max_tokens as true": ({"max_tokens": True}, "max_tokens", "is true or false"),
@@ -164,6 +168,9 @@ def test_one_prompt_that_is_refused_refuses_all(api, standing_service):
     [
         ("/v1/chat/completions", "these models continue text"),
         ("/v1/responses", "these models continue text"),
+        ("/v1/audio/speech", "/v1/audio/speech is not offered"),
+        ("/v1/", "/v1/ is not offered"),
+        (f"/v1/{'x' * 200}", f"/v1/{'x' * 96} is not offered"),
     ],
 )
 def test_what_these_models_cannot_do_is_said_with_what_to_use(api, path, words):
@@ -171,6 +178,7 @@ def test_what_these_models_cannot_do_is_said_with_what_to_use(api, path, words):
     assert answer.status == 404
     assert words in answer.error["message"]
     assert "/v1/completions" in answer.error["message"]
+    assert answer.error["code"] == "unsupported_endpoint"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,35 @@ def test_a_watcher_that_reads_nothing_holds_up_nobody():
     asyncio.run(run())
 
 
+def test_what_another_process_serves_counts_as_served():
+    async def run():
+        servicer, watcher = HealthServicer(), Watcher()
+        servicer.set(["", "mood"], SERVING)
+        servicer.set(["letters"], NOT_SERVING)
+        watcher.reads.set()
+        watching = asyncio.ensure_future(
+            servicer.Watch(pb.HealthCheckRequest(service="letters"), watcher)
+        )
+        await settle()
+        servicer.set_elsewhere(["letters", "tags"])
+        await settle()
+        listed = await servicer.List(pb.HealthListRequest(), None)
+        assert {name: of.status for name, of in listed.statuses.items()} == dict.fromkeys(
+            ("", "mood", "letters", "tags"), SERVING
+        )
+        assert sorted(servicer.served) == ["", "mood"], "of its own"
+        servicer.set([""], NOT_SERVING)
+        checked = await servicer.Check(pb.HealthCheckRequest(service=""), None)
+        assert checked.status == NOT_SERVING
+        servicer.set_elsewhere([])
+        await settle()
+        assert watcher.statuses == [NOT_SERVING, SERVING, NOT_SERVING]
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(run())
+
+
 @pytest.fixture
 def stub(service):
     with grpc.insecure_channel(service.target) as channel:
