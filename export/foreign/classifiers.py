@@ -99,7 +99,7 @@ def import_classifier(mapping: ModelMapping, folder: Path) -> Outcome:
     if batching == NONE:
         model = _one_by_one(classifier)
         difference, _ = _compare(expected, _predicted(model, folder, texts))
-        if difference > TOLERANCE:
+        if not difference <= TOLERANCE:
             raise ImportRefused(
                 f"even one text at a time it is not the original: it differs by {difference:.2g}"
             )

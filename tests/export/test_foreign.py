@@ -101,6 +101,32 @@ def test_rows_that_mix_run_one_after_the_other(tmp_path):
     assert np.array_equal(after, frames + 1)
 
 
+@pytest.mark.parametrize("allow_inexact", [False, True])
+def test_rows_that_are_nan_in_a_batch_alone_run_one_after_the_other(tmp_path, allow_inexact):
+    file = graphs.written(tmp_path / "crowded.onnx", graphs.CROWDED)
+    manifest = imported(tmp_path, GraphMapping(file, states=STATE), allow_inexact=allow_inexact)
+    spec = manifest.stepping
+    assert spec is not None
+    assert (spec.batching, spec.reason) == (
+        "none",
+        "'y' of a row is NaN in a batch, and is not alone",
+    )
+    session = open_session(read_bundle(tmp_path / "models" / "m" / "1"), "step", SETTINGS)
+    frames = np.ones((12, 4), np.float32)
+    answers, _ = session.run(None, {"x": frames, "s": frames})
+    assert np.array_equal(answers, frames + 1)
+
+
+def test_one_nan_makes_a_verdict_of_several_choices_nan():
+    for first, second in ((0.0, np.nan), (np.nan, 0.0)):
+        verdict = gate.Verdict()
+        for value in (first, second):
+            verdict.add(gate.Verdict(rows={"y": value}, relative={"y": value}))
+        assert not verdict.is_exact
+        assert not verdict.is_close
+        assert np.isnan(verdict.difference)
+
+
 def test_a_constant_takes_its_branch(tmp_path):
     file = graphs.written(tmp_path / "rates.onnx", graphs.RATES)
     manifest = imported(tmp_path, GraphMapping(file, states=STATE, constants={"sr": (8000,)}))
