@@ -346,9 +346,10 @@ def from_torch(
     model, compared before anything is written. int8: a step in int8 as well.
 
     Without, ``module.step(inputs, state) → (outputs, state)`` is traced, for the task ``step`` or
-    ``generate``. inputs, state: example tensors of one row by name, the batch first and 1; the
-    method gets a dictionary of each and returns two. outputs: names of its outputs, in their
-    order; of a generator, ``logits``, and its one input is ``token`` (batch,) int64.
+    ``generate``. inputs, state: tensors of one row by name, the batch first and 1; the method gets
+    a dictionary of each and returns two. Those of ``inputs`` are examples, those of ``state`` are
+    what a new stream begins with. outputs: names of its outputs, in their order; of a generator,
+    ``logits``, and its one input is ``token`` (batch,) int64.
 
     vocabulary: a generator's symbols by id. special: its symbols for ``pad``, ``unk``, ``bos`` and
     ``eos``. kind: of its tokenizer.

@@ -45,7 +45,8 @@ MIXED = """mixed (float[batch,4] x, float[batch,4] s) => (float[batch,4] y, floa
 # Rows beyond the eighth of a batch are NaN; alone no row is.
 CROWDED = """crowded (float[batch,4] x, float[batch,4] s)
   => (float[batch,4] y, float[batch,4] s_out)
-<float none = {0.0}, float unit = {1.0}, float most = {8.0}, float below = {-1.0}, int64 axis = {0}> {
+<float none = {0.0}, float unit = {1.0}, float most = {8.0}, float below = {-1.0},
+  int64 axis = {0}> {
   s_out = Add(s, x)
   zeros = Mul(x, none)
   ones = Add(zeros, unit)

@@ -252,6 +252,27 @@ def test_a_module_with_a_step_is_traced(tmp_path):
     assert state["steps"].tolist() == [5, 5, 5]
 
 
+def test_a_stream_begins_with_the_state_that_is_given(tmp_path):
+    """Of floats and whole numbers, in a bundle whose new streams are zeros."""
+    module = Filter().eval()
+    first = {"h": torch.linspace(-1, 1, 6)[None], "steps": torch.tensor([7])}
+    bundle = export.from_torch(
+        module, name="gain", task="step", models=tmp_path, outputs=["gain"],
+        inputs={"frame": torch.zeros(1, 4)}, state=first,
+    )  # fmt: skip
+    session = open_session(bundle, "step", SETTINGS)
+    names = [port.name for port in session.get_outputs()]
+    state = {s.name: np.zeros((2, *s.shape), s.dtype) for s in bundle.manifest.state}
+    carried = {name: tensor.expand(2, *tensor.shape[1:]) for name, tensor in first.items()}
+    for frame in np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32):
+        found = dict(zip(names, session.run(names, {"frame": frame, **state}), strict=True))
+        with torch.no_grad():
+            made, carried = module.step({"frame": torch.from_numpy(frame)}, carried)
+        assert np.allclose(found["gain"], made["gain"].numpy(), atol=1e-5)
+        state = {name: found[f"next_{name}"] for name in state}
+    assert state["steps"].tolist() == [10, 10]
+
+
 def test_a_module_without_step_is_refused(tmp_path):
     with pytest.raises(ImportRefused, match="has no step"):
         export.from_torch(nn.Linear(2, 2), name="m", task="step", models=tmp_path)
