@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.manifest import FP32, GENERATE, INT8
+from bundle.manifest import FP32, GENERATE, INT8, STEP
 from bundle.store import Bundle
 from bundle.tokenizer import Tokenizer
 from export.bundles import export_bundle
@@ -316,6 +316,13 @@ def check_against(
     return worst
 
 
+def _refuse_unread(when: str, **options: object) -> None:
+    """Raises ImportRefused for one that is given."""
+    for name, value in options.items():
+        if value:
+            raise ImportRefused(f"from_torch does not read {name!r} {when}; leave it out")
+
+
 def from_torch(
     module: nn.Module | Mapping[str, Tensor],
     *,
@@ -331,6 +338,7 @@ def from_torch(
     vocabulary: Sequence[str] = (),
     special: Mapping[str, str] | None = None,
     kind: str = "",
+    lowercase: bool = False,
     inputs: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Tensor] | None = None,
     outputs: Sequence[str] = (),
@@ -352,7 +360,7 @@ def from_torch(
     ``logits``, and its one input is ``token`` (batch,) int64.
 
     vocabulary: a generator's symbols by id. special: its symbols for ``pad``, ``unk``, ``bos`` and
-    ``eos``. kind: of its tokenizer.
+    ``eos``. kind: of its tokenizer. lowercase: whether it lowercases texts.
 
     Raises ImportRefused, ParityMissed and ExportRefused, and then leaves what was there.
     """
@@ -368,10 +376,14 @@ def from_torch(
         allow_inexact=allow_inexact,
         special=dict(special or {}),
         kind=kind,
+        lowercase=lowercase or None,
         limits=dict(limits or {}),
     )
     check_mapping(mapping)
     if parts is None:
+        _refuse_unread("without parts", reference=reference, int8=int8)
+        if task == STEP:
+            _refuse_unread("for the task 'step'", vocabulary=vocabulary)
         from export.foreign.traced import traced_bundle
 
         if not isinstance(module, nn.Module) or not callable(getattr(module, "step", None)):
@@ -381,12 +393,15 @@ def from_torch(
         )
     if task != GENERATE:
         raise ImportRefused(f"parts make a model of the task 'generate', not {task!r}")
+    _refuse_unread(
+        "with parts", inputs=inputs, state=state, outputs=outputs, allow_inexact=allow_inexact
+    )
     weights = module.state_dict() if isinstance(module, nn.Module) else module
     trained = trained_from_weights(
         weights,
         Parts.of(parts),
         name,
-        tokenizer_of(list(vocabulary), special or {}, kind),
+        tokenizer_of(list(vocabulary), special or {}, kind, lowercase),
         description,
         limits,
         {"command": "export.from_torch", "imported": [{"parts": dict(parts)}]},

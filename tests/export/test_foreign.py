@@ -18,7 +18,7 @@ from export.foreign import gate
 from export.foreign.bundles import import_model
 from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
-from export.foreign.mapping import GraphMapping, ModelMapping, read_mapping
+from export.foreign.mapping import KEYS, GraphMapping, ModelMapping, check_mapping, read_mapping
 from export.foreign.steps import import_step
 from export.foreign.surgery import open_model
 from export.onnx_files import ExportRefused
@@ -328,6 +328,17 @@ def test_flags_and_a_mapping_file_say_the_same(tmp_path, capsys):
         ('name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\nshape = {a = [0]}', "shape of 'a'"),
         ('name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\ncontext = {a = 0}', "context of 'a'"),
         ('name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\nbatch_axis = {a = 9}', "0 to 7"),
+        ('name = "m"\ntask = "step"\n[[graph]]\nfile = "/etc/hostname"', "no file of its folder"),
+        ('name = "m"\ntask = "step"\n[[graph]]\nfile = "sub/../../a"', "no file of its folder"),
+        (
+            'name = "m"\ntask = "classify"\nlabels = "../a"\n[[graph]]\nfile = "a"',
+            "'labels' is '../a', which is no file",
+        ),
+        (
+            'name = "m"\ntask = "step"\n[[graph]]\nfile = "sub/a"\nstate = {a = "b"}\n'
+            'initial = {a = "../a.npy"}',
+            "'initial' is '../a.npy', which is no file",
+        ),
         (
             'name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\nstate = {a = "b", c = "b"}',
             "given twice",
@@ -338,6 +349,89 @@ def test_a_mapping_file_is_refused_by_its_key(tmp_path, text, message):
     (tmp_path / "mapping.toml").write_text(text)
     with pytest.raises(ImportRefused, match=message.replace("[", r"\[")):
         read_mapping(tmp_path / "mapping.toml")
+
+
+def test_a_mapping_may_not_name_files_by_links_that_lead_out(tmp_path):
+    folder = tmp_path / "mapping"
+    folder.mkdir()
+    graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    os.symlink(tmp_path / "leaky.onnx", folder / "leaky.onnx")
+    (folder / "mapping.toml").write_text(
+        'name = "m"\ntask = "step"\n[[graph]]\nfile = "leaky.onnx"'
+    )
+    with pytest.raises(ImportRefused, match="no file of its folder"):
+        read_mapping(folder / "mapping.toml")
+
+
+# A value of every key of a mapping that some task does not read.
+VALUES: dict[str, Any] = {
+    "frame_seconds": 0.5, "attributes": {"rate": 1}, "tokens": "t", "lengths": "l", "mask": "m",
+    "logits": "y", "probabilities": "p", "vocabulary": Path("v"), "special": {"pad": "_"},
+    "kind": "words", "lowercase": False, "labels": Path("l"), "tokenizer": Path("t"),
+}  # fmt: skip
+GRAPH_VALUES: dict[str, tuple[str, Any]] = {
+    "state": ("states", {"s": "s_out"}), "constant": ("constants", {"c": (1,)}),
+    "input": ("inputs", {"x": "x"}), "output": ("outputs", {}), "context": ("contexts", {"x": 2}),
+    "batch_axis": ("axes", {"x": 0}), "shape": ("shapes", {"x": (1,)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*VALUES, *GRAPH_VALUES])
+@pytest.mark.parametrize("task", KEYS)
+def test_a_key_of_another_task_is_refused(task, key):
+    if key in VALUES:
+        graph, options = GraphMapping(Path("a.onnx")), {key: VALUES[key]}
+    else:
+        name, value = GRAPH_VALUES[key]
+        graph, options = GraphMapping(Path("a.onnx"), **{name: value}), {}
+    mapping = ModelMapping("m", task, (graph,), **options)
+    if key in KEYS[task]:
+        check_mapping(mapping)
+    else:
+        with pytest.raises(ImportRefused, match=f"task '{task}' does not read '{key}'"):
+            check_mapping(mapping)
+
+
+def test_each_key_is_read_by_some_task():
+    assert {*VALUES, *GRAPH_VALUES, "initial"} == {key for keys in KEYS.values() for key in keys}
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--state a:b", "--constant a=1", "--input a", "--output a", "--context a:1", "--shape a=1",
+        "--batch-axis a=0", "--initial a=1", "--frame-seconds 1", "--attribute a=1", "--tokens a",
+        "--lengths a", "--mask a", "--logits a", "--probabilities a", "--special pad=a",
+        "--kind words", "--lowercase", "--no-lowercase", "--vocabulary a", "--labels a",
+        "--tokenizer a", "--limit a=1",
+    ],
+)  # fmt: skip
+def test_a_flag_beside_a_mapping_is_refused(tmp_path, capsys, flag):
+    file = tmp_path / "mapping.toml"
+    file.write_text('name = "m"\ntask = "step"\n[[graph]]\nfile = "leaky.onnx"')
+    assert main(["import", str(file), *flag.split(), "--models", str(tmp_path / "models")]) == 1
+    name = flag.split()[0].replace("--no-", "--")
+    assert f"{name} belongs into {file}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "generate", "logits": "y", "probabilities": "p"}, "one of them is the answer"),
+        ({"task": "classify", "vocabulary": Path("v"), "tokenizer": Path("t")}, "leave the vocab"),
+    ],
+)
+def test_two_keys_that_exclude_each_other_are_refused(options, message):
+    with pytest.raises(ImportRefused, match=message):
+        check_mapping(ModelMapping("m", graphs=(GraphMapping(Path("a.onnx")),), **options))
+
+
+@pytest.mark.parametrize("limit", ["1.5", "inf"])
+def test_a_limit_that_is_not_whole_is_refused(tmp_path, capsys, limit):
+    file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    flags = ["--name", "m", "--task", "step", "--limit", f"message_steps={limit}"]
+    assert main(["import", str(file), *flags, "--models", str(tmp_path / "models")]) == 1
+    assert f"--limit: '{limit}' is not a whole number" in capsys.readouterr().err
 
 
 def test_inspect_guesses_aloud_and_gives_a_command_that_works(tmp_path, capsys):

@@ -95,11 +95,65 @@ def test_its_tokenizer_reads_as_it_did(tmp_path):
         ({"model": {"vocab": {"a": 0, "b": 2}}}, "ids are not 0 to"),
         ({"model": []}, "no tokenizer.json"),
         ({"pre_tokenizer": 3}, "no tokenizer.json"),
+        ({"normalizer": {"type": "Sequence", "normalizers": 3}}, "no tokenizer.json"),
     ],
 )
 def test_another_tokenizer_is_refused(tmp_path, change, message):
     with pytest.raises(ImportRefused, match=message):
         read_tokenizer(tokenizer(tmp_path, **change))
+
+
+SEQUENCE = {
+    "type": "Sequence",
+    "normalizers": [{"type": "Lowercase"}, {"type": "Sequence", "normalizers": []}],
+}
+BERT = {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}
+MIXED = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, BERT]}
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "options", "lowercases"),
+    [
+        (None, {}, False),
+        (SEQUENCE, {}, True),
+        (SEQUENCE, {"kind": "words"}, True),
+        ({"type": "Lowercase"}, {"kind": "words"}, True),
+        (BERT, {"lowercase": True}, True),
+        (BERT, {"kind": "words", "lowercase": False}, False),
+        (None, {"lowercase": True}, True),
+    ],
+)
+def test_texts_are_lowercased_as_the_file_or_the_caller_says(
+    tmp_path, normalizer, options, lowercases
+):
+    reader = read_tokenizer(tokenizer(tmp_path, normalizer=normalizer), **options)
+    assert reader.lowercase == lowercases
+    assert reader.encode("Good").ids == [2 if lowercases else 1]
+
+
+@pytest.mark.parametrize("normalizer", [BERT, MIXED, {"type": "StripAccents"}])
+def test_a_normalizer_that_does_more_is_not_dropped(tmp_path, normalizer):
+    with pytest.raises(ImportRefused, match="give --lowercase or --no-lowercase"):
+        read_tokenizer(tokenizer(tmp_path, normalizer=normalizer), "words")
+
+
+def test_special_symbols_count_beside_a_tokenizer_file(tmp_path):
+    reader = read_tokenizer(tokenizer(tmp_path), special={"pad": "the", "eos": "not"})
+    assert dict(reader.vocabulary.special) == {"pad": 5, "unk": 1, "eos": 7}
+
+
+@pytest.mark.parametrize("lowercase", [None, True])
+def test_a_plain_vocabulary_is_lowercased_where_it_is_said(tmp_path, lowercase):
+    file = graphs.classifier(tmp_path / "c.onnx", len(SYMBOLS), len(LABELS), "lengths")
+    (tmp_path / "vocab.txt").write_text("\n".join(SYMBOLS))
+    mapping = mapped(
+        tmp_path, file, tokenizer=None, vocabulary=tmp_path / "vocab.txt", lowercase=lowercase,
+        special={"unk": "[UNK]"}, lengths="lengths",
+    )  # fmt: skip
+    (tmp_path / "out").mkdir()
+    import_classifier(mapping, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert content["tokenizers"]["input"]["lowercase"] == bool(lowercase)
 
 
 @pytest.mark.parametrize(

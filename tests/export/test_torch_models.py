@@ -114,13 +114,17 @@ def test_cells_and_modules_in_a_row_are_layers(tmp_path):
     bundle = from_torch(weights, name="m", models=tmp_path, parts=parts, vocabulary=SYMBOLS)
     assert bundle.manifest.model["recurrent"]["layers"] == 2
     assert not bundle.tokenizers["output"].vocabulary.never_sampled_ids
+    assert not bundle.tokenizers["input"].lowercase
 
 
 def test_tied_weights_lie_there_once(tmp_path):
     model = Theirs(hidden=7)
     model.head.weight = model.emb.weight
-    bundle = from_torch(model, name="m", models=tmp_path, parts=PARTS, vocabulary=SYMBOLS)
+    bundle = from_torch(
+        model, name="m", models=tmp_path, parts=PARTS, vocabulary=SYMBOLS, lowercase=True
+    )
     assert bundle.manifest.model["tied"]
+    assert bundle.tokenizers["input"].lowercase
 
 
 class Normed(Theirs):
@@ -170,6 +174,12 @@ def test_other_networks_are_refused(tmp_path, network, message):
         ({"kind": "bytes"}, "kind 'bytes'"),
         ({"name": "../m"}, "cannot be that of a folder"),
         ({"task": "step"}, "make a model of the task 'generate'"),
+        ({"frame_seconds": 0.5}, "does not read 'frame_seconds'"),
+        ({"inputs": {"token": torch.zeros(1)}}, "does not read 'inputs' with parts"),
+        ({"allow_inexact": True}, "does not read 'allow_inexact' with parts"),
+        ({"parts": None, "int8": True}, "does not read 'int8' without parts"),
+        ({"parts": None, "reference": print}, "does not read 'reference' without parts"),
+        ({"parts": None, "task": "step"}, "does not read 'vocabulary' for the task 'step'"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, change, message):
