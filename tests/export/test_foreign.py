@@ -440,6 +440,7 @@ def test_inspect_guesses_aloud_and_gives_a_command_that_works(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "guess: sr is a constant" in said
     assert "guess: s is a state, and s_out is what becomes of it" in said
+    assert "guess: it reads numbers a step at a time, so the task is step" in said
     assert "rows run together along these axes: x 0, s 0, y 0, s_out 0" in said
     command = said.strip().splitlines()[-1].split()[3:]
     assert main([*command, "--models", str(tmp_path / "models")]) == 0

@@ -13,7 +13,9 @@ import pytest
 from bundle.store import read_bundle
 from export.foreign.bundles import import_model
 from export.foreign.classifiers import import_classifier, read_tokenizer
+from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
+from export.foreign.inspection import inspected
 from export.foreign.mapping import GraphMapping, ModelMapping
 from export.foreign.surgery import open_model
 from service.runtime.sessions import SessionSettings, open_session
@@ -74,6 +76,24 @@ def test_texts_of_different_lengths_do_not_meet(tmp_path, told):
         (logits,) = original.run(None, feed)
         weights = np.exp(logits[0] - logits[0].max())
         assert np.allclose(row, weights / weights.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("ends", ["lengths", "mask", ""])
+def test_inspect_proposes_a_classifier_for_texts_without_state(tmp_path, ends):
+    """Its command runs once labels and tokenizer are there."""
+    file = graphs.classifier(tmp_path / "c.onnx", len(SYMBOLS), len(LABELS), ends)
+    lines = inspected(file)
+    assert "so the task is classify" in "\n".join(lines)
+    flag = f" --{ends} {ends}" if ends else ""
+    assert f"--token input_ids{flag} --logits logits --labels labels.txt" in lines[-1]
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    words = [
+        str(tmp_path / word) if word in ("labels.txt", "tokenizer.json") else word
+        for word in lines[-1].split()[3:]
+    ]
+    tokenizer(tmp_path)
+    assert main([*words, "--models", str(tmp_path / "models")]) == 0
+    assert read_bundle(tmp_path / "models" / "c" / "1").manifest.task == "classify"
 
 
 def test_its_tokenizer_reads_as_it_did(tmp_path):
