@@ -455,6 +455,17 @@ def test_a_graph_that_is_not_done_in_time_is_stopped(tmp_path):
     assert not list((tmp_path / "models").rglob("*.onnx"))
 
 
+def test_a_bundle_that_the_service_would_not_read_is_announced(tmp_path, monkeypatch):
+    file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    mapping = ModelMapping("m", "step", (GraphMapping(file, states=STATE),))
+    bundle, lines = import_model(mapping, tmp_path / "models")
+    size = sum(spec.bytes for spec in bundle.manifest.files.values())
+    assert not any("--max-bundle-bytes" in line for line in lines)
+    monkeypatch.setattr("export.foreign.bundles.MOST_BUNDLE_BYTES", size - 1)
+    _, lines = import_model(mapping, tmp_path / "models")
+    assert lines[-1].endswith(f"serve it with --max-bundle-bytes {size}")
+
+
 def test_a_refusal_leaves_what_was_served(tmp_path, capsys):
     file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
     flags = ["import", str(file), "--name", "m", "--task", "step", "--models", str(tmp_path / "b")]
