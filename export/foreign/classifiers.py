@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def import_classifier(mapping: ModelMapping, folder: Path) -> Outcome:
             batching = EXACT
         elif is_close and mapping.allow_inexact:
             batching = INEXACT
-        reason = f"a text's probability differs by {difference:.2g} beside longer ones"
+        reason = _reason(difference)
         if is_close and batching == NONE:
             reason += "; --allow-inexact runs them together all the same"
     except ImportRefused:
@@ -346,6 +347,12 @@ def _compare(expected: Array, found: Array) -> tuple[float, bool]:
         raise ImportRefused(f"a text alone differs by {off:.2g} from the original")
     difference = largest(alone, together)
     return difference, difference <= CLOSE
+
+
+def _reason(difference: float) -> str:
+    if math.isnan(difference):
+        return "a text's probability is NaN beside others, and is not alone"
+    return f"a text's probability differs by {difference:.2g} beside longer ones"
 
 
 def _ended(classifier: _Classifier, builder: Builder, answer: str, shape: Sequence[int]) -> str:

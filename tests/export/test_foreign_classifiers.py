@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from bundle.store import read_bundle
 from export.foreign.bundles import import_model
@@ -76,6 +78,40 @@ def test_texts_of_different_lengths_do_not_meet(tmp_path, told):
         (logits,) = original.run(None, feed)
         weights = np.exp(logits[0] - logits[0].max())
         assert np.allclose(row, weights / weights.sum(), atol=1e-6)
+
+
+def crowded(file: Path) -> Path:
+    """The classifier of ``file``, the logits of all texts beyond the fourth of a batch NaN."""
+    model = onnx.load_model(str(file))
+    graph = model.graph
+    next(node for node in graph.node if "logits" in node.output).output[0] = "scores"
+    constants = {"none": 0.0, "unit": 1.0, "most": 4.0, "below": -1.0}
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), "axis"))
+    for kind, inputs, output in (
+        ("Mul", ["scores", "none"], "zeros"),
+        ("Add", ["zeros", "unit"], "ones"),
+        ("CumSum", ["ones", "axis"], "places"),
+        ("Greater", ["places", "most"], "late"),
+        ("Log", ["below"], "nan"),
+        ("Where", ["late", "nan", "scores"], "logits"),
+    ):
+        graph.node.append(helper.make_node(kind, inputs, [output]))
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+@pytest.mark.parametrize("allow_inexact", [False, True])
+def test_texts_that_are_nan_in_a_batch_alone_run_one_by_one(tmp_path, allow_inexact):
+    file = crowded(graphs.classifier(tmp_path / "c.onnx", len(SYMBOLS), len(LABELS), "lengths"))
+    target = tmp_path / "models" / "topics" / "1"
+    target.mkdir(parents=True)
+    mapping = mapped(tmp_path, file, lengths="lengths", allow_inexact=allow_inexact)
+    import_classifier(mapping, target)
+    found = read_bundle(target).manifest.training
+    assert (found["batching"], found["difference"]) == ("none", 0)
+    assert found["reason"].startswith("a text's probability is NaN beside others")
 
 
 @pytest.mark.parametrize("ends", ["lengths", "mask", ""])
