@@ -134,7 +134,7 @@ def _check_sizes(path: Path, manifest: Manifest, most_bytes: int) -> None:
     if total > most_bytes:
         raise BundleTooLarge(
             f"{path} lists files of {total} bytes together, at most {most_bytes} are read; "
-            "export a smaller model, or raise the limit"
+            "export a smaller model, or raise the service's --max-bundle-bytes"
         )
     vocabulary = manifest.files[manifest.vocabulary_file].bytes
     if vocabulary > MOST_JSON_BYTES:

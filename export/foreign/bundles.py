@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bundle.store import Bundle, read_bundle, staged
+from bundle.store import MOST_BUNDLE_BYTES, Bundle, read_bundle, staged
 from export.foreign.mapping import ModelMapping, check_mapping
 from export.foreign.source import MOST_BYTES
 from export.foreign.worker import SECONDS, run_apart
@@ -23,4 +23,16 @@ def import_model(
     size = sum(file.stat().st_size for file in files if file.is_file())
     with staged(target) as folder:
         found = run_apart("import", (mapping, folder), min(size, MOST_BYTES), seconds)
-    return read_bundle(target, 2 * MOST_BYTES), list(found["lines"])
+    bundle = read_bundle(target, 2 * MOST_BYTES)
+    return bundle, [*found["lines"], *_limit_lines(bundle)]
+
+
+def _limit_lines(bundle: Bundle) -> list[str]:
+    """What to say of a bundle that the service does not read unless it is set to."""
+    size = sum(file.bytes for file in bundle.manifest.files.values())
+    if size <= MOST_BUNDLE_BYTES:
+        return []
+    return [
+        f"larger than the {MOST_BUNDLE_BYTES} bytes that the service reads: serve it with "
+        f"--max-bundle-bytes {size}"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def import_classifier(mapping: ModelMapping, folder: Path) -> Outcome:
             batching = EXACT
         elif is_close and mapping.allow_inexact:
             batching = INEXACT
-        reason = f"a text's probability differs by {difference:.2g} beside longer ones"
+        reason = _reason(difference)
         if is_close and batching == NONE:
             reason += "; --allow-inexact runs them together all the same"
     except ImportRefused:
@@ -99,7 +100,7 @@ def import_classifier(mapping: ModelMapping, folder: Path) -> Outcome:
     if batching == NONE:
         model = _one_by_one(classifier)
         difference, _ = _compare(expected, _predicted(model, folder, texts))
-        if difference > TOLERANCE:
+        if not difference <= TOLERANCE:
             raise ImportRefused(
                 f"even one text at a time it is not the original: it differs by {difference:.2g}"
             )
@@ -151,23 +152,32 @@ def import_classifier(mapping: ModelMapping, folder: Path) -> Outcome:
 
 def _tokenizer(mapping: ModelMapping) -> Tokenizer:
     if mapping.tokenizer is not None:
-        return read_tokenizer(mapping.tokenizer, mapping.kind)
+        return read_tokenizer(mapping.tokenizer, mapping.kind, mapping.special, mapping.lowercase)
     if mapping.vocabulary is None:
         raise ImportRefused("a classifier needs --tokenizer, or --vocabulary and --kind")
-    return tokenizer_of(read_symbols(mapping.vocabulary), mapping.special, mapping.kind)
+    return tokenizer_of(
+        read_symbols(mapping.vocabulary), mapping.special, mapping.kind, bool(mapping.lowercase)
+    )
 
 
 # Roles of the special symbols that tokenizer files name by custom alone.
 _CUSTOM = {"[PAD]": PAD, "<pad>": PAD, "[UNK]": "unk", "<unk>": "unk"}
 
 
-def read_tokenizer(path: Path, kind: str = "") -> Tokenizer:
+def read_tokenizer(
+    path: Path,
+    kind: str = "",
+    special: Mapping[str, str] | None = None,
+    lowercase: bool | None = None,
+) -> Tokenizer:
     """A tokenizer.json whose way of cutting texts is one of this project's: words of a list between
     spaces (WordLevel with WhitespaceSplit), or characters.
 
-    kind: overrides how texts are cut, for whoever knows that it is the same.
+    kind, lowercase: how texts are cut, and whether they are lowercased, in place of what the file
+    says, for whoever knows that it is the same. special: role → symbol, beside those that the file
+    names or custom does.
 
-    Raises ImportRefused for any other: texts would be cut otherwise than the model was trained on.
+    Raises ImportRefused for any other: texts would be read otherwise than the model was trained on.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -175,7 +185,8 @@ def read_tokenizer(path: Path, kind: str = "") -> Tokenizer:
         listed: dict[str, int] = dict(model["vocab"])
         listed |= {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
         pre = (content.get("pre_tokenizer") or {}).get("type")
-        normalizer = (content.get("normalizer") or {}).get("type")
+        normalizer = content.get("normalizer") or {}
+        lowercases = _lowercases(normalizer) if lowercase is None else lowercase
         unknown = model.get("unk_token")
         ordered = sorted(listed, key=lambda symbol: int(listed[symbol]))
         ids = [int(listed[symbol]) for symbol in ordered]
@@ -187,19 +198,36 @@ def read_tokenizer(path: Path, kind: str = "") -> Tokenizer:
         ) from error
     if ids != list(range(len(ids))):
         raise ImportRefused(f"{path}: its ids are not 0 to {len(ids) - 1}, each once")
-    is_plain = model.get("type", "WordLevel") == "WordLevel" and normalizer in (None, "Lowercase")
+    if lowercases is None:
+        raise ImportRefused(
+            f"{path} changes texts by {normalizer.get('type')}, which is none of this service's "
+            "ways; give --lowercase or --no-lowercase where one of them is the same, or send ids"
+        )
     if not kind:
-        if not is_plain or pre != "WhitespaceSplit":
+        if model.get("type", "WordLevel") != "WordLevel" or pre != "WhitespaceSplit":
             raise ImportRefused(
-                f"{path} cuts texts by {model.get('type')}, {pre} and {normalizer}, which is none "
-                "of this service's ways; give --kind (words, symbols, characters, …) where it is "
-                "the same, or send ids"
+                f"{path} cuts texts by {model.get('type')} and {pre}, which is none of this "
+                "service's ways; give --kind (words, symbols, characters, …) where it is the same, "
+                "or send ids"
             )
         kind = "symbols"
-    special = {role: symbol for symbol, role in _CUSTOM.items() if symbol in listed}
+    roles = {role: symbol for symbol, role in _CUSTOM.items() if symbol in listed}
     if unknown in listed:
-        special["unk"] = unknown
-    return tokenizer_of(ordered, special, kind, lowercase=normalizer == "Lowercase")
+        roles["unk"] = unknown
+    return tokenizer_of(ordered, {**roles, **(special or {})}, kind, lowercases)
+
+
+def _lowercases(normalizer: Mapping[str, Any]) -> bool | None:
+    """Whether a normalizer lowercases and does nothing else, or nothing at all; None where it does
+    what this project's tokenizers do not."""
+    if not normalizer:
+        return False
+    if normalizer.get("type") == "Lowercase":
+        return True
+    if normalizer.get("type") != "Sequence":
+        return None
+    parts = [_lowercases(part) for part in normalizer["normalizers"]]
+    return None if None in parts else any(parts)
 
 
 def _opened(mapping: ModelMapping, tokenizer: Tokenizer, labels: int) -> tuple[Source, _Classifier]:
@@ -319,6 +347,12 @@ def _compare(expected: Array, found: Array) -> tuple[float, bool]:
         raise ImportRefused(f"a text alone differs by {off:.2g} from the original")
     difference = largest(alone, together)
     return difference, difference <= CLOSE
+
+
+def _reason(difference: float) -> str:
+    if math.isnan(difference):
+        return "a text's probability is NaN beside others, and is not alone"
+    return f"a text's probability differs by {difference:.2g} beside longer ones"
 
 
 def _ended(classifier: _Classifier, builder: Builder, answer: str, shape: Sequence[int]) -> str:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bundle.errors import BundleError
 from export.foreign.bundles import import_model
@@ -52,8 +51,9 @@ def _inspect(arguments: Sequence[str]) -> int:
 
 
 def _import(arguments: Sequence[str]) -> int:
-    chosen = _parser().parse_args(arguments)
-    mapping = _mapping(chosen)
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    mapping = _of_file(parser, chosen) if chosen.file.suffix == ".toml" else _of_flags(chosen)
     bundle, lines = import_model(mapping, chosen.models, chosen.time_limit)
     print(headline_of(bundle))
     for line in lines:
@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         names = ("--token", flag) if flag == "--tokens" else (flag,)
         texts.add_argument(*names, dest=flag[2:], metavar=form, default="", help=said)
     texts.add_argument("--add-bos-token", action="store_true", help=ADD_BOS_HELP)
+    texts.add_argument(
+        "--lowercase", action=argparse.BooleanOptionalAction, default=None,
+        help="texts are lowercased first (default: as the tokenizer.json says, else not)",
+    )  # fmt: skip
     for flag, said in (
         ("--vocabulary", "file of symbols, one a line, in the order of their ids"),
         ("--labels", "file of labels, one a line"),
@@ -135,25 +139,27 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _mapping(chosen: argparse.Namespace) -> ModelMapping:
-    """Of a mapping file, with name, version and permission of flags; or of flags alone."""
-    if chosen.file.suffix == ".toml":
-        mapping = read_mapping(chosen.file)
-        flags = ("state", "constant", "input", "output", "context", "shape", "initial")
-        given = [f"--{flag}" for flag in flags if getattr(chosen, flag)]
-        if given:
-            raise ImportRefused(f"{given[0]} belongs into {chosen.file}, which is the mapping")
-        changed = {
-            key: getattr(chosen, key)
-            for key in ("name", "version", "description", "task")
-            if getattr(chosen, key) is not None
-        }
-        return _changed(
-            mapping,
-            allow_inexact=mapping.allow_inexact or chosen.allow_inexact,
-            add_bos_token=mapping.add_bos_token or chosen.add_bos_token,
-            **changed,
-        )
+# What flags may say beside a mapping file.
+_CHANGED = ("name", "version", "description", "task")
+_BESIDE = (*_CHANGED, "file", "models", "allow_inexact", "time_limit")
+
+
+def _of_file(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> ModelMapping:
+    """Of a mapping file, with name, version and permission of flags."""
+    given = [key for key, value in vars(chosen).items() if value != parser.get_default(key)]
+    for key in given:
+        if key not in _BESIDE:
+            flag = key.replace("_", "-")
+            raise ImportRefused(f"--{flag} belongs into {chosen.file}, which is the mapping")
+    mapping = read_mapping(chosen.file)
+    changed = {key: getattr(chosen, key) for key in _CHANGED if key in given}
+    allowed = mapping.allow_inexact or chosen.allow_inexact
+    mapping = replace(mapping, allow_inexact=allowed, **changed)
+    check_mapping(mapping)
+    return mapping
+
+
+def _of_flags(chosen: argparse.Namespace) -> ModelMapping:
     for flag in ("name", "task"):
         if not getattr(chosen, flag):
             raise ImportRefused(f"--{flag} is missing; `inspect` prints a command to try")
@@ -161,7 +167,7 @@ def _mapping(chosen: argparse.Namespace) -> ModelMapping:
         name=chosen.name,
         task=chosen.task,
         graphs=(_graph(chosen),),
-        version=chosen.version or 1,
+        version=1 if chosen.version is None else chosen.version,
         description=chosen.description or "",
         frame_seconds=chosen.frame_seconds or 0.0,
         attributes={
@@ -171,26 +177,17 @@ def _mapping(chosen: argparse.Namespace) -> ModelMapping:
         allow_inexact=chosen.allow_inexact,
         special=special_of(chosen.special),
         add_bos_token=chosen.add_bos_token,
-        limits={
-            name: int(number_of(text, "--limit"))
-            for name, text in pairs_of(chosen.limit, "--limit", "=").items()
-        },
+        limits=whole_numbers(chosen.limit, "--limit", "="),
         **{
             key: getattr(chosen, key)
             for key in (
-                "tokens", "lengths", "mask", "logits", "probabilities", "kind", "vocabulary",
-                "labels", "tokenizer",
+                "tokens", "lengths", "mask", "logits", "probabilities", "kind", "lowercase",
+                "vocabulary", "labels", "tokenizer",
             )
         },
     )  # fmt: skip
     check_mapping(mapping)
     return mapping
-
-
-def _changed(mapping: ModelMapping, **fields: Any) -> ModelMapping:
-    changed = replace(mapping, **fields)
-    check_mapping(changed)
-    return changed
 
 
 def _graph(chosen: argparse.Namespace) -> GraphMapping:
@@ -203,8 +200,8 @@ def _graph(chosen: argparse.Namespace) -> GraphMapping:
         },
         inputs=pairs_of(chosen.input, "--input", ":"),
         outputs=pairs_of(chosen.output, "--output", ":") if chosen.output else None,
-        contexts=_whole(chosen.context, "--context", ":"),
-        axes=_whole(chosen.batch_axis, "--batch-axis", "="),
+        contexts=whole_numbers(chosen.context, "--context", ":"),
+        axes=whole_numbers(chosen.batch_axis, "--batch-axis", "="),
         shapes={
             name: tuple(_whole_number(size, "--shape") for size in text.split(","))
             for name, text in pairs_of(chosen.shape, "--shape", "=").items()
@@ -227,7 +224,8 @@ def special_of(text: str) -> dict[str, str]:
     return found
 
 
-def _whole(texts: Sequence[str], flag: str, separator: str) -> dict[str, int]:
+def whole_numbers(texts: Sequence[str], flag: str, separator: str) -> dict[str, int]:
+    """``NAME<separator>N`` of each text of a flag. Raises ImportRefused."""
     return {n: _whole_number(v, flag) for n, v in pairs_of(texts, flag, separator).items()}
 
 

@@ -7,6 +7,7 @@ the original graphs, stepped the way their own callers do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from export.foreign.errors import ImportRefused
 from export.foreign.rewrite import Prepared, Rewritten, is_link, names_of
 from export.foreign.surgery import open_model, real_inputs
-from export.foreign.trial import CLOSE, Port, constant_of, largest, random_of
+from export.foreign.trial import CLOSE, Port, constant_of, largest, random_of, worst_of
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -38,7 +39,8 @@ TOLERANCE = 1e-4
 @dataclass
 class Verdict:
     """rows: largest |a row among others - the row alone| of each output, and relative to the
-    largest number of it. original: the same against the original, stepped by itself.
+    largest number of it; NaN where one of the two was. original: the same against the original,
+    stepped by itself.
     """
 
     rows: dict[str, float] = field(default_factory=dict)
@@ -52,18 +54,30 @@ class Verdict:
 
     @property
     def is_close(self) -> bool:
-        return max(self.relative.values()) <= CLOSE
+        return worst_of(*self.relative.values()) <= CLOSE
 
     @property
     def is_the_original(self) -> bool:
-        return max(self.relative_original.values()) <= TOLERANCE
+        return worst_of(*self.relative_original.values()) <= TOLERANCE
 
     @property
     def difference(self) -> float:
-        return max(self.rows.values())
+        return worst_of(*self.rows.values())
 
     def worst(self, figures: Mapping[str, float]) -> tuple[str, float]:
-        return max(figures.items(), key=lambda item: item[1])
+        """The output that is furthest off, one that is NaN before all others, and by how much."""
+        return max(figures.items(), key=lambda item: (math.isnan(item[1]), item[1]))
+
+    def add(self, other: Verdict) -> None:
+        """Take what is worse in ``other``."""
+        for figures, more in (
+            (self.rows, other.rows),
+            (self.relative, other.relative),
+            (self.original, other.original),
+            (self.relative_original, other.relative_original),
+        ):
+            for name, value in more.items():
+                figures[name] = worst_of(figures.get(name, 0.0), value)
 
 
 class Original:
@@ -214,7 +228,7 @@ class _Check:
                 f"{name!r} is NaN or infinite after ordinary frames (around 0, deviation 0.3); a "
                 "stream of such a model would be of no use"
             )
-        figures[name] = max(figures.get(name, 0.0), largest(one, other))
+        figures[name] = worst_of(figures.get(name, 0.0), largest(one, other))
         wide = np.abs(one.astype(np.float64)).max(initial=0.0)
         self.scale[name] = max(self.scale.get(name, 0.0), float(wide))
 

@@ -64,7 +64,9 @@ def import_generator(mapping: ModelMapping, folder: Path) -> Outcome:
         raise ImportRefused("a generator needs --token and --logits (or --probabilities)")
     if mapping.vocabulary is None:
         raise ImportRefused("a generator needs --vocabulary, a file of its symbols by id")
-    tokenizer = tokenizer_of(read_symbols(mapping.vocabulary), mapping.special, mapping.kind)
+    tokenizer = tokenizer_of(
+        read_symbols(mapping.vocabulary), mapping.special, mapping.kind, bool(mapping.lowercase)
+    )
     vocabulary = len(tokenizer.vocabulary)
     source, stage = _stage(mapping, vocabulary)
     form = gated_form([stage], folder, mapping.allow_inexact, vocabulary)

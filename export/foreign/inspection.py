@@ -10,11 +10,13 @@ from pathlib import Path
 
 from onnx import ModelProto, ValueInfoProto
 
+from bundle.manifest import CLASSIFY, STEP
 from export.foreign.errors import ImportRefused
 from export.foreign.mapping import GraphMapping
 from export.foreign.prepare import opened
 from export.foreign.source import Source, read_source
 from export.foreign.surgery import opset_of, real_inputs
+from export.foreign.task_guess import TaskGuess, guessed_task
 from export.foreign.trial import Found, Port, declared_dims, dtype_of, explore
 
 _RATES = ("sr", "sample_rate", "samplerate", "rate", "sampling_rate")
@@ -57,7 +59,8 @@ def inspected(path: Path) -> list[str]:
         lines += _batch(found)
     except ImportRefused as error:
         lines.append(f"with these states it does not run: {error}")
-    return [*lines, "", "try:", _command(path, mapping, found)]
+    guess = guessed_task(model, found, states)
+    return [*lines, guess.line, "", "try:", _command(path, mapping, found, guess)]
 
 
 def _described(source: Source) -> list[str]:
@@ -138,17 +141,38 @@ def _batch(found: Found) -> list[str]:
     return [f"found: rows run together along these axes: {axes}{freed}"]
 
 
-def _command(path: Path, mapping: GraphMapping, found: Found) -> str:
+def _command(path: Path, mapping: GraphMapping, found: Found, guess: TaskGuess) -> str:
     parts = ["python -m export import", shlex.quote(str(path)), "--name", shlex.quote(path.stem)]
-    parts += ["--task step"]
+    parts += [f"--task {guess.task}"]
     parts += [_flag("--state", f"{i}:{o}") for i, o in mapping.states.items()]
     parts += [_flag("--constant", f"{n}={v[0]}") for n, v in mapping.constants.items()]
+    parts += _step_flags(mapping, found) if guess.task == STEP else _text_flags(guess)
+    return " ".join(parts)
+
+
+def _text_flags(guess: TaskGuess) -> list[str]:
+    """With names of files that the graph does not bring."""
+    answer = "--probabilities" if guess.is_probability else "--logits"
+    named = (
+        ("--token", guess.tokens),
+        ("--mask", guess.mask),
+        ("--lengths", guess.lengths),
+        (answer, guess.answer),
+    )
+    files = ["--vocabulary vocabulary.txt"]
+    if guess.task == CLASSIFY:
+        files = ["--labels labels.txt --tokenizer tokenizer.json"]
+    return [*(_flag(flag, name) for flag, name in named if name), *files]
+
+
+def _step_flags(mapping: GraphMapping, found: Found) -> list[str]:
     answers = [name for name in found.outputs if name not in mapping.states.values()]
     frames = [name for name in found.inputs if name not in mapping.states]
-    parts += [_flag("--input", name) for name in frames]
-    parts += [_flag("--output", name) for name in answers]
-    parts += _shape_flags(found, frames)
-    return " ".join(parts)
+    return [
+        *(_flag("--input", name) for name in frames),
+        *(_flag("--output", name) for name in answers),
+        *_shape_flags(found, frames),
+    ]
 
 
 def _shape_flags(found: Found, names: Sequence[str]) -> list[str]:

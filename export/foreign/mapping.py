@@ -12,6 +12,7 @@ from typing import Any
 from bundle.manifest import CLASSIFY, GENERATE, STEP
 from bundle.vocabulary import BEGIN
 from export.foreign.errors import ImportRefused
+from export.foreign.paths import within
 
 TASKS = (STEP, GENERATE, CLASSIFY)
 
@@ -55,9 +56,10 @@ class ModelMapping:
 
     tokens, lengths, logits, probabilities: of a generator or classifier, by the graph's names.
     vocabulary: file of a generator's symbols, one a line, in the order of its ids. special: roles
-    (``pad``, ``unk``, ``bos``, ``eos``) → the symbol. kind: of its tokenizer. labels: file, one a
-    line. tokenizer: a tokenizer.json. limits: of the manifest. add_bos_token: whether every text
-    begins with the symbol of ``bos``, as in training, and not the empty one alone.
+    (``pad``, ``unk``, ``bos``, ``eos``) → the symbol. kind: of its tokenizer. lowercase: whether
+    texts are lowercased; None for what the tokenizer.json says, and not without one. labels: file,
+    one a line. tokenizer: a tokenizer.json. limits: of the manifest. add_bos_token: whether every
+    text begins with the symbol of ``bos``, as in training, and not the empty one alone.
     """
 
     name: str
@@ -76,10 +78,26 @@ class ModelMapping:
     vocabulary: Path | None = None
     special: Mapping[str, str] = field(default_factory=dict)
     kind: str = ""
+    lowercase: bool | None = None
     labels: Path | None = None
     tokenizer: Path | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     add_bos_token: bool = False
+
+
+# What a mapping file calls the fields of a graph.
+_GRAPH_FIELDS = {
+    "state": "states", "constant": "constants", "input": "inputs", "output": "outputs",
+    "context": "contexts", "batch_axis": "axes", "shape": "shapes", "initial": "initial",
+}  # fmt: skip
+_TEXT_KEYS = ("tokens", "logits", "probabilities", "vocabulary", "special", "kind", "lowercase")
+
+# The keys that each task reads, beside those of every model.
+KEYS = {
+    STEP: ("frame_seconds", "attributes", *_GRAPH_FIELDS),
+    GENERATE: (*_TEXT_KEYS, "add_bos_token", "state", "constant", "batch_axis", "shape", "initial"),
+    CLASSIFY: (*_TEXT_KEYS, "lengths", "mask", "labels", "tokenizer", "constant"),
+}
 
 
 def read_mapping(path: Path) -> ModelMapping:
@@ -102,7 +120,8 @@ _MODEL_KEYS = {
     "name": str, "task": str, "version": int, "description": str, "frame_seconds": float,
     "attributes": dict, "allow_inexact": bool, "tokens": str, "lengths": str, "mask": str,
     "logits": str, "probabilities": str, "vocabulary": str, "special": dict, "kind": str,
-    "labels": str, "tokenizer": str, "limits": dict, "graph": list, "add_bos_token": bool,
+    "lowercase": bool, "labels": str, "tokenizer": str, "limits": dict, "graph": list,
+    "add_bos_token": bool,
 }  # fmt: skip
 _GRAPH_KEYS = {
     "file": str, "name": str, "state": dict, "constant": dict, "input": dict, "output": dict,
@@ -122,12 +141,12 @@ def _model(folder: Path, content: Mapping[str, Any]) -> ModelMapping:
         key: content[key]
         for key in (
             "version", "description", "allow_inexact", "tokens", "lengths", "mask", "logits",
-            "probabilities", "kind", "add_bos_token",
+            "probabilities", "kind", "lowercase", "add_bos_token",
         )
         if key in content
     }  # fmt: skip
-    files = {
-        key: folder / content[key]
+    files: dict[str, Any] = {
+        key: _beside(folder, content[key], key)
         for key in ("vocabulary", "labels", "tokenizer")
         if key in content
     }
@@ -150,8 +169,13 @@ def _graph(folder: Path, content: Mapping[str, Any], number: int) -> GraphMappin
     _check_keys(content, _GRAPH_KEYS, f"graph {number}")
     if not content.get("file"):
         raise ImportRefused(f"graph {number}: the key 'file' is missing")
+    file = _beside(folder, content["file"], "file")
+    initial = _entries(content, "initial", (int, float, str))
+    for value in initial.values():
+        if isinstance(value, str):
+            _beside(file.parent, value, "initial")
     return GraphMapping(
-        file=folder / content["file"],
+        file=file,
         name=content.get("name", "graph" if number == 0 else f"graph{number}"),
         states=_entries(content, "state", (str,)),
         constants={
@@ -163,8 +187,19 @@ def _graph(folder: Path, content: Mapping[str, Any], number: int) -> GraphMappin
         contexts=_entries(content, "context", (int,)),
         axes=_entries(content, "batch_axis", (int,)),
         shapes={k: tuple(v) for k, v in _entries(content, "shape", (list,)).items()},
-        initial=_entries(content, "initial", (int, float, str)),
+        initial=initial,
     )
+
+
+def _beside(folder: Path, name: str, key: str) -> Path:
+    """Raises ImportRefused where ``name`` is not in ``folder`` or below it: whoever imports a
+    mapping from elsewhere has not named the files that it names."""
+    if within(folder, name) is None:
+        raise ImportRefused(
+            f"{key!r} is {name!r}, which is no file of its folder; put the file beside the mapping "
+            "and name it without .. or a leading /"
+        )
+    return folder / name
 
 
 def _check_keys(content: Mapping[str, Any], known: Mapping[str, type], where: str) -> None:
@@ -206,7 +241,6 @@ def check_mapping(mapping: ModelMapping) -> None:
     for key, value in mapping.attributes.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ImportRefused(f"the attribute {key!r} is {value}")
-    _check_bos(mapping)
     for key, number in mapping.limits.items():
         if number < 1:
             raise ImportRefused(f"the limit {key!r} is {number}; it is 1 at least")
@@ -214,17 +248,34 @@ def check_mapping(mapping: ModelMapping) -> None:
         raise ImportRefused("there is no graph")
     if len(mapping.graphs) > 1 and mapping.task != STEP:
         raise ImportRefused("several graphs in a row are for the task 'step' alone")
+    _check_keys_of_task(mapping)
+    _check_bos(mapping)
+    if mapping.logits and mapping.probabilities:
+        raise ImportRefused("logits and probabilities are both given; one of them is the answer")
+    if mapping.tokenizer and mapping.vocabulary:
+        raise ImportRefused("a tokenizer.json lists its symbols; leave the vocabulary out")
     _check_unique("graph", [graph.name for graph in mapping.graphs])
     for graph in mapping.graphs:
         _check_graph(graph)
 
 
+def _check_keys_of_task(mapping: ModelMapping) -> None:
+    """Raises ImportRefused for a key that nothing would read."""
+    known = KEYS[mapping.task]
+    plain = ModelMapping(mapping.name, mapping.task, mapping.graphs)
+    fields = {key for keys in KEYS.values() for key in keys} - _GRAPH_FIELDS.keys()
+    given = {key for key in fields if getattr(mapping, key) != getattr(plain, key)}
+    for graph in mapping.graphs:
+        bare = GraphMapping(graph.file)
+        given |= {k for k, f in _GRAPH_FIELDS.items() if getattr(graph, f) != getattr(bare, f)}
+    if left := sorted(given - set(known)):
+        raise ImportRefused(
+            f"the task {mapping.task!r} does not read {left[0]!r}; it reads {', '.join(known)}"
+        )
+
+
 def _check_bos(mapping: ModelMapping) -> None:
-    if not mapping.add_bos_token:
-        return
-    if mapping.task != GENERATE:
-        raise ImportRefused(f"add_bos_token is for the task {GENERATE!r} alone")
-    if BEGIN not in mapping.special:
+    if mapping.add_bos_token and BEGIN not in mapping.special:
         raise ImportRefused(f"add_bos_token needs the symbol: --special {BEGIN}=SYMBOL")
 
 

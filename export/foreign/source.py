@@ -6,7 +6,6 @@ What it lets through is still code from elsewhere, which onnxruntime has the las
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from export.foreign.errors import ImportRefused
+from export.foreign.paths import within
 
 MOST_BYTES = 2 * 1024**3
 _MOST_NODES = 200_000
@@ -195,13 +195,10 @@ def _read_external(
 
 def _beside(path: Path, location: str) -> Path:
     """Where external data lies, which must be the folder of the model or below it."""
-    folder = os.path.realpath(path.parent)
-    if not location or "\0" in location:
-        raise ImportRefused(f"{path} names external data {location!r}")
-    found = os.path.realpath(os.path.join(folder, location))
-    if os.path.isabs(location) or os.path.commonpath((folder, found)) != folder:
+    found = within(path.parent, location)
+    if found is None:
         raise ImportRefused(
-            f"{path} names external data {location!r}, which leads out of its folder; put the file "
-            "beside the model and save it with a plain name"
+            f"{path} names external data {location!r}, which is no file of its folder; put "
+            "the file beside the model and save it with a plain name"
         )
-    return Path(found)
+    return found

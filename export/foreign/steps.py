@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -150,6 +151,8 @@ def _together(
     if verdict.is_exact:
         return Form(EXACT, rewritten, verdict)
     name, by = verdict.worst(verdict.rows)
+    if math.isnan(by):
+        return f"{name!r} of a row is NaN in a batch, and is not alone"
     reason = f"{name!r} of a row differs by up to {by:.2g} in a batch"
     if not verdict.is_close:
         return reason
@@ -172,11 +175,7 @@ def _gated(rewritten: Rewritten, stages: Sequence[Prepared], folder: Path, ids: 
     worst = Verdict()
     for chosen in itertools.product(*(values for *_, values in places)):
         choice = {(g, n): v for (g, n, _), v in zip(places, chosen, strict=True)}
-        found = check(session, rewritten, original, choice, ids)
-        for name in ("rows", "relative", "original", "relative_original"):
-            figures, more = getattr(worst, name), getattr(found, name)
-            for output, value in more.items():
-                figures[output] = max(figures.get(output, 0.0), value)
+        worst.add(check(session, rewritten, original, choice, ids))
     return worst
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bundle.errors import BundleError
 from bundle.manifest import GENERATE
-from export.foreign.cli import ADD_BOS_HELP, special_of
+from export.foreign.cli import ADD_BOS_HELP, special_of, whole_numbers
 from export.foreign.errors import ImportRefused
-from export.foreign.mapping import GraphMapping, ModelMapping, check_mapping, number_of, pairs_of
+from export.foreign.mapping import GraphMapping, ModelMapping, check_mapping, pairs_of
 from export.foreign.torch_models import (
     Parts,
     export_weights,
@@ -35,10 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace, command: str) -> int:
-    limits = {
-        name: int(number_of(text, "--limit"))
-        for name, text in pairs_of(chosen.limit, "--limit", "=").items()
-    }
+    limits = whole_numbers(chosen.limit, "--limit", "=")
     special = special_of(chosen.special)
     graph = GraphMapping(chosen.weights)
     check_mapping(

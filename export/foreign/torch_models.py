@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bundle.manifest import FP32, GENERATE, INT8
+from bundle.manifest import FP32, GENERATE, INT8, STEP
 from bundle.store import Bundle
 from bundle.tokenizer import Tokenizer
 from export.bundles import export_bundle
@@ -320,6 +320,13 @@ def check_against(
     return worst
 
 
+def _refuse_unread(when: str, **options: object) -> None:
+    """Raises ImportRefused for one that is given."""
+    for name, value in options.items():
+        if value:
+            raise ImportRefused(f"from_torch does not read {name!r} {when}; leave it out")
+
+
 def from_torch(
     module: nn.Module | Mapping[str, Tensor],
     *,
@@ -336,6 +343,7 @@ def from_torch(
     special: Mapping[str, str] | None = None,
     add_bos_token: bool = False,
     kind: str = "",
+    lowercase: bool = False,
     inputs: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Tensor] | None = None,
     outputs: Sequence[str] = (),
@@ -351,13 +359,14 @@ def from_torch(
     model, compared before anything is written. int8: a step in int8 as well.
 
     Without, ``module.step(inputs, state) → (outputs, state)`` is traced, for the task ``step`` or
-    ``generate``. inputs, state: example tensors of one row by name, the batch first and 1; the
-    method gets a dictionary of each and returns two. outputs: names of its outputs, in their
-    order; of a generator, ``logits``, and its one input is ``token`` (batch,) int64.
+    ``generate``. inputs, state: tensors of one row by name, the batch first and 1; the method gets
+    a dictionary of each and returns two. Those of ``inputs`` are examples, those of ``state`` are
+    what a new stream begins with. outputs: names of its outputs, in their order; of a generator,
+    ``logits``, and its one input is ``token`` (batch,) int64.
 
     vocabulary: a generator's symbols by id. special: its symbols for ``pad``, ``unk``, ``bos`` and
     ``eos``. add_bos_token: whether every text begins with that of ``bos``, as in training; an empty
-    one does anyway. kind: of its tokenizer.
+    one does anyway. kind: of its tokenizer. lowercase: whether it lowercases texts.
 
     Raises ImportRefused, ParityMissed and ExportRefused, and then leaves what was there.
     """
@@ -374,10 +383,14 @@ def from_torch(
         special=dict(special or {}),
         add_bos_token=add_bos_token,
         kind=kind,
+        lowercase=lowercase or None,
         limits=dict(limits or {}),
     )
     check_mapping(mapping)
     if parts is None:
+        _refuse_unread("without parts", reference=reference, int8=int8)
+        if task == STEP:
+            _refuse_unread("for the task 'step'", vocabulary=vocabulary)
         from export.foreign.traced import traced_bundle
 
         if not isinstance(module, nn.Module) or not callable(getattr(module, "step", None)):
@@ -387,12 +400,15 @@ def from_torch(
         )
     if task != GENERATE:
         raise ImportRefused(f"parts make a model of the task 'generate', not {task!r}")
+    _refuse_unread(
+        "with parts", inputs=inputs, state=state, outputs=outputs, allow_inexact=allow_inexact
+    )
     weights = module.state_dict() if isinstance(module, nn.Module) else module
     trained = trained_from_weights(
         weights,
         Parts.of(parts),
         name,
-        tokenizer_of(list(vocabulary), special or {}, kind),
+        tokenizer_of(list(vocabulary), special or {}, kind, lowercase),
         description,
         limits,
         {"command": "export.from_torch", "imported": [{"parts": dict(parts)}]},

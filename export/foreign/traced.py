@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,6 +77,7 @@ def traced_bundle(
             shapes={
                 name: tuple(tensor.shape) for name, tensor in (*inputs.items(), *state.items())
             },
+            initial=_written_initial(state, Path(folder)),
         )
         changed = replace(mapping, graphs=(graph,))
         if mapping.task == GENERATE:
@@ -85,6 +87,16 @@ def traced_bundle(
             changed = replace(changed, tokens=token, logits=outputs[0], vocabulary=listed)
         bundle, _ = import_model(changed, models)
     return bundle
+
+
+def _written_initial(state: Mapping[str, Tensor], folder: Path) -> dict[str, str]:
+    """Each state that is not zero, written as .npy into ``folder``: its name → the file's."""
+    written = {}
+    for number, (name, tensor) in enumerate(state.items()):
+        if tensor.any():
+            written[name] = f"initial{number}.npy"
+            np.save(folder / written[name], tensor.detach().numpy())
+    return written
 
 
 def _trace(

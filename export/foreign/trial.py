@@ -342,6 +342,11 @@ def largest(one: Array, other: Array) -> float:
     return float(np.where((one == other) | _both_nan(one, other), 0, delta).max(initial=0.0))
 
 
+def worst_of(*figures: float) -> float:
+    """The largest, at least 0; NaN where one of them is, which Python's own max may pass over."""
+    return float(np.max(figures, initial=0.0))
+
+
 def is_close(one: Array, other: Array) -> bool:
     return largest(one, other) <= CLOSE * float(np.abs(_wide(one)).max(initial=0.0))
 

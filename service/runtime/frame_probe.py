@@ -7,7 +7,8 @@ are not zero when rows among others are compared with rows alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,36 +30,57 @@ _SCALE = 0.1
 def probe_steps(
     runners: Sequence[FrameRunner], model: StepModel, choices: int, is_promised: bool
 ) -> ProbeResult:
-    """Step rows alone and together with each choice of what they share.
+    """Step each row alone, and rows together, with each choice of what they share.
 
     runners: that must compute the same, the usual one first. is_promised: whether rows that differ
     among others are more than was said; then none of its batches is invariant.
 
-    Raises OutputNotFinite, and whatever onnxruntime does.
+    Raises OutputNotFinite where a row alone computes NaN, or one among others of which no equal
+    bits were promised, and whatever onnxruntime does.
     """
     hashed, invariant = hashlib.sha256(), is_promised
     for shared in range(choices):
-        alone = list(_steps_of(runners[0], model, shared, 1))
-        for outputs in alone:
-            for name, rows in outputs.items():
-                if rows.dtype.kind == "f" and np.isnan(rows).any():
-                    raise OutputNotFinite(f"graph 'step' computes NaN as {name!r}")
-                hashed.update(rows.tobytes())
-        together = [_steps_of(r, model, shared, rows) for r in runners for rows in _BATCHES]
-        for steps in together if is_promised else ():
-            invariant &= all(
-                found[name][:1].tobytes() == wanted[name].tobytes()
-                for wanted, found in zip(alone, steps, strict=True)
-                for name in wanted
-            )
+        rows = range(max(_BATCHES))
+        alone = [list(_steps_of(runners[0], model, shared, [row])) for row in rows]
+        for step in (step for row in alone for step in row):
+            _refuse_nan(step)
+        for step in alone[0]:
+            for part in step.values():
+                hashed.update(part.tobytes())
+        for runner, size in itertools.product(runners, _BATCHES):
+            together = _steps_of(runner, model, shared, rows[:size])
+            if is_promised:
+                invariant &= _together_is_alone(together, alone)
+            else:
+                for step in together:
+                    _refuse_nan(step)
     return ProbeResult(invariant, hashed.hexdigest())
 
 
+def _refuse_nan(outputs: Mapping[str, Array]) -> None:
+    for name, rows in outputs.items():
+        if rows.dtype.kind == "f" and np.isnan(rows).any():
+            raise OutputNotFinite(f"graph 'step' computes NaN as {name!r}")
+
+
+def _together_is_alone(
+    together: Iterable[Mapping[str, Array]], alone: Sequence[Sequence[Mapping[str, Array]]]
+) -> bool:
+    """together: the steps of a batch. alone: of each row, the steps."""
+    return all(
+        found[row : row + 1].tobytes() == alone[row][number][name].tobytes()
+        for number, step in enumerate(together)
+        for name, found in step.items()
+        for row in range(len(found))
+    )
+
+
 def _steps_of(
-    runner: FrameRunner, model: StepModel, shared: int, rows: int
+    runner: FrameRunner, model: StepModel, shared: int, numbers: Sequence[int]
 ) -> Iterator[dict[str, Array]]:
-    """What several steps of so many rows give; the first row is the same whatever their number."""
-    random = [np.random.Generator(np.random.Philox(key=7 + row)) for row in range(rows)]
+    """What several steps give of the rows of these numbers, each the same whatever is beside it."""
+    rows = len(numbers)
+    random = [np.random.Generator(np.random.Philox(key=7 + number)) for number in numbers]
     frames = {p.name: np.zeros((rows, *p.shape), p.dtype) for p in model.inputs}
     state = {s.name: np.zeros((rows, *s.shape), s.dtype) for s in model.state}
     answers = {p.name: np.zeros((rows, *p.shape), p.dtype) for p in model.outputs}

@@ -42,6 +42,20 @@ MIXED = """mixed (float[batch,4] x, float[batch,4] s) => (float[batch,4] y, floa
   y = Sub(s_out, mean)
 }"""
 
+# Rows beyond the eighth of a batch are NaN; alone no row is.
+CROWDED = """crowded (float[batch,4] x, float[batch,4] s)
+  => (float[batch,4] y, float[batch,4] s_out)
+<float none = {0.0}, float unit = {1.0}, float most = {8.0}, float below = {-1.0},
+  int64 axis = {0}> {
+  s_out = Add(s, x)
+  zeros = Mul(x, none)
+  ones = Add(zeros, unit)
+  places = CumSum(ones, axis)
+  is_late = Greater(places, most)
+  nan = Log(below)
+  y = Where(is_late, nan, s_out)
+}"""
+
 # A sample rate chooses between two networks.
 RATES = """rates (float[batch,4] x, float[batch,4] s, int64 sr)
   => (float[batch,4] y, float[batch,4] s_out)

@@ -18,7 +18,7 @@ from export.foreign import gate
 from export.foreign.bundles import import_model
 from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
-from export.foreign.mapping import GraphMapping, ModelMapping, read_mapping
+from export.foreign.mapping import KEYS, GraphMapping, ModelMapping, check_mapping, read_mapping
 from export.foreign.steps import import_step
 from export.foreign.surgery import open_model
 from export.onnx_files import ExportRefused
@@ -99,6 +99,32 @@ def test_rows_that_mix_run_one_after_the_other(tmp_path):
     answers, after = session.run(None, {"x": frames, "s": np.ones((3, 4), np.float32)})
     assert not answers.any(), "each row is its own mean"
     assert np.array_equal(after, frames + 1)
+
+
+@pytest.mark.parametrize("allow_inexact", [False, True])
+def test_rows_that_are_nan_in_a_batch_alone_run_one_after_the_other(tmp_path, allow_inexact):
+    file = graphs.written(tmp_path / "crowded.onnx", graphs.CROWDED)
+    manifest = imported(tmp_path, GraphMapping(file, states=STATE), allow_inexact=allow_inexact)
+    spec = manifest.stepping
+    assert spec is not None
+    assert (spec.batching, spec.reason) == (
+        "none",
+        "'y' of a row is NaN in a batch, and is not alone",
+    )
+    session = open_session(read_bundle(tmp_path / "models" / "m" / "1"), "step", SETTINGS)
+    frames = np.ones((12, 4), np.float32)
+    answers, _ = session.run(None, {"x": frames, "s": frames})
+    assert np.array_equal(answers, frames + 1)
+
+
+def test_one_nan_makes_a_verdict_of_several_choices_nan():
+    for first, second in ((0.0, np.nan), (np.nan, 0.0)):
+        verdict = gate.Verdict()
+        for value in (first, second):
+            verdict.add(gate.Verdict(rows={"y": value}, relative={"y": value}))
+        assert not verdict.is_exact
+        assert not verdict.is_close
+        assert np.isnan(verdict.difference)
 
 
 def test_a_constant_takes_its_branch(tmp_path):
@@ -302,6 +328,17 @@ def test_flags_and_a_mapping_file_say_the_same(tmp_path, capsys):
         ('name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\nshape = {a = [0]}', "shape of 'a'"),
         ('name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\ncontext = {a = 0}', "context of 'a'"),
         ('name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\nbatch_axis = {a = 9}', "0 to 7"),
+        ('name = "m"\ntask = "step"\n[[graph]]\nfile = "/etc/hostname"', "no file of its folder"),
+        ('name = "m"\ntask = "step"\n[[graph]]\nfile = "sub/../../a"', "no file of its folder"),
+        (
+            'name = "m"\ntask = "classify"\nlabels = "../a"\n[[graph]]\nfile = "a"',
+            "'labels' is '../a', which is no file",
+        ),
+        (
+            'name = "m"\ntask = "step"\n[[graph]]\nfile = "sub/a"\nstate = {a = "b"}\n'
+            'initial = {a = "../a.npy"}',
+            "'initial' is '../a.npy', which is no file",
+        ),
         (
             'name = "m"\ntask = "step"\n[[graph]]\nfile = "a"\nstate = {a = "b", c = "b"}',
             "given twice",
@@ -314,12 +351,96 @@ def test_a_mapping_file_is_refused_by_its_key(tmp_path, text, message):
         read_mapping(tmp_path / "mapping.toml")
 
 
+def test_a_mapping_may_not_name_files_by_links_that_lead_out(tmp_path):
+    folder = tmp_path / "mapping"
+    folder.mkdir()
+    graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    os.symlink(tmp_path / "leaky.onnx", folder / "leaky.onnx")
+    (folder / "mapping.toml").write_text(
+        'name = "m"\ntask = "step"\n[[graph]]\nfile = "leaky.onnx"'
+    )
+    with pytest.raises(ImportRefused, match="no file of its folder"):
+        read_mapping(folder / "mapping.toml")
+
+
+# A value of every key of a mapping that some task does not read.
+VALUES: dict[str, Any] = {
+    "frame_seconds": 0.5, "attributes": {"rate": 1}, "tokens": "t", "lengths": "l", "mask": "m",
+    "logits": "y", "probabilities": "p", "vocabulary": Path("v"), "special": {"pad": "_"},
+    "kind": "words", "lowercase": False, "labels": Path("l"), "tokenizer": Path("t"),
+}  # fmt: skip
+GRAPH_VALUES: dict[str, tuple[str, Any]] = {
+    "state": ("states", {"s": "s_out"}), "constant": ("constants", {"c": (1,)}),
+    "input": ("inputs", {"x": "x"}), "output": ("outputs", {}), "context": ("contexts", {"x": 2}),
+    "batch_axis": ("axes", {"x": 0}), "shape": ("shapes", {"x": (1,)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*VALUES, *GRAPH_VALUES])
+@pytest.mark.parametrize("task", KEYS)
+def test_a_key_of_another_task_is_refused(task, key):
+    if key in VALUES:
+        graph, options = GraphMapping(Path("a.onnx")), {key: VALUES[key]}
+    else:
+        name, value = GRAPH_VALUES[key]
+        graph, options = GraphMapping(Path("a.onnx"), **{name: value}), {}
+    mapping = ModelMapping("m", task, (graph,), **options)
+    if key in KEYS[task]:
+        check_mapping(mapping)
+    else:
+        with pytest.raises(ImportRefused, match=f"task '{task}' does not read '{key}'"):
+            check_mapping(mapping)
+
+
+def test_each_key_is_read_by_some_task():
+    assert {*VALUES, *GRAPH_VALUES, "initial"} == {key for keys in KEYS.values() for key in keys}
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--state a:b", "--constant a=1", "--input a", "--output a", "--context a:1", "--shape a=1",
+        "--batch-axis a=0", "--initial a=1", "--frame-seconds 1", "--attribute a=1", "--tokens a",
+        "--lengths a", "--mask a", "--logits a", "--probabilities a", "--special pad=a",
+        "--kind words", "--lowercase", "--no-lowercase", "--vocabulary a", "--labels a",
+        "--tokenizer a", "--limit a=1",
+    ],
+)  # fmt: skip
+def test_a_flag_beside_a_mapping_is_refused(tmp_path, capsys, flag):
+    file = tmp_path / "mapping.toml"
+    file.write_text('name = "m"\ntask = "step"\n[[graph]]\nfile = "leaky.onnx"')
+    assert main(["import", str(file), *flag.split(), "--models", str(tmp_path / "models")]) == 1
+    name = flag.split()[0].replace("--no-", "--")
+    assert f"{name} belongs into {file}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "generate", "logits": "y", "probabilities": "p"}, "one of them is the answer"),
+        ({"task": "classify", "vocabulary": Path("v"), "tokenizer": Path("t")}, "leave the vocab"),
+    ],
+)
+def test_two_keys_that_exclude_each_other_are_refused(options, message):
+    with pytest.raises(ImportRefused, match=message):
+        check_mapping(ModelMapping("m", graphs=(GraphMapping(Path("a.onnx")),), **options))
+
+
+@pytest.mark.parametrize("limit", ["1.5", "inf"])
+def test_a_limit_that_is_not_whole_is_refused(tmp_path, capsys, limit):
+    file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    flags = ["--name", "m", "--task", "step", "--limit", f"message_steps={limit}"]
+    assert main(["import", str(file), *flags, "--models", str(tmp_path / "models")]) == 1
+    assert f"--limit: '{limit}' is not a whole number" in capsys.readouterr().err
+
+
 def test_inspect_guesses_aloud_and_gives_a_command_that_works(tmp_path, capsys):
     file = graphs.written(tmp_path / "rates.onnx", graphs.RATES)
     assert main(["inspect", str(file)]) == 0
     said = capsys.readouterr().out
     assert "guess: sr is a constant" in said
     assert "guess: s is a state, and s_out is what becomes of it" in said
+    assert "guess: it reads numbers a step at a time, so the task is step" in said
     assert "rows run together along these axes: x 0, s 0, y 0, s_out 0" in said
     command = said.strip().splitlines()[-1].split()[3:]
     assert main([*command, "--models", str(tmp_path / "models")]) == 0
@@ -332,6 +453,17 @@ def test_a_graph_that_is_not_done_in_time_is_stopped(tmp_path):
     with pytest.raises(ImportRefused, match="not done after"):
         import_model(mapping, tmp_path / "models", seconds=0.05)
     assert not list((tmp_path / "models").rglob("*.onnx"))
+
+
+def test_a_bundle_that_the_service_would_not_read_is_announced(tmp_path, monkeypatch):
+    file = graphs.written(tmp_path / "leaky.onnx", graphs.LEAKY)
+    mapping = ModelMapping("m", "step", (GraphMapping(file, states=STATE),))
+    bundle, lines = import_model(mapping, tmp_path / "models")
+    size = sum(spec.bytes for spec in bundle.manifest.files.values())
+    assert not any("--max-bundle-bytes" in line for line in lines)
+    monkeypatch.setattr("export.foreign.bundles.MOST_BUNDLE_BYTES", size - 1)
+    _, lines = import_model(mapping, tmp_path / "models")
+    assert lines[-1].endswith(f"serve it with --max-bundle-bytes {size}")
 
 
 def test_a_refusal_leaves_what_was_served(tmp_path, capsys):

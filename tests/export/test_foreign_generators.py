@@ -15,6 +15,7 @@ from export import from_torch
 from export.foreign.bundles import import_model
 from export.foreign.cli import main
 from export.foreign.errors import ImportRefused
+from export.foreign.inspection import inspected
 from export.foreign.mapping import GraphMapping, ModelMapping, read_mapping
 from export.foreign.surgery import open_model
 from export.foreign.worker import JOBS
@@ -117,7 +118,7 @@ def test_a_mapping_file_says_that_texts_begin_with_bos(tmp_path):
     path.write_text(text.replace("TASK", "generate") + graph)
     assert read_mapping(path).add_bos_token
     path.write_text(text.replace("TASK", "classify") + graph)
-    with pytest.raises(ImportRefused, match="add_bos_token is for the task 'generate' alone"):
+    with pytest.raises(ImportRefused, match="'classify' does not read 'add_bos_token'"):
         read_mapping(path)
 
 
@@ -185,6 +186,21 @@ def test_the_command_of_the_docs_imports_one(tmp_path, capsys):
     bundle = read_bundle(tmp_path / "models" / "mylm" / "1")
     assert bundle.tokenizers["output"].vocabulary.symbols == tuple(SYMBOLS)
     assert bundle.manifest.add_bos_token
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "flag"), [("logits", "--logits logits"), ("odds", "--probabilities odds")]
+)
+def test_inspect_proposes_a_generator_for_one_token(here, tmp_path, capsys, ends_in, flag):
+    """Its command runs once the vocabulary is there."""
+    file = graphs.language_model(tmp_path / "lm.onnx", len(SYMBOLS), ends_in=ends_in)
+    lines = inspected(file)
+    assert f"guess: input_ids is a token, and {ends_in} is of the next one" in "\n".join(lines)
+    assert f"--token input_ids {flag} --vocabulary vocabulary.txt" in lines[-1]
+    (tmp_path / "vocabulary.txt").write_text("\n".join(SYMBOLS))
+    command = lines[-1].replace("vocabulary.txt", str(tmp_path / "vocabulary.txt")).split()[3:]
+    assert main([*command, "--models", str(tmp_path / "models")]) == 0, capsys.readouterr().err
+    assert read_bundle(tmp_path / "models" / "lm" / "1").manifest.task == "generate"
 
 
 @pytest.mark.parametrize(

@@ -127,13 +127,17 @@ def test_cells_and_modules_in_a_row_are_layers(tmp_path):
     bundle = from_torch(weights, name="m", models=tmp_path, parts=parts, vocabulary=SYMBOLS)
     assert bundle.manifest.model["recurrent"]["layers"] == 2
     assert not bundle.tokenizers["output"].vocabulary.never_sampled_ids
+    assert not bundle.tokenizers["input"].lowercase
 
 
 def test_tied_weights_lie_there_once(tmp_path):
     model = Theirs(hidden=7)
     model.head.weight = model.emb.weight
-    bundle = from_torch(model, name="m", models=tmp_path, parts=PARTS, vocabulary=SYMBOLS)
+    bundle = from_torch(
+        model, name="m", models=tmp_path, parts=PARTS, vocabulary=SYMBOLS, lowercase=True
+    )
     assert bundle.manifest.model["tied"]
+    assert bundle.tokenizers["input"].lowercase
 
 
 class Normed(Theirs):
@@ -183,6 +187,12 @@ def test_other_networks_are_refused(tmp_path, network, message):
         ({"kind": "bytes"}, "kind 'bytes'"),
         ({"name": "../m"}, "cannot be that of a folder"),
         ({"task": "step"}, "make a model of the task 'generate'"),
+        ({"frame_seconds": 0.5}, "does not read 'frame_seconds'"),
+        ({"inputs": {"token": torch.zeros(1)}}, "does not read 'inputs' with parts"),
+        ({"allow_inexact": True}, "does not read 'allow_inexact' with parts"),
+        ({"parts": None, "int8": True}, "does not read 'int8' without parts"),
+        ({"parts": None, "reference": print}, "does not read 'reference' without parts"),
+        ({"parts": None, "task": "step"}, "does not read 'vocabulary' for the task 'step'"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, change, message):
@@ -263,6 +273,27 @@ def test_a_module_with_a_step_is_traced(tmp_path):
         assert np.allclose(gain, made["gain"].numpy(), atol=1e-5)
         state = {"h": h, "steps": steps}
     assert state["steps"].tolist() == [5, 5, 5]
+
+
+def test_a_stream_begins_with_the_state_that_is_given(tmp_path):
+    """Of floats and whole numbers, in a bundle whose new streams are zeros."""
+    module = Filter().eval()
+    first = {"h": torch.linspace(-1, 1, 6)[None], "steps": torch.tensor([7])}
+    bundle = export.from_torch(
+        module, name="gain", task="step", models=tmp_path, outputs=["gain"],
+        inputs={"frame": torch.zeros(1, 4)}, state=first,
+    )  # fmt: skip
+    session = open_session(bundle, "step", SETTINGS)
+    names = [port.name for port in session.get_outputs()]
+    state = {s.name: np.zeros((2, *s.shape), s.dtype) for s in bundle.manifest.state}
+    carried = {name: tensor.expand(2, *tensor.shape[1:]) for name, tensor in first.items()}
+    for frame in np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32):
+        found = dict(zip(names, session.run(names, {"frame": frame, **state}), strict=True))
+        with torch.no_grad():
+            made, carried = module.step({"frame": torch.from_numpy(frame)}, carried)
+        assert np.allclose(found["gain"], made["gain"].numpy(), atol=1e-5)
+        state = {name: found[f"next_{name}"] for name in state}
+    assert state["steps"].tolist() == [10, 10]
 
 
 def test_a_module_without_step_is_refused(tmp_path):
