@@ -182,8 +182,14 @@ def floors_of(kept: HeldOutExamples, trained: TrainedModel) -> list[dict[str, An
 def _floors(
     task: Task[Any], splits: Splits[Any], trained: TrainedModel, held_out: HeldOut[Any, Any]
 ) -> list[dict[str, Any]]:
+    # A figure of another split begins otherwise; those of several beams begin alike.
     return [
-        {"figure": figure.name, "split": figure.split, "floor": floor, "value": found.value}
+        {
+            "figure": figure.name,
+            "split": figure.split or splits.name,
+            "floor": floor,
+            "value": found.value,
+        }
         for floor, said in task.floors(splits, trained, held_out.questions).items()
         # Of answers without probabilities their calibration is not measured.
         for figure, found in zip(held_out.figures, held_out.measure(said), strict=False)
