@@ -28,7 +28,7 @@ def measured(found: Measured, goals: Goals) -> list[tuple[str, Goal, Found | Non
 def missed(found: Measured, goals: Goals) -> list[str]:
     """A sentence for each goal that is not met."""
     return [
-        f"{name}: {goal.figure} is {_shown(one)}, the goal is {_sign(goal)} {goal.bar:g}"
+        f"{name}: {goal.figure} is {_shown(goal, one)}, the goal is {_bar(goal)}"
         for name, goal, one in measured(found, goals)
         if not _is_met(goal, one)
     ]
@@ -39,8 +39,8 @@ def goals_table(found: Measured, goals: Goals) -> str:
         (
             name,
             f"{goal.figure}, {one.figure.split if one else goal.split}",
-            f"{_sign(goal)} {goal.bar:g}",
-            _shown(one) if _is_met(goal, one) else f"**{_shown(one)}, missed**",
+            _bar(goal),
+            _shown(goal, one) if _is_met(goal, one) else f"**{_shown(goal, one)}, missed**",
             goal.beside,
         )
         for name, goal, one in measured(found, goals)
@@ -54,14 +54,19 @@ def _concerns(goal: Goal, found: Found) -> bool:
 
 def _is_met(goal: Goal, found: Found | None) -> bool:
     measurement = found.measured if found else None
-    return measurement is not None and goal.is_met(measurement.value)
+    if measurement is None:
+        return False
+    return goal.is_met(measurement.value if goal.mean is None else goal.mean)
 
 
-def _sign(goal: Goal) -> str:
-    return "≤" if goal.is_error else "≥"
+def _bar(goal: Goal) -> str:
+    of = f" in the mean of {len(goal.seeds)} seeds" if goal.seeds else ""
+    return f"{'≤' if goal.is_error else '≥'} {goal.bar:g}{of}"
 
 
-def _shown(found: Found | None) -> str:
+def _shown(goal: Goal, found: Found | None) -> str:
     if found is None or found.measured is None:
         return "not measured"
-    return f"{found.measured.value:.{digits_of(found.figure.unit)}f}"
+    digits = digits_of(found.figure.unit)
+    mean = "" if goal.mean is None else f", in the mean {goal.mean:.{digits}f}"
+    return f"{found.measured.value:.{digits}f}{mean}"

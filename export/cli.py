@@ -6,9 +6,10 @@ python -m export MODEL [--run FOLDER | --bundle FOLDER] [--adjust] [--int8] [--f
 --int8 adds a step graph in int8 beside the fp32 one, and measures on held-out data what it costs
 and how much faster it is here. Without it a bundle's precisions and their figures stay.
 --adjust chooses anew what training chooses on its validation split once the weights are there, such
-as a classifier's temperature, and measures the figures anew.
---figures measures the model's own figures anew, as its training did, where what they depend on has
-changed: the draws of a forecaster. Without it those of the run or bundle stay.
+as a classifier's temperature, and measures as --figures does.
+--figures measures the model's own figures, and what they are without a network, anew as its
+training did, where what they depend on has changed: the draws of a forecaster. Without it those of
+the run or bundle stay.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bundle.store import Bundle, read_bundle
 from export.bundles import export_bundle, trained_from_bundle
 from export.onnx_files import ExportRefused
 from export.parity import ParityMissed
-from export.quality import adjusted, int8_figures, own_figures, step_speedups
+from export.quality import adjusted, int8_figures, measured_anew, step_speedups
 from export.reports import headline_of, parity_lines
 from training.checkpoint import MODEL_FILE, TrainedModel
 from training.data.packages import DataUnavailable
@@ -43,7 +44,9 @@ def main() -> int:
     )
     parser.add_argument("--int8", action="store_true", help="int8 step graph, measured")
     parser.add_argument(
-        "--figures", action="store_true", help="held-out figures of the model, measured anew"
+        "--figures",
+        action="store_true",
+        help="held-out figures of the model and their floors, measured anew",
     )
     parser.add_argument(
         "--models", type=Path, default=Path("models"), help="folder of bundles (default: models)"
@@ -58,7 +61,7 @@ def main() -> int:
         if chosen.adjust:
             trained = adjusted(trained, run=chosen.run)
         if chosen.figures or chosen.adjust:
-            trained = replace(trained, figures=own_figures(trained, run=chosen.run))
+            trained = measured_anew(trained, run=chosen.run)
         bundle = _export(trained, target, chosen.int8, chosen.run)
     except (
         BundleError, DataInvalid, DataUnavailable, ExportRefused, ParityMissed, FileNotFoundError,

@@ -22,7 +22,7 @@ from training import task_run
 from training.checkpoint import Figure, TrainedModel
 from training.data.packages import DATA_FOLDER
 from training.models.cells import State
-from training.task_run import HeldOutExamples, figures_of, held_out_examples
+from training.task_run import HeldOutExamples, figures_of, floors_of, held_out_examples
 
 SPEED_BATCHES = (1, 64)
 _SPEED_ROUNDS = 7
@@ -45,19 +45,23 @@ def adjusted(
     return found
 
 
-def own_figures(
+def measured_anew(
     trained: TrainedModel, data: Path = DATA_FOLDER, run: Path | None = None
-) -> tuple[Figure, ...]:
-    """The model's held-out figures, measured as its training did: by PyTorch.
+) -> TrainedModel:
+    """With the model's held-out figures and their floors, measured as its training did: by PyTorch.
 
+    A model of files keeps the floors of its training, whose run has what it held out alone.
     run: as of int8_figures(). Raises ExportRefused as it does.
     """
     examples = _held_out(trained, data, run)
     command = f"python -m export {trained.name} --figures"
-    return tuple(
+    figures = tuple(
         replace(figure, profile=_profile(trained))
         for figure in figures_of(examples, trained, trained.build(), command)
     )
+    floors = floors_of(examples, trained)
+    facts = {} if floors is None else {"floors": floors}
+    return replace(trained, figures=figures).with_facts(facts)
 
 
 def int8_figures(

@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from bundle.sampling import SamplingDefaults, problem_of_defaults
@@ -57,6 +58,7 @@ class Goal:
 
     figure, split: the name of a figure, and how its split begins. bar: a value in the figure's
     unit. is_error: whether lower is better. beside: what to compare with, and where that is from.
+    seeds: of a goal that is one of a mean, the figure of each seed that was trained.
     """
 
     figure: str
@@ -64,6 +66,12 @@ class Goal:
     split: str = ""
     beside: str = ""
     is_error: bool = False
+    seeds: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float | None:
+        """Of the seeds; None where the figure of the one that is served counts."""
+        return fmean(self.seeds) if self.seeds else None
 
     def is_met(self, value: float) -> bool:
         return value <= self.bar if self.is_error else value >= self.bar

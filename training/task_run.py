@@ -93,13 +93,8 @@ def train_task(run: TaskRun, task: Task[Any]) -> None:
     by_beam = {beam: task.answers(model, trained, held_out.questions, beam) for beam in task.beams}
     measured = [found for said in by_beam.values() for found in held_out.measure(said)]
     figures = _figures(task, held_out, measured, splits.name, run.command)
-    floors = [
-        {"figure": figure.name, "split": figure.split, "floor": floor, "value": found.value}
-        for floor, said in task.floors(splits, trained, held_out.questions).items()
-        # Of answers without probabilities their calibration is not measured.
-        for figure, found in zip(held_out.figures, held_out.measure(said), strict=False)
-    ]
-    trained = replace(trained, figures=figures, training={**trained.training, "floors": floors})
+    floors = _floors(task, splits, trained, held_out)
+    trained = replace(trained, figures=figures).with_facts({"floors": floors})
     run.finish(trained, history)
     _print_floors(trained)
     answers = next(iter(by_beam.values()))
@@ -173,6 +168,34 @@ def _figures(
     )  # fmt: skip
 
 
+def floors_of(kept: HeldOutExamples, trained: TrainedModel) -> list[dict[str, Any]] | None:
+    """What the held-out figures are without a network, as a manifest keeps it: ``figure``,
+    ``split``, ``floor`` (what answered) and ``value`` each.
+
+    None where the rows that train are not at hand: a run of files keeps what it held out alone.
+    """
+    if kept.splits is None:
+        return None
+    return _floors(kept.task, kept.splits, trained, kept.questions(trained))
+
+
+def _floors(
+    task: Task[Any], splits: Splits[Any], trained: TrainedModel, held_out: HeldOut[Any, Any]
+) -> list[dict[str, Any]]:
+    # A figure of another split begins otherwise; those of several beams begin alike.
+    return [
+        {
+            "figure": figure.name,
+            "split": figure.split or splits.name,
+            "floor": floor,
+            "value": found.value,
+        }
+        for floor, said in task.floors(splits, trained, held_out.questions).items()
+        # Of answers without probabilities their calibration is not measured.
+        for figure, found in zip(held_out.figures, held_out.measure(said), strict=False)
+    ]
+
+
 def _print_facts(run: TaskRun, facts: Sequence[tuple[str, str]], settings: FitSettings) -> None:
     epochs = f"{settings.epochs} at most, learning rate {settings.learning_rate:g}"
     if settings.parts > 1:
@@ -207,11 +230,14 @@ def _keep(run: TaskRun, task: Task[Any], splits: Splits[Any]) -> None:
 
 @dataclass(frozen=True)
 class HeldOutExamples:
-    """What was held out of a model's data. split: its name."""
+    """What was held out of a model's data. split: its name. splits: all of the data; None where
+    what was held out is all that is kept.
+    """
 
     task: Task[Any]
     split: str
     examples: Sequence[Any]
+    splits: Splits[Any] | None = None
 
     def questions(self, trained: TrainedModel) -> HeldOut[Any, Any]:
         return self.task.held_out(self.examples, trained)
@@ -274,7 +300,7 @@ def bundled_held_out(model: str, quick: bool, data: Path) -> HeldOutExamples | N
         return None
     recipe = load_recipe(config.RECIPES / f"{model}.toml", quick)
     splits, _ = task.read(recipe.with_value("data.folder", str(data)))
-    return HeldOutExamples(task, splits.name, splits.held_out)
+    return HeldOutExamples(task, splits.name, splits.held_out, splits)
 
 
 def held_out_examples(

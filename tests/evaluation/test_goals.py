@@ -1,13 +1,18 @@
 """Which figures meet the goals of a recipe."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from bundle.store import read_bundle
 from evaluation.goals import goals_table, missed
 from evaluation.results import Found
-from training.config import models, recipe_of
+from training.config import Goal, models, recipe_of
 from training.held_out import FigureName
 from training.measurements import Measurement
 
+ROOT = Path(__file__).parents[2]
 GOALS = {model: recipe_of(model).goals for model in models()}
 
 
@@ -45,6 +50,41 @@ def test_a_goal_whose_figure_is_not_there_is_not_met():
     evaluated = {"pos": [measured("accuracy", 99.0, "%", "words of a list")]}
     assert missed(evaluated, GOALS) == ["pos: accuracy is not measured, the goal is ≥ 95.5"]
     assert "**not measured, missed**" in goals_table(evaluated, GOALS)
+
+
+SEEDS = Goal("accuracy", 97.5, seeds=(98.0, 97.0, 96.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "is_missed"),
+    [
+        (98.0, SEEDS, True),
+        (97.0, replace(SEEDS, bar=97), False),
+        (98.0, replace(SEEDS, is_error=True), False),
+    ],
+)
+def test_a_goal_of_a_mean_is_met_by_the_mean_alone(value, goal, is_missed):
+    goals = {"vowels": [goal]}
+    evaluated = {"vowels": [measured("accuracy", value, "%", "whole sequences")]}
+    assert bool(missed(evaluated, goals)) is is_missed
+    assert ("missed" in goals_table(evaluated, goals)) is is_missed
+
+
+def test_a_goal_of_a_mean_says_so_beside_what_is_served():
+    evaluated = {"vowels": [measured("accuracy", 98.0, "%", "whole sequences")]}
+    table = goals_table(evaluated, {"vowels": [SEEDS]})
+    assert "| ≥ 97.5 in the mean of 3 seeds | **98.00, in the mean 97.00, missed** |" in table
+    assert missed(evaluated, {"vowels": [SEEDS]}) == [
+        "vowels: accuracy is 98.00, in the mean 97.00, the goal is ≥ 97.5 in the mean of 3 seeds"
+    ]
+
+
+def test_the_seed_that_is_served_is_one_of_a_goals_seeds():
+    """A recipe's seeds are figures of the split: the bundle's own is the first of them."""
+    for model in ("vowels", "vowels-online"):
+        (goal,) = GOALS[model]
+        first = read_bundle(ROOT / "models" / model / "1").manifest.figures[0]
+        assert (first.name, round(first.value, 2)) == (goal.figure, goal.seeds[0])
 
 
 def test_a_miss_is_said_in_a_sentence():

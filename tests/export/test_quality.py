@@ -10,12 +10,13 @@ from export import __main__ as command
 from export import quality
 from export.bundles import trained_from_bundle
 from export.onnx_files import ExportRefused
-from export.quality import SteppedModel, int8_figures, own_figures, step_speedups
+from export.quality import SteppedModel, int8_figures, measured_anew, step_speedups
 from tests import tiny
 from training.held_out import FigureName, HeldOut
 from training.measurements import ratio
+from training.splits import Splits
 from training.task_run import HeldOutExamples
-from training.tasks.generate import Generate, nats_per_token
+from training.tasks.generate import Document, Generate, nats_per_token
 
 TEXT = torch.arange(300) % 13 + 1
 
@@ -95,11 +96,28 @@ def test_own_figures_are_measured_anew_and_nothing_else_changes(letters, tmp_pat
     assert replace(again.manifest, figures=letters.manifest.figures) == letters.manifest
 
 
+def test_floors_are_measured_anew_where_the_rows_that_train_are_at_hand(letters, monkeypatch):
+    trained = trained_from_bundle(letters).with_facts({"floors": ["of its training"]})
+    task, text = LettersHeldOut(), trained.tokenizers["input"].decode(TEXT.tolist())
+    for splits in (None, Splits([Document(text)], [], [], name="a text")):
+        kept = HeldOutExamples(task, "a text", (), splits)
+        monkeypatch.setattr(quality, "held_out_examples", lambda trained, data, run, k=kept: k)
+        floors = measured_anew(trained).training["floors"]
+        if splits is None:
+            assert floors == ["of its training"], "of files, whose run keeps no row that trained"
+    frequency, counted = floors
+    assert frequency["floor"] == "how frequent each character is"
+    assert counted["floor"] == "the 4 characters before, counted"
+    assert {(f["figure"], f["split"]) for f in floors} == {("loss", "a text")}
+    # What comes is what was counted.
+    assert counted["value"] < frequency["value"]
+
+
 def test_a_model_without_known_held_out_data_is_refused(letters):
     with pytest.raises(ExportRefused, match="no held-out data is known for 'letters'"):
         int8_figures(trained_from_bundle(letters), letters.folder)
     with pytest.raises(ExportRefused, match="no held-out data is known for 'letters'"):
-        own_figures(trained_from_bundle(letters))
+        measured_anew(trained_from_bundle(letters))
 
 
 @pytest.mark.usefixtures("_letters_have_held_out_data")

