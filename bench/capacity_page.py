@@ -196,7 +196,8 @@ def _by_vocabulary(found: Findings) -> Iterable[str]:
         yield (
             f"`food` chooses among {words:,.0f} times as many tokens as `prose`, with "
             f"{weights:.2f} of its weights: a token costs {food['cpu_us'] / prose['cpu_us']:.2f} "
-            "times as much, drawn with top-p."
+            "times as much, drawn with top-p, and with a bias in each row and step that holds its "
+            "end token back (`min_tokens`); `prose` has none."
         )
 
 
