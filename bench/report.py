@@ -22,6 +22,7 @@ from bench.predicting import SENTENCE_WORDS, PredictRow
 from bench.prefixes import PrefixRow
 from bench.settings import PEER_STREAMS, Settings
 from bench.starting import Starts
+from bench.stream_loads import EVEN_TEMPERATURE
 from bench.streams import StreamRow
 from bench.words import ROWS, Words
 from bench.workers import Workers
@@ -126,10 +127,11 @@ def _streams(rows: Sequence[StreamRow]) -> str:
         "Streams opened at once, each with a 32-character prompt that no other has, temperature "
         "0.8, top-p 0.95, default coalescing unless a row says otherwise. Of equal prompts the "
         "prefix cache knows the state; all others it looks up in vain. Foods are made of a vector "
-        "each, among 4,801 words, as many tokens as the model allows. The inter-token time of a "
-        "message of k tokens is the time since the message before, shared by its k tokens. The "
-        "bare step is the same graph and I/O binding with as many rows, no network. One loop a "
-        f"request is not measured above {PEER_STREAMS} streams: its rate does not rise with them."
+        f"each, among 4,801 words at temperature {EVEN_TEMPERATURE:g}, at which few names end "
+        "before the model's longest. The inter-token time of a message of k tokens is the time "
+        "since the message before, shared by its k tokens. The bare step is the same graph and I/O "
+        "binding with as many rows, no network. One loop a request is not measured above "
+        f"{PEER_STREAMS} streams: its rate does not rise with them."
     )
     return f"## Streams over gRPC\n\n{table}\n\n{note}"
 

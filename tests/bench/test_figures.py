@@ -396,14 +396,14 @@ def test_equal_prompts_have_seeds_of_their_own():
     assert not any(request.no_cache for request in requests)
 
 
-def test_streams_of_vectors_all_make_as_many_tokens_as_the_model_allows(tiny_models):
+def test_streams_of_vectors_may_be_as_long_as_the_model_allows(tiny_models):
     manifest = read_bundle(tiny_models / "foods" / "1").manifest
     first, second = vectors(manifest, 2, itertools.count())()
     assert len(first.vector.values) == len(manifest.vector)
     assert first.vector != second.vector
-    assert first.min_tokens == first.max_tokens == manifest.limits["output_tokens"]
+    assert (first.max_tokens, first.min_tokens) == (manifest.limits["output_tokens"], 0)
     few = first_tokens(first)  # for the channel to connect
-    assert (few.max_tokens, few.min_tokens, few.vector) == (4, 0, first.vector)
+    assert (few.max_tokens, few.vector) == (4, first.vector)
 
 
 def test_the_workload_is_the_stated_one():
