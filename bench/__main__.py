@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 
 from bench.bars import evaluate
+from bench.before import read_before
 from bench.constrained import measure_constrained
 from bench.doors import measure_doors
 from bench.findings import Findings
@@ -100,8 +101,11 @@ class Run:
         return measure_constrained()
 
     def streams(self) -> Any:
+        vectors = self.settings.vectors
+        is_served = vectors.parent.parent == self.models and vectors.exists()
+        food = read_bundle(vectors) if is_served else None
         with start_peer(self.settings.bundle, PEER_STREAMS) as peer:
-            return tuple(compare_streams(self.services(), peer, self.graphs, self.settings))
+            return tuple(compare_streams(self.services(), peer, self.graphs, self.settings, food))
 
     def joining(self) -> Any:
         manifest = self.bundle.manifest
@@ -151,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = Run(settings, children)
         findings = run.measure()
     verdicts = evaluate(findings)
-    report = write_report(findings, verdicts, machine, settings)
+    report = write_report(findings, verdicts, machine, settings, read_before())
     result = {
         "machine": asdict(machine),
         "model": run.bundle.manifest.name,
@@ -190,7 +194,13 @@ def _output(chosen: argparse.Namespace) -> Path | None:
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:
-    settings = Settings(chosen.device, chosen.bundle, chosen.classifier, front_end=chosen.front_end)
+    settings = Settings(
+        chosen.device,
+        chosen.bundle,
+        chosen.classifier,
+        chosen.vectors,
+        front_end=chosen.front_end,
+    )
     if chosen.quick:
         settings = quick(settings)
     overrides = {"rounds": chosen.rounds, "streams": chosen.streams and tuple(chosen.streams)}
@@ -212,6 +222,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Settings.classifier,
         help="bundle of the classifier (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vectors",
+        type=Path,
+        default=Settings.vectors,
+        help="bundle of the model of vectors, beside the generator's (default: %(default)s)",
     )
     parser.add_argument(
         "--device",

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 
 from bench.medians import Seconds
-from bench.settings import PROMPT, TEMPERATURE, TOP_P
+from bench.settings import TEMPERATURE, TOP_P, prompt_of
 from unroll.v1 import unroll_pb2 as pb
 
 SERVICE = "/" + pb.DESCRIPTOR.services_by_name["UnrollService"].full_name
@@ -86,13 +86,15 @@ def make_request(
     model: str,
     seed: int,
     tokens: int,
-    prompt: str = PROMPT,
+    prompt: str | None = None,
     one_a_message: bool = False,
     no_cache: bool = True,
 ) -> pb.GenerateRequest:
-    """one_a_message: one token a message, where the contract lets a caller choose. no_cache: all of
-    the prompt is read, though every stream has the same one."""
+    """prompt: that of the seed unless one is given. one_a_message: one token a message, where the
+    contract lets a caller choose. no_cache: the prompt is read in full, however often it is sent.
+    """
     sampling = pb.Sampling(temperature=TEMPERATURE, top_k=0, top_p=TOP_P, seed=seed)
+    prompt = prompt_of(seed) if prompt is None else prompt
     request = pb.GenerateRequest(model=model, prompt=prompt, max_tokens=tokens, sampling=sampling)
     if no_cache and _SAYS_NO_CACHE:
         request.no_cache = True

@@ -109,10 +109,11 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         "## What an open stream takes",
         "",
         f"{found.stream_bytes / 1e3:.0f} kB of resident memory a further stream that nobody "
-        f"reads ({found.state_bytes / 1e3:.1f} kB of it are its state, the rest are gRPC's "
-        f"buffers and a task), beside {found.process_bytes / 1e6:.0f} MB for a process with "
-        "every bundled model. Rows are set aside at start: `--max-streams` decode at once, "
-        "further streams wait their turn; a stream whose reader is behind gives its row up.",
+        f"reads ({found.state_bytes / 1e3:.1f} kB of it are its state, the rest is what waits for "
+        "its reader in the service and in the front end, and what a call takes in both), beside "
+        f"{found.process_bytes / 1e6:.0f} MB for a service with every bundled model. Rows "
+        "are set aside at start: `--max-streams` decode at once, further streams wait their turn; "
+        "a stream whose reader is behind gives its row up.",
         "",
         "## One machine with many cores",
         "",
@@ -132,7 +133,7 @@ def page(found: Findings, machine: Machine, rounds: int, tokens: int) -> str:
         "",
         f"    cores  = streams × tokens a second of one stream × CPU seconds a token / {BUSY:g} "
         f"/ {found.efficiency:.2f}",
-        "    memory = streams × what an open stream takes",
+        "    memory = streams × what an open stream takes that nobody reads",
         "",
         f"CPU a token: {_sentence(best)}, as measured with {int(most):,} streams on a core; "
         f"{BUSY:g} is how busy a core may be on the average, {found.efficiency:.2f} what it "
@@ -195,7 +196,8 @@ def _by_vocabulary(found: Findings) -> Iterable[str]:
         yield (
             f"`food` chooses among {words:,.0f} times as many tokens as `prose`, with "
             f"{weights:.2f} of its weights: a token costs {food['cpu_us'] / prose['cpu_us']:.2f} "
-            "times as much, drawn with top-p."
+            "times as much, drawn with top-p, and with a bias in each row and step that holds its "
+            "end token back (`min_tokens`); `prose` has none."
         )
 
 
@@ -278,9 +280,9 @@ def _million(found: Findings, cpu_us: float) -> str:
         f"are {machines:,.0f} machines of {_CORES_OF_A_MACHINE}, and {gigabytes:,.0f} GB of memory "
         f"between them: {1e6 / machines:,.0f} streams and {gigabytes / machines:.1f} GB each, "
         "beside what their processes take. Nothing is shared between replicas but the key of "
-        "resume tokens, so they add up; what balances the calls must hold a million of them too, "
-        "or the clients balance by themselves (`round_robin` over a headless service). Not "
-        "measured: more than two replicas, and more than one machine."
+        "resume tokens and the states of `--state-store`, so they add up; what balances the calls "
+        "must hold a million of them too, or the clients balance by themselves (`round_robin` over "
+        "a headless service). Not measured: more than two replicas, and more than one machine."
     )
 
 

@@ -14,7 +14,7 @@ from bench.callers import SERVICE, make_request
 from bench.loads import EventLoad, LoadRound, StreamLoad, UnaryLoad
 from bench.peers import echo
 from bench.predicting import sentence, sentences
-from bench.settings import PROMPT, TEMPERATURE, TOP_P
+from bench.settings import TEMPERATURE, TOP_P, prompt_of
 from bundle.store import Bundle
 from service.runtime.sessions import SessionSettings, open_session
 from unroll.inference import grpc_service_pb2 as infer_pb
@@ -96,7 +96,7 @@ def infer_stream(bundle: Bundle, streams: int, tokens: int) -> StreamLoad:
     requests = []
     for seed in range(streams):
         request = infer_pb.ModelInferRequest(model_name=bundle.manifest.name)
-        _add_text(request, "prompt", PROMPT, [1])
+        _add_text(request, "prompt", prompt_of(seed), [1])
         for name, number in (("max_tokens", tokens), ("seed", seed), ("tokens_per_message", 1)):
             request.parameters[name].int64_param = number
         for name, share in (("temperature", TEMPERATURE), ("top_p", TOP_P)):
@@ -130,10 +130,13 @@ def stream(bundle: Bundle, streams: int, tokens: int) -> StreamLoad:
 def events(bundle: Bundle, streams: int, tokens: int) -> EventLoad:
     """As stream, of OpenAI's completions."""
     fields = {
-        "model": bundle.manifest.name, "prompt": PROMPT, "max_tokens": tokens, "stream": True,
+        "model": bundle.manifest.name, "max_tokens": tokens, "stream": True,
         "temperature": TEMPERATURE, "top_p": TOP_P, "tokens_per_message": 1, "no_cache": True,
     }  # fmt: skip
-    bodies = [json.dumps({**fields, "seed": seed}).encode() for seed in range(streams)]
+    bodies = [
+        json.dumps({**fields, "prompt": prompt_of(seed), "seed": seed}).encode()
+        for seed in range(streams)
+    ]
 
     def count(answer: bytes) -> int:
         # The last one says why the stream ended, and [DONE] follows it.

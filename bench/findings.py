@@ -14,11 +14,12 @@ from bench.memory import Memory
 from bench.predicting import PredictRow
 from bench.prefixes import PrefixRow
 from bench.starting import Starts
-from bench.streams import StreamRow, single
+from bench.streams import StreamRow, of_foods, single
 from bench.words import Words
 from bench.workers import Workers
 
 PEER = "one loop a request"
+_FP32 = "unroll fp32"
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Findings:
         """Tokens a second of a loop without network."""
         return self.kernels.rate(what, precision, rows) if self.kernels else None
 
-    def engine_share(self, rows: int) -> float | None:
-        """The engine loop's rate against the bare step's, fp32."""
-        return ratio(self.loop_rate(ENGINE, "fp32", rows), self.loop_rate(BARE, "fp32", rows))
+    def engine_share(self, rows: int, precision: str = "fp32") -> float | None:
+        """The engine loop's rate against the bare step's."""
+        return ratio(self.loop_rate(ENGINE, precision, rows), self.loop_rate(BARE, precision, rows))
 
     def watched_share(self) -> float | None:
         """The engine loop's rate with the whole state beside each token against without, fp32."""
@@ -83,6 +84,11 @@ class Findings:
         ours = self.row(f"unroll {precision}", streams)
         bare = self.row(f"bare step {precision}", streams)
         return ours.decode_cpu_us / bare.decode_cpu_us if ours and bare else None
+
+    def food_overhead(self, streams: int) -> float | None:
+        """Server CPU a decoded token of foods against one of prose, fp32."""
+        ours, prose = self.row(of_foods(_FP32), streams), self.row(_FP32, streams)
+        return ratio(ours.decode_cpu_us, prose.decode_cpu_us) if ours and prose else None
 
     def bare_share(self, precision: str, streams: int, one_a_message: bool = False) -> float | None:
         """Tokens a second over gRPC against the bare step's."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bench.callers import Caller, Reading, inter_token_seconds, make_request
 from bench.medians import Seconds, p50_p99
 from bench.servers import Server
-from bench.settings import PROMPT, Settings
+from bench.settings import PROMPT, Settings, prompt_of
 from bundle.manifest import Manifest
 from unroll.v1 import unroll_pb2 as pb
 
@@ -82,7 +82,9 @@ async def _measure(server: Server, manifest: Manifest, settings: Settings) -> Jo
     total = 2 * joins + 2 * settings.long_joins
     with tqdm(total=total, desc=f"joining {server.what}", unit="join") as bar:
         async with Caller(server.target) as caller:
-            short = await _phase(caller, manifest, settings, False, [PROMPT] * joins, bar)
+            # Those of numbers that no running stream has.
+            prompts = [prompt_of(settings.running + number) for number in range(joins)]
+            short = await _phase(caller, manifest, settings, False, prompts, bar)
             await caller.read(make_request(manifest.name, 0, 1, cached_prompt, no_cache=False))
             cached = await _phase(
                 caller, manifest, settings, False, [cached_prompt] * joins, bar, no_cache=False

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from prometheus_client import CollectorRegistry
 
-from bench.settings import PROMPT, TEMPERATURE, TOP_P
+from bench.settings import TEMPERATURE, TOP_P, prompt_of
 from bundle.manifest import FP32, ROWS
 from bundle.store import Bundle
 from service.engine.decode import GenerateEngine
@@ -95,11 +95,11 @@ def open_engine(graph: StepGraph, rows: int, prefixes: Prefixes | None = None) -
 def running_engine(graph: StepGraph, rows: int, watch: Watch | None = None) -> GenerateEngine:
     """One with a stream in each row. watch: of each one's state."""
     engine = open_engine(graph, rows)
-    prompt = tuple(graph.bundle.tokenizers["input"].encode(PROMPT).ids)
+    encode = graph.bundle.tokenizers["input"].encode
     for seed in range(rows):
         sampling = Sampling.of(seed, temperature=TEMPERATURE, top_p=TOP_P)
         request = GenerateRequest(
-            tokens=prompt,
+            tokens=tuple(encode(prompt_of(seed)).ids),
             sampling=sampling,
             max_tokens=_FOR_EVER,
             stop=(),

@@ -20,6 +20,7 @@ _COLOURS = {
     "unroll fp32": "tab:blue",
     "unroll int8": "tab:orange",
     "unroll int8, one token a message": "tab:green",
+    "unroll int8, equal prompts": "tab:olive",
     "one loop a request": "tab:red",
     "bare step fp32": "tab:gray",
     "bare step int8": "tab:brown",
@@ -27,8 +28,10 @@ _COLOURS = {
 
 
 def draw_plots(rows: Sequence[StreamRow], folder: Path) -> list[Path]:
-    """One file a figure; every axis says its unit."""
+    """One file a figure; every axis says its unit. Only the generator's rows: others are no curve
+    beside them."""
     folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in rows if row.is_prose]
     return [
         _draw(rows, folder / "tokens_per_second.png", "tokens/s",
               {"": lambda row: row.tokens_per_second}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.bars import NO_INT8, Verdict
+from bench.before import Before
 from bench.constrained import Constrained
 from bench.door_loads import CLASSIFY_CALLERS, CLASSIFY_TEXTS
 from bench.doors import Doors
@@ -21,15 +22,23 @@ from bench.predicting import SENTENCE_WORDS, PredictRow
 from bench.prefixes import PrefixRow
 from bench.settings import PEER_STREAMS, Settings
 from bench.starting import Starts
+from bench.stream_loads import EVEN_TEMPERATURE
 from bench.streams import StreamRow
 from bench.words import ROWS, Words
 from bench.workers import Workers
 
 
 def write_report(
-    findings: Findings, verdicts: Sequence[Verdict], machine: Machine, settings: Settings
+    findings: Findings,
+    verdicts: Sequence[Verdict],
+    machine: Machine,
+    settings: Settings,
+    before: Before | None = None,
 ) -> str:
+    """before: figures of an earlier revision, to stand beside those of this run."""
     parts = [_head(findings, machine, settings), bars_table(verdicts)]
+    if before and any(v.value is not None and v.what in before.figures for v in verdicts):
+        parts.append(_before(before, verdicts, machine))
     if findings.streams:
         parts.append(_streams(findings.streams))
     if findings.kernels:
@@ -86,6 +95,22 @@ def bars_table(verdicts: Sequence[Verdict]) -> str:
     return f"## Bars\n\n{table}\n\n{count}"
 
 
+def _before(before: Before, verdicts: Sequence[Verdict], machine: Machine) -> str:
+    header = ("what", *(f"before, {name}" for name in before.machines), "this run")
+    rows = (
+        (v.what, *(figure or "–" for figure in before.figures[v.what]), _value(v))
+        for v in verdicts
+        if v.what in before.figures
+    )
+    machines = "; ".join(f"{name}: {what}" for name, what in before.machines.items())
+    note = (
+        f"Before is revision {before.revision} of {before.date}, where it had the figure. "
+        f"{machines}. This run: {machine.sentence()}. {before.note} Machines differ: ratios can be "
+        "compared between them, times and rates only within one."
+    )
+    return f"## Before and now\n\n{_table(header, rows)}\n\n{note}"
+
+
 def _value(verdict: Verdict) -> str:
     return "–" if verdict.value is None else f"{verdict.value:.2f}{verdict.unit}"
 
@@ -99,12 +124,14 @@ def _streams(rows: Sequence[StreamRow]) -> str:
     )  # fmt: skip
     table = _table(header, (_stream_cells(row, bare) for row in rows))
     note = (
-        "Streams opened at once, a 32-character prompt, temperature 0.8, top-p 0.95, default "
-        "coalescing unless a row says otherwise. The inter-token time of a message of k tokens is "
-        "the time since the message before, shared by its k tokens. The bare step is the same "
-        "graph and I/O binding with as "
-        f"many rows, no network. One loop a request is not measured above {PEER_STREAMS} streams: "
-        "its rate does not rise with them."
+        "Streams opened at once, each with a 32-character prompt that no other has, temperature "
+        "0.8, top-p 0.95, default coalescing unless a row says otherwise. Of equal prompts the "
+        "prefix cache knows the state; all others it looks up in vain. Foods are made of a vector "
+        f"each, among 4,801 words at temperature {EVEN_TEMPERATURE:g}, at which few names end "
+        "before the model's longest. The inter-token time of a message of k tokens is the time "
+        "since the message before, shared by its k tokens. The bare step is the same graph and I/O "
+        "binding with as many rows, no network. One loop a request is not measured above "
+        f"{PEER_STREAMS} streams: its rate does not rise with them."
     )
     return f"## Streams over gRPC\n\n{table}\n\n{note}"
 
@@ -120,7 +147,7 @@ def _stream_cells(row: StreamRow, bare: dict[tuple[str, int], float]) -> tuple[s
     return (
         *begin,
         f"{r.tokens_per_second:,.0f}",
-        f"{r.tokens_per_second / bare[precision, row.streams]:.2f}",
+        f"{r.tokens_per_second / bare[precision, row.streams]:.2f}" if row.is_prose else "–",
         f"{r.server_cpu_us:.0f} ({r.decode_cpu_us:.0f})",
         f"{r.first_token_ms_p50:.1f} / {r.first_token_ms_p99:.1f}",
         f"{r.inter_token_ms_p50:.2f} / {r.inter_token_ms_p99:.2f}",
@@ -162,11 +189,6 @@ def _words(words: Words) -> str:
         "all words are about as probable; temperature 0.8 but for greedy, top-p 0.95. The products "
         "are onnxruntime's own of the step's weights, one after the other."
     )
-    if words.food_us and words.prose_us:
-        note += (
-            f" The step of 4,801 foods takes {words.food_us:.0f} µs a token, that of prose "
-            f"{words.prose_us:.0f}."
-        )
     return f"## Large vocabularies\n\n{_table(header, rows)}\n\n{note}"
 
 
@@ -206,10 +228,9 @@ def _joining(found: Sequence[Joining]) -> str:
     )  # fmt: skip
     characters, cached = found[0].long_prompt_characters, found[0].cached_prompt_characters
     note = (
-        f"A newcomer has a 32-character prompt, or one of {cached:,} that the prefix cache knows; "
-        "everywhere else in this run prompts are read as a whole. The last columns are of the "
-        f"streams that run while a prompt of {characters:,} characters joins, from its sending to "
-        "its first token."
+        f"A newcomer has a 32-character prompt of its own, read in full, or one of {cached:,} that "
+        "the prefix cache knows. The last columns are of the streams that run while a prompt of "
+        f"{characters:,} characters joins, from its sending to its first token."
     )
     return f"## Joining running streams\n\n{_table(header, rows)}\n\n{note}"
 
@@ -322,8 +343,8 @@ def _doors(doors: Doors, settings: Settings) -> str:
         f"batching, one instance, on the CPU. Classify is called {CLASSIFY_CALLERS} times at once "
         f"with {CLASSIFY_TEXTS} texts each; the bare graph runs the same batches on one thread. "
         f"ModelStreamInfer, Generate and OpenAI's completions as server-sent events make "
-        f"{settings.tokens} tokens a stream in {doors.precision}, one a message; events come over "
-        "HTTP/1.1, a connection a stream."
+        f"{settings.tokens} tokens a stream in {doors.precision}, one a message, each after a "
+        "prompt of its own that is read in full; events come over HTTP/1.1, a connection a stream."
     )
     return f"## Front door\n\n{_table(header, rows)}\n\n{note}{_skipped(doors.skipped)}"
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 PROMPT = "Before we proceed any further, h"  # 32 characters
 TEMPERATURE = 0.8
 TOP_P = 0.95
+
+
+def prompt_of(number: int) -> str:
+    """The characters of PROMPT in an order of that number: as long, and like no other."""
+    return "".join(random.Random(number).sample(PROMPT, len(PROMPT)))
+
 
 PARTS = (
     "kernels", "words", "constrained", "streams", "joining", "prefixes", "predict", "doors",
@@ -25,7 +32,7 @@ PEER_STREAMS = 64
 class Settings:
     """device: what the service and the loops compute on; one loop a request is the CPU's.
     bundle: the generator; classifier: what predict calls; both in one folder of models. vectors: a
-    model with a vocabulary of thousands.
+    model of vectors with a vocabulary of thousands; left out where it is not in that folder.
     parts: which of PARTS run. streams: at once, each count a comparison of its own.
     tokens: made by each stream. round_tokens: the least of a round; few streams run repeatedly.
     loop_seconds: of one round of a loop without network.
@@ -37,7 +44,8 @@ class Settings:
     clients, texts: callers at once, and texts a request. predict_seconds: of one round.
     idle_streams: opened twice. idle_seconds: the longest wait for them to start and to settle.
     starts: of the service with each front end.
-    single_streams: numbers of streams that have one token a message, too.
+    single_streams: numbers of streams that have one token a message, too; cached_streams: that have
+    equal prompts, too, and food_streams: that are of vectors, too.
     door_callers: callers at once, or streams, of each front end, and of each worker.
     door_seconds: of one round.
     frame_streams: numbers of streams of frames. frame_seconds, frame_rounds: of one round of each,
@@ -70,6 +78,8 @@ class Settings:
     idle_seconds: float = 100.0
     starts: int = 5
     single_streams: tuple[int, ...] = (16, 64)
+    cached_streams: tuple[int, ...] = (64,)
+    food_streams: tuple[int, ...] = (64,)
     door_callers: int = 64
     door_seconds: float = 1.5
     frame_streams: tuple[int, ...] = (16, 64, 256, 1000)
@@ -90,7 +100,7 @@ def quick(settings: Settings) -> Settings:
         tokens=8,
         round_tokens=8,
         loop_seconds=0.02,
-        loop_rows=(1, 16),
+        loop_rows=(1, 64),
         product_rows=(16,),
         word_sizes=((300, 8),),
         running=3,
@@ -104,6 +114,8 @@ def quick(settings: Settings) -> Settings:
         idle_seconds=1.0,
         starts=1,
         single_streams=(3,),
+        cached_streams=(3,),
+        food_streams=(3,),
         door_callers=3,
         door_seconds=0.1,
         frame_streams=(3,),

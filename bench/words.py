@@ -47,21 +47,14 @@ class WordRow:
 
 @dataclass(frozen=True)
 class Words:
-    """rows: of generators with random weights. food_us, prose_us: a token of the bundled models'
-    steps in fp32, with top-p; None where there is no such bundle."""
+    """rows: of generators with random weights."""
 
     rows: tuple[WordRow, ...]
-    food_us: float | None = None
-    prose_us: float | None = None
 
     def worst(self, words: int, *ways: str) -> float | None:
         """The largest ratio at so many words, None where none was measured."""
         found = [row.ratio for row in self.rows if row.words == words and row.way in ways]
         return max(found, default=None)
-
-    @property
-    def food_share(self) -> float | None:
-        return self.food_us / self.prose_us if self.food_us and self.prose_us else None
 
 
 def measure_words(settings: Settings) -> Words:
@@ -71,13 +64,7 @@ def measure_words(settings: Settings) -> Words:
         for words, units in settings.word_sizes:
             bundle = _random_generator(Path(folder) / f"{words}-{units}", words, units)
             rows += _measure(bundle, words, units, settings)
-    bundled = (settings.vectors, settings.bundle)
-    if not all((path / "manifest.json").exists() for path in bundled):
-        return Words(tuple(rows))
-    steps = {str(path): _step(read_bundle(path), _WAYS[NUCLEUS], settings) for path in bundled}
-    with tqdm(total=settings.rounds * len(steps), desc="food", unit="round") as bar:
-        food, prose = alternate(steps, settings.rounds, bar).values()
-    return Words(tuple(rows), 1e6 / food.tokens_per_second, 1e6 / prose.tokens_per_second)
+    return Words(tuple(rows))
 
 
 def _random_generator(folder: Path, words: int, units: int) -> Bundle:

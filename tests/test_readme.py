@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from bench.findings import PEER
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -85,6 +88,18 @@ def test_every_command_answers_what_is_shown(target, block, commands):
 def test_the_python_lines_print_what_is_shown(target):
     assert TARGET in PYTHON
     assert answered([sys.executable, "-"], target, PYTHON.replace(TARGET, target)) == PRINTED
+
+
+def test_the_rates_are_those_of_the_last_run_of_the_bench():
+    run = json.loads((ROOT / "docs" / "bench" / "results.json").read_text())
+    rates = {
+        row["what"]: (row["over_grpc"] or row["bare"])["tokens_per_second"]
+        for row in run["findings"]["streams"]
+        if row["streams"] == 64
+    }
+    fp32, int8, loop = (rates[what] for what in ("unroll fp32", "unroll int8", PEER))
+    said = f"{fp32:,.0f} tokens/s in fp32, {int8:,.0f} in int8; one ONNX Runtime loop a request"
+    assert f"{said} makes {loop:,.0f} (" in " ".join(README.split())
 
 
 def test_the_first_screen_has_forty_lines_at_most():

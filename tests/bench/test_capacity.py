@@ -81,7 +81,7 @@ def test_a_large_vocabulary_is_compared_as_it_was_measured(found):
     found = replace(found, models=models, vocabularies={"food": 2500, "prose": 50})
     words = " ".join(page(found, MACHINE, 3, 128).split())
     assert "among 50 times as many tokens as `prose`, with 0.21 of its weights" in words
-    assert "a token costs 1.10 times as much" in words
+    assert "a token costs 1.10 times as much, drawn with top-p, and with a bias" in words
 
 
 def test_every_measured_figure_is_reported(found):

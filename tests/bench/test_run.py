@@ -16,8 +16,10 @@ from bench.doors import (
     INFER,
     STREAM_INFER,
 )
+from bench.kernels import BARE, ENGINE, WATCHED
 from bench.servers import Server, start_peer
 from bench.settings import PROMPT
+from bench.streams import cached, of_foods, single
 from bench.workers import CALLED, STREAMED
 from unroll import Client, Sampling
 
@@ -26,8 +28,8 @@ from unroll import Client, Sampling
 def whole_run(tiny_models, tmp_path_factory):
     """(the folder it wrote, its arguments): every part, with tiny numbers."""
     folder = tmp_path_factory.mktemp("docs")
-    bundle, classifier = tiny_models / "letters" / "1", tiny_models / "mood" / "1"
-    arguments = ["--bundle", str(bundle), "--classifier", str(classifier)]
+    names = {"--bundle": "letters", "--classifier": "mood", "--vectors": "foods"}
+    arguments = [a for flag, name in names.items() for a in (flag, str(tiny_models / name / "1"))]
     assert main([*arguments, "--quick", "--output", str(folder)]) == 0
     return folder, arguments
 
@@ -42,10 +44,11 @@ def test_every_part_is_measured(whole_run):
         "unroll fp32", "unroll int8", "one loop a request", "bare step fp32", "bare step int8",
     )  # fmt: skip
     fewer = [(what, 1) for what in servers]
-    more = [(what, 3) for what in (*servers[:3], "unroll int8, one token a message", *servers[3:])]
+    beside = (single("unroll int8"), cached("unroll int8"))
+    more = [(w, 3) for w in (*servers[:3], *beside, *servers[3:], of_foods("unroll fp32"))]
     assert streams == fewer + more
     assert all(row["tokens_per_second"] > 0 for row in found["kernels"]["loops"])
-    assert {row["what"] for row in found["kernels"]["loops"]} == {"bare", "engine"}
+    assert {row["what"] for row in found["kernels"]["loops"]} == {BARE, ENGINE, WATCHED}
     assert found["joining"][0]["first_token_ms"] > 0
     assert found["joining"][0]["cached_first_token_ms"] > 0
     assert [row["precision"] for row in found["prefixes"]] == ["fp32", "int8"]
