@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from study.artifact_cache import ArtifactCache, Found
-from study.recipes import Recipe
+from study.rate_search import RateSearch
+from study.recipes import Learner
 from study.settings import Settings
 from study.trainer import Trainer
+from training.checkpoint import TrainedModel
+from training.loop import History
+
+# Where a page says what each design was given.
+CHOICES_TITLE = "What each design was given"
+CHOICES = "#what-each-design-was-given"
 
 
 @dataclass(frozen=True)
@@ -21,12 +29,24 @@ class Study:
     trainer: Trainer
     models: Path
 
+    @cached_property
+    def search(self) -> RateSearch:
+        return RateSearch(self.cache)
+
+    def trained(self, learner: Learner) -> list[TrainedModel]:
+        """Its models, a seed each."""
+        return [self.cache.trained(recipe) for recipe in self.search.recipes(learner)]
+
+    def histories(self, learner: Learner) -> list[History]:
+        """A seed each."""
+        return [self.cache.history(recipe) for recipe in self.search.recipes(learner)]
+
 
 @dataclass(frozen=True)
 class Section:
     """One argument of the lecture.
 
-    recipes: of the models it needs. measure: what it finds, as JSON holds it. render: that as
+    learners: whose models it needs. measure: what it finds, as JSON holds it. render: that as
     Markdown, without the title. draw: its figure into a file, where it has one.
     """
 
@@ -34,5 +54,5 @@ class Section:
     title: str
     measure: Callable[[Study], Found]
     render: Callable[[Found], str]
-    recipes: Callable[[Settings], list[Recipe]] = lambda settings: []
+    learners: Sequence[Learner] = ()
     draw: Callable[[Found, Path], object] | None = None
