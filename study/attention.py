@@ -11,7 +11,7 @@ from evaluation.text import plural, table
 from study.artifact_cache import Found
 from study.bins import Bin, count_bins
 from study.recipes import Learner, command_of
-from study.sections import CHOICES, Section, Study
+from study.sections import Section, Study, say_rates
 from study.spelling import SPLIT, WITH, WITHOUT, right_by_length
 
 NAME = "attention"
@@ -44,6 +44,7 @@ def measure(study: Study) -> Found:
         "held_out": len(dataset.splits["held-out"]),
         "epochs": study.settings.spelling.epochs,
         "seed": study.settings.spelling.seeds[0],
+        "rates": study.rates(LEARNERS.values()),
         "command": command_of(NAME, study.settings.quick),
     }
 
@@ -76,9 +77,9 @@ held-out words were without attention, {whole[1]} % with it.
 
 Letters to phones on CMUdict: {found["words"]:,} headwords train for \
 {plural(found["epochs"], "epoch")}; {found["held_out"]:,} of {SPLIT} are held out; ± is the \
-standard error of the share. Parameters: {sizes}. One run each, seed {found["seed"]}, both \
-LSTMs at [one rate]({CHOICES}) that was not searched: what is between them is far more than a \
-rate or a seed changes. `{found["command"]}`"""
+standard error of the share. Parameters: {sizes}. Both are LSTMs, {say_rates(found["rates"])}; \
+one run each, seed {found["seed"]}: what is between them is far more than a seed changes. \
+`{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

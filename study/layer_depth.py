@@ -12,7 +12,7 @@ from evaluation.text import middle, table
 from study.artifact_cache import Found
 from study.characters import facts_of, learner_of
 from study.recipes import command_of
-from study.sections import CHOICES, Section, Study
+from study.sections import Section, Study, say_rates
 from study.teacher_forcing import batch_seconds
 from training.checkpoint import TrainedModel
 
@@ -37,6 +37,7 @@ def measure(study: Study) -> Found:
         "batches": settings.batches,
         "parts": settings.parts,
         "seeds": settings.seeds,
+        "rates": study.rates(LEARNERS.values()),
         "batch_seconds": batch_seconds(study, models),
         "command": command_of(NAME, study.settings.quick),
     }
@@ -85,7 +86,7 @@ held-out loss to the highest, in nats a character: {order}.
 {table(header, rows)}
 
 Nine plays of Shakespeare by character, judged on {first["examples"]:,} of {first["split"]}; \
-{found["parts"] * found["batches"]:,} batches, each design at [a rate of its own]({CHOICES}); \
+{found["parts"] * found["batches"]:,} batches, {say_rates(found["rates"])}; \
 median (lowest–highest) of the seeds {", ".join(map(str, found["seeds"]))}, the picture their \
 mean. `{found["command"]}`"""
 

@@ -12,7 +12,7 @@ from evaluation.text import middle, table
 from study.artifact_cache import Found
 from study.bins import Bin, count_bins
 from study.recipes import Learner, command_of
-from study.sections import CHOICES, Section, Study
+from study.sections import Section, Study, say_rates
 from study.sentences import ANY, SHORT, SPLIT, SentenceDataset, is_right, logits_of
 from training.data.sentiment import Example
 from training.models.baselines import FEEDFORWARD, TextTooLong
@@ -48,6 +48,7 @@ def measure(study: Study) -> Found:
         "training": len(dataset.training_of(f"lstm-{SHORT}")),
         "designs": designs,
         "refused": refused,
+        "rates": study.rates(LEARNERS),
         "seeds": study.settings.sentences.seeds,
         "command": command_of(NAME, study.settings.quick),
     }
@@ -103,8 +104,8 @@ for {found["longest"]} positions, and its answer to a longer sentence is: *{foun
 Parts of the {SPLIT}, in percent, median (lowest–highest) of the seeds \
 {", ".join(map(str, found["seeds"]))}; the standard error is that of the LSTM's share of so many \
 sentences. "Any length" is trained on as many sentences of all lengths, so that what length alone \
-does can be kept apart from what the short training does. No made sentences; rates and epochs are \
-[each design's own]({CHOICES}). `{found["command"]}`"""
+does can be kept apart from what the short training does. No made sentences; as many epochs for \
+all, {say_rates(found["rates"])}. `{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

@@ -66,11 +66,12 @@ def _head(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
     text = f"""\
 `make study` trains the models below, measures them and writes this page. Its figures are in \
 [{FOLDER}/{RESULTS}]({FOLDER}/{RESULTS}); `python -m study --page` writes the page anew from \
-them. Every model is small and has had as many steps as those it is compared with, at \
-[a learning rate that validation chose for it]({CHOICES}): the figures tell designs apart, they \
-are not the best that a design can do. {results["machine"]}. {training["models"]} models, those \
-of the search among them, took {training["seconds"] / 60:.1f} minutes of CPU time, each on one \
-thread. The table of all designs is [designs.md](designs.md)."""
+them. Every model is small and has had as many steps as those it is compared with; where a \
+section does not say otherwise, [validation chose its learning rate]({CHOICES}). The figures tell \
+designs apart, they are not the best that a design can do. {results["machine"]}. \
+{training["models"]} models, those of the search among them, took \
+{training["seconds"] / 60:.1f} minutes of CPU time, each on one thread. The table of all designs \
+is [designs.md](designs.md)."""
     lines = ["# The lecture's arguments, rerun", text]
     if results["quick"]:
         lines.append("**A quick run on a tenth of everything: do not quote these figures.**")

@@ -127,7 +127,7 @@ def render(found: Mapping[str, Any]) -> str:
     rows = (
         (
             f"`{model}`",
-            ", ".join(_trial(*trial, row["learning_rate"]) for trial in row["tried"]),
+            ", ".join(_trial(rate, loss, row["learning_rate"]) for rate, loss in row["tried"]),
             str(row["epochs"]),
             listed([str(epoch) for epoch in row["kept"]]),
             listed([str(seed) for seed in row["seeds"]]),

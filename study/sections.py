@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from evaluation.text import listed
 from study.artifact_cache import ArtifactCache, Found
 from study.rate_search import RateSearch
 from study.recipes import Learner
@@ -33,6 +35,14 @@ class Study:
     def search(self) -> RateSearch:
         return RateSearch(self.cache)
 
+    def rates(self, learners: Iterable[Learner]) -> dict[str, Any]:
+        """Of each design its learning rate, and how many were tried."""
+        choices = {learner.design: self.search.choice(learner) for learner in learners}
+        return {
+            design: {"rate": choice.learning_rate, "tried": len(choice.tried)}
+            for design, choice in choices.items()
+        }
+
     def trained(self, learner: Learner) -> list[TrainedModel]:
         """Its models, a seed each."""
         return [self.cache.trained(recipe) for recipe in self.search.recipes(learner)]
@@ -40,6 +50,14 @@ class Study:
     def histories(self, learner: Learner) -> list[History]:
         """A seed each."""
         return [self.cache.history(recipe) for recipe in self.search.recipes(learner)]
+
+
+def say_rates(rates: Mapping[str, Any]) -> str:
+    """What a section says of what Study.rates() gave."""
+    if any(row["tried"] > 1 for row in rates.values()):
+        return f"each at [a learning rate of its own]({CHOICES})"
+    shared = listed([f"{rate:g}" for rate in dict.fromkeys(r["rate"] for r in rates.values())])
+    return f"all at the learning rate {shared}, [which was not searched]({CHOICES})"
 
 
 @dataclass(frozen=True)

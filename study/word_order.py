@@ -11,7 +11,7 @@ from bundle.tokenizer import Tokenizer
 from evaluation.text import middle, table
 from study.artifact_cache import Found
 from study.recipes import Learner, command_of
-from study.sections import CHOICES, Section, Study
+from study.sections import Section, Study, say_rates
 from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share_right
 from training.bundled.sentiment import TextClassifier
 from training.models.baselines import BAG
@@ -48,6 +48,7 @@ def measure(study: Study) -> Found:
         "pairs": {kind: len(pairs) for kind, pairs in corpus.pairs.items()},
         "window": study.settings.sentences.window,
         "seeds": study.settings.sentences.seeds,
+        "rates": study.rates(LEARNERS),
         "readers": {reader: _measure_reader(study, reader) for reader in READERS},
         "examples": {
             kind: [example.text for example in pairs[0]] for kind, pairs in corpus.pairs.items()
@@ -135,7 +136,7 @@ words are in none of them, as in *{found["examples"][OTHER][0]}*, so that what w
 {found["validation"]} and {found["made_validation"]} others validate; accuracy is on \
 {found["held_out"]:,} {SPLIT}; {found["pairs"][KNOWN]} pairs of known words, \
 {found["pairs"][OTHER]} of others. Sizes are equal within 1 %, window and convolution \
-{found["window"]} tokens wide; rates and epochs are [each reader's own]({CHOICES}). Median \
+{found["window"]} tokens wide; as many epochs for all, {say_rates(found["rates"])}. Median \
 (lowest–highest) of the seeds {", ".join(map(str, found["seeds"]))}. `{found["command"]}`"""
 
 
