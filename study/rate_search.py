@@ -108,11 +108,14 @@ def best_rate(losses: Mapping[float, float]) -> float:
 def next_rates(settings: SearchSettings, losses: Mapping[float, float]) -> list[float]:
     """Rates to try after those that gave ``losses``: the neighbours that the best one lacks.
 
+    The first two are the settings' own and the next higher one.
+
     So the best of all has a worse one on either side, unless ``most_rates`` end the search.
     """
     first = settings.learning_rate
     best = round(math.log(best_rate(losses) / first, _FACTOR)) if losses else 0
-    wanted = [float(f"{first * _FACTOR**step:.2g}") for step in (best, best + 1, best - 1)]
+    steps = (best - 1, best + 1) if losses else (0, 1)
+    wanted = [float(f"{first * _FACTOR**step:.2g}") for step in steps]
     missing = [rate for rate in wanted if rate not in losses]
     return missing[: max(0, settings.most_rates - len(losses))]
 
@@ -138,8 +141,8 @@ def render(found: Mapping[str, Any]) -> str:
     unsearched = f" One rate alone, and so no search, had {listed(alone)}." if alone else ""
     header = ("design", "learning rate: lowest validation loss", "epochs", "kept", "seeds")
     return f"""\
-The first seed searches: a rate, its neighbours {_FACTOR:g} times as high and as low, and on from \
-the best one until both its neighbours are worse. The rate with the lowest validation loss, in \
+The first seed searches, by steps of {_FACTOR:g} times as high or as low, until both neighbours of \
+the best rate are worse. The rate with the lowest validation loss, in \
 bold, trains the other seeds. Every run has as many steps as the others of its comparison, its \
 rate rising and falling over all of them, and keeps its epoch of the lowest validation \
 loss.{unsearched} What is held out chooses nothing.

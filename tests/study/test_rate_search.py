@@ -33,12 +33,12 @@ def searched(losses_of_rates, most_rates=5):
     ("losses", "tried"),
     [
         ({0.001: 2, 0.003: 1, 0.009: 2}, [0.003, 0.009, 0.001]),
-        ({0.001: 3, 0.003: 2, 0.009: 1, 0.027: 2}, [0.003, 0.009, 0.001, 0.027]),
+        ({0.003: 2, 0.009: 1, 0.027: 2}, [0.003, 0.009, 0.027]),
         (
             {0.001: 2, 0.003: 3, 0.009: 4, 0.00033: 1, 0.00011: 2},
             [0.003, 0.009, 0.001, 0.00033, 0.00011],
         ),
-        ({0.001: INF, 0.003: INF, 0.009: 1, 0.027: 1}, [0.003, 0.009, 0.001, 0.027]),
+        ({0.003: INF, 0.009: 1, 0.027: 1}, [0.003, 0.009, 0.027]),
     ],
 )
 def test_a_search_ends_where_both_neighbours_of_the_best_are_worse(losses, tried):
@@ -48,8 +48,8 @@ def test_a_search_ends_where_both_neighbours_of_the_best_are_worse(losses, tried
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_a_search_tries_no_more_rates_than_it_may(most):
     """Losses that go on falling would go on for ever."""
-    falling = {0.001: 4, 0.003: 3, 0.009: 2, 0.027: 1, 0.081: 0}
-    assert searched(falling, most) == [0.003, 0.009, 0.001, 0.027][:most]
+    falling = {0.003: 3, 0.009: 2, 0.027: 1, 0.081: 0}
+    assert searched(falling, most) == [0.003, 0.009, 0.027, 0.081][:most]
 
 
 def test_a_run_that_diverged_is_never_chosen():
@@ -83,7 +83,7 @@ def trainer(tmp_path):
     return FakeTrainer(ArtifactCache(tmp_path, SETTINGS))
 
 
-RUNS = [(0.003, 1), (0.009, 1), (0.001, 1), (0.027, 1), (0.009, 2), (0.009, 3)]
+RUNS = [(0.003, 1), (0.009, 1), (0.027, 1), (0.009, 2), (0.009, 3)]
 
 
 def test_the_first_seed_searches_and_the_others_have_its_rate(trainer):
@@ -94,7 +94,7 @@ def test_the_first_seed_searches_and_the_others_have_its_rate(trainer):
     choice = search.choice(LEARNER)
     assert (choice.learning_rate, choice.seeds, choice.epochs) == (0.009, [1, 2, 3], 3)
     assert choice.kept == [2, 2, 2]
-    assert [rate for rate, _ in choice.tried] == [0.001, 0.003, 0.009, 0.027]
+    assert [rate for rate, _ in choice.tried] == [0.003, 0.009, 0.027]
     assert dict(choice.tried)[0.009] == 1
 
 
@@ -127,8 +127,8 @@ def test_learners_that_take_longest_are_trained_first(trainer, monkeypatch):
     learners = [Learner("order", "sentences", "lstm"), LEARNER]
     RateSearch(trainer.cache).train(trainer, learners, workers=2)
     assert names[:4] == [
-        "characters-gru-0.003-1", "characters-gru-0.009-1", "characters-gru-0.001-1",
-        "sentences-lstm-0.002-1",
+        "characters-gru-0.003-1", "characters-gru-0.009-1", "sentences-lstm-0.002-1",
+        "sentences-lstm-0.006-1",
     ]  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_a_page_shows_what_was_tried_and_what_was_not(trainer):
     }  # fmt: skip
     page = render(found)
     assert (
-        "| `characters-gru` | 0.001: 1.008, 0.003: 1.006, **0.009: 1.000**, 0.027: 1.018 | 3 | "
+        "| `characters-gru` | 0.003: 1.006, **0.009: 1.000**, 0.027: 1.018 | 3 | "
         "2, 2 and 2 | 1, 2 and 3 |"
     ) in page
     assert "| `alone` | **0.1: diverged** | 2 | 1 | 1 |" in page
