@@ -12,7 +12,7 @@ from evaluation.text import middle, table
 from study.artifact_cache import Found
 from study.characters import facts_of, learner_of
 from study.recipes import command_of
-from study.sections import Section, Study, say_rates
+from study.sections import Section, Study, say_rates, say_seeds
 from study.teacher_forcing import batch_seconds
 from training.checkpoint import TrainedModel
 
@@ -87,8 +87,7 @@ held-out loss to the highest, in nats a character: {order}.
 
 Nine plays of Shakespeare by character, judged on {first["examples"]:,} of {first["split"]}; \
 {found["parts"] * found["batches"]:,} batches, {say_rates(found["rates"])}; \
-median (lowest–highest) of the seeds {", ".join(map(str, found["seeds"]))}, the picture their \
-mean. `{found["command"]}`"""
+{say_seeds(found["seeds"])}, the picture their mean. `{found["command"]}`"""
 
 
 def _last(losses: Sequence[Sequence[float]]) -> str:

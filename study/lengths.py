@@ -12,7 +12,7 @@ from evaluation.text import middle, table
 from study.artifact_cache import Found
 from study.bins import Bin, count_bins
 from study.recipes import Learner, command_of
-from study.sections import Section, Study, say_rates
+from study.sections import Section, Study, say_rates, say_seeds
 from study.sentences import ANY, SHORT, SPLIT, SentenceDataset, is_right, logits_of
 from training.data.sentiment import Example
 from training.models.baselines import FEEDFORWARD, TextTooLong
@@ -85,7 +85,7 @@ def _percents(parts: list[Bin]) -> list[float]:
 def render(found: Found) -> str:
     bins = {design: _bins(found, design) for design in TITLES}
     rows = []
-    for number, (part, *_) in enumerate(bins[f"lstm-{SHORT}"]):
+    for number, (part, *_) in enumerate(bins[f"rnn-{SHORT}"]):
         shares = [_percents(bins[design][number]) for design in TITLES]
         texts = [middle(percents) if percents else "–" for percents in shares]
         rows.append((part.name, f"{part.examples:,}", f"{part.error:.1f}", *texts))
@@ -101,11 +101,10 @@ for {found["longest"]} positions, and its answer to a longer sentence is: *{foun
 
 {table(header, rows)}
 
-Parts of the {SPLIT}, in percent, median (lowest–highest) of the seeds \
-{", ".join(map(str, found["seeds"]))}; the standard error is that of the LSTM's share of so many \
-sentences. "Any length" is trained on as many sentences of all lengths, so that what length alone \
-does can be kept apart from what the short training does. No made sentences; as many epochs for \
-all, {say_rates(found["rates"])}. `{found["command"]}`"""
+Parts of the {SPLIT}, in percent, {say_seeds(found["seeds"])}; the standard error is that of \
+the plain RNN's share of so many sentences. "Any length" is trained on as many sentences of all \
+lengths, so that what length alone does can be kept apart from what the short training does. No \
+made sentences; as many epochs for all, {say_rates(found["rates"])}. `{found["command"]}`"""
 
 
 def draw(found: Found, path: Path) -> Path:

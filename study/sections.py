@@ -52,6 +52,13 @@ class Study:
         return [self.cache.history(recipe) for recipe in self.search.recipes(learner)]
 
 
+def say_seeds(seeds: Sequence[int]) -> str:
+    """Of which seeds a section's figures are."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]} alone"
+    return f"median (lowest–highest) of the seeds {listed([str(seed) for seed in seeds])}"
+
+
 def say_rates(rates: Mapping[str, Any]) -> str:
     """What a section says of what Study.rates() gave."""
     if any(row["tried"] > 1 for row in rates.values()):

@@ -14,7 +14,7 @@ from evaluation.text import middle, power, table
 from study.artifact_cache import Found
 from study.characters import facts_of, learner_of
 from study.recipes import command_of
-from study.sections import Section, Study, say_rates
+from study.sections import Section, Study, say_rates, say_seeds
 from study.timing import alternate
 from training.checkpoint import TrainedModel
 from training.models.generator import Generator
@@ -191,8 +191,7 @@ more: {losses["output"]} nats a held-out character, plain hidden recurrence of t
 Loss, backward and all, {found["rows"]} rows side by side on one thread; medians of \
 {found["rounds"]} rounds in alternating order. Quality: nine plays of Shakespeare by character, \
 judged on {held_out["examples"]:,} of {held_out["split"]}; {found["batches"]:,} batches, \
-{say_rates(found["rates"])}; median (lowest–highest) of the seeds \
-{", ".join(map(str, found["seeds"]))}. `{found["command"]}`"""
+{say_rates(found["rates"])}; {say_seeds(found["seeds"])}. `{found["command"]}`"""
 
 
 SECTION = Section(

@@ -11,7 +11,7 @@ from bundle.tokenizer import Tokenizer
 from evaluation.text import middle, table
 from study.artifact_cache import Found
 from study.recipes import Learner, command_of
-from study.sections import Section, Study, say_rates
+from study.sections import Section, Study, say_rates, say_seeds
 from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share_right
 from training.bundled.sentiment import TextClassifier
 from training.models.baselines import BAG
@@ -136,8 +136,8 @@ words are in none of them, as in *{found["examples"][OTHER][0]}*, so that what w
 {found["validation"]} and {found["made_validation"]} others validate; accuracy is on \
 {found["held_out"]:,} {SPLIT}; {found["pairs"][KNOWN]} pairs of known words, \
 {found["pairs"][OTHER]} of others. Sizes are equal within 1 %, window and convolution \
-{found["window"]} tokens wide; as many epochs for all, {say_rates(found["rates"])}. Median \
-(lowest–highest) of the seeds {", ".join(map(str, found["seeds"]))}. `{found["command"]}`"""
+{found["window"]} tokens wide; as many epochs for all, \
+{say_rates(found["rates"])}; {say_seeds(found["seeds"])}. `{found["command"]}`"""
 
 
 SECTION = Section(NAME, "Order", measure, render, LEARNERS)

@@ -3,7 +3,7 @@
 from evaluation.text import listed, middle, plural, power, table
 from study import designs
 from study.page import page_of, read_results, write_pages, write_results
-from study.sections import CHOICES, CHOICES_TITLE, Section
+from study.sections import CHOICES, CHOICES_TITLE, Section, say_rates, say_seeds
 
 ROW = {
     "design": "GRU cell",
@@ -80,6 +80,16 @@ def test_a_page_numbers_its_sections_and_names_those_that_were_not_measured():
     assert "**Not measured: depth.**" in page
     assert "3 models, those of the search among them, took 1.5 minutes of CPU time" in page
     assert CHOICES_TITLE not in page
+
+
+def test_a_section_says_what_was_searched_and_of_which_seeds_it_is():
+    one, two = {"rate": 0.1, "tried": 1}, {"rate": 0.3, "tried": 2}
+    assert say_rates({"a": one, "b": one}).startswith(
+        "all at the learning rate 0.1, [which was not"
+    )
+    assert say_rates({"a": one, "b": two}).startswith("each at [a learning rate of its own]")
+    assert say_seeds([7]) == "seed 7 alone"
+    assert say_seeds([1, 2, 3]) == "median (lowest–highest) of the seeds 1, 2 and 3"
 
 
 def test_a_page_ends_with_what_each_design_was_given():
