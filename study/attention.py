@@ -77,7 +77,7 @@ held-out words were without attention, {whole[1]} % with it.
 
 Letters to phones on CMUdict: {found["words"]:,} headwords train for \
 {plural(found["epochs"], "epoch")}; {found["held_out"]:,} of {SPLIT} are held out; ± is the \
-standard error of the share. Parameters: {sizes}. Both are LSTMs, {say_rates(found["rates"])}; \
+standard error of the share. Parameters: {sizes}. Two LSTMs, {say_rates(found["rates"])}; \
 one run each, seed {found["seed"]}: what is between them is far more than a seed changes. \
 `{found["command"]}`"""
 

@@ -87,7 +87,7 @@ held-out loss to the highest, in nats a character: {order}.
 
 Nine plays of Shakespeare by character, judged on {first["examples"]:,} of {first["split"]}; \
 {found["parts"] * found["batches"]:,} batches, {say_rates(found["rates"])}; \
-{say_seeds(found["seeds"])}, the picture their mean. `{found["command"]}`"""
+{say_seeds(found["seeds"])}. Curves are means of the seeds. `{found["command"]}`"""
 
 
 def _last(losses: Sequence[Sequence[float]]) -> str:

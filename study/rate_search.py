@@ -139,15 +139,23 @@ def render(found: Mapping[str, Any]) -> str:
     )
     alone = [f"`{model}`" for model, row in found.items() if len(row["tried"]) == 1]
     unsearched = f" One rate alone, and so no search, had {listed(alone)}." if alone else ""
+    ended = [f"`{model}`" for model, row in found.items() if _ends_early(row)]
+    early = f" It ended before that for {listed(ended)}." if ended else ""
     header = ("design", "learning rate: lowest validation loss", "epochs", "kept", "seeds")
     return f"""\
 The first seed searches, by steps of {_FACTOR:g} times as high or as low, until both neighbours of \
-the best rate are worse. The rate with the lowest validation loss, in \
+the best rate are worse.{early} The rate with the lowest validation loss, in \
 bold, trains the other seeds. Every run has as many steps as the others of its comparison, its \
 rate rising and falling over all of them, and keeps its epoch of the lowest validation \
 loss.{unsearched} What is held out chooses nothing.
 
 {table(header, rows)}"""
+
+
+def _ends_early(row: Mapping[str, Any]) -> bool:
+    """Whether the best of several rates lacks a neighbour."""
+    rates = [rate for rate, _ in row["tried"]]
+    return len(rates) > 1 and row["learning_rate"] in (min(rates), max(rates))
 
 
 def _trial(rate: float, loss: float, chosen: float) -> str:

@@ -150,9 +150,12 @@ def test_a_page_shows_what_was_tried_and_what_was_not(trainer):
         "learning_rate": 0.1, "tried": [[0.1, INF]], "seeds": [1], "epochs": 2, "kept": [1],
     }  # fmt: skip
     page = render(found)
+    edge = {**found["alone"], "tried": [[0.03, 2.0], [0.1, 1.0]]}
+    assert "It ended before that for `edge`." in render({**found, "edge": edge})
     assert (
         "| `characters-gru` | 0.003: 1.006, **0.009: 1.000**, 0.027: 1.018 | 3 | "
         "2, 2 and 2 | 1, 2 and 3 |"
     ) in page
+    assert "It ended before that" not in page
     assert "| `alone` | **0.1: diverged** | 2 | 1 | 1 |" in page
     assert "One rate alone, and so no search, had `alone`." in page
