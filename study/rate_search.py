@@ -147,7 +147,7 @@ The first seed searches, by steps of {_FACTOR:g} times as high or as low, until 
 the best rate are worse.{early} The rate with the lowest validation loss, in \
 bold, trains the other seeds. Every run has as many steps as the others of its comparison, its \
 rate rising and falling over all of them, and keeps its epoch of the lowest validation \
-loss.{unsearched} What is held out chooses nothing.
+loss.{unsearched} One that kept its last epoch might have gone on. What is held out chooses nothing.
 
 {table(header, rows)}"""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -145,6 +146,8 @@ def render(found: Found) -> str:
         for row in found["quality"]
     )  # fmt: skip
     losses = {row["design"]: middle(row["losses"], 3) for row in found["quality"]}
+    ranked = sorted(found["quality"], key=lambda row: median(row["losses"]))
+    order = "; ".join(DESIGNS[row["design"]] for row in ranked)
     worst = max(found["timed"], key=lambda row: row["gradient_difference"])
     held_out = found["quality"][0]
     return f"""\
@@ -173,7 +176,7 @@ gave losses that differ by at most \
 The price is the lecture's as well: the state holds nothing but what the output says. A \
 generator's input is its own last output, so there this recurrence knows one character and no \
 more: {losses["output"]} nats a held-out character, plain hidden recurrence of the same size \
-{losses["rnn"]}.
+{losses["rnn"]}. From the lowest loss to the highest: {order}.
 
 {
         table(
