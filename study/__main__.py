@@ -1,10 +1,11 @@
 """python -m study [--only SECTION …] [--quick] [--fresh] [--page] [--output FOLDER]
 
-Reruns the lecture's arguments and writes docs/study.md with its figures, docs/designs.md and
-docs/study/results.json. Trained models and measured sections are stored in runs/study/ and used
-again unless --fresh. Ctrl-C or SIGTERM stops it; the same command, without --fresh, goes on. A
-section whose sections/NAME.json is gone is measured again with the models that are there. --page
-only writes the pages again from the results. A quick run writes nothing unless --output says where.
+Searches each design's learning rate, reruns the lecture's arguments with it and writes
+docs/study.md with its figures, docs/designs.md and docs/study/results.json. Trained models and
+measured sections are stored in runs/study/ and used again unless --fresh. Ctrl-C or SIGTERM stops
+it, in the search too; the same command, without --fresh, goes on. A section whose
+sections/NAME.json is gone is measured again with the models that are there. --page only writes the
+pages again from the results. A quick run writes nothing unless --output says where.
 
     0  done   1  a model could not be trained, or a bundle is missing   130  stopped
 """
