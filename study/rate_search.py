@@ -135,7 +135,7 @@ def render(found: Mapping[str, Any]) -> str:
             listed([str(epoch) for epoch in row["kept"]]),
             listed([str(seed) for seed in row["seeds"]]),
         )
-        for model, row in found.items()
+        for model, row in sorted(found.items())
     )
     alone = [f"`{model}`" for model, row in found.items() if len(row["tried"]) == 1]
     unsearched = f" One rate alone, and so no search, had {listed(alone)}." if alone else ""
