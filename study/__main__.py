@@ -1,10 +1,11 @@
 """python -m study [--only SECTION …] [--quick] [--fresh] [--page] [--output FOLDER]
 
-Reruns the lecture's arguments and writes docs/study.md with its figures, docs/designs.md and
-docs/study/results.json. Trained models and measured sections are stored in runs/study/ and used
-again unless --fresh. Ctrl-C or SIGTERM stops it; the same command, without --fresh, goes on. A
-section whose sections/NAME.json is gone is measured again with the models that are there. --page
-only writes the pages again from the results. A quick run writes nothing unless --output says where.
+Searches each design's learning rate, reruns the lecture's arguments with it and writes
+docs/study.md with its figures, docs/designs.md and docs/study/results.json. Trained models and
+measured sections are stored in runs/study/ and used again unless --fresh. Ctrl-C or SIGTERM stops
+it, in the search too; the same command, without --fresh, goes on. A section whose
+sections/NAME.json is gone is measured again with the models that are there. --page only writes the
+pages again from the results. A quick run writes nothing unless --output says where.
 
     0  done   1  a model could not be trained, or a bundle is missing   130  stopped
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,12 @@ from study import (
 )
 from study.artifact_cache import ArtifactCache
 from study.page import page_of, read_results, write_pages, write_results
-from study.recipes import Recipe
+from study.rate_search import as_json
+from study.recipes import Learner
 from study.sections import Section, Study
 from study.settings import QUICK, WHOLE, Settings
 from study.trainer import Trainer
-from study.worker_pool import TrainingFailed, train_all
+from study.worker_pool import TrainingFailed
 from training.data.packages import DATA_FOLDER, DataUnavailable
 from training.loop import TrainingStopped
 from training.run import STOPPED_BY_USER
@@ -74,14 +75,14 @@ class _Run:
     def discard(self) -> None:
         for section in self.chosen:
             self.study.cache.discard_section(section.name)
-        for recipe in self._recipes():
-            self.study.cache.discard_model(recipe)
+        for learner in learners_of(self.chosen):
+            self.study.cache.discard_models(learner)
 
     def measure(self) -> dict[str, Any]:
         """What each chosen section found, now or before."""
         if designs.SECTION in self.chosen:
             designs.missing_bundles(self.study)  # known before minutes of work, not after
-        train_all(self.study.trainer, self._recipes(), self.workers)
+        self.study.search.train(self.study.trainer, learners_of(self.chosen), self.workers)
         return {section.name: self._measure(section) for section in self.chosen}
 
     def _measure(self, section: Section) -> Any:
@@ -89,15 +90,13 @@ class _Run:
         found = cache.load_section(section.name)
         if found is None:
             print(f"measuring: {section.name}", file=sys.stderr, flush=True)
-            started = time.perf_counter()
-            measured = section.measure(self.study)
-            measured["seconds"] = round(time.perf_counter() - started, 1)
-            found = cache.store_section(section.name, measured)
+            found = cache.store_section(section.name, section.measure(self.study))
         return found
 
-    def _recipes(self) -> list[Recipe]:
-        """Each once; the longest to train come first, so that the workers end together."""
-        return recipes_of(self.chosen, self.study.settings)
+    def choices(self) -> dict[str, Any]:
+        """What each learner of the chosen sections was given."""
+        search = self.study.search
+        return as_json({each: search.choice(each) for each in learners_of(self.chosen)})
 
 
 _FAILURES = (
@@ -105,14 +104,10 @@ _FAILURES = (
     designs.NotServed,
 )  # fmt: skip
 
-# The longest to train come first, so that the workers end together.
-_DATASETS = ("spelling", "characters", "sentences")
 
-
-def recipes_of(sections: Iterable[Section], settings: Settings) -> list[Recipe]:
-    """Each once, in the order they are trained in."""
-    recipes = {recipe.name: recipe for s in sections for recipe in s.recipes(settings)}
-    return sorted(recipes.values(), key=lambda recipe: _DATASETS.index(recipe.dataset))
+def learners_of(sections: Iterable[Section]) -> list[Learner]:
+    """Each once."""
+    return list(dict.fromkeys(learner for section in sections for learner in section.learners))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,13 +136,14 @@ def _run(chosen: argparse.Namespace, settings: Settings, output: Path | None) ->
         run.discard()
     found = run.measure()
     before = read_results(output) if output else {}
-    earlier = before.get("sections", {}) if before.get("quick") == settings.quick else {}
+    earlier = before if before.get("quick") == settings.quick else {}
     results = {
         "quick": settings.quick,
         "machine": _machine(),
         "workers": chosen.workers,
-        "training": _training(study.cache, settings),
-        "sections": {**earlier, **found},
+        "training": _training(study.cache),
+        "choices": {**earlier.get("choices", {}), **run.choices()},
+        "sections": {**earlier.get("sections", {}), **found},
     }
     if output:
         write_results(output, results)
@@ -179,11 +175,10 @@ def _machine() -> str:
     )
 
 
-def _training(cache: ArtifactCache, settings: Settings) -> dict[str, float]:
-    """How many models the cache has, and how long one thread trained them."""
-    recipes = [r for r in recipes_of(_BY_NAME.values(), settings) if cache.has_model(r)]
-    seconds = sum(cache.history(recipe.name).seconds for recipe in recipes)
-    return {"models": len(recipes), "seconds": round(seconds, 1)}
+def _training(cache: ArtifactCache) -> dict[str, float]:
+    """How many models the cache has, and their CPU time."""
+    seconds = cache.seconds()
+    return {"models": len(seconds), "seconds": round(sum(seconds), 1)}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,17 +6,18 @@ validates. Every design has the same number of parameters, within study.sizing's
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bundle.tokenizer import Tokenizer, count_symbols
-from study.recipes import Recipe, StudyRun
-from study.settings import CharacterSettings, Settings
+from study.recipes import Learner, StudyRun
+from study.settings import CharacterSettings
 from study.sizing import of_equal_size
 from training.bundled.prose import split
 from training.checkpoint import Figure, TrainedModel
@@ -44,15 +45,8 @@ _SECTIONS = {
 }
 
 
-def name_of(design: str) -> str:
-    return f"characters-{design}"
-
-
-def recipes_of(designs: Iterable[str], settings: Settings) -> list[Recipe]:
-    seed = settings.characters.seed
-    return [
-        Recipe(name_of(design), _SECTIONS[design], "characters", design, seed) for design in designs
-    ]
+def learner_of(design: str) -> Learner:
+    return Learner(_SECTIONS[design], "characters", design)
 
 
 def options_of(design: str, hidden: int) -> RecurrentOptions:
@@ -91,6 +85,18 @@ class PartsTask(GenerateTask):
         return batches[begin : begin + self.part]
 
 
+def facts_of(models: Sequence[TrainedModel]) -> dict[str, Any]:
+    """Of one design's generators, a seed each: their size, and the held-out loss of each."""
+    (figure,) = models[0].figures
+    return {
+        "parameters": models[0].training["parameters"],
+        "hidden": models[0].config["recurrent"]["hidden_size"],
+        "losses": [model.figures[0].value for model in models],
+        "examples": figure.examples,
+        "split": figure.split,
+    }
+
+
 class CharacterDataset:
     def __init__(self, settings: CharacterSettings, data: Path) -> None:
         self.settings = settings
@@ -125,7 +131,7 @@ class CharacterDataset:
         training, validation, held_out = self.splits
         config = self.config(design)
         task = PartsTask([training], [validation], run.seed, part=settings.batches)
-        fit = FitSettings(run.seed, settings.parts, settings.learning_rate)
+        fit = FitSettings(run.seed, settings.parts, run.learning_rate)
         model, history = run.fit(Generator, config, task, fit)
         split_name = SPLIT if settings.characters is None else f"{SPLIT}, of a part of the text"
         trained = TrainedModel(

@@ -14,10 +14,8 @@ from evaluation.text import power, table
 from export.bundles import export_bundle
 from study import attention, layer_depth, teacher_forcing, word_order
 from study.artifact_cache import ArtifactCache, Found
-from study.characters import recipes_of
-from study.recipes import Recipe, command_of
+from study.recipes import Learner, Recipe, command_of
 from study.sections import Section, Study
-from study.settings import Settings
 from study.spelling import WITHOUT
 from training.checkpoint import MODEL_FILE
 from unroll import Client
@@ -38,22 +36,20 @@ class NotServed(Exception):
 
 @dataclass(frozen=True)
 class Design:
-    """title: what the lecture calls it. bundle: its name. recipe: of the study's own model."""
+    """title: what the lecture calls it. bundle: its name. learner: of the study's own model, of
+    which the first seed's is taken."""
 
     title: str
     bundle: str
-    recipe: Recipe | None = None
+    learner: Learner | None = None
 
 
-def designs_of(settings: Settings) -> list[Design]:
-    seed = settings.sentences.seeds[0]
-    readers = {r.design: r for r in word_order.recipes(settings) if r.seed == seed}
-    of_characters = recipes_of([*teacher_forcing.DESIGNS, *layer_depth.DESIGNS], settings)
-    generators = {recipe.design: recipe for recipe in of_characters}
-    spellers = {recipe.design: recipe for recipe in attention.recipes(settings)}
+def designs() -> list[Design]:
+    readers = {learner.design: learner for learner in word_order.LEARNERS}
+    generators = {**teacher_forcing.LEARNERS, **layer_depth.LEARNERS}
 
-    def own(title: str, recipe: Recipe) -> Design:
-        return Design(title, recipe.name, recipe)
+    def own(title: str, learner: Learner) -> Design:
+        return Design(title, learner.model, learner)
 
     return [
         Design("one-hot vocabulary and embedding", "sentiment"),
@@ -66,7 +62,7 @@ def designs_of(settings: Settings) -> list[Design]:
         Design("hidden and output recurrence", "pos-online"),
         Design("bidirectional: tagger", "pos"),
         Design("bidirectional: two-sided fill-in", "cloze"),
-        own("sequence to sequence, one vector", spellers[WITHOUT]),
+        own("sequence to sequence, one vector", attention.LEARNERS[WITHOUT]),
         Design("sequence to sequence, attention", "g2p"),
         own("deep (a): stacked layers", generators["stacked"]),
         own("deep (b): MLPs", generators["mlps"]),
@@ -79,17 +75,12 @@ def designs_of(settings: Settings) -> list[Design]:
     ]
 
 
-def recipes(settings: Settings) -> list[Recipe]:
-    return [design.recipe for design in designs_of(settings) if design.recipe]
-
-
 def missing_bundles(study: Study) -> list[str]:
     """Bundled models of the table that are not there.
 
     Raises BundlesMissing, but for a quick study, which leaves their rows out.
     """
-    designs = designs_of(study.settings)
-    missing = [d.bundle for d in designs if not d.recipe and not _is_there(study, d.bundle)]
+    missing = [d.bundle for d in designs() if not d.learner and not _is_there(study, d.bundle)]
     if missing and not study.settings.quick:
         raise BundlesMissing(
             f"{', '.join(missing)} not in {study.models}; train and export them "
@@ -101,18 +92,18 @@ def missing_bundles(study: Study) -> list[str]:
 def measure(study: Study) -> Found:
     """Raises BundlesMissing as missing_bundles does, ParityMissed, NotServed, RequestFailed."""
     missing = missing_bundles(study)
-    designs = designs_of(study.settings)
-    for design in designs:
-        if design.recipe:
-            export_own(study.cache, design.recipe)
+    table = designs()
+    for design in table:
+        if design.learner:
+            export_own(study.cache, study.search.recipes(design.learner)[0])
     with serving(study.cache.bundles) as client:
-        rows = _rows(client, study.cache.bundles, [d for d in designs if d.recipe])
-    bundled = [d for d in designs if not d.recipe and d.bundle not in missing]
+        rows = _rows(client, study.cache.bundles, [d for d in table if d.learner])
+    bundled = [d for d in table if not d.learner and d.bundle not in missing]
     if bundled:
         with serving(study.models) as client:
             rows |= _rows(client, study.models, bundled)
     return {
-        "rows": [rows[d.title] for d in designs if d.title in rows],
+        "rows": [rows[d.title] for d in table if d.title in rows],
         "missing": missing,
         "command": command_of(NAME, study.settings.quick),
     }
@@ -124,10 +115,10 @@ def _is_there(study: Study, bundle: str) -> bool:
 
 def export_own(cache: ArtifactCache, recipe: Recipe) -> Path:
     """The bundle of a trained model, through the gate unless it went through since."""
-    target = cache.bundles / recipe.name / _VERSION
-    model, manifest = cache.folder_of(recipe.name) / MODEL_FILE, target / "manifest.json"
+    target = cache.bundles / recipe.learner.model / _VERSION
+    model, manifest = cache.folder_of(recipe) / MODEL_FILE, target / "manifest.json"
     if not manifest.exists() or manifest.stat().st_mtime < model.stat().st_mtime:
-        export_bundle(cache.trained(recipe.name), target)
+        export_bundle(cache.trained(recipe), target)
     return target
 
 
@@ -143,7 +134,7 @@ def _rows(client: Client, models: Path, designs: Sequence[Design]) -> dict[str, 
         rows[design.title] = {
             "design": design.title,
             "bundle": design.bundle,
-            "where": _OWN if design.recipe else _BUNDLED,
+            "where": _OWN if design.learner else _BUNDLED,
             "data": [source.package for source in manifest.data],
             "seed": manifest.training.get("seed"),
             "command": manifest.training.get("command"),
@@ -276,4 +267,6 @@ def _figure_text(figure: dict[str, Any] | None) -> str:
     )
 
 
-SECTION = Section(NAME, "Designs", measure, render, recipes)
+SECTION = Section(
+    NAME, "Designs", measure, render, tuple(d.learner for d in designs() if d.learner)
+)

@@ -12,10 +12,9 @@ from torch.nn.functional import cross_entropy
 from evaluation.curves import Curve, draw_curves
 from evaluation.text import power, table
 from study.artifact_cache import Found
-from study.characters import name_of, recipes_of
-from study.recipes import Recipe, command_of
+from study.characters import learner_of
+from study.recipes import command_of
 from study.sections import Section, Study
-from study.settings import Settings
 from training.models import build, config_from_json
 from training.models.generator import Generator
 
@@ -23,10 +22,6 @@ NAME = "gradient"
 
 CELLS = {"rnn": "tanh", "gru": "GRU", "lstm": "LSTM"}
 _CONTEXT = 50  # characters read before the first state that is looked at
-
-
-def recipes(settings: Settings) -> list[Recipe]:
-    return recipes_of(CELLS, settings)
 
 
 def gradient_norms(model: Generator, text: Tensor, distance: int) -> list[Tensor]:
@@ -63,7 +58,7 @@ def measure(study: Study) -> Found:
     places = _places(held_out, settings.places, settings.distance + _CONTEXT + 2)
     found: dict[str, Any] = {}
     for cell in CELLS:
-        trained = study.cache.trained(name_of(cell))
+        trained, *_ = study.trained(learner_of(cell))
         torch.manual_seed(settings.seed)
         untrained = build(config_from_json(trained.config)).eval()
         for state, model in (("trained", trained.build()), ("untrained", untrained)):
@@ -126,7 +121,8 @@ held-out text:
 In the picture the dashed curves are untrained; an LSTM has a second path through its cell c, \
 whose gradient is drawn in a colour of its own.
 
-Models of the section on teacher forcing; the untrained ones have seed {found["seed"]}. \
+Models of the section on teacher forcing, the first seed's; the untrained ones have seed \
+{found["seed"]}. \
 `{found["command"]}`"""
 
 
@@ -143,4 +139,6 @@ def draw(found: Found, path: Path) -> Path:
     )
 
 
-SECTION = Section(NAME, "Gradient against distance", measure, render, recipes, draw)
+SECTION = Section(
+    NAME, "Gradient against distance", measure, render, tuple(map(learner_of, CELLS)), draw
+)

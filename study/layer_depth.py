@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, median
+from typing import Any
 
 from evaluation.curves import Curve, draw_curves
-from evaluation.text import table
+from evaluation.text import middle, table
 from study.artifact_cache import Found
-from study.characters import name_of, recipes_of
-from study.recipes import Recipe, command_of
-from study.sections import Section, Study
-from study.settings import Settings
+from study.characters import facts_of, learner_of
+from study.recipes import command_of
+from study.sections import Section, Study, say_rates, say_seeds
+from study.teacher_forcing import batch_seconds
+from training.checkpoint import TrainedModel
 
 NAME = "depth"
 
@@ -22,41 +26,34 @@ DESIGNS = {
 }
 
 
-def recipes(settings: Settings) -> list[Recipe]:
-    return recipes_of(DESIGNS, settings)
+LEARNERS = {design: learner_of(design) for design in DESIGNS}
 
 
 def measure(study: Study) -> Found:
     settings = study.settings.characters
-    designs = []
-    for design in DESIGNS:
-        trained, history = (
-            study.cache.trained(name_of(design)),
-            study.cache.history(name_of(design)),
-        )
-        (figure,) = trained.figures
-        recurrent = trained.config["recurrent"]
-        designs.append(
-            {
-                "design": design,
-                "parameters": trained.training["parameters"],
-                "hidden": recurrent["hidden_size"],
-                "layers": recurrent["layers"],
-                "nonlinearities": 1 + recurrent["transition_mlp"],
-                "loss": figure.value,
-                "examples": figure.examples,
-                "split": figure.split,
-                "validation": history.validation_loss,
-                "training": history.train_loss,
-                "seconds": history.seconds,
-            }
-        )
+    models = {design: study.trained(learner) for design, learner in LEARNERS.items()}
     return {
-        "designs": designs,
+        "designs": [_measure_design(study, design, rows) for design, rows in models.items()],
         "batches": settings.batches,
         "parts": settings.parts,
-        "seed": settings.seed,
+        "seeds": settings.seeds,
+        "rates": study.rates(LEARNERS.values()),
+        "batch_seconds": batch_seconds(study, models),
         "command": command_of(NAME, study.settings.quick),
+    }
+
+
+def _measure_design(study: Study, design: str, models: Sequence[TrainedModel]) -> dict[str, Any]:
+    """validation, training: the losses of each part of training, a list a seed."""
+    histories = study.histories(LEARNERS[design])
+    recurrent = models[0].config["recurrent"]
+    return {
+        "design": design,
+        **facts_of(models),
+        "layers": recurrent["layers"],
+        "nonlinearities": 1 + recurrent["transition_mlp"],
+        "validation": [history.validation_loss for history in histories],
+        "training": [history.train_loss for history in histories],
     }
 
 
@@ -64,18 +61,17 @@ def render(found: Found) -> str:
     rows = (
         (
             DESIGNS[row["design"]], str(row["hidden"]), f"{row['parameters']:,}",
-            str(row["nonlinearities"]), f"{row['training'][-1]:.3f}",
-            f"{row['validation'][-1]:.3f}", f"{row['loss']:.3f}",
-            f"{row['seconds']:.0f}",
+            str(row["nonlinearities"]), _last(row["training"]), _last(row["validation"]),
+            middle(row["losses"], 3), f"{1000 * found['batch_seconds'][row['design']]:.0f}",
         )
         for row in found["designs"]
     )  # fmt: skip
     header = (
         "design", "hidden units", "parameters", "tanh between two steps", "last training loss",
-        "last validation loss", "held-out loss", "training, s",
+        "last validation loss", "held-out loss", "CPU, ms a batch",
     )  # fmt: skip
-    ranked = sorted(found["designs"], key=lambda row: row["loss"])
-    order = ", ".join(f"{DESIGNS[row['design']]} {row['loss']:.3f}" for row in ranked)
+    ranked = sorted(found["designs"], key=lambda row: median(row["losses"]))
+    order = ", ".join(f"{DESIGNS[row['design']]} {median(row['losses']):.3f}" for row in ranked)
     sizes = [row["parameters"] for row in found["designs"]]
     stacked = next(row for row in found["designs"] if row["design"] == "stacked")
     first = found["designs"][0]
@@ -90,16 +86,22 @@ held-out loss to the highest, in nats a character: {order}.
 {table(header, rows)}
 
 Nine plays of Shakespeare by character, judged on {first["examples"]:,} of {first["split"]}; \
-{found["parts"] * found["batches"]:,} batches, one setting for all, seed {found["seed"]}: one \
-run each, so differences of a few hundredths mean little. Weights of the lowest validation loss \
-are kept. `{found["command"]}`"""
+{found["parts"] * found["batches"]:,} batches, {say_rates(found["rates"])}; \
+{say_seeds(found["seeds"])}. Curves are means of the seeds. `{found["command"]}`"""
+
+
+def _last(losses: Sequence[Sequence[float]]) -> str:
+    return middle([row[-1] for row in losses], 3)
 
 
 def draw(found: Found, path: Path) -> Path:
     batches = found["batches"]
     curves = {
         DESIGNS[row["design"]]: Curve(
-            [((part + 1) * batches, loss) for part, loss in enumerate(row["validation"])],
+            [
+                ((part + 1) * batches, mean(losses))
+                for part, losses in enumerate(zip(*row["validation"], strict=True))
+            ],
             marker="o",
         )
         for row in found["designs"]
@@ -107,4 +109,6 @@ def draw(found: Found, path: Path) -> Path:
     return draw_curves(path, curves, "batches", "validation loss, nats a character")
 
 
-SECTION = Section(NAME, "Depth at equal parameters", measure, render, recipes, draw)
+SECTION = Section(
+    NAME, "Depth at equal parameters", measure, render, tuple(LEARNERS.values()), draw
+)

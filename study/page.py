@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study import rate_search
 from study.artifact_cache import Found
-from study.sections import Section
+from study.sections import CHOICES, CHOICES_TITLE, Section
 
 PAGE, DESIGNS_PAGE, FOLDER, RESULTS = "study.md", "designs.md", "study", "results.json"
 
@@ -54,21 +55,23 @@ def page_of(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
         for number, section in enumerate(sections, start=1)
         if section.name in results["sections"]
     ]
+    if results["choices"]:
+        parts.append(f"## {CHOICES_TITLE}\n\n{rate_search.render(results['choices'])}")
     return "\n\n".join(parts) + "\n"
 
 
 def _head(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
     training = results["training"]
-    measuring = sum(found["seconds"] for found in results["sections"].values())
     absent = [s.name for s in sections if s.name not in results["sections"]]
     text = f"""\
 `make study` trains the models below, measures them and writes this page. Its figures are in \
 [{FOLDER}/{RESULTS}]({FOLDER}/{RESULTS}); `python -m study --page` writes the page anew from \
-them. Every model is small and one setting serves all that are compared: the figures tell \
+them. Every model is small and has had as many steps as those it is compared with; where a \
+section does not say otherwise, [validation chose its learning rate]({CHOICES}). The figures tell \
 designs apart, they are not the best that a design can do. {results["machine"]}. \
-{training["models"]} models, each trained on one thread, took {training["seconds"] / 60:.1f} \
-minutes of it in all, measuring them {measuring / 60:.1f}. The table of all designs is \
-[designs.md](designs.md)."""
+{training["models"]} models, those of the search among them, took \
+{training["seconds"] / 60:.1f} minutes of CPU time, each on one thread. The table of all designs \
+is [designs.md](designs.md)."""
     lines = ["# The lecture's arguments, rerun", text]
     if results["quick"]:
         lines.append("**A quick run on a tenth of everything: do not quote these figures.**")

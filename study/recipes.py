@@ -11,17 +11,38 @@ from training.run import Run
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """name: of the model, its folder and its bundle. section: that it is trained for.
-    dataset: which data it learns, and so which of the study's data sets trains it.
-    design: as that dataset names its designs.
+class Learner:
+    """A design that learns a data set, at whatever learning rate and with whatever seed.
+
+    section: that it is trained for. dataset: which data it learns, and so which of the study's
+    data sets trains it. design: as that dataset names its designs.
     """
 
-    name: str
     section: str
     dataset: str
     design: str
+
+    @property
+    def model(self) -> str:
+        """The name of its model and bundle."""
+        return f"{self.dataset}-{self.design}"
+
+    def recipe(self, learning_rate: float, seed: int) -> Recipe:
+        return Recipe(self, learning_rate, seed)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run of a learner."""
+
+    learner: Learner
+    learning_rate: float
     seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.learner.model}-{self.learning_rate:g}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,7 @@ class StudyRun(Run):
     """A training run whose command is the study's."""
 
     section: str = ""
+    learning_rate: float = 0.0
 
     @property
     def command(self) -> str:
@@ -48,5 +70,8 @@ def command_of(section: str, quick: bool) -> str:
 
 def run_of(recipe: Recipe, folder: Path, data: Path, quick: bool) -> StudyRun:
     """Goes on from a checkpoint where there is one."""
-    resume = (folder / CHECKPOINT).exists()
-    return StudyRun(recipe.name, quick, resume, recipe.seed, folder, data, section=recipe.section)
+    learner = recipe.learner
+    return StudyRun(
+        learner.model, quick, (folder / CHECKPOINT).exists(), recipe.seed, folder, data,
+        section=learner.section, learning_rate=recipe.learning_rate,
+    )  # fmt: skip

@@ -63,13 +63,20 @@ _PAIRS_SEED = 1
 _BATCH = 256
 
 
-def _pairs(count: int, trained: set[str]) -> dict[str, list[Pair]]:
-    """``count`` of each kind. trained: texts of the made sentences."""
+def _others(made: Sequence[Example], count: int) -> list[Example]:
+    """``count`` sentences of the words of ``made``, none of which is one of them."""
+    texts = {example.text for example in made}
+    others = make_sentences(TRAINING_WORDS, count + len(made), seed=2)
+    return [example for example in others if example.text not in texts][:count]
+
+
+def _pairs(count: int, seen: set[str]) -> dict[str, list[Pair]]:
+    """``count`` of each kind. seen: texts of the made sentences."""
     return {
         kind: [
             pair
             for pair in make_swapped_pairs(words, 2 * count, _PAIRS_SEED)
-            if trained.isdisjoint(example.text for example in pair)
+            if seen.isdisjoint(example.text for example in pair)
         ][:count]
         for kind, words in ((KNOWN, TRAINING_WORDS), (OTHER, HELD_OUT_WORDS))
     }
@@ -87,11 +94,15 @@ Pair = tuple[Example, Example]
 
 @dataclass(frozen=True)
 class Corpus:
-    """pairs: by KNOWN and OTHER, which words they are made of; no sentence of one trains."""
+    """made, made_validation: by rule, as many to a sentence that trains as to one that validates.
+
+    pairs: by KNOWN and OTHER, which words they are made of; no sentence of one trains or validates.
+    """
 
     training: list[Example]
     made: list[Example]
     validation: list[Example]
+    made_validation: list[Example]
     held_out: list[Example]
     pairs: dict[str, list[Pair]]
 
@@ -111,13 +122,17 @@ class SentenceDataset:
         choose.shuffle(sentences)
         choose.shuffle(held_out)
         real = [e for e in sentences if not validates(e) and fingerprint(e.text) not in unseen]
+        training = [e for e in real[: settings.sentences] if is_far_from_lecture(e.text)]
+        validation = [e for e in sentences if validates(e)][: settings.sentences]
         made = make_sentences(TRAINING_WORDS, settings.made, seed=1)
+        choosing = _others(made, round(len(made) * len(validation) / len(training)))
         return Corpus(
-            [e for e in real[: settings.sentences] if is_far_from_lecture(e.text)],
+            training,
             made,
-            [e for e in sentences if validates(e)][: settings.sentences],
+            validation,
+            choosing,
             held_out[: settings.held_out],
-            _pairs(settings.pairs, {e.text for e in made}),
+            _pairs(settings.pairs, {e.text for e in (*made, *choosing)}),
         )
 
     @cached_property
@@ -163,6 +178,14 @@ class SentenceDataset:
         short = [e for e in self.corpus.training if self.length(e) <= self.settings.short]
         return short if lengths == SHORT else self.corpus.training[: len(short)]
 
+    def validation_of(self, design: str) -> list[Example]:
+        """What a design is chosen by: of the same kinds as what it learns from."""
+        _, _, lengths = design.partition("-")
+        if not lengths:
+            return [*self.corpus.validation, *self.corpus.made_validation]
+        short = [e for e in self.corpus.validation if self.length(e) <= self.settings.short]
+        return short if lengths == SHORT else self.corpus.validation
+
     def length(self, example: Example) -> int:
         """In tokens."""
         return len(self.tokenizer.split(example.text))
@@ -170,11 +193,9 @@ class SentenceDataset:
     def train(self, run: StudyRun, design: str) -> None:
         """Leaves the trained design in the run's folder."""
         config = self.config(design)
-        validation = self.corpus.validation
-        if design.endswith(SHORT):
-            validation = [e for e in validation if self.length(e) <= self.settings.short]
-        task = SentimentTask(self.tokenizer, self.training_of(design), (), validation, run.seed)
-        fit = FitSettings(run.seed, self.settings.epochs, self.settings.learning_rate)
+        training, validation = self.training_of(design), self.validation_of(design)
+        task = SentimentTask(self.tokenizer, training, (), validation, run.seed)
+        fit = FitSettings(run.seed, self.settings.epochs, run.learning_rate)
         model, history = run.fit(_build, config, task, fit)
         scored = self.corpus.held_out
         if design == f"{FEEDFORWARD}-{SHORT}":

@@ -82,7 +82,7 @@ class SpellingDataset:
             self.source, writer, pairs_of(splits["train"]), pairs_of(splits["validation"]),
             run.seed, TRAINED_TOGETHER, SOURCE_LIMIT, TARGET_LIMIT, label_smoothing=0.05,
         )  # fmt: skip
-        fit = FitSettings(run.seed, settings.epochs, settings.learning_rate)
+        fit = FitSettings(run.seed, settings.epochs, run.learning_rate)
         model, history = run.fit(Seq2Seq, config, task, fit)
         right = right_by_length(model, self.source, self.target, splits["held-out"])
         scored = [word for words in right.values() for word in words]

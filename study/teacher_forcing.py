@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from evaluation.text import power, table
+from evaluation.text import middle, power, table
 from study.artifact_cache import Found
-from study.characters import name_of, recipes_of
-from study.recipes import Recipe, command_of
-from study.sections import Section, Study
-from study.settings import Settings
+from study.characters import facts_of, learner_of
+from study.recipes import command_of
+from study.sections import Section, Study, say_rates, say_seeds
 from study.timing import alternate
+from training.checkpoint import TrainedModel
 from training.models.generator import Generator
 
 NAME = "forcing"
@@ -28,8 +30,7 @@ DESIGNS = {
 }
 
 
-def recipes(settings: Settings) -> list[Recipe]:
-    return recipes_of(DESIGNS, settings)
+LEARNERS = {design: learner_of(design) for design in DESIGNS}
 
 
 def loss_at_once(model: Generator, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -60,33 +61,40 @@ def gradients(model: Generator, loss: Loss, inputs: Tensor, targets: Tensor) -> 
 def measure(study: Study) -> Found:
     settings = study.settings.forcing
     training, *_ = study.trainer.characters.splits
-    models = {design: study.cache.trained(name_of(design)) for design in DESIGNS}
-    output, hidden = models["output"].build(), models["rnn"].build()
-    assert isinstance(output, Generator), "the study's character models are generators"
-    assert isinstance(hidden, Generator), "the study's character models are generators"
+    models = {design: study.trained(learner) for design, learner in LEARNERS.items()}
+    output, hidden = _generator(models["output"]), _generator(models["rnn"])
     return {
         "rows": settings.rows,
         "rounds": settings.rounds,
-        "seed": study.settings.characters.seed,
+        "seeds": study.settings.characters.seeds,
+        "rates": study.rates(LEARNERS.values()),
         "timed": [
             _compare(output, hidden, _batch(training, settings.rows, time), settings.rounds)
             for time in settings.times
         ],
-        "quality": [
-            {
-                "design": design,
-                "parameters": model.training["parameters"],
-                "hidden": model.config["recurrent"]["hidden_size"],
-                "loss": model.figures[0].value,
-                "examples": model.figures[0].examples,
-                "split": model.figures[0].split,
-                "seconds": model.training["seconds"],
-            }
-            for design, model in models.items()
-        ],
+        "quality": [{"design": design, **facts_of(rows)} for design, rows in models.items()],
+        "batch_seconds": batch_seconds(study, models),
         "batches": study.settings.characters.parts * study.settings.characters.batches,
         "command": command_of(NAME, study.settings.quick),
     }
+
+
+def batch_seconds(study: Study, models: Mapping[str, Sequence[TrainedModel]]) -> dict[str, float]:
+    """CPU time of one batch of training, forward and backward, of each design."""
+    settings = study.settings.forcing
+    training, *_ = study.trainer.characters.splits
+    batch = _batch(training, settings.rows, settings.times[0])
+    works = {
+        design: partial(gradients, _generator(rows), loss_at_once, *batch)
+        for design, rows in models.items()
+    }
+    return alternate(works, settings.rounds)
+
+
+def _generator(models: Sequence[TrainedModel]) -> Generator:
+    model = models[0].build()
+    assert isinstance(model, Generator), "the study's character models are generators"
+    return model
 
 
 def _batch(text: Tensor, rows: int, time: int) -> tuple[Tensor, Tensor]:
@@ -105,13 +113,12 @@ def _compare(
         "output, step by step": lambda: gradients(output, loss_by_steps, *batch),
         "hidden (tanh), step by step": lambda: gradients(hidden, loss_at_once, *batch),
     }
-    seconds = alternate(works, rounds)
     return {
         "time": batch[0].shape[1],
         "loss_difference": float((at_once[0] - by_steps[0]).abs()),
         "gradient_difference": _largest_difference(at_once[1:], by_steps[1:]),
         "largest_gradient": max(float(part.abs().max()) for part in at_once[1:]),
-        "seconds": {name: [s.wall, s.cpu] for name, s in seconds.items()},
+        "seconds": alternate(works, rounds),
     }
 
 
@@ -120,24 +127,26 @@ def _largest_difference(left: list[Tensor], right: list[Tensor]) -> float:
 
 
 def render(found: Found) -> str:
-    timed = []
-    for row in found["timed"]:
-        fastest = row["seconds"]["output, one pass"]
-        for name, (wall, cpu) in row["seconds"].items():
-            timed.append(
-                (
-                    str(row["time"]), name, f"{1000 * wall:.1f}", f"{1000 * cpu:.1f}",
-                    f"{wall / fastest[0]:.1f}", f"{cpu / fastest[1]:.1f}",
-                )
-            )  # fmt: skip
+    timed = [
+        (
+            str(row["time"]),
+            name,
+            f"{1000 * seconds:.1f}",
+            f"{seconds / row['seconds']['output, one pass']:.1f}",
+        )
+        for row in found["timed"]
+        for name, seconds in row["seconds"].items()
+    ]
     quality = (
         (
             DESIGNS[row["design"]], str(row["hidden"]), f"{row['parameters']:,}",
-            f"{row['loss']:.3f}", str(row["seconds"]),
+            middle(row["losses"], 3), f"{1000 * found['batch_seconds'][row['design']]:.0f}",
         )
         for row in found["quality"]
     )  # fmt: skip
-    losses = {row["design"]: row["loss"] for row in found["quality"]}
+    losses = {row["design"]: middle(row["losses"], 3) for row in found["quality"]}
+    ranked = sorted(found["quality"], key=lambda row: median(row["losses"]))
+    order = "; ".join(DESIGNS[row["design"]] for row in ranked)
     worst = max(found["timed"], key=lambda row: row["gradient_difference"])
     held_out = found["quality"][0]
     return f"""\
@@ -149,24 +158,12 @@ gave losses that differ by at most \
 {power(worst["gradient_difference"])} (the largest gradient there is \
 {power(worst["largest_gradient"])}).
 
-{
-        table(
-            (
-                "steps",
-                "recurrence, trained",
-                "wall, ms a batch",
-                "CPU, ms a batch",
-                "of one pass, wall",
-                "of one pass, CPU",
-            ),
-            timed,
-        )
-    }
+{table(("steps", "recurrence, trained", "CPU, ms a batch", "of one pass"), timed)}
 
 The price is the lecture's as well: the state holds nothing but what the output says. A \
 generator's input is its own last output, so there this recurrence knows one character and no \
-more: {losses["output"]:.3f} nats a held-out character, plain hidden recurrence of the same size \
-{losses["rnn"]:.3f}.
+more: {losses["output"]} nats a held-out character, plain hidden recurrence of the same size \
+{losses["rnn"]}. From the lowest loss to the highest: {order}.
 
 {
         table(
@@ -175,7 +172,7 @@ more: {losses["output"]:.3f} nats a held-out character, plain hidden recurrence 
                 "hidden units",
                 "parameters",
                 "held-out loss, nats a character",
-                "training, s",
+                "CPU, ms a batch",
             ),
             quality,
         )
@@ -183,10 +180,14 @@ more: {losses["output"]:.3f} nats a held-out character, plain hidden recurrence 
 
 Loss, backward and all, {found["rows"]} rows side by side on one thread; medians of \
 {found["rounds"]} rounds in alternating order. Quality: nine plays of Shakespeare by character, \
-judged on {held_out["examples"]:,} of {held_out["split"]}; {found["batches"]:,} batches each, \
-seed {found["seed"]}. Seconds of training are wall time of one thread. `{found["command"]}`"""
+judged on {held_out["examples"]:,} of {held_out["split"]}; {found["batches"]:,} batches, \
+{say_rates(found["rates"])}; {say_seeds(found["seeds"])}. `{found["command"]}`"""
 
 
 SECTION = Section(
-    NAME, "Teacher forcing and recurrence through the output", measure, render, recipes
+    NAME,
+    "Teacher forcing and recurrence through the output",
+    measure,
+    render,
+    tuple(LEARNERS.values()),
 )

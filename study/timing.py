@@ -1,34 +1,24 @@
-"""Fair timings: alternating order, medians, CPU time beside wall time."""
+"""Fair timings: alternating order, medians, CPU time, which what else runs changes little."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from statistics import median
 
 
-@dataclass(frozen=True)
-class Seconds:
-    wall: float
-    cpu: float
-
-
-def alternate(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
-    """The median seconds of each work, after one round that warms up."""
-    found: dict[str, list[Seconds]] = {name: [] for name in works}
+def alternate(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median seconds of CPU time of each work, after one round that warms up."""
+    found: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
             seconds = _time(work)
             if number:
                 found[name].append(seconds)
-    return {
-        name: Seconds(median(s.wall for s in rows), median(s.cpu for s in rows))
-        for name, rows in found.items()
-    }
+    return {name: median(rows) for name, rows in found.items()}
 
 
-def _time(work: Callable[[], object]) -> Seconds:
-    wall, cpu = time.perf_counter(), time.process_time()
+def _time(work: Callable[[], object]) -> float:
+    started = time.process_time()
     work()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+    return time.process_time() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,7 @@ class Trainer:
     def train(self, recipe: Recipe) -> None:
         """Its own output goes into log.txt of the model's folder. Raises TrainingStopped."""
         folder = self.cache.prepare(recipe)
+        started = time.process_time()
         with (
             (folder / "log.txt").open("a") as log,
             redirect_stdout(log),
@@ -56,7 +58,10 @@ class Trainer:
             except ResumeImpossible:
                 (folder / CHECKPOINT).unlink()
                 self._train(recipe, folder)
+            finally:
+                self.cache.add_seconds(recipe, time.process_time() - started)
 
     def _train(self, recipe: Recipe, folder: Path) -> None:
-        dataset: Dataset = getattr(self, recipe.dataset)
-        dataset.train(run_of(recipe, folder, self.data, self.settings.quick), recipe.design)
+        dataset: Dataset = getattr(self, recipe.learner.dataset)
+        run = run_of(recipe, folder, self.data, self.settings.quick)
+        dataset.train(run, recipe.learner.design)

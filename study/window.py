@@ -9,10 +9,9 @@ import torch
 from evaluation.text import listed, power, table
 from study import word_order
 from study.artifact_cache import Found
-from study.recipes import Recipe, command_of
+from study.recipes import command_of
 from study.sections import Section, Study
 from study.sentences import READERS, logits_of
-from study.settings import Settings
 from training.models.baselines import WINDOW
 
 NAME = "window"
@@ -26,11 +25,6 @@ _BEGINNINGS = (
     "a wonderful and funny story of a woman who loves",
     "",
 )
-
-
-def recipes(settings: Settings) -> list[Recipe]:
-    seed = settings.sentences.seeds[0]
-    return [recipe for recipe in word_order.recipes(settings) if recipe.seed == seed]
 
 
 def measure(study: Study) -> Found:
@@ -57,9 +51,7 @@ def measure(study: Study) -> Found:
 
 
 def _model(study: Study, reader: str) -> Any:
-    return study.cache.trained(
-        word_order.name_of(reader, study.settings.sentences.seeds[0])
-    ).build()
+    return study.trained(word_order.learner_of(reader))[0].build()
 
 
 def _width_of_embedding(study: Study) -> int:
@@ -103,4 +95,4 @@ none in a recurrent one.
 Models of the section on order, seed {found["seed"]}. `{found["command"]}`"""
 
 
-SECTION = Section(NAME, "The window", measure, render, recipes)
+SECTION = Section(NAME, "The window", measure, render, word_order.LEARNERS)

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from bundle.tokenizer import Tokenizer
-from evaluation.text import middle, plural, table
+from evaluation.text import middle, table
 from study.artifact_cache import Found
-from study.recipes import Recipe, command_of
-from study.sections import Section, Study
+from study.recipes import Learner, command_of
+from study.sections import Section, Study, say_rates, say_seeds
 from study.sentences import KNOWN, OTHER, READERS, SPLIT, Pair, logits_of, share_right
-from study.settings import Settings
 from training.bundled.sentiment import TextClassifier
 from training.models.baselines import BAG
 
@@ -31,16 +30,11 @@ TITLES = {
 }
 
 
-def name_of(reader: str, seed: int) -> str:
-    return f"{NAME}-{reader}-{seed}"
+def learner_of(reader: str) -> Learner:
+    return Learner(NAME, "sentences", reader)
 
 
-def recipes(settings: Settings) -> list[Recipe]:
-    return [
-        Recipe(name_of(reader, seed), NAME, "sentences", reader, seed)
-        for seed in settings.sentences.seeds
-        for reader in READERS
-    ]
+LEARNERS = tuple(map(learner_of, READERS))
 
 
 def measure(study: Study) -> Found:
@@ -49,11 +43,12 @@ def measure(study: Study) -> Found:
         "training": len(corpus.training),
         "made": len(corpus.made),
         "validation": len(corpus.validation),
+        "made_validation": len(corpus.made_validation),
         "held_out": len(corpus.held_out),
         "pairs": {kind: len(pairs) for kind, pairs in corpus.pairs.items()},
         "window": study.settings.sentences.window,
         "seeds": study.settings.sentences.seeds,
-        "epochs": study.settings.sentences.epochs,
+        "rates": study.rates(LEARNERS),
         "readers": {reader: _measure_reader(study, reader) for reader in READERS},
         "examples": {
             kind: [example.text for example in pairs[0]] for kind, pairs in corpus.pairs.items()
@@ -65,10 +60,7 @@ def measure(study: Study) -> Found:
 def _measure_reader(study: Study, reader: str) -> dict[str, Any]:
     """A figure a seed."""
     corpus, tokenizer = study.trainer.sentences.corpus, study.trainer.sentences.tokenizer
-    models: list[Any] = [
-        study.cache.trained(name_of(reader, seed)).build()
-        for seed in study.settings.sentences.seeds
-    ]
+    models: list[Any] = [trained.build() for trained in study.trained(learner_of(reader))]
     return {
         "parameters": sum(parameter.numel() for parameter in models[0].parameters()),
         "held_out": [share_right(model, tokenizer, corpus.held_out) for model in models],
@@ -141,11 +133,11 @@ Known words are those of the made sentences that train, though no sentence of a 
 words are in none of them, as in *{found["examples"][OTHER][0]}*, so that what was learned of \
 *not* has to be carried over to words that were never seen beside it. Data: \
 {found["training"]:,} Rotten Tomatoes sentences and {found["made"]:,} made by rule train, \
-{found["validation"]} validate; accuracy is on {found["held_out"]:,} {SPLIT}; \
-{found["pairs"][KNOWN]} pairs of known words, {found["pairs"][OTHER]} of others. One setting for \
-all: {plural(found["epochs"], "epoch")} of the same loop, sizes equal within 1 %, window and \
-convolution {found["window"]} tokens wide. Median (lowest–highest) of the seeds \
-{", ".join(map(str, found["seeds"]))}. `{found["command"]}`"""
+{found["validation"]} and {found["made_validation"]} others validate; accuracy is on \
+{found["held_out"]:,} {SPLIT}; {found["pairs"][KNOWN]} pairs of known words, \
+{found["pairs"][OTHER]} of others. Sizes are equal within 1 %, window and convolution \
+{found["window"]} tokens wide; as many epochs for all, \
+{say_rates(found["rates"])}; {say_seeds(found["seeds"])}. `{found["command"]}`"""
 
 
-SECTION = Section(NAME, "Order", measure, render, recipes)
+SECTION = Section(NAME, "Order", measure, render, LEARNERS)

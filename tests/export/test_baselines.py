@@ -1,5 +1,7 @@
 """Baselines as bundles: the gate, equal bits through onnxruntime, and the one that has none."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,6 +9,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+import export.weights
+import training.models.embedding
 from bundle.manifest import CLASSIFY
 from bundle.store import read_bundle
 from export.bundles import export_bundle, trained_from_bundle
@@ -16,6 +20,7 @@ from service.runtime.repository import load_models
 from service.runtime.sessions import SessionSettings
 from tests import tiny
 from training.models import build
+from training.models.embedding import round_large_tables
 
 WIDTH = 3
 EXPORTED = ("bag", "window", "convolution")
@@ -93,6 +98,20 @@ def test_a_bag_of_words_gives_two_orders_the_same_bits(bundle, predict):
 def test_a_baseline_is_rebuilt_from_its_bundle_alone(bundle, tmp_path):
     again = export_bundle(trained_from_bundle(bundle), tmp_path / bundle.manifest.name / "1")
     assert again.digest == bundle.digest
+
+
+@pytest.mark.parametrize("reader", EXPORTED)
+def test_a_baseline_with_a_table_in_half_precision_passes_the_gate(reader, tmp_path, monkeypatch):
+    """A bag of words multiplies by its table, where others look rows up."""
+    monkeypatch.setattr(export.weights, "LARGE", 1)
+    monkeypatch.setattr(training.models.embedding, "LARGE", 1)
+    trained = tiny.baseline(reader, WIDTH)
+    model = trained.build()
+    round_large_tables(model)
+    rounded = replace(trained, weights=model.state_dict())
+    bundle = export_bundle(rounded, tmp_path / trained.name / "1")
+    assert bundle.manifest.weights.tensors["embedding.weight"].dtype == "float16"
+    assert bundle.manifest.export.parity.keys() == {"predict"}
 
 
 @pytest.mark.parametrize("reader", EXPORTED)

