@@ -132,7 +132,9 @@ def unread_bytes(params: GenerateParams, card: ModelCard) -> int:
         waiting = max(FULL * min(params.samples, 4), 2 * params.tokens_per_message)
     beside = _TOP_BYTES * min(params.top, MAX_TOP)
     if params.echo:
-        waiting += min(len(params.prompt or params.source or ""), card.limits["input_tokens"])
+        # A vector has no tokens, and is refused for its echo later.
+        read = len(params.prompt or params.source or "")
+        waiting += min(read, card.limits.get("input_tokens", 0))
     return waiting * (_TOKEN_BYTES + beside + watch_bytes(watch_of(params.watch, card), card))
 
 

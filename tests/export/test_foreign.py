@@ -368,6 +368,7 @@ VALUES: dict[str, Any] = {
     "frame_seconds": 0.5, "attributes": {"rate": 1}, "tokens": "t", "lengths": "l", "mask": "m",
     "logits": "y", "probabilities": "p", "vocabulary": Path("v"), "special": {"pad": "_"},
     "kind": "words", "lowercase": False, "labels": Path("l"), "tokenizer": Path("t"),
+    "add_bos_token": True,
 }  # fmt: skip
 GRAPH_VALUES: dict[str, tuple[str, Any]] = {
     "state": ("states", {"s": "s_out"}), "constant": ("constants", {"c": (1,)}),
@@ -384,6 +385,8 @@ def test_a_key_of_another_task_is_refused(task, key):
     else:
         name, value = GRAPH_VALUES[key]
         graph, options = GraphMapping(Path("a.onnx"), **{name: value}), {}
+    if key == "add_bos_token" and key in KEYS[task]:
+        options["special"] = {"bos": "_"}
     mapping = ModelMapping("m", task, (graph,), **options)
     if key in KEYS[task]:
         check_mapping(mapping)
