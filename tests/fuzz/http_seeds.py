@@ -78,13 +78,16 @@ def _enveloped(content_type: str, kind: type[Message] | None = None) -> Frame:
     return frame
 
 
+_NO_MESSAGE = (AttributeError, TypeError, ValueError, SystemError, OverflowError)
+
+
 def _encoded(content: Any, kind: type[Message] | None) -> bytes:
     """What cannot be a message of ``kind`` goes as JSON, which is none either."""
     if kind is not None:
-        # A name with half of a pair is what protobuf ends with a SystemError for.
+        # A SystemError for a name with half of a pair, an OverflowError for a number beyond floats.
         try:
             return json_format.ParseDict(content, kind()).SerializeToString()
-        except (json_format.ParseError, AttributeError, TypeError, ValueError, SystemError):
+        except (json_format.ParseError, *_NO_MESSAGE):
             pass
     return dump(content)
 

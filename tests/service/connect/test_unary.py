@@ -16,7 +16,9 @@ from google.rpc import error_details_pb2
 
 from service.access.auth import new_token
 from service.access.codes import Code
+from service.connect.codecs import from_json
 from service.connect.errors import error_of
+from service.engine.errors import WrongInput
 from service.rpc.status import Status
 from tests.conftest import RunningService
 from tests.service.connect.conftest import UNROLL, Answer, Caller
@@ -84,6 +86,7 @@ NO_REQUESTS = {
     "a lone surrogate": ('{"model":"\\ud800"}', "ClassifyRequest"),
     "lists in lists": ('{"texts":' + "[" * 100_000, "nested too deep"),
     "objects in objects": ('{"texts":' * 50_000, "nested too deep"),
+    "a name with a lone surrogate": ('{"model":null,"\\ud800":1}', "ClassifyRequest"),
     "a number of 100,000 digits": ('{"model":' + "9" * 100_000 + "}", "ClassifyRequest"),
 }
 
@@ -94,6 +97,13 @@ def test_what_is_no_request_is_said_to_be_none(http_caller: Caller, text: str, s
     assert answer.status == 400, answer.body
     assert error(answer)["code"] == "invalid_argument"
     assert says in str(error(answer)["message"]), error(answer)["message"][:300]
+
+
+def test_a_number_beyond_all_floats_is_refused():
+    """With a null beside it, whose reader lets an OverflowError through."""
+    content = {"model": "letters", "prompt": None, "sampling": {"temperature": 10**400}}
+    with pytest.raises(WrongInput, match="no JSON of"):
+        from_json(json.dumps(content).encode(), pb.GenerateRequest)
 
 
 def test_text_that_is_not_utf_8_is_refused(http_caller):
