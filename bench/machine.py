@@ -9,6 +9,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from service.config import usable_cores
+from service.runtime.cpu import cpu_extensions
 
 _PACKAGES = ("onnxruntime", "grpcio", "pyvoy", "numpy")  # where they are installed
 _EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
@@ -43,11 +44,11 @@ def this_machine() -> Machine:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     names = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = set((names.get("flags") or names.get("Features") or "").split())
+    known = cpu_extensions()
     return Machine(
         names.get("model name", platform.machine()),
         usable_cores(),
-        tuple(name for name in _EXTENSIONS if name in flags),
+        tuple(name for name in _EXTENSIONS if name in known),
         platform.system(),
         platform.python_version(),
         {d.name: d.version for name in _PACKAGES for d in distributions(name=name)},

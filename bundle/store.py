@@ -27,6 +27,7 @@ from bundle.errors import (
     WeightsNotFinite,
 )
 from bundle.manifest import FileSpec, Manifest, TokenizerSpec, Weights, WeightTensor
+from bundle.paths import within
 from bundle.tokenizer import Tokenizer
 from bundle.vocabulary import Vocabulary
 
@@ -215,11 +216,11 @@ def _check_file(path: Path, status: os.stat_result, most_bytes: int, exactly: in
         )
 
 
-def _inside(folder: Path, name: str) -> str:
+def _inside(folder: Path, name: str) -> Path:
     """Where the file really is. The folder is whoever's who keeps the models, and may be a link;
     its files come with the bundle, and one that leads elsewhere is none of it."""
-    within, path = os.path.realpath(folder), os.path.realpath(folder / name)
-    if os.path.commonpath((within, path)) != within:
+    path = within(folder, name)
+    if path is None:
         raise BundleCorrupt(
             f"{folder / name} is a link that leads out of the bundle; copy the file itself (cp -L)"
         )

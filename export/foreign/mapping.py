@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.manifest import CLASSIFY, GENERATE, STEP
+from bundle.paths import within
 from bundle.vocabulary import BEGIN
 from export.foreign.errors import ImportRefused
-from export.foreign.paths import within
 
 TASKS = (STEP, GENERATE, CLASSIFY)
 
@@ -194,7 +194,7 @@ def _graph(folder: Path, content: Mapping[str, Any], number: int) -> GraphMappin
 def _beside(folder: Path, name: str, key: str) -> Path:
     """Raises ImportRefused where ``name`` is not in ``folder`` or below it: whoever imports a
     mapping from elsewhere has not named the files that it names."""
-    if within(folder, name) is None:
+    if "\0" in name or within(folder, name) is None:
         raise ImportRefused(
             f"{key!r} is {name!r}, which is no file of its folder; put the file beside the mapping "
             "and name it without .. or a leading /"

@@ -15,8 +15,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from bundle.paths import within
 from export.foreign.errors import ImportRefused
-from export.foreign.paths import within
 
 MOST_BYTES = 2 * 1024**3
 _MOST_NODES = 200_000
@@ -195,7 +195,7 @@ def _read_external(
 
 def _beside(path: Path, location: str) -> Path:
     """Where external data lies, which must be the folder of the model or below it."""
-    found = within(path.parent, location)
+    found = None if "\0" in location else within(path.parent, location)
     if found is None:
         raise ImportRefused(
             f"{path} names external data {location!r}, which is no file of its folder; put "

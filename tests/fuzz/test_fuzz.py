@@ -19,7 +19,7 @@ from tests.fuzz.loading import load_again, load_all
 from tests.fuzz.sending import Sender
 from tests.fuzz.unroll_seeds import state_seeds, unroll_seeds
 from tests.fuzz.witnesses import call_all, seeds_from_answers
-from tests.promise.processes import Watched, all_is_released
+from tests.promise.processes import Watched
 
 ROWS = 16
 ROUNDS = 5
@@ -60,8 +60,7 @@ class Fuzzing:
         assert not self.sender.findings, self._finding_text(self.sender.findings)
         self._check_log(first)
         self.loop.run(load_all(self.watched.target))
-        seen = self.watched.wait_until(all_is_released, 30.0)
-        assert all_is_released(seen), seen
+        self.watched.check_all_is_released()
         self._check_witnesses()
         self.resident.append(self.watched.report("memory")["resident"])
 

@@ -19,7 +19,7 @@ import pytest
 from tests.fuzz.http_seeds import CONNECT_JSON, UNROLL, WEB_TEXT, Request
 from tests.fuzz.rest_requests import mutated, seeds
 from tests.fuzz.test_fuzz import FAULTS, RESIDENT_BYTES, SETTINGS
-from tests.promise.processes import Watched, all_is_released
+from tests.promise.processes import Watched
 from tests.service.connect.conftest import envelopes
 from tests.service.rest.exchanges import events_of
 from unroll.v1 import unroll_pb2 as pb
@@ -151,8 +151,7 @@ def test_mutated_requests_break_nothing(fuzzed_models: Path, tmp_path: Path, fuz
             statuses += found
             assert not findings, "\n".join(finding[:1500] for finding in findings[:5])
             assert not FAULTS.search(logged := log.read_text()), logged[-10_000:]
-            seen = watched.wait_until(all_is_released, 30.0)
-            assert all_is_released(seen), seen
+            watched.check_all_is_released()
             assert answers_of(watched.target) == expected
             resident.append(watched.report("memory")["resident"])
     grown = resident[-1] - resident[0]

@@ -16,7 +16,7 @@ import pytest
 from tests.fuzz.http_seeds import GENERATE, TAGGED, UNROLL, dump
 from tests.fuzz.rest_requests import mutate
 from tests.fuzz.test_fuzz import FAULTS, RESIDENT_BYTES, ROUNDS, SETTINGS
-from tests.promise.processes import Watched, all_is_released
+from tests.promise.processes import Watched
 from tests.service.connect.sockets import BINARY, CLOSE, PING, TEXT, Socket, frame
 
 # Each opens a connection, which ends after the second in which a server lets its client close it
@@ -135,8 +135,7 @@ def test_mutated_calls_break_nothing(fuzzed_models: Path, tmp_path: Path, fuzz: 
             codes += found
             assert not findings, "\n".join(finding[:1500] for finding in findings[:5])
             assert not FAULTS.search(logged := log.read_text()), logged[-10_000:]
-            seen = watched.wait_until(all_is_released, 30.0)
-            assert all_is_released(seen), seen
+            watched.check_all_is_released()
             resident.append(watched.report("memory")["resident"])
     grown = resident[-1] - resident[0]
     counts = ", ".join(f"{count} {code}" for code, count in codes.most_common())

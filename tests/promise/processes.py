@@ -63,6 +63,11 @@ class Watched:
             time.sleep(0.02)
         return seen
 
+    def check_all_is_released(self) -> None:
+        """Within half a minute."""
+        seen = self.wait_until(all_is_released, 30.0)
+        assert all_is_released(seen), seen
+
     def stop(self) -> None:
         streams = self._process.stdin, self._process.stdout
         try:

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from tests.promise.mixes import Kind, draw_mix
-from tests.promise.processes import Watched, all_is_released, nothing_runs
+from tests.promise.processes import Watched, nothing_runs
 from tests.promise.readings import SMALL_WINDOW
 from unroll.v1 import unroll_pb2 as pb
 from unroll.v1 import unroll_pb2_grpc
@@ -115,8 +115,7 @@ def leave_all(loop: asyncio.Runner, watched: Watched, seed: int, count: int) -> 
     loop.run(leavers.leave(requests_of(seed, count)))
     assert leavers.statuses.keys() <= EXPECTED, leavers.statuses
     loop.run(leave_paused(watched, 10))
-    seen = watched.wait_until(all_is_released, 30.0)
-    assert all_is_released(seen), seen
+    watched.check_all_is_released()
     return leavers.counts
 
 

@@ -1,4 +1,4 @@
-"""Where the files lie that a file from elsewhere names."""
+"""Where the files lie that a bundle, or another file from elsewhere, names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 def within(folder: Path, name: str) -> Path | None:
     """``name`` in ``folder`` or below it, links followed; None for one that is empty, absolute, or
-    leads out."""
-    if not name or "\0" in name or os.path.isabs(name):
+    leads out. Raises ValueError for one that no file can have."""
+    if not name or os.path.isabs(name):
         return None
     inside = os.path.realpath(folder)
     found = os.path.realpath(os.path.join(inside, name))
