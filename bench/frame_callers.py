@@ -34,8 +34,9 @@ class Sent:
     """What became of the frames: seconds from each one's due time to its answer.
 
     late: frames that were sent more than a millisecond after they were due, because the caller
-    itself could not keep up. failed: streams that the server ended. cpu_seconds: of the caller;
-    server_cpu_seconds: of the server, from the first frame to the last answer.
+    itself could not keep up. failed: streams that the server ended. refused: frames whose answer
+    was an error, of which the last is kept. cpu_seconds: of the caller; server_cpu_seconds: of the
+    server, from the first frame to the last answer.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -43,8 +44,14 @@ class Sent:
     answered: int = 0
     late: int = 0
     failed: int = 0
+    refused: int = 0
+    refusal: str = ""
     cpu_seconds: float = 0.0
     server_cpu_seconds: float = 0.0
+
+
+class FrameRefused(Exception):
+    """The server answered one frame with an error, and goes on."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def _infer_frame(stream: int, values: bytes) -> bytes:
 def _infer_answers(data: bytes) -> int:
     response = inference_pb.ModelStreamInferResponse.FromString(data)
     if response.error_message:
-        raise RuntimeError(f"a frame was refused: {response.error_message}")
+        raise FrameRefused(response.error_message)
     return 1
 
 
@@ -210,8 +217,14 @@ class _Connection:
             size = int.from_bytes(data[place + 1 : place + 5])
             if len(data) - place < 5 + size:
                 break
-            answers = self._call.answers(data[place + 5 : place + 5 + size])
+            message = data[place + 5 : place + 5 + size]
             place += 5 + size
+            try:
+                answers = self._call.answers(message)
+            except FrameRefused as refused:
+                sent.refused, sent.refusal = sent.refused + 1, str(refused)
+                stream.next += 1
+                continue
             for _ in range(answers):
                 sent.latencies.append(now - stream.due[stream.next])
                 stream.next += 1
@@ -230,7 +243,8 @@ def send_frames(
 ) -> Sent:
     """``streams`` streams that send a frame each ``period``, out of step with one another.
 
-    frames: the values, taken in turn. server_cpu_seconds: of the server so far.
+    frames: the values, taken in turn. server_cpu_seconds: of the server so far. Raises RuntimeError
+    where frames were refused and none was answered.
     """
     messages = [
         [_message(call.frame(number, frame)) for frame in frames] for number in range(streams)
@@ -262,7 +276,7 @@ def send_frames(
         _wait(chosen, connections, sent, due[0][0], once=True)
     sent.cpu_seconds = time.process_time() - cpu
     last = time.perf_counter() + 2.0
-    while sent.answered < sent.sent and time.perf_counter() < last:
+    while sent.answered + sent.refused < sent.sent and time.perf_counter() < last:
         _wait(chosen, connections, sent, time.perf_counter() + 0.05, once=True)
     sent.server_cpu_seconds = server_cpu_seconds() - server_cpu
     for connection, stream in numbers:
@@ -270,6 +284,8 @@ def send_frames(
     _wait(chosen, connections, sent, time.perf_counter() + 0.2)
     for connection in connections:
         connection.socket.close()
+    if sent.refused and not sent.answered:
+        raise RuntimeError(f"every frame was refused: {sent.refusal}")
     return sent
 
 

@@ -38,7 +38,8 @@ class FrameRound:
     """server_cpu_us, client_cpu_us: a frame. latencies from when a frame was due to its answer.
 
     answered: of the frames that were sent, the share that was answered within two seconds of the
-    last. late: of the frames, the share that the callers themselves sent late.
+    last; refused: the share whose answer was an error. late: of the frames, the share that the
+    callers themselves sent late.
     """
 
     server_cpu_us: float
@@ -46,6 +47,7 @@ class FrameRound:
     p50_ms: float
     p99_ms: float
     answered: float
+    refused: float
     late: float
 
     @property
@@ -144,6 +146,7 @@ def _round(server: Server, streams: int, seconds: float) -> FrameRound:
         p50,
         p99,
         sent.answered / max(1, sent.sent),
+        sent.refused / max(1, sent.sent),
         sent.late / max(1, sent.sent),
     )
 

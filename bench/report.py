@@ -10,7 +10,7 @@ from bench.constrained import Constrained
 from bench.door_loads import CLASSIFY_CALLERS, CLASSIFY_TEXTS
 from bench.doors import Doors
 from bench.findings import Findings
-from bench.frames import LATEST_MS, Frames
+from bench.frames import LATEST_MS, FrameRound, Frames
 from bench.joining import Joining
 from bench.kernels import Kernels
 from bench.loads import CONNECTIONS
@@ -390,7 +390,7 @@ def _frames(frames: Frames, settings: Settings) -> str:
             f"{row.streams:,}",
             _spread(row.figures, lambda r: r.p50_ms, ".1f"),
             _spread(row.figures, lambda r: r.p99_ms, ".1f"),
-            f"{row.figures.median.answered:.0%}",
+            _answered(row.figures.median),
             _spread(row.figures, lambda r: r.server_cpu_us),
             f"{row.figures.median.streams_a_core:.0f}",
             _spread(row.figures, lambda r: r.client_cpu_us),
@@ -406,6 +406,11 @@ def _frames(frames: Frames, settings: Settings) -> str:
         f"{bare} of processor time."
     )
     return f"## Frames\n\n{_table(header, rows)}\n\n{note}{_skipped(frames.skipped)}"
+
+
+def _answered(found: FrameRound) -> str:
+    refused = f", {found.refused:.1%} refused" if found.refused else ""
+    return f"{found.answered:.0%}{refused}"
 
 
 def _skipped(reasons: Mapping[str, str]) -> str:

@@ -123,7 +123,7 @@ def door(unit: str, what: str, per_second: float, cpu_us: float) -> DoorRow:
 
 
 def frames(what: str, streams: int, cpu_us: float, p99_ms: float) -> FrameRow:
-    return FrameRow(what, streams, spread([FrameRound(cpu_us, 15, 5.0, p99_ms, 1.0, 0.0)]))
+    return FrameRow(what, streams, spread([FrameRound(cpu_us, 15, 5.0, p99_ms, 1.0, 0.0, 0.0)]))
 
 
 def workers(unit: str, count: int, server_cpu_us: float) -> WorkersRow:
