@@ -53,6 +53,15 @@ export function choices(label, tabs, choose, chosen = tabs[0][0]) {
   return group;
 }
 
+/** Where an arrow key, Home or End leads to from `at` among `count` places in a line; undefined for
+ *  other keys, and where there is no place. */
+export function moved(event, at, count) {
+  const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
+  if (step === undefined || !count) return undefined;
+  event.preventDefault();
+  return Math.max(0, Math.min(count - 1, at + step));
+}
+
 /** What a call that was refused says, in words. */
 export function refusal(error) {
   return h('div', { class: 'refusal', role: 'alert' },

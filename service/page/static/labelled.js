@@ -1,5 +1,5 @@
 // Labelled parts in a line, a box each: coloured by the label, or by one unit of the state.
-import { h, percent } from './dom.js';
+import { h, moved, percent } from './dom.js';
 import { unitShade } from './tokens.js';
 
 const HUES = 12;
@@ -75,9 +75,7 @@ export class LabelLine {
   }
 
   #key(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
-    if (step === undefined || !this.spans.length || !this.onpick) return;
-    event.preventDefault();
-    this.#pick(Math.max(0, Math.min(this.spans.length - 1, this.chosen + step)));
+    const to = this.onpick ? moved(event, this.chosen, this.spans.length) : undefined;
+    if (to !== undefined) this.#pick(to);
   }
 }

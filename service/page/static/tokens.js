@@ -1,5 +1,5 @@
 // A text of tokens that grows while it is read: each shaded by its probability, or by one unit.
-import { h, percent } from './dom.js';
+import { h, moved, percent } from './dom.js';
 
 // Below each of these probabilities a token is shaded one step darker.
 const STEPS = [0.5, 0.25, 0.1, 0.03, 0.01];
@@ -141,12 +141,10 @@ export class TokenText {
   }
 
   #key(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
     if (event.key === 'Enter' && this.cursor >= 0) this.onpick?.(this.cursor);
     if (event.key === 'Escape') { hideTip(); this.#mark(-1); }
-    if (step === undefined || !this.spans.length) return;
-    event.preventDefault();
-    const to = Math.max(0, Math.min(this.spans.length - 1, this.cursor + step));
+    const to = moved(event, this.cursor, this.spans.length);
+    if (to === undefined) return;
     this.spans[to].scrollIntoView({ block: 'nearest' });
     this.#point(this.spans[to]);
   }

@@ -1,5 +1,5 @@
 // A waveform with a line of numbers over it, one for each step; one unit of a state may colour it.
-import { h } from './dom.js';
+import { h, moved } from './dom.js';
 import { rgb } from './map.js';
 
 const HEIGHT = 200;
@@ -83,10 +83,8 @@ export class Wave {
   }
 
   #key(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
-    if (step === undefined || !this.tokens.length || !this.onpick) return;
-    event.preventDefault();
-    this.#pick(Math.max(0, Math.min(this.tokens.length - 1, this.chosen + step)));
+    const to = this.onpick ? moved(event, this.chosen, this.tokens.length) : undefined;
+    if (to !== undefined) this.#pick(to);
   }
 
   change() {
