@@ -28,12 +28,13 @@ from service.app import App
 from service.config import Config
 from service.engine.decode import GenerateEngine
 from service.process.gc_tuning import settle
-from service.runtime import runners, width
+from service.runtime import runners, session_pair, width
 from service.serving.worker import EngineThread
 from tests.front_ends import with_front_end
 
 # With several threads, every other batch here takes them: what is watched has few rows.
 runners.WIDE_ROWS = 2
+session_pair.RUNS_BEFORE = 0
 _turns = itertools.cycle((True, False))
 width.Width.is_wide = lambda _: next(_turns)
 

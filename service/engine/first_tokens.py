@@ -53,7 +53,7 @@ class FirstTokens:
             for side in (0, 1):
                 self._runner.step(side, rows)
         self._seconds = min(self._timed(clock) for _ in range(_WARM_ROUNDS))
-        self.slots.clear()
+        self.slots.clear(self.slots.capacity)
 
     def _timed(self, clock: Callable[[], float]) -> float:
         started = clock()

@@ -41,8 +41,8 @@ class StateStore(Protocol):
     def swap(self) -> None:
         """After a step: what it wrote is what the next one reads."""
 
-    def clear(self) -> None:
-        """Zero every row that a step has written."""
+    def clear(self, rows: int) -> None:
+        """Zero the first ``rows``, which steps have written."""
 
     def current(self) -> Mapping[str, Array]:
         """The state the next step reads, (capacity, …) by name."""
@@ -95,10 +95,11 @@ class HostStateStore:
     def swap(self) -> None:
         self.side = 1 - self.side
 
-    def clear(self) -> None:
+    def clear(self, rows: int) -> None:
         for side in self._carried:
-            for rows in side.values():
-                rows[:] = 0
+            for array in side.values():
+                # No more of it: zeros that are written take memory.
+                array[:rows] = 0
 
     def _everything(self) -> tuple[Array, ...]:
         return (*self._fixed.values(), *(r for side in self._carried for r in side.values()))
@@ -204,12 +205,12 @@ class StepSlots:
         read, written = self.rows.on_host(side)
         return StepBuffers({**self.controls, **read}, {**self.outputs, **written}, use=self.use)
 
-    def clear(self) -> None:
-        """Zero every row of what a step has read or written."""
+    def clear(self, rows: int) -> None:
+        """Zero the first ``rows`` of what steps have read or written, which is all of it."""
         self._rewind()
-        for rows in (*self.controls.values(), *self.outputs.values()):
-            rows[:] = 0
-        self.rows.clear()
+        for array in (*self.controls.values(), *self.outputs.values()):
+            array[:rows] = 0
+        self.rows.clear(rows)
 
     def seed(self, row: int, seed: int, sample: int, position: int) -> None:
         """The row's next numbers are those at ``position`` of its stream's."""
@@ -349,13 +350,13 @@ class Slots(StepSlots):
         self._token[:rows] = tokens
         return tokens.tolist(), self._log_probability[:rows].tolist()
 
-    def clear(self) -> None:
-        super().clear()
-        for row in range(self.capacity):
+    def clear(self, rows: int) -> None:
+        super().clear(rows)
+        for row in range(rows):
             self._release(row)
         if self._has_reported:
-            self.log_probabilities[:] = 0
-            self.attention[:] = 0
+            self.log_probabilities[:rows] = 0
+            self.attention[:rows] = 0
 
     def control(self, row: int, token: int = 0, reports: bool = False, **values: float) -> None:
         """Set a row's token and its sampling parameters by name; what is left out is neutral.

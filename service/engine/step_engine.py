@@ -235,11 +235,11 @@ class StepEngine(Generic[Stream, Request]):
 
     def warm(self, sizes: Sequence[int]) -> None:
         """Step batches of these sizes once each way, before any stream: first runs allocate."""
-        for rows in sizes:
-            if rows <= self.scheduler.capacity:
-                for side in (0, 1):
-                    self.runner.step(side, rows)
-        self.slots.clear()
+        fitting = [rows for rows in sizes if rows <= self.scheduler.capacity]
+        for rows in fitting:
+            for side in (0, 1):
+                self.runner.step(side, rows)
+        self.slots.clear(max(fitting, default=0))
 
     # -- what each engine says for itself ------------------------------------------------------
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import sys
 
+from service.process.memory import give_back
+
 
 def settle() -> None:
-    """What was made until now stays: collections need not look at it again.
+    """What was made until now stays: collections need not look at it again. What it took to make it
+    is given back.
 
     A thread that comes back from a kernel gets the interpreter within half a millisecond, not
     five: a step takes less than that.
     """
     gc.collect()
+    give_back()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     sys.setswitchinterval(0.0005)

@@ -58,7 +58,12 @@ def share_arenas() -> None:
 
 
 def trim_memory() -> None:
-    """Collect what is unreachable, and have the C library give back what it keeps for later."""
+    """Collect what is unreachable, and give it back."""
     gc.collect()
+    give_back()
+
+
+def give_back() -> None:
+    """Have the C library give back what it keeps for later."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

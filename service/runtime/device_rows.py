@@ -83,9 +83,9 @@ class DeviceRows:
     def swap(self) -> None:
         self.side = 1 - self.side
 
-    def clear(self) -> None:
-        for rows in self._from.values():
-            rows[:] = _ZEROS
+    def clear(self, rows: int) -> None:
+        for places in self._from.values():
+            places[:rows] = _ZEROS
         self._incoming.clear()
         self._moved = True
 

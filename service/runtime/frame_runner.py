@@ -9,7 +9,8 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.runtime.runners import WIDE_ROWS, SessionPair
+from service.runtime.runners import WIDE_ROWS
+from service.runtime.session_pair import SessionPair
 
 Array = NDArray[Any]
 
@@ -26,7 +27,7 @@ class FrameRunner:
         self._shared = shared
         self._inputs: Mapping[str, Array] = {}
         self._outputs: Mapping[str, Array] = {}
-        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, int, bool], Callable[[], None]] = {}
 
     def attach(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """(rows, …) each, by the graph's names."""
@@ -35,13 +36,14 @@ class FrameRunner:
 
     def step(self, rows: int, shared: int) -> None:
         """Raises whatever onnxruntime does."""
-        step = self._steps.get((rows, shared))
+        is_wide = rows >= WIDE_ROWS and self.sessions.find_wide() is not None
+        step = self._steps.get((rows, shared, is_wide))
         if step is None:
-            step = self._steps[rows, shared] = self._bound(rows, shared)
+            step = self._steps[rows, shared, is_wide] = self._bound(rows, shared, is_wide)
         step()
 
-    def _bound(self, rows: int, shared: int) -> Callable[[], None]:
-        session = self.sessions.of(rows, WIDE_ROWS)
+    def _bound(self, rows: int, shared: int, is_wide: bool) -> Callable[[], None]:
+        session = self.sessions.of_width(is_wide)
         binding = session.io_binding()
         inputs = {name: array[:rows] for name, array in self._inputs.items()}
         outputs = {name: array[:rows] for name, array in self._outputs.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnxruntime
 
-from bundle.errors import BundleError, ManifestInvalid
+from bundle.errors import BundleCorrupt, BundleError, ManifestInvalid
 from bundle.manifest import DENSE_STEP_INPUTS, FP32, ROWS, STEP_INPUTS, Manifest
 from bundle.store import MOST_BUNDLE_BYTES, Bundle, digest_of, read_bundle
 from bundle.tasks import spec_of
@@ -17,6 +17,8 @@ from service.failpoints import failpoint
 from service.refused_model import RefusedModel
 from service.runtime.devices import CPU_PROVIDER, DEVICES
 from service.runtime.sessions import SessionSettings, open_session, open_state_path
+
+OpenSession = Callable[[], onnxruntime.InferenceSession]
 
 # What large batches run on several threads; scores and predictions share their cores with it.
 _WIDE = ("prime", "step")
@@ -59,7 +61,9 @@ class LoadedModel:
     sessions: by the name of the fp32 graph, whichever graph of the bundle runs for it; none for
     a task without graphs. A step in another precision reads prompts too, so where the task can
     do without ``prime``, such a model has none.
-    wide: the sessions of steps and prefills once more, on several threads; none where one is all.
+    open_wide: what opens the session of a step or a prefill once more, on several threads; none
+    where one is all. The bundle's files are read and verified again for it. Raises BundleError's
+    kinds, also where they are no longer the ones that were loaded.
     rows: of the graph that moves state between rows, which only a device needs.
     state_path: of the step what makes its next state, as open_state_path() has it, where the step
     reads prompts; else nothing.
@@ -69,7 +73,7 @@ class LoadedModel:
     bundle: Bundle
     precision: str
     sessions: Mapping[str, onnxruntime.InferenceSession]
-    wide: Mapping[str, onnxruntime.InferenceSession] = field(default_factory=dict)
+    open_wide: Mapping[str, OpenSession] = field(default_factory=dict)
     rows: onnxruntime.InferenceSession | None = None
     state_path: Sequence[onnxruntime.InferenceSession] = ()
     seconds: float = 0.0
@@ -214,7 +218,7 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
     narrow = replace(settings, threads=1)
     sessions = {role: open_session(bundle, graph, narrow) for role, graph in graphs.items()}
     wide = {
-        role: open_session(bundle, graph, settings)
+        role: _opener(bundle, graph, settings)
         for role, graph in graphs.items()
         if role in _WIDE and settings.threads > 1 and settings.provider == CPU_PROVIDER
     }
@@ -222,6 +226,20 @@ def open_bundle(bundle: Bundle, settings: SessionSettings, precisions: Precision
     if precision != FP32 and "step" in instead and "prime" not in graphs and manifest.state:
         loaded = replace(loaded, state_path=open_state_path(bundle, instead["step"], narrow))
     return replace(loaded, bundle=bundle.without_contents())
+
+
+def _opener(bundle: Bundle, graph: str, settings: SessionSettings) -> OpenSession:
+    """As LoadedModel.open_wide has it; keeps nothing of what the files hold."""
+    folder, digest = bundle.folder, bundle.digest
+    size = sum(spec.bytes for spec in bundle.manifest.files.values())
+
+    def open_again() -> onnxruntime.InferenceSession:
+        again = read_checked(folder, size)
+        if again.digest != digest:
+            raise BundleCorrupt(f"{folder} is no longer the bundle that was loaded; load it again")
+        return open_session(again, graph, settings)
+
+    return open_again
 
 
 def _check_step(bundle: Bundle) -> None:

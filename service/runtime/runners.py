@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from bundle.manifest import ADJUSTED_INPUTS, StateTensor
 from bundle.sampling import GRAPH_PARAMETERS
 from bundle.vocabulary import PADDING_ID
+from service.runtime.session_pair import FindSession, SessionPair, TimedPair
 from service.runtime.sessions import NUMPY_TYPES
 from service.runtime.width import Width
 from service.step_buffers import StepBuffers
@@ -74,54 +74,6 @@ class Scorable(Sequenced, Protocol):
 
     @property
     def keeps_state(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class SessionPair:
-    """One graph in one or two sessions: on one thread, and on several.
-
-    A batch of a few rows is done before a second thread has woken up; a large one can be shared
-    between them. Either way gives the same bits.
-    """
-
-    narrow: onnxruntime.InferenceSession
-    wide: onnxruntime.InferenceSession | None = None
-
-    def of(self, rows: int, wide_from: int) -> onnxruntime.InferenceSession:
-        return self.of_width(rows >= wide_from)
-
-    def of_width(self, is_wide: bool) -> onnxruntime.InferenceSession:
-        return self.wide if self.wide is not None and is_wide else self.narrow
-
-
-class TimedPair:
-    """Runs of one graph in either session of a pair, whichever is faster now."""
-
-    def __init__(self, pair: SessionPair, look_every: int) -> None:
-        self._pair = pair
-        self._look_every = look_every
-        self._widths: dict[int, Width] = {}  # by powers of two of rows
-
-    def run(
-        self,
-        rows: int,
-        length: int,
-        outputs: Sequence[str],
-        feed: Mapping[str, Any],
-        may_be_wide: bool = True,
-    ) -> Any:
-        """As InferenceSession.run, of so many rows of ``length`` tokens."""
-        pair = self._pair
-        if pair.wide is None or not may_be_wide:
-            return pair.narrow.run(outputs, feed)
-        width = self._widths.get(rows.bit_length())
-        if width is None:
-            width = self._widths[rows.bit_length()] = Width(self._look_every)
-        is_wide = width.is_wide()
-        started = time.perf_counter()
-        found = pair.of_width(is_wide).run(outputs, feed)
-        width.ran(is_wide, (time.perf_counter() - started) / (rows * length))
-        return found
 
 
 class PredictRunner:
@@ -281,7 +233,7 @@ class GenerateRunner:
 
     def step(self, side: int, rows: int) -> None:
         width, is_wide = None, False
-        if rows >= WIDE_ROWS and self.sessions.wide is not None:
+        if rows >= WIDE_ROWS and self.sessions.find_wide() is not None:
             width = self._widths.get(rows.bit_length())
             if width is None:
                 width = self._widths[rows.bit_length()] = Width(_LOOK_EVERY_STEPS)
@@ -369,7 +321,7 @@ class SteppedPrefiller:
             }
             for _ in range(2)
         )
-        self._steps: dict[tuple[int, int], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, int, bool], Callable[[], None]] = {}
         self._layers = _Layers(state_path, state, rows) if state_path else None
 
     def prefill(
@@ -386,7 +338,7 @@ class SteppedPrefiller:
         return [after[i] for i in range(len(tokens))]
 
     def _read(self, tokens: Sequence[Sequence[int]], states: Sequence[State | None]) -> list[State]:
-        is_wide = self.sessions.wide is not None and len(tokens) >= WIDE_ROWS
+        is_wide = len(tokens) >= WIDE_ROWS and self.sessions.find_wide() is not None
         if self._layers is not None and not is_wide:
             return self._layers.read(tokens, states)
         for row, state in enumerate(states):
@@ -398,21 +350,21 @@ class SteppedPrefiller:
             while lengths[running - 1] <= place:
                 running -= 1
             self._controls["token"][:running] = [row[place] for row in tokens[:running]]
-            self._step(place % 2, running)()
+            self._step(place % 2, running, is_wide and running >= WIDE_ROWS)()
         # A row's last step wrote the set that the step after it would have read.
         return [
             {name: rows[row].copy() for name, rows in self._sets[length % 2].items()}
             for row, length in enumerate(lengths)
         ]
 
-    def _step(self, side: int, rows: int) -> Callable[[], None]:
-        step = self._steps.get((side, rows))
+    def _step(self, side: int, rows: int, is_wide: bool) -> Callable[[], None]:
+        step = self._steps.get((side, rows, is_wide))
         if step is None:
             written = {f"next_{name}": array for name, array in self._sets[1 - side].items()}
             read = {**self._controls, **self._sets[side]}
             buffers = StepBuffers(read, written, self._adjusted)
-            session = self.sessions.of(rows, WIDE_ROWS)
-            step = self._steps[side, rows] = bound_step(session, buffers, rows)
+            session = self.sessions.of_width(is_wide)
+            step = self._steps[side, rows, is_wide] = bound_step(session, buffers, rows)
         return step
 
 
@@ -520,20 +472,18 @@ class _Layers:
 def generate_runner(
     sessions: Mapping[str, onnxruntime.InferenceSession],
     state: Sequence[StateTensor],
-    wide: Mapping[str, onnxruntime.InferenceSession] | None = None,
+    wide: Mapping[str, FindSession] | None = None,
     state_path: Sequence[onnxruntime.InferenceSession] = (),
 ) -> GenerateRunner:
     """From the sessions of one model by role; without ``prime``, prompts go through ``step``,
     or nowhere where there is no state.
 
-    wide: sessions of the same graphs on more threads, for large batches. state_path: as
+    wide: what finds sessions of the same graphs on more threads, for large batches. state_path: as
     SteppedPrefiller has it.
     """
-    by_rows = {
-        role: SessionPair(session, (wide or {}).get(role)) for role, session in sessions.items()
-    }
-    step = by_rows["step"]
-    return GenerateRunner(_prefiller(by_rows, state, state_path), step)
+    pairs = {role: SessionPair(session) for role, session in sessions.items()}
+    pairs |= {role: SessionPair(sessions[role], find) for role, find in (wide or {}).items()}
+    return GenerateRunner(_prefiller(pairs, state, state_path), pairs["step"])
 
 
 def _prefiller(

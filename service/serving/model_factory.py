@@ -22,6 +22,7 @@ from service.runtime.device_runner import DeviceRunner
 from service.runtime.probe import computes_alike, probe
 from service.runtime.repository import LoadedModel
 from service.runtime.runners import GenerateRunner, generate_runner, prompt_reader
+from service.runtime.session_pair import FindSession, OnDemand, Session
 from service.runtime.state_runner import StateRunner
 from service.serving.coalescing import Clock, Coalescer
 from service.serving.constraints import Constraints
@@ -137,7 +138,7 @@ class ModelBuilder:
         bundle's tokenizers know. Raises OutputNotFinite.
         """
         ids = ids_for_all(self.bundle) if ids is None else ids
-        probed = probe(self.sessions, ids, self.loaded.wide)
+        probed = probe(self.sessions, ids)
         if not probed.batch_invariant:
             log.warning("model %s: rows depend on their batch on this machine", self.manifest.name)
         return card_of(self.loaded, probed)
@@ -224,11 +225,30 @@ class ModelBuilder:
         log.warning("model %s: prompts are read by whole steps", self.manifest.name)
         return False
 
+    def on_demand(self, role: str, is_alike: Callable[[Session], bool]) -> FindSession:
+        """What finds the session of a graph on several threads. is_alike: whether one gives the
+        bits of the session on one thread, here."""
+        open_wide, what = self.loaded.open_wide[role], f"model {self.manifest.name}: {role!r}"
+
+        def open_alike() -> Session | None:
+            session = open_wide()
+            if is_alike(session):
+                return session
+            log.warning("%s stays on one thread: several give other bits on this machine", what)
+            return None
+
+        return OnDemand(what, open_alike).find
+
+    def _is_alike(self, role: str) -> Callable[[Session], bool]:
+        narrow, ids = self.sessions[role], ids_for_all(self.bundle)
+        return lambda wide: computes_alike([wide], narrow, ids)
+
     def step_runner(self) -> tuple[GenerateRunner | DeviceRunner, StateStore | None]:
         """What steps the model, and where its streams' state lies; None for host memory."""
         loaded, state = self.loaded, self.manifest.state
         path = loaded.state_path if self._reads_by_state_path else ()
-        runner = generate_runner(self.sessions, state, loaded.wide, path)
+        wide = {role: self.on_demand(role, self._is_alike(role)) for role in loaded.open_wide}
+        runner = generate_runner(self.sessions, state, wide, path)
         if loaded.rows is None:
             return runner, None
         rows = DeviceRows(loaded.rows, state, self.config.max_streams, loaded.device)

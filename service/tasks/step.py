@@ -14,7 +14,7 @@ from service.observability.frame_metrics import FrameMetrics
 from service.oip.step_adapters import FrameAdapter, FramesAdapter
 from service.runtime.frame_probe import probe_steps, shared_arrays
 from service.runtime.frame_runner import FrameRunner
-from service.runtime.runners import SessionPair
+from service.runtime.session_pair import Session, SessionPair
 from service.serving.model_factory import WARM_ROWS, ModelBuilder
 from service.serving.model_info import ModelCard
 from service.serving.model_metadata import card_of
@@ -39,9 +39,14 @@ def build_stepper(builder: ModelBuilder, card: ModelCard | None = None) -> Stepp
     ports = _shared_ports(manifest)
     stepper = StepperSpec(model, spec, spec.batching, spec.reason, ports)
     shared = [shared_arrays(ports, choice) for choice in stepper.choices]
-    narrow, wide = builder.sessions["step"], builder.loaded.wide.get("step")
-    alike = [FrameRunner(session, shared) for session in (narrow, wide) if session is not None]
-    probed = probe_steps(alike, model, len(shared), spec.is_exact)
+    narrow = builder.sessions["step"]
+
+    def is_alike(wide: Session) -> bool:
+        runners = [FrameRunner(session, shared) for session in (narrow, wide)]
+        found = probe_steps(runners, model, len(shared), spec.is_exact)
+        return found.batch_invariant or not spec.is_exact  # of which no equal bits are promised
+
+    probed = probe_steps([FrameRunner(narrow, shared)], model, len(shared), spec.is_exact)
     capacity = config.max_streams
     if spec.batching == EXACT and not probed.batch_invariant:
         log.warning("model %s: rows depend on their batch on this machine", manifest.name)
@@ -57,10 +62,13 @@ def build_stepper(builder: ModelBuilder, card: ModelCard | None = None) -> Stepp
             batching_reason=stepper.reason,
         )
     card = replace(card, stepper=stepper)
+    pair = SessionPair(narrow)
+    if "step" in builder.loaded.open_wide:
+        pair = SessionPair(narrow, builder.on_demand("step", is_alike))
     engine = FrameEngine(
         manifest.name,
         model,
-        FrameRunner(SessionPair(narrow, wide), shared),
+        FrameRunner(pair, shared),
         capacity,
         time.monotonic,
         FrameMetrics(context.metrics, manifest.name, builder.statistics, capacity),

@@ -127,7 +127,7 @@ def test_all_log_probabilities_are_written_while_a_row_reports(slots):
     slots.give(1, last=1)
     assert not slots.use.reports
     slots.control(0, reports=True)
-    slots.clear()
+    slots.clear(3)
     assert not slots.use.reports
     assert not slots.log_probabilities.any()
 

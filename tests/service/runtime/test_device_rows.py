@@ -220,7 +220,7 @@ def test_rows_that_belong_to_nobody_read_as_zeros(graphs):
     slots.swap()
     slots.give(0, 2)
     assert all(not rows[2:].any() for rows in slots.current().values())
-    slots.clear()
+    slots.clear(slots.capacity)
     assert not any(rows.any() for rows in slots.current().values())
 
 

@@ -1,9 +1,10 @@
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from bundle.errors import BundleCorrupt, ManifestInvalid
+from bundle.errors import BundleCorrupt, BundleMissing, ManifestInvalid
 from bundle.store import read_bundle
 from export.bundles import export_bundle, trained_from_bundle
 from service.runtime import devices, repository
@@ -107,6 +108,33 @@ def test_both_runtimes_at_once_are_refused(monkeypatch):
     monkeypatch.setattr(devices, "_is_installed", lambda name: True)
     with pytest.raises(DeviceUnavailable, match="both installed"):
         choose_provider("cpu")
+
+
+def test_a_session_on_several_threads_is_of_the_bundle_that_was_loaded(models_copy):
+    """Its files are verified again, whatever has become of them."""
+    folder = models_copy / "letters" / "1"
+    loaded = Repository(models_copy, replace(CPU, threads=2)).load(folder)
+    assert sorted(loaded.open_wide) == ["prime", "step"]
+    assert loaded.open_wide["step"]().get_session_options().intra_op_num_threads == 2
+    assert loaded.sessions["step"].get_session_options().intra_op_num_threads == 1
+    (folder / "step.onnx").write_bytes(b"spoiled")
+    with pytest.raises(BundleCorrupt, match=r"step\.onnx"):
+        loaded.open_wide["step"]()
+    shutil.rmtree(folder)
+    with pytest.raises(BundleMissing):
+        loaded.open_wide["prime"]()
+
+
+def test_another_bundle_in_its_place_is_not_run_on_several_threads(models_copy):
+    folder = models_copy / "letters" / "1"
+    loaded = Repository(models_copy, replace(CPU, threads=2)).load(folder)
+    edit_manifest(folder, lambda content: content.update(description="Another one."))
+    with pytest.raises(BundleCorrupt, match="no longer the bundle that was loaded"):
+        loaded.open_wide["step"]()
+
+
+def test_one_thread_has_no_other_session(models_copy):
+    assert not Repository(models_copy, CPU).load(models_copy / "letters" / "1").open_wide
 
 
 def load(models, precisions, settings=CPU):

@@ -15,13 +15,13 @@ from service.runtime.runners import (
     PredictRunner,
     Prefiller,
     ScoreRunner,
-    SessionPair,
     SteppedPrefiller,
     TagRunner,
     UnreadPrompts,
     generate_runner,
     prompt_reader,
 )
+from service.runtime.session_pair import SessionPair
 from service.runtime.sessions import SessionSettings, open_session, open_state_path
 from service.runtime.state_runner import StateRunner
 
@@ -289,19 +289,20 @@ def test_what_is_left_of_a_few_long_prompts_is_read_on_one_thread(tiny_models, s
     """Newcomers, and many that go on, on whichever number is faster."""
     bundle = read_bundle(tiny_models / "letters" / "1")
     prime = open_session(bundle, "prime", settings)
-    pair = SessionPair(Counted(prime), Counted(prime))
+    wide = Counted(prime)
+    pair = SessionPair(Counted(prime), lambda: wide)
     prefiller = Prefiller(pair, bundle.manifest.state)
     states = [None] * WIDE_PROMPTS
     for _ in range(3):
         states = prefiller.prefill([ids(random, 5) for _ in states], states)
-    before = pair.wide.runs
+    before = wide.runs
     assert before
     for count in range(1, WIDE_PROMPTS):
         prefiller.prefill([ids(random, 5)] * count, states[:count])
-    assert pair.wide.runs == before
+    assert wide.runs == before
     for _ in range(2):
         prefiller.prefill([ids(random, 5)], [None])
-    assert pair.wide.runs == before + 1
+    assert wide.runs == before + 1
 
 
 @pytest.mark.parametrize("graph", ["step", "step_int8"])
@@ -332,7 +333,7 @@ def test_the_state_path_reads_prompts_as_whole_steps_do(tiny_models, settings, r
     read = {port.name for part in path for port in part.get_inputs()}
     assert {"token", *(t.name for t in state)} <= read
     whole = SteppedPrefiller(step, state)
-    by_path = SteppedPrefiller(SessionPair(step, step), state, state_path=path)
+    by_path = SteppedPrefiller(SessionPair(step, lambda: step), state, state_path=path)
     prompts = [ids(random, length) for length in (3, 9, 1, *[5] * 40)]
     expected = whole.prefill(prompts, [None] * len(prompts))
     together = by_path.prefill(prompts, [None] * len(prompts))

@@ -1,7 +1,5 @@
-import numpy as np
 import pytest
 
-from service.runtime.runners import SessionPair, TimedPair
 from service.runtime.width import Width
 
 
@@ -52,32 +50,3 @@ def test_a_slow_first_run_counts_for_nothing():
     for seconds in (9.0, 1.0, 9.0, 0.6, 1.0, 0.6):
         width.ran(width.is_wide(), seconds)
     assert width.is_wide()
-
-
-class Session:
-    def __init__(self):
-        self.runs = 0
-
-    def run(self, outputs, feed):
-        self.runs += 1
-        return [feed["x"] + 1]
-
-
-def test_each_size_of_a_pair_is_found_out_by_itself():
-    pair = SessionPair(Session(), Session())
-    timed = TimedPair(pair, look_every=1000)
-    for rows in (1, 2, 3, 16, 17):
-        for _ in range(6):
-            (found,) = timed.run(rows, 4, ["y"], {"x": np.arange(rows)})
-            assert found.tolist() == list(range(1, rows + 1))
-    # 2 and 3 are of one size, and so are 16 and 17: three runs of each width are the first ones.
-    assert min(pair.narrow.runs, pair.wide.runs) >= 3 * 3
-    assert pair.narrow.runs + pair.wide.runs == 30
-
-
-def test_a_pair_of_one_runs_that():
-    narrow = Session()
-    timed = TimedPair(SessionPair(narrow), look_every=2)
-    for _ in range(5):
-        timed.run(1, 1, ["y"], {"x": np.arange(1)})
-    assert narrow.runs == 5
