@@ -101,7 +101,6 @@ def test_an_output_that_is_not_finite_is_refused(sessions, name, graph, output, 
         probe(giving, 5)
 
 
-def test_the_session_on_more_threads_is_looked_at_too(sessions):
+def test_a_session_on_more_threads_that_gives_nan_is_not_alike(sessions):
     step = sessions("letters")["step"]
-    with pytest.raises(OutputNotFinite):
-        probe({"step": step}, 5, {"step": Giving(step, "logits", np.nan)})
+    assert not computes_alike([Giving(step, "log_probability", np.nan)], step, 5)
