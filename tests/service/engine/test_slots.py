@@ -132,6 +132,17 @@ def test_all_log_probabilities_are_written_while_a_row_reports(slots):
     assert not slots.log_probabilities.any()
 
 
+def test_rows_that_no_step_has_run_are_not_zeroed(slots):
+    """Zeros that are written take memory, which rows that nobody uses do not."""
+    carried = [side.inputs["hidden"] for side in slots.sides()]
+    for rows in carried:
+        rows[:] = 7
+    slots.clear(2)
+    for rows in carried:
+        assert (rows[:2] == 0).all()
+        assert (rows[2:] == 7).all()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_row_draws_the_numbers_of_its_stream_whoever_comes_and_goes(seed):
     """Those of the position it is at, in any row, however far ahead others' were gathered."""
